@@ -1,0 +1,1 @@
+"""Headrace: industrial sensor data, from device to query."""
