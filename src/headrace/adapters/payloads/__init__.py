@@ -1,0 +1,1 @@
+"""Payload decoders shared by adapters: bytes to columns."""

@@ -1,0 +1,1 @@
+"""What everything else is made of: frames, layouts, sensors, time, errors, files."""

@@ -1,0 +1,83 @@
+"""The directory as a Parquet file: one row a slot, the layouts as JSON in the file's metadata.
+
+Columns: ``slot uint32, path string, part string, layout uint64, sensors list<uint64>`` (null where the ids
+are the hashes of the sensors' paths). The same bytes travel in the journal's definition records.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headrace.core.errors import CorruptionError
+from headrace.core.layouts import Layout
+
+if TYPE_CHECKING:
+    from headrace.core.sensors import SensorDirectory
+
+_SCHEMA = pa.schema(
+    [
+        ("slot", pa.uint32()),
+        ("path", pa.string()),
+        ("part", pa.string()),
+        ("layout", pa.uint64()),
+        ("sensors", pa.list_(pa.uint64())),
+    ]
+)
+Rows = list[tuple[int, list[str], Layout, str, Sequence[Sequence[int]] | None]]
+
+
+def write_directory(directory: SensorDirectory, first_slot: int) -> bytes:
+    """Slots from `first_slot` on as Parquet bytes."""
+    slots = range(first_slot, directory.n_slots)
+    used = sorted(set(directory.layout_index[first_slot:].tolist()))
+    layouts = {str(directory.layouts[i].id): directory.layouts[i].to_json() for i in used}
+    table = pa.table(
+        [
+            pa.array(slots, pa.uint32()),
+            pa.array(directory.paths[first_slot:], pa.string()),
+            pa.array(directory.parts[first_slot:], pa.string()),
+            pa.array([directory.layouts[i].id for i in directory.layout_index[first_slot:]], pa.uint64()),
+            pa.array([directory.overridden(s) for s in slots], pa.list_(pa.uint64())),
+        ],
+        schema=_SCHEMA.with_metadata({"headrace.layouts": json.dumps(layouts), "headrace.version": "1"}),
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def read_directory(data: bytes | memoryview) -> Rows:
+    """Runs of slots with one layout and part: (first slot, paths, layout, part, ids or None).
+
+    Raises
+    ------
+    CorruptionError : the bytes are not such a file, or its slots are not in order.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        layouts = {
+            int(k): Layout.from_json(v) for k, v in json.loads(table.schema.metadata[b"headrace.layouts"]).items()
+        }
+        columns = [table.column(name).to_pylist() for name in _SCHEMA.names]
+        return _runs(columns, layouts)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as e:
+        raise CorruptionError(f"{len(data):,} bytes are not a sensor directory: {e}") from e
+
+
+def _runs(columns: list[list[object]], layouts: dict[int, Layout]) -> Rows:
+    rows: Rows = []
+    keyed = zip(*columns, strict=True)
+    for (part, layout, own), group in itertools.groupby(keyed, key=lambda r: (r[2], r[3], r[4] is None)):
+        members = list(group)
+        slots = [m[0] for m in members]
+        if slots != list(range(slots[0], slots[0] + len(slots))):  # type: ignore[arg-type, call-overload, operator]
+            raise ValueError("slots are not in order")
+        ids = None if own else [m[4] for m in members]
+        rows.append((slots[0], [m[1] for m in members], layouts[layout], part, ids))  # type: ignore[arg-type, index]
+    return rows

@@ -1,0 +1,267 @@
+"""Files as the journal and the store need them: durable, created once, in order.
+
+Everything that must survive goes through a `Disk`, so that a simulated disk, which forgets what was not
+synced, can stand in for the real one. Paths are relative, parted by ``/``.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+from pathlib import Path
+from typing import Protocol
+
+from headrace.core.errors import NotFound, StorageError
+
+Buffer = bytes | bytearray | memoryview
+
+
+class AppendFile(Protocol):
+    """A file that only grows. One writer."""
+
+    def write(self, data: list[Buffer]) -> None:
+        """Append the buffers; not durable before `sync` has returned. After a failure the file is unusable."""
+        ...
+
+    def sync(self) -> None:
+        """Return when everything written is durable."""
+        ...
+
+    def close(self) -> None:
+        """Close without a sync."""
+        ...
+
+
+class Disk(Protocol):
+    """A folder of files. Every method raises `StorageError` (a plain sentence) where the disk refuses."""
+
+    def read(self, path: str) -> memoryview:
+        """The whole file, mapped rather than copied where possible. Raises `NotFound`."""
+        ...
+
+    def put_if_absent(self, path: str, data: Buffer) -> bool:
+        """Create `path` durably and whole; False, and no change, where it exists."""
+        ...
+
+    def replace(self, path: str, data: Buffer) -> None:
+        """Create or swap `path` durably and atomically."""
+        ...
+
+    def append(self, path: str) -> AppendFile:
+        """Create a growing file. Raises `FileExistsError` where it exists."""
+        ...
+
+    def truncate(self, path: str, size_bytes: int) -> None:
+        """Cut a file to its first `size_bytes`, durably: how a torn tail is repaired."""
+        ...
+
+    def list(self, folder: str) -> list[str]:
+        """Paths of all files below `folder`, sorted; none where it does not exist."""
+        ...
+
+    def size(self, path: str) -> int:
+        """Bytes of a file. Raises `NotFound`."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove a file; no error where it is gone already."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Free space."""
+        ...
+
+
+_HINTS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EFBIG: "the file-size limit of this process is reached; raise it (ulimit -f)",
+    errno.EROFS: "the file system is read-only; remount it or choose another folder",
+    errno.EACCES: "no permission; check the owner of the folder",
+    errno.EPERM: "not permitted; check the owner of the folder",
+}
+
+
+def storage_error(action: str, path: str | Path, error: OSError) -> StorageError:
+    """A `StorageError` that says what was tried, where, and what to do."""
+    hint = _HINTS.get(error.errno or 0, error.strerror or str(error))
+    return StorageError(f"can't {action} {path}: {hint}")
+
+
+class _LocalAppendFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def write(self, data: list[Buffer]) -> None:
+        try:
+            pending = [memoryview(d) for d in data if len(d)]
+            while pending:
+                n = os.writev(self._fd, pending[:512])
+                while pending and n >= len(pending[0]):
+                    n -= len(pending.pop(0))
+                if n:
+                    pending[0] = pending[0][n:]
+        except OSError as e:
+            raise storage_error("write", self._path, e) from e
+
+    def sync(self) -> None:
+        try:
+            os.fdatasync(self._fd)
+        except OSError as e:
+            raise storage_error("sync", self._path, e) from e
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class LocalDisk:
+    """A `Disk` in a local folder, made when it is first written to."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._lock_fd: int | None = None
+
+    def _make_parent(self, path: Path) -> None:
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sync_folder(path.parent.parent)
+
+    def read(self, path: str) -> memoryview:
+        full = self.root / path
+        try:
+            with full.open("rb") as f:
+                if os.fstat(f.fileno()).st_size == 0:
+                    return memoryview(b"")
+                return memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
+        except FileNotFoundError as e:
+            raise NotFound(f"{full} does not exist") from e
+        except OSError as e:
+            raise storage_error("read", full, e) from e
+
+    def _write_temporary(self, full: Path, data: Buffer) -> Path:
+        self._make_parent(full)
+        temporary = full.with_name(f".{full.name}.{os.getpid()}.tmp")
+        with temporary.open("wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        return temporary
+
+    def put_if_absent(self, path: str, data: Buffer) -> bool:
+        full = self.root / path
+        temporary = full.with_name(f".{full.name}.{os.getpid()}.tmp")
+        try:
+            self._write_temporary(full, data)
+            try:
+                os.link(temporary, full)
+            except FileExistsError:
+                return False
+            _sync_folder(full.parent)
+            return True
+        except OSError as e:
+            raise storage_error("write", full, e) from e
+        finally:
+            _remove(temporary)
+
+    def replace(self, path: str, data: Buffer) -> None:
+        full = self.root / path
+        temporary = full.with_name(f".{full.name}.{os.getpid()}.tmp")
+        try:
+            self._write_temporary(full, data)
+            temporary.replace(full)
+            _sync_folder(full.parent)
+        except OSError as e:
+            _remove(temporary)
+            raise storage_error("write", full, e) from e
+
+    def append(self, path: str) -> AppendFile:
+        full = self.root / path
+        try:
+            self._make_parent(full)
+            file = _LocalAppendFile(full)
+            _sync_folder(full.parent)
+            return file
+        except FileExistsError:
+            raise
+        except OSError as e:
+            raise storage_error("create", full, e) from e
+
+    def truncate(self, path: str, size_bytes: int) -> None:
+        full = self.root / path
+        try:
+            with full.open("r+b") as f:
+                f.truncate(size_bytes)
+                os.fsync(f.fileno())
+        except OSError as e:
+            raise storage_error("repair", full, e) from e
+
+    def list(self, folder: str) -> list[str]:
+        found = []
+        for where, _, names in os.walk(self.root / folder):
+            relative = os.path.relpath(where, self.root)
+            found += [f"{relative}/{n}" for n in names if not n.startswith(".")]
+        return sorted(found)
+
+    def size(self, path: str) -> int:
+        try:
+            return (self.root / path).stat().st_size
+        except FileNotFoundError as e:
+            raise NotFound(f"{self.root / path} does not exist") from e
+
+    def delete(self, path: str) -> None:
+        try:
+            (self.root / path).unlink(missing_ok=True)
+        except OSError as e:
+            raise storage_error("delete", self.root / path, e) from e
+
+    def free_bytes(self) -> int:
+        folder = self.root
+        while not folder.exists():
+            folder = folder.parent
+        stat = os.statvfs(folder)
+        return stat.f_bavail * stat.f_frsize
+
+    def lock(self) -> None:
+        """Own the folder until this process ends; the lock dies with the process.
+
+        Raises
+        ------
+        StorageError : another process owns it.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.root / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        except OSError as e:
+            raise storage_error("open", self.root, e) from e
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            owner = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            raise StorageError(
+                f"store {self.root} is in use by process {owner}; stop it first, or choose another store"
+            ) from e
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        self._lock_fd = fd
+
+    def unlock(self) -> None:
+        """Give the folder back; no error where it was not locked."""
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)

@@ -1,0 +1,21 @@
+"""The one way to compile a kernel: typed for mypy, cached on disk, without the GIL.
+
+Numba is imported when the first kernel module is, never by ``import headrace``.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def kernel(function: F) -> F:
+    """Compile `function` in nopython mode; cached, releases the GIL, IEEE arithmetic (no fast-math)."""
+    return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+
+
+def inlined(function: F) -> F:
+    """Compile a small function that kernels call; LLVM inlines it, so that it has no cache of its own."""
+    return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]

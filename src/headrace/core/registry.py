@@ -1,0 +1,78 @@
+"""Plug-ins by name: a table of strings, so that nothing heavy is imported before it is used.
+
+Built-in parts are one line in a family's table (``"modbus": "headrace.adapters.modbus.adapter:ModbusAdapter"``);
+third parties use the entry-point group of the family's name (``headrace.adapters``). A name twice is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from importlib.metadata import entry_points
+from typing import Any
+
+from headrace.core.errors import ConfigError, PluginError
+
+
+class Registry:
+    """The parts of one family, built-in and foreign.
+
+    Parameters
+    ----------
+    family : plural, as the folder: ``adapters``; the entry-point group is ``headrace.<family>``.
+    table : built-in names and where each part lives, as ``module:attribute``.
+    """
+
+    def __init__(self, family: str, table: dict[str, str]) -> None:
+        self.family = family
+        self.built_in = dict(table)
+
+    def targets(self) -> dict[str, str]:
+        """All names and where they live, sorted.
+
+        Raises
+        ------
+        PluginError : a foreign part claims a name that is taken.
+        """
+        found = dict(self.built_in)
+        for point in entry_points(group=f"headrace.{self.family}"):
+            if found.get(point.name, point.value) != point.value:
+                owner = point.dist.name if point.dist else "an installed package"
+                raise PluginError(
+                    f"{owner} adds {self.family[:-1]} {point.name!r}, but {found[point.name]} has that name; "
+                    f"uninstall one of them"
+                )
+            found[point.name] = point.value
+        return dict(sorted(found.items()))
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return list(self.targets())
+
+    def load(self, name: str) -> Any:
+        """Import the part called `name`.
+
+        Raises
+        ------
+        ConfigError : no such part; the text names the nearest known ones.
+        PluginError : it is known but its module can't be imported.
+        """
+        target = self.built_in.get(name) or self.targets().get(name)
+        if target is None:
+            raise ConfigError(f"unknown {self.family[:-1]} {name!r}{nearest(name, self.names())}")
+        module, _, attribute = target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except ImportError as e:
+            missing = f"; install it with: pip install 'headrace[{name}]'" if e.name else ""
+            raise PluginError(f"{self.family[:-1]} {name!r} can't be loaded: {e}{missing}") from e
+        except AttributeError as e:
+            raise PluginError(f"{self.family[:-1]} {name!r}: {module} has no {attribute!r}") from e
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """``; did you mean 'x'?`` where a known name is near, else the list of known names."""
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    if near:
+        return "; did you mean " + " or ".join(repr(n) for n in near) + "?"
+    return "; known: " + ", ".join(known) if known else ""

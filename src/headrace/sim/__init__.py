@@ -1,0 +1,1 @@
+"""Simulated plants, devices, disks and whole systems."""

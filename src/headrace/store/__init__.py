@@ -1,0 +1,1 @@
+"""Segments, commits, tiers and queries."""
