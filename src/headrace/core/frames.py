@@ -13,7 +13,7 @@ Groups are named by their slot in the `SensorDirectory`. Batches are frozen: the
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
@@ -207,6 +207,35 @@ class FrameBatch:
             return self, start
         small = key.astype(np.uint16) if n_keys <= 65_536 else key
         return self.take(np.argsort(small, kind="stable")), start
+
+    @staticmethod
+    def concat(batches: Sequence[FrameBatch]) -> FrameBatch:
+        """One batch of all frames, in order; shape, value type, width and dictionary must agree.
+
+        Origin, sequence and arrival are those of the first.
+        """
+        first = batches[0]
+        if len(batches) == 1:
+            return first
+        one: dict[str, Any] = {}
+        for name in ("slot", "ts_ns", "values", "column", "rate_num", "rate_den"):
+            if getattr(first, name) is not None:
+                one[name] = np.concatenate([getattr(b, name) for b in batches])
+        if first.start is not None:
+            count = np.concatenate([np.diff(b.start) for b in batches])  # type: ignore[arg-type]
+            one["start"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
+        if any(b.quality is not None for b in batches):
+            one["quality"] = np.concatenate(
+                [np.zeros(b.values.shape, np.uint8) if b.quality is None else b.quality for b in batches]
+            )
+        if any(b.value_ts_ns is not None for b in batches):
+            one["value_ts_ns"] = np.concatenate([b.value_times() for b in batches])
+        return first.with_(**one)
+
+    @property
+    def kind_key(self) -> tuple[Shape, str, int, tuple[str, ...] | None]:
+        """What batches must have in common to be one batch: shape, value type, width, dictionary."""
+        return self.shape, self.dtype, self.width, self.dictionary
 
     def value_times(self) -> I64:
         """Time of each value: int64, flat in the order of ``values.reshape(-1)``."""

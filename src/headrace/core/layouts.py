@@ -52,7 +52,8 @@ class Column:
 
     Parameters
     ----------
-    name : the signal, the last level of the sensor's path; empty for a lone sensor (a group of one).
+    name : the signal, the last level of the sensor's path; empty for a lone sensor (a group of one), whose
+        path is the group's; ``../name`` for a series derived from a lone sensor, which stands beside it.
     unit : as in UCUM or as the plant writes it; empty for none.
     scale, offset : the grid, ``engineering value = raw * scale + offset``.
     low, high : limits in engineering units; values outside get quality ``bad-range``.

@@ -21,7 +21,7 @@ import xxhash
 
 from headrace.core.errors import ConfigError, CorruptionError, NotFound
 from headrace.core.layouts import Layout
-from headrace.core.paths import check_path, pattern_regex
+from headrace.core.paths import check_path, parent, pattern_regex
 
 U64 = npt.NDArray[np.uint64]
 SHARD_BITS_EMBEDDED = 6
@@ -166,7 +166,7 @@ class SensorDirectory:
 
     def sensor_path(self, slot: int, column: int) -> str:
         """Path of one sensor."""
-        return _join(self.paths[slot], self.layout(slot).columns[column].name)
+        return join_path(self.paths[slot], self.layout(slot).columns[column].name)
 
     # --- defining ------------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class SensorDirectory:
             previous[i] = self._slot_of.get(key, -1)
             shards[i] = sensor_id(path) >> shift
             group_ids[i] = sensor_id(key)
-            ids[i] = sensors[path] if sensors else [sensor_id(_join(path, name)) for name in names]
+            ids[i] = sensors[path] if sensors else [sensor_id(join_path(path, name)) for name in names]
         self._check_free(paths, part, names, ids, previous)
         first_slot, first_sensor = self.n_slots, self._sensor.n
         self._local.extend(self._next_locals(shards), n)
@@ -264,13 +264,13 @@ class SensorDirectory:
         same = np.flatnonzero(flat[ordered][1:] == flat[ordered][:-1])
         if len(same):
             a, b = (divmod(int(ordered[same[0] + k]), len(names)) for k in (0, 1))
-            self._refuse(_join(paths[a[0]], names[a[1]]), _join(paths[b[0]], names[b[1]]))
+            self._refuse(join_path(paths[a[0]], names[a[1]]), join_path(paths[b[0]], names[b[1]]))
         for i in np.flatnonzero(self._ids.find(flat) >= 0):
             row, column = divmod(int(i), len(names))
             slot, other = self._locate(int(self._ids.find(flat[i : i + 1])[0]))
             mine = group_key(paths[row], part) == group_key(self.paths[slot], self.parts[slot])
             if not mine:
-                self._refuse(_join(paths[row], names[column]), self.sensor_path(slot, other))
+                self._refuse(join_path(paths[row], names[column]), self.sensor_path(slot, other))
 
     def _refuse(self, path: str, other: str) -> None:
         if path == other:
@@ -324,9 +324,11 @@ class SensorDirectory:
         for slot in self._newest():
             path = self.paths[slot]
             layout = self.layout(slot)
-            if head_regex is not None and layout.columns[0].name and not head_regex.fullmatch(path):
+            first = layout.columns[0].name
+            below = first and not first.startswith("../")
+            if head_regex is not None and below and not head_regex.fullmatch(path):
                 continue
-            hits = [i for i, c in enumerate(layout.columns) if whole.fullmatch(_join(path, c.name))]
+            hits = [i for i, c in enumerate(layout.columns) if whole.fullmatch(join_path(path, c.name))]
             if hits:
                 slots.append(np.full(len(hits), slot, np.uint32))
                 columns.append(np.array(hits, np.uint16))
@@ -370,10 +372,13 @@ class SensorDirectory:
         """Ids of a slot's columns where they are not the hashes of its paths (renamed sensors)."""
         ids = [int(i) for i in self.sensors(slot)]
         names = [c.name for c in self.layout(slot).columns]
-        return None if ids == [sensor_id(_join(self.paths[slot], n)) for n in names] else ids
+        return None if ids == [sensor_id(join_path(self.paths[slot], n)) for n in names] else ids
 
 
-def _join(path: str, name: str) -> str:
+def join_path(path: str, name: str) -> str:
+    """Path of a group's column: below the group, the group itself (""), or beside it ("../name")."""
+    if name.startswith("../"):
+        return f"{parent(path)}{name[2:]}".lstrip("/")
     return f"{path}/{name}" if name else path
 
 

@@ -1,0 +1,120 @@
+"""Dead band: ``{ op = "dead_band", change = 0.5, heartbeat = "5m" }``, hand on a value only when it moved.
+
+A value goes on when it differs from the last one that went on by more than `change` (engineering units), when
+its quality class changed, or when `heartbeat` has passed. Others become absent; a frame with nothing left is
+dropped. What is held back counts as thinned.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.core.clock import NO_TIME
+from headrace.core.frames import FrameBatch, Shape
+from headrace.core.kernels import kernel
+from headrace.core.layouts import Layout
+from headrace.core.quality import CLASS_MASK, Quality
+from headrace.core.sensors import SensorDirectory
+from headrace.pipeline.base import StepResult
+from headrace.pipeline.packing import pack, unpack
+
+Array = npt.NDArray[Any]
+_ABSENT = int(Quality.ABSENT)
+_CLASS = int(CLASS_MASK)
+
+
+@kernel
+def _hold_back(
+    row: Array,
+    ts_ns: Array,
+    values: Array,
+    quality: Array,
+    change: Array,
+    heartbeat_ns: int,
+    state: tuple[Array, ...],
+) -> int:
+    """Set the quality of held-back values to absent; how many were held back.
+
+    ``state`` = (kept: float64[R, D], kept_ts: int64[R, D], kept_class: uint8[R, D]).
+    """
+    kept, kept_ts, kept_class = state
+    n = 0
+    for f in range(len(row)):
+        r = row[f]
+        for j in range(values.shape[1]):
+            grade = quality[f, j] & _CLASS
+            if grade == _ABSENT:
+                continue
+            v = np.float64(values[f, j])
+            due = kept_ts[r, j] == NO_TIME or ts_ns[f] - kept_ts[r, j] >= heartbeat_ns
+            if due or grade != kept_class[r, j] or abs(v - kept[r, j]) > change[j]:
+                kept[r, j] = v
+                kept_ts[r, j] = ts_ns[f]
+                kept_class[r, j] = grade
+            else:
+                quality[f, j] = _ABSENT
+                n += 1
+    return n
+
+
+class DeadBand:
+    """Dead band over the dense groups of one shard and layout.
+
+    Parameters
+    ----------
+    change : engineering units, >= 0. heartbeat_ns : longest time without a value; 0 for none.
+
+    State: 17 bytes a sensor.
+    """
+
+    def __init__(
+        self, directory: SensorDirectory, shard: int, layout: Layout, change: float, heartbeat_ns: int
+    ) -> None:
+        self._directory, self._shard, self._width = directory, shard, layout.width
+        self._change = change / np.abs(layout.scale)
+        self._heartbeat_ns = heartbeat_ns or 2**62
+        self._state = self._empty(0)
+
+    def _empty(self, n: int) -> tuple[Array, ...]:
+        wide = (n, self._width)
+        return np.zeros(wide), np.full(wide, NO_TIME), np.zeros(wide, np.uint8)
+
+    def process(self, batch: FrameBatch, result: StepResult) -> FrameBatch | None:
+        """What moved."""
+        if batch.shape is not Shape.DENSE:
+            # Sparse frames hold changes already; a waveform with holes would be none.
+            return batch
+        n = self._directory.n_local(self._shard)
+        if n > len(self._state[0]):
+            grown = self._empty(n)
+            for old, new in zip(self._state, grown, strict=True):
+                new[: len(old)] = old
+            self._state = grown
+        quality = np.zeros(batch.values.shape, np.uint8) if batch.quality is None else batch.quality.copy()
+        row = self._directory.local[batch.slot]
+        n_held = _hold_back(
+            row, batch.ts_ns, batch.values, quality, self._change, self._heartbeat_ns, self._state
+        )
+        if n_held == 0:
+            return batch
+        result.n_thinned += n_held
+        left = np.flatnonzero((quality & _CLASS != _ABSENT).any(axis=1))
+        return batch.with_(quality=quality).take(left) if len(left) else None
+
+    def late(self, batch: FrameBatch, result: StepResult) -> None:
+        """Late frames do not move the band."""
+
+    def tick(self, now_ns: int, result: StepResult) -> None:
+        """The heartbeat is checked with the data: a silent sensor has nothing to repeat."""
+
+    def snapshot(self) -> bytes:
+        """What was kept last of every sensor."""
+        return pack({f"state{i}": a for i, a in enumerate(self._state)})
+
+    def restore(self, data: bytes | memoryview) -> None:
+        """Take over a snapshot."""
+        arrays = unpack(data)
+        self._state = tuple(arrays[f"state{i}"] for i in range(3))

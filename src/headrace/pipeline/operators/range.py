@@ -1,0 +1,69 @@
+"""Range and clamp: limits in engineering units, compared in the source's own type.
+
+``{ op = "range", min = 0, max = 400 }`` gives values outside the quality ``bad-range``; they stay as they are
+and enter no aggregate. ``{ op = "clamp", ... }`` moves them to the nearest representable value inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.core.frames import FrameBatch, Shape
+from headrace.core.layouts import Layout
+from headrace.core.quality import Quality
+from headrace.pipeline.base import StepResult
+
+
+class Range:
+    """Mark (or, with `clamp`, move) values outside ``low`` … ``high``. No state.
+
+    Parameters
+    ----------
+    layout : of the frames; `low`, `high` : engineering units, None for open.
+    """
+
+    def __init__(self, layout: Layout, low: float | None, high: float | None, clamp: bool = False) -> None:
+        columns = tuple(replace(c, low=low, high=high) for c in layout.columns)
+        self._limits = Layout(layout.dtype, columns).raw_limits
+        self._clamp = clamp
+
+    def process(self, batch: FrameBatch, result: StepResult) -> FrameBatch:
+        """The batch with quality set or values moved; the same batch where all is inside."""
+        if self._limits is None:
+            return batch
+        low, high = self._limits
+        if batch.shape is Shape.SPARSE:
+            assert batch.column is not None
+            low, high = low[batch.column], high[batch.column]
+        outside = _outside(batch.values, low, high)
+        if outside is None:
+            return batch
+        if self._clamp:
+            return batch.with_(values=np.clip(batch.values, low, high))
+        quality = np.zeros(batch.values.shape, np.uint8) if batch.quality is None else batch.quality.copy()
+        quality[outside & (quality < Quality.BAD)] = Quality.BAD_RANGE
+        return batch.with_(quality=quality)
+
+    def late(self, batch: FrameBatch, result: StepResult) -> None:
+        """No state, nothing to revise."""
+
+    def tick(self, now_ns: int, result: StepResult) -> None:
+        """Nothing depends on time."""
+
+    def snapshot(self) -> bytes:
+        """No state."""
+        return b""
+
+    def restore(self, data: bytes | memoryview) -> None:
+        """No state."""
+
+
+def _outside(values: Any, low: Any, high: Any) -> npt.NDArray[np.bool_] | None:
+    """Which values are outside, or None where none is; the usual case costs two passes of compares."""
+    below = values < low
+    below |= values > high
+    return below if below.any() else None

@@ -1,0 +1,32 @@
+"""Scale: ``{ op = "scale", factor = 0.001, add = 0 }``, engineering value x becomes x * factor + add.
+
+Only the grid in the layout changes; the values stay in the source's own type, so it costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from headrace.core.layouts import Layout
+
+
+def scaled(layout: Layout, factor: float = 1.0, add: float = 0.0, unit: str | None = None) -> Layout:
+    """`layout` with every grid followed by ``x * factor + add``; limits go along."""
+
+    def move(limit: float | None) -> float | None:
+        return None if limit is None else limit * factor + add
+
+    columns = []
+    for c in layout.columns:
+        low, high = (c.low, c.high) if factor >= 0 else (c.high, c.low)
+        columns.append(
+            replace(
+                c,
+                scale=c.scale * factor,
+                offset=c.offset * factor + add,
+                low=move(low),
+                high=move(high),
+                unit=c.unit if unit is None else unit,
+            )  # fmt: skip
+        )
+    return Layout(layout.dtype, tuple(columns))

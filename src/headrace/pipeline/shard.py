@@ -1,0 +1,97 @@
+"""The shard: the unit of state, order, checkpoint, placement and recovery; a pure state machine.
+
+Records of the journal go in, in order; what was accepted, derived, late, and effects come out. The same class
+runs in a thread of the embedded engine and in the seeded simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from headrace.core.frames import FrameBatch
+from headrace.pipeline.base import Revise, Stage, StepResult, Tick
+from headrace.pipeline.packing import pack_parts, unpack_parts
+
+
+class Branch(Protocol):
+    """What a shard hands accepted frames to: one pipeline's part in the shard."""
+
+    def process(self, batch: FrameBatch, result: StepResult) -> None:
+        """Run accepted frames."""
+        ...
+
+    def late(self, batch: FrameBatch, result: StepResult) -> None:
+        """Hear of late frames."""
+        ...
+
+    def tick(self, now_ns: int, result: StepResult) -> None:
+        """Time went on."""
+        ...
+
+    def recompute(self, effect: Revise, batch: FrameBatch) -> StepResult:
+        """Compute a window again from all its stored frames."""
+        ...
+
+    def snapshot(self) -> bytes:
+        """All state."""
+        ...
+
+    def restore(self, data: bytes | memoryview) -> None:
+        """Take over a snapshot."""
+        ...
+
+
+class Shard:
+    """One shard.
+
+    Parameters
+    ----------
+    number : which one. order : the stage that puts frames in order; branches : one for each pipeline.
+    """
+
+    def __init__(self, number: int, order: Stage, branches: dict[str, Branch]) -> None:
+        self.number = number
+        self._order = order
+        self._branches = branches
+        self.now_ns = 0
+
+    def step(self, records: Sequence[FrameBatch | Tick]) -> StepResult:
+        """Take records in journal order; everything that follows from them."""
+        result = StepResult()
+        for record in records:
+            if isinstance(record, Tick):
+                self.now_ns = record.now_ns
+                for branch in self._branches.values():
+                    branch.tick(record.now_ns, result)
+                continue
+            n_late = len(result.late)
+            accepted = self._order.process(record, result)
+            if accepted is not None:
+                result.accepted.append(accepted)
+                for branch in self._branches.values():
+                    branch.process(accepted, result)
+            for late in result.late[n_late:]:
+                for branch in self._branches.values():
+                    branch.late(late, result)
+        return result
+
+    def recompute(self, effect: Revise, batch: FrameBatch) -> StepResult:
+        """Carry out a `Revise`: `batch` holds all frames of the group in the window, in time order."""
+        return self._branches[effect.flow].recompute(effect, batch)
+
+    def snapshot(self) -> bytes:
+        """All state at this point of the journal."""
+        head = self.now_ns.to_bytes(8, "little", signed=True)
+        names = "\x00".join(self._branches).encode()
+        parts = [b.snapshot() for b in self._branches.values()]
+        return pack_parts([head, names, self._order.snapshot(), *parts])
+
+    def restore(self, data: bytes | memoryview) -> None:
+        """Take over a snapshot; pipelines that are gone are passed over, new ones start empty."""
+        head, names, order, *parts = unpack_parts(data)
+        self.now_ns = int.from_bytes(head, "little", signed=True)
+        self._order.restore(order)
+        for name, part in zip(bytes(names).decode().split("\x00"), parts, strict=False):
+            if name in self._branches:
+                self._branches[name].restore(part)
