@@ -1,0 +1,148 @@
+"""The contract of adapters: how a protocol's bytes become frames.
+
+**Parts.** A *transport* owns connections and deadlines and hands on bytes; a pure *decoder* with a compiled
+read map turns many payloads at once into `FrameBatch` columns and `Reject` values (no I/O, no clock); the
+*sink* takes them. Adapters only read from devices.
+
+**Order of calls.** ``from_config`` (no I/O) → ``start(sink)`` → ``stop()``. `start` returns within a second
+even when every device is away: it connects in the background and retries for ever. `stop` returns within two
+seconds, hands on what was received, leaves no task, thread or socket, and may be called twice or before
+`start`. An adapter is started once; a changed configuration makes a new instance.
+
+**Acknowledgement.** `ack` of `Sink.emit` and `Sink.reject` runs on the event loop once the batch is durable;
+only then may the source be acknowledged. A source that can't be acknowledged passes None. If `emit` raises,
+nothing was taken and nothing may be acknowledged.
+
+**Back-pressure.** `emit` waits for credit: a pushing source is slowed by it (receive window, paused reads). A
+polling adapter asks `has_credit` first and skips the poll, counted, where there is none.
+
+**Errors.** Bad input is a `Reject` (always acknowledged, so that it can't stall a stream), a bad reading is a
+quality byte. A lost peer is a state, never an exception out of `start`: one log line when lost, one when
+back. One device that hangs or dies delays no other beyond its own deadline.
+
+**Time.** Waiting that belongs to the plant (intervals, back-off) is `sink.clock.sleep`; deadlines of real
+I/O and the gathering of batches are bounds in real time on the event loop. **Cancellation.** Only an adapter's
+own `stop` cancels its tasks; a cancelled `emit` may or may not have taken the batch: its ack decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+from headrace.core.clock import NO_TIME, Clock
+from headrace.core.events import Reject
+from headrace.core.frames import FrameBatch
+from headrace.core.sensors import SensorDirectory
+
+Ack = Callable[[], None]
+
+
+class Sink(Protocol):
+    """Where adapters hand their frames: the way into journal and pipeline."""
+
+    @property
+    def directory(self) -> SensorDirectory:
+        """Where groups are defined; only the thread of the event loop defines."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The plant's time."""
+        ...
+
+    async def emit(self, batch: FrameBatch, ack: Ack | None = None) -> None:
+        """Take a batch; waits for credit. `ack` runs once the batch is durable."""
+        ...
+
+    async def reject(self, reject: Reject, ack: Ack | None = None) -> None:
+        """Take refused input; `ack` runs once it is durable."""
+        ...
+
+    def has_credit(self, n_samples: int) -> bool:
+        """Whether `n_samples` more would be taken without waiting."""
+        ...
+
+
+class AdapterState(StrEnum):
+    """How an adapter or one of its devices is."""
+
+    STARTING = "starting"
+    CONNECTED = "connected"
+    DEGRADED = "degraded"  # some devices or requests fail, others work
+    BACKOFF = "backoff"  # nothing works; the next attempt is due later
+    FAILED = "failed"  # nothing works before someone changes something (retried slowly all the same)
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDiagnostics:
+    """One device (or broker, or file) of an adapter. Times are int64 ns; `NO_TIME` where there is none."""
+
+    path: str
+    state: AdapterState
+    reason: str = ""
+    last_good_ns: int = NO_TIME
+    next_retry_ns: int = NO_TIME
+    n_requests: int = 0
+    n_errors: int = 0
+    n_timeouts: int = 0
+    n_polls_skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterDiagnostics:
+    """An adapter instance at a glance: states, counts since start, CPU, latency of requests or acks."""
+
+    name: str
+    protocol: str
+    state: AdapterState
+    reason: str = ""
+    since_ns: int = NO_TIME
+    n_sensors: int = 0
+    devices: tuple[DeviceDiagnostics, ...] = ()
+    n_samples: int = 0
+    n_frames: int = 0
+    n_rejects: int = 0
+    n_duplicates: int = 0
+    transport_ns: int = 0
+    decode_ns: int = 0
+    latency_s_p50: float = 0.0
+    latency_s_p99: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlantFacts:
+    """What an adapter may know of the plant: names of a path's levels, time zone, the plant file's folder."""
+
+    levels: tuple[str, ...] = ()
+    timezone: str = "UTC"
+    folder: Path = Path()
+
+
+class Adapter(Protocol):
+    """One configured instance of a protocol's adapter; see the module's text for the rules."""
+
+    Config: ClassVar[type[Any]]
+    """The pydantic model of ``[adapters.<name>]``."""
+    name: str
+
+    @classmethod
+    def from_config(cls, name: str, config: Any, profiles: Any, plant: PlantFacts) -> Self:
+        """Build an instance; no I/O but reading files beside the plant file. Raises ConfigError."""
+        ...
+
+    async def start(self, sink: Sink) -> None:
+        """Begin; returns within a second whatever the devices do."""
+        ...
+
+    async def stop(self) -> None:
+        """End; hands on what was received, within two seconds. Idempotent."""
+        ...
+
+    def diagnostics(self) -> AdapterDiagnostics:
+        """The present state and counts; cheap, callable at any time, also before start and after stop."""
+        ...
