@@ -33,7 +33,9 @@ def to_arrow(batch: FrameBatch) -> pa.RecordBatch:
         "shape": batch.shape.name, "origin": batch.origin, "sequence": batch.sequence,
         "arrival_ns": batch.arrival_ns, "dictionary": batch.dictionary,
     }  # fmt: skip
-    schema = pa.schema([(k, v.type) for k, v in fields.items()], metadata={"headrace.frames": json.dumps(rest)})
+    schema = pa.schema(
+        [(k, v.type) for k, v in fields.items()], metadata={"headrace.frames": json.dumps(rest)}
+    )
     return pa.RecordBatch.from_arrays(list(fields.values()), schema=schema)
 
 
@@ -58,10 +60,13 @@ def from_arrow(record: pa.RecordBatch) -> FrameBatch:
             start = found["values"].offsets.to_numpy()
             columns["start"] = start - start[0]
         dictionary = None if rest["dictionary"] is None else tuple(rest["dictionary"])
-        return FrameBatch(
-            shape, **columns, dictionary=dictionary, arrival_ns=rest["arrival_ns"], origin=rest["origin"],
+        bare = FrameBatch(shape, *(columns.pop(n) for n in ("slot", "ts_ns", "values")))
+        batch = bare.with_(
+            **columns, dictionary=dictionary, arrival_ns=rest["arrival_ns"], origin=rest["origin"],
             sequence=rest["sequence"],
         )  # fmt: skip
+        batch.check_columns()
+        return batch
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise CorruptionError(f"not a record batch of frames: {e}") from e
 

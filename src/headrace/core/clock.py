@@ -85,6 +85,9 @@ class VirtualClock:
                 future.set_result(None)
 
     async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         due_ns = self._now_ns + round(seconds * NS)
         self._n_sleepers += 1

@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.core.errors import CorruptionError
+from headrace.core.errors import ConfigError, CorruptionError
 from headrace.core.layouts import Layout
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def write_directory(directory: SensorDirectory, first_slot: int) -> bytes:
         schema=_SCHEMA.with_metadata({"headrace.layouts": json.dumps(layouts), "headrace.version": "1"}),
     )
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
 
 
@@ -60,24 +60,25 @@ def read_directory(data: bytes | memoryview) -> Rows:
     CorruptionError : the bytes are not such a file, or its slots are not in order.
     """
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         layouts = {
-            int(k): Layout.from_json(v) for k, v in json.loads(table.schema.metadata[b"headrace.layouts"]).items()
+            int(k): Layout.from_json(v)
+            for k, v in json.loads(table.schema.metadata[b"headrace.layouts"]).items()
         }
         columns = [table.column(name).to_pylist() for name in _SCHEMA.names]
         return _runs(columns, layouts)
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as e:
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError, ConfigError) as e:
         raise CorruptionError(f"{len(data):,} bytes are not a sensor directory: {e}") from e
 
 
-def _runs(columns: list[list[object]], layouts: dict[int, Layout]) -> Rows:
+def _runs(columns: list[list[Any]], layouts: dict[int, Layout]) -> Rows:
     rows: Rows = []
     keyed = zip(*columns, strict=True)
     for (part, layout, own), group in itertools.groupby(keyed, key=lambda r: (r[2], r[3], r[4] is None)):
         members = list(group)
         slots = [m[0] for m in members]
-        if slots != list(range(slots[0], slots[0] + len(slots))):  # type: ignore[arg-type, call-overload, operator]
+        if slots != list(range(slots[0], slots[0] + len(slots))):
             raise ValueError("slots are not in order")
         ids = None if own else [m[4] for m in members]
-        rows.append((slots[0], [m[1] for m in members], layouts[layout], part, ids))  # type: ignore[arg-type, index]
+        rows.append((slots[0], [m[1] for m in members], layouts[layout], part, ids))
     return rows

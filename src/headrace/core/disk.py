@@ -6,10 +6,12 @@ synced, can stand in for the real one. Paths are relative, parted by ``/``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
 import os
+import threading
 from pathlib import Path
 from typing import Protocol
 
@@ -97,7 +99,7 @@ class _LocalAppendFile:
 
     def write(self, data: list[Buffer]) -> None:
         try:
-            pending = [memoryview(d) for d in data if len(d)]
+            pending = [memoryview(d).cast("B") for d in data if len(d)]
             while pending:
                 n = os.writev(self._fd, pending[:512])
                 while pending and n >= len(pending[0]):
@@ -124,10 +126,14 @@ class LocalDisk:
         self.root = Path(root)
         self._lock_fd: int | None = None
 
-    def _make_parent(self, path: Path) -> None:
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _sync_folder(path.parent.parent)
+    def _make_folder(self, folder: Path) -> None:
+        """Make `folder` and what is above it; a new folder is durable once the one above it is synced."""
+        if not folder.is_dir():
+            self._make_folder(folder.parent)
+            # Another thread may be first; a file of that name shows when something is put in it.
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+            _sync_folder(folder.parent)
 
     def read(self, path: str) -> memoryview:
         full = self.root / path
@@ -141,26 +147,22 @@ class LocalDisk:
         except OSError as e:
             raise storage_error("read", full, e) from e
 
-    def _write_temporary(self, full: Path, data: Buffer) -> Path:
-        self._make_parent(full)
-        temporary = full.with_name(f".{full.name}.{os.getpid()}.tmp")
+    def _write_temporary(self, temporary: Path, data: Buffer) -> None:
+        self._make_folder(temporary.parent)
         with temporary.open("wb") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        return temporary
 
     def put_if_absent(self, path: str, data: Buffer) -> bool:
         full = self.root / path
-        temporary = full.with_name(f".{full.name}.{os.getpid()}.tmp")
+        temporary = _temporary(full)
         try:
-            self._write_temporary(full, data)
-            try:
-                os.link(temporary, full)
-            except FileExistsError:
-                return False
+            self._write_temporary(temporary, data)
+            created = _link(temporary, full)
+            # Also where another made it: who is told that it exists may count on it.
             _sync_folder(full.parent)
-            return True
+            return created
         except OSError as e:
             raise storage_error("write", full, e) from e
         finally:
@@ -168,9 +170,9 @@ class LocalDisk:
 
     def replace(self, path: str, data: Buffer) -> None:
         full = self.root / path
-        temporary = full.with_name(f".{full.name}.{os.getpid()}.tmp")
+        temporary = _temporary(full)
         try:
-            self._write_temporary(full, data)
+            self._write_temporary(temporary, data)
             temporary.replace(full)
             _sync_folder(full.parent)
         except OSError as e:
@@ -180,7 +182,7 @@ class LocalDisk:
     def append(self, path: str) -> AppendFile:
         full = self.root / path
         try:
-            self._make_parent(full)
+            self._make_folder(full.parent)
             file = _LocalAppendFile(full)
             _sync_folder(full.parent)
             return file
@@ -199,10 +201,14 @@ class LocalDisk:
             raise storage_error("repair", full, e) from e
 
     def list(self, folder: str) -> list[str]:
-        found = []
-        for where, _, names in os.walk(self.root / folder):
-            relative = os.path.relpath(where, self.root)
-            found += [f"{relative}/{n}" for n in names if not n.startswith(".")]
+        top, found = self.root / folder, []
+        try:
+            for where, _, names in os.walk(top, onerror=_raise_unless_gone):
+                below = Path(where).relative_to(self.root).as_posix()
+                prefix = "" if below == "." else f"{below}/"
+                found += [prefix + n for n in names if not n.startswith(".")]
+        except OSError as e:
+            raise storage_error("list", top, e) from e
         return sorted(found)
 
     def size(self, path: str) -> int:
@@ -210,6 +216,8 @@ class LocalDisk:
             return (self.root / path).stat().st_size
         except FileNotFoundError as e:
             raise NotFound(f"{self.root / path} does not exist") from e
+        except OSError as e:
+            raise storage_error("look at", self.root / path, e) from e
 
     def delete(self, path: str) -> None:
         try:
@@ -219,20 +227,25 @@ class LocalDisk:
 
     def free_bytes(self) -> int:
         folder = self.root
-        while not folder.exists():
-            folder = folder.parent
-        stat = os.statvfs(folder)
+        try:
+            while not folder.exists():
+                folder = folder.parent
+            stat = os.statvfs(folder)
+        except OSError as e:
+            raise storage_error("look at", folder, e) from e
         return stat.f_bavail * stat.f_frsize
 
     def lock(self) -> None:
         """Own the folder until this process ends; the lock dies with the process.
 
+        What a writer that was killed left half-written is removed.
+
         Raises
         ------
-        StorageError : another process owns it.
+        StorageError : another process owns it, or the folder can't be written to.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            self._make_folder(self.root)
             fd = os.open(self.root / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
         except OSError as e:
             raise storage_error("open", self.root, e) from e
@@ -244,9 +257,15 @@ class LocalDisk:
             raise StorageError(
                 f"store {self.root} is in use by process {owner}; stop it first, or choose another store"
             ) from e
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
         self._lock_fd = fd
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
+        except OSError as e:
+            self.unlock()
+            raise storage_error("write", self.root / ".lock", e) from e
+        for left in self.root.rglob(".*.tmp"):
+            _remove(left)
 
     def unlock(self) -> None:
         """Give the folder back; no error where it was not locked."""
@@ -263,5 +282,25 @@ def _sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def _temporary(full: Path) -> Path:
+    """Where `full` is written before it gets its name: of this thread alone, hidden from `list`."""
+    return full.with_name(f".{full.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+
+
+def _link(temporary: Path, full: Path) -> bool:
+    try:
+        os.link(temporary, full)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
 def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    """Tidy up; a disk that refuses that too has said so already."""
+    with contextlib.suppress(OSError):
+        path.unlink()

@@ -43,7 +43,7 @@ class Overloaded(HeadraceError):
 
 
 class Rejected(HeadraceError):
-    """This input will always fail: journal it as a reject and acknowledge it."""
+    """The input will always fail: journal it as a reject and acknowledge it."""
 
 
 class CorruptionError(HeadraceError):

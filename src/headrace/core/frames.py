@@ -12,6 +12,7 @@ Groups are named by their slot in the `SensorDirectory`. Batches are frozen: the
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,12 @@ U8 = npt.NDArray[np.uint8]
 _HEADER = struct.Struct("<BBBBIIQqqHxxI")
 _VERSION = 1
 _HAS_QUALITY, _HAS_VALUE_TS, _HAS_DICTIONARY = 1, 2, 4
+# Columns in the order of their bytes: the type each must have (None: any value type), and one entry a what.
+_COLUMNS: dict[str, tuple[Any, str]] = {
+    "ts_ns": (np.int64, "frame"), "start": (np.int64, "edge"), "value_ts_ns": (np.int64, "value"),
+    "rate_num": (np.int64, "frame"), "rate_den": (np.int64, "frame"), "values": (None, "value"),
+    "slot": (np.uint32, "frame"), "column": (np.uint16, "value"), "quality": (np.uint8, "value"),
+}  # fmt: skip
 
 
 class Shape(IntEnum):
@@ -42,6 +49,16 @@ class Shape(IntEnum):
     DENSE = 0
     SPARSE = 1
     WAVE = 2
+
+
+_EACH = frozenset({"slot", "ts_ns", "values"})
+_SPARSE, _WAVE = _EACH | {"start", "column"}, _EACH | {"start", "rate_num", "rate_den"}
+# Columns that a shape needs, and those that it may have.
+_NEEDED = {
+    Shape.DENSE: (_EACH, _EACH | {"quality"}),
+    Shape.SPARSE: (_SPARSE, _SPARSE | {"quality", "value_ts_ns"}),
+    Shape.WAVE: (_WAVE, _WAVE | {"quality"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,24 +111,26 @@ class FrameBatch:
     sequence: int = -1
 
     @classmethod
-    def dense(cls, slot: U32, ts_ns: I64, values: Array, quality: U8 | None = None, **rest: Any) -> FrameBatch:
+    def dense(
+        cls, slot: U32, ts_ns: I64, values: Array, quality: U8 | None = None, **rest: Any
+    ) -> FrameBatch:
         """A dense batch; `values` is T[F, D]."""
-        return cls(Shape.DENSE, *_frozen(slot, ts_ns, values), *_frozen(quality), **rest)
+        slot, ts_ns, values, quality = _frozen(slot, ts_ns, values, quality)
+        return cls(Shape.DENSE, slot, ts_ns, values, quality, **rest)
 
     @classmethod
     def sparse(cls, slot: U32, ts_ns: I64, values: Array, start: I64, column: U16, **rest: Any) -> FrameBatch:
         """A sparse batch; frame f has ``values[start[f]:start[f + 1]]`` in columns ``column[...]``."""
-        arrays = _frozen(slot, ts_ns, values)
-        return cls(Shape.SPARSE, *arrays, start=_frozen(start)[0], column=_frozen(column)[0], **rest)
+        slot, ts_ns, values, start, column = _frozen(slot, ts_ns, values, start, column)
+        return cls(Shape.SPARSE, slot, ts_ns, values, start=start, column=column).with_(**rest)
 
     @classmethod
     def wave(
         cls, slot: U32, ts_ns: I64, values: Array, start: I64, rate: tuple[I64, I64], **rest: Any
     ) -> FrameBatch:
         """A wave batch; frame f has ``values[start[f]:start[f + 1]]`` from ``ts_ns[f]`` at ``rate`` (num, den)."""
-        arrays = _frozen(slot, ts_ns, values)
-        num, den = _frozen(*rate)
-        return cls(Shape.WAVE, *arrays, start=_frozen(start)[0], rate_num=num, rate_den=den, **rest)
+        slot, ts_ns, values, start, num, den = _frozen(slot, ts_ns, values, start, *rate)
+        return cls(Shape.WAVE, slot, ts_ns, values, start=start, rate_num=num, rate_den=den).with_(**rest)
 
     @property
     def n_frames(self) -> int:
@@ -143,7 +162,7 @@ class FrameBatch:
     @property
     def size_bytes(self) -> int:
         """Bytes of all columns."""
-        return sum(a.nbytes for a in self._columns() if a is not None)
+        return sum(column.nbytes for _, column in self._columns())
 
     def with_(self, **changes: Any) -> FrameBatch:
         """A copy with some fields changed; new arrays become read-only."""
@@ -222,7 +241,7 @@ class FrameBatch:
             if getattr(first, name) is not None:
                 one[name] = np.concatenate([getattr(b, name) for b in batches])
         if first.start is not None:
-            count = np.concatenate([np.diff(b.start) for b in batches])  # type: ignore[arg-type]
+            count = np.concatenate([np.diff(b.start) for b in batches if b.start is not None])
             one["start"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
         if any(b.quality is not None for b in batches):
             one["quality"] = np.concatenate(
@@ -248,19 +267,22 @@ class FrameBatch:
         ts_ns = np.repeat(self.ts_ns, count)
         if self.shape is Shape.SPARSE:
             return ts_ns
-        assert self.rate_num is not None and self.rate_den is not None
+        assert self.rate_num is not None
+        assert self.rate_den is not None
         step = np.arange(self.n_values) - np.repeat(self.start[:-1], count)
         return ts_ns + wave_offsets_ns(step, np.repeat(self.rate_num, count), np.repeat(self.rate_den, count))
 
     # --- bytes: the form on links and in the journal -------------------------------------------------
 
-    def _columns(self) -> Iterator[Array | None]:
-        yield from (self.ts_ns, self.start, self.value_ts_ns, self.rate_num, self.rate_den)
-        yield from (self.values, self.slot, self.column, self.quality)
+    def _columns(self) -> Iterator[tuple[str, Array]]:
+        for name in _COLUMNS:
+            column = getattr(self, name)
+            if column is not None:
+                yield name, column
 
     def to_buffers(self) -> list[bytes | memoryview]:
         """The batch as buffers to write one after the other; every column starts at a multiple of 8 bytes."""
-        words = b"" if self.dictionary is None else "\x00".join(self.dictionary).encode()
+        words = b"" if self.dictionary is None else json.dumps(self.dictionary).encode()
         origin = self.origin.encode()
         flags = (_HAS_QUALITY if self.quality is not None else 0) | (
             _HAS_VALUE_TS if self.value_ts_ns is not None else 0
@@ -272,11 +294,12 @@ class FrameBatch:
         )  # fmt: skip
         text = head + origin + words
         out: list[bytes | memoryview] = [text + bytes(-len(text) % 8)]
-        for column in self._columns():
-            if column is not None:
-                out.append(memoryview(np.ascontiguousarray(column).reshape(-1).view(np.uint8)))
-                if column.nbytes % 8:
-                    out.append(bytes(-column.nbytes % 8))
+        for name, column in self._columns():
+            kind = _COLUMNS[name][0] or numpy_dtype(self.dtype)
+            plain = np.ascontiguousarray(column, kind).reshape(-1)
+            out.append(plain.view(np.uint8).data)
+            if plain.nbytes % 8:
+                out.append(bytes(-plain.nbytes % 8))
         return out
 
     def to_bytes(self) -> bytes:
@@ -292,22 +315,24 @@ class FrameBatch:
         CorruptionError : the bytes are not a batch.
         """
         try:
-            return cls._parse(memoryview(data))
+            batch = cls._parse(memoryview(data).toreadonly())
+            batch.check_columns()
+            return batch
         except (struct.error, ValueError, IndexError) as e:
             raise CorruptionError(f"{len(data):,} bytes are not a frame batch: {e}") from e
 
     @classmethod
     def _parse(cls, data: memoryview) -> FrameBatch:
-        (version, shape_code, dtype_code, flags, width, n_frames, n_values, arrival_ns, sequence, n_origin, n_words) = (
-            _HEADER.unpack_from(data)
-        )
+        version, *codes, arrival_ns, sequence, n_origin, n_words = _HEADER.unpack_from(data)
+        shape_code, dtype_code, flags, width, n_frames, n_values = codes
         if version != _VERSION:
             raise ValueError(f"version {version}, this program reads {_VERSION}")
         shape, dtype = Shape(shape_code), numpy_dtype(DTYPES[dtype_code])
         at = _HEADER.size
         origin = str(data[at : at + n_origin], "utf-8")
-        words = str(data[at + n_origin : at + n_origin + n_words], "utf-8")
-        at += n_origin + n_words
+        at += n_origin
+        dictionary = _parse_dictionary(data[at : at + n_words]) if flags & _HAS_DICTIONARY else None
+        at += n_words
         at += -at % 8
 
         def column(kind: Any, n: int, present: bool) -> Any:
@@ -333,14 +358,53 @@ class FrameBatch:
         if not ragged:
             values = values.reshape(n_frames, width)
             quality = None if quality is None else quality.reshape(n_frames, width)
+        if at != len(data):
+            raise ValueError(f"it ends after {at:,} bytes")
         return cls(
             shape, slot, ts_ns, values, quality, start, columns, value_ts_ns, rate_num, rate_den,
-            tuple(words.split("\x00")) if flags & _HAS_DICTIONARY else None, arrival_ns, origin, sequence,
+            dictionary, arrival_ns, origin, sequence,
         )  # fmt: skip
+
+    def check_columns(self) -> None:
+        """Make sure that columns from outside fit together.
+
+        Raises
+        ------
+        ValueError : a column is missing, has another type or length, or frames overlap.
+        """
+        needed, allowed = _NEEDED[self.shape]
+        found = dict(self._columns())
+        if not needed <= found.keys() <= allowed:
+            raise ValueError(f"{self.shape.name.lower()} frames with columns {', '.join(found)}")
+        if self.dtype not in DTYPES or self.values.ndim != (2 if self.shape is Shape.DENSE else 1):
+            raise ValueError(f"values are {self.values.dtype}{self.values.shape}")
+        lengths = {"frame": (self.n_frames,), "edge": (self.n_frames + 1,), "value": self.values.shape}
+        for name, column in found.items():
+            kind, per = _COLUMNS[name]
+            if (kind is not None and column.dtype != kind) or column.shape != lengths[per]:
+                raise ValueError(f"{name} is {column.dtype}{column.shape}, expected {lengths[per]}")
+        if self.start is not None and not _covers(self.start, self.n_values):
+            raise ValueError(f"frames do not cover {self.n_values} values one after the other")
+        if any((found[name] < 1).any() for name in ("rate_num", "rate_den") if name in found):
+            raise ValueError("a rate is not above 0")
+
+
+def _covers(start: I64, n_values: int) -> bool:
+    return bool(start[0] == 0 and start[-1] == n_values and (start[1:] >= start[:-1]).all())
+
+
+def _parse_dictionary(data: memoryview) -> tuple[str, ...]:
+    words = json.loads(bytes(data))
+    if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
+        raise ValueError("the dictionary is not a list of words")
+    return tuple(words)
 
 
 def wave_offsets_ns(step: I64, num: I64, den: I64) -> I64:
-    """Nanoseconds from a wave's first value to its `step`-th at ``num / den`` values a second, exact to 1 ns."""
+    """Nanoseconds from a wave's first value to its `step`-th at ``num / den`` values a second, exact to 1 ns.
+
+    ``num * den`` must stay below 9e9, or the product leaves 64 bits.
+    """
     whole = step // num
     return whole * den * 1_000_000_000 + (step - whole * num) * den * 1_000_000_000 // num
 

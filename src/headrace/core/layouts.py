@@ -9,6 +9,7 @@ path and the column's name.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import xxhash
 
 from headrace.core.errors import ConfigError
+from headrace.core.paths import check_path
 
 DTYPES: tuple[str, ...] = ("u8", "i8", "u16", "i16", "u32", "i32", "u64", "i64", "f32", "f64")
 """Value types by wire code; states and strings are codes (u8 … u32) with labels or a dictionary."""
@@ -58,6 +60,10 @@ class Column:
     scale, offset : the grid, ``engineering value = raw * scale + offset``.
     low, high : limits in engineering units; values outside get quality ``bad-range``.
     labels : names of the codes 0, 1, ... of a discrete signal.
+
+    Raises
+    ------
+    ConfigError : a name that can't end a path, a grid that is not one, limits in the wrong order.
     """
 
     name: str
@@ -69,15 +75,31 @@ class Column:
     high: float | None = None
     labels: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.name:
+            check_path(self.name.removeprefix("../").replace("{self}", "self"))
+        numbers = [self.scale, self.offset, *(v for v in (self.low, self.high) if v is not None)]
+        if not all(math.isfinite(v) for v in numbers) or self.scale == 0:
+            raise ConfigError(
+                f"signal {self.name!r}: scale, offset and limits are finite numbers, and scale is not 0; got {numbers}"
+            )
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ConfigError(
+                f"signal {self.name!r}: limits {self.low} to {self.high} leave nothing; swap them"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """The column as JSON-ready values; what has its default is left out."""
         out: dict[str, Any] = {"name": self.name}
         if self.kind is not Kind.ANALOG:
             out["kind"] = self.kind.name.lower()
-        for key, default in (("unit", ""), ("scale", 1.0), ("offset", 0.0), ("low", None), ("high", None)):
+        if self.unit:
+            out["unit"] = self.unit
+        for key, default in (("scale", 1.0), ("offset", 0.0), ("low", None), ("high", None)):
             value = getattr(self, key)
             if value != default:
-                out[key] = value
+                # 2 and 2.0 are one scale, so they must be one text.
+                out[key] = float(value)
         if self.labels:
             out["labels"] = list(self.labels)
         return out
@@ -135,6 +157,11 @@ class Layout:
         return cls(dtype=data["dtype"], columns=tuple(Column.from_dict(c) for c in data["columns"]))
 
     @cached_property
+    def is_flat(self) -> bool:
+        """Whether each column's path is the group's and one level more."""
+        return all(c.name and "/" not in c.name for c in self.columns)
+
+    @cached_property
     def scale(self) -> npt.NDArray[np.float64]:
         """Grid step of each column: float64[D]."""
         return np.array([c.scale for c in self.columns])
@@ -171,9 +198,13 @@ def _raw_limits(column: Column, dtype: np.dtype[Any]) -> tuple[Any, Any]:
         ends.reverse()
     low, high = ends
     if dtype.kind == "f":
-        return (-np.inf if low is None else low), (np.inf if high is None else high)
-    least, most = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        most = float(np.finfo(dtype).max)
+        return (-np.inf if low is None or low < -most else low), (
+            np.inf if high is None or high > most else high
+        )
+    least, most_int = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     # A millionth of a step forgives the division's rounding.
-    whole_low = least if low is None else int(np.ceil(low - 1e-6))
-    whole_high = most if high is None else int(np.floor(high + 1e-6))
-    return min(max(whole_low, least), most), max(min(whole_high, most), least)
+    whole_low = least if low is None else max(math.ceil(low - 1e-6), least)
+    whole_high = most_int if high is None else min(math.floor(high + 1e-6), most_int)
+    # Limits that the type can't reach: no value is inside them.
+    return (most_int, least) if whole_low > most_int or whole_high < least else (whole_low, whole_high)

@@ -13,11 +13,12 @@ from headrace.core.clock import NS
 from headrace.core.errors import ConfigError
 
 MAX_PATH_BYTES = 1_024
-_BAD = re.compile(r"[\x00-\x1f*{},#+]|^/|/$|//")
+_BAD = re.compile(r"[\x00-\x1f\ud800-\udfff*{},#+]|^/|/\Z|//")
 _UNITS_NS = {
     "ns": 1, "us": 1_000, "ms": 1_000_000, "s": NS, "m": 60 * NS, "h": 3_600 * NS,
     "d": 86_400 * NS, "w": 7 * 86_400 * NS, "y": 365 * 86_400 * NS,
 }  # fmt: skip
+MAX_DURATION_NS = 200 * _UNITS_NS["y"]
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
 
 
@@ -28,7 +29,7 @@ def check_path(path: str) -> str:
     ------
     ConfigError : empty levels, control characters, pattern characters, or too long.
     """
-    if not path or _BAD.search(path) or len(path.encode()) > MAX_PATH_BYTES:
+    if not path or _BAD.search(path) or len(path.encode(errors="ignore")) > MAX_PATH_BYTES:
         raise ConfigError(
             f"{path[:80]!r} can't name a sensor: a path has levels parted by single '/', at most "
             f"{MAX_PATH_BYTES:,} bytes, and none of * {{ }} , # +"
@@ -48,9 +49,9 @@ def pattern_regex(pattern: str) -> re.Pattern[str]:
     ------
     ConfigError : empty pattern or braces that don't close.
     """
-    if not pattern:
-        raise ConfigError("an empty pattern matches nothing; '**' matches every path")
     levels = pattern.strip("/").split("/")
+    if levels == [""]:
+        raise ConfigError("an empty pattern matches nothing; '**' matches every path")
     out = ""
     for i, level in enumerate(levels):
         last = i == len(levels) - 1
@@ -98,6 +99,8 @@ def parse_duration_ns(text: str) -> int:
         at = match.end()
     if at < len(text) or not text:
         raise ConfigError(f"{text!r} is not a duration; write a number and a unit: 250ms, 5s, 1m, 2h, 7d, 1y")
+    if total > MAX_DURATION_NS:
+        raise ConfigError(f"{text!r} is longer than the longest duration, 200y")
     return round(total)
 
 

@@ -60,14 +60,16 @@ class Registry:
         target = self.built_in.get(name) or self.targets().get(name)
         if target is None:
             raise ConfigError(f"unknown {self.family[:-1]} {name!r}{nearest(name, self.names())}")
-        module, _, attribute = target.partition(":")
+        module_name, _, attribute = target.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
-        except ImportError as e:
-            missing = f"; install it with: pip install 'headrace[{name}]'" if e.name else ""
-            raise PluginError(f"{self.family[:-1]} {name!r} can't be loaded: {e}{missing}") from e
-        except AttributeError as e:
-            raise PluginError(f"{self.family[:-1]} {name!r}: {module} has no {attribute!r}") from e
+            module = importlib.import_module(module_name)
+        except Exception as e:
+            absent = isinstance(e, ModuleNotFoundError) and name in self.built_in
+            remedy = f"; install it with: pip install 'headrace[{name}]'" if absent else ""
+            raise PluginError(f"{self.family[:-1]} {name!r} can't be loaded: {e}{remedy}") from e
+        if not hasattr(module, attribute):
+            raise PluginError(f"{self.family[:-1]} {name!r}: {module_name} has no {attribute!r}")
+        return getattr(module, attribute)
 
 
 def nearest(name: str, known: list[str]) -> str:

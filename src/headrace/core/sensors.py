@@ -21,10 +21,13 @@ import xxhash
 
 from headrace.core.errors import ConfigError, CorruptionError, NotFound
 from headrace.core.layouts import Layout
-from headrace.core.paths import check_path, parent, pattern_regex
+from headrace.core.paths import check_path, pattern_regex
 
 U64 = npt.NDArray[np.uint64]
 SHARD_BITS_EMBEDDED = 6
+DERIVED = "~"
+"""Parts of derived groups start with it. They have many series (eight aggregates of each of a million sensors),
+which are found by path; their ids are not indexed."""
 
 
 def sensor_id(path: str) -> int:
@@ -156,13 +159,20 @@ class SensorDirectory:
 
     def layout(self, slot: int) -> Layout:
         """The layout of a slot."""
-        return self.layouts[self._layout_index.view[slot]]
+        return self.layouts[int(self._layout_index.view[slot])]
 
     def sensors(self, slot: int) -> U64:
         """Sensor ids of a slot's columns: uint64[D]."""
+        if self.is_derived(slot):
+            width = int(self._width.view[slot])
+            return np.array([sensor_id(self.sensor_path(slot, i)) for i in range(width)], np.uint64)
         first = int(self._first.view[slot])
         ids: U64 = self._sensor.view[first : first + int(self._width.view[slot])]
         return ids
+
+    def is_derived(self, slot: int) -> bool:
+        """Whether a pipeline wrote the group; ids of its sensors are computed when somebody asks."""
+        return self.parts[slot].startswith(DERIVED)
 
     def sensor_path(self, slot: int, column: int) -> str:
         """Path of one sensor."""
@@ -201,7 +211,7 @@ class SensorDirectory:
             else:
                 slots[i] = self.n_slots + new.setdefault(path, len(new))
         if new:
-            chosen = None if sensors is None else {p: s for p, s in zip(paths, sensors, strict=True)}
+            chosen = None if sensors is None else dict(zip(paths, sensors, strict=True))
             self._add(list(new), number, part, chosen)
         return slots
 
@@ -210,13 +220,17 @@ class SensorDirectory:
         if number is None:
             number = self._layout_number[layout.id] = len(self.layouts)
             self.layouts.append(layout)
+        elif self.layouts[number] != layout:
+            raise ConfigError(
+                f"two layouts have the same 64-bit id {layout.id:016x}; rename one of their signals"
+            )
         return number
 
     def _add(
         self, paths: list[str], number: int, part: str, sensors: dict[str, Sequence[int]] | None
     ) -> None:
         layout, n = self.layouts[number], len(paths)
-        names = [c.name for c in layout.columns]
+        names = [] if part.startswith(DERIVED) else [c.name for c in layout.columns]
         ids = np.empty((n, len(names)), np.uint64)
         group_ids = np.empty(n, np.uint64)
         shards = np.empty(n, np.uint16)
@@ -229,7 +243,8 @@ class SensorDirectory:
             shards[i] = sensor_id(path) >> shift
             group_ids[i] = sensor_id(key)
             ids[i] = sensors[path] if sensors else [sensor_id(join_path(path, name)) for name in names]
-        self._check_free(paths, part, names, ids, previous)
+        if names:
+            self._check_free(paths, part, names, ids, sensors is not None)
         first_slot, first_sensor = self.n_slots, self._sensor.n
         self._local.extend(self._next_locals(shards), n)
         self._shard.extend(shards, n)
@@ -237,7 +252,7 @@ class SensorDirectory:
         self._width.extend(layout.width, n)
         self._previous.extend(previous, n)
         self._group_id.extend(group_ids, n)
-        self._first.extend(first_sensor + np.arange(n) * layout.width, n)
+        self._first.extend(first_sensor + np.arange(n) * len(names), n)
         self._sensor.extend(ids.reshape(-1), ids.size)
         self._ids.add(ids.reshape(-1), first_sensor)
         self.paths += paths
@@ -255,9 +270,7 @@ class SensorDirectory:
         self._n_local += count
         return locals_
 
-    def _check_free(
-        self, paths: list[str], part: str, names: list[str], ids: U64, previous: npt.NDArray[np.int64]
-    ) -> None:
+    def _check_free(self, paths: list[str], part: str, names: list[str], ids: U64, renamed: bool) -> None:
         """Refuse an id that stands for another sensor, or for the same sensor of another group."""
         flat = ids.reshape(-1)
         ordered = np.argsort(flat, kind="stable")
@@ -265,12 +278,15 @@ class SensorDirectory:
         if len(same):
             a, b = (divmod(int(ordered[same[0] + k]), len(names)) for k in (0, 1))
             self._refuse(join_path(paths[a[0]], names[a[1]]), join_path(paths[b[0]], names[b[1]]))
-        for i in np.flatnonzero(self._ids.find(flat) >= 0):
-            row, column = divmod(int(i), len(names))
-            slot, other = self._locate(int(self._ids.find(flat[i : i + 1])[0]))
+        rows = self._ids.find(flat)
+        for i in np.flatnonzero(rows >= 0).tolist():
+            row, column = divmod(i, len(names))
+            slot, other = self._locate(int(rows[i]))
+            path, known = join_path(paths[row], names[column]), self.sensor_path(slot, other)
             mine = group_key(paths[row], part) == group_key(self.paths[slot], self.parts[slot])
-            if not mine:
-                self._refuse(join_path(paths[row], names[column]), self.sensor_path(slot, other))
+            # A group's new layout has the sensors it had; under another name only where that is said.
+            if not mine or (path != known and not renamed):
+                self._refuse(path, known)
 
     def _refuse(self, path: str, other: str) -> None:
         if path == other:
@@ -324,9 +340,7 @@ class SensorDirectory:
         for slot in self._newest():
             path = self.paths[slot]
             layout = self.layout(slot)
-            first = layout.columns[0].name
-            below = first and not first.startswith("../")
-            if head_regex is not None and below and not head_regex.fullmatch(path):
+            if head_regex is not None and layout.is_flat and not head_regex.fullmatch(path):
                 continue
             hits = [i for i, c in enumerate(layout.columns) if whole.fullmatch(join_path(path, c.name))]
             if hits:
@@ -335,7 +349,7 @@ class SensorDirectory:
         if not slots:
             return Selection(np.empty(0, np.uint32), np.empty(0, np.uint16), np.empty(0, np.uint64))
         slot_column, column = np.concatenate(slots), np.concatenate(columns)
-        ids = self._sensor.view[self._first.view[slot_column] + column]
+        ids = np.concatenate([self.sensors(int(s[0]))[c] for s, c in zip(slots, columns, strict=True)])
         return Selection(slot_column, column, ids)
 
     def _newest(self) -> list[int]:
@@ -366,19 +380,30 @@ class SensorDirectory:
                 raise CorruptionError(f"definitions start at slot {first}, expected {self.n_slots}")
             skip = self.n_slots - first
             rest = None if sensors is None else dict(zip(paths, sensors, strict=True))
-            self._add(paths[skip:], self._number_of(layout), part, rest)
+            try:
+                self._add(paths[skip:], self._number_of(layout), part, rest)
+            except (ConfigError, TypeError, ValueError, LookupError) as e:
+                raise CorruptionError(
+                    f"definitions from slot {first} on contradict what is known: {e}"
+                ) from e
 
     def overridden(self, slot: int) -> list[int] | None:
         """Ids of a slot's columns where they are not the hashes of its paths (renamed sensors)."""
+        if self.is_derived(slot):
+            return None
         ids = [int(i) for i in self.sensors(slot)]
         names = [c.name for c in self.layout(slot).columns]
         return None if ids == [sensor_id(join_path(self.paths[slot], n)) for n in names] else ids
 
 
 def join_path(path: str, name: str) -> str:
-    """Path of a group's column: below the group, the group itself (""), or beside it ("../name")."""
+    """Path of a group's column: below the group, the group itself (""), or beside it.
+
+    ``../{self}_mean`` of the lone sensor ``a/b/c`` is ``a/b/c_mean``: so all lone sensors share one layout.
+    """
     if name.startswith("../"):
-        return f"{parent(path)}{name[2:]}".lstrip("/")
+        above, _, last = path.rpartition("/")
+        return f"{above}/{name[3:].replace('{self}', last)}".lstrip("/")
     return f"{path}/{name}" if name else path
 
 
@@ -433,5 +458,3 @@ class _IdIndex:
             for i, sensor in enumerate(ids.tolist()):
                 rows[i] = self._recent.get(sensor, rows[i])
         return rows
-
-
