@@ -11,7 +11,7 @@ parts too. All parts of a path live in the same shard.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,9 @@ class SensorDirectory:
     Parameters
     ----------
     shard_bits : k; a group's shard is the top k bits of the hash of its path. 6 embedded, 12 in a cluster.
+
+    ``watchers`` are called after new groups were defined, before their first frame can flow: pipelines take
+    them in there, and define the groups that they will write.
     """
 
     def __init__(self, shard_bits: int = SHARD_BITS_EMBEDDED) -> None:
@@ -105,6 +108,7 @@ class SensorDirectory:
         self._sensor = Growing(np.uint64)
         self._n_local = np.zeros(1 << shard_bits, np.int64)
         self._ids = _IdIndex()
+        self.watchers: list[Callable[[], None]] = []
 
     # --- sizes and columns by slot -------------------------------------------------------------------
 
@@ -213,6 +217,9 @@ class SensorDirectory:
         if new:
             chosen = None if sensors is None else dict(zip(paths, sensors, strict=True))
             self._add(list(new), number, part, chosen)
+            if not part.startswith(DERIVED):
+                for watcher in self.watchers:
+                    watcher()
         return slots
 
     def _number_of(self, layout: Layout) -> int:

@@ -19,17 +19,16 @@ from headrace.core.errors import ConfigError
 from headrace.core.frames import FrameBatch, Shape
 from headrace.core.layouts import Layout
 from headrace.core.paths import parse_duration_ns, pattern_regex
-from headrace.core.sensors import Growing, SensorDirectory, join_path
+from headrace.core.sensors import DERIVED, Growing, SensorDirectory, join_path
 from headrace.pipeline.base import Revise, Stage, StepResult
 from headrace.pipeline.operators.dead_band import DeadBand
 from headrace.pipeline.operators.range import Range
 from headrace.pipeline.operators.scale import scaled
 from headrace.pipeline.operators.window import Window, check_aggregates, output_layout, outputs
 from headrace.pipeline.packing import pack_parts, unpack_parts
+from headrace.pipeline.windows import MIXED, only_class
 
 Array = npt.NDArray[Any]
-PART_MARK = "~"
-"""Parts of derived groups start with it, so that flows never read what flows wrote."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,8 @@ class Flow:
 
     def _selected(self, slot: int) -> tuple[int, ...]:
         directory = self.directory
-        if directory.parts[slot].startswith(PART_MARK):
-            return ()
+        if directory.is_derived(slot):
+            return ()  # flows never read what flows wrote
         path, layout = directory.paths[slot], directory.layout(slot)
         if self.spec.read == "**":
             return tuple(range(layout.width))
@@ -187,6 +186,13 @@ class Flow:
             whole = len(columns) == source.width
             self.classes.append(_Class(None if whole else np.array(columns, np.intp), layout))
         layouts, parts = self._derived_layouts(layout)
+        taken = {c.name for c in source.columns} & {c.name for one in layouts for c in one.columns}
+        if taken:
+            raise ConfigError(
+                f"{self.spec.write!r} gives derived series the name {sorted(taken)[0]!r} of a sensor that is there "
+                "already; add a suffix",
+                f"pipelines.{self.spec.name}.write",
+            )
         self._by_layout[(layout_index, columns)] = number, layouts, parts
         return number, layouts, parts
 
@@ -202,7 +208,7 @@ class Flow:
         def name(signal: str, aggregate: str = "") -> str:
             return ("../" if lone else "") + self.spec.derived_name(signal or _LONE, aggregate)
 
-        prefix = PART_MARK + self.spec.name
+        prefix = DERIVED + self.spec.name
         if self.spec.window is None:
             columns = tuple(replace(c, name=name(c.name)) for c in layout.columns)
             return [Layout(layout.dtype, columns)], [f"{prefix}.{layout.dtype}"]
@@ -232,12 +238,12 @@ class FlowShard:
     def _each_class(
         self, batch: FrameBatch, result: StepResult, act: Callable[[int, FrameBatch, StepResult], None]
     ) -> None:
-        number = self.flow.class_of_slot[batch.slot]
-        low = int(number.min())
-        if low == int(number.max()):
-            if low >= 0:
-                act(low, batch, result)
+        one = only_class(batch.slot, self.flow.class_of_slot)
+        if one != MIXED:
+            if one >= 0:
+                act(one, batch, result)
             return
+        number = self.flow.class_of_slot[batch.slot]
         for one in np.unique(number).tolist():
             if one >= 0:
                 act(one, batch.take(np.flatnonzero(number == one)), result)

@@ -18,7 +18,30 @@ from headrace.core.kernels import kernel
 
 Array = npt.NDArray[Any]
 EMPTY = -(2**63)
-"""Window number of a row that has no window."""
+"""Start of a row that has no window."""
+MIXED = -2
+UNKNOWN = -1
+
+
+@kernel
+def only_class(slot: Array, class_of_slot: Array) -> int:
+    """The class that all frames share, or `MIXED`."""
+    one = class_of_slot[slot[0]]
+    for f in range(1, len(slot)):
+        if class_of_slot[slot[f]] != one:
+            return MIXED
+    return int(one)
+
+
+@kernel
+def find_rows(slot: Array, local: Array, row_of_group: Array, row: Array) -> int:
+    """Write the row of each frame's group to `row`; how many groups have none (`UNKNOWN`)."""
+    n = 0
+    for f in range(len(slot)):
+        at = local[slot[f]]
+        row[f] = row_of_group[at] if at < len(row_of_group) else UNKNOWN
+        n += row[f] < 0
+    return n
 
 
 @kernel
@@ -26,9 +49,8 @@ def count_rolls(ts_ns: Array, row: Array, window: Array, every_ns: int) -> int:
     """At most how many windows these frames close: frames that lie past their row's window."""
     n = 0
     for f in range(len(ts_ns)):
-        current = window[row[f]]
-        if current != EMPTY and ts_ns[f] // every_ns > current:
-            n += 1
+        start = window[row[f]]
+        n += start != EMPTY and ts_ns[f] - start >= every_ns
     return n
 
 
@@ -57,10 +79,10 @@ def _close(r: int, n: int, out: tuple[Array, ...], state: tuple[Array, ...]) -> 
 
 
 @kernel
-def _open(r: int, number: int, state: tuple[Array, ...]) -> None:
+def _open(r: int, start_ns: int, state: tuple[Array, ...]) -> None:
     window, count, skipped_any, emitted = state[0], state[1], state[2], state[3]
     skipped = state[10]
-    window[r] = number
+    window[r] = start_ns
     count[r] = 0
     emitted[r] = 0
     if skipped_any[r]:
@@ -83,11 +105,12 @@ def accumulate(
     n_out = 0
     for f in range(len(ts_ns)):
         r = row[f]
-        number = ts_ns[f] // every_ns
-        if number != window[r]:
-            if window[r] != EMPTY:
+        start = window[r]
+        # A division costs more than all the rest for a lone sensor: only where the window may change.
+        if start == EMPTY or ts_ns[f] - start >= every_ns:
+            if start != EMPTY:
                 n_out = _close(r, n_out, out, state)
-            _open(r, number, state)
+            _open(r, ts_ns[f] // every_ns * every_ns, state)
         n = count[r]
         count[r] = n + 1
         if n == 0:
@@ -109,6 +132,16 @@ def accumulate(
                     high[r, j] = values[f, j]
                     shifted[r, j] = 0.0
                     squares[r, j] = 0.0
+        if width == 1:
+            # A lone sensor: the preambles of vector loops would cost more than the work.
+            v = values[f, 0]
+            last[r, 0] = v
+            low[r, 0] = min(low[r, 0], v)
+            high[r, 0] = max(high[r, 0], v)
+            d = np.float64(v) - np.float64(first[r, 0])
+            shifted[r, 0] += d
+            squares[r, 0] += d * d
+            continue
         for j in range(width):
             v = values[f, j]
             last[r, j] = v
@@ -139,11 +172,12 @@ def accumulate_some(
     n_out = 0
     for f in range(len(ts_ns)):
         r = row[f]
-        number = ts_ns[f] // every_ns
-        if number != window[r]:
-            if window[r] != EMPTY:
+        start = window[r]
+        # A division costs more than all the rest for a lone sensor: only where the window may change.
+        if start == EMPTY or ts_ns[f] - start >= every_ns:
+            if start != EMPTY:
                 n_out = _close(r, n_out, out, state)
-            _open(r, number, state)
+            _open(r, ts_ns[f] // every_ns * every_ns, state)
         n = count[r]
         count[r] = n + 1
         for j in range(values.shape[1]):

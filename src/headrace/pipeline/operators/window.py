@@ -22,7 +22,7 @@ from headrace.core.registry import nearest
 from headrace.core.sensors import SensorDirectory
 from headrace.pipeline.base import Revise, StepResult
 from headrace.pipeline.packing import pack, pack_parts, unpack, unpack_parts
-from headrace.pipeline.windows import EMPTY, accumulate, accumulate_some, close_rows, count_rolls
+from headrace.pipeline.windows import EMPTY, accumulate, accumulate_some, close_rows, count_rolls, find_rows
 
 Array = npt.NDArray[Any]
 SAME_TYPE = ("min", "max", "first", "last")
@@ -201,18 +201,20 @@ class Window:
             self._emit(rows, tuple(a[:n] for a in out), result)
 
     def _group_rows(self, slot: Array) -> Array:
-        local = self._directory.local[slot]
-        if len(local) and int(local.max()) >= len(self._row_of_group):
-            grown = np.full(self._directory.n_local(self._shard), -1)
-            grown[: len(self._row_of_group)] = self._row_of_group
-            self._row_of_group = grown
-        row = self._row_of_group[local]
-        if len(row) and int(row.min()) < 0:
+        row = np.empty(len(slot), np.int64)
+        local = self._directory.local
+        if find_rows(slot, local, self._row_of_group, row):
+            n = self._directory.n_local(self._shard)
+            if n > len(self._row_of_group):
+                grown = np.full(n, -1)
+                grown[: len(self._row_of_group)] = self._row_of_group
+                self._row_of_group = grown
             new = np.unique(slot[row < 0])
+            new = new[self._row_of_group[local[new]] < 0]
             added = self._by_group.add(new, np.zeros(len(new), np.uint16))
-            self._row_of_group[self._directory.local[new]] = added
+            self._row_of_group[local[new]] = added
             self._inherit(new, added)
-            row = self._row_of_group[local]
+            find_rows(slot, local, self._row_of_group, row)
         return row
 
     def _inherit(self, slots: Array, rows: Array) -> None:
@@ -246,19 +248,19 @@ class Window:
     def late(self, batch: FrameBatch, result: StepResult) -> None:
         """Ask for a revision of every closed window that late frames fall into; open ones when they close."""
         count = np.ones(batch.n_frames, np.int64) if batch.start is None else np.diff(batch.start)
-        number = batch.value_times()
+        ts_ns = batch.value_times()
         if batch.start is None:
-            number = batch.ts_ns
+            ts_ns = batch.ts_ns
             slots = batch.slot.astype(np.int64)
         else:
             slots = np.repeat(batch.slot.astype(np.int64), count)
-        pairs = np.unique(np.stack([slots, number // self._every_ns]), axis=1)
+        pairs = np.unique(np.stack([slots, ts_ns // self._every_ns * self._every_ns]), axis=1)
         still_open = self._open_windows()
-        for slot, window in pairs.T.tolist():
-            if (slot, window) in still_open:
-                self._dirty.add((slot, window))
+        for slot, start_ns in pairs.T.tolist():
+            if (slot, start_ns) in still_open:
+                self._dirty.add((slot, start_ns))
             else:
-                result.effects.append(self._revise(slot, window))
+                result.effects.append(self._revise(slot, start_ns))
 
     def _open_windows(self) -> set[tuple[int, int]]:
         found: set[tuple[int, int]] = set()
@@ -266,8 +268,7 @@ class Window:
             found.update(zip(rows.slot[: rows.n].tolist(), rows.state[0][: rows.n].tolist(), strict=True))
         return found
 
-    def _revise(self, slot: int, window: int) -> Revise:
-        start_ns = window * self._every_ns
+    def _revise(self, slot: int, start_ns: int) -> Revise:
         return Revise(self._flow, slot, start_ns, start_ns + self._every_ns)
 
     def tick(self, now_ns: int, result: StepResult) -> None:
@@ -278,7 +279,7 @@ class Window:
         for rows in (self._by_group, self._by_sensor):
             window, count, _, emitted = (a[: rows.n] for a in rows.state[:4])
             ended = (window != EMPTY) & (count > emitted)
-            ended &= window < (now_ns - self._idle_ns) // self._every_ns
+            ended &= window + self._every_ns + self._idle_ns <= now_ns
             due = np.flatnonzero(ended)
             if len(due):
                 out = rows.output(len(due))
@@ -310,8 +311,8 @@ class Window:
         row, window, count, emitted = out[:4]
         if self._dirty:
             told_of = set(zip(rows.slot[row].tolist(), window.tolist(), strict=True))
-            for slot, number in sorted(self._dirty & told_of):
-                result.effects.append(self._revise(slot, number))
+            for slot, start_ns in sorted(self._dirty & told_of):
+                result.effects.append(self._revise(slot, start_ns))
             self._dirty -= told_of
         keep = count > emitted
         told = emitted > 0
@@ -342,7 +343,7 @@ class Window:
             else:
                 parts = [exact[a] if a in exact else floats(a) for a in output.aggregates]
             gone = [missing & (a != "count") for a in output.aggregates] if any_missing else None
-            batches.append(self._batch(derived[slot], window * self._every_ns, parts, gone, column))
+            batches.append(self._batch(derived[slot], window, parts, gone, column))
         return batches
 
     def _floats(self, first: Array, shifted: Array, squares: Array, n: Array, column: Array | None) -> Any:
