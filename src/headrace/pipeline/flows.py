@@ -24,7 +24,7 @@ from headrace.pipeline.base import Revise, Stage, StepResult
 from headrace.pipeline.operators.dead_band import DeadBand
 from headrace.pipeline.operators.range import Range
 from headrace.pipeline.operators.scale import scaled
-from headrace.pipeline.operators.window import Window, check_aggregates, output_layout, outputs
+from headrace.pipeline.operators.window import Window, WindowSpec, check_aggregates, output_layout, outputs
 from headrace.pipeline.packing import pack_parts, unpack_parts
 from headrace.pipeline.windows import MIXED, only_class
 
@@ -289,11 +289,9 @@ class FlowShard:
                 chain.append(DeadBand(directory, self._shard, layout, step["change"], beat))
             elif step["op"] == "window":
                 targets = [flow.derived(i) for i in range(3)]
-                every_ns, aggregates = parse_duration_ns(step["every"]), tuple(step["agg"])
-                n = len(outputs(layout.dtype, aggregates))
-                chain.append(
-                    Window(spec.name, directory, self._shard, layout, every_ns, aggregates, targets[:n])
-                )
+                windows = WindowSpec(spec.name, parse_duration_ns(step["every"]), tuple(step["agg"]))
+                n = len(outputs(layout.dtype, windows.aggregates))
+                chain.append(Window(windows, directory, self._shard, layout, targets[:n]))
         return chain
 
     def tick(self, now_ns: int, result: StepResult) -> None:
@@ -317,10 +315,9 @@ class FlowShard:
 
     def snapshot(self) -> bytes:
         """State of all chains, by class."""
-        parts = [np.array(sorted(self._chains), np.int64).tobytes()]
-        for number in sorted(self._chains):
-            parts.append(pack_parts([s.snapshot() for s in self._chains[number]]))
-        return pack_parts(parts)
+        numbers = sorted(self._chains)
+        chains = (pack_parts([stage.snapshot() for stage in self._chains[n]]) for n in numbers)
+        return pack_parts([np.array(numbers, np.int64).tobytes(), *chains])
 
     def restore(self, data: bytes | memoryview) -> None:
         """Take over the chains of a snapshot."""

@@ -57,7 +57,7 @@ def count_rolls(ts_ns: Array, row: Array, window: Array, every_ns: int) -> int:
 @kernel
 def _close(r: int, n: int, out: tuple[Array, ...], state: tuple[Array, ...]) -> int:
     """Copy row `r` to output place `n` and empty it; the next free place."""
-    window, count, skipped_any, emitted, first, last, low, high, shifted, squares, skipped = state
+    window, count, _, emitted, first, last, low, high, shifted, squares, skipped = state
     o_row, o_window, o_count, o_emitted, o_first, o_last, o_low, o_high, o_shifted, o_squares, o_skipped = out
     width = first.shape[1]
     o_row[n] = r

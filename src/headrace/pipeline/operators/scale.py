@@ -27,6 +27,6 @@ def scaled(layout: Layout, factor: float = 1.0, add: float = 0.0, unit: str | No
                 low=move(low),
                 high=move(high),
                 unit=c.unit if unit is None else unit,
-            )  # fmt: skip
+            )
         )
     return Layout(layout.dtype, tuple(columns))

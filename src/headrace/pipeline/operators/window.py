@@ -145,33 +145,39 @@ def _resized(array: Array, n: int) -> Array:
     return grown
 
 
+@dataclass(frozen=True, slots=True)
+class WindowSpec:
+    """What windows to make.
+
+    Parameters
+    ----------
+    flow : name of the pipeline. every_ns : length; windows start at multiples of it since 1970 UTC.
+    idle_ns : how long after its end a silent group's window is told of.
+    """
+
+    flow: str
+    every_ns: int
+    aggregates: tuple[str, ...]
+    idle_ns: int = 5_000_000_000
+
+
 class Window:
     """Tumbling windows over the groups of one shard that have one layout class.
 
     Parameters
     ----------
-    flow : name of the pipeline. layout : of the frames that arrive (selected columns, grid).
-    every_ns : window length; windows start at multiples of it since 1970 UTC.
+    layout : of the frames that arrive (selected columns, grid).
     derived : for each `outputs(...)` entry, uint32 by source slot: the derived group's slot.
-    idle_ns : how long after its end a silent group's window is told of.
 
-    Cost: 2 to 5 ns a sample of a dense group; state 36 + 2 x D x (2 x itemsize + 10) bytes a group.
+    Cost: 2 to 5 ns a sample of a dense group; state 25 + D x (4 x itemsize + 20) bytes a group.
     """
 
     def __init__(
-        self,
-        flow: str,
-        directory: SensorDirectory,
-        shard: int,
-        layout: Layout,
-        every_ns: int,
-        aggregates: tuple[str, ...],
-        derived: list[Any],
-        idle_ns: int = 5_000_000_000,
+        self, spec: WindowSpec, directory: SensorDirectory, shard: int, layout: Layout, derived: list[Any]
     ) -> None:
-        self._flow, self._directory, self._shard = flow, directory, shard
-        self._layout, self._every_ns, self._idle_ns = layout, every_ns, idle_ns
-        self._outputs = outputs(layout.dtype, aggregates)
+        self._spec, self._every_ns = spec, spec.every_ns
+        self._directory, self._shard, self._layout = directory, shard, layout
+        self._outputs = outputs(layout.dtype, spec.aggregates)
         self._derived = derived
         # Dense groups have a row each; sparse groups and waves a row for each sensor.
         self._by_group = _Rows(layout.dtype, layout.width)
@@ -269,7 +275,7 @@ class Window:
         return found
 
     def _revise(self, slot: int, start_ns: int) -> Revise:
-        return Revise(self._flow, slot, start_ns, start_ns + self._every_ns)
+        return Revise(self._spec.flow, slot, start_ns, start_ns + self._every_ns)
 
     def tick(self, now_ns: int, result: StepResult) -> None:
         """Tell of windows that ended while their group was silent; each shard looks every few ticks."""
@@ -279,7 +285,7 @@ class Window:
         for rows in (self._by_group, self._by_sensor):
             window, count, _, emitted = (a[: rows.n] for a in rows.state[:4])
             ended = (window != EMPTY) & (count > emitted)
-            ended &= window + self._every_ns + self._idle_ns <= now_ns
+            ended &= window + self._every_ns + self._spec.idle_ns <= now_ns
             due = np.flatnonzero(ended)
             if len(due):
                 out = rows.output(len(due))
@@ -291,10 +297,7 @@ class Window:
 
         `batch` holds the frames of one group in time order, in the source's own type.
         """
-        fresh = Window(
-            self._flow, self._directory, self._shard, self._layout, self._every_ns, (), self._derived
-        )
-        fresh._outputs = self._outputs
+        fresh = Window(self._spec, self._directory, self._shard, self._layout, self._derived)
         inner = StepResult()
         fresh.process(batch, inner)
         for rows in (fresh._by_group, fresh._by_sensor):
@@ -376,13 +379,19 @@ class Window:
         )
         values = np.concatenate(parts, axis=1)
         if column is None:
-            return FrameBatch.dense(slot, ts_ns, values, quality, origin=self._flow)
+            return FrameBatch.dense(slot, ts_ns, values, quality, origin=self._spec.flow)
         n = len(parts)
         start = np.arange(len(slot) + 1) * n
         columns = (column[:, None].astype(np.int64) + np.arange(n) * self._layout.width).reshape(-1)
         flat = None if quality is None else quality.reshape(-1)
         return FrameBatch.sparse(
-            slot, ts_ns, values.reshape(-1), start, columns.astype(np.uint16), quality=flat, origin=self._flow
+            slot,
+            ts_ns,
+            values.reshape(-1),
+            start,
+            columns.astype(np.uint16),
+            quality=flat,
+            origin=self._spec.flow,
         )
 
     # --- state ---------------------------------------------------------------------------------------

@@ -1,0 +1,222 @@
+"""The engine without threads: shards, their hot buffers, and when to flush them.
+
+Records of the journal go in, in order; frames reach the buffers; `due` says which shards want to be flushed.
+It does no I/O, starts no thread and reads no clock: its *now* is the newest tick. The embedded engine runs one
+core a runner thread, each with its own shards; the simulation runs one core with all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from headrace.core.clock import NO_TIME, NS, thread_cpu_ns
+from headrace.core.frames import FrameBatch
+from headrace.core.sensors import SensorDirectory
+from headrace.pipeline.base import Revise, StepResult, Tick
+from headrace.pipeline.flows import Flow, FlowShard
+from headrace.pipeline.operators.deduplicate import Deduplicate
+from headrace.pipeline.shard import Shard
+from headrace.store.buffer import HotBuffer
+from headrace.store.flush import FlushPart
+
+Frames = Callable[[int, int, int], FrameBatch | None]
+"""``frames(slot, start_ns, end_ns)``: all frames of a group in a span, in time order, newest versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """When shards are flushed and snapshotted.
+
+    Parameters
+    ----------
+    flush_ns : a shard is flushed this often; shards take turns. buffer_bytes_max : and when all buffers
+    together hold more. snapshot_every : state is saved with each n-th flush of a shard.
+    """
+
+    flush_ns: int = 64 * NS
+    turns: int = 8
+    buffer_bytes_max: int = 2 << 30
+    snapshot_every: int = 4
+
+
+@dataclass(slots=True)
+class EngineCounters:
+    """Samples by fate. Derived samples are counted apart."""
+
+    accepted: int = 0
+    late: int = 0
+    duplicates: int = 0
+    thinned: int = 0
+    derived: int = 0
+    cpu_ns: int = 0
+
+
+@dataclass(slots=True)
+class _Held:
+    """A shard and what belongs to it. Positions are running numbers of journal records."""
+
+    shard: Shard
+    buffer: HotBuffer
+    flushed_seq: int = -1
+    state_seq: int = -1
+    next_flush_ns: int = NO_TIME
+    n_flushes: int = 0
+    in_flight: bool = False
+
+
+@dataclass
+class EngineCore:
+    """Some shards of a host.
+
+    Parameters
+    ----------
+    directory : the sensors. flows : the compiled pipelines. shards : which shards are mine.
+    frames : where a revision finds stored frames.
+    """
+
+    directory: SensorDirectory
+    flows: Sequence[Flow]
+    shards: Sequence[int]
+    frames: Frames
+    settings: EngineSettings = field(default_factory=EngineSettings)
+
+    def __post_init__(self) -> None:
+        self.seq = -1
+        self.now_ns = NO_TIME
+        self.counters = EngineCounters()
+        self._held: dict[int, _Held] = {}
+        for number in self.shards:
+            branches = {f.spec.name: FlowShard(f, number) for f in self.flows}
+            shard = Shard(number, Deduplicate(self.directory, number), dict(branches))
+            self._held[number] = _Held(shard, HotBuffer(number, self.directory))
+
+    # --- records -------------------------------------------------------------------------------------
+
+    def process(self, seq: int, record: FrameBatch | Tick) -> None:
+        """Take the next record of the journal (frames in shard order, as the journal has them)."""
+        before = thread_cpu_ns()
+        if isinstance(record, Tick):
+            for held in self._held.values():
+                self._step(held, seq, record)
+            self.now_ns = record.now_ns
+        else:
+            keys = self.directory.shard[record.slot]
+            batch, start = record.split(keys, self.directory.n_shards)
+            for number in np.flatnonzero(np.diff(start)).tolist():
+                held = self._held.get(number)
+                if held is not None:
+                    part = batch.slice(int(start[number]), int(start[number + 1]))
+                    self._step(held, seq, part)
+        self.seq = seq
+        self.counters.cpu_ns += thread_cpu_ns() - before
+
+    def _step(self, held: _Held, seq: int, record: FrameBatch | Tick) -> None:
+        if seq <= held.state_seq:
+            return
+        result = held.shard.step((record,))
+        if seq <= held.flushed_seq:
+            return  # a replay: what follows from this record is stored already, only the state is not
+        self._keep(held, seq, result)
+
+    def _keep(self, held: _Held, seq: int, result: StepResult) -> None:
+        counters, buffer = self.counters, held.buffer
+        for batch in result.accepted:
+            counters.accepted += batch.n_samples
+            buffer.append(seq, batch)
+        fresh = False
+        for batch in result.late:
+            n_duplicates, new = buffer.add_late(seq, batch)
+            counters.duplicates += n_duplicates
+            if new is not None:
+                fresh = True
+                counters.late += new.n_samples
+        for batch in result.derived:
+            counters.derived += batch.n_samples
+            buffer.append(seq, batch)
+        for batch in result.revised:
+            buffer.add_late(seq, batch)
+        counters.thinned += result.n_thinned
+        if fresh or result.derived or result.revised:
+            for effect in result.effects:
+                self._revise(held, seq, effect)
+
+    def _revise(self, held: _Held, seq: int, effect: Revise) -> None:
+        batch = self.frames(effect.slot, effect.start_ns, effect.end_ns)
+        if batch is None:
+            return
+        for revised in held.shard.recompute(effect, batch).revised:
+            held.buffer.add_late(seq, revised)
+
+    # --- flushing ------------------------------------------------------------------------------------
+
+    def due(self, everything: bool = False) -> list[int]:
+        """Shards that want to be flushed now: those whose turn it is, or all when memory runs short."""
+        waiting = {n: h for n, h in self._held.items() if not h.in_flight}
+        if everything or self.size_bytes > self.settings.buffer_bytes_max:
+            return list(waiting)
+        found = []
+        for number, held in waiting.items():
+            if held.next_flush_ns == NO_TIME and self.now_ns != NO_TIME:
+                turn = number % self.settings.turns + 1
+                held.next_flush_ns = self.now_ns + self.settings.flush_ns * turn // self.settings.turns
+            if held.next_flush_ns != NO_TIME and self.now_ns >= held.next_flush_ns:
+                found.append(number)
+        return found
+
+    def part(self, number: int, snapshot: bool = False) -> FlushPart:
+        """What is to be flushed of a shard at this point of the journal.
+
+        The caller writes it and then calls `committed` or `failed`; until then the shard is not due again.
+        """
+        held = self._held[number]
+        held.in_flight = True
+        held.next_flush_ns = self.now_ns + self.settings.flush_ns if self.now_ns != NO_TIME else NO_TIME
+        held.n_flushes += 1
+        first = held.state_seq < 0
+        if snapshot or first or (held.n_flushes + number) % self.settings.snapshot_every == 0:
+            return FlushPart(held.buffer, self.seq, held.shard.snapshot(), self.seq)
+        return FlushPart(held.buffer, self.seq)
+
+    def committed(self, part: FlushPart) -> None:
+        """A part is in the store: remember how far."""
+        held = self._held[part.buffer.shard]
+        held.flushed_seq = max(held.flushed_seq, part.seq)
+        held.state_seq = max(held.state_seq, part.state_seq)
+        held.in_flight = False
+
+    def failed(self, part: FlushPart, retry_ns: int = 5 * NS) -> None:
+        """A part could not be written; it is in the buffer as before, and due again after `retry_ns`."""
+        held = self._held[part.buffer.shard]
+        held.in_flight = False
+        if self.now_ns != NO_TIME:
+            held.next_flush_ns = self.now_ns + retry_ns
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in the hot buffers."""
+        return sum(h.buffer.size_bytes for h in self._held.values())
+
+    @property
+    def n_buffered(self) -> int:
+        """Samples in the hot buffers."""
+        return sum(h.buffer.n_samples for h in self._held.values())
+
+    def buffers(self) -> Mapping[int, HotBuffer]:
+        """Hot buffer of each shard, for reads of what is not yet flushed."""
+        return {n: h.buffer for n, h in self._held.items()}
+
+    # --- recovery ------------------------------------------------------------------------------------
+
+    def restore(self, number: int, state: bytes | memoryview, flushed_seq: int, state_seq: int) -> None:
+        """Put a shard where a commit left it; then replay the journal after `state_seq`."""
+        held = self._held[number]
+        if state_seq >= 0:
+            held.shard.restore(state)
+        held.flushed_seq, held.state_seq = flushed_seq, state_seq
+
+    def positions(self) -> dict[int, tuple[int, int]]:
+        """(flushed_seq, state_seq) of each shard."""
+        return {n: (h.flushed_seq, h.state_seq) for n, h in self._held.items()}
