@@ -18,6 +18,7 @@ _UNITS_NS = {
     "ns": 1, "us": 1_000, "ms": 1_000_000, "s": NS, "m": 60 * NS, "h": 3_600 * NS,
     "d": 86_400 * NS, "w": 7 * 86_400 * NS, "y": 365 * 86_400 * NS,
 }  # fmt: skip
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kMGT])(i?))?B\s*")
 MAX_DURATION_NS = 200 * _UNITS_NS["y"]
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
 
@@ -102,6 +103,21 @@ def parse_duration_ns(text: str) -> int:
     if total > MAX_DURATION_NS:
         raise ConfigError(f"{text!r} is longer than the longest duration, 200y")
     return round(total)
+
+
+def parse_size_bytes(text: str) -> int:
+    """Bytes of a size such as ``64MB`` (decimal) or ``8GiB`` (binary).
+
+    Raises
+    ------
+    ConfigError : no unit, an unknown one, or no number.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"{text!r} is not a size; write a number and a unit: 512kB, 64MB, 8GB, 8GiB")
+    base = 1024 if match[3] else 1000
+    factor: int = base ** " kMGT".index(match[2] or " ")
+    return round(float(match[1]) * factor)
 
 
 def format_duration(duration_ns: int) -> str:

@@ -1,0 +1,368 @@
+"""The plant file: ``plant.toml`` as frozen, checked models.
+
+What a protocol or an operator alone understands stays as written (`AdapterSection.options`, the steps of a
+pipeline): whoever owns it checks it with `headrace.core.problems.validate_section`. Headrace never rewrites
+the file.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import zoneinfo
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from headrace.core.errors import ConfigError
+from headrace.core.paths import check_path
+from headrace.core.problems import InvalidConfig, Problem, dotted, find_problems
+from headrace.core.registry import nearest
+from headrace.core.settings import (
+    DurationNs,
+    PathPattern,
+    PlainUrl,
+    SecretRef,
+    Section,
+    SignalSettings,
+    SizeBytes,
+    check_url,
+)
+
+VERSION = 1
+_LATER = ("tiers", "health", "scaling", "alerts")
+_LEVEL = re.compile(r"[a-z][a-z0-9_]*")
+_AT_LINE = re.compile(r"(.*) \(at line (\d+), column \d+\)")
+_LOOPBACK = re.compile(r"localhost|127(?:\.\d{1,3}){3}|\[::1\]")
+
+
+def _version(value: int) -> int:
+    if value != VERSION:
+        raise ValueError(f"the file has version {value}; this program reads version {VERSION}")
+    return value
+
+
+def _levels(value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if not _LEVEL.fullmatch(name):
+            raise ValueError(f"level {name!r} is not a name; use lower-case letters, digits and '_'")
+    if len(set(value)) != len(value):
+        raise ValueError("a level is there twice; name each once")
+    return value
+
+
+def _timezone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as e:
+        raise ValueError(f"{value!r} is not a time zone; write one such as 'Europe/Madrid' or 'UTC'") from e
+    return value
+
+
+def _store_url(value: str) -> str:
+    scheme = urlsplit(check_url(value)).scheme if "://" in value else ""
+    if scheme not in ("", "file"):
+        raise ValueError(
+            f"stores at {scheme}:// come with a later version; this one keeps its store in a local folder: './store'"
+        )
+    if not value or (scheme and urlsplit(value).netloc not in ("", "localhost")):
+        raise ValueError(f"{value!r} is not a folder; write './store' or 'file:///var/lib/store'")
+    return value
+
+
+def _listen(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65_535:
+        raise ValueError(f"{value!r} is not host:port; write '127.0.0.1:8844'")
+    if not _LOOPBACK.fullmatch(host):
+        raise ValueError(
+            f"listening on {host or 'every address'} needs a token, which a later version brings; use 127.0.0.1"
+        )
+    return value
+
+
+def _write_template(value: str) -> str:
+    left = re.sub(r"\{(parent|signal|agg)\}", "x", value)
+    if left == value or re.search(r"[{}]", left):
+        raise ValueError(
+            f"{value!r} is not a template; write a path with {{parent}}, {{signal}} and {{agg}}: "
+            "'{parent}/{signal}_{agg}_1m'"
+        )
+    return value
+
+
+class PlantSection(Section):
+    """``[plant]``: what all paths and times have in common."""
+
+    levels: Annotated[
+        tuple[str, ...], Field(strict=False, min_length=3, max_length=8), AfterValidator(_levels)
+    ] = ("site", "area", "line", "device", "signal")
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+
+    @property
+    def zone(self) -> zoneinfo.ZoneInfo:
+        """The plant's time zone."""
+        return zoneinfo.ZoneInfo(self.timezone)
+
+
+class StoreSection(Section):
+    """``[store]``: where data stay, and how much may wait.
+
+    A segment is written when a shard's unflushed rows are older than `flush_interval` or larger than
+    `flush_size`; the journal slows the sources when it reaches `journal_size`.
+    """
+
+    url: Annotated[str, AfterValidator(_store_url)] = "./store"
+    flush_interval: DurationNs = Field(default="5m", validate_default=True)
+    flush_size: SizeBytes = Field(default="64MB", validate_default=True)
+    journal_size: SizeBytes = Field(default="4GB", validate_default=True)
+
+    def folder(self, base: Path) -> Path:
+        """The store's folder; a relative one lies in `base`, the folder of the plant file."""
+        if self.url.startswith("file://"):
+            return Path(unquote(urlsplit(self.url).path))
+        return base / self.url
+
+
+class AdapterSection(Section):
+    """``[adapters.<name>]``: the keys that all protocols share; the protocol's own are in `options`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    protocol: str = Field(description="which adapter it is: 'modbus', 'mqtt', ...")
+    profile: str | None = None
+    interval: DurationNs | None = None
+    url: PlainUrl | None = None
+    user: str | None = None
+    password: SecretRef | None = None
+    devices: Any = None
+    topics: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The whole section as written: what the adapter's own model is made from."""
+        return dict(self._written)
+
+
+class PipelineSection(Section):
+    """``[pipelines.<name>]``: sensors read, steps, and the template of what is written."""
+
+    read: PathPattern
+    steps: Annotated[tuple[dict[str, Any], ...], Field(strict=False, min_length=1)]
+    write: Annotated[str, AfterValidator(_write_template)]
+
+
+class RuntimeSection(Section):
+    """``[runtime]``: how the work is spread. `threads` runs shards; default: a thread a core."""
+
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+
+
+class ApiSection(Section):
+    """``[api]``: where the process answers."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8844"
+
+    @property
+    def host(self) -> str:
+        """Address to listen on."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """Port to listen on; 0 for any that is free."""
+        return int(self.listen.rpartition(":")[2])
+
+
+class PlantConfig(Section):
+    """A whole plant file."""
+
+    version: Annotated[int, AfterValidator(_version)] = Field(description="version = 1")
+    plant: PlantSection = PlantSection()
+    store: StoreSection = StoreSection()
+    profiles: dict[str, dict[str, SignalSettings]] = Field(default_factory=dict)
+    adapters: dict[str, AdapterSection] = Field(default_factory=dict)
+    pipelines: dict[str, PipelineSection] = Field(default_factory=dict)
+    runtime: RuntimeSection = RuntimeSection()
+    api: ApiSection = ApiSection()
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the plant file: relative names in it start here."""
+        return self._folder
+
+    @property
+    def store_folder(self) -> Path:
+        """The store's folder."""
+        return self.store.folder(self._folder)
+
+
+def load_plant(path: str | Path, overrides: Iterable[str] = ()) -> PlantConfig:
+    """Read and check a plant file.
+
+    Parameters
+    ----------
+    overrides : single keys to change, as ``store.url=./other``; the value is TOML, or else text.
+
+    Raises
+    ------
+    ConfigError : the file can't be read or is not TOML (with file and line).
+    InvalidConfig : it has problems; all of them.
+    """
+    file = Path(path)
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as e:
+        match = _AT_LINE.fullmatch(str(e))
+        where = f"{file}:{match[2]}" if match else str(file)
+        raise ConfigError(f"not valid TOML: {match[1] if match else e}", where) from e
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"not UTF-8 text (byte {e.start}); save it as UTF-8", str(file)) from e
+    except OSError as e:
+        raise ConfigError(f"can't be read: {e.strerror}", str(file)) from e
+    for override in overrides:
+        _override(data, override)
+    return parse_plant(data, file.parent)
+
+
+def parse_plant(data: Mapping[str, Any], folder: Path) -> PlantConfig:
+    """Check what a plant file says; `folder` is where it lies.
+
+    Raises
+    ------
+    InvalidConfig : every problem in it.
+    """
+    problems = [
+        Problem(name, "this version does not have this section yet; remove it")
+        for name in _LATER
+        if name in data
+    ]
+    known = {k: v for k, v in data.items() if k not in _LATER}
+    try:
+        config = PlantConfig.model_validate(known)
+    except ValidationError as e:
+        raise InvalidConfig([*problems, *find_problems(PlantConfig, e)]) from None
+    problems += _cross_problems(config)
+    if problems:
+        raise InvalidConfig(problems)
+    config._folder = folder
+    for name, section in config.adapters.items():
+        section._written = known["adapters"][name]
+    return config
+
+
+def json_schema(adapters: Mapping[str, type[BaseModel]] | None = None) -> dict[str, Any]:
+    """JSON schema of a plant file, for editors.
+
+    Parameters
+    ----------
+    adapters : protocol → the adapter's own model, whose keys the schema then knows as well.
+    """
+    schema = PlantConfig.model_json_schema()
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "Headrace plant file",
+    }
+    schema["properties"]["version"] = {"const": VERSION}
+    shared = schema["$defs"]["AdapterSection"]["properties"]
+    for model in (adapters or {}).values():
+        own = model.model_json_schema(ref_template="#/$defs/{model}")
+        schema["$defs"].update(own.pop("$defs", {}))
+        for key, value in own["properties"].items():
+            shared.setdefault(key, value)
+    return schema
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = _key_parts(key)
+    if not equals or not parts:
+        raise ConfigError("an override is written KEY=VALUE, as in store.url=./other", override)
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    at = data
+    for part in parts[:-1]:
+        at = at.setdefault(part, {})
+        if not isinstance(at, dict):
+            raise ConfigError(f"{part!r} is a value, not a table", key)
+    at[parts[-1]] = value
+
+
+def _key_parts(key: str) -> list[str]:
+    """``adapters.ovens.devices."a/b"`` → its parts; none where it is no key."""
+    try:
+        at: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return []
+    parts = []
+    while isinstance(at, dict):
+        ((part, at),) = at.items()
+        parts.append(part)
+    return parts
+
+
+def _cross_problems(config: PlantConfig) -> list[Problem]:
+    """What no table can know alone."""
+    problems: list[Problem] = []
+    for name, section in config.adapters.items():
+        where = dotted(("adapters", name))
+        if section.profile is not None and section.profile not in config.profiles:
+            known = (
+                nearest(section.profile, list(config.profiles)) or "; there are none, write [profiles.NAME]"
+            )
+            problems.append(Problem(f"{where}.profile", f"no profile {section.profile!r}{known}"))
+        if isinstance(section.devices, dict):
+            for path, device in section.devices.items():
+                key = dotted(("adapters", name, "devices", path))
+                problems += [
+                    Problem(key, text) for text in _device_problems(path, device, config.plant.levels)
+                ]
+        elif section.devices is not None and not isinstance(section.devices, str):
+            problems.append(
+                Problem(f"{where}.devices", "is not a table of path = url, nor the name of a CSV file")
+            )
+    for name, pipeline in config.pipelines.items():
+        for i, step in enumerate(pipeline.steps):
+            if not isinstance(step.get("op"), str):
+                problems.append(
+                    Problem(
+                        dotted(("pipelines", name, "steps", i)),
+                        'has no operator; write { op = "window", ... }',
+                    )
+                )
+    return problems
+
+
+def _device_problems(path: str, device: Any, levels: Sequence[str]) -> list[str]:
+    if path in AdapterSection.model_fields:
+        return [
+            "is no device; in TOML a key below a [table] line is part of that table, so move it above the line of "
+            "the devices"
+        ]
+    found = []
+    try:
+        check_path(path)
+    except ConfigError as e:
+        found.append(e.message)
+    n_levels = path.count("/") + 1
+    if n_levels != len(levels) - 1:
+        found.append(f"has {n_levels} levels, expected {len(levels) - 1}: {'/'.join(levels[:-1])}")
+    url = device.get("url") if isinstance(device, dict) else device
+    if not isinstance(url, str):
+        found.append("is not a url, nor a table with one")
+    else:
+        try:
+            check_url(url)
+        except ValueError as e:
+            found.append(str(e))
+    return found
