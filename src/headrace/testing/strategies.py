@@ -75,7 +75,9 @@ def values_of(dtype: str, shape: int | tuple[int, ...]) -> st.SearchStrategy[npt
     """Arrays of a value type with any bits: extremes, infinities and NaNs among them."""
     kind = numpy_dtype(dtype)
     bits = np.dtype(f"u{kind.itemsize}")
-    return hnp.arrays(bits, shape).map(lambda a: a.view(kind)) if kind.kind == "f" else hnp.arrays(kind, shape)
+    return (
+        hnp.arrays(bits, shape).map(lambda a: a.view(kind)) if kind.kind == "f" else hnp.arrays(kind, shape)
+    )
 
 
 def qualities(shape: int | tuple[int, ...]) -> st.SearchStrategy[npt.NDArray[np.uint8] | None]:
@@ -96,7 +98,10 @@ def _starts(draw: st.DrawFn, n_frames: int) -> npt.NDArray[np.int64]:
 
 @st.composite
 def frame_batches(
-    draw: st.DrawFn, directory: SensorDirectory | None = None, shape: Shape | None = None, n_frames_max: int = 8
+    draw: st.DrawFn,
+    directory: SensorDirectory | None = None,
+    shape: Shape | None = None,
+    n_frames_max: int = 8,
 ) -> FrameBatch:
     """A batch of any shape, type and quality whose slots, columns and types fit `directory`.
 
@@ -119,7 +124,9 @@ def frame_batches(
     build = {Shape.DENSE: _dense, Shape.SPARSE: _sparse, Shape.WAVE: _wave}[kind]
     batch = draw(build(plant, np.array(slots, np.uint32), dtype, width))
     return batch.with_(
-        arrival_ns=draw(times_ns), origin=draw(st.sampled_from(["ovens", "broker"])), sequence=draw(st.integers(0, 9))
+        arrival_ns=draw(times_ns),
+        origin=draw(st.sampled_from(["ovens", "broker"])),
+        sequence=draw(st.integers(0, 9)),
     )
 
 
@@ -128,7 +135,9 @@ def _dense(
     draw: st.DrawFn, plant: SensorDirectory, slot: npt.NDArray[np.uint32], dtype: str, width: int
 ) -> FrameBatch:
     shape = (len(slot), width)
-    return FrameBatch.dense(slot, draw(_times(len(slot))), draw(values_of(dtype, shape)), draw(qualities(shape)))
+    return FrameBatch.dense(
+        slot, draw(_times(len(slot))), draw(values_of(dtype, shape)), draw(qualities(shape))
+    )
 
 
 @st.composite
@@ -154,7 +163,12 @@ def _wave(
     n = int(start[-1])
     rate = tuple(draw(hnp.arrays(np.int64, len(slot), elements=st.integers(1, 48_000))) for _ in range(2))
     return FrameBatch.wave(
-        slot, draw(_times(len(slot))), draw(values_of(dtype, n)), start, (rate[0], rate[1]), quality=draw(qualities(n))
+        slot,
+        draw(_times(len(slot))),
+        draw(values_of(dtype, n)),
+        start,
+        (rate[0], rate[1]),
+        quality=draw(qualities(n)),
     )
 
 
