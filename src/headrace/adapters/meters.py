@@ -1,0 +1,65 @@
+"""Small instruments that every adapter carries: latencies, back-off, the one line when lost and when back."""
+
+from __future__ import annotations
+
+import numpy as np
+import xxhash
+
+from headrace.core.clock import NS
+
+N_LATENCIES = 1_024
+
+
+def fraction(key: str) -> float:
+    """A number in [0, 1) that looks random and is the same for the same key: phases and jitter."""
+    return xxhash.xxh3_64_intdigest(key.encode()) / 2.0**64
+
+
+class LatencyRing:
+    """The latest 1,024 durations; answers percentiles."""
+
+    def __init__(self) -> None:
+        self._seconds = np.zeros(N_LATENCIES)
+        self._n = 0
+
+    def add(self, seconds: float) -> None:
+        """Note one duration."""
+        self._seconds[self._n % N_LATENCIES] = seconds
+        self._n += 1
+
+    def percentiles(self) -> tuple[float, float]:
+        """(p50, p99) in seconds; zeros before the first duration."""
+        if not self._n:
+            return 0.0, 0.0
+        p50, p99 = np.percentile(self._seconds[: self._n], (50, 99))
+        return float(p50), float(p99)
+
+
+class Backoff:
+    """Waiting times after failures: doubling from `first_ns` to `most_ns`, each between half and whole.
+
+    Parameters
+    ----------
+    key : makes the jitter differ between instances, so that a thousand devices don't come back at once.
+    """
+
+    def __init__(self, key: str, first_ns: int, most_ns: int) -> None:
+        self.key = key
+        self.first_ns = first_ns
+        self.most_ns = most_ns
+        self.n_failures = 0
+
+    def next_ns(self) -> int:
+        """The wait after one more failure, ns."""
+        whole = min(self.first_ns << min(self.n_failures, 40), self.most_ns)
+        self.n_failures += 1
+        return int(whole * (0.5 + 0.5 * fraction(f"{self.key}:{self.n_failures}")))
+
+    def reset(self) -> None:
+        """Forget the failures."""
+        self.n_failures = 0
+
+
+def seconds(duration_ns: int) -> float:
+    """Nanoseconds as seconds, for `Clock.sleep`."""
+    return duration_ns / NS

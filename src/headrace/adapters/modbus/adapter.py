@@ -1,0 +1,161 @@
+"""The Modbus TCP adapter: polls devices by their profiles; one connection for each host and port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
+from headrace.adapters.meters import Backoff
+from headrace.adapters.modbus.collector import Collector
+from headrace.adapters.modbus.config import DevicePlan, ModbusConfig, Profile, device_plans
+from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice
+from headrace.adapters.payloads.registers import ReadMap
+from headrace.core.clock import NO_TIME, NS, Clock
+from headrace.core.sensors import SensorDirectory
+
+N_CONNECTING_MAX = 64
+_FLUSH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What exists between start and stop."""
+
+    clock: Clock
+    collector: Collector
+    devices: list[PolledDevice]
+    pollers: list[ConnectionPoller]
+    gathering: asyncio.Task[None]
+    polling: list[asyncio.Task[None]]
+
+
+class ModbusAdapter:
+    """Polled devices as frames; see `headrace.adapters.base` for the contract."""
+
+    Config: ClassVar[type[ModbusConfig]] = ModbusConfig
+
+    def __init__(self, name: str, config: ModbusConfig, plans: list[DevicePlan]) -> None:
+        self.name = name
+        self._config = config
+        self._plans = plans
+        self._running: _Running | None = None
+        self._stopped_ns = NO_TIME
+        self._is_stopped = False
+
+    @classmethod
+    def from_config(
+        cls, name: str, config: ModbusConfig, profiles: Mapping[str, Profile], plant: PlantFacts
+    ) -> ModbusAdapter:
+        """Plan the reads of every device.
+
+        Raises
+        ------
+        ConfigError : an unknown profile, a bad path, url or address.
+        """
+        return cls(name, config, device_plans(name, config, profiles, plant))
+
+    async def start(self, sink: Sink) -> None:
+        """Define the groups and begin to poll.
+
+        Raises
+        ------
+        ConfigError : another adapter has one of the sensors.
+        """
+        collector = Collector(self.name, sink)
+        slots = define_groups(self._plans, sink.directory)
+        now_ns = sink.clock.now_ns()
+        devices = [
+            PolledDevice(plan, slots[i], self._backoff(plan.path), now_ns)
+            for i, plan in enumerate(self._plans)
+        ]
+        by_peer: dict[tuple[str, int], list[PolledDevice]] = {}
+        for device in devices:
+            by_peer.setdefault((device.plan.host, device.plan.port), []).append(device)
+        gate = asyncio.Semaphore(N_CONNECTING_MAX)
+        gap_ns = round(NS / self._config.max_requests_per_s)
+        pollers = [
+            ConnectionPoller(self.name, some, sink, collector, gate, gap_ns, self._backoff(f"{host}:{port}"))
+            for (host, port), some in by_peer.items()
+        ]
+        gathering = asyncio.create_task(collector.run(), name=f"modbus {self.name}")
+        polling = [asyncio.create_task(poller.run(), name=f"modbus {self.name}") for poller in pollers]
+        self._running = _Running(sink.clock, collector, devices, pollers, gathering, polling)
+
+    def _backoff(self, key: str) -> Backoff:
+        return Backoff(f"{self.name}:{key}", self._config.reconnect_first, self._config.reconnect_most)
+
+    async def stop(self) -> None:
+        """End polling, close the connections, hand on the last slice."""
+        run = self._running
+        if run is None or self._is_stopped:
+            self._is_stopped = True
+            return
+        self._is_stopped = True
+        self._stopped_ns = run.clock.now_ns()
+        for task in run.polling:
+            task.cancel()
+        await asyncio.gather(*run.polling, return_exceptions=True)
+        for poller in run.pollers:
+            poller.close()
+        run.collector.finish()
+        await asyncio.wait([run.gathering], timeout=_FLUSH_S)
+        run.gathering.cancel()
+        await asyncio.gather(run.gathering, return_exceptions=True)
+
+    def diagnostics(self) -> AdapterDiagnostics:
+        """State and counts of the adapter and of every device."""
+        n_sensors = sum(plan.read_map.width for plan in self._plans)
+        run = self._running
+        if run is None:
+            state = AdapterState.STOPPED if self._is_stopped else AdapterState.STARTING
+            return AdapterDiagnostics(self.name, "modbus", state, n_sensors=n_sensors)
+        state, reason = self._summary(run)
+        latencies = [poller.latency.percentiles() for poller in run.pollers]
+        return AdapterDiagnostics(
+            self.name,
+            "modbus",
+            state,
+            reason,
+            max(self._stopped_ns, *(device.changed_ns for device in run.devices)),
+            n_sensors,
+            tuple(device.diagnostics() for device in run.devices),
+            n_samples=run.collector.n_samples,
+            n_frames=run.collector.n_frames,
+            n_rejects=run.collector.n_rejects,
+            transport_ns=sum(poller.transport_ns for poller in run.pollers),
+            decode_ns=run.collector.decode_ns,
+            # The worst connection's: an average would hide it.
+            latency_s_p50=max(p50 for p50, _ in latencies),
+            latency_s_p99=max(p99 for _, p99 in latencies),
+        )
+
+    def _summary(self, run: _Running) -> tuple[AdapterState, str]:
+        if self._is_stopped:
+            return AdapterState.STOPPED, ""
+        if run.collector.refused:
+            return AdapterState.DEGRADED, run.collector.refused
+        states = {device.state for device in run.devices}
+        troubled = [device for device in run.devices if device.reason]
+        if not troubled:
+            return (states.pop() if len(states) == 1 else AdapterState.STARTING), ""
+        text = f"{troubled[0].plan.path}: {troubled[0].reason}"
+        if len(troubled) > 1:
+            text += f" (and {len(troubled) - 1} more of {len(run.devices)} devices)"
+        return (states.pop() if len(states) == 1 else AdapterState.DEGRADED), text
+
+
+def define_groups(plans: list[DevicePlan], directory: SensorDirectory) -> list[tuple[int, ...]]:
+    """Make the devices' groups known: for each device the slots of its parts."""
+    slots: list[tuple[int, ...]] = [()] * len(plans)
+    by_map: dict[ReadMap, list[int]] = {}
+    for number, plan in enumerate(plans):
+        by_map.setdefault(plan.read_map, []).append(number)
+    for read_map, numbers in by_map.items():
+        paths = [plans[number].path for number in numbers]
+        columns = [directory.define_many(paths, part.layout, part.part).tolist() for part in read_map.parts]
+        for number, some in zip(numbers, zip(*columns, strict=True), strict=True):
+            slots[number] = some
+    return slots

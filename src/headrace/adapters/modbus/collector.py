@@ -1,0 +1,133 @@
+"""Gathers the images of a short slice of time, decodes them joined, and hands the frames to the sink."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from headrace.adapters.base import Sink
+from headrace.adapters.payloads.registers import ReadMap
+from headrace.core.clock import thread_cpu_ns
+from headrace.core.events import Reject
+from headrace.core.frames import FrameBatch
+from headrace.core.quality import Quality
+
+SLICE_S = 0.02
+_log = logging.getLogger("headrace.adapters.modbus")
+
+
+class PollImage(NamedTuple):
+    """One answered poll: the groups' slots (one a part), time, image bytes, blocks the device refused."""
+
+    slots: tuple[int, ...]
+    ts_ns: int
+    data: bytes
+    failed: tuple[int, ...]
+
+
+def decode_images(
+    read_map: ReadMap, images: Sequence[PollImage], arrival_ns: int, origin: str
+) -> list[FrameBatch]:
+    """Frames of many polls with the same read map, one batch a part; columns of refused blocks are BAD_DEVICE."""
+    ts_ns = np.array([image.ts_ns for image in images], np.int64)
+    slots = np.array([image.slots for image in images], np.uint32)
+    failed = [(frame, block) for frame, image in enumerate(images) for block in image.failed]
+    batches = []
+    decoded = read_map.decode(b"".join([image.data for image in images]))
+    for number, (part, columns) in enumerate(zip(read_map.parts, decoded, strict=True)):
+        quality = columns.quality
+        for frame, block in failed:
+            if quality is None:
+                quality = np.zeros(columns.values.shape, np.uint8)
+            quality[frame, part.block == block] = Quality.BAD_DEVICE
+        batches.append(
+            FrameBatch.dense(
+                slots[:, number].copy(), ts_ns, columns.values, quality, arrival_ns=arrival_ns, origin=origin
+            )
+        )
+    return batches
+
+
+class Collector:
+    """Between the pollers and the sink of one adapter.
+
+    Parameters
+    ----------
+    slice_s : how long images are gathered, in real seconds; a bound on latency.
+    """
+
+    def __init__(self, name: str, sink: Sink, slice_s: float = SLICE_S) -> None:
+        self._name = name
+        self._sink = sink
+        self._slice_s = slice_s
+        self._images: dict[ReadMap, list[PollImage]] = {}
+        self._rejects: list[Reject] = []
+        self._ready = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._sequence = 0
+        self._finishing = False
+        self.refused = ""
+        self.n_frames = 0
+        self.n_samples = 0
+        self.n_rejects = 0
+        self.decode_ns = 0
+
+    def add(self, read_map: ReadMap, image: PollImage) -> None:
+        """Take one poll."""
+        self._images.setdefault(read_map, []).append(image)
+        self._start_timer()
+
+    def reject(self, reject: Reject) -> None:
+        """Take an answer that can't be read."""
+        self._rejects.append(reject)
+        self._start_timer()
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._slice_s, self._ready.set)
+
+    async def run(self) -> None:
+        """Hand on what was gathered, slice by slice, until `finish` is called."""
+        while not self._finishing:
+            await self._ready.wait()
+            self._ready.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            await self._flush()
+
+    def finish(self) -> None:
+        """Hand on the rest at once; `run` returns when that is done."""
+        self._finishing = True
+        self._ready.set()
+
+    async def _flush(self) -> None:
+        """Decode and emit everything gathered so far."""
+        images, self._images = self._images, {}
+        rejects, self._rejects = self._rejects, []
+        try:
+            for read_map, some in images.items():
+                await self._emit(read_map, some)
+            for reject in rejects:
+                await self._sink.reject(reject)
+                self.n_rejects += 1
+            self.refused = ""
+        except Exception as e:
+            # A poll can't be asked for again: it is as lost as one that was skipped. Say so once.
+            if not self.refused:
+                _log.error("adapter=%s polls are dropped: %s", self._name, str(e) or repr(e))
+            self.refused = f"polls are dropped: {str(e) or repr(e)}"
+
+    async def _emit(self, read_map: ReadMap, images: list[PollImage]) -> None:
+        cpu_ns = thread_cpu_ns()
+        batches = decode_images(read_map, images, self._sink.clock.now_ns(), self._name)
+        self.decode_ns += thread_cpu_ns() - cpu_ns
+        for batch in batches:
+            await self._sink.emit(batch.with_(sequence=self._sequence))
+            self._sequence += 1
+            self.n_frames += batch.n_frames
+            self.n_samples += batch.n_values

@@ -1,0 +1,1 @@
+"""Replay: files as if they were a device."""
