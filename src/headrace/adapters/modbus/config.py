@@ -126,7 +126,7 @@ def device_rows(source: str | Mapping[str, Any], folder: Path) -> list[tuple[str
         with file.open(newline="", encoding="utf-8-sig") as lines:
             rows = list(csv.DictReader(lines))
     except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise ConfigError(f"device table {file} can't be read: {e}", where="devices") from e
+        raise ConfigError(f"device table {file} can't be read: {e}") from e
     out: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(rows, 2):
         fields = {k: v.strip() for k, v in row.items() if k and v and v.strip()}
@@ -140,7 +140,7 @@ def device_rows(source: str | Mapping[str, Any], folder: Path) -> list[tuple[str
 
 
 def device_plans(
-    config: ModbusConfig, profiles: Mapping[str, Profile], plant: PlantFacts
+    name: str, config: ModbusConfig, profiles: Mapping[str, Profile], plant: PlantFacts
 ) -> list[DevicePlan]:
     """Every device of the adapter with its read map; devices of one profile share one.
 
