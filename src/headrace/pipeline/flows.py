@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,12 @@ import numpy.typing as npt
 from headrace.core.errors import ConfigError
 from headrace.core.frames import FrameBatch, Shape
 from headrace.core.layouts import Layout
-from headrace.core.paths import parse_duration_ns, pattern_regex
+from headrace.core.paths import pattern_regex
 from headrace.core.sensors import DERIVED, Growing, SensorDirectory, join_path
 from headrace.pipeline.base import Revise, Stage, StepResult
-from headrace.pipeline.operators.dead_band import DeadBand
-from headrace.pipeline.operators.range import Range
-from headrace.pipeline.operators.scale import scaled
-from headrace.pipeline.operators.window import Window, WindowSpec, check_aggregates, output_layout, outputs
+from headrace.pipeline.operators.base import Context, Operator
+from headrace.pipeline.operators.registry import operator_of
+from headrace.pipeline.operators.window import Window, WindowOperator, output_layout, outputs
 from headrace.pipeline.packing import pack_parts, unpack_parts
 from headrace.pipeline.windows import MIXED, only_class
 
@@ -39,6 +39,10 @@ class FlowSpec:
     ----------
     read : pattern of sensor paths. steps : operators in order, ``{"op": name, ...}``; `window` comes last.
     write : template of the derived paths: ``{parent}/`` and a name of ``{signal}`` and ``{agg}``.
+
+    Raises
+    ------
+    ConfigError : what is wrong in which key.
     """
 
     name: str
@@ -55,50 +59,27 @@ class FlowSpec:
                 "'{parent}/{signal}_{agg}_1m': derived series stand beside their source",
                 f"{where}.write",
             )
-        for i, step in enumerate(self.steps):
-            check_step(step, f"{where}.steps[{i}]")
-            if step["op"] == "window" and i != len(self.steps) - 1:
-                raise ConfigError("window must be the last step", f"{where}.steps[{i}]")
-        if self.window and "{agg}" not in self.write and len(self.window["agg"]) > 1:
+        for i, operator in enumerate(self.operators):
+            if operator.ends_flow and i != len(self.steps) - 1:
+                raise ConfigError(f"{self.steps[i]['op']} must be the last step", f"{where}.steps[{i}]")
+        if self.window and "{agg}" not in self.write and len(self.window.agg) > 1:
             raise ConfigError("with several aggregates the name needs {agg}", f"{where}.write")
 
+    @cached_property
+    def operators(self) -> tuple[Operator, ...]:
+        """The steps as operators."""
+        where = f"pipelines.{self.name}.steps"
+        return tuple(operator_of(step, f"{where}[{i}]") for i, step in enumerate(self.steps))
+
     @property
-    def window(self) -> dict[str, Any] | None:
+    def window(self) -> WindowOperator | None:
         """The window step, if there is one."""
-        return self.steps[-1] if self.steps and self.steps[-1]["op"] == "window" else None
+        last = self.operators[-1] if self.operators else None
+        return last if isinstance(last, WindowOperator) else None
 
     def derived_name(self, signal: str, aggregate: str = "") -> str:
         """Name of the derived series of a signal."""
         return self.write[9:].replace("{signal}", signal).replace("{agg}", aggregate)
-
-
-_STEPS: dict[str, tuple[set[str], set[str]]] = {
-    "scale": (set(), {"factor", "add", "unit"}),
-    "range": (set(), {"min", "max"}),
-    "clamp": (set(), {"min", "max"}),
-    "dead_band": ({"change"}, {"heartbeat"}),
-    "window": ({"every", "agg"}, set()),
-}
-
-
-def check_step(step: dict[str, Any], where: str) -> None:
-    """Refuse a step that no operator takes. Raises `ConfigError` naming `where`."""
-    name = step.get("op")
-    if name not in _STEPS:
-        raise ConfigError(f"unknown operator {name!r}; known: {', '.join(_STEPS)}", f"{where}.op")
-    needed, allowed = _STEPS[name]
-    for key in needed - step.keys():
-        raise ConfigError(f"operator {name} needs {key!r}", where)
-    for key in step.keys() - needed - allowed - {"op"}:
-        raise ConfigError(
-            f"operator {name} has no {key!r}; it takes {', '.join(sorted(needed | allowed))}", where
-        )
-    if name == "window":
-        check_aggregates(tuple(step["agg"]))
-        if parse_duration_ns(step["every"]) < 1_000_000:
-            raise ConfigError(f"a window of {step['every']} is too short; 1ms at least", f"{where}.every")
-    if name == "dead_band":
-        parse_duration_ns(step.get("heartbeat", "1s"))
 
 
 @dataclass
@@ -125,7 +106,9 @@ class Flow:
 
     def __post_init__(self) -> None:
         self._regex = pattern_regex(self.spec.read)
-        self._derived = [Growing(np.uint32) for _ in range(3 if self.spec.window else 1)]
+        # A window has at most three outputs: values in their own type, counts, floats.
+        self.n_outputs = 3 if self.spec.window else 1
+        self._derived = [Growing(np.uint32) for _ in range(self.n_outputs)]
 
     @property
     def class_of_slot(self) -> Array:
@@ -178,13 +161,15 @@ class Flow:
             return known
         source = self.directory.layouts[layout_index]
         chosen = Layout(source.dtype, tuple(source.columns[i] for i in columns))
-        layout = self._after_scale(chosen)
-        numeric = tuple((c.scale, c.offset) for c in layout.columns)
+        layout = chosen
+        for operator in self.spec.operators:
+            layout = operator.layout(layout)
+        numeric = tuple((c.scale, c.offset) for c in chosen.columns)
         signature = (source.dtype, columns if len(columns) < source.width else len(columns), numeric)
         number = self._numbers.setdefault(signature, len(self._numbers))
         if number == len(self.classes):
             whole = len(columns) == source.width
-            self.classes.append(_Class(None if whole else np.array(columns, np.intp), layout))
+            self.classes.append(_Class(None if whole else np.array(columns, np.intp), chosen))
         layouts, parts = self._derived_layouts(layout)
         taken = {c.name for c in source.columns} & {c.name for one in layouts for c in one.columns}
         if taken:
@@ -196,12 +181,6 @@ class Flow:
         self._by_layout[(layout_index, columns)] = number, layouts, parts
         return number, layouts, parts
 
-    def _after_scale(self, layout: Layout) -> Layout:
-        for step in self.spec.steps:
-            if step["op"] == "scale":
-                layout = scaled(layout, step.get("factor", 1.0), step.get("add", 0.0), step.get("unit"))
-        return layout
-
     def _derived_layouts(self, layout: Layout) -> tuple[list[Layout], list[str]]:
         lone = layout.columns[0].name == ""
 
@@ -212,7 +191,7 @@ class Flow:
         if self.spec.window is None:
             columns = tuple(replace(c, name=name(c.name)) for c in layout.columns)
             return [Layout(layout.dtype, columns)], [f"{prefix}.{layout.dtype}"]
-        found = outputs(layout.dtype, tuple(self.spec.window["agg"]))
+        found = outputs(layout.dtype, self.spec.window.agg)
         return [output_layout(layout, o, name) for o in found], [f"{prefix}.{o.dtype}" for o in found]
 
 
@@ -279,19 +258,14 @@ class FlowShard:
 
     def _make(self, number: int) -> list[Stage]:
         flow, layout = self.flow, self.flow.classes[number].layout
-        spec, directory = flow.spec, flow.directory
+        targets = [flow.derived(i) for i in range(flow.n_outputs)]
         chain: list[Stage] = []
-        for step in spec.steps:
-            if step["op"] in ("range", "clamp"):
-                chain.append(Range(layout, step.get("min"), step.get("max"), step["op"] == "clamp"))
-            elif step["op"] == "dead_band":
-                beat = parse_duration_ns(step["heartbeat"]) if "heartbeat" in step else 0
-                chain.append(DeadBand(directory, self._shard, layout, step["change"], beat))
-            elif step["op"] == "window":
-                targets = [flow.derived(i) for i in range(3)]
-                windows = WindowSpec(spec.name, parse_duration_ns(step["every"]), tuple(step["agg"]))
-                n = len(outputs(layout.dtype, windows.aggregates))
-                chain.append(Window(windows, directory, self._shard, layout, targets[:n]))
+        for operator in flow.spec.operators:
+            context = Context(flow.spec.name, flow.directory, self._shard, layout, targets)
+            stage = operator.stage(context)
+            if stage is not None:
+                chain.append(stage)
+            layout = operator.layout(layout)
         return chain
 
     def tick(self, now_ns: int, result: StepResult) -> None:

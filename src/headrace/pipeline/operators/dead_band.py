@@ -7,23 +7,53 @@ dropped. What is held back counts as thinned.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.core.clock import NO_TIME
+from headrace.core.errors import ConfigError
 from headrace.core.frames import FrameBatch, Shape
 from headrace.core.kernels import kernel
 from headrace.core.layouts import Layout
+from headrace.core.paths import parse_duration_ns
 from headrace.core.quality import CLASS_MASK, Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.pipeline.base import StepResult
+from headrace.pipeline.operators.base import Context, FromStep
 from headrace.pipeline.packing import pack, unpack
 
 Array = npt.NDArray[Any]
 _ABSENT = int(Quality.ABSENT)
 _CLASS = int(CLASS_MASK)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadBandOperator(FromStep):
+    """``{ op = "dead_band", change = 0.5, heartbeat = "5m" }``."""
+
+    change: float
+    heartbeat: str | None = None
+    ends_flow: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.change < 0:
+            raise ConfigError(f"change must be 0 or more, got {self.change:g}")
+        self.heartbeat_ns()
+
+    def heartbeat_ns(self) -> int:
+        """Longest time without a value; 0 for none."""
+        return 0 if self.heartbeat is None else parse_duration_ns(self.heartbeat)
+
+    def layout(self, layout: Layout) -> Layout:
+        """Unchanged."""
+        return layout
+
+    def stage(self, context: Context) -> DeadBand:
+        """The band of one shard."""
+        return DeadBand(context.directory, context.shard, context.layout, self.change, self.heartbeat_ns())
 
 
 @kernel

@@ -6,16 +6,50 @@ and enter no aggregate. ``{ op = "clamp", ... }`` moves them to the nearest repr
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from headrace.core.errors import ConfigError
 from headrace.core.frames import FrameBatch, Shape
 from headrace.core.layouts import Layout
 from headrace.core.quality import Quality
 from headrace.pipeline.base import StepResult
+from headrace.pipeline.operators.base import Context, FromStep
+
+
+@dataclass(frozen=True, slots=True)
+class RangeOperator(FromStep):
+    """``{ op = "range", min = 0, max = 400 }``; one of both may be left out."""
+
+    min: float | None = None
+    max: float | None = None
+    ends_flow: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.min is None and self.max is None:
+            raise ConfigError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ConfigError(f"min {self.min:g} is above max {self.max:g}")
+
+    def layout(self, layout: Layout) -> Layout:
+        """Unchanged."""
+        return layout
+
+    def stage(self, context: Context) -> Range:
+        """The check."""
+        return Range(context.layout, self.min, self.max)
+
+
+@dataclass(frozen=True, slots=True)
+class ClampOperator(RangeOperator):
+    """``{ op = "clamp", min = 0, max = 400 }``; one of both may be left out."""
+
+    def stage(self, context: Context) -> Range:
+        """The same limits, moving values."""
+        return Range(context.layout, self.min, self.max, clamp=True)
 
 
 class Range:

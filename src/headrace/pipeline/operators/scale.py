@@ -5,9 +5,33 @@ Only the grid in the layout changes; the values stay in the source's own type, s
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from headrace.core.errors import ConfigError
 from headrace.core.layouts import Layout
+from headrace.pipeline.operators.base import Context, FromStep
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleOperator(FromStep):
+    """``{ op = "scale", factor = 1.0, add = 0.0, unit = "kPa" }``."""
+
+    factor: float = 1.0
+    add: float = 0.0
+    unit: str | None = None
+    ends_flow: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.factor == 0:
+            raise ConfigError("factor 0 would make every value the same")
+
+    def layout(self, layout: Layout) -> Layout:
+        """The layout with its grid changed."""
+        return scaled(layout, self.factor, self.add, self.unit)
+
+    def stage(self, context: Context) -> None:
+        """Nothing to do to values."""
 
 
 def scaled(layout: Layout, factor: float = 1.0, add: float = 0.0, unit: str | None = None) -> Layout:

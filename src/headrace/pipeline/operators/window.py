@@ -9,7 +9,7 @@ over shards by the store.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,11 @@ import numpy.typing as npt
 from headrace.core.errors import ConfigError
 from headrace.core.frames import FrameBatch, Shape
 from headrace.core.layouts import Column, Kind, Layout, numpy_dtype
+from headrace.core.paths import parse_duration_ns
 from headrace.core.quality import Quality, usable
 from headrace.core.registry import nearest
-from headrace.core.sensors import SensorDirectory
 from headrace.pipeline.base import Revise, StepResult
+from headrace.pipeline.operators.base import Context, FromStep
 from headrace.pipeline.packing import pack, pack_parts, unpack, unpack_parts
 from headrace.pipeline.windows import EMPTY, accumulate, accumulate_some, close_rows, count_rolls, find_rows
 
@@ -146,46 +147,57 @@ def _resized(array: Array, n: int) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowSpec:
-    """What windows to make.
+class WindowOperator(FromStep):
+    """``{ op = "window", every = "1m", agg = ["mean", "max"], idle = "5s" }``.
 
-    Parameters
-    ----------
-    flow : name of the pipeline. every_ns : length; windows start at multiples of it since 1970 UTC.
-    idle_ns : how long after its end a silent group's window is told of.
+    Windows start at multiples of `every` since 1970 UTC; a silent group's window is told of `idle` after its end.
     """
 
-    flow: str
-    every_ns: int
-    aggregates: tuple[str, ...]
-    idle_ns: int = 5_000_000_000
+    every: str
+    agg: tuple[str, ...]
+    idle: str = "5s"
+    ends_flow: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.agg:
+            raise ConfigError(f"agg names no aggregate; known: {', '.join(AGGREGATES)}")
+        check_aggregates(self.agg)
+        if self.every_ns < 1_000_000:
+            raise ConfigError(f"a window of {self.every} is too short; 1ms at least")
+        parse_duration_ns(self.idle)
+
+    @property
+    def every_ns(self) -> int:
+        """Length of a window."""
+        return parse_duration_ns(self.every)
+
+    def layout(self, layout: Layout) -> Layout:
+        """Of what arrives; what leaves are the derived groups of `outputs`."""
+        return layout
+
+    def stage(self, context: Context) -> Window:
+        """The windows of one shard."""
+        return Window(self, context)
 
 
 class Window:
     """Tumbling windows over the groups of one shard that have one layout class.
 
-    Parameters
-    ----------
-    layout : of the frames that arrive (selected columns, grid).
-    derived : for each `outputs(...)` entry, uint32 by source slot: the derived group's slot.
-
     Cost: 2 to 5 ns a sample of a dense group; state 25 + D x (4 x itemsize + 20) bytes a group.
     """
 
-    def __init__(
-        self, spec: WindowSpec, directory: SensorDirectory, shard: int, layout: Layout, derived: list[Any]
-    ) -> None:
-        self._spec, self._every_ns = spec, spec.every_ns
-        self._directory, self._shard, self._layout = directory, shard, layout
-        self._outputs = outputs(layout.dtype, spec.aggregates)
-        self._derived = derived
+    def __init__(self, operator: WindowOperator, context: Context) -> None:
+        self._operator, self._context = operator, context
+        self._every_ns, self._idle_ns = operator.every_ns, parse_duration_ns(operator.idle)
+        self._directory, self._shard, self._layout = context.directory, context.shard, context.layout
+        self._outputs = outputs(context.layout.dtype, operator.agg)
         # Dense groups have a row each; sparse groups and waves a row for each sensor.
-        self._by_group = _Rows(layout.dtype, layout.width)
-        self._by_sensor = _Rows(layout.dtype, 1)
+        self._by_group = _Rows(self._layout.dtype, self._layout.width)
+        self._by_sensor = _Rows(self._layout.dtype, 1)
         self._row_of_group = np.empty(0, np.int64)
         self._row_of_sensor: dict[int, int] = {}
         self._dirty: set[tuple[int, int]] = set()
-        self._ticks = shard
+        self._ticks = self._shard
 
     # --- frames --------------------------------------------------------------------------------------
 
@@ -275,7 +287,7 @@ class Window:
         return found
 
     def _revise(self, slot: int, start_ns: int) -> Revise:
-        return Revise(self._spec.flow, slot, start_ns, start_ns + self._every_ns)
+        return Revise(self._context.flow, slot, start_ns, start_ns + self._every_ns)
 
     def tick(self, now_ns: int, result: StepResult) -> None:
         """Tell of windows that ended while their group was silent; each shard looks every few ticks."""
@@ -285,7 +297,7 @@ class Window:
         for rows in (self._by_group, self._by_sensor):
             window, count, _, emitted = (a[: rows.n] for a in rows.state[:4])
             ended = (window != EMPTY) & (count > emitted)
-            ended &= window + self._every_ns + self._spec.idle_ns <= now_ns
+            ended &= window + self._every_ns + self._idle_ns <= now_ns
             due = np.flatnonzero(ended)
             if len(due):
                 out = rows.output(len(due))
@@ -297,7 +309,7 @@ class Window:
 
         `batch` holds the frames of one group in time order, in the source's own type.
         """
-        fresh = Window(self._spec, self._directory, self._shard, self._layout, self._derived)
+        fresh = Window(self._operator, self._context)
         inner = StepResult()
         fresh.process(batch, inner)
         for rows in (fresh._by_group, fresh._by_sensor):
@@ -340,7 +352,7 @@ class Window:
         column = rows.column[row] if per_sensor else None
         floats = self._floats(first, shifted, squares, n, column)
         batches = []
-        for output, derived in zip(self._outputs, self._derived, strict=True):
+        for output, derived in zip(self._outputs, self._context.derived, strict=False):
             if output.dtype == "u32" and output.aggregates[0] == "count":
                 parts = [n.astype(np.uint32)]
             else:
@@ -379,7 +391,7 @@ class Window:
         )
         values = np.concatenate(parts, axis=1)
         if column is None:
-            return FrameBatch.dense(slot, ts_ns, values, quality, origin=self._spec.flow)
+            return FrameBatch.dense(slot, ts_ns, values, quality, origin=self._context.flow)
         n = len(parts)
         start = np.arange(len(slot) + 1) * n
         columns = (column[:, None].astype(np.int64) + np.arange(n) * self._layout.width).reshape(-1)
@@ -391,7 +403,7 @@ class Window:
             start,
             columns.astype(np.uint16),
             quality=flat,
-            origin=self._spec.flow,
+            origin=self._context.flow,
         )
 
     # --- state ---------------------------------------------------------------------------------------
