@@ -65,6 +65,8 @@ def read_directory(data: bytes | memoryview) -> Rows:
             int(k): Layout.from_json(v)
             for k, v in json.loads(table.schema.metadata[b"headrace.layouts"]).items()
         }
+        if any(number != layout.id for number, layout in layouts.items()):
+            raise ValueError("a layout is not what its name says")
         columns = [table.column(name).to_pylist() for name in _SCHEMA.names]
         return _runs(columns, layouts)
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError, ConfigError) as e:

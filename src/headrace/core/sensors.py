@@ -11,7 +11,7 @@ parts too. All parts of a path live in the same shard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -344,12 +344,12 @@ class SensorDirectory:
         head_regex = pattern_regex(head) if head and head != "**" and last != "**" else None
         slots: list[npt.NDArray[np.uint32]] = []
         columns: list[npt.NDArray[np.uint16]] = []
-        for slot in self._newest():
+        for slot, own in self._slots_and_columns():
             path = self.paths[slot]
             layout = self.layout(slot)
             if head_regex is not None and layout.is_flat and not head_regex.fullmatch(path):
                 continue
-            hits = [i for i, c in enumerate(layout.columns) if whole.fullmatch(join_path(path, c.name))]
+            hits = [i for i in own if whole.fullmatch(join_path(path, layout.columns[i].name))]
             if hits:
                 slots.append(np.full(len(hits), slot, np.uint32))
                 columns.append(np.array(hits, np.uint16))
@@ -359,8 +359,16 @@ class SensorDirectory:
         ids = np.concatenate([self.sensors(int(s[0]))[c] for s, c in zip(slots, columns, strict=True)])
         return Selection(slot_column, column, ids)
 
-    def _newest(self) -> list[int]:
-        return sorted(self._slot_of.values())
+    def _slots_and_columns(self) -> Iterator[tuple[int, Sequence[int]]]:
+        """Each group's newest slot with all its columns, then older ones with those that were dropped since."""
+        for newest in sorted(self._slot_of.values()):
+            yield newest, range(int(self._width.view[newest]))
+            slot, previous = newest, int(self._previous.view[newest])
+            seen: set[int] = set()
+            while previous >= 0:
+                seen.update(self.sensors(slot).tolist())
+                slot, previous = previous, int(self._previous.view[previous])
+                yield slot, [i for i, sensor in enumerate(self.sensors(slot).tolist()) if sensor not in seen]
 
     # --- saving --------------------------------------------------------------------------------------
 
