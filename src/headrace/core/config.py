@@ -46,6 +46,8 @@ def _version(value: int) -> int:
 
 
 def _levels(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not 3 <= len(value) <= 8:
+        raise ValueError(f"a path has 3 to 8 levels, these are {len(value)}")
     for name in value:
         if not _LEVEL.fullmatch(name):
             raise ValueError(f"level {name!r} is not a name; use lower-case letters, digits and '_'")
@@ -97,9 +99,13 @@ def _write_template(value: str) -> str:
 class PlantSection(Section):
     """``[plant]``: what all paths and times have in common."""
 
-    levels: Annotated[
-        tuple[str, ...], Field(strict=False, min_length=3, max_length=8), AfterValidator(_levels)
-    ] = ("site", "area", "line", "device", "signal")
+    levels: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_levels)] = (
+        "site",
+        "area",
+        "line",
+        "device",
+        "signal",
+    )
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
 
     @property
@@ -111,13 +117,13 @@ class PlantSection(Section):
 class StoreSection(Section):
     """``[store]``: where data stay, and how much may wait.
 
-    A segment is written when a shard's unflushed rows are older than `flush_interval` or larger than
-    `flush_size`; the journal slows the sources when it reaches `journal_size`.
+    Each shard is written every `flush_interval`, in turns, and all of them when unflushed frames together
+    pass `flush_size`; the journal slows the sources when it reaches `journal_size`.
     """
 
     url: Annotated[str, AfterValidator(_store_url)] = "./store"
-    flush_interval: DurationNs = Field(default="5m", validate_default=True)
-    flush_size: SizeBytes = Field(default="64MB", validate_default=True)
+    flush_interval: DurationNs = Field(default="1m", validate_default=True)
+    flush_size: SizeBytes = Field(default="1GB", validate_default=True)
     journal_size: SizeBytes = Field(default="4GB", validate_default=True)
 
     def folder(self, base: Path) -> Path:

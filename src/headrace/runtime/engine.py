@@ -218,7 +218,7 @@ class Engine:
         self.cores = tuple(cores)
         self.committer = committer
         self._on_processed = on_processed
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._told_seq = -1
         self._runners = [Runner(core, committer, self._processed, on_failed) for core in cores]
 
@@ -238,8 +238,14 @@ class Engine:
             done = min(r.done_seq for r in self._runners)
             tell = done > self._told_seq
             self._told_seq = max(done, self._told_seq)
+            self._lock.notify_all()
         if tell:
             self._on_processed(done)
+
+    def wait_processed(self, seq: int, timeout_s: float) -> bool:
+        """Wait until all runners have worked off record `seq`; False after `timeout_s`."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self._told_seq >= seq, timeout_s)
 
     def flush(self, timeout_s: float) -> bool:
         """Flush and snapshot everything delivered so far; True when it is committed."""

@@ -1,0 +1,241 @@
+"""The only composition root: a plant file becomes a running plant.
+
+``build_plant`` checks everything that can be checked without I/O and makes the parts; `Plant.start` opens the
+store, recovers, and starts what moves, from the store outwards: journal and shards, then intake, then adapters.
+`Plant.stop` goes the other way, so that nothing accepted is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.adapters.base import Adapter, AdapterDiagnostics, PlantFacts
+from headrace.adapters.registry import ADAPTERS
+from headrace.core.clock import NS, Clock, SystemClock, monotonic_ns
+from headrace.core.config import AdapterSection, PlantConfig
+from headrace.core.disk import LocalDisk
+from headrace.core.errors import ConfigError, HeadraceError
+from headrace.core.events import Event
+from headrace.core.faults import FaultPoints
+from headrace.core.frames import FrameBatch
+from headrace.core.problems import InvalidConfig, Problem, validate_section
+from headrace.ingest.intake import Intake
+from headrace.ingest.journal import JournalSettings
+from headrace.metrics.exposition import Metrics
+from headrace.pipeline.flows import FlowSpec
+from headrace.runtime.engine import is_fatal
+from headrace.runtime.engine_core import EngineSettings
+from headrace.runtime.host import Host, HostSettings
+from headrace.runtime.report import Report
+
+_EVENTS_MAX = 200
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A checked plant file: configured adapters and pipelines, nothing started."""
+
+    config: PlantConfig
+    adapters: dict[str, Adapter]
+    flows: tuple[FlowSpec, ...]
+
+
+def check_plant(config: PlantConfig) -> Blueprint:
+    """Check what only the owners of protocols and operators can check; no I/O but files beside the plant file.
+
+    Raises
+    ------
+    InvalidConfig : every problem found.
+    """
+    problems: list[Problem] = []
+    adapters: dict[str, Adapter] = {}
+    facts = PlantFacts(config.plant.levels, config.plant.timezone, config.folder)
+    for name, section in config.adapters.items():
+        try:
+            adapters[name] = _adapter(name, section, config, facts)
+        except InvalidConfig as e:
+            problems += e.problems
+        except ConfigError as e:
+            problems.append(Problem(e.where or f"adapters.{name}", e.message))
+    flows = []
+    for name, pipeline in config.pipelines.items():
+        try:
+            flows.append(FlowSpec(name, pipeline.read, pipeline.steps, pipeline.write))
+        except ConfigError as e:
+            problems.append(Problem(e.where or f"pipelines.{name}", e.message))
+    if problems:
+        raise InvalidConfig(problems)
+    return Blueprint(config, adapters, tuple(flows))
+
+
+def _adapter(name: str, section: AdapterSection, config: PlantConfig, facts: PlantFacts) -> Adapter:
+    where = f"adapters.{name}"
+    try:
+        kind = ADAPTERS.load(section.protocol)
+    except HeadraceError as e:
+        raise ConfigError(str(e), f"{where}.protocol") from e
+    settings = validate_section(kind.Config, section.options, where)
+    adapter: Adapter = kind.from_config(name, settings, config.profiles, facts)
+    return adapter
+
+
+class Plant:
+    """A plant that runs, or is about to.
+
+    Attributes
+    ----------
+    directory, store, journal : there once started. metrics : always. events : the last 200.
+    state : stopped, starting, running, stopping or failed; failure : why, in a sentence.
+    """
+
+    def __init__(
+        self, blueprint: Blueprint, *, clock: Clock, faults: FaultPoints, settings: HostSettings
+    ) -> None:
+        self.config = blueprint.config
+        self.events: deque[Event] = deque(maxlen=_EVENTS_MAX)
+        self.metrics = Metrics()
+        self.state = "stopped"
+        self.failure = ""
+        self._blueprint, self._clock, self._faults, self._settings = blueprint, clock, faults, settings
+        self._disk = LocalDisk(self.config.store_folder)
+        self._host: Host | None = None
+        self._on_failure: Callable[[], None] | None = None
+        self._report = Report(self.metrics, clock, self._disk)
+
+    # --- start ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open, recover, run.
+
+        Raises
+        ------
+        StorageError : the store folder can't be used, or another process uses it.
+        CorruptionError : the journal is damaged where records after the damage exist.
+        """
+        self.state = "starting"
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._disk.lock()
+            self._host = host = await asyncio.to_thread(self._open)
+        except BaseException:
+            self._disk.unlock()
+            self.state = "failed"
+            raise
+        for sentence in host.recovered.sentences:
+            self._event("store.recovered", sentence, {})
+        self.directory, self.store, self.journal = host.directory, host.store, host.journal
+        self.intake = Intake(host.core, on_event=self.events.append, on_failed=self._failed)
+        host.wait_durable = self.intake.wait_durable
+        host.on_processed = self.intake.processed
+        self._report.watch(host, self.intake, self.adapters)
+        host.engine.start()
+        await self.intake.start()
+        for name, adapter in self._blueprint.adapters.items():
+            await adapter.start(self.intake)
+            self._event("adapter.started", f"adapter {name} started", {"adapter": name})
+        self.state = "running"
+
+    def _open(self) -> Host:
+        return Host(
+            self._disk,
+            self._clock,
+            self._blueprint.flows,
+            settings=self._settings,
+            faults=self._faults,
+            on_failed=self._failed,
+        )
+
+    def _failed(self, error: Exception) -> None:
+        """A thread says that the host must stop; the first reason counts."""
+        if self.failure:
+            return
+        self.failure = is_fatal(error)
+        self.state = "failed"
+        self._event("plant.failed", self.failure, {})
+        if self._on_failure is not None:
+            self._loop.call_soon_threadsafe(self._on_failure)
+
+    def on_failure(self, call: Callable[[], None]) -> None:
+        """Call `call` on the event loop once, if the engine ends by itself."""
+        self._on_failure = call
+
+    def _event(self, kind: str, text: str, fields: Mapping[str, Any]) -> None:
+        self.events.append(Event(self._clock.now_ns(), kind, text, dict(fields)))
+
+    # --- stop ----------------------------------------------------------------------------------------
+
+    async def stop(self, timeout_s: float = 10.0) -> None:
+        """Drain: adapters, intake, shards, a last flush with snapshots; then let go of the store. Idempotent."""
+        host, self._host = self._host, None
+        if host is None:
+            return
+        failed = self.state == "failed"
+        self.state = "failed" if failed else "stopping"
+        until_ns = monotonic_ns() + int(timeout_s * NS)
+        await asyncio.gather(*(a.stop() for a in self._blueprint.adapters.values()), return_exceptions=True)
+        try:
+            if not failed:
+                await asyncio.wait_for(self.intake.drain(), timeout_s)
+                left_s = max(1.0, (until_ns - monotonic_ns()) / NS)
+                if not await asyncio.to_thread(host.engine.flush, left_s):
+                    self._event("plant.stopped", "not all was flushed in time; the journal has it", {})
+        except (TimeoutError, HeadraceError) as e:
+            self._event("plant.stopped", f"not all was flushed ({e}); the journal has it", {})
+        finally:
+            await asyncio.to_thread(host.engine.stop)
+            await self.intake.stop()
+            host.journal.close()
+            self._disk.unlock()
+            self.state = "failed" if failed else "stopped"
+
+    # --- looking -------------------------------------------------------------------------------------
+
+    def adapters(self) -> list[AdapterDiagnostics]:
+        """Diagnostics of every adapter."""
+        return [a.diagnostics() for a in self._blueprint.adapters.values()]
+
+    def tail(self, slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
+        """Frames of `slots` that are not flushed yet; later ones win."""
+        return [] if self._host is None else self._host.tail(slots)
+
+    def status(self) -> dict[str, Any]:
+        """One screen of facts, JSON-ready."""
+        return {"state": self.state, "failure": self.failure, **self._report.status(self.config)}
+
+    def summary(self) -> dict[str, Any]:
+        """What happened since the start, JSON-ready; whole once stopped."""
+        return self._report.summary()
+
+
+def build_plant(
+    config: PlantConfig,
+    *,
+    clock: Clock | None = None,
+    faults: FaultPoints | None = None,
+    settings: HostSettings | None = None,
+) -> Plant:
+    """A plant from its file, checked, not started.
+
+    Raises
+    ------
+    InvalidConfig : every problem in the file.
+    """
+    blueprint = check_plant(config)
+    n_threads = config.runtime.threads or len(os.sched_getaffinity(0))
+    chosen = settings or HostSettings(
+        nonce=int.from_bytes(os.urandom(7), "little"),
+        engine=EngineSettings(
+            config.store.flush_interval, buffer_bytes_max=config.store.flush_size // n_threads
+        ),
+        journal=JournalSettings(limit_bytes=config.store.journal_size),
+        threads=n_threads,
+    )
+    return Plant(blueprint, clock=clock or SystemClock(), faults=faults or FaultPoints(), settings=chosen)

@@ -1,0 +1,127 @@
+"""One host: a store folder with its journal, shards and committer, recovered and ready to be fed.
+
+The same object stands behind the running plant (fed by adapters through the asyncio intake) and behind the
+benchmarks (fed directly): so a benchmark measures what users run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.core.clock import Clock
+from headrace.core.disk import Disk
+from headrace.core.faults import FaultPoints
+from headrace.core.frames import FrameBatch
+from headrace.core.sensors import SensorDirectory
+from headrace.ingest.intake_core import IntakeCore
+from headrace.ingest.journal import JournalSettings
+from headrace.ingest.journal_format import RecordKind
+from headrace.pipeline.base import Tick
+from headrace.pipeline.flows import Flow, FlowSpec
+from headrace.runtime.engine import Committer, Engine
+from headrace.runtime.engine_core import EngineSettings
+from headrace.runtime.recovery import recover
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """Bounds and spread of a host.
+
+    Parameters
+    ----------
+    threads : runners; default: one a core. nonce : tells this owner of the journal from any other; the process
+    that composes the host draws it.
+    """
+
+    nonce: int
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    journal: JournalSettings = field(default_factory=JournalSettings)
+    threads: int | None = None
+
+
+class Host:
+    """Journal, shards and store of one process.
+
+    Parameters
+    ----------
+    disk : the store folder, locked by the caller. specs : the pipelines.
+    on_processed : told, from a runner thread, of the newest record that all shards have worked off.
+    on_failed : told once, from any thread, of what ended the host.
+
+    Raises
+    ------
+    StorageError, CorruptionError : the folder can't be used, or the journal is damaged.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        clock: Clock,
+        specs: Sequence[FlowSpec],
+        *,
+        settings: HostSettings,
+        faults: FaultPoints | None = None,
+        on_failed: Callable[[Exception], None],
+    ) -> None:
+        self._flows: list[Flow] = []
+        self.delivered_seq = -1
+        self.on_processed: Callable[[int], None] = lambda seq: None
+        self.wait_durable: Callable[[int], object] = lambda seq: None
+        n_threads = settings.threads or max(1, len(os.sched_getaffinity(0)))
+        n_shards = SensorDirectory().n_shards
+
+        def flows_of(directory: SensorDirectory) -> list[Flow]:
+            self._flows = [Flow(spec, directory) for spec in specs]
+            return self._flows
+
+        self.recovered = recover(
+            disk,
+            clock,
+            flows_of,
+            [list(range(i, n_shards, n_threads)) for i in range(n_threads)],
+            settings=settings.engine,
+            journal_settings=settings.journal,
+            faults=faults or FaultPoints(),
+            nonce=settings.nonce,
+        )
+        self.directory, self.store = self.recovered.directory, self.recovered.store
+        self.journal, self.flusher = self.recovered.journal, self.recovered.flusher
+        self.directory.watchers += [flow.extend for flow in self._flows]
+        self.core = IntakeCore(
+            self.directory,
+            clock,
+            self.journal,
+            self._deliver,
+            n_saved_slots=self.recovered.n_saved_slots,
+            last_tick_ns=self.recovered.last_tick_ns,
+        )
+        committer = Committer(self.flusher, lambda seq: self.wait_durable(seq), self._trim, on_failed)
+        self.engine = Engine(self.recovered.cores, committer, lambda seq: self.on_processed(seq), on_failed)
+
+    def _deliver(self, seq: int, kind: RecordKind, record: FrameBatch | int) -> None:
+        self.delivered_seq = seq
+        self.engine.deliver(seq, Tick(record) if isinstance(record, int) else record)
+
+    def _trim(self) -> None:
+        """Let go of the journal that no shard needs any more."""
+        view = self.store.refresh()
+        self.journal.directory_saved(self.flusher.n_saved_slots)
+        seq = view.trim_seq(range(self.directory.n_shards))
+        if seq >= 0:
+            self.journal.trim(seq)
+
+    def tail(self, slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
+        """Frames of `slots` that are not flushed yet; later ones win."""
+        found: list[FrameBatch] = []
+        shards = self.directory.shard[slots]
+        for core in self.engine.cores:
+            for number, buffer in core.buffers().items():
+                mine = slots[shards == number]
+                if len(mine):
+                    found += buffer.frames(mine)
+        return found

@@ -1,0 +1,202 @@
+"""What a running plant says of itself: status, summary, metrics. Read when somebody asks, kept nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import xxhash
+
+from headrace.adapters.base import AdapterDiagnostics, AdapterState
+from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
+from headrace.core.config import PlantConfig
+from headrace.core.disk import LocalDisk
+from headrace.core.errors import StorageError
+from headrace.ingest.intake import Intake
+from headrace.metrics import catalog
+from headrace.metrics.exposition import Metrics
+from headrace.metrics.process import measure_process
+from headrace.runtime.diagnostics import adapter_summary
+from headrace.runtime.host import Host
+from headrace.runtime.times import rfc3339
+from headrace.runtime.version import version
+
+RAW_BYTES = 16
+"""A sample as int64 time and float64 value: what a compression ratio is measured against."""
+_RATE_NS = 2 * NS
+
+
+class Report:
+    """Reads the counters of a plant's parts."""
+
+    def __init__(self, metrics: Metrics, clock: Clock, disk: LocalDisk) -> None:
+        self._metrics, self._clock, self._disk = metrics, clock, disk
+        self._host: Host | None = None
+        self._started_ns = NO_TIME
+        self._rate = (0, 0, 0.0)
+
+    def watch(self, host: Host, intake: Intake, adapters: Callable[[], list[AdapterDiagnostics]]) -> None:
+        """Begin: these are the parts."""
+        self._host, self._intake, self._adapters = host, intake, adapters
+        self._started_ns = self._clock.now_ns()
+        self._rate = (monotonic_ns(), 0, 0.0)
+        measure_process(self._metrics, version(), self._disk)
+        self._metrics.before_scrape(self._scrape)
+
+    # --- figures -------------------------------------------------------------------------------------
+
+    def samples(self) -> dict[str, int]:
+        """Samples by fate: once drained, received = stored + duplicates + rejected + thinned."""
+        if self._host is None:
+            return dict.fromkeys(
+                ("received", "stored", "duplicates", "rejected", "thinned", "derived", "in_flight"), 0
+            )
+        counters, flushed = self._host.core.counters, self._host.engine.committer.counters
+        cores = [core.counters for core in self._host.engine.cores]
+        return {
+            "received": sum(counters.received.values()),
+            "stored": sum(c.accepted + c.late for c in cores) - flushed.n_duplicates,
+            "duplicates": sum(c.duplicates for c in cores) + flushed.n_duplicates,
+            "rejected": sum(counters.rejected.values()),
+            "thinned": 0,
+            "derived": sum(c.derived for c in cores),
+            "in_flight": self._host.core.n_in_flight,
+        }
+
+    def stages_ns(self) -> dict[str, float]:
+        """CPU of each stage, ns a received sample."""
+        if self._host is None:
+            return {}
+        counters, flushed = self._host.core.counters, self._host.engine.committer.counters
+        adapters = self._adapters()
+        total = {
+            "transport": sum(a.transport_ns for a in adapters),
+            "decode": sum(a.decode_ns for a in adapters),
+            "normalise": counters.normalise_ns,
+            "journal": counters.record_ns + self._intake.writer_cpu_ns,
+            "pipeline": sum(core.counters.cpu_ns for core in self._host.engine.cores),
+            "encode": flushed.encode_ns,
+            "write": flushed.write_ns,
+        }
+        n = max(1, sum(counters.received.values()))
+        return {name: round(ns / n, 1) for name, ns in total.items()}
+
+    def _per_second(self, received: int) -> float:
+        """Samples a second over the last seconds."""
+        at_ns, before, rate = self._rate
+        now_ns = monotonic_ns()
+        if now_ns - at_ns > _RATE_NS:
+            rate = (received - before) * NS / (now_ns - at_ns)
+            self._rate = (now_ns, received, rate)
+        return round(rate, 1)
+
+    def _store(self) -> dict[str, Any]:
+        out: dict[str, Any] = {"url": str(self._disk.root), "size_bytes": 0, "samples": 0, "fresh_to": None}
+        try:
+            out["free_bytes"] = self._disk.free_bytes()
+        except StorageError as e:
+            out["problem"] = str(e)
+        if self._host is not None:
+            segments = self._host.store.status()
+            out.update(
+                size_bytes=segments.size_bytes, samples=segments.n_samples, segments=segments.n_segments
+            )
+            refusal = self._host.engine.committer.counters.refusal
+            if refusal:
+                out["problem"] = refusal
+        return out
+
+    # --- answers -------------------------------------------------------------------------------------
+
+    def status(self, config: PlantConfig) -> dict[str, Any]:
+        """One screen of facts, JSON-ready."""
+        samples = self.samples()
+        adapters = [adapter_summary(a) for a in self._adapters()] if self._host else []
+        out = {
+            "version": version(),
+            "since": rfc3339(self._started_ns),
+            "now": rfc3339(self._clock.now_ns()),
+            "config_hash": f"{xxhash.xxh3_64_intdigest(config.model_dump_json().encode()):016x}",
+            "sensors": self._host.directory.n_sensors if self._host else 0,
+            "samples": samples,
+            "rate": {"samples_per_s": self._per_second(samples["received"])},
+            "store": self._store(),
+            "journal": {"size_bytes": 0, "durable_seq": -1, "refusal": ""},
+            "lag_s": 0.0,
+            "adapters": adapters,
+            "stages": self.stages_ns(),
+        }
+        if self._host is not None:
+            journal = self._host.journal
+            out["journal"] = {
+                "size_bytes": journal.size_bytes,
+                "durable_seq": journal.durable_seq,
+                "refusal": self._intake.status().reason,
+            }
+            out["lag_s"] = self._lag_s()
+            out["recovery"] = {
+                "replayed_records": self._host.recovered.n_replayed,
+                "accepting_s": round(self._host.recovered.accepting_s, 3),
+                "caught_up_s": round(self._host.recovered.caught_up_s, 3),
+            }
+        return out
+
+    def _lag_s(self) -> float:
+        """How far the shards' time is behind the plant's."""
+        assert self._host is not None
+        behind = [core.now_ns for core in self._host.engine.cores if core.now_ns != NO_TIME]
+        return round(max(0, self._clock.now_ns() - min(behind)) / NS, 3) if behind else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """What happened since the start; final once the plant has stopped."""
+        store = self._store()
+        per_sample = store["size_bytes"] / store["samples"] if store["samples"] else 0.0
+        return {
+            **self.samples(),
+            "sensors": self._host.directory.n_sensors if self._host else 0,
+            "bytes_per_sample": round(per_sample, 3),
+            "ratio": round(RAW_BYTES / per_sample, 2) if per_sample else 0.0,
+            "cpu_ns_per_sample": self.stages_ns(),
+            "store": store,
+        }
+
+    def _scrape(self) -> None:
+        """Bring the metrics up to date."""
+        metrics, samples = self._metrics, self.samples()
+        assert self._host is not None
+        core, journal = self._host.core, self._host.journal
+        for adapter, n in core.counters.received.items():
+            metrics.counter(catalog.SAMPLES_RECEIVED, adapter).reach(n)
+        for (adapter, code), n in core.counters.rejected.items():
+            metrics.counter(catalog.SAMPLES_REJECTED, adapter, str(code)).reach(n)
+        metrics.counter(catalog.SAMPLES_STORED).reach(samples["stored"])
+        metrics.counter(catalog.SAMPLES_DUPLICATE).reach(samples["duplicates"])
+        metrics.counter(catalog.SAMPLES_THINNED).reach(samples["thinned"])
+        metrics.gauge(catalog.SAMPLES_IN_FLIGHT).set(samples["in_flight"])
+        metrics.gauge(catalog.CREDIT_UTILISATION).set(core.credits.utilisation)
+        metrics.gauge(catalog.JOURNAL_BYTES).set(journal.size_bytes)
+        metrics.gauge(catalog.QUEUE_UTILISATION, "journal").set(
+            journal.size_bytes / max(1, journal.settings.limit_bytes)
+        )
+        buffered = sum(c.size_bytes for c in self._host.engine.cores)
+        bound = sum(c.settings.buffer_bytes_max for c in self._host.engine.cores)
+        metrics.gauge(catalog.QUEUE_UTILISATION, "hot_buffers").set(buffered / max(1, bound))
+        n = max(1, samples["received"])
+        for stage, ns in self.stages_ns().items():
+            metrics.counter(catalog.STAGE_CPU, stage).reach(ns * n / NS)
+        store = self._store()
+        metrics.gauge(catalog.STORE_BYTES, "all").set(store["size_bytes"])
+        metrics.gauge(catalog.STORE_SAMPLES, "all").set(store["samples"])
+        self._scrape_adapters()
+
+    def _scrape_adapters(self) -> None:
+        for adapter in self._adapters():
+            skipped = 0
+            for device in adapter.devices:
+                up = device.state is AdapterState.CONNECTED
+                self._metrics.gauge(catalog.DEVICE_UP, adapter.name, device.path).set(up)
+                if device.last_good_ns != NO_TIME:
+                    cell = self._metrics.gauge(catalog.DEVICE_LAST_GOOD, adapter.name, device.path)
+                    cell.set(device.last_good_ns / NS)
+                skipped += device.n_polls_skipped
+            self._metrics.counter(catalog.ADAPTER_POLLS_SKIPPED, adapter.name).reach(skipped)
