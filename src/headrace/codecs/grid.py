@@ -1,0 +1,374 @@
+"""Float columns: the integers behind them.
+
+Most sensor floats were decimals or ADC counts once. A float column starts with one form byte::
+
+    bits 0-3  digits    0: ordered bits; 1 + k: decimals of k digits (0 to 9)
+    bit  4    single    the decimal was rounded to float32
+    bit  5    patches   follow: numbers that are not the decimal
+    bit  6    product   y * 10**-k instead of y / 10**k
+
+* *decimal*: value = y / 10**k, a correctly rounded float64 division, or where *product* y times the float64
+  next to 10**-k, as a device that scales registers computes it; then rounded to float32 where *single* (always
+  so for float32 columns). y is an integer column (`headrace.codecs.columns`), 8 bytes wide. The patch list
+  before it is a varint with the number of patches, then for each the varint ``distance << 2 | kind`` from the
+  last patch (the first from -1) and: *near* (kind 0) a signed varint, how many floats further the number is;
+  *new* (1) the float's own bytes; *again* (2) nothing, the bits of the last new one.
+* *ordered bits*: the IEEE bits as a signed integer, with all but the sign flipped for negatives, so that
+  neighbouring floats are neighbouring integers; an integer column of the float's width.
+
+NaN with any payload, infinities, -0.0 and subnormals are patches or bits, and come back bit for bit.
+Throughout, a float32 travels as its 32 bits, sign-extended to 64.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.codecs.bits import (
+    I64,
+    NO_POSITION,
+    U8,
+    U64,
+    ZERO,
+    get_fixed,
+    get_varint,
+    put_fixed,
+    put_varint,
+    unzigzag,
+    zigzag,
+)
+from headrace.codecs.columns import Scratch, get_column, put_column, put_plain
+from headrace.codecs.compiled import Int, leaf, step
+
+F64 = npt.NDArray[np.float64]
+
+DIGITS_MAX = 9
+SINGLE, PATCHES, PRODUCT = 0x10, 0x20, 0x40
+
+_ORDERED, _DIGITS = 0, 0x0F
+_NONE = -1
+_NEAR, _NEW, _AGAIN = np.uint64(0), np.uint64(1), np.uint64(2)
+_POWERS = np.array([10.0**k for k in range(DIGITS_MAX + 1)])
+_TENTHS = np.array([float(f"1e-{k}") for k in range(DIGITS_MAX + 1)])
+_TO_INTEGER = 6755399441055744.0  # 1.5 * 2**52: adding and taking it away rounds to an integer
+_LIMIT, _LIMIT_SINGLE = 2.0**44, 2.0**20  # far above, any float is near some decimal
+_NEARNESS, _NEARNESS_SINGLE = 2.0**-51, 2.0**-22  # a few floats beside
+_LARGEST = float(np.finfo(np.float64).max)
+_MAGNITUDE_64, _MAGNITUDE_32 = np.int64(0x7FFFFFFFFFFFFFFF), np.int64(0x7FFFFFFF)
+_0, _1, _2, _3 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
+
+
+class FloatScratch(NamedTuple):
+    """Room for float columns: the numbers as float64, their integers, and what integer columns need."""
+
+    values: F64
+    x: I64
+    integers: Scratch
+
+
+@leaf
+def _is_near(value: float, digits: Int, single: bool) -> bool:
+    """Whether `value` is, but for a few floats, an integer / 10**digits."""
+    scaled = value * _POWERS[digits]
+    back = ((scaled + _TO_INTEGER) - _TO_INTEGER) / _POWERS[digits]
+    if single:
+        return bool(abs(scaled) < _LIMIT_SINGLE and abs(back - value) <= abs(value) * _NEARNESS_SINGLE)
+    return bool(abs(scaled) < _LIMIT and abs(back - value) <= abs(value) * _NEARNESS)
+
+
+@leaf
+def _fit(values: F64, n: Int, single: bool, tally: U64) -> Int:
+    """Digits of the grid of most of values[:n], or `_NONE`.
+
+    A number costs a try at the digits that were seen twice; one with more digits than the rest is left to
+    the patches. Gives up after a few numbers that have no grid.
+    """
+    for k in range(DIGITS_MAX + 1):
+        tally[k] = _0
+    usual: Int = ZERO
+    misses = 0
+    for i in range(n):
+        value = values[i]
+        if not abs(value) <= _LARGEST:
+            continue
+        digits: Int = usual
+        if not _is_near(value, usual, single):
+            digits = ZERO
+            while digits <= DIGITS_MAX and not _is_near(value, digits, single):
+                digits += 1
+        if digits > DIGITS_MAX:
+            misses += 1
+            if misses * 4 > i + 8:
+                return _NONE
+        else:
+            tally[digits] += _1
+            if tally[digits] == _2:
+                usual = max(usual, digits)
+    return _cheapest(tally, n)
+
+
+@leaf
+def _cheapest(tally: U64, n: Int) -> Int:
+    """Digits that cost least: 10/3 bits a digit and number, 72 bits a patch."""
+    best = _NONE
+    best_cost: Int = 0
+    patched: Int = 0
+    for digits in range(DIGITS_MAX, -1, -1):
+        cost = patched * 72 + n * digits * 10 // 3
+        count = np.int64(tally[digits])
+        if count > 0 and (best == _NONE or cost < best_cost):
+            best, best_cost = digits, cost
+        patched += count
+    return best
+
+
+@leaf
+def _load_values(bits: I64, n: Int, width: Int, values: F64) -> None:
+    """The floats of the bits, as float64."""
+    if width == 8:
+        double = bits.view(np.float64)
+        for i in range(n):
+            values[i] = double[i]
+    else:
+        single = bits.view(np.float32)
+        for i in range(n):
+            values[i] = np.float64(single[2 * i])
+
+
+@leaf
+def _decimal(whole: float, digits: Int, single: bool, product: bool) -> float:
+    """The number that an integer stands for."""
+    value = whole * _TENTHS[digits] if product else whole / _POWERS[digits]
+    return np.float64(np.float32(value)) if single else value
+
+
+@leaf
+def _to_integers(bits: I64, n: Int, form: Int, room: FloatScratch) -> Int:
+    """room.x[:n]: the integers; z[:n]: 1 where the number is not exactly its decimal; returns how many are not."""
+    values, x, z = room.values, room.x, room.integers.z
+    digits, single, product = (form & _DIGITS) - 1, form & SINGLE != 0, form & PRODUCT != 0
+    power = _POWERS[digits]
+    limit = _LIMIT_SINGLE if single else _LIMIT
+    beside = _0
+    for i in range(n):
+        scaled = values[i] * power
+        whole = ((scaled if abs(scaled) < limit else 0.0) + _TO_INTEGER) - _TO_INTEGER
+        x[i] = np.int64(whole)
+        exact = _decimal(whole, digits, single, product) == values[i] and (x[i] != 0 or bits[i] == 0)
+        z[i] = _0 if exact else _1
+        beside += z[i]
+    return np.int64(beside)
+
+
+@leaf
+def _sort_out(bits: I64, n: Int, width: Int, form: Int, room: FloatScratch) -> Int:
+    """z[:n] of what is no decimal: 1 near it, 2 far from it (x then repeats the integer before).
+
+    Returns how many far ones have other bits than the far one before.
+    """
+    values, x, z = room.values, room.x, room.integers.z
+    digits, single, product = (form & _DIGITS) - 1, form & SINGLE != 0, form & PRODUCT != 0
+    nearness = _NEARNESS_SINGLE if single else _NEARNESS
+    new = 0
+    last_far = ~bits[0]
+    last = np.int64(0)
+    for i in range(n):
+        if z[i] != _0:
+            off = abs(_decimal(np.float64(x[i]), digits, single, product) - values[i])
+            if not off <= abs(values[i]) * nearness:
+                z[i] = _2
+                x[i] = last
+                new += 1 if new == 0 or bits[i] != last_far else 0
+                last_far = bits[i]
+        last = x[i]
+    return new
+
+
+@leaf
+def _put_patches(
+    bits: I64, n: Int, form: Int, width_count: tuple[Int, Int], room: FloatScratch, out: U8, pos: Int
+) -> Int:
+    x, z = room.x, room.integers.z
+    digits, single, product = (form & _DIGITS) - 1, form & SINGLE != 0, form & PRODUCT != 0
+    width, count = width_count
+    pos = put_varint(out, pos, np.uint64(count))
+    at: Int = -1
+    far = False
+    last = np.int64(0)
+    one = room.values.view(np.int64)  # the floats are no longer needed
+    for i in range(n):
+        if z[i] == _0:
+            continue
+        distance = np.uint64(i - at) << _2
+        at = i
+        if z[i] == _1:
+            room.values[0] = _decimal(np.float64(x[i]), digits, single, product)
+            decimal = one[0] if width == 8 else _single_bits(room.values, one)
+            pos = put_varint(out, pos, distance | _NEAR)
+            pos = put_varint(out, pos, zigzag(_order(bits[i], width) - _order(decimal, width)))
+        elif far and bits[i] == last:
+            pos = put_varint(out, pos, distance | _AGAIN)
+        else:
+            pos = put_varint(out, pos, distance | _NEW)
+            pos = put_fixed(out, pos, np.uint64(bits[i]), width)
+            far, last = True, bits[i]
+    return pos
+
+
+@leaf
+def _single_bits(values: F64, words: I64) -> np.int64:
+    """The bits of values[0] as a float32; both arrays are one memory."""
+    halves = values.view(np.float32)
+    halves[2] = np.float32(values[0])
+    return np.int64(words[1] << np.int64(32) >> np.int64(32))
+
+
+@leaf
+def _order(bits: np.int64, width: Int) -> np.int64:
+    """Bits whose order is that of the floats; its own inverse."""
+    return bits ^ ((bits >> np.int64(63)) & (_MAGNITUDE_64 if width == 8 else _MAGNITUDE_32))
+
+
+@leaf
+def _choose_form(bits: I64, n: Int, width: Int, room: FloatScratch) -> tuple[Int, Int]:
+    """The form byte but for patches, with room.x and z to it, and how many numbers need a patch."""
+    form: Int = _ORDERED
+    for attempt in range(2):
+        single = width == 4 or attempt == 1
+        digits = _fit(room.values, n, single, room.integers.z)
+        if digits != _NONE:
+            form = digits + 1 | (SINGLE if single else 0)
+        if single or digits != _NONE:
+            break
+    if form == _ORDERED:
+        return form, 0
+    beside = _to_integers(bits, n, form, room)
+    if beside * 8 > n:
+        others = _to_integers(bits, n, form | PRODUCT, room)
+        if others < beside:
+            return form | PRODUCT, others
+        _to_integers(bits, n, form, room)
+    return form, beside
+
+
+@step
+def put_float_column(bits: I64, n: Int, width: Int, out: U8, pos: Int, room: FloatScratch) -> Int:
+    """Encode the floats whose bits are bits[:n] at `pos`; returns the end.
+
+    Needs one byte beside what `put_column` needs, and for a while 16 a number.
+    """
+    x = room.x
+    _load_values(bits, n, width, room.values)
+    form, beside = _choose_form(bits, n, width, room)
+    new = _sort_out(bits, n, width, form, room) if beside > 0 else 0
+    if form != _ORDERED and new * 4 <= n:
+        end = pos + 1
+        if beside > 0:
+            form |= PATCHES
+            end = _put_patches(bits, n, form, (width, beside), room, out, end)
+        out[pos] = np.uint8(form)
+        end = put_column(x, n, np.int64(8), out, end, room.integers)
+        if end - pos <= n * width:
+            return end
+    out[pos] = np.uint8(_ORDERED)
+    for i in range(n):
+        x[i] = _order(bits[i], width)
+    return put_column(x, n, width, out, pos + 1, room.integers)
+
+
+@leaf
+def put_plain_floats(bits: I64, n: Int, width: Int, out: U8, pos: Int) -> Int:
+    """Write bits[:n] as a raw column of ordered bits; the bits are used up."""
+    out[pos] = np.uint8(_ORDERED)
+    for i in range(n):
+        bits[i] = _order(bits[i], width)
+    return put_plain(bits, n, width, out, pos + 1)
+
+
+@leaf
+def _skip_patches(data: U8, pos: Int, end: Int, n: Int, width: Int) -> Int:
+    """Check a patch list; returns the position after it, or `NO_POSITION`."""
+    count, pos = get_varint(data, pos, end)
+    at: Int = -1
+    far = False
+    while pos != NO_POSITION and count != _0:
+        number, pos = get_varint(data, pos, end)
+        distance, kind = number >> _2, number & _3
+        if kind == _NEAR:
+            _, pos = get_varint(data, pos, end)
+        elif kind == _NEW:
+            pos = pos + width if pos != NO_POSITION and pos + width <= end else NO_POSITION
+            far = True
+        if pos == NO_POSITION or distance == _0 or distance > np.uint64(n - 1 - at):
+            return NO_POSITION
+        if kind == _3 or (kind == _AGAIN and not far):
+            return NO_POSITION
+        at += np.int64(distance)
+        count -= _1
+    return pos
+
+
+@leaf
+def _patch(data: U8, pos: Int, end: Int, width: Int, bits: I64) -> None:
+    """Apply a patch list that was checked."""
+    count, pos = get_varint(data, pos, end)
+    at: Int = -1
+    last = np.int64(0)
+    unused = np.uint64(64 - 8 * width)
+    for _ in range(np.int64(count)):
+        number, pos = get_varint(data, pos, end)
+        at += np.int64(number >> _2)
+        if number & _3 == _NEAR:
+            further, pos = get_varint(data, pos, end)
+            bits[at] = _order(_order(bits[at], width) + unzigzag(further), width)
+            continue
+        if number & _3 == _NEW:
+            last = np.int64(get_fixed(data, pos, width) << unused) >> np.int64(unused)
+            pos += width
+        bits[at] = last
+
+
+@leaf
+def _from_integers(x: I64, n: Int, form: Int, width: Int) -> None:
+    """x[:n] become the bits of the numbers that they stand for."""
+    digits, single, product = (form & _DIGITS) - 1, form & SINGLE != 0, form & PRODUCT != 0
+    if width == 8:
+        double = x.view(np.float64)
+        for i in range(n):
+            double[i] = _decimal(np.float64(x[i]), digits, single, product)
+    else:
+        halves = x.view(np.float32)
+        signs = x.view(np.int32)
+        for i in range(n):
+            halves[2 * i] = np.float32(_decimal(np.float64(x[i]), digits, False, product))
+            signs[2 * i + 1] = signs[2 * i] >> 31
+
+
+@step
+def get_float_column(data: U8, pos: Int, end: Int, n: Int, width: Int, x: I64, scratch: Scratch) -> bool:
+    """Decode data[pos:end] into the bits x[:n]; False where it is not exactly a column of n floats."""
+    if n == 0 or pos >= end:
+        return n == 0 and pos == end
+    form = np.int64(data[pos])
+    pos += 1
+    if form == _ORDERED:
+        if not get_column(data, pos, end, n, width, x, scratch):
+            return False
+        for i in range(n):
+            x[i] = _order(x[i], width)
+        return True
+    digits = (form & _DIGITS) - 1
+    if digits < 0 or digits > DIGITS_MAX or form > 0x7F or (width == 4 and not form & SINGLE):
+        return False
+    patches = pos
+    if form & PATCHES:
+        pos = _skip_patches(data, pos, end, n, width)
+    if pos == NO_POSITION or not get_column(data, pos, end, n, np.int64(8), x, scratch):
+        return False
+    _from_integers(x, n, form, width)
+    if form & PATCHES:
+        _patch(data, patches, end, width, x)
+    return True

@@ -1,0 +1,28 @@
+"""The values as they are: where nothing else is smaller, or verification failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from headrace.codecs.base import Array, SeriesCodec
+
+
+@dataclass(frozen=True, slots=True)
+class RawCodec(SeriesCodec):
+    """The body is the values' bytes, little endian."""
+
+    name: ClassVar[str] = "raw"
+
+    def encode(self, values: Array) -> bytes:
+        """Encode ``values: T[n]``."""
+        return self.seal(values.tobytes())
+
+    def decode(self, payload: bytes, n: int, dtype: np.dtype[Any]) -> Array:
+        """Decode n values; CorruptionError where the length is another."""
+        body = self.unseal(payload)
+        if len(body) != n * dtype.itemsize:
+            raise self.damaged(f"{len(body)} bytes for {n} values of {dtype}")
+        return np.frombuffer(body, dtype)

@@ -1,0 +1,55 @@
+"""The codecs by name. Nothing heavy is imported before a codec is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from headrace.core.errors import ConfigError
+from headrace.core.registry import Registry
+
+if TYPE_CHECKING:
+    from headrace.codecs.base import TimeCodec, ValueCodec
+
+VALUE_CODECS = Registry(
+    "codecs",
+    {
+        "const": "headrace.codecs.const:ConstCodec",
+        "pco": "headrace.codecs.pco:PcoCodec",
+        "raw": "headrace.codecs.raw:RawCodec",
+        "rice_delta": "headrace.codecs.rice_delta:RiceDeltaCodec",
+    },
+)
+"""Codecs of values; third parties add theirs to the entry-point group ``headrace.codecs``."""
+
+TIME_CODECS = Registry(
+    "time_codecs",
+    {
+        "delta_of_delta": "headrace.codecs.delta_of_delta:DeltaOfDeltaTime",
+        "gcd_pco": "headrace.codecs.gcd_pco:GcdPcoTime",
+        "rate": "headrace.codecs.rate:RateTime",
+        "regular": "headrace.codecs.regular:RegularTime",
+    },
+)
+"""Codecs of times; the entry-point group is ``headrace.time_codecs``."""
+
+
+def value_codec(spec: dict[str, Any]) -> ValueCodec:
+    """The codec that `ValueCodec.to_dict` described.
+
+    Raises
+    ------
+    ConfigError : no such codec, or settings it does not have.
+    """
+    return cast("ValueCodec", VALUE_CODECS.load(_name(spec)).from_dict(spec))
+
+
+def time_codec(spec: dict[str, Any]) -> TimeCodec:
+    """The codec that `TimeCodec.to_dict` described. Raises as `value_codec`."""
+    return cast("TimeCodec", TIME_CODECS.load(_name(spec)).from_dict(spec))
+
+
+def _name(spec: dict[str, Any]) -> str:
+    name = spec.get("name")
+    if not isinstance(name, str):
+        raise ConfigError(f"a codec is named by its 'name'; got {spec}")
+    return name

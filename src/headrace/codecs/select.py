@@ -1,0 +1,65 @@
+"""Which codec: the smallest that proves itself on the values at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from headrace.codecs.base import I64, Array, TimeCodec, Unfit, ValueCodec, same_bits
+from headrace.codecs.delta_of_delta import DeltaOfDeltaTime
+from headrace.codecs.raw import RawCodec
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenValues:
+    """The codec that won, and its payload."""
+
+    codec: ValueCodec
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenTimes:
+    """The time codec that won, and its payload."""
+
+    codec: TimeCodec
+    payload: bytes
+
+
+def smallest(values: Array, candidates: Iterable[ValueCodec]) -> ChosenValues:
+    """The shortest payload of ``values: T[n]`` that decodes to the same bits; raw bytes where none does.
+
+    Candidates that are unfit, or whose decoded values differ, are passed over. Of equal ones the first wins,
+    so put the fast ones first. Costs an encode for each candidate and a decode for each that leads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from headrace.codecs.const import ConstCodec
+    >>> from headrace.codecs.pco import PcoCodec
+    >>> smallest(np.full(100, 3, np.uint16), [ConstCodec(), PcoCodec()]).codec
+    ConstCodec()
+    """
+    best = ChosenValues(RawCodec(), RawCodec().encode(values))
+    for codec in candidates:
+        try:
+            payload = codec.encode(values)
+        except Unfit:
+            continue
+        shorter = len(payload) < len(best.payload)
+        if shorter and same_bits(codec.decode(payload, values.size, values.dtype), values):
+            best = ChosenValues(codec, payload)
+    return best
+
+
+def smallest_times(ts_ns: I64, candidates: Iterable[TimeCodec]) -> ChosenTimes:
+    """The shortest payload of ``ts_ns: int64[n]`` that decodes to the same times; delta-of-delta else."""
+    best = ChosenTimes(DeltaOfDeltaTime(), DeltaOfDeltaTime().encode(ts_ns))
+    for codec in candidates:
+        try:
+            payload = codec.encode(ts_ns)
+        except Unfit:
+            continue
+        if len(payload) < len(best.payload) and same_bits(codec.decode(payload, ts_ns.size), ts_ns):
+            best = ChosenTimes(codec, payload)
+    return best

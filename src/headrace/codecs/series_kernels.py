@@ -1,0 +1,104 @@
+"""Long series as pieces: columns one behind the other.
+
+A series body is, for each piece of up to `piece` values, a varint with its bytes; then the pieces. Each is an
+integer column (`headrace.codecs.columns`) or a float column (`headrace.codecs.grid`), so that the Rice
+parameter, the order and the grid follow the signal.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.codecs.bits import I64, NO_POSITION, U8, ZERO, get_varint, put_varint
+from headrace.codecs.columns import HEAD_SIZE_MAX, LANES, new_scratch, padded
+from headrace.codecs.compiled import Int, entry
+from headrace.codecs.grid import FloatScratch
+from headrace.codecs.values import Form, form_of, get_values, load_column, put_values, store_column
+
+Array = npt.NDArray[Any]
+
+
+class PieceRoom(NamedTuple):
+    """Scratch for one series: a piece's bits and what columns need, the pieces' lengths, their bytes."""
+
+    bits: I64
+    floats: FloatScratch
+    lengths: I64
+    body: U8
+
+
+@entry
+def encode_series(rows: U8, n: Int, form: Form, piece: Int, out: U8, room: PieceRoom) -> Int:
+    """Encode the n values whose bytes are `rows`; returns the bytes written."""
+    end: Int = ZERO
+    pieces = (n + piece - 1) // piece
+    for p in range(pieces):
+        first = p * piece
+        size = min(piece, n - first)
+        load_column(rows, (first, 1), size, form, room.bits)
+        start = end
+        end = put_values(room.bits, size, form, False, room.body, start, room.floats)
+        room.lengths[p] = end - start
+    pos: Int = ZERO
+    for p in range(pieces):
+        pos = put_varint(out, pos, np.uint64(room.lengths[p]))
+    for i in range(end):
+        out[pos + i] = room.body[i]
+    return pos + end
+
+
+@entry
+def decode_series(data: U8, n: Int, form: Form, piece: Int, rows: U8, room: PieceRoom) -> bool:
+    """Decode n values into `rows`; False where `data` is not exactly such a series."""
+    pos: Int = ZERO
+    pieces = (n + piece - 1) // piece
+    for p in range(pieces):
+        length, pos = get_varint(data, pos, data.size)
+        if pos == NO_POSITION or length > np.uint64(data.size):
+            return False
+        room.lengths[p] = length
+    for p in range(pieces):
+        first = p * piece
+        size = min(piece, n - first)
+        end = pos + room.lengths[p]
+        if end > data.size or not get_values(data, pos, end, size, form, room.floats):
+            return False
+        store_column(rows, (first, 1), size, form.width, room.floats.x)
+        pos = end
+    return pos == data.size
+
+
+def series_body(values: Array, piece: int) -> bytes:
+    """The body of ``values: T[n]`` in pieces of up to `piece` values."""
+    form, n = form_of(values.dtype), values.size
+    rows = np.ascontiguousarray(values).view(np.uint8)
+    pieces = -(-n // piece)
+    most = pieces * (HEAD_SIZE_MAX + 1) + n * form.width + 17 * piece + HEAD_SIZE_MAX
+    out = np.empty(most + 10 * pieces, np.uint8)
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+        size = encode_series(rows, n, form, piece, out, _new_room(piece, pieces, most))
+    return out[:size].tobytes()
+
+
+def series_values(body: bytes, n: int, dtype: np.dtype[Any], piece: int) -> Array | None:
+    """The values of a body, or None where it does not hold n values of that type."""
+    form = form_of(dtype)
+    pieces = -(-n // piece)
+    if pieces > len(body):
+        return None
+    rows = np.empty(n * form.width, np.uint8)
+    data = np.frombuffer(body, np.uint8)
+    with np.errstate(over="ignore"):
+        sound = decode_series(data, n, form, piece, rows, _new_room(piece, pieces, 0))
+    return rows.view(dtype) if sound else None
+
+
+def _new_room(piece: int, pieces: int, body_size: int) -> PieceRoom:
+    size = padded(piece) + 2 * LANES
+    floats = FloatScratch(np.empty(size), np.empty(size, np.int64), new_scratch(piece))
+    return PieceRoom(
+        np.empty(size, np.int64), floats, np.empty(pieces, np.int64), np.empty(body_size, np.uint8)
+    )
