@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from headrace.core.errors import Fenced, HeadraceError, StorageError
 from headrace.core.frames import FrameBatch
@@ -19,8 +20,15 @@ from headrace.pipeline.base import Tick
 from headrace.runtime.engine_core import EngineCore
 from headrace.store.flush import Flusher, FlushPart
 
-_STOP = object()
-_FLUSH_ALL = object()
+
+class _Order(Enum):
+    """What a thread can be told besides work."""
+
+    STOP = auto()
+    FLUSH_ALL = auto()
+
+
+_Job = tuple[EngineCore, list[FlushPart]]
 
 
 @dataclass(slots=True)
@@ -54,7 +62,7 @@ class Committer:
     ) -> None:
         self._flusher, self._wait_durable = flusher, wait_durable
         self._after_commit, self._on_failed = after_commit, on_failed
-        self._queue: queue.SimpleQueue[tuple[EngineCore, list[FlushPart]] | object] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Job | _Order] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="headrace-committer", daemon=True)
         self._written = threading.Condition()
         self._n_open = 0
@@ -78,29 +86,32 @@ class Committer:
     def stop(self) -> None:
         """Write what is queued, then end the thread."""
         if self._thread.is_alive():
-            self._queue.put(_STOP)
+            self._queue.put(_Order.STOP)
             self._thread.join()
 
     def _run(self) -> None:
         while True:
-            item = self._queue.get()
-            if item is _STOP:
-                return
-            jobs = [item]
-            stopping = False
-            while not self._queue.empty():
-                more = self._queue.get()
-                stopping |= more is _STOP
-                if more is not _STOP:
-                    jobs.append(more)
-            self._write(jobs)  # type: ignore[arg-type]
+            jobs, stopping = self._next_jobs()
+            if jobs:
+                self._write(jobs)
             with self._written:
                 self._n_open -= len(jobs)
                 self._written.notify_all()
             if stopping:
                 return
 
-    def _write(self, jobs: list[tuple[EngineCore, list[FlushPart]]]) -> None:
+    def _next_jobs(self) -> tuple[list[_Job], bool]:
+        """Everything that is queued, at least one thing; and whether to end after it."""
+        jobs: list[_Job] = []
+        while True:
+            item = self._queue.get()
+            if isinstance(item, _Order):
+                return jobs, True
+            jobs.append(item)
+            if self._queue.empty():
+                return jobs, False
+
+    def _write(self, jobs: list[_Job]) -> None:
         parts = [(core, part) for core, some in jobs for part in some]
         counters = self.counters
         try:
@@ -141,7 +152,7 @@ class Runner:
         self.core = core
         self.done_seq = -1
         self._committer, self._on_processed, self._on_failed = committer, on_processed, on_failed
-        self._queue: queue.SimpleQueue[tuple[int, FrameBatch | Tick] | object] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[int, FrameBatch | Tick] | _Order] = queue.SimpleQueue()
         self._idle = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace-runner", daemon=True)
 
@@ -156,7 +167,7 @@ class Runner:
     def flush_all(self) -> None:
         """Queue a flush and snapshot of every shard behind all records queued so far."""
         self._idle.clear()
-        self._queue.put(_FLUSH_ALL)
+        self._queue.put(_Order.FLUSH_ALL)
 
     def wait_flushed(self, timeout_s: float) -> bool:
         """Wait until `flush_all` has handed its parts to the committer."""
@@ -165,21 +176,22 @@ class Runner:
     def stop(self) -> None:
         """Work off the queue, then end the thread."""
         if self._thread.is_alive():
-            self._queue.put(_STOP)
+            self._queue.put(_Order.STOP)
             self._thread.join()
 
     def _run(self) -> None:
         try:
             while True:
                 item = self._queue.get()
-                if item is _STOP:
+                if item is _Order.STOP:
                     return
-                if item is _FLUSH_ALL:
+                if item is _Order.FLUSH_ALL:
                     self._committer.wait_idle(60.0)
                     self._submit(self.core.due(everything=True), snapshot=True)
                     self._idle.set()
                     continue
-                seq, record = item  # type: ignore[misc]
+                assert isinstance(item, tuple)
+                seq, record = item
                 self.core.process(seq, record)
                 self.done_seq = seq
                 self._on_processed(self, seq)

@@ -106,10 +106,9 @@ class EngineCore:
             keys = self.directory.shard[record.slot]
             batch, start = record.split(keys, self.directory.n_shards)
             for number in np.flatnonzero(np.diff(start)).tolist():
-                held = self._held.get(number)
-                if held is not None:
-                    part = batch.slice(int(start[number]), int(start[number + 1]))
-                    self._step(held, seq, part)
+                mine = self._held.get(number)
+                if mine is not None:
+                    self._step(mine, seq, batch.slice(int(start[number]), int(start[number + 1])))
         self.seq = seq
         self.counters.cpu_ns += thread_cpu_ns() - before
 

@@ -25,7 +25,7 @@ from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow, FlowSpec
 from headrace.runtime.engine import Committer, Engine
 from headrace.runtime.engine_core import EngineSettings
-from headrace.runtime.recovery import recover
+from headrace.runtime.recovery import RecoverySettings, recover
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +79,9 @@ class Host:
             self._flows = [Flow(spec, directory) for spec in specs]
             return self._flows
 
-        self.recovered = recover(
-            disk,
-            clock,
-            flows_of,
-            [list(range(i, n_shards, n_threads)) for i in range(n_threads)],
-            settings=settings.engine,
-            journal_settings=settings.journal,
-            faults=faults or FaultPoints(),
-            nonce=settings.nonce,
-        )
+        per_core = [list(range(i, n_shards, n_threads)) for i in range(n_threads)]
+        chosen = RecoverySettings(settings.nonce, per_core, settings.engine, settings.journal)
+        self.recovered = recover(disk, clock, flows_of, chosen, faults)
         self.directory, self.store = self.recovered.directory, self.recovered.store
         self.journal, self.flusher = self.recovered.journal, self.recovered.flusher
         self.directory.watchers += [flow.extend for flow in self._flows]
