@@ -254,7 +254,7 @@ def parse_plant(data: Mapping[str, Any], folder: Path) -> PlantConfig:
     try:
         config = PlantConfig.model_validate(known)
     except ValidationError as e:
-        raise InvalidConfig([*problems, *find_problems(PlantConfig, e)]) from None
+        raise InvalidConfig([*problems, *find_problems(PlantConfig, known, e)]) from None
     problems += _cross_problems(config)
     if problems:
         raise InvalidConfig(problems)

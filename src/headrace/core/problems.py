@@ -22,6 +22,7 @@ Loc = tuple[int | str, ...]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SECRET = re.compile(r"password|secret|token|key", re.IGNORECASE)
+_IS_NOT = " is not "
 _NOUNS = {
     "string": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "dict": "a table",
     "model": "a table", "tuple": "a list", "list": "a list", "int_from": "a whole number", "mapping": "a table",
@@ -62,17 +63,52 @@ def validate_section(model: type[M], data: Any, where: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as e:
-        raise InvalidConfig(find_problems(model, e, where)) from None
+        raise InvalidConfig(find_problems(model, data, e, where)) from None
 
 
-def find_problems(model: type[BaseModel], error: ValidationError, where: str = "") -> list[Problem]:
+def find_problems(
+    model: type[BaseModel], data: Any, error: ValidationError, where: str = ""
+) -> list[Problem]:
     """The problems that pydantic found in a table, worded."""
-    found = []
+    found: dict[Loc, list[str]] = {}
+    alternatives: set[Loc] = set()
     for detail in error.errors(include_url=False):
-        loc: Loc = tuple(detail["loc"])
-        prefix = f"{where}." if where and loc else where
-        found.append(Problem(prefix + dotted(loc), _message(model, detail, loc)))
-    return found
+        loc = _keys_of(detail["loc"], data, detail["type"])
+        if len(loc) < len(detail["loc"]):
+            alternatives.add(loc)
+        found.setdefault(loc, []).append(_message(model, detail, loc))
+    # Where a value may be one thing or another, what is wrong inside the one that was meant says it all.
+    inside = {loc[:depth] for loc in found for depth in range(len(loc))}
+    return [
+        Problem(f"{where}.{dotted(loc)}" if where and loc else where or dotted(loc), message)
+        for loc, messages in found.items()
+        if loc not in alternatives or loc not in inside
+        for message in _joined(messages)
+    ]
+
+
+def _keys_of(loc: Loc, data: Any, kind: str) -> Loc:
+    """`loc` without the names of alternatives that pydantic puts in: the keys that stand in the file."""
+    out: list[int | str] = []
+    at = data
+    for i, part in enumerate(loc):
+        there = isinstance(at, Mapping | list) and (
+            part in at if isinstance(at, Mapping) else isinstance(part, int)
+        )
+        if there:
+            at = at[part]
+        if there or (kind == "missing" and i == len(loc) - 1):
+            out.append(part)
+    return tuple(out)
+
+
+def _joined(messages: list[str]) -> list[str]:
+    """``5 is not text`` and ``5 is not a table``: ``5 is not text or a table``."""
+    first, *rest = dict.fromkeys(messages)
+    head, is_not, _ = first.partition(_IS_NOT)
+    if is_not and all(message.startswith(head + is_not) for message in rest):
+        return [" or ".join([first, *(message.removeprefix(head + is_not) for message in rest)])]
+    return [first, *rest]
 
 
 def dotted(loc: Loc) -> str:
@@ -99,7 +135,9 @@ def _message(model: type[BaseModel], detail: Any, loc: Loc) -> str:
         return f"{found} is not one of {context['expected']}"
     noun = _NOUNS.get(kind.partition("_")[0])
     if noun and kind.endswith(("_type", "_parsing", "_from_float")):
-        return f"{found} is not {noun}"
+        return f"{found}{_IS_NOT}{noun}"
+    if kind == "too_short":
+        return f"{found} has too few entries; it needs {context['min_length']} at least"
     text = detail["msg"].removeprefix("Input ")
     return f"{found} {text}"
 
@@ -122,40 +160,40 @@ def _unknown_key(model: type[BaseModel], loc: Loc) -> str:
 
 
 def _description(model: type[BaseModel], loc: Loc) -> str:
-    parent = _model_at(model, loc[:-1])
-    field = None if parent is None else parent.model_fields.get(str(loc[-1]))
-    return f"; it says {field.description}" if field is not None and field.description else ""
+    for parent in _models_at(model, loc[:-1]):
+        field = parent.model_fields.get(str(loc[-1]))
+        if field is not None and field.description:
+            return f"; it says {field.description}"
+    return ""
 
 
 def known_keys(model: type[BaseModel], loc: Loc) -> list[str]:
     """Keys that the table at `loc` takes, in the order of the documentation."""
-    at = _model_at(model, loc)
-    return [] if at is None else [f.alias or name for name, f in at.model_fields.items()]
+    return [f.alias or name for at in _models_at(model, loc) for name, f in at.model_fields.items()]
 
 
-def _model_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
-    """The model of the table at `loc`; None where the table is free."""
-    at: Any = model
+def _models_at(model: type[BaseModel], loc: Loc) -> list[type[BaseModel]]:
+    """The models that the table at `loc` may be; none where the table is free."""
+    found: list[Any] = [model]
     for part in loc:
-        at = _inside(at, part)
-    return at if isinstance(at, type) and issubclass(at, BaseModel) else None
+        found = [inner for at in found for inner in _inside(at, part)]
+    return [at for at in found if isinstance(at, type) and issubclass(at, BaseModel)]
 
 
-def _inside(annotation: Any, part: int | str) -> Any:
+def _inside(annotation: Any, part: int | str) -> list[Any]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(str(part))
-        return None if field is None else _bare(field.annotation)
+        return [] if field is None else _alternatives(field.annotation)
     arguments = get_args(annotation)
     if get_origin(annotation) in (dict, Mapping):
-        return _bare(arguments[1])
-    return _bare(arguments[0]) if arguments else None
+        return _alternatives(arguments[1])
+    return _alternatives(arguments[0]) if arguments else []
 
 
-def _bare(annotation: Any) -> Any:
-    """What is left of an annotation without ``Annotated`` and ``| None``."""
+def _alternatives(annotation: Any) -> list[Any]:
+    """What an annotation allows, without ``Annotated`` and with the members of a union one by one."""
     if get_origin(annotation) is Annotated:
-        return _bare(get_args(annotation)[0])
+        return _alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        inner = [a for a in get_args(annotation) if a is not type(None)]
-        return _bare(inner[0])
-    return annotation
+        return [inner for member in get_args(annotation) for inner in _alternatives(member)]
+    return [annotation]
