@@ -1,0 +1,145 @@
+"""``headrace adapters list`` and ``show``: how adapters and their devices are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from headrace.cli import output
+from headrace.cli.target import Target, find_target, target_option
+from headrace.cli.teaching import TaughtCommand
+from headrace.core.errors import NotFound, Unreachable
+from headrace.core.registry import nearest
+
+_NOT_RUNNING = "not running"
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def adapters(ctx: click.Context) -> None:
+    """How each adapter and its devices are: state, reason, last good sample, next retry."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@adapters.command(
+    "list",
+    cls=TaughtCommand,
+    examples=(
+        "headrace adapters list                       # of ./plant.toml",
+        "headrace adapters list -t demo-store",
+        "headrace adapters list -t http://127.0.0.1:8844 --json",
+    ),
+)
+@target_option
+@click.option("--json", "as_json", is_flag=True, help="A list of JSON objects.")
+def list_(target: str | None, as_json: bool) -> None:
+    """All adapters, a line each."""
+    found = _reports(find_target(target))
+    if as_json:
+        output.emit_json(found)
+        return
+    rows = [
+        [
+            one["name"],
+            one["protocol"],
+            one["state"],
+            f"{sum(d['state'] == 'connected' for d in one['devices'])}/{len(one['devices'])}",
+            output.count(one["sensors"]),
+            output.count(one["samples"]),
+            _last_good(one["devices"]),
+            one["reason"],
+        ]
+        for one in found
+    ]
+    header = ("adapter", "protocol", "state", "devices", "sensors", "samples", "last good (UTC)", "reason")
+    click.echo(output.table(header, rows, (3, 4, 5)))
+
+
+@adapters.command(
+    cls=TaughtCommand,
+    examples=("headrace adapters show ovens", "headrace adapters show broker -t demo-store --json"),
+)
+@click.argument("name")
+@target_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def show(name: str, target: str | None, as_json: bool) -> None:
+    """One adapter and all its devices, those in trouble first."""
+    found = {one["name"]: one for one in _reports(find_target(target))}
+    if name not in found:
+        raise NotFound(f"no adapter {name!r}{nearest(name, list(found))}")
+    one = found[name]
+    if as_json:
+        output.emit_json(one)
+        return
+    cpu, latency = one["cpu_ns_per_sample"], one["latency_s"]
+    pairs = [
+        ("adapter", f"{one['name']} ({one['protocol']})"),
+        ("state", one["state"] + (f": {one['reason']}" if one["reason"] else "")),
+        ("since", one["since"] or "-"),
+        ("sensors", output.count(one["sensors"])),
+        ("samples", f"{one['samples']:,} in {one['frames']:,} frames, {one['rejects']:,} rejected"),
+        ("cpu", f"transport {cpu['transport']:.0f} ns, decode {cpu['decode']:.0f} ns a sample"),
+        (
+            "latency",
+            f"{output.span(latency['p50'])} (median), {output.span(latency['p99'])} (99 in 100 are faster)",
+        ),
+    ]
+    click.echo(output.fields(pairs))
+    if one["devices"]:
+        click.echo("\n" + _devices(one["devices"]))
+
+
+def _devices(devices: list[dict[str, Any]]) -> str:
+    in_order = sorted(devices, key=lambda d: (d["state"] == "connected", d["path"]))
+    rows = [
+        [
+            d["path"],
+            d["state"],
+            _moment(d["last_good"]),
+            _moment(d["next_retry"]),
+            output.count(d["requests"]),
+            output.count(d["errors"]),
+            output.count(d["timeouts"]),
+            output.count(d["polls_skipped"]),
+            d["reason"],
+        ]
+        for d in in_order
+    ]
+    header = (
+        "device", "state", "last good (UTC)", "next retry (UTC)", "requests", "errors", "timeouts", "skipped", "reason",
+    )  # fmt: skip
+    return output.table(header, rows, (4, 5, 6, 7))
+
+
+def _last_good(devices: list[dict[str, Any]]) -> str:
+    return _moment(max((d["last_good"] for d in devices if d["last_good"]), default=None))
+
+
+def _moment(text: str | None) -> str:
+    """``2026-03-01T06:30:00.250000000Z`` to the millisecond, for people."""
+    return "-" if text is None else text[:23].replace("T", " ")
+
+
+def _reports(target: Target) -> list[dict[str, Any]]:
+    """All adapters: as the running engine says, else as the plant file has them.
+
+    Raises
+    ------
+    Unreachable : only a store is known and no engine runs on it.
+    """
+    engine = target.engine()
+    if engine is not None:
+        names = [one["name"] for one in engine.json("/api/v1/adapters")]
+        return [engine.json(f"/api/v1/adapters/{name}") for name in names]
+    if target.config is None:
+        raise Unreachable(
+            f"no engine runs on {target.text}, and a store does not know its adapters; name the plant file with -t"
+        )
+    from headrace.runtime.assemble import check_plant
+    from headrace.runtime.diagnostics import adapter_report
+
+    known = check_plant(target.config).adapters.values()
+    output.note(f"no engine runs on {target.config.store_folder}; these are the adapters of {target.text}")
+    return [{**adapter_report(a.diagnostics()), "state": "stopped", "reason": _NOT_RUNNING} for a in known]

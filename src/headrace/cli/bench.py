@@ -1,0 +1,99 @@
+"""``headrace bench NAME``: measure this machine on the path that users run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from headrace.cli import output
+from headrace.cli.teaching import TaughtCommand
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def bench(ctx: click.Context) -> None:
+    """Measure this machine: throughput, recovery.
+
+    The benchmarks run the parts that a plant runs, on data made here. They need no plant and leave nothing behind.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@bench.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace bench throughput                               # a million sensors in groups of 50",
+        "headrace bench throughput --order shuffled --json",
+        "headrace bench throughput --group 1 --dtype f64 --order random",
+        "headrace bench throughput --sensors 50000 --rounds 32   # a quick look",
+    ),
+)
+@click.option(
+    "--sensors", type=click.IntRange(1), default=1_000_000, show_default=True, help="How many, at 1 Hz."
+)
+@click.option(
+    "--group", type=click.IntRange(1), default=50, show_default=True, help="Sensors of each device."
+)
+@click.option(
+    "--dtype", type=click.Choice(["u16", "f64"]), default="u16", show_default=True, help="Value type."
+)
+@click.option(
+    "--order",
+    type=click.Choice(["poll", "shuffled", "random"]),
+    default="poll",
+    show_default=True,
+    help="How devices follow each other in a round.",
+)
+@click.option("--rounds", type=click.IntRange(1), help="Seconds of plant time; default: as memory allows.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def throughput(as_json: bool, **settings: Any) -> None:
+    """CPU time of a sample from its payload bytes to the committed segment, by stage.
+
+    In the same run Polars computes the same windows in memory, without journal or store, as a reference. CPU
+    time holds on a shared machine; wall-clock figures are marked invalid where others used the cores.
+    """
+    from headrace.bench.throughput import run
+
+    _show(run(**settings, progress=output.note), as_json)
+
+
+@bench.command(
+    cls=TaughtCommand,
+    examples=("headrace bench recovery              # 20 kills", "headrace bench recovery --kills 3 --json"),
+)
+@click.option(
+    "--kills", type=click.IntRange(1), default=20, show_default=True, help="How often it is killed."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Decides when.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def recovery(as_json: bool, **settings: Any) -> None:
+    """Kill the pipeline under load, again and again, and count: nothing acknowledged is lost, nothing twice.
+
+    The pipeline is a process of its own under MQTT QoS 1 load; SIGKILL comes at random moments, the writing of
+    journal, segment, commit and snapshot among them.
+    """
+    from headrace.bench.recovery import run
+
+    _show(run(**settings, progress=output.note), as_json)
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.emit_json(result)
+    else:
+        click.echo(output.fields(_lines(result)))
+
+
+def _lines(result: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
+    found = []
+    for name, value in result.items():
+        if isinstance(value, dict):
+            found += _lines(value, f"{above}{name}.")
+        else:
+            text = (
+                output.count(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
+            )
+            found.append((above + name, text))
+    return found

@@ -1,0 +1,215 @@
+"""``headrace demo``: a simulated factory and the pipeline, with nothing to install or configure."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headrace.cli import output
+from headrace.cli.exits import Exit
+from headrace.cli.teaching import TaughtCommand
+from headrace.core.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:
+    from headrace.core.clock import Clock
+    from headrace.core.config import PlantConfig
+    from headrace.runtime.assemble import Plant
+    from headrace.runtime.server import ApiServer
+
+_N_STORES = 9
+
+
+class Duration(click.ParamType[float]):
+    """A duration such as ``30s``, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of the text."""
+        from headrace.core.paths import parse_duration_ns
+
+        try:
+            return parse_duration_ns(value) / 1e9
+        except ConfigError as e:
+            self.fail(e.message, param, ctx)
+
+
+@click.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace demo                           # until Ctrl-C",
+        "headrace demo --for 30s --json          # only the summary, as one JSON document",
+        "headrace demo --store demo-store        # keep the store in a folder of your choice",
+        "headrace demo --speed 60                # an hour of the factory in a minute",
+    ),
+)
+@click.option(
+    "--for", "for_s", type=Duration(), metavar="DURATION", help="End by itself; default: on Ctrl-C."
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(0.1, 1_000),
+    default=1.0,
+    show_default=True,
+    help="Factory seconds a second.",
+)
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    help="Folder of the store; default: one in the cache, new each time.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Another seed, another factory.")
+@click.option("--no-web", is_flag=True, help="Without the page (there is none yet).")
+@click.option("--json", "as_json", is_flag=True, help="The summary as one JSON document.")
+def demo(
+    for_s: float | None, speed: float, store: Path | None, seed: int, no_web: bool, as_json: bool
+) -> int:
+    """Run a simulated factory and the pipeline, and watch.
+
+    Four lines with thousands of sensors, shifts, breaks and a weekend speak Modbus TCP and MQTT over this
+    machine's loopback. Headrace collects, journals, computes and stores, as it would with real devices. At the
+    end there is a summary, and three commands to look at what was stored.
+    """
+    from headrace.cli.factory_process import FactoryProcess
+    from headrace.core.clock import SystemClock
+    from headrace.sim.plant import plant_clock
+
+    anchor_ns = SystemClock().now_ns()
+
+    keeping = contextlib.nullcontext(store.absolute()) if store is not None else _cache_store()
+    with tempfile.TemporaryDirectory(prefix="headrace-demo-") as folder, keeping as kept:
+        factory = FactoryProcess(seed, speed, anchor_ns, Path(folder))
+        try:
+            output.note("starting the simulated factory ...")
+            factory.start()
+            _load_kernels()
+            facts = factory.wait_ready()
+            summary = _collect(Path(facts["plant"]), kept, plant_clock(speed, anchor_ns), for_s)
+        finally:
+            factory.stop()
+    summary["next"] = next_commands(kept, store)
+    if as_json:
+        output.emit_json(summary)
+    else:
+        click.echo(_page(summary))
+    return Exit.DONE
+
+
+def _load_kernels() -> None:
+    """Compile the kernels, or load them from the cache, before the first sample comes."""
+    from headrace.bench.throughput import warm_kernels
+
+    output.note("loading kernels (the first time they are compiled, which takes up to half a minute) ...")
+    warm_kernels()
+
+
+def _collect(file: Path, store: Path, clock: Clock, for_s: float | None) -> dict[str, Any]:
+    """Run the plant of the factory's plant file; the summary."""
+    from headrace.cli.factory_screen import FactoryScreen
+    from headrace.cli.session import Session
+    from headrace.core.config import load_plant
+    from headrace.runtime.assemble import build_plant
+
+    config = load_plant(file, [f"store.url={output.toml_text(str(store))}"])
+    plant = build_plant(config, clock=clock)
+    server = _bound_server(plant, config, clock)
+    screen = FactoryScreen(plant, clock, "headrace demo")
+    try:
+        asyncio.run(Session(plant, server, clock, screen, for_s).run())
+    finally:
+        screen.close()
+    return plant.summary()
+
+
+def _bound_server(plant: Plant, config: PlantConfig, clock: Clock) -> ApiServer:
+    """The HTTP port; another free one where the usual one is taken, for two demos may run at once."""
+    from headrace.runtime.server import ApiServer
+
+    server = ApiServer(plant, config.api.host, config.api.port, clock)
+    try:
+        server.bind()
+    except ConfigError:
+        output.note(f"port {config.api.port} is in use; taking another one")
+        server = ApiServer(plant, config.api.host, 0, clock)
+        server.bind()
+    return server
+
+
+# --- the store ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _cache_store() -> Iterator[Path]:
+    """A new store in the user's cache folder; what the last demo left there is removed first.
+
+    It stays until the next demo, so that the commands of the summary have something to look at.
+    """
+    from headrace.core.disk import LocalDisk
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace"
+    for n in range(1, _N_STORES + 1):
+        folder = cache / ("demo-store" if n == 1 else f"demo-store-{n}")
+        disk = LocalDisk(folder)
+        try:
+            disk.lock()
+        except StorageError:
+            if not os.access(cache, os.W_OK):
+                raise
+            continue  # another demo runs on it
+        try:
+            _empty(folder)
+        finally:
+            disk.unlock()
+        yield folder
+        return
+    raise StorageError(f"{_N_STORES} demos run already in {cache}; name a folder with --store")
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != ".lock":
+            entry.unlink()
+
+
+# --- the end -----------------------------------------------------------------------------------------
+
+
+def next_commands(store: Path, named: Path | None) -> list[str]:
+    """Three commands to try on the store; they work where the demo was started."""
+    start = "uv run headrace" if "UV_RUN_RECURSION_DEPTH" in os.environ else "headrace"
+    target = shlex.quote(str(named or store))
+    return [
+        f"{start} query '**/line1/**/temperature' -t {target} --last 10m --every 1m --agg mean,max",
+        f"{start} query '**/running' -t {target} --last 10m --agg last --format csv",
+        f"{start} status -t {target}",
+    ]
+
+
+def _page(summary: dict[str, Any]) -> str:
+    cpu = summary["cpu_ns_per_sample"]
+    stages = ", ".join(f"{name} {ns:,.0f}" for name, ns in cpu.items())
+    pairs = [
+        ("sensors", output.count(summary["sensors"])),
+        *(
+            (name, output.count(summary[name]))
+            for name in ("received", "stored", "duplicates", "rejected", "thinned")
+        ),
+        (
+            "on disk",
+            f"{summary['bytes_per_sample']:.2f} bytes a sample, {summary['ratio']:.1f} times smaller than 16",
+        ),
+        ("cpu", f"{stages} ns a sample"),
+        ("store", summary["store"]["url"]),
+    ]
+    return "\n".join([output.fields(pairs), "", "Try next:", *(f"  {line}" for line in summary["next"])])

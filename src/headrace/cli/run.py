@@ -1,0 +1,49 @@
+"""``headrace run FILE``: the user's own plant."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from headrace.cli.exits import Exit
+from headrace.cli.teaching import TaughtCommand
+
+
+@click.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace run                                   # ./plant.toml",
+        "headrace run plant.toml --set api.listen=127.0.0.1:0",
+        "headrace run plant.toml 2>> plant.log          # a line every ten seconds",
+    ),
+)
+@click.argument("file", default="plant.toml", type=click.Path())
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key; may be repeated."
+)
+def run(file: str, overrides: tuple[str, ...]) -> int:
+    """Run a plant: collect, make durable, compute, store, and answer on its HTTP port.
+
+    Devices that are away are no error: they are retried, and the line of their adapter says why. SIGINT
+    (Ctrl-C) or SIGTERM ends it: what was received is written first, within ten seconds. Restarted, it goes on
+    where it stopped, also after a crash or a power cut.
+    """
+    from headrace.cli.live import Screen
+    from headrace.cli.session import Session
+    from headrace.core.clock import SystemClock
+    from headrace.core.config import load_plant
+    from headrace.runtime.assemble import build_plant
+    from headrace.runtime.server import ApiServer
+
+    config = load_plant(file, overrides)
+    clock = SystemClock()
+    plant = build_plant(config, clock=clock)
+    server = ApiServer(plant, config.api.host, config.api.port, clock)
+    server.bind()
+    screen = Screen(plant, clock, f"headrace run {file}")
+    try:
+        asyncio.run(Session(plant, server, clock, screen).run())
+    finally:
+        screen.close()
+    return Exit.DONE

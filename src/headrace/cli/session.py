@@ -1,0 +1,114 @@
+"""A plant that runs in this process until somebody stops it: what `run` and `demo` have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from headrace.core.clock import Clock, monotonic_ns
+from headrace.core.disk import LocalDisk
+from headrace.core.errors import HeadraceError
+
+if TYPE_CHECKING:
+    from headrace.runtime.assemble import Plant
+    from headrace.runtime.server import ApiServer
+
+BEAT_S = 0.5
+DRAIN_S = 8.0
+
+
+class Watch(Protocol):
+    """What looks at a running plant and shows it."""
+
+    def started(self, address: str) -> None:
+        """The plant runs and answers at `address`."""
+        ...
+
+    def beat(self) -> None:
+        """Half a second has passed."""
+        ...
+
+    def stopping(self) -> None:
+        """Somebody asked for the end; the plant drains."""
+        ...
+
+
+class Session:
+    """One run of a plant with its HTTP port.
+
+    Parameters
+    ----------
+    server : bound to its port already. watch : shown what happens.
+    for_s : end by itself after so many seconds; None: on SIGINT or SIGTERM only.
+    """
+
+    def __init__(
+        self, plant: Plant, server: ApiServer, clock: Clock, watch: Watch, for_s: float | None = None
+    ) -> None:
+        self._plant, self._server, self._clock, self._watch = plant, server, clock, watch
+        self._for_s = for_s
+        self._wanted = asyncio.Event()
+
+    async def run(self) -> None:
+        """Start, watch, drain. Everything accepted is in the store, or at least in the journal, at the end.
+
+        Raises
+        ------
+        HeadraceError : the plant could not start, or ended by itself; the text says why.
+        """
+        from headrace.runtime.server import announced
+
+        plant = self._plant
+        plant.on_failure(self._wanted.set)
+        with self._signals():
+            try:
+                await self._server.start()
+                await plant.start()
+                disk = LocalDisk(plant.config.store_folder)
+                async with announced(disk, self._server.address, self._clock):
+                    self._watch.started(self._server.address)
+                    await self._until_wanted()
+                    self._watch.stopping()
+                    await plant.stop(DRAIN_S)
+            finally:
+                await plant.stop(DRAIN_S)
+                await self._server.stop()
+        if plant.failure:
+            raise HeadraceError(plant.failure)
+
+    async def _until_wanted(self) -> None:
+        begun = monotonic_ns()
+        while not self._wanted.is_set():
+            left_s = BEAT_S
+            if self._for_s is not None:
+                left_s = min(BEAT_S, self._for_s - (monotonic_ns() - begun) / 1e9)
+                if left_s <= 0:
+                    return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), left_s)
+            self._watch.beat()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM asks for the end, a second one ends at once."""
+        loop = asyncio.get_running_loop()
+        asked = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in asked}
+
+        def ask() -> None:
+            self._wanted.set()
+            for number in asked:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL)
+
+        for number in asked:
+            loop.add_signal_handler(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)

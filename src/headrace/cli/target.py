@@ -1,0 +1,111 @@
+"""What a command is about: a plant file, a store folder, or the address of a running engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from headrace.core.disk import LocalDisk
+from headrace.core.errors import Unreachable
+from headrace.runtime.announcement import EngineClient, is_store, read_announcement
+
+if TYPE_CHECKING:
+    from headrace.core.config import PlantConfig
+
+F = TypeVar("F", bound=Callable[..., Any])
+PLANT_FILE = "plant.toml"
+ENVIRONMENT = "HEADRACE_TARGET"
+
+
+def target_option(command: F) -> F:
+    """Add ``-t``; the command's argument `target` is its text, None where it was left out."""
+    return click.option(
+        "-t",
+        "--target",
+        metavar="TARGET",
+        help=f"Plant file, store folder or http address; default: ${ENVIRONMENT}, else ./{PLANT_FILE}.",
+    )(command)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target that exists.
+
+    Parameters
+    ----------
+    text : as it was named. folder : its store; None for an address. config : of a plant file.
+    address : of an engine that was named by its address.
+    """
+
+    text: str
+    folder: Path | None = None
+    config: PlantConfig | None = None
+    address: str | None = None
+
+    @property
+    def zone(self) -> tzinfo:
+        """The plant's time zone; UTC where only the store is known."""
+        return UTC if self.config is None else self.config.plant.zone
+
+    def engine(self) -> EngineClient | None:
+        """The running engine; None where none announces itself.
+
+        An address is taken at its word: whether somebody answers there shows when it is asked.
+        """
+        if self.address is not None:
+            return EngineClient(self.address)
+        found = read_announcement(LocalDisk(self.store_folder))
+        return None if found is None else EngineClient(found.address, found.pid)
+
+    @property
+    def store_folder(self) -> Path:
+        """The store's folder; a running engine that was named by its address is asked for it.
+
+        Raises
+        ------
+        Unreachable : nobody answers, or the store is not on this machine.
+        """
+        if self.folder is not None:
+            return self.folder
+        folder = Path(str(EngineClient(str(self.address)).json("/api/v1/status")["store"]["url"]))
+        if not folder.is_dir():
+            raise Unreachable(
+                f"the engine at {self.address} keeps its store in {folder}, which is not on this machine; "
+                "run the command there"
+            )
+        return folder
+
+
+def find_target(text: str | None) -> Target:
+    """The target that ``-t``, the environment or the present folder name.
+
+    Raises
+    ------
+    Unreachable : there is nothing. ConfigError : the plant file has problems.
+    """
+    named = text or os.environ.get(ENVIRONMENT, "")
+    if named.startswith(("http://", "https://")):
+        return Target(named, address=named)
+    path = Path(named or PLANT_FILE)
+    if path.is_file():
+        from headrace.core.config import load_plant
+
+        config = load_plant(path)
+        return Target(str(path), config.store_folder, config)
+    if path.is_dir():
+        if is_store(path):
+            return Target(named, path)
+        raise Unreachable(
+            f"{named} is a folder, but no store; name a store, a plant file or an http address with -t"
+        )
+    if not named:
+        raise Unreachable(
+            f"there is no {PLANT_FILE} here; name a plant file, a store or an http address with -t"
+        )
+    raise Unreachable(f"{named} does not exist; -t takes a plant file, a store folder or an http address")
