@@ -209,9 +209,10 @@ class Record:
         if not self.flags & LZ4:
             return self.stored
         try:
-            return memoryview(lz4_codec().decompress(self.stored, decompressed_size=self.n_raw_bytes))
+            raw = lz4_codec().decompress(self.stored, decompressed_size=self.n_raw_bytes)
         except OSError as e:
             raise CorruptionError(f"journal record {self.seq} can't be decompressed: {e}") from e
+        return memoryview(raw).cast("B")
 
     @property
     def shards(self) -> npt.NDArray[np.uint32]:
@@ -306,7 +307,8 @@ def encode_body(kind: RecordKind, payload: Iterable[Buffer], index: Index | None
     stored: Buffer = raw
     flags = 0
     if len(raw) >= _COMPRESS_FROM_BYTES:
-        packed = memoryview(codec.compress(raw))
+        # The slice has its own length; the view of a resized Arrow buffer still has the old one.
+        packed = memoryview(codec.compress(raw).slice(0)).cast("B")
         if len(packed) < len(raw):
             stored, flags = packed, LZ4
     return Body(kind, flags, _NO_INDEX if index is None else index, stored, len(raw))

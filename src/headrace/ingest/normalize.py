@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from headrace.core.clock import NO_TIME, NS
 from headrace.core.errors import PluginError
-from headrace.core.events import Reject, RejectCode
+from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import I64, U8, FrameBatch, Shape, wave_offsets_ns
 from headrace.core.layouts import Layout, numpy_dtype
 from headrace.core.quality import CLASS_MASK, USABLE_BELOW, Quality
@@ -227,10 +227,20 @@ def _bad_time(refused: FrameBatch, arrival_ns: int, policy: TimePolicy) -> Rejec
         "",
         f"{refused.n_frames} frames have times from {first} to {last} ns, allowed are {policy.oldest_ns} to "
         f"{arrival_ns + policy.ahead_ns_max} ns since 1970; set the device's clock",
-        refused.slice(0, 64).to_bytes(),
+        _first_frames(refused),
         arrival_ns,
         max(refused.n_samples, 1),
     )
+
+
+def _first_frames(batch: FrameBatch) -> bytes:
+    """As many frames as a reject keeps, as bytes."""
+    n = batch.n_frames
+    raw = batch.to_bytes()
+    while len(raw) > MAX_RAW_BYTES and n > 1:
+        n = max(n * MAX_RAW_BYTES // (2 * len(raw)), 1)
+        raw = batch.slice(0, n).to_bytes()
+    return raw
 
 
 def _uncertain(batch: FrameBatch, where: Bool) -> FrameBatch:
