@@ -87,7 +87,7 @@ def test_layouts_that_make_no_sense(make, says):
 
 
 def test_a_layout_has_a_bounded_number_of_columns(monkeypatch):
-    assert MAX_COLUMNS == np.iinfo(np.uint16).max
+    assert np.iinfo(np.uint16).max == MAX_COLUMNS
     monkeypatch.setattr(layouts, "MAX_COLUMNS", 2)
     with pytest.raises(ConfigError, match="got 3"):
         Layout("u8", tuple(Column(n) for n in "abc"))
