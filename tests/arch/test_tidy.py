@@ -88,6 +88,23 @@ def test_every_module_says_what_it_is():
     assert not [name_of(f) for f, tree in TREES.items() if not ast.get_docstring(tree)]
 
 
+def public_methods():
+    for file, tree in TREES.items():
+        for kind in ast.walk(tree):
+            if isinstance(kind, ast.ClassDef) and not kind.name.startswith("_"):
+                for node in kind.body:
+                    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith(
+                        "_"
+                    ):
+                        yield f"{name_of(file)}:{node.lineno} {kind.name}.{node.name}", node
+
+
+def test_public_methods_say_what_they_do():
+    """Once is enough: what a protocol documents, its implementations need not say again."""
+    documented = {node.name for _, node in public_methods() if ast.get_docstring(node)}
+    assert not [where for where, node in public_methods() if node.name not in documented]
+
+
 def comments(file):
     with tokenize.open(file) as lines:
         for token in tokenize.generate_tokens(lines.readline):
