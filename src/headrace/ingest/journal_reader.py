@@ -125,11 +125,10 @@ def extents(objects: list[JournalObject]) -> list[Extent]:
             out.append(Extent(one, None, True, None))
         else:
             before = later.previous
-            mine = (one.incarnation, one.n)
-            if (before.incarnation, before.n) == mine:
-                out.append(Extent(one, before.n_bytes, False, later.first_seq))
-            elif (before.incarnation, before.n) > mine:
-                out.append(Extent(one, None, False, later.first_seq))
+            if (before.incarnation, before.n) < (one.incarnation, one.n):
+                continue
+            is_last = (before.incarnation, before.n) == (one.incarnation, one.n)
+            out.append(Extent(one, before.n_bytes if is_last else None, False, later.first_seq))
         later = one.header or later
     return out[::-1]
 
