@@ -65,7 +65,7 @@ def expected_quality(
     return out
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data(), policies, st.sampled_from([1, 1_000_000]))
 def test_times_and_qualities_are_those_of_each_sample_alone(
     data: st.DataObject, policy: TimePolicy, group_values: int

@@ -1,0 +1,32 @@
+"""Rejects on disk."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.core.errors import CorruptionError
+from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
+from headrace.ingest.rejects import MAX_TEXT_CHARACTERS, decode_rejects, encode_rejects
+
+
+def test_rejects_come_back() -> None:
+    rejects = [
+        Reject(code, "broker", "plant/é", "expected a number, got 'x'", bytes(range(256)), 17, 3)
+        for code in RejectCode
+    ]
+    assert decode_rejects(encode_rejects(rejects)) == rejects
+
+
+def test_text_and_raw_bytes_are_bounded() -> None:
+    huge = Reject(RejectCode.TOO_LARGE, "broker", "s" * 10_000, "d" * 10_000, bytes(1_000_000))
+    (kept,) = decode_rejects(encode_rejects([huge]))
+    assert len(kept.source) == len(kept.detail) == MAX_TEXT_CHARACTERS
+    assert len(kept.raw) == MAX_RAW_BYTES
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"{}x", b'[{"code": "no-such"}]', b"[1]", b"\xff", b'[{"adapter": "a"}]']
+)
+def test_what_is_not_rejects_is_corruption(payload: bytes) -> None:
+    with pytest.raises(CorruptionError, match="are not rejects"):
+        decode_rejects(payload)
