@@ -1,0 +1,228 @@
+"""Aggregates of windows: count, sum, min, max, first, last, mean, var over usable samples.
+
+A *partial* is what one stretch of one sensor's samples gives for one window: enough to join it with others of
+the same window, and to answer every aggregate. Chunk headers of the warm tier are partials that were
+computed when the chunk was written, by the same code.
+
+Sums are formed as ``n * first + sum(x - first)`` with the rounding errors carried along (Neumaier 1974,
+"Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen"), variances as Chan, Golub & LeVeque
+1983 do. Integers up to 32 bits are summed exactly. A window starts at a multiple of its length since 1970
+UTC; with length 0 there is one window for everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.core.kernels import kernel
+from headrace.core.quality import USABLE_BELOW
+from headrace.store.runs import SensorSamples
+
+Array = npt.NDArray[Any]
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+
+AGGREGATES = ("count", "sum", "min", "max", "first", "last", "mean", "var")
+_NO_WINDOW = np.int64(-(2**63))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partials:
+    """Parallel columns, one row a (sensor, window, stretch).
+
+    ``low, high, first, last: T[n]`` are in the lane's own type; ``raw_sum`` is the exact sum of integers of up
+    to 32 bits; ``mean`` and ``squares`` (the sum of squared differences from it) are float64.
+    """
+
+    sensor: I64
+    window_ns: I64
+    first_ns: I64
+    count: I64
+    low: Array
+    high: Array
+    first: Array
+    last: Array
+    sum: F64
+    raw_sum: I64
+    mean: F64
+    squares: F64
+
+    def __len__(self) -> int:
+        return len(self.sensor)
+
+    def take(self, index: Array) -> Partials:
+        """The rows at `index`."""
+        return Partials(*(getattr(self, name)[index] for name in self.__slots__))
+
+    def as_type(self, dtype: np.dtype[Any]) -> Partials:
+        """The same with ends in another type."""
+        ends = (getattr(self, name).astype(dtype, copy=False) for name in ("low", "high", "first", "last"))
+        return Partials(
+            self.sensor, self.window_ns, self.first_ns, self.count, *ends, self.sum, self.raw_sum, self.mean,
+            self.squares,
+        )  # fmt: skip
+
+    @classmethod
+    def concat(cls, parts: list[Partials]) -> Partials:
+        """All rows of all parts."""
+        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in cls.__slots__))
+
+
+@kernel
+def _count_windows(start: Array, ts_ns: Array, values: Array, quality: Array, every_ns: int) -> int:
+    """How many (sensor, window) have a usable sample."""
+    n = 0
+    for s in range(len(start) - 1):
+        begin = _NO_WINDOW
+        end = _NO_WINDOW
+        for i in range(start[s], start[s + 1]):
+            if quality[i] >= USABLE_BELOW or values[i] != values[i]:
+                continue
+            ts = ts_ns[i]
+            if end == _NO_WINDOW or (every_ns > 0 and not begin <= ts < end):
+                begin = ts - ts % every_ns if every_ns > 0 else np.int64(0)
+                end = begin + every_ns if every_ns > 0 else np.int64(0)
+                n += 1
+    return n
+
+
+@kernel
+def _reduce(
+    start: Array, ts_ns: Array, values: Array, quality: Array, every_ns: int, times: Array, kept: Array, sums: Array
+) -> None:
+    """Fill one row for each window: ``times[n, 4]`` sensor place, window, first time, count; ``kept[n, 5]`` low,
+    high, first, last, raw sum; ``sums[n, 3]`` sum, mean, squares.
+    """
+    n = -1
+    for s in range(len(start) - 1):
+        begin = _NO_WINDOW
+        end = _NO_WINDOW
+        count = 0
+        shifted = carried = squares = 0.0
+        for i in range(start[s], start[s + 1]):
+            v = values[i]
+            if quality[i] >= USABLE_BELOW or v != v:
+                continue
+            ts = ts_ns[i]
+            if end == _NO_WINDOW or (every_ns > 0 and not begin <= ts < end):
+                if count > 0:
+                    _finish(n, count, (shifted, carried, squares), kept, times, sums)
+                n += 1
+                begin = ts - ts % every_ns if every_ns > 0 else np.int64(0)
+                end = begin + every_ns if every_ns > 0 else np.int64(0)
+                times[n, 0] = s
+                times[n, 1] = begin
+                times[n, 2] = ts
+                for j in range(5):
+                    kept[n, j] = v
+                count = 1
+                shifted = carried = squares = 0.0
+                continue
+            count += 1
+            kept[n, 0] = min(kept[n, 0], v)
+            kept[n, 1] = max(kept[n, 1], v)
+            kept[n, 3] = v
+            kept[n, 4] += v
+            d = np.float64(v) - np.float64(kept[n, 2])
+            total = shifted + d
+            if abs(shifted) >= abs(d):
+                carried += (shifted - total) + d
+            else:
+                carried += (d - total) + shifted
+            shifted = total
+            squares += d * d
+        if count > 0:
+            _finish(n, count, (shifted, carried, squares), kept, times, sums)
+
+
+@kernel
+def _finish(
+    n: int, count: int, state: tuple[float, float, float], kept: Array, times: Array, sums: Array
+) -> None:
+    shifted, carried, squares = state
+    total = shifted + carried
+    first = np.float64(kept[n, 2])
+    times[n, 3] = count
+    sums[n, 0] = first * count + total
+    sums[n, 1] = first + total / count
+    sums[n, 2] = max(squares - total * total / count, 0.0)
+
+
+def partials_of(samples: SensorSamples, every_ns: int) -> Partials:
+    """One row for each sensor and window that has usable samples, in that order. About 5 ns a sample."""
+    one = samples.start, samples.ts_ns, samples.values, samples.quality
+    n = _count_windows(*one, every_ns)
+    times = np.empty((n, 4), np.int64)
+    kept = np.empty((n, 5), samples.values.dtype)
+    sums = np.empty((n, 3))
+    _reduce(*one, every_ns, times, kept, sums)
+    raw_sum = kept[:, 4] if kept.dtype == np.int64 else np.zeros(n, np.int64)
+    low, high, first, last = (kept[:, j].copy() for j in range(4))
+    return Partials(
+        samples.sensor[times[:, 0]], times[:, 1].copy(), times[:, 2].copy(), times[:, 3].copy(),
+        low, high, first, last, sums[:, 0].copy(), raw_sum.copy(), sums[:, 1].copy(), sums[:, 2].copy(),
+    )  # fmt: skip
+
+
+def join(parts: Partials) -> Partials:
+    """One row for each (sensor, window), in that order. Stretches of a window must not overlap in time."""
+    order = np.lexsort((parts.first_ns, parts.window_ns, parts.sensor))
+    if not np.array_equal(order, np.arange(len(order))):
+        parts = parts.take(order)
+    new = np.append(
+        True, (parts.sensor[1:] != parts.sensor[:-1]) | (parts.window_ns[1:] != parts.window_ns[:-1])
+    )
+    if not len(parts) or new.all():
+        return parts
+    at = np.flatnonzero(new)
+    last = np.append(at[1:], len(parts)) - 1
+    row = np.cumsum(new) - 1
+    count = np.add.reduceat(parts.count, at)
+    total = np.add.reduceat(parts.sum, at)
+    mean = np.add.reduceat(parts.mean * parts.count, at) / count
+    apart = parts.mean - mean[row]
+    squares = np.add.reduceat(parts.squares + parts.count * apart * apart, at)
+    return Partials(
+        parts.sensor[at], parts.window_ns[at], parts.first_ns[at], count,
+        np.minimum.reduceat(parts.low, at), np.maximum.reduceat(parts.high, at), parts.first[at], parts.last[last],
+        total, np.add.reduceat(parts.raw_sum, at), mean, squares,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """Scale and offset of each row, and whether the values are raw integers that need them."""
+
+    scale: F64
+    offset: F64
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether raw values are engineering values."""
+        return bool((self.scale == 1.0).all() and (self.offset == 0.0).all())
+
+
+def in_units(parts: Partials, grid: Grid, exact: bool) -> Partials:
+    """Raw integers as engineering units, float64; sums from the exact ones.
+
+    ``exact``: `raw_sum` holds the sums.
+    """
+    scale, offset, n = grid.scale, grid.offset, parts.count
+
+    def scaled(values: Array) -> F64:
+        out: F64 = values.astype(np.float64) * scale + offset
+        return out
+
+    ends = scaled(parts.low), scaled(parts.high)
+    falling = scale < 0
+    total = (parts.raw_sum if exact else parts.sum) * scale + n * offset
+    return Partials(
+        parts.sensor, parts.window_ns, parts.first_ns, n,
+        np.where(falling, ends[1], ends[0]), np.where(falling, ends[0], ends[1]),
+        scaled(parts.first), scaled(parts.last), total, parts.raw_sum,
+        parts.mean * scale + offset, parts.squares * scale * scale,
+    )  # fmt: skip

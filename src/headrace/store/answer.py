@@ -1,0 +1,195 @@
+"""Putting an answer together, slice by slice, and giving its columns the types they deserve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.core.errors import ConfigError
+from headrace.store.aggregates import Grid, Partials, in_units, join, partials_of
+from headrace.store.decoding import Words
+from headrace.store.result import QueryResult
+from headrace.store.runs import SensorSamples
+from headrace.store.wanted import Lane, Wanted
+
+Array = npt.NDArray[Any]
+I64 = npt.NDArray[np.int64]
+
+ROWS_MAX = 50_000_000
+"""Most rows of one answer."""
+_TEXT_NOTE = "text: the values of string signals are codes; column text has the words"
+_FLOAT_NOTE = "64-bit integers beside other types are shown as floats; ask for them alone to get them exact"
+_Raw = tuple[I64, I64, Array, npt.NDArray[np.uint8], Array | None]
+
+
+class Answer:
+    """Collects what slices of the selection give.
+
+    Integers stay integers where every sensor asked for is one without a grid.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        start_ns: int,
+        end_ns: int,
+        every_ns: int | None,
+        agg: tuple[str, ...],
+        limit: int | None,
+    ) -> None:
+        self.wanted = wanted
+        self.start_ns, self.end_ns, self.every_ns = start_ns, end_ns, every_ns
+        self.agg = agg
+        self.n_headers = 0
+        self.n_rows = 0
+        self._limit = limit
+        self._raw: list[_Raw] = []
+        self._partials: list[Partials] = []
+        self._string_sensors: set[int] = set()
+        lanes = np.unique(wanted.lane).tolist()
+        plain = (wanted.sensor_scale == 1.0) & (wanted.sensor_offset == 0.0)
+        whole = bool(plain[wanted.lane == Lane.RAW].all())
+        self._dtype = np.dtype(np.float64)
+        if lanes == [Lane.UNSIGNED]:
+            self._dtype = np.dtype(np.uint64)
+        elif whole and set(lanes) <= {Lane.RAW, Lane.SIGNED}:
+            self._dtype = np.dtype(np.int64)
+        self._whole_sums = whole and lanes == [Lane.RAW]
+        self._mixed = self._dtype.kind == "f" and bool(set(lanes) & {Lane.SIGNED, Lane.UNSIGNED})
+
+    @property
+    def is_aggregate(self) -> bool:
+        """Whether windows are asked for, not samples."""
+        return bool(self.agg)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more slices would only be cut off."""
+        return self._limit is not None and self.n_rows > self._limit
+
+    def add(self, samples: dict[Lane, SensorSamples], headers: Partials | None, words: Words) -> None:
+        """Take in one slice: its samples, and partials (engineering units) that headers gave."""
+        self._string_sensors |= words.sensors
+        if self.is_aggregate:
+            self._add_windows(samples, headers)
+            return
+        n = sum(len(one) for one in samples.values())
+        self.n_rows += n
+        if self.n_rows > ROWS_MAX and (self._limit is None or self._limit > ROWS_MAX):
+            raise ConfigError(
+                f"the answer has more than {ROWS_MAX:,} rows; ask for a shorter span, fewer sensors, a limit, or windows"
+            )
+        for lane, one in samples.items():
+            sensor = one.of_each()
+            text = self._texts(one, sensor, words)
+            self._raw.append((sensor, one.ts_ns, self._values(lane, one.values, sensor), one.quality, text))
+
+    def _values(self, lane: Lane, values: Array, sensor: I64) -> Array:
+        """Samples in the type of the answer."""
+        if lane is Lane.RAW and self._dtype.kind == "f":
+            scale, offset = self.wanted.sensor_scale, self.wanted.sensor_offset
+            if (scale != 1.0).any() or (offset != 0.0).any():
+                return values * scale[sensor] + offset[sensor]
+        return values.astype(self._dtype, copy=False)
+
+    def _texts(self, one: SensorSamples, sensor: I64, words: Words) -> Array | None:
+        """Words of string values and of labelled states; None where no sensor has any."""
+        out: Array | None = None
+        for number, first, last in zip(
+            one.sensor.tolist(), one.start[:-1].tolist(), one.start[1:].tolist(), strict=True
+        ):
+            names = words.list if number in words.sensors else self.wanted.labels(number)
+            if names:
+                if out is None:
+                    out = np.full(len(sensor), None, np.object_)
+                codes = one.values[first:last].astype(np.int64)
+                known = (codes >= 0) & (codes < len(names))
+                table = np.array([*names, None], np.object_)
+                out[first:last] = table[np.where(known, codes, len(names))]
+        return out
+
+    def _add_windows(self, samples: dict[Lane, SensorSamples], headers: Partials | None) -> None:
+        parts = []
+        for lane, one in samples.items():
+            found = partials_of(one, self.every_ns or 0)
+            if lane is Lane.RAW and self._dtype.kind == "f":
+                sensor = found.sensor
+                grid = Grid(self.wanted.sensor_scale[sensor], self.wanted.sensor_offset[sensor])
+                found = in_units(found, grid, exact=True)
+            if lane in (Lane.SIGNED, Lane.UNSIGNED) and self._dtype.kind == "f":
+                found = in_units(found, Grid(np.ones(1), np.zeros(1)), exact=False)
+            if len(found):
+                parts.append(found)
+        if headers is not None:
+            self.n_headers += len(headers)
+            parts.append(headers)
+        if parts:
+            joined = join(Partials.concat([one.as_type(self._dtype) for one in parts]))
+            self.n_rows += len(joined)
+            self._partials.append(joined)
+
+    # --- the columns ---------------------------------------------------------------------------------
+
+    def result(self, fresh_to_ns: int, sources: dict[str, int], missing: tuple[str, ...]) -> QueryResult:
+        """The answer; rows by sensor and time."""
+        text: Array | None = None
+        if self.is_aggregate:
+            sensor, ts_ns, columns = self._windows()
+        else:
+            sensor, ts_ns, columns, text = self._samples()
+        order = np.lexsort((ts_ns, sensor)) if (sensor[1:] < sensor[:-1]).any() else None
+        n = len(sensor) if self._limit is None else min(len(sensor), self._limit)
+        chosen: Any = slice(0, n) if order is None else order[:n]
+        notes = [_FLOAT_NOTE] if self._mixed else []
+        notes += [_TEXT_NOTE] if self._string_sensors else []
+        wanted = self.wanted
+        return QueryResult(
+            paths=wanted.paths, units=tuple(wanted.unit(i) for i in range(wanted.n)), sensor=sensor[chosen],
+            ts_ns=ts_ns[chosen], columns={k: v[chosen] for k, v in columns.items()},
+            text=None if text is None else text[chosen], truncated=n < len(sensor), fresh_to_ns=fresh_to_ns,
+            sources=sources, missing=missing, notes=tuple(notes),
+        )  # fmt: skip
+
+    def _samples(self) -> tuple[I64, I64, dict[str, Array], Array | None]:
+        raw = self._raw or [
+            (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, self._dtype), np.empty(0, np.uint8), None)
+        ]
+        text = None
+        if any(part[4] is not None for part in raw):
+            text = np.concatenate([np.full(len(p[0]), None, np.object_) if p[4] is None else p[4] for p in raw])
+        columns = {
+            "value": np.concatenate([p[2] for p in raw]),
+            "quality": np.concatenate([p[3] for p in raw]),
+        }
+        return np.concatenate([p[0] for p in raw]), np.concatenate([p[1] for p in raw]), columns, text
+
+    def _windows(self) -> tuple[I64, I64, dict[str, Array]]:
+        if not self._partials:
+            empty = np.empty(0, np.int64)
+            return empty, empty, {name: np.empty(0, self._type_of(name)) for name in self.agg}
+        rows = Partials.concat(self._partials)
+        exact = self.wanted.lane[rows.sensor] == Lane.RAW
+        scale, offset = self.wanted.sensor_scale[rows.sensor], self.wanted.sensor_offset[rows.sensor]
+        total = np.where(exact, rows.raw_sum * scale + rows.count * offset, rows.sum)
+        columns: dict[str, Array] = {
+            "count": rows.count, "sum": total, "min": rows.low, "max": rows.high, "first": rows.first,
+            "last": rows.last, "mean": np.where(exact, total / rows.count, rows.mean),
+            "var": rows.squares / rows.count,
+        }  # fmt: skip
+        if self._whole_sums:
+            columns["sum"] = rows.raw_sum
+        out = {name: columns[name].astype(self._type_of(name), copy=False) for name in self.agg}
+        strings = np.isin(rows.sensor, np.array(sorted(self._string_sensors), np.int64))
+        if strings.any():  # codes of words have no size
+            for name in out:
+                if name != "count":
+                    out[name] = np.where(strings, np.nan, out[name])
+        ts_ns = rows.window_ns if self.every_ns else np.full(len(rows), self.start_ns)
+        return rows.sensor, ts_ns, out
+
+    def _type_of(self, name: str) -> np.dtype[Any]:
+        if name == "count" or (name == "sum" and self._whole_sums):
+            return np.dtype(np.int64)
+        return np.dtype(np.float64) if name in ("sum", "mean", "var") else self._dtype

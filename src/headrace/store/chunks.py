@@ -1,0 +1,242 @@
+"""Hot rows: what a shard's buffer holds, encoded.
+
+A dense group becomes one row for its block of frames, all columns together on one time axis; sparse and wave
+frames, and what came late, become one row for each series. Nothing here works row by row in Python where
+rows are many: a million lone sensors are a million rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headrace.codecs.block import EncodedBlocks, encode_blocks
+from headrace.codecs.wave import WaveRuns, encode_wave
+from headrace.core.frames import FrameBatch, Shape
+from headrace.core.quality import USABLE_BELOW, Quality
+from headrace.core.sensors import SensorDirectory, group_key
+from headrace.store.grouping import DAY_NS, number_series, plan_blocks
+from headrace.store.schema import (
+    BLOCK,
+    COLUMNS,
+    FRAMES,
+    HAS_ABSENT,
+    HAS_BAD,
+    HAS_GOOD,
+    HAS_UNCERTAIN,
+    OVERLAY,
+    WAVE,
+    coded,
+    constant,
+    schema_of,
+)
+
+Array = npt.NDArray[Any]
+I64 = npt.NDArray[np.int64]
+U32 = npt.NDArray[np.uint32]
+
+ALL_COLUMNS = -1
+_FLAG_OF_CLASS = np.array([HAS_GOOD, HAS_UNCERTAIN, HAS_BAD, HAS_ABSENT], np.uint8)
+HOT = (
+    "shard", "kind", "path", "group", "column", "layout", "layout_json", "dtype", "t_min", "t_max", "n_frames",
+    "n_samples", "count", "quality", "time_codec", "value_codec", "bound", "seq", "arrival", "dictionary",
+    "n_bytes", "payload",
+)  # fmt: skip
+HOT_SCHEMA = schema_of(HOT)
+
+
+class GroupNames:
+    """Keys of groups as an Arrow column that follows the directory: rows take theirs by slot."""
+
+    def __init__(self, directory: SensorDirectory) -> None:
+        self._directory = directory
+        self._names = pa.array([], pa.string())
+
+    def of(self, slots: U32) -> pa.Array:
+        """The key of each slot's group."""
+        directory, n = self._directory, len(self._names)
+        if len(slots) and int(slots.max()) >= n:
+            last = directory.n_slots
+            new = [group_key(p, q) for p, q in zip(directory.paths[n:last], directory.parts[n:last], strict=True)]
+            self._names = pa.concat_arrays([self._names, pa.array(new, pa.string())])
+        return self._names.take(pa.array(slots))
+
+
+class RowEncoder:
+    """Makes hot rows. One for each directory; used by one thread at a time."""
+
+    def __init__(self, directory: SensorDirectory) -> None:
+        self._directory = directory
+        self._names = GroupNames(directory)
+
+    def encode(
+        self, shard: int, frames: Sequence[FrameBatch], late: Sequence[FrameBatch], seq: int, arrival_ns: int
+    ) -> pa.Table:
+        """Rows of one shard.
+
+        Parameters
+        ----------
+        frames : accepted and derived batches, each group in time order. late : late samples that are to be
+            stored. seq : journal position of the flush. arrival_ns : arrival of the newest batch.
+        """
+        parts = []
+        for kind, batches in ((FRAMES, frames), (OVERLAY, late)):
+            by_key: dict[Any, list[FrameBatch]] = {}
+            for batch in batches:
+                by_key.setdefault(batch.kind_key, []).append(batch)
+            for same in by_key.values():
+                batch = FrameBatch.concat(same)
+                for rows in self._rows_of(shard, batch):
+                    n = len(rows["group"])
+                    rows["kind"] = constant(kind, n)
+                    rows["seq"] = pa.array(np.full(n, seq))
+                    rows["arrival"] = _times(np.full(n, arrival_ns))
+                    parts.append(pa.Table.from_pydict({k: rows[k] for k in HOT}, schema=HOT_SCHEMA))
+        return pa.concat_tables(parts) if parts else HOT_SCHEMA.empty_table()
+
+    def _rows_of(self, shard: int, batch: FrameBatch) -> list[dict[str, Any]]:
+        if not batch.n_values:
+            return []
+        if batch.shape is Shape.DENSE:
+            return [self._dense(shard, batch)]
+        if batch.shape is Shape.SPARSE:
+            return [self._ragged(shard, batch)]
+        whole, cut = split_waves(batch)
+        waves = [] if whole is None else [self._waves(shard, whole)]
+        return waves if cut is None else [*waves, self._ragged(shard, cut)]
+
+    def _dense(self, shard: int, batch: FrameBatch) -> dict[str, Any]:
+        directory = self._directory
+        order, starts = plan_blocks(
+            directory.local, batch.slot, directory.n_local(shard), batch.ts_ns, batch.width
+        )
+        values = np.ascontiguousarray(batch.values)
+        quality = None if batch.quality is None else np.ascontiguousarray(batch.quality)
+        blocks = encode_blocks(values, batch.ts_ns, quality, order, starts)
+        slots = batch.slot[order[starts[:-1]]]
+        rows = self._rows(shard, slots, batch, blocks)
+        rows["column"] = np.full(len(slots), ALL_COLUMNS, np.int32)
+        rows["time_codec"] = rows["value_codec"] = constant(BLOCK, len(slots))
+        rows |= _counts(quality, order, starts, batch.width)
+        return rows
+
+    def _ragged(self, shard: int, batch: FrameBatch) -> dict[str, Any]:
+        assert batch.start is not None
+        slot = np.repeat(batch.slot, np.diff(batch.start))
+        column = np.zeros(len(slot), np.uint16) if batch.column is None else batch.column
+        entry, n_entries = number_series(_small(self._directory.local[slot]), column)
+        ts_ns = batch.value_times()
+        order, starts = plan_blocks(entry, None, n_entries, ts_ns, 1)
+        values = np.ascontiguousarray(batch.values).reshape(-1, 1)
+        quality = None if batch.quality is None else np.ascontiguousarray(batch.quality).reshape(-1, 1)
+        blocks = encode_blocks(values, ts_ns, quality, order, starts)
+        first = order[starts[:-1]]
+        rows = self._rows(shard, slot[first], batch, blocks)
+        rows["column"] = column[first].astype(np.int32)
+        rows["time_codec"] = rows["value_codec"] = constant(BLOCK, len(first))
+        rows |= _counts(quality, order, starts, 1)
+        return rows
+
+    def _waves(self, shard: int, batch: FrameBatch) -> dict[str, Any]:
+        """One row for each group and day: waves are long, so a loop in Python costs nothing a value."""
+        assert batch.start is not None
+        order, starts = plan_blocks(
+            self._directory.local, batch.slot, self._directory.n_local(shard), batch.ts_ns, 1
+        )
+        sorted_batch, first = batch.take(order), starts[:-1]
+        payloads, spans, counts = [], [], []
+        for a, b in zip(first.tolist(), starts[1:].tolist(), strict=True):
+            one = sorted_batch.slice(a, b)
+            assert one.start is not None
+            assert one.rate_num is not None
+            assert one.rate_den is not None
+            runs = WaveRuns(one.ts_ns, one.rate_num, one.rate_den, np.diff(one.start))
+            payloads.append(encode_wave(runs, np.ascontiguousarray(one.values), one.quality))
+            times = one.value_times()
+            spans.append((int(times.min(initial=2**63 - 1)), int(times.max(initial=-(2**63))), len(times)))
+            counts.append(_counts(one.quality, np.arange(len(times)), np.array([0, len(times)]), 1))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(p) for p in payloads])])
+        t_min, t_max, n = (np.array(c, np.int64) for c in zip(*spans, strict=True))
+        payload = np.frombuffer(b"".join(payloads), np.uint8)
+        blocks = EncodedBlocks(payload, offsets, t_min, t_max, n.astype(np.int32), n, 0)
+        rows = self._rows(shard, sorted_batch.slot[first], batch, blocks)
+        rows["column"] = np.zeros(len(first), np.int32)
+        rows["time_codec"] = rows["value_codec"] = constant(WAVE, len(first))
+        return rows | {name: np.concatenate([c[name] for c in counts]) for name in counts[0]}
+
+    def _rows(self, shard: int, slots: U32, batch: FrameBatch, blocks: EncodedBlocks) -> dict[str, Any]:
+        directory, n = self._directory, len(slots)
+        used, place = np.unique(directory.layout_index[slots], return_inverse=True)
+        layouts = [directory.layouts[i] for i in used.tolist()]
+        words = None if batch.dictionary is None else [list(batch.dictionary)] * n
+        return {
+            "shard": np.full(n, shard, np.uint16),
+            "path": self._names.of(slots),
+            "group": directory.group_id[slots],
+            "layout": np.array([one.id for one in layouts], np.uint64)[place],
+            "layout_json": coded(place.astype(np.int32), [one.to_json() for one in layouts]),
+            "dtype": constant(batch.dtype, n),
+            "t_min": _times(blocks.t_min),
+            "t_max": _times(blocks.t_max),
+            "n_frames": blocks.n_frames.astype(np.uint32),
+            "bound": np.zeros(n),
+            "dictionary": pa.array(words, COLUMNS["dictionary"]) if words else pa.nulls(n, COLUMNS["dictionary"]),
+            "n_bytes": np.diff(blocks.offsets).astype(np.uint32),
+            "payload": binary(blocks.payload, blocks.offsets),
+        }
+
+
+def split_waves(batch: FrameBatch) -> tuple[FrameBatch | None, FrameBatch | None]:
+    """Waves that lie in one UTC day; the samples of those that do not, one by one."""
+    assert batch.start is not None
+    count = np.diff(batch.start)
+    last = batch.ts_ns.copy()
+    last[count > 0] = batch.value_times()[batch.start[1:][count > 0] - 1]
+    inside = (batch.ts_ns // DAY_NS == last // DAY_NS) & (count > 0)
+    cut = batch.take(np.flatnonzero(~inside))
+    whole = batch.take(np.flatnonzero(inside))
+    if not cut.n_values:
+        return whole, None
+    assert cut.start is not None
+    times, slot = cut.value_times(), np.repeat(cut.slot, np.diff(cut.start))
+    column, start = np.zeros(len(slot), np.uint16), np.arange(len(slot) + 1)
+    single = FrameBatch.sparse(
+        slot, times, cut.values, start, column, quality=cut.quality, dictionary=cut.dictionary
+    )
+    return (whole if whole.n_frames else None), single
+
+
+def binary(payload: npt.NDArray[np.uint8], offsets: I64) -> pa.Array:
+    """An Arrow binary column of ``payload[offsets[i]:offsets[i + 1]]`` without a copy."""
+    if offsets[-1] >= 2**31:
+        raise ValueError(f"{int(offsets[-1]):,} bytes of payload in one shard's flush; flush earlier")
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(payload)]
+    return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
+
+
+def _times(ts_ns: I64) -> pa.Array:
+    return pa.array(np.ascontiguousarray(ts_ns, np.int64)).cast(COLUMNS["t_min"])
+
+
+def _small(local: Array) -> Array:
+    """16-bit numbers where they suffice: NumPy sorts them several times faster."""
+    return local.astype(np.uint16) if len(local) and int(local.max()) < 65_536 else local
+
+
+def _counts(quality: npt.NDArray[np.uint8] | None, order: I64, starts: I64, width: int) -> dict[str, Any]:
+    """``n_samples``, ``count`` and ``quality`` of each block."""
+    if quality is None:
+        n = (np.diff(starts) * width).astype(np.uint32)
+        return {"n_samples": n, "count": n, "quality": np.full(len(n), HAS_GOOD, np.uint8)}
+    there = (quality < Quality.ABSENT).sum(axis=1)[order]
+    usable = (quality < USABLE_BELOW).sum(axis=1)[order]
+    flags = np.bitwise_or.reduce(_FLAG_OF_CLASS[quality >> 6], axis=1)[order]
+    return {
+        "n_samples": np.add.reduceat(there, starts[:-1]).astype(np.uint32),
+        "count": np.add.reduceat(usable, starts[:-1]).astype(np.uint32),
+        "quality": np.bitwise_or.reduceat(flags, starts[:-1]),
+    }

@@ -1,0 +1,275 @@
+"""From rows and tail batches to runs: decode only the columns that are wanted, many rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.codecs.block import decode_blocks
+from headrace.codecs.wave import decode_wave
+from headrace.core.errors import CorruptionError
+from headrace.core.frames import FrameBatch, Shape
+from headrace.core.layouts import DTYPES, numpy_dtype
+from headrace.store.reader import FoundRows
+from headrace.store.runs import Runs, SensorSamples
+from headrace.store.schema import BLOCK, WAVE
+from headrace.store.wanted import NOWHERE, Lane, Wanted
+from headrace.store.warm import decode_chunk
+
+Array = npt.NDArray[Any]
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+
+TAIL_RANK = 1 << 62
+"""Rank of the first tail batch; the next have one more each. Committed rows have twice their seq, and one more
+where they came late."""
+
+
+@dataclass(eq=False)
+class Words:
+    """Strings of a query: codes of any dictionary become codes of this one."""
+
+    list: list[str] = field(default_factory=list)
+    sensors: set[int] = field(default_factory=set)
+    _code: dict[str, int] = field(default_factory=dict)
+
+    def code(self, word: str) -> int:
+        """The code of a word."""
+        code = self._code.setdefault(word, len(self.list))
+        if code == len(self.list):
+            self.list.append(word)
+        return code
+
+    def translate(self, codes: Array, dictionary: Sequence[str]) -> I64:
+        """Codes of `dictionary` as codes of this one; a code that it does not have becomes ``#<code>``."""
+        table = np.array([self.code(w) for w in dictionary], np.int64)
+        out = np.empty(len(codes), np.int64)
+        known = codes < len(table)
+        out[known] = table[codes[known].astype(np.int64)]
+        for i in np.flatnonzero(~known).tolist():
+            out[i] = self.code(f"#{int(codes[i])}")
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Class:
+    """Rows that are decoded together."""
+
+    index: I64
+    dtype: np.dtype[Any]
+    codecs: tuple[str, str]
+    dictionary: tuple[str, ...] | None
+    column_set: int  # or NOWHERE for rows of one series
+
+
+class Decoding:
+    """One query's way from bytes to samples.
+
+    ``damaged`` gathers a sentence for each row that could not be decoded; its segment is in `bad_segments`.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.words = Words()
+        self.damaged: list[str] = []
+        self.bad_segments: set[str] = set()
+        self.n_rows_decoded = 0
+        self._runs: dict[Lane, Runs] = {}
+
+    def samples(self, start_ns: int, end_ns: int) -> dict[Lane, SensorSamples]:
+        """Everything added since the last call, merged."""
+        runs, self._runs = self._runs, {}
+        return {lane: one.merge(start_ns, end_ns) for lane, one in sorted(runs.items())}
+
+    # --- rows ----------------------------------------------------------------------------------------
+
+    def add_rows(self, found: FoundRows, place: I64) -> None:
+        """Decode rows of one segment; `place` says where each stands in the selection."""
+        sensor = self.wanted.elements(found.rows.column, place)
+        rank = found.rows.seq * 2 + found.rows.kind
+        for one in self._classes(found, place):
+            index = one.index
+            columns = [0] if one.column_set == NOWHERE else self.wanted.column_sets[one.column_set].tolist()
+            for j, column in enumerate(columns):
+                part = index
+                decoded = self._decode(found, one, part, column)
+                if decoded is None:  # a row is damaged: find out which
+                    part, decoded = self._decode_sound(found, one, column)
+                ts_ns, values, quality, length = decoded
+                element = sensor[part] if one.column_set == NOWHERE else self.wanted.start[place[part]] + j
+                self._add(ts_ns, values, quality, (length, element, rank[part]), one.dictionary)
+            self.n_rows_decoded += len(index)
+
+    def _classes(self, found: FoundRows, place: I64) -> list[_Class]:
+        rows = found.rows
+        element = self.wanted.elements(rows.column, place)
+        sets = np.where(rows.column >= 0, NOWHERE, self.wanted.column_set[np.maximum(place, 0)])
+        useful = np.flatnonzero((place >= 0) & ((rows.column < 0) | (element >= 0)))
+        words = np.zeros(len(useful), np.int64)
+        dictionaries: list[tuple[str, ...] | None] = [None]
+        if rows.dictionary is not None:
+            for i, row in enumerate(useful.tolist()):
+                mine = rows.dictionary[row]
+                if mine not in dictionaries:
+                    dictionaries.append(mine)
+                words[i] = dictionaries.index(mine)
+        key = np.stack([rows.dtype[useful], rows.codec[useful], sets[useful], words], axis=1).astype(np.int64)
+        out = []
+        if len(useful):
+            different, inverse = np.unique(key, axis=0, return_inverse=True)
+            for number, (dtype, codec, column_set, word) in enumerate(different.tolist()):
+                index = useful[inverse.reshape(-1) == number]
+                out.append(
+                    _Class(
+                        index, numpy_dtype(DTYPES[dtype]), rows.codecs[codec], dictionaries[word], column_set
+                    )
+                )
+        return out
+
+    def _decode(
+        self, found: FoundRows, one: _Class, index: I64, column: int
+    ) -> tuple[I64, Array, U8 | None, I64] | None:
+        """Times, values, quality, length of each row; None where one of them is damaged."""
+        payload, starts = found.file.payloads(found.rows.offset[index], found.rows.n_bytes[index])
+        try:
+            if one.codecs[1] == BLOCK:
+                done = decode_blocks(payload, starts, one.dtype, column)
+                quality = None if done.quality is None else done.quality[:, 0]
+                return done.ts_ns, done.values[:, 0], quality, np.diff(done.starts)
+            parts = [
+                _decode_one(payload[a:b].tobytes(), one, n)
+                for a, b, n in zip(
+                    starts[:-1].tolist(), starts[1:].tolist(), found.rows.n_frames[index].tolist(), strict=True
+                )
+            ]
+        except CorruptionError:
+            return None
+        marks = [np.zeros(len(t), np.uint8) if q is None else q for t, _, q in parts]
+        return (
+            np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]),
+            np.concatenate(marks) if any(p[2] is not None for p in parts) else None,
+            np.array([len(p[0]) for p in parts], np.int64),
+        )  # fmt: skip
+
+    def _decode_sound(
+        self, found: FoundRows, one: _Class, column: int
+    ) -> tuple[I64, tuple[I64, Array, U8 | None, I64]]:
+        """The rows that can be decoded, one by one; the others are told of."""
+        sound, parts = [], []
+        name = found.file.info.name
+        for row in one.index.tolist():
+            part = self._decode(found, one, np.array([row]), column)
+            if part is not None:
+                sound.append(row)
+                parts.append(part)
+                continue
+            group = self.wanted.groups[found.group_index[row]]
+            sentence = (
+                f"segment {name}: a row of {int(found.rows.n_samples[row]):,} samples of group {int(group):016x} is damaged; "
+                "restore the segment from a backup"
+            )
+            if sentence not in self.damaged:
+                self.damaged.append(sentence)
+            self.bad_segments.add(name)
+        empty: tuple[I64, Array, U8 | None, I64] = (
+            np.empty(0, np.int64), np.empty(0, one.dtype), None, np.empty(0, np.int64),
+        )  # fmt: skip
+        if not parts:
+            return np.empty(0, np.int64), empty
+        quality = np.concatenate([np.zeros(len(p[0]), np.uint8) if p[2] is None else p[2] for p in parts])
+        joined = tuple(np.concatenate([p[i] for p in parts]) for i in (0, 1, 3))  # type: ignore[misc]
+        return np.array(sound, np.int64), (joined[0], joined[1], quality, joined[2])
+
+    # --- the tail ------------------------------------------------------------------------------------
+
+    def add_tail(self, batches: Sequence[FrameBatch], places: Array | None = None) -> None:
+        """Add unflushed frames, later batches win; of the wanted places only those where `places` is true."""
+        for number, batch in enumerate(batches):
+            place = self.wanted.places_of_slots(batch.slot)
+            if places is not None:
+                place = np.where((place >= 0) & places[np.maximum(place, 0)], place, NOWHERE)
+            if batch.shape is Shape.DENSE:
+                self._add_dense(batch, place, TAIL_RANK + number)
+            else:
+                self._add_ragged(batch, place, TAIL_RANK + number)
+
+    def _add_dense(self, batch: FrameBatch, place: I64, rank: int) -> None:
+        frames = np.flatnonzero(place >= 0)
+        sets = self.wanted.column_set[place[frames]]
+        for number in np.unique(sets).tolist():
+            mine = frames[sets == number]
+            mine = mine[np.argsort(place[mine], kind="stable")]
+            first, length = _runs_of(place[mine])
+            for j, column in enumerate(self.wanted.column_sets[number].tolist()):
+                element = self.wanted.start[place[mine][first]] + j
+                quality = None if batch.quality is None else batch.quality[mine, column]
+                of = (length, element, np.full(len(length), rank))
+                self._add(batch.ts_ns[mine], batch.values[mine, column], quality, of, batch.dictionary)
+
+    def _add_ragged(self, batch: FrameBatch, place: I64, rank: int) -> None:
+        assert batch.start is not None
+        each = np.repeat(place, np.diff(batch.start))
+        column = np.zeros(len(each), np.int32) if batch.column is None else batch.column.astype(np.int32)
+        element = self.wanted.elements(column, each)
+        mine = np.flatnonzero(element >= 0)
+        mine = mine[np.argsort(element[mine], kind="stable")]
+        first, length = _runs_of(element[mine])
+        quality = None if batch.quality is None else batch.quality[mine]
+        of = (length, element[mine][first], np.full(len(length), rank))
+        self._add(batch.value_times()[mine], batch.values[mine], quality, of, batch.dictionary)
+
+    # --- both ----------------------------------------------------------------------------------------
+
+    def _add(
+        self, ts_ns: I64, values: Array, quality: U8 | None, of: tuple[I64, I64, I64], dictionary: Any
+    ) -> None:
+        """Put runs in their lanes; ``of`` are the length, element and rank of each."""
+        if not len(of[0]):
+            return
+        length, element, rank = of
+        wanted = self.wanted
+        sensor = wanted.sensor[element]
+        if dictionary is not None:
+            values = self.words.translate(values, dictionary)
+            self.words.sensors.update(np.unique(sensor).tolist())
+        lanes = wanted.lane[sensor]
+        for lane in np.unique(lanes).tolist():
+            runs = self._runs.setdefault(Lane(lane), Runs(Lane(lane)))
+            chosen = np.flatnonzero(lanes == lane)
+            if len(chosen) == len(lanes):
+                part = ts_ns, values, quality
+            else:
+                start = np.cumsum(length) - length
+                at = np.repeat(start[chosen] - (np.cumsum(length[chosen]) - length[chosen]), length[chosen])
+                at += np.arange(len(at))
+                part = ts_ns[at], values[at], None if quality is None else quality[at]
+            numbers = part[1]
+            if lane == Lane.FLOAT and dictionary is None:
+                numbers = self._converted(numbers, length[chosen], element[chosen])
+            runs.add(part[0], numbers, part[2], (length[chosen], sensor[chosen], rank[chosen]))
+
+    def _converted(self, values: Array, length: I64, element: I64) -> Array:
+        scale, offset = self.wanted.scale[element], self.wanted.offset[element]
+        out = values.astype(np.float64)
+        if (scale != 1.0).any() or (offset != 0.0).any():
+            out = out * np.repeat(scale, length) + np.repeat(offset, length)
+        return out
+
+
+def _decode_one(payload: bytes, one: _Class, n: int) -> tuple[I64, Array, U8 | None]:
+    if one.codecs[1] == WAVE:
+        runs, values, quality = decode_wave(payload, one.dtype)
+        return runs.ts_ns(), values, quality
+    return decode_chunk(payload, one.codecs, n, one.dtype)
+
+
+def _runs_of(key: Array) -> tuple[I64, I64]:
+    """Where runs of equal keys start, and their lengths."""
+    if not len(key):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    first = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
+    return first, np.diff(np.append(first, len(key)))

@@ -1,0 +1,167 @@
+"""Flushing: from hot buffers to a segment and a commit, in one step that is done or not done.
+
+The order is what makes it safe: the segment is durable before the commit that names it, state objects too,
+and the buffers are released only once the commit is durable. Whatever fails before, the buffers take their
+content back and the next flush tries again; an object that no commit names is invisible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.core.clock import Clock, thread_cpu_ns
+from headrace.core.disk import Buffer, Disk
+from headrace.core.faults import FaultPoints
+from headrace.core.sensors import SensorDirectory
+from headrace.store.buffer import HotBuffer, Taken
+from headrace.store.chunks import RowEncoder
+from headrace.store.commits import STATE_FOLDER, Commit, CommitLog, SegmentInfo, ShardPosition
+from headrace.store.directories import save_directory, saved_slots
+from headrace.store.manifests import hot_path
+from headrace.store.overlays import settle
+from headrace.store.query import Store
+from headrace.store.segment import write_segment
+
+
+@dataclass(frozen=True, slots=True)
+class FlushPart:
+    """What to flush of one shard.
+
+    Parameters
+    ----------
+    buffer : of the shard. seq : everything up to this journal record was stepped and is durable.
+    state : a snapshot of the shard, taken after record `state_seq`, which must not be above `seq`.
+    """
+
+    buffer: HotBuffer
+    seq: int
+    state: bytes | None = None
+    state_seq: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What a flush did. `n_duplicates` were found among the late samples, against committed ones."""
+
+    commit: Commit
+    n_stored: int
+    n_duplicates: int
+    size_bytes: int
+    encode_ns: int
+    write_ns: int
+
+
+class Flusher:
+    """Writes segments and commits; one for each owner of a store, used by one thread at a time.
+
+    Parameters
+    ----------
+    store : the same store opened for reading: late samples are compared with what it has.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        directory: SensorDirectory,
+        commits: CommitLog,
+        store: Store,
+        *,
+        clock: Clock,
+        faults: FaultPoints | None = None,
+    ) -> None:
+        self._disk, self._directory, self._commits, self._store = disk, directory, commits, store
+        self._clock = clock
+        self._faults = faults or FaultPoints()
+        self._encoder = RowEncoder(directory)
+        self._saved_slots = saved_slots(disk)
+
+    def flush(self, parts: Sequence[FlushPart], counters: Mapping[str, int] | None = None) -> Flushed:
+        """Take the buffers' content, write it, publish it.
+
+        Raises
+        ------
+        Fenced : another owner has taken over: stop. StorageError : the disk refuses; the buffers have their
+            content back, so try again once there is room.
+        """
+        for part in parts:
+            if part.state_seq > part.seq:
+                raise ValueError(f"shard {part.buffer.shard}: state at {part.state_seq}, flush at {part.seq}")
+        taken = [part.buffer.take(part.seq) for part in parts]
+        try:
+            done = self._write(parts, taken, dict(counters or {}))
+        except BaseException:
+            for part, one in zip(parts, taken, strict=True):
+                part.buffer.put_back(one)
+            raise
+        for part, one in zip(parts, taken, strict=True):
+            part.buffer.release(one)
+        return done
+
+    def _write(self, parts: Sequence[FlushPart], taken: list[Taken], counters: dict[str, int]) -> Flushed:
+        start_ns = thread_cpu_ns()
+        tables, n_duplicates = self._encode(taken)
+        encoded_ns = thread_cpu_ns()
+        directory = save_directory(self._disk, self._directory, self._saved_slots)
+        self._saved_slots = saved_slots(self._disk)
+        shards = self._positions(parts)
+        segment = self._segment(tables, shards, directory, counters) if tables else None
+        commit = self._commits.publish(segment, shards, directory, counters, self._faults)
+        n_samples = sum(one.n_samples for one in taken)
+        size_bytes = 0 if segment is None else segment.size_bytes
+        end_ns = thread_cpu_ns()
+        return Flushed(
+            commit, n_samples - n_duplicates, n_duplicates, size_bytes, encoded_ns - start_ns, end_ns - encoded_ns
+        )
+
+    def _encode(self, taken: list[Taken]) -> tuple[list[pa.Table], int]:
+        tables: list[pa.Table] = []
+        n_duplicates = 0
+        if any(one.late for one in taken):
+            self._store.refresh()
+        for one in sorted(taken, key=lambda t: t.shard):
+            late, n = settle(self._store, one.late)
+            n_duplicates += n
+            frames = [log.batch() for log in one.logs]
+            table = self._encoder.encode(one.shard, frames, late, one.seq, one.arrival_ns[1])
+            if len(table):
+                tables.append(table)
+        return tables, n_duplicates
+
+    def _positions(self, parts: Sequence[FlushPart]) -> dict[int, ShardPosition]:
+        """Write the state objects; the shards' new positions."""
+        known = self._commits.view.shards
+        out = {}
+        for part in parts:
+            shard = part.buffer.shard
+            before = known.get(shard, ShardPosition())
+            state, state_seq = before.state, before.state_seq
+            if part.state is not None:
+                number = self._commits.next_m
+                state = f"{STATE_FOLDER}/{self._commits.incarnation:08d}/{shard:05d}-{number:08d}.bin"
+                self._faults.reach("snapshot.write")
+                self._put(state, part.state)
+                state_seq = part.state_seq
+            out[shard] = ShardPosition(max(part.seq, before.flushed_seq), state, state_seq)
+        return out
+
+    def _segment(
+        self, tables: list[pa.Table], shards: dict[int, ShardPosition], directory: str, counters: dict[str, int]
+    ) -> SegmentInfo:
+        name = hot_path(self._commits.incarnation, self._commits.next_m)
+        about: dict[str, Any] = {
+            "shards": {str(s): p.to_list() for s, p in shards.items()}, "directory": directory,
+            "counters": counters, "published_ns": self._clock.now_ns(),
+        }  # fmt: skip
+        segment = write_segment(name, tables, about)
+        self._faults.reach("segment.write")
+        self._put(name, segment.data)
+        return segment.info
+
+    def _put(self, path: str, data: Buffer) -> None:
+        """Write an object of our own; one that a failed flush left behind, and no commit names, is replaced."""
+        if not self._disk.put_if_absent(path, data):
+            self._disk.replace(path, data)

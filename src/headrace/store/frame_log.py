@@ -1,0 +1,203 @@
+"""Frames of one kind as columns that only grow: what a hot buffer is made of.
+
+Batches are copied in one after the other, so that a shard holds no memory of the batch it was split from and
+a flush finds its columns contiguous. Nothing is reserved by group: an idle group costs nothing. What is
+filled never changes, so views of it may be handed to other threads.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.core.clock import NO_TIME
+from headrace.core.frames import FrameBatch, Shape, wave_offsets_ns
+from headrace.core.layouts import numpy_dtype
+
+Array = npt.NDArray[Any]
+I64 = npt.NDArray[np.int64]
+U32 = npt.NDArray[np.uint32]
+U16 = npt.NDArray[np.uint16]
+U8 = npt.NDArray[np.uint8]
+KindKey = tuple[Shape, str, int, tuple[str, ...] | None]
+
+_ROWS_MIN = 64
+_BY_FRAME = {"slot": np.uint32, "ts_ns": np.int64, "end": np.int64, "rate_num": np.int64, "rate_den": np.int64}
+_BY_VALUE: dict[str, Any] = {"values": None, "quality": np.uint8, "column": np.uint16, "value_ts_ns": np.int64}
+_COLUMNS = {
+    Shape.DENSE: ("slot", "ts_ns", "values"),
+    Shape.SPARSE: ("slot", "ts_ns", "end", "values", "column"),
+    Shape.WAVE: ("slot", "ts_ns", "end", "rate_num", "rate_den", "values"),
+}
+
+
+class FrameLog:
+    """A growing batch of frames that agree in shape, value type, width and dictionary.
+
+    Parameters
+    ----------
+    key : `FrameBatch.kind_key` of what will be appended.
+    n_rows : frames or values to make room for at first, as many as the last log of this kind held.
+    """
+
+    def __init__(self, key: KindKey, n_frames: int = _ROWS_MIN, n_values: int = _ROWS_MIN) -> None:
+        self.key = key
+        self.shape, dtype, self.width, self.dictionary = key
+        self.dtype = numpy_dtype(dtype)
+        self.n_frames = 0
+        self.n_rows = 0  # rows of `values`: frames of a dense log, else values
+        self.n_samples = 0
+        self.first_arrival_ns = NO_TIME
+        self.last_arrival_ns = NO_TIME
+        self.ts_min_ns, self.ts_max_ns = 2**63 - 1, NO_TIME
+        self._marks: list[tuple[int, int, int, int]] = []  # seq, then frames, rows, samples up to there
+        self._columns: dict[str, Array] = {}
+        rows = n_frames if self.shape is Shape.DENSE else n_values
+        for name in _COLUMNS[self.shape]:
+            self._columns[name] = self._room(name, n_frames if name in _BY_FRAME else rows)
+
+    def _room(self, name: str, n: int) -> Array:
+        n = max(n, _ROWS_MIN)
+        if name in _BY_FRAME:
+            return np.empty(n, _BY_FRAME[name])
+        shape = (n, self.width) if self.shape is Shape.DENSE else (n,)
+        kind = self.dtype if name == "values" else _BY_VALUE[name]
+        return np.zeros(shape, kind) if name == "quality" else np.empty(shape, kind)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the filled columns."""
+        total = 0
+        for name, column in self._columns.items():
+            n = self.n_frames if name in _BY_FRAME else self.n_rows
+            total += n * column.itemsize * (self.width if column.ndim == 2 else 1)
+        return total
+
+    @property
+    def last_seq(self) -> int:
+        """Journal number of the newest batch; -1 when empty."""
+        return self._marks[-1][0] if self._marks else -1
+
+    def append(self, seq: int, batch: FrameBatch) -> None:
+        """Copy a batch in; `seq` must not be below the last one's."""
+        rows = batch.n_frames if self.shape is Shape.DENSE else batch.n_values
+        frames, values = self.n_frames, self.n_rows
+        for name, column in self._filled(batch):
+            first, n = (frames, batch.n_frames) if name in _BY_FRAME else (values, rows)
+            self._reserve(name, first, n)
+            self._columns[name][first : first + n] = column
+        self.n_frames, self.n_rows = frames + batch.n_frames, values + rows
+        self.n_samples += batch.n_samples
+        if self.first_arrival_ns == NO_TIME:
+            self.first_arrival_ns = batch.arrival_ns
+        self.last_arrival_ns = max(self.last_arrival_ns, batch.arrival_ns)
+        if batch.n_frames:
+            times = batch.ts_ns if self.shape is Shape.DENSE else batch.value_times()
+            if len(times):
+                self.ts_min_ns = min(self.ts_min_ns, int(times.min()))
+                self.ts_max_ns = max(self.ts_max_ns, int(times.max()))
+        mark = (seq, self.n_frames, self.n_rows, self.n_samples)
+        if self._marks and self._marks[-1][0] == seq:
+            self._marks[-1] = mark
+        else:
+            self._marks.append(mark)
+
+    def _filled(self, batch: FrameBatch) -> list[tuple[str, Any]]:
+        """The columns to write for `batch`; optional ones as soon as one batch has had them."""
+        out: list[tuple[str, Any]] = []
+        for name in _COLUMNS[self.shape]:
+            if name == "end":
+                assert batch.start is not None
+                out.append((name, batch.start[1:] + self.n_rows))
+            else:
+                out.append((name, getattr(batch, name)))
+        if batch.quality is not None or "quality" in self._columns:
+            out.append(("quality", 0 if batch.quality is None else batch.quality))
+        if batch.value_ts_ns is not None or "value_ts_ns" in self._columns:
+            if "value_ts_ns" not in self._columns and self.n_frames:
+                past = self.frames(0, self.n_frames).value_times()
+                self._reserve("value_ts_ns", 0, self.n_rows)
+                self._columns["value_ts_ns"][: self.n_rows] = past
+            out.append(("value_ts_ns", batch.value_times()))
+        return out
+
+    def _reserve(self, name: str, first: int, n: int) -> None:
+        column = self._columns.get(name)
+        if column is None:
+            column = self._columns[name] = self._room(name, first + n)
+        elif first + n > len(column):
+            grown = self._room(name, max(first + n, 2 * len(column)))
+            grown[:first] = column[:first]
+            self._columns[name] = grown
+
+    def frames(self, first: int, last: int) -> FrameBatch:
+        """Frames ``first:last`` as views."""
+        c, dense = self._columns, self.shape is Shape.DENSE
+        a = b = 0
+        if dense:
+            a, b = first, last
+        else:
+            a = int(c["end"][first - 1]) if first else 0
+            b = int(c["end"][last - 1]) if last else 0
+        rest: dict[str, Any] = {"dictionary": self.dictionary, "arrival_ns": self.last_arrival_ns}
+        for name in ("quality", "value_ts_ns"):
+            if name in c:
+                rest[name] = c[name][a:b]
+        slot, ts_ns, values = c["slot"][first:last], c["ts_ns"][first:last], c["values"][a:b]
+        if dense:
+            return FrameBatch.dense(slot, ts_ns, values, **rest)
+        start = np.empty(last - first + 1, np.int64)
+        start[0] = 0
+        np.subtract(c["end"][first:last], a, out=start[1:])
+        if self.shape is Shape.SPARSE:
+            return FrameBatch.sparse(slot, ts_ns, values, start, c["column"][a:b], **rest)
+        rate = (c["rate_num"][first:last], c["rate_den"][first:last])
+        return FrameBatch.wave(slot, ts_ns, values, start, rate, **rest)
+
+    def places(self, rows: I64) -> tuple[U32, U16, I64]:
+        """(slot, column, time) of rows; of a dense log, whose rows are frames, the columns are all 0."""
+        c = self._columns
+        if self.shape is Shape.DENSE:
+            return c["slot"][rows], np.zeros(len(rows), np.uint16), c["ts_ns"][rows]
+        frame = np.searchsorted(c["end"][: self.n_frames], rows, "right")
+        column = c["column"][rows] if "column" in c else np.zeros(len(rows), np.uint16)
+        if "value_ts_ns" in c:
+            return c["slot"][frame], column, c["value_ts_ns"][rows]
+        ts_ns = c["ts_ns"][frame]
+        if self.shape is Shape.WAVE:
+            first = np.where(frame > 0, c["end"][frame - 1], 0)
+            ts_ns = ts_ns + wave_offsets_ns(rows - first, c["rate_num"][frame], c["rate_den"][frame])
+        return c["slot"][frame], column, ts_ns
+
+    def at(self, rows: I64, column: I64) -> tuple[Array, U8]:
+        """Values and quality at rows; `column` counts for a dense log only."""
+        c = self._columns
+        place = (rows, column) if self.shape is Shape.DENSE else (rows,)
+        quality = c["quality"][place] if "quality" in c else np.zeros(len(rows), np.uint8)
+        return c["values"][place], quality
+
+    def batch(self) -> FrameBatch:
+        """All frames as views."""
+        return self.frames(0, self.n_frames)
+
+    def split(self, seq: int) -> tuple[FrameLog | None, FrameLog | None]:
+        """What was appended up to `seq`, and what later (copied); None for nothing."""
+        if self.last_seq <= seq:
+            return (self, None) if self._marks else (None, None)
+        at = bisect_right(self._marks, seq, key=lambda mark: mark[0])
+        if at == 0:
+            return None, self
+        _, frames, rows, samples = self._marks[at - 1]
+        later = FrameLog(self.key, self.n_frames - frames, self.n_rows - rows)
+        done = frames
+        for number, end, _, _ in self._marks[at:]:
+            later.append(number, self.frames(done, end))
+            done = end
+        later.first_arrival_ns = self.last_arrival_ns
+        later.n_samples = self.n_samples - samples
+        self.n_frames, self.n_rows, self.n_samples = frames, rows, samples
+        self._marks = self._marks[:at]
+        return self, later

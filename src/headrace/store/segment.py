@@ -1,0 +1,343 @@
+"""Segments: immutable Parquet files of encoded rows.
+
+A file is written once, whole. Row groups hold the rows of one or several shards; their statistics (shard,
+time, path) prune. Headers are compressed; payloads are not, and each row group holds them in one plain page,
+so that a reader who knows the headers slices a payload straight out of the mapped file. Pages carry a CRC,
+payloads their own checksums, and the footer's checksum is in the commit or manifest that names the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from headrace.core.disk import Disk
+from headrace.core.errors import CorruptionError, NotFound
+from headrace.core.layouts import DTYPES
+from headrace.store.commits import SegmentInfo
+from headrace.store.grouping import DAY_NS
+from headrace.store.schema import HEADER, KINDS, STATISTICS, VERSION, WORDS
+
+Array = npt.NDArray[Any]
+I64 = npt.NDArray[np.int64]
+
+_ROWS_MAX = 8_192
+_GROUP_BYTES_MAX = 8 << 20
+_PAGE_BYTES = 1 << 30  # one page for each row group's payloads
+_FOOTER_TAIL = 8
+_ABOUT = "headrace.segment"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentBytes:
+    """A segment that is not on disk yet."""
+
+    info: SegmentInfo
+    data: memoryview
+
+
+def write_segment(
+    name: str, tables: Sequence[pa.Table], about: Mapping[str, Any] | None = None
+) -> SegmentBytes:
+    """Encode rows as Parquet.
+
+    Parameters
+    ----------
+    name : where it will be. tables : rows, shard by shard. about : what the file says of itself, JSON-ready.
+    """
+    schema = tables[0].schema
+    sink = pa.BufferOutputStream()
+    coded = [n for n in schema.names if n in WORDS or n in ("shard", "column", "layout", "seq", "arrival")]
+    writer = pq.ParquetWriter(
+        sink, schema, compression={n: "none" if n == "payload" else "zstd" for n in schema.names},
+        use_dictionary=coded, write_statistics=[n for n in schema.names if n in STATISTICS],
+        data_page_size=_PAGE_BYTES, write_page_checksum=True, store_schema=False,
+        column_encoding={"payload": "PLAIN"},
+    )  # fmt: skip
+    with writer:
+        for group in _row_groups(tables):
+            writer.write_table(group, row_group_size=len(group))
+        writer.add_key_value_metadata(
+            {"headrace.version": VERSION.decode(), _ABOUT: json.dumps({"name": name, **(about or {})})}
+        )
+    data = memoryview(sink.getvalue())
+    times = [np.concatenate([_int64(t[c]) for t in tables]) for c in ("t_min", "t_max")]
+    n_samples = sum(int(_numbers(t["n_samples"]).sum()) for t in tables)
+    info = SegmentInfo(
+        name, len(data), sum(len(t) for t in tables), n_samples, int(times[0].min()), int(times[1].max()),
+        tuple(np.unique(times[0] // DAY_NS).tolist()), _footer_digest(data),
+    )  # fmt: skip
+    return SegmentBytes(info, data)
+
+
+def _row_groups(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
+    """Rows in runs of bounded size; small shards share one."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        size = np.cumsum(_numbers(table["n_bytes"]), dtype=np.int64)
+        first = 0
+        while first < len(table):
+            n_waiting = sum(len(t) for t in waiting)
+            bytes_waiting = sum(int(_numbers(t["n_bytes"]).sum()) for t in waiting)
+            before = int(size[first - 1]) if first else 0
+            room = _GROUP_BYTES_MAX - bytes_waiting
+            last = min(int(np.searchsorted(size, before + room, "right")), first + _ROWS_MAX - n_waiting)
+            if last > first:
+                waiting.append(table.slice(first, last - first))
+                first = last
+            elif not waiting:
+                waiting.append(table.slice(first, 1))
+                first += 1
+            if first < len(table):
+                yield pa.concat_tables(waiting).combine_chunks()
+                waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _numbers(column: Any) -> Array:
+    return np.asarray(column.to_numpy())
+
+
+def _int64(column: Any) -> I64:
+    return np.asarray(column.cast(pa.int64()).to_numpy())
+
+
+def _footer_digest(data: memoryview) -> str:
+    """xxh3 of the Parquet footer. Raises `ValueError` where there is none."""
+    length = int.from_bytes(data[-8:-4], "little") if len(data) >= _FOOTER_TAIL else 0
+    if bytes(data[-4:]) != b"PAR1" or not 0 < length <= len(data) - _FOOTER_TAIL:
+        raise ValueError("it does not end in a Parquet footer")
+    return xxhash.xxh3_64_hexdigest(data[-_FOOTER_TAIL - length :])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowHeaders:
+    """The headers of some rows of one segment as parallel arrays; see `headrace.store.schema`.
+
+    ``kind`` and ``dtype`` are indices in `KINDS` and `DTYPES`; ``codec`` is an index in `codecs`, pairs of time
+    and value codec; ``offset`` is where the payload starts in the file. ``statistics`` are the columns of warm
+    rows: min, max, sum, first, last, m2, raw_sum. ``dictionary`` is None where no row has one.
+    """
+
+    group: npt.NDArray[np.uint64]
+    layout: npt.NDArray[np.uint64]
+    column: npt.NDArray[np.int32]
+    kind: npt.NDArray[np.uint8]
+    dtype: npt.NDArray[np.uint8]
+    t_min: I64
+    t_max: I64
+    n_frames: npt.NDArray[np.uint32]
+    n_samples: npt.NDArray[np.uint32]
+    count: npt.NDArray[np.uint32]
+    seq: I64
+    codec: npt.NDArray[np.uint8]
+    codecs: tuple[tuple[str, str], ...]
+    offset: I64
+    n_bytes: npt.NDArray[np.uint32]
+    statistics: dict[str, Array]
+    dictionary: npt.NDArray[np.object_] | None
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    def take(self, index: Array) -> RowHeaders:
+        """The rows at `index`."""
+        fixed = {"codecs": self.codecs, "statistics": {k: v[index] for k, v in self.statistics.items()}}
+        fixed["dictionary"] = None if self.dictionary is None else self.dictionary[index]
+        arrays = {n: getattr(self, n)[index] for n in self.__slots__ if n not in fixed}
+        return RowHeaders(**arrays, **fixed)
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the headers take."""
+        arrays = [getattr(self, n) for n in self.__slots__ if n not in ("codecs", "statistics", "dictionary")]
+        return sum(a.nbytes for a in (*arrays, *self.statistics.values()))
+
+
+class SegmentFile:
+    """An open segment.
+
+    Raises
+    ------
+    CorruptionError : it is not the file that `info` describes. NotFound : it is gone.
+    """
+
+    def __init__(self, disk: Disk, info: SegmentInfo) -> None:
+        self.info = info
+        self._data = disk.read(info.name)
+        try:
+            if len(self._data) != info.size_bytes or _footer_digest(self._data) != info.footer:
+                raise ValueError(f"expected {info.size_bytes:,} bytes with footer {info.footer}, got {len(self._data):,}")
+            self._file = pq.ParquetFile(
+                pa.BufferReader(pa.py_buffer(self._data)), read_dictionary=list(WORDS),
+                page_checksum_verification=True,
+            )  # fmt: skip
+            self._names = self._file.schema_arrow.names
+            if self.metadata.get(b"headrace.version") != VERSION:
+                raise ValueError(f"its format is not version {VERSION.decode()}; a newer release wrote it")
+        except (ValueError, OSError, pa.ArrowException) as e:
+            raise self.damaged(str(e)) from e
+
+    def damaged(self, why: str) -> CorruptionError:
+        """The error that says which segment is damaged, and how."""
+        return CorruptionError(f"segment {self.info.name} is damaged: {why}; restore it from a backup")
+
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        """Key-value metadata of the file."""
+        return dict(self._file.metadata.metadata or {})
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the file says of itself."""
+        found: dict[str, Any] = json.loads(self.metadata[_ABOUT.encode()])
+        return found
+
+    @property
+    def n_groups(self) -> int:
+        """Row groups."""
+        return int(self._file.num_row_groups)
+
+    @cached_property
+    def spans(self) -> tuple[I64, I64]:
+        """Earliest and latest time of each row group."""
+        names = [self._file.metadata.schema.column(i).path for i in range(len(self._file.metadata.schema))]
+        place = [names.index("t_min"), names.index("t_max")]
+        out = np.empty((2, self.n_groups), np.int64)
+        for g in range(self.n_groups):
+            group = self._file.metadata.row_group(g)
+            out[0, g] = _stat_ns(group.column(place[0]).statistics, "min_raw", self.info.t_min_ns)
+            out[1, g] = _stat_ns(group.column(place[1]).statistics, "max_raw", self.info.t_max_ns)
+        return out[0], out[1]
+
+    def headers(self, group: int) -> RowHeaders:
+        """Headers of one row group."""
+        try:
+            wanted = [n for n in HEADER if n in self._names and n not in _UNUSED]
+            table = self._file.read_row_group(group, columns=wanted)
+            return self._parse(group, table)
+        except (ValueError, KeyError, OSError, pa.ArrowException) as e:
+            raise self.damaged(f"row group {group}: {e}") from e
+
+    def _parse(self, group: int, table: pa.Table) -> RowHeaders:
+        n_bytes = _numbers(table["n_bytes"]).astype(np.uint32)
+        codecs, codec = _codec_pairs(table)
+        has_words = "dictionary" in table.column_names and table["dictionary"].null_count < len(table)
+        return RowHeaders(
+            group=_numbers(table["group"]), layout=_numbers(table["layout"]), column=_numbers(table["column"]),
+            kind=_codes(table["kind"], KINDS), dtype=_codes(table["dtype"], DTYPES),
+            t_min=_int64(table["t_min"]), t_max=_int64(table["t_max"]),
+            n_frames=_numbers(table["n_frames"]), n_samples=_numbers(table["n_samples"]),
+            count=_numbers(table["count"]), seq=_numbers(table["seq"]), codec=codec, codecs=codecs,
+            offset=self._offsets(group, n_bytes), n_bytes=n_bytes,
+            statistics={n: _nullable(table[n]) for n in STATISTIC_COLUMNS if n in table.column_names},
+            dictionary=_word_lists(table["dictionary"]) if has_words else None,
+        )  # fmt: skip
+
+    def _offsets(self, group: int, n_bytes: npt.NDArray[np.uint32]) -> I64:
+        """Where each payload starts: the page's values end where the column chunk does, each behind its length."""
+        metadata = self._file.metadata.row_group(group)
+        chunk = metadata.column(metadata.num_columns - 1)
+        sizes = n_bytes.astype(np.int64) + 4
+        end = chunk.data_page_offset + chunk.total_compressed_size
+        starts = end - int(sizes.sum()) + np.cumsum(sizes) - sizes
+        for row in (0, len(sizes) - 1):
+            at = int(starts[row])
+            if int.from_bytes(self._data[at : at + 4], "little") != n_bytes[row]:
+                raise ValueError("payloads are not where the headers say")
+        return starts + 4
+
+    def payloads(self, offset: I64, n_bytes: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint8], I64]:
+        """Payloads one behind the other, and where each starts: uint8[n], int64[G + 1]."""
+        data, sizes = self._data, n_bytes.astype(np.int64)
+        parts = [data[a:b] for a, b in zip(offset.tolist(), (offset + sizes).tolist(), strict=True)]
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        return np.frombuffer(b"".join(parts), np.uint8), starts
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Whole columns, every page checked."""
+        try:
+            return self._file.read(columns=None if columns is None else list(columns))
+        except (OSError, pa.ArrowException) as e:
+            raise self.damaged(str(e)) from e
+
+
+STATISTIC_COLUMNS = ("min", "max", "sum", "first", "last", "m2", "raw_sum")
+_UNUSED = ("shard", "path", "sensor", "quality", "bound", "arrival", "scale", "offset")
+
+
+def open_segment(disk: Disk, name: str) -> SegmentFile:
+    """Open a segment that no commit describes: `info` is made from the file itself.
+
+    Raises
+    ------
+    CorruptionError : it is no segment. NotFound : it does not exist.
+    """
+    data = disk.read(name)
+    try:
+        digest = _footer_digest(data)
+    except ValueError as e:
+        raise CorruptionError(f"segment {name} is damaged: {e}; restore it from a backup") from e
+    bare = SegmentFile(disk, SegmentInfo(name, len(data), 0, 0, 0, 0, (), digest))
+    table = bare.table(["t_min", "t_max", "n_samples"])
+    t_min, t_max = _int64(table["t_min"]), _int64(table["t_max"])
+    bare.info = SegmentInfo(
+        name, len(data), len(table), int(_numbers(table["n_samples"]).sum()), int(t_min.min()), int(t_max.max()),
+        tuple(np.unique(t_min // DAY_NS).tolist()), digest,
+    )  # fmt: skip
+    return bare
+
+
+def verify_segment(disk: Disk, info: SegmentInfo) -> str:
+    """Read every page; "" where the segment is sound, else a sentence that says what is wrong."""
+    try:
+        SegmentFile(disk, info).table()
+    except (CorruptionError, NotFound) as e:
+        return str(e)
+    return ""
+
+
+def _stat_ns(statistics: Any, which: str, default: int) -> int:
+    return default if statistics is None or not statistics.has_min_max else int(getattr(statistics, which))
+
+
+def _codes(column: Any, words: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Index of each row's word in `words`."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    place = np.array([words.index(w) for w in array.dictionary.to_pylist()], np.uint8)
+    codes: npt.NDArray[np.uint8] = place[array.indices.to_numpy()]
+    return codes
+
+
+def _codec_pairs(table: pa.Table) -> tuple[tuple[tuple[str, str], ...], npt.NDArray[np.uint8]]:
+    times, values = (table[n].combine_chunks() for n in ("time_codec", "value_codec"))
+    n = len(values.dictionary)
+    both = times.indices.to_numpy().astype(np.int64) * n + values.indices.to_numpy()
+    used, code = np.unique(both, return_inverse=True)
+    words = [times.dictionary.to_pylist(), values.dictionary.to_pylist()]
+    pairs = tuple((words[0][u // n], words[1][u % n]) for u in used.tolist())
+    return pairs, code.astype(np.uint8)
+
+
+def _nullable(column: Any) -> Array:
+    return np.asarray(column.fill_null(0).to_numpy())
+
+
+def _word_lists(column: Any) -> npt.NDArray[np.object_]:
+    out = np.empty(len(column), np.object_)
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for i, words in enumerate(column.to_pylist()):
+        if words is not None:
+            one = tuple(words)
+            out[i] = known.setdefault(one, one)
+    return out

@@ -1,0 +1,100 @@
+"""What of a store a query reads: one consistent moment of commits and manifests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headrace.core.disk import Disk
+from headrace.core.errors import CorruptionError, NotFound
+from headrace.store.commits import Commit, CommitView, Recover, SegmentInfo, ShardPosition, load_commits
+from headrace.store.grouping import DAY_NS
+from headrace.store.manifests import Manifest, hot_path, list_manifests, read_manifest
+from headrace.store.segment import open_segment
+
+_TRIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A segment to read. ``days``: the rows of these UTC days count; None for all."""
+
+    info: SegmentInfo
+    is_warm: bool
+    days: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreView:
+    """The hot segments of the commits, and the warm partitions."""
+
+    commits: CommitView = field(default_factory=CommitView)
+    manifests: dict[int, Manifest] = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()
+
+    def sources(self, start_ns: int, end_ns: int) -> list[Source]:
+        """Segments that may hold samples of [start_ns, end_ns)."""
+        out = []
+        for day, manifest in self.manifests.items():
+            if (day + 1) * DAY_NS > start_ns and day * DAY_NS < end_ns:
+                out += [Source(f, True) for f in manifest.files if f.t_max_ns >= start_ns and f.t_min_ns < end_ns]
+        for info in self.commits.segments:
+            if info.t_max_ns >= start_ns and info.t_min_ns < end_ns:
+                left = self.days_left(info)
+                if left:
+                    out.append(Source(info, False, None if len(left) == len(info.days) else left))
+        return out
+
+    def days_left(self, info: SegmentInfo) -> tuple[int, ...]:
+        """Days of a hot segment whose rows are not in the warm tier."""
+        return tuple(d for d in info.days if d not in self.manifests or not self.manifests[d].has_consumed(info.name))
+
+
+def recover_commit(disk: Disk, incarnation: int, m: int) -> Commit:
+    """Rebuild a damaged commit from its segment, which says of itself what the commit said.
+
+    Raises
+    ------
+    NotFound, CorruptionError : there is no such segment, or it is damaged too.
+    """
+    file = open_segment(disk, hot_path(incarnation, m))
+    try:
+        about = file.about
+        shards = {int(s): ShardPosition(*p) for s, p in about["shards"].items()}
+        return Commit(
+            incarnation, m, about["published_ns"], file.info, shards, about["directory"], about["counters"]
+        )
+    except (KeyError, TypeError, ValueError) as e:
+        raise file.damaged(f"it does not say what it holds: {e}") from e
+
+
+class ViewLoader:
+    """Loads views; reads only what is new since the last."""
+
+    def __init__(self, disk: Disk, recover: Recover = recover_commit) -> None:
+        self._disk, self._recover = disk, recover
+        self._commits: CommitView | None = None
+        self._manifests: dict[int, tuple[int, Manifest, str]] = {}
+
+    def load(self) -> StoreView:
+        """The present view. Commits first: a manifest that is newer than they are only repeats them."""
+        for _ in range(_TRIES):
+            self._commits = load_commits(self._disk, self._commits, self._recover)
+            try:
+                self._load_manifests()
+                break
+            except NotFound:  # replaced while we looked
+                continue
+        damaged = [*self._commits.damaged, *(s for _, _, s in self._manifests.values() if s)]
+        return StoreView(self._commits, {d: m for d, (_, m, _) in self._manifests.items()}, tuple(damaged))
+
+    def _load_manifests(self) -> None:
+        listed = list_manifests(self._disk)
+        for day, numbers in listed.items():
+            known = self._manifests.get(day)
+            if known is None or known[0] != numbers[-1]:
+                try:
+                    manifest, sentence = read_manifest(self._disk, day, numbers)
+                except CorruptionError as e:
+                    manifest, sentence = Manifest(day), str(e)
+                self._manifests[day] = (numbers[-1], manifest, sentence)
+        self._manifests = {d: m for d, m in self._manifests.items() if d in listed}

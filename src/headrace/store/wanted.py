@@ -1,0 +1,214 @@
+"""What a query wants: the sensors that matched, and where each stands in every layout of its group."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.core.layouts import Layout
+from headrace.core.sensors import Selection, SensorDirectory
+from headrace.store.series import SeriesMap
+
+Array = npt.NDArray[Any]
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+NOWHERE = -1
+
+
+class Lane(IntEnum):
+    """In which type a sensor's samples travel through a query."""
+
+    FLOAT = 0
+    """float64, engineering units: floats, grids on 64-bit integers, sensors whose layouts differ."""
+    RAW = 1
+    """int64, raw integers of up to 32 bits, whose sums are exact; the grid is applied at the end."""
+    SIGNED = 2
+    """int64 without a grid."""
+    UNSIGNED = 3
+    """uint64 without a grid."""
+
+
+LANE_DTYPES = (np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.int64), np.dtype(np.uint64))
+
+
+def _lane(dtype: str, scale: float, offset: float) -> Lane:
+    if dtype[0] == "f":
+        return Lane.FLOAT
+    if dtype[1:] != "64":
+        return Lane.RAW
+    if (scale, offset) != (1.0, 0.0):
+        return Lane.FLOAT
+    return Lane.SIGNED if dtype == "i64" else Lane.UNSIGNED
+
+
+class Wanted:
+    """A selection, indexed for reading.
+
+    ``place`` numbers the slots in question; place p reads columns ``columns[start[p]:start[p + 1]]`` of its
+    layout, which are the sensors ``sensor[start[p]:start[p + 1]]`` (numbers in the selection, which is sorted
+    by path). Slots with the same columns have the same `column_set`.
+
+    Parameters
+    ----------
+    is_raw : read only the layouts of the selection, and their values as they are, without the grid.
+    """
+
+    def __init__(
+        self, directory: SensorDirectory, series: SeriesMap, selection: Selection, *, is_raw: bool = False
+    ) -> None:
+        self.directory = directory
+        self._is_raw = is_raw
+        paths = np.array(
+            [directory.sensor_path(s, c) for s, c in zip(selection.slot.tolist(), selection.column.tolist(), strict=True)],
+            np.object_,
+        )  # fmt: skip
+        order = np.argsort(paths, kind="stable")
+        self.paths: npt.NDArray[np.object_] = paths[order]
+        self.slot, self.column = selection.slot[order], selection.column[order]
+        self.n = len(order)
+        self._index(series)
+        self._find_lanes()
+
+    def _index(self, series: SeriesMap) -> None:
+        directory = self.directory
+        slots, columns, sensors = [self.slot], [self.column.astype(np.int64)], [np.arange(self.n)]
+        for slot, column, sensor in [] if self._is_raw else self._other_layouts(series):
+            slots.append(np.full(len(column), slot, np.uint32))
+            columns.append(column)
+            sensors.append(sensor)
+        slot, column, sensor = (np.concatenate(parts) for parts in (slots, columns, sensors))
+        order = np.lexsort((column, slot))
+        slot, self.columns, self.sensor = slot[order], column[order], sensor[order]
+        self.slots, first, count = np.unique(slot, return_index=True, return_counts=True)
+        self.start: I64 = np.append(first, len(slot)).astype(np.int64)
+        self._place_of_slot = np.full(directory.n_slots, NOWHERE, np.int32)
+        self._place_of_slot[self.slots] = np.arange(len(self.slots))
+        self._find_column_sets(count)
+        group = directory.group_id[self.slots]
+        self.layout_id: U64 = np.array([one.id for one in directory.layouts], np.uint64)[
+            directory.layout_index[self.slots]
+        ]
+        order = np.lexsort((self.slots, group))
+        last = np.append(group[order][1:] != group[order][:-1], True) if len(order) else np.empty(0, np.bool_)
+        self.groups: U64 = group[order][last]
+        self._newest_place: I64 = order[last]
+        self.group_of_place: I64 = np.searchsorted(self.groups, group).astype(np.int64)
+        self.first_sensor_of_group: I64 = np.full(len(self.groups), self.n, np.int64)
+        np.minimum.at(self.first_sensor_of_group, np.repeat(self.group_of_place, count), self.sensor)
+        self._place_of_layout = {
+            (int(g), int(i)): p for p, (g, i) in enumerate(zip(group.tolist(), self.layout_id.tolist(), strict=True))
+        } if len(self.groups) < len(self.slots) else {}
+
+    def _other_layouts(self, series: SeriesMap) -> list[tuple[int, I64, I64]]:
+        """(slot, columns, sensors) of the slots that are not those of the selection but of the same groups."""
+        directory = self.directory
+        later = np.flatnonzero(directory.previous >= 0)
+        mine = np.unique(directory.group_id[self.slot])
+        later = later[np.isin(directory.group_id[later], mine)]
+        every = np.unique(np.concatenate([later, directory.previous[later]])).astype(np.int64)
+        if not len(every):
+            return []
+        number = series.of(self.slot, self.column)
+        group = directory.group_id[self.slot]
+        out = []
+        for slot in every.tolist():
+            sensors = np.flatnonzero((group == directory.group_id[slot]) & (self.slot != slot))
+            here = {int(v): i for i, v in enumerate(series.numbers(slot).tolist())}
+            there = [(here[n], s) for n, s in zip(number[sensors].tolist(), sensors.tolist(), strict=True) if n in here]
+            if there:
+                column, sensor = (np.array(x, np.int64) for x in zip(*there, strict=True))
+                out.append((slot, column, sensor))
+        return out
+
+    def _find_column_sets(self, count: Array) -> None:
+        """Number the different sets of columns."""
+        self.column_sets: list[I64] = []
+        known: dict[bytes, int] = {}
+        self.column_set: I64 = np.empty(len(self.slots), np.int64)
+        single = count == 1
+        only = self.columns[self.start[:-1][single]]
+        numbers = []
+        different, inverse = np.unique(only, return_inverse=True)
+        for column in different.tolist():
+            numbers.append(self._set_number(known, np.array([column], np.int64)))
+        if len(only):
+            self.column_set[single] = np.array(numbers, np.int64)[inverse]
+        for place in np.flatnonzero(~single).tolist():
+            columns = self.columns[self.start[place] : self.start[place + 1]]
+            self.column_set[place] = self._set_number(known, columns)
+
+    def _set_number(self, known: dict[bytes, int], columns: I64) -> int:
+        number = known.setdefault(columns.tobytes(), len(self.column_sets))
+        if number == len(self.column_sets):
+            self.column_sets.append(columns)
+        return number
+
+    def _find_lanes(self) -> None:
+        """The lane and grid of each sensor, and the grid of each (place, column)."""
+        directory = self.directory
+        n = len(self.columns)
+        place = np.repeat(np.arange(len(self.slots)), np.diff(self.start))
+        layout_index = directory.layout_index[self.slots][place]
+        lanes = np.empty(n, np.uint8)
+        self.scale, self.offset = np.empty(n), np.empty(n)
+        for index in np.unique(layout_index).tolist():
+            layout: Layout = directory.layouts[index]
+            mine = layout_index == index
+            columns = self.columns[mine]
+            scale, offset = layout.scale, layout.offset
+            if self._is_raw:
+                scale, offset = np.ones(layout.width), np.zeros(layout.width)
+            self.scale[mine], self.offset[mine] = scale[columns], offset[columns]
+            by_column = [_lane(layout.dtype, s, o) for s, o in zip(scale, offset, strict=True)]
+            lanes[mine] = np.array(by_column, np.uint8)[columns]
+        self.lane: npt.NDArray[np.uint8] = np.empty(self.n, np.uint8)
+        self.lane[self.sensor] = lanes
+        self.sensor_scale, self.sensor_offset = np.ones(self.n), np.zeros(self.n)
+        self.sensor_scale[self.sensor], self.sensor_offset[self.sensor] = self.scale, self.offset
+        mixed = (
+            (self.lane[self.sensor] != lanes)
+            | (self.sensor_scale[self.sensor] != self.scale)
+            | (self.sensor_offset[self.sensor] != self.offset)
+        )
+        self.lane[self.sensor[mixed]] = Lane.FLOAT
+        of_float = self.lane == Lane.FLOAT
+        self.sensor_scale[of_float], self.sensor_offset[of_float] = 1.0, 0.0
+
+    def places_of_slots(self, slot: npt.NDArray[np.uint32]) -> I64:
+        """Place of each slot; `NOWHERE` where nothing of it is wanted."""
+        known = slot < len(self._place_of_slot)
+        return np.where(known, self._place_of_slot[np.where(known, slot, 0)], NOWHERE).astype(np.int64)
+
+    def places_of_groups(self, group_index: I64, layout_id: U64) -> I64:
+        """Place of each (index in `groups`, layout); `NOWHERE` where the layout has nothing wanted."""
+        place = self._newest_place[group_index]
+        other = np.flatnonzero(self.layout_id[place] != layout_id)
+        for i in other.tolist():
+            key = (int(self.groups[group_index[i]]), int(layout_id[i]))
+            place[i] = self._place_of_layout.get(key, NOWHERE)
+        return place
+
+    def elements(self, column: npt.NDArray[np.int32], place: I64) -> I64:
+        """Index in `columns` and `sensor` of rows that hold one column; `NOWHERE` where it is not self."""
+        out = np.full(len(place), NOWHERE, np.int64)
+        single = np.flatnonzero((column >= 0) & (place >= 0))
+        sets = self.column_set[place[single]]
+        for number in np.unique(sets).tolist():
+            mine = single[sets == number]
+            columns = self.column_sets[number]
+            at = np.searchsorted(columns, column[mine])
+            at[at == len(columns)] = 0
+            hit = columns[at] == column[mine]
+            out[mine[hit]] = self.start[place[mine[hit]]] + at[hit]
+        return out
+
+    def labels(self, sensor: int) -> tuple[str, ...]:
+        """Names of a discrete sensor's codes."""
+        return self.directory.layout(int(self.slot[sensor])).columns[int(self.column[sensor])].labels
+
+    def unit(self, sensor: int) -> str:
+        """Unit of a sensor."""
+        return self.directory.layout(int(self.slot[sensor])).columns[int(self.column[sensor])].unit
