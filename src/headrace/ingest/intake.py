@@ -186,7 +186,9 @@ class Intake:
             await self._changed.wait()
 
     async def stop(self) -> None:
-        """Take no more, write once more what was taken, end the thread. May be called twice."""
+        """Take no more, write once more what was taken, end the thread. May be called twice, or before `start`."""
+        if self._loop is None:
+            return
         if self._is_taking:
             self._flush()
         if self._is_taking:
@@ -221,7 +223,7 @@ class Intake:
         """Tell that the engine is done with all records up to `seq`. Any thread; cheap."""
         with self._lock:
             self._processed_seq = max(seq, self._processed_seq)
-            if self._is_settling:
+            if self._is_settling or self._loop is None:
                 return
             self._is_settling = True
         self._from_thread(self._settle)

@@ -137,6 +137,8 @@ class Journal:
         # The object being written: its file, number and durable bytes; and the one before it.
         self._file: AppendFile | None = None
         self._n, self._size_bytes = 0, 0
+        self.n_written_bytes = 0
+        """Bytes written since opening."""
         self._previous = end.place
         self._broken = False
         self._refusal = ""
@@ -235,6 +237,11 @@ class Journal:
         """Bytes on disk and waiting for it."""
         with self._lock:
             return sum(k.size_bytes for k in self._kept) + self._n_waiting_bytes
+
+    @property
+    def limit_bytes(self) -> int:
+        """The bound of `size_bytes`."""
+        return self._settings.limit_bytes
 
     @property
     def is_full(self) -> bool:
@@ -426,7 +433,9 @@ class Journal:
             except StorageError:
                 pass  # the first failure tells; mended before the next object is begun
             raise
-        self._size_bytes += sum(memoryview(b).nbytes for b in buffers)
+        n_bytes = sum(memoryview(b).nbytes for b in buffers)
+        self._size_bytes += n_bytes
+        self.n_written_bytes += n_bytes
         with self._lock:
             self._kept[-1].size_bytes = self._size_bytes
 

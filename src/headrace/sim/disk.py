@@ -150,9 +150,9 @@ class SimulatedDisk:
         return survivor
 
     def _after_crash(self, content: _Content) -> bytearray:
-        """Synced bytes, then some of the others, perhaps with sectors that were never written."""
-        rng, first = self._rng, content.n_synced
-        end = first + int(rng.integers(len(content.data) - first + 1))
+        """Synced bytes, then none, some or all of the others, perhaps with sectors that were never written."""
+        rng, first, whole = self._rng, content.n_synced, len(content.data)
+        end = [first, whole, int(rng.integers(first, whole + 1))][rng.choice(3, p=[0.2, 0.2, 0.6])]
         data = content.data[:end]
         if end > first and rng.random() < 0.5:
             hole = int(rng.integers(first, end))
