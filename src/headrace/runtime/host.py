@@ -104,7 +104,7 @@ class Host:
         """Let go of the journal that no shard needs any more."""
         view = self.store.refresh()
         self.journal.directory_saved(self.flusher.n_saved_slots)
-        seq = view.trim_seq(range(self.directory.n_shards))
+        seq = view.commits.trim_seq(range(self.directory.n_shards))
         if seq >= 0:
             self.journal.trim(seq)
 

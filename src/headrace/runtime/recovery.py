@@ -20,9 +20,9 @@ from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow
 from headrace.runtime.engine_core import EngineCore, EngineSettings
 from headrace.runtime.group_frames import GroupFrames
-from headrace.store.commits import CommitLog, ShardPosition
+from headrace.store.commits import CommitLog, ShardPosition, read_state
 from headrace.store.directories import load_directory
-from headrace.store.flush import Flusher, read_state
+from headrace.store.flush import Flusher
 from headrace.store.query import Store
 
 FlowsOf = Callable[[SensorDirectory], list[Flow]]
@@ -84,7 +84,7 @@ def recover(
     n_saved_slots = directory.n_slots
     store = Store.open(disk, directory, clock)
     positions = commits.view.shards
-    oldest = min((_position(positions, s).state_seq for s in range(directory.n_shards)), default=-1)
+    oldest = max(0, min(_position(positions, s).state_seq for s in range(directory.n_shards)))
     # All definitions first, so that slots get the numbers they had; pipelines then find theirs defined.
     for record in journal.records(oldest):
         if record.kind is RecordKind.DEFINE:
@@ -100,7 +100,7 @@ def recover(
     for core in cores:
         for shard in core.shards:
             position = _position(positions, shard)
-            state = read_state(disk, position) if position.state else b""
+            state = read_state(disk, position) or b""
             core.restore(shard, state, position.flushed_seq, position.state_seq)
     accepting_ns = monotonic_ns()
     n_replayed, last_tick_ns = _replay(journal, oldest, cores)

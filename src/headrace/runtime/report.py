@@ -176,7 +176,7 @@ class Report:
         metrics.gauge(catalog.CREDIT_UTILISATION).set(core.credits.utilisation)
         metrics.gauge(catalog.JOURNAL_BYTES).set(journal.size_bytes)
         metrics.gauge(catalog.QUEUE_UTILISATION, "journal").set(
-            journal.size_bytes / max(1, journal.settings.limit_bytes)
+            journal.size_bytes / max(1, journal.limit_bytes)
         )
         buffered = sum(c.size_bytes for c in self._host.engine.cores)
         bound = sum(c.settings.buffer_bytes_max for c in self._host.engine.cores)

@@ -79,6 +79,11 @@ class Flusher:
         self._encoder = RowEncoder(directory)
         self._saved_slots = saved_slots(disk)
 
+    @property
+    def n_saved_slots(self) -> int:
+        """Slots that the store's directory files hold."""
+        return self._saved_slots
+
     def flush(self, parts: Sequence[FlushPart], counters: Mapping[str, int] | None = None) -> Flushed:
         """Take the buffers' content, write it, publish it.
 
