@@ -1,0 +1,145 @@
+"""JSON objects: ``{"ts": 1795446000.5, "temperature": 181.2, "running": true, "motor": {"rpm": 1480}}``.
+
+An object is one instant of the device; a list of objects is as many. Nested objects give keys with dots
+(``motor.rpm``). The rule's `root` names where the object lies; its `time` is looked for in the object and then at the
+top of the message.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from headrace.adapters.payloads.base import Message, PayloadError, RuleSettings
+from headrace.adapters.payloads.keys import DeviceGroup
+from headrace.adapters.payloads.rows import Rows
+from headrace.adapters.payloads.times import TimeReader
+from headrace.core.clock import NO_TIME
+from headrace.core.events import RejectCode
+
+N_KEYS_MAX = 4_096
+DEPTH_MAX = 16
+
+
+class FieldsDecoder:
+    """The reference decoder of JSON fields, on msgspec.
+
+    Cost: about 0.2 us for the parse and 1 us for the row of a small message; 0.15 us a value in large ones.
+    """
+
+    has_keys: ClassVar[bool] = True
+
+    def __init__(self, settings: RuleSettings, times: TimeReader) -> None:
+        self._settings = settings
+        self._times = times
+        self._root = split_key(settings.root)
+        self._time = split_key(settings.time or "")
+        self._decode = msgspec.json.Decoder().decode
+
+    def read(self, message: Message, group: DeviceGroup, rows: Rows) -> None:
+        """Add a row for each object."""
+        try:
+            top: Any = self._decode(message.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+            raise PayloadError(RejectCode.MALFORMED, f"not JSON: {e}") from None
+        node: Any = nested(top, self._root) if self._root else top
+        if type(node) is dict:
+            row = self._row(node, top, message, rows)
+            if row is not None:
+                rows.add(message, group, row[0], (row[1], row[2]), self._settings)
+        elif type(node) is list and node:
+            if not self._add_alike(node, message, group, rows):
+                self._add_each(node, top, message, group, rows)
+        else:
+            where = f" at {self._settings.root!r}" if self._root else ""
+            raise PayloadError(
+                RejectCode.MALFORMED, f"expected an object{where} or a list of them, got {node!r:.60}"
+            )
+
+    def _add_alike(self, node: list[Any], message: Message, group: DeviceGroup, rows: Rows) -> bool:
+        """Add a list of plain objects with the same keys, column by column; False where it isn't one."""
+        if set(map(type, node)) != {dict} or len(set(map(tuple, node))) != 1 or len(self._time) > 1:
+            return False
+        keys, values = tuple(node[0]), [tuple(item.values()) for item in node]
+        if not keys or "" in keys or len(keys) > N_KEYS_MAX or any(dict in map(type, row) for row in values):
+            return False
+        times = [NO_TIME] * len(node)
+        if self._time:
+            if self._time[0] not in keys or len(keys) == 1:
+                return False
+            columns = list(zip(*values, strict=True))
+            at = keys.index(self._time[0])
+            try:
+                times = self._times.read_many(columns.pop(at))
+            except PayloadError:
+                return False
+            keys, values = keys[:at] + keys[at + 1 :], list(zip(*columns, strict=True))
+        rows.add_many(message, group, times, (keys, values), self._settings)
+        return True
+
+    def _add_each(self, node: list[Any], top: Any, message: Message, group: DeviceGroup, rows: Rows) -> None:
+        """Add a list of objects of any kind, one by one."""
+        for item in node:
+            row = self._row(item, top, message, rows)
+            if row is not None:
+                rows.add(message, group, row[0], (row[1], row[2]), self._settings)
+
+    def _row(
+        self, item: Any, top: Any, message: Message, rows: Rows
+    ) -> tuple[int, tuple[str, ...], tuple[Any, ...]] | None:
+        """Time, keys and values of an object; None where it was refused."""
+        if type(item) is not dict:
+            rows.refuse(message, RejectCode.MALFORMED, f"expected a list of objects, got {item!r:.60} in it")
+            return None
+        try:
+            ts_ns = self._take_time(item, top) if self._time else NO_TIME
+        except PayloadError as e:
+            rows.refuse(message, e.code, e.detail, max(1, len(item)))
+            return None
+        if "" in item or dict in map(type, item.values()):
+            item = self._flat(item, message, rows)
+        if not item or len(item) > N_KEYS_MAX:
+            detail = f"an object of {len(item):,} values, expected 1 to {N_KEYS_MAX:,}"
+            rows.refuse(
+                message, RejectCode.TOO_LARGE if item else RejectCode.MALFORMED, detail, max(1, len(item))
+            )
+            return None
+        return ts_ns, tuple(item), tuple(item.values())
+
+    def _take_time(self, item: dict[str, Any], top: Any) -> int:
+        """The time, taken out of the object so that it is no value."""
+        holder: Any = item if len(self._time) == 1 else nested(item, self._time[:-1])
+        value = holder.pop(self._time[-1], None) if type(holder) is dict else None
+        if value is None and top is not item:
+            value = nested(top, self._time)
+        return NO_TIME if value is None else self._times.read(value)
+
+    def _flat(self, item: dict[str, Any], message: Message, rows: Rows) -> dict[str, Any]:
+        """Nested objects as keys with dots; keys without a name, twice, or too deep are refused."""
+        out: dict[str, Any] = {}
+        todo = [("", item, 1)]
+        while todo:
+            prefix, node, depth = todo.pop()
+            for name, value in node.items():
+                key = prefix + name
+                if type(value) is dict and name and depth < DEPTH_MAX:
+                    todo.append((f"{key}.", value, depth + 1))
+                elif not name or key in out or type(value) is dict:
+                    detail = f"key {key!r:.60} has no name, is there twice, or lies deeper than {DEPTH_MAX} objects"
+                    rows.refuse(message, RejectCode.UNKNOWN_TAG, detail)
+                else:
+                    out[key] = value
+        return out
+
+
+def nested(data: object, keys: tuple[str, ...]) -> object:
+    """What lies at a nested key of decoded JSON; None where there is nothing."""
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def split_key(text: str) -> tuple[str, ...]:
+    """``a.b`` as its parts; empty text has none."""
+    return tuple(text.split(".")) if text else ()

@@ -1,0 +1,299 @@
+"""What keys a device has sent so far, and as which columns.
+
+A device's keys are sorted into parts by value type, columns in the order of appearance. Devices that have sent
+the same keys in the same order share one `KeyTable`, so that a thousand equal devices have one set of layouts and
+one set of plans (how the values of a message with these keys go into columns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.adapters.payloads.base import PayloadError, RuleSettings, ValueType
+from headrace.core.errors import ConfigError, NotFound
+from headrace.core.events import RejectCode
+from headrace.core.layouts import Column, Kind, Layout
+from headrace.core.paths import check_path
+from headrace.core.sensors import SensorDirectory, join_path
+
+DTYPES: dict[ValueType, str] = {"f64": "f64", "i64": "i64", "bool": "u8", "string": "u32"}
+EXACT_MAX = 2**53
+"""Integers up to this are exact in f64."""
+I64_MAX = 2**63 - 1
+N_PLANS_MAX = 256
+_KINDS = {"f64": Kind.ANALOG, "i64": Kind.ANALOG, "u8": Kind.DISCRETE, "u32": Kind.DISCRETE}
+_CLASSES: dict[type, str] = {int: "n", float: "n", bool: "b", str: "s", type(None): "-"}
+_TAKES = {"f64": "n", "i64": "n", "u8": "b", "u32": "s"}
+_SAID = {"n": "a number", "b": "true or false", "s": "text", "x": "a list"}
+
+
+@dataclass(frozen=True, eq=False)
+class PartTable:
+    """The columns of one value type."""
+
+    layout: Layout
+
+    @property
+    def dtype(self) -> str:
+        """The value type, which names the part of the group."""
+        return self.layout.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class PartPlan:
+    """How the values of a message with given keys go into the columns of one part.
+
+    Parameters
+    ----------
+    dtype : the part's value type; columns : uint16[n], ascending.
+    pick : takes their n values out of the message's, as a tuple; None where they are all of them in order.
+    is_whole : whether they are all columns of the part.
+    """
+
+    part: PartTable
+    dtype: str
+    columns: npt.NDArray[np.uint16]
+    n: int
+    pick: Any
+    is_whole: bool
+
+
+@dataclass(frozen=True, eq=False)
+class RowPlan:
+    """What becomes of the values of a message with given keys: parts, and refusals (code, detail, number).
+
+    `is_lasting` says whether the next such message meets the same plan.
+    """
+
+    parts: tuple[PartPlan, ...]
+    refusals: tuple[tuple[RejectCode, str, int], ...]
+    is_lasting: bool
+
+
+Signature = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(eq=False)
+class KeyTable:
+    """The keys of a device, immutable but for its caches."""
+
+    parts: dict[str, PartTable] = field(default_factory=dict)
+    index: dict[str, tuple[str, int]] = field(default_factory=dict)
+    plans: dict[Signature, RowPlan] = field(default_factory=dict)
+    by_type: dict[tuple[tuple[str, ...], tuple[type, ...]], RowPlan] = field(default_factory=dict)
+    _following: dict[tuple[tuple[str, Column], ...], KeyTable] = field(default_factory=dict)
+
+    def extended(self, new: tuple[tuple[str, Column], ...]) -> KeyTable:
+        """The table with more columns, as (value type, column); the same one for the same columns."""
+        known = self._following.get(new)
+        if known is None:
+            columns = {dtype: list(part.layout.columns) for dtype, part in self.parts.items()}
+            index = dict(self.index)
+            for dtype, column in new:
+                some = columns.setdefault(dtype, [])
+                index[column.name] = dtype, len(some)
+                some.append(column)
+            grown = {dtype for dtype, _ in new}
+            parts = {
+                dtype: PartTable(Layout(dtype, tuple(some))) if dtype in grown else self.parts[dtype]
+                for dtype, some in columns.items()
+            }
+            known = self._following[new] = KeyTable(parts, index)
+        return known
+
+
+class DeviceGroup:
+    """A device that sends messages: its path, its keys, and the slots of its parts."""
+
+    def __init__(self, path: str, table: KeyTable, slots: dict[str, int]) -> None:
+        self.path = path
+        self.table = table
+        self.slots = slots
+        self.segment = -1
+        self.last_arrival_ns = 0
+
+
+def classes_of(types: Iterable[type]) -> tuple[str, ...]:
+    """What kind values of these types are: n number, b truth value, s text, - nothing, x no value at all."""
+    return tuple([_CLASSES.get(kind, "x") for kind in types])
+
+
+class DeviceGroups:
+    """All devices of an adapter that takes messages.
+
+    Parameters
+    ----------
+    n_max : bound on devices; more are refused.
+    """
+
+    def __init__(self, directory: SensorDirectory, n_max: int = 100_000) -> None:
+        self._directory = directory
+        self._n_max = n_max
+        self._root = KeyTable()
+        self._by_path: dict[str, DeviceGroup] = {}
+
+    @property
+    def n_sensors(self) -> int:
+        """Keys of all devices."""
+        return sum(len(group.table.index) for group in self._by_path.values())
+
+    def group(self, path: str, settings: RuleSettings) -> DeviceGroup:
+        """The device at `path`; what the directory knows of it from earlier runs is kept.
+
+        Raises
+        ------
+        PayloadError : bad-path, or unknown-topic where there are too many devices.
+        """
+        group = self._by_path.get(path)
+        if group is None:
+            try:
+                check_path(path)
+            except ConfigError as e:
+                raise PayloadError(RejectCode.BAD_PATH, e.message) from None
+            if len(self._by_path) >= self._n_max:
+                raise PayloadError(RejectCode.UNKNOWN_TOPIC, f"more than {self._n_max:,} devices")
+            group = self._by_path[path] = self._restored(path, settings)
+        return group
+
+    def _restored(self, path: str, settings: RuleSettings) -> DeviceGroup:
+        group = DeviceGroup(path, self._root, {})
+        for dtype in _KINDS:
+            try:
+                slot = self._directory.slot(path, dtype)
+            except NotFound:
+                continue
+            known = [column.name for column in self._directory.layout(slot).columns]
+            self.extend(group, dict.fromkeys(known, dtype), settings)
+        return group
+
+    def extend(self, group: DeviceGroup, new: dict[str, str], settings: RuleSettings) -> None:
+        """Give a device more keys (key → value type).
+
+        Raises
+        ------
+        ConfigError : one of the sensors belongs to another group; nothing was changed.
+        """
+        added = tuple((dtype, _column(key, dtype, settings)) for key, dtype in new.items())
+        table = group.table.extended(added)
+        slots = dict(group.slots)
+        for dtype in dict.fromkeys(new.values()):
+            slots[dtype] = self._directory.define(group.path, table.parts[dtype].layout, dtype)
+        group.table, group.slots = table, slots
+
+    def plan(
+        self, group: DeviceGroup, keys: tuple[str, ...], values: tuple[Any, ...], settings: RuleSettings
+    ) -> RowPlan:
+        """The plan for a message of a device; makes new keys known."""
+        types = tuple(map(type, values))
+        plan = group.table.by_type.get((keys, types))
+        if plan is None:
+            plan = self._plan(group, (keys, classes_of(types)), values, settings)
+            if plan.is_lasting:
+                _remember(group.table.by_type, (keys, types), plan)
+        return plan
+
+    def _plan(
+        self, group: DeviceGroup, signature: Signature, values: tuple[Any, ...], settings: RuleSettings
+    ) -> RowPlan:
+        """The same, by kinds of values: 20 and 20.5 are both numbers."""
+        known = group.table.plans.get(signature)
+        if known is not None:
+            return known
+        keys, classes = signature
+        refusals: list[tuple[RejectCode, str, int]] = []
+        new: dict[str, str] = {}
+        for key, kind, value in zip(keys, classes, values, strict=True):
+            if key not in group.table.index and kind not in "-x":
+                self._admit(group, key, kind, value, settings, new, refusals)
+        is_lasting = True
+        if new:
+            try:
+                self.extend(group, new, settings)
+            except ConfigError as e:
+                refusals.append((RejectCode.BAD_PATH, e.message, len(new)))
+                is_lasting = False
+        plan = _plan_row(group.table, signature, refusals, is_lasting)
+        if is_lasting:
+            _remember(group.table.plans, signature, plan)
+        return plan
+
+    def _admit(
+        self,
+        group: DeviceGroup,
+        key: str,
+        kind: str,
+        value: Any,
+        settings: RuleSettings,
+        new: dict[str, str],
+        refusals: list[tuple[RejectCode, str, int]],
+    ) -> None:
+        """Decide on a key that the device has not sent before."""
+        if len(group.table.index) + len(new) >= settings.max_keys:
+            detail = f"key {key!r:.60} would be one more than max_keys = {settings.max_keys}"
+            refusals.append((RejectCode.UNKNOWN_TAG, detail, 1))
+            return
+        try:
+            if key:
+                check_path(join_path(group.path, key))
+            if "/" in key:
+                raise ConfigError(f"key {key!r:.60} has a '/', which parts levels")
+        except ConfigError as e:
+            refusals.append((RejectCode.BAD_PATH, e.message, 1))
+            return
+        given = settings.types.get(key)
+        if given is not None:
+            new[key] = DTYPES[given]
+        elif kind == "n":
+            new[key] = "i64" if type(value) is int and EXACT_MAX < abs(value) <= I64_MAX else "f64"
+        else:
+            new[key] = "u8" if kind == "b" else "u32"
+
+
+def _column(key: str, dtype: str, settings: RuleSettings) -> Column:
+    labels = ("false", "true") if dtype == "u8" else ()
+    return Column(key, _KINDS[dtype], settings.units.get(key, ""), labels=labels)
+
+
+def _remember(plans: dict[Any, RowPlan], key: Any, plan: RowPlan) -> None:
+    if len(plans) >= N_PLANS_MAX:
+        plans.clear()
+    plans[key] = plan
+
+
+def _plan_row(
+    table: KeyTable, signature: Signature, refusals: list[tuple[RejectCode, str, int]], is_lasting: bool
+) -> RowPlan:
+    places: dict[str, list[tuple[int, int]]] = {}
+    for position, (key, kind) in enumerate(zip(*signature, strict=True)):
+        if kind == "x" or (key in table.index and kind not in ("-", _TAKES[table.index[key][0]])):
+            expected = (
+                _SAID[_TAKES[table.index[key][0]]] if key in table.index else "a number, text, true or false"
+            )
+            detail = f"key {key!r:.60} has {_SAID[kind]}, expected {expected}"
+            refusals.append((RejectCode.WRONG_TYPE, detail, 1))
+        elif key in table.index and kind != "-":
+            dtype, column = table.index[key]
+            places.setdefault(dtype, []).append((column, position))
+    parts = []
+    for dtype, some in places.items():
+        some.sort()
+        part = table.parts[dtype]
+        columns = np.array([column for column, _ in some], np.uint16)
+        pick = _picker([position for _, position in some], len(signature[0]))
+        parts.append(PartPlan(part, dtype, columns, len(some), pick, len(some) == part.layout.width))
+    return RowPlan(tuple(parts), tuple(refusals), is_lasting)
+
+
+def _picker(positions: list[int], n_values: int) -> Any:
+    if positions == list(range(n_values)):
+        return None
+    if len(positions) == 1:
+        (only,) = positions
+        return lambda values: (values[only],)
+    return itemgetter(*positions)

@@ -1,0 +1,306 @@
+"""Rows of many messages → frame batches, a few NumPy calls for each part and none for each value.
+
+Decoders add rows (device, time, keys, values); `Rows.build` makes the batches. Frames of a device keep the order in
+which they came. A part's frames become dense columns where at least half of all values are there (the others have
+quality ABSENT), else sparse ones.
+
+What is checked here, for all formats: an integer that f64 or i64 can't hold exactly is refused, never rounded; a
+number that is not finite is kept with quality BAD_NOT_FINITE; a text has a bounded length.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.adapters.payloads.base import Message, RuleSettings
+from headrace.adapters.payloads.keys import (
+    EXACT_MAX,
+    I64_MAX,
+    DeviceGroup,
+    DeviceGroups,
+    PartPlan,
+    PartTable,
+    classes_of,
+)
+from headrace.core.clock import NO_TIME
+from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
+from headrace.core.frames import FrameBatch
+from headrace.core.layouts import numpy_dtype
+from headrace.core.quality import Quality
+
+TEXT_MAX = 1_024
+N_WORDS_MAX = 256
+Bad = npt.NDArray[np.bool_]
+
+
+_Entry = tuple[int, int, PartPlan, tuple[Any, ...], Message]
+"""Slot, time, plan, values, message: a plain tuple, for there is one for each row."""
+
+
+class Decoded(NamedTuple):
+    """What became of a slice of messages."""
+
+    batches: list[FrameBatch]
+    rejects: list[Reject]
+
+
+class Rows:
+    """Collects the rows of a slice of messages of one adapter.
+
+    Parameters
+    ----------
+    origin : the adapter's name.
+    """
+
+    def __init__(self, origin: str, groups: DeviceGroups) -> None:
+        self._origin = origin
+        self._groups = groups
+        self._words: dict[str, int] = {}
+        self._buckets: dict[PartTable, list[_Entry]] = {}
+        self._segment = 0
+        self._batches: list[FrameBatch] = []
+        self._rejects: list[Reject] = []
+
+    def add(
+        self,
+        message: Message,
+        group: DeviceGroup,
+        ts_ns: int,
+        row: tuple[tuple[str, ...], tuple[Any, ...]],
+        settings: RuleSettings,
+    ) -> None:
+        """Take one instant of a device.
+
+        Parameters
+        ----------
+        ts_ns : its time; `NO_TIME` makes it the message's arrival (later than the device's one before).
+        row : keys and their values: int, float, bool, str or None.
+        """
+        keys, values = row
+        plan = group.table.by_type.get((keys, tuple(map(type, values))))
+        if plan is None or plan.refusals:
+            self.add_many(message, group, [ts_ns], (keys, [values]), settings)
+            return
+        if ts_ns == NO_TIME:
+            ts_ns = group.last_arrival_ns = max(message.arrival_ns, group.last_arrival_ns + 1)
+        group.segment = self._segment
+        slots = group.slots
+        for part in plan.parts:
+            bucket = self._buckets.get(part.part)
+            if bucket is None:
+                bucket = self._buckets[part.part] = []
+            bucket.append((slots[part.dtype], ts_ns, part, values, message))
+
+    def add_many(
+        self,
+        message: Message,
+        group: DeviceGroup,
+        ts_ns: list[int],
+        table: tuple[tuple[str, ...], list[tuple[Any, ...]]],
+        settings: RuleSettings,
+    ) -> None:
+        """Take many instants of a device with the same keys, in the order of the message; see `add`."""
+        keys, rows = table
+        if NO_TIME in ts_ns:
+            ts_ns = _arrivals(message, group, ts_ns)
+        if len(rows) > 1 and not _are_alike(rows):
+            for time, values in zip(ts_ns, rows, strict=True):
+                self.add_many(message, group, [time], (keys, [values]), settings)
+            return
+        before = group.table
+        plan = self._groups.plan(group, keys, rows[0], settings)
+        if group.table is not before and group.segment == self._segment:
+            self._cut()  # frames of the old layout go first
+        group.segment = self._segment
+        for part in plan.parts:
+            slot = group.slots[part.dtype]
+            entries = [(slot, time, part, values, message) for time, values in zip(ts_ns, rows, strict=True)]
+            self._buckets.setdefault(part.part, []).extend(entries)
+        for code, detail, n_samples in plan.refusals:
+            self.refuse(message, code, detail, n_samples * len(rows))
+
+    def refuse(self, message: Message, code: RejectCode, detail: str, n_samples: int = 1) -> None:
+        """Take note of `n_samples` values of a message that can't be taken."""
+        self._rejects.append(
+            Reject(
+                code, self._origin, message.topic, detail, message.payload[:MAX_RAW_BYTES], message.arrival_ns,
+                n_samples,
+            )
+        )  # fmt: skip
+
+    def build(self, arrival_ns: int) -> Decoded:
+        """Everything since the last call, as batches in the order they must be taken, and rejects."""
+        self._cut()
+        out = Decoded([b.with_(arrival_ns=arrival_ns) for b in self._batches], self._rejects)
+        self._batches, self._rejects = [], []
+        return out
+
+    def _cut(self) -> None:
+        for part, entries in self._buckets.items():
+            self._batches.append(self._batch(part, entries))
+        self._buckets = {}
+        self._segment += 1
+
+    # --- columns -------------------------------------------------------------------------------------
+
+    def _batch(self, part: PartTable, entries: list[_Entry]) -> FrameBatch:
+        slots, times, plans, values, messages = zip(*entries, strict=True)
+        slot, ts_ns = np.array(slots, np.uint32), np.array(times, np.int64)
+        if part.dtype == "u32":
+            self._learn(
+                chain.from_iterable(p.pick(v) if p.pick else v for p, v in zip(plans, values, strict=True))
+            )
+        if plans[0].is_whole and len(set(plans)) == 1:
+            cells, quality = self._matrix(plans[0], values, messages)
+            return self._dense(part, slot, ts_ns, cells, quality)
+        start = np.zeros(len(entries) + 1, np.int64)
+        np.cumsum([plan.n for plan in plans], out=start[1:])
+        width = part.layout.width
+        is_sparse = 2 * start[-1] < len(entries) * width
+        cells = np.zeros(start[-1] if is_sparse else len(entries) * width, numpy_dtype(part.dtype))
+        quality = np.full(cells.shape, 0 if is_sparse else Quality.ABSENT, np.uint8)
+        for plan, numbers in _rows_of(plans).items():
+            some, marks = self._matrix(plan, [values[i] for i in numbers], [messages[i] for i in numbers])
+            rows = np.array(numbers)[:, None]
+            at = start[rows] + np.arange(plan.n) if is_sparse else rows * width + plan.columns
+            cells[at] = some
+            quality[at] = 0 if marks is None else marks
+        if not is_sparse:
+            shape = len(entries), width
+            return self._dense(part, slot, ts_ns, cells.reshape(shape), quality.reshape(shape))
+        return FrameBatch.sparse(
+            slot, ts_ns, cells, start, np.concatenate([plan.columns for plan in plans]),
+            quality=quality if quality.any() else None, dictionary=self._dictionary(part), origin=self._origin,
+        )  # fmt: skip
+
+    def _dense(
+        self,
+        part: PartTable,
+        slot: npt.NDArray[np.uint32],
+        ts_ns: npt.NDArray[np.int64],
+        cells: npt.NDArray[Any],
+        quality: npt.NDArray[np.uint8] | None,
+    ) -> FrameBatch:
+        words = self._dictionary(part)
+        return FrameBatch.dense(slot, ts_ns, cells, quality, dictionary=words, origin=self._origin)
+
+    def _matrix(
+        self, plan: PartPlan, values: Any, messages: Any
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
+        """Values of messages with the same keys: T[F, n], and uint8[F, n] or None where all are good."""
+        rows = [plan.pick(v) for v in values] if plan.pick else values
+        dtype = plan.dtype
+        cells: npt.NDArray[Any]
+        bad: Bad | None = None
+        if dtype == "f64":
+            cells, bad = _floats(rows)
+        elif dtype == "i64":
+            cells, bad = _integers(rows)
+        elif dtype == "u8":
+            cells = np.array(rows, np.uint8)
+        else:
+            cells, bad = self._codes(rows)
+        quality = None
+        if dtype == "f64" and not np.isfinite(cells).all():
+            quality = ~np.isfinite(cells) * np.uint8(Quality.BAD_NOT_FINITE)
+        if bad is not None:
+            quality = np.zeros(cells.shape, np.uint8) if quality is None else quality
+            quality[bad] = Quality.ABSENT
+            for number in np.flatnonzero(bad.any(axis=1)).tolist():
+                detail = _REFUSED[dtype]
+                self.refuse(messages[number], RejectCode.WRONG_TYPE, detail, int(bad[number].sum()))
+        return cells, quality
+
+    # --- texts ---------------------------------------------------------------------------------------
+
+    def _learn(self, texts: Any) -> None:
+        """Give every text a code; codes stay the same until more than 256 texts are known."""
+        words = dict.fromkeys(text for text in texts if _is_word(text))
+        new = [text for text in words if text not in self._words]
+        if len(self._words) + len(new) > N_WORDS_MAX:
+            self._words, new = {}, list(words)
+        for text in new:
+            self._words[text] = len(self._words)
+
+    def _codes(self, rows: list[tuple[str, ...]]) -> tuple[npt.NDArray[Any], Bad | None]:
+        bad = np.array([[not _is_word(text) for text in row] for row in rows])
+        codes = np.array([[self._words.get(text, 0) for text in row] for row in rows], np.uint32)
+        return codes, bad if bad.any() else None
+
+    def _dictionary(self, part: PartTable) -> tuple[str, ...] | None:
+        return (tuple(self._words) or ("",)) if part.dtype == "u32" else None
+
+
+def _rows_of(plans: tuple[PartPlan, ...]) -> dict[PartPlan, list[int]]:
+    rows: dict[PartPlan, list[int]] = {}
+    for number, plan in enumerate(plans):
+        rows.setdefault(plan, []).append(number)
+    return rows
+
+
+_REFUSED = {
+    "f64": "an integer that a 64-bit float can't hold exactly; declare the key as i64 under types",
+    "i64": "not a whole number of at most 63 bits",
+    "u32": f"a text longer than {TEXT_MAX:,} characters, or with a NUL in it",
+}
+
+
+def _arrivals(message: Message, group: DeviceGroup, ts_ns: list[int]) -> list[int]:
+    """Times, with arrivals where there are none: each a nanosecond later than the one before at least."""
+    out = []
+    for time in ts_ns:
+        if time == NO_TIME:
+            time = group.last_arrival_ns = max(message.arrival_ns, group.last_arrival_ns + 1)
+        out.append(time)
+    return out
+
+
+def _are_alike(rows: list[tuple[Any, ...]]) -> bool:
+    """Whether all rows have the same kinds of values, column by column."""
+    return all(len(set(classes_of(set(map(type, column))))) == 1 for column in zip(*rows, strict=True))
+
+
+def _is_word(text: str) -> bool:
+    return len(text) <= TEXT_MAX and "\x00" not in text
+
+
+def _floats(rows: list[tuple[Any, ...]]) -> tuple[npt.NDArray[np.float64], Bad | None]:
+    """Numbers as float64, and which are integers that would be rounded."""
+    try:
+        n = len(rows[0])
+        cells = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * n).reshape(-1, n)
+        if not (np.abs(cells) >= EXACT_MAX).any():
+            return cells, None
+    except OverflowError:
+        cells = np.zeros((len(rows), n))
+    bad = np.zeros(cells.shape, np.bool_)
+    for i, row in enumerate(rows):
+        for j, value in enumerate(row):
+            bad[i, j] = type(value) is int and abs(value) > EXACT_MAX
+            cells[i, j] = 0.0 if bad[i, j] else value
+    return cells, bad if bad.any() else None
+
+
+def _integers(rows: list[tuple[Any, ...]]) -> tuple[npt.NDArray[np.int64], Bad | None]:
+    """Numbers as int64, and which are not whole or too large."""
+    good = [[_is_integer(value) for value in row] for row in rows]
+    cells = np.array(
+        [
+            [int(value) if ok else 0 for value, ok in zip(row, some, strict=True)]
+            for row, some in zip(rows, good, strict=True)
+        ],
+        np.int64,
+    )
+    bad = ~np.array(good)
+    return cells, bad if bad.any() else None
+
+
+def _is_integer(value: float) -> bool:
+    """Whether i64 holds it: an int of 63 bits, or a float that is whole and was not rounded when it was parsed."""
+    if type(value) is int:
+        return abs(value) <= I64_MAX
+    return value.is_integer() and abs(value) <= EXACT_MAX

@@ -1,0 +1,122 @@
+"""Times in payloads → nanoseconds since 1970 UTC.
+
+Numbers are seconds, milli-, micro- or nanoseconds; in ``auto`` their size tells which: a number below 1e11 is
+seconds (to the year 5138), below 1e14 milliseconds, below 1e17 microseconds, else nanoseconds. Texts are RFC 3339
+(``2026-11-23T15:06:00.123456789Z``), with a blank for the T, or without seconds; a time without offset is plant
+time. Digits finer than a nanosecond are cut off.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo
+
+from headrace.adapters.payloads.base import PayloadError, TimeUnit
+from headrace.core.clock import NO_TIME, NS
+from headrace.core.events import RejectCode
+
+_FACTORS = {"s": NS, "ms": 1_000_000, "us": 1_000, "ns": 1}
+_TEXT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)? ?([Zz]|[+-]\d\d:?\d\d)?")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CACHE_MAX = 1_024
+
+
+class TimeReader:
+    """Reads times of one topic rule.
+
+    Parameters
+    ----------
+    unit : of numbers; timezone : of texts without offset, as in the IANA database.
+    """
+
+    def __init__(self, unit: TimeUnit = "auto", timezone: str = "UTC") -> None:
+        self._factor = _FACTORS.get(unit, 0)
+        self._zone = ZoneInfo(timezone)
+        self._minutes: dict[tuple[str, str, str | None], int] = {}
+
+    def read(self, value: object) -> int:
+        """Nanoseconds of a time.
+
+        Raises
+        ------
+        PayloadError : bad-time; it is neither, or outside the years 1678 to 2262.
+        """
+        kind = type(value)
+        if kind is int or kind is float:
+            ts_ns = self._from_number(value)  # type: ignore[arg-type]
+        elif kind is str:
+            ts_ns = self._from_text(value)  # type: ignore[arg-type]
+        else:
+            raise _bad(value)
+        if not NO_TIME < ts_ns < -NO_TIME:
+            raise _bad(value)
+        return ts_ns
+
+    def read_many(self, values: tuple[object, ...]) -> list[int]:
+        """The same for many; whole numbers of one size take no Python for each. Raises PayloadError."""
+        if set(map(type, values)) == {int}:
+            first, last = min(values), max(values)  # type: ignore[type-var]
+            factor = self._scale(first)  # type: ignore[arg-type]
+            if factor == self._scale(last):  # type: ignore[arg-type]
+                self.read(first)
+                self.read(last)
+                return [value * factor for value in values]  # type: ignore[operator]
+        return [self.read(value) for value in values]
+
+    def _scale(self, value: float) -> int:
+        """Nanoseconds of one unit of a time given as a number."""
+        if self._factor:
+            return self._factor
+        size = abs(value)
+        return NS if size < 1e11 else 1_000_000 if size < 1e14 else 1_000 if size < 1e17 else 1
+
+    def _from_number(self, value: float) -> int:
+        factor = self._scale(value)
+        if type(value) is int:
+            return value * factor
+        if not math.isfinite(value):
+            raise _bad(value)
+        whole = int(value)
+        return whole * factor + round((value - whole) * factor)
+
+    def _from_text(self, text: str) -> int:
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            if _NUMBER.fullmatch(text) is None or len(text) > 40:
+                raise _bad(text)
+            return self._from_number(float(text) if "." in text else int(text))
+        second = int(match[3] or 0)
+        if second > 60:  # 60 is a leap second
+            raise _bad(text)
+        fraction_ns = int((match[4] or "0")[:9].ljust(9, "0"))
+        key = match[1], match[2], match[5]
+        minute_ns = self._minutes.get(key)
+        if minute_ns is None:
+            minute_ns = self._minute_ns(text, *key)
+            if len(self._minutes) >= _CACHE_MAX:
+                self._minutes.clear()
+            self._minutes[key] = minute_ns
+        return minute_ns + second * NS + fraction_ns
+
+    def _minute_ns(self, text: str, date: str, minute: str, offset: str | None) -> int:
+        zone: tzinfo = self._zone
+        if offset is not None:
+            digits = offset[1:].replace(":", "") or "0000"
+            shift = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+            if shift >= timedelta(days=1):
+                raise _bad(text)
+            zone = timezone(-shift if offset[0] == "-" else shift)
+        try:
+            since = datetime.fromisoformat(f"{date}T{minute}").replace(tzinfo=zone) - _EPOCH
+        except (ValueError, OverflowError):
+            raise _bad(text) from None
+        return (since.days * 86_400 + since.seconds) * NS
+
+
+def _bad(value: object) -> PayloadError:
+    return PayloadError(
+        RejectCode.BAD_TIME, f"{value!r:.80} is not a time: expected a number since 1970 or RFC 3339 text"
+    )
