@@ -14,7 +14,7 @@ from headrace.cli.target import find_target, target_option
 from headrace.cli.teaching import TaughtCommand
 
 if TYPE_CHECKING:
-    from headrace.store.query import QueryResult
+    from headrace.store.result import QueryResult
 
 _TABLE_ROWS = 100
 
@@ -91,23 +91,12 @@ def _document(result: QueryResult) -> dict[str, Any]:
     from headrace.runtime.times import rfc3339
 
     return {
-        "rows": [_json_row(row) for row in _rows(result)],
+        "rows": [_json_row(row) for row in result.to_rows(labels=True)],
         "fresh_to": rfc3339(result.fresh_to_ns),
         "sources": result.sources,
         "missing": list(result.missing),
         "truncated": result.truncated,
     }
-
-
-def _rows(result: QueryResult) -> list[dict[str, Any]]:
-    """Rows with times as int64 ns: Python's own times have no nanoseconds."""
-    import pyarrow as pa
-
-    rows = result.to_arrow()
-    at = rows.schema.get_field_index("ts")
-    rows = rows.set_column(at, "ts", rows.column(at).cast(pa.int64()))
-    found: list[dict[str, Any]] = rows.to_pylist()
-    return found
 
 
 def _json_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -117,6 +106,8 @@ def _json_row(row: dict[str, Any]) -> dict[str, Any]:
     row["ts"] = rfc3339(row["ts"])
     if "quality" in row:
         row["quality"] = word(row["quality"])
+    if row.get("text", "") is None:
+        del row["text"]
     return row
 
 
@@ -124,17 +115,20 @@ def _table(result: QueryResult, zone: tzinfo) -> str:
     from headrace.core.quality import word
     from headrace.runtime.times import local_time
 
-    names = list(result.to_arrow().schema.names)
+    rows = result.to_rows(labels=True)
+    names = ["path", "ts", *result.columns]
+    if any(row.get("text") is not None for row in rows):
+        names.append("text")
 
     def cell(name: str, value: Any) -> str:
         if name == "ts":
             return local_time(value, zone)
         return word(value) if name == "quality" else output.number(value)
 
-    rows = [[cell(name, row[name]) for name in names] for row in _rows(result)]
+    cells = [[cell(name, row[name]) for name in names] for row in rows]
     header = [f"ts ({zone})" if name == "ts" else name for name in names]
-    right = [i for i, name in enumerate(names) if i > 1 and name != "quality"]
-    return output.table(header, rows, right)
+    right = [i for i, name in enumerate(names) if i > 1 and name not in ("quality", "text")]
+    return output.table(header, cells, right)
 
 
 def _notes(result: QueryResult, zone: tzinfo) -> None:

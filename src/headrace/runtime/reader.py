@@ -7,17 +7,16 @@ Nothing is locked and nothing is written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from headrace.core.clock import NO_TIME
 from headrace.core.disk import Disk, LocalDisk
 from headrace.core.errors import HeadraceError, NotFound, Unreachable
 from headrace.core.frames import FrameBatch
@@ -26,50 +25,141 @@ from headrace.core.sensors import SensorDirectory
 from headrace.core.spans import parse_range
 from headrace.ingest.journal_format import Record, RecordKind
 from headrace.ingest.journal_reader import Damage, read_records
-from headrace.runtime.announcement import EngineClient, is_store, read_announcement
+from headrace.runtime.announcement import Answer, EngineClient, is_store, read_announcement
 from headrace.runtime.tail_format import read_tail
-from headrace.runtime.times import local_time
+from headrace.runtime.times import local_time, rfc3339
 from headrace.store.commits import CommitView, ShardPosition
-
-if TYPE_CHECKING:
-    from headrace.store.query import QueryResult, Store
+from headrace.store.query import Store
+from headrace.store.result import QueryResult
 
 Slots = npt.NDArray[np.uint32]
 _TRIES = 4
 
 
-class TailSource(StrEnum):
-    """Where the unflushed samples of an answer come from."""
+class UnflushedTail(Protocol):
+    """Where what is not flushed yet comes from."""
 
-    ENGINE = "engine"
-    JOURNAL = "journal"
-
-
-@dataclass(frozen=True, slots=True)
-class UnflushedTail:
-    """The unflushed samples of some sensors.
-
-    Parameters
-    ----------
-    batches : later ones win. now_ns : the plant's time: the engine's present, or when the store was last
-    written to. notes : plain sentences on what could not be had.
-    """
-
-    source: TailSource
-    batches: tuple[FrameBatch, ...]
+    name: str
+    """``engine`` or ``journal``."""
     now_ns: int
-    notes: tuple[str, ...] = ()
+    """The plant's time: the engine's present, or when the store was last written to."""
 
     def frames(self, slots: Slots) -> list[FrameBatch]:
-        """The frames of `slots` (uint32[n])."""
-        out = []
-        for batch in self.batches:
-            keep = np.isin(batch.slot, slots)
-            if keep.all():
-                out.append(batch)
-            elif keep.any():
-                out.append(batch.take(np.flatnonzero(keep)))
-        return out
+        """Unflushed frames of `slots` (uint32[n]); later batches win."""
+        ...
+
+    def notes(self, slots: Slots) -> tuple[str, ...]:
+        """What could not be had, in plain sentences."""
+        ...
+
+
+class EngineSilent(HeadraceError):
+    """The engine that announced itself does not answer, or is not ready to."""
+
+
+class EngineTail:
+    """The tail of an engine that runs.
+
+    Raises
+    ------
+    EngineSilent : it does not answer, now or when it is asked for frames.
+    """
+
+    name = "engine"
+
+    def __init__(self, engine: EngineClient, directory: SensorDirectory) -> None:
+        self._engine = engine
+        # Sensors that it has met since its last commit are made known here first.
+        known = self._ask(f"/api/v1/directory?after={directory.n_slots}")
+        if known.body:
+            directory.apply_bytes(known.body)
+        self.now_ns = known.now_ns
+
+    def _ask(self, path: str, body: bytes | None = None) -> Answer:
+        try:
+            return self._engine.ask(path, body, "application/octet-stream")
+        except HeadraceError as e:
+            raise EngineSilent(f"the engine was not heard ({e})") from e
+
+    def frames(self, slots: Slots) -> list[FrameBatch]:
+        """Asks the engine."""
+        answer = self._ask("/api/v1/tail", np.ascontiguousarray(slots, np.uint32).tobytes())
+        self.now_ns = answer.now_ns
+        return read_tail(answer.body)
+
+    def notes(self, slots: Slots) -> tuple[str, ...]:
+        """Nothing is missing."""
+        return ()
+
+
+@dataclass
+class JournalTail:
+    """The tail as a journal has it, behind what each shard has flushed.
+
+    Derived series are not in the journal: an engine computes them again when it starts.
+    """
+
+    directory: SensorDirectory
+    view: CommitView
+    records: list[Record] = field(default_factory=list)
+    damages: list[Damage] = field(default_factory=list)
+    now_ns: int = 0
+    name = "journal"
+
+    @classmethod
+    def load(cls, disk: Disk, view: CommitView, directory: SensorDirectory) -> JournalTail:
+        """Look through the journal; definitions in it are made known to `directory`.
+
+        Raises
+        ------
+        NotFound : it was trimmed meanwhile; the newest commits say where to start.
+        """
+        tail = cls(directory, view, now_ns=view.published_ns)
+        first = int(tail._flushed().min())
+        # While a shard was never flushed nothing is trimmed: from the oldest there is.
+        for record in read_records(disk, None if first < 0 else first, tail.damages.append):
+            if record.kind is RecordKind.DEFINE:
+                record.define(directory)
+            elif record.kind is RecordKind.TICK:
+                tail.now_ns = max(tail.now_ns, record.tick_ns())
+            elif record.kind is RecordKind.FRAMES:
+                tail.records.append(record)
+        return tail
+
+    def _flushed(self) -> npt.NDArray[np.int64]:
+        """Journal number up to which each shard is in segments: int64[n_shards]."""
+        nothing = ShardPosition()
+        positions = [self.view.shards.get(s, nothing).flushed_seq for s in range(self.directory.n_shards)]
+        return np.array(positions, np.int64)
+
+    def frames(self, slots: Slots) -> list[FrameBatch]:
+        """Decodes the records that have frames of the shards of `slots`."""
+        shard_of, flushed = self.directory.shard, self._flushed()
+        chosen = np.zeros(self.directory.n_slots, np.bool_)
+        chosen[slots] = True
+        shards = np.unique(shard_of[slots])
+        found = []
+        for record in self.records:
+            if (flushed[np.intersect1d(record.shards, shards)] < record.seq).any():
+                batch = record.batch()
+                keep = np.flatnonzero(chosen[batch.slot] & (flushed[shard_of[batch.slot]] < record.seq))
+                if len(keep):
+                    found.append(batch.take(keep))
+        return found
+
+    def notes(self, slots: Slots) -> tuple[str, ...]:
+        """Damage, and derived series that end with the last flush."""
+        said = [damage.text for damage in self.damages]
+        if self.records and any(self.directory.is_derived(int(slot)) for slot in slots):
+            until = (
+                "never written"
+                if not self.view.published_ns
+                else local_time(self.view.published_ns, UTC)[:19]
+            )
+            said.append(
+                f"derived series end with the last flush ({until} UTC); a started engine computes the rest"
+            )
+        return tuple(said)
 
 
 class StoreReader:
@@ -87,11 +177,9 @@ class StoreReader:
     """
 
     def __init__(self, disk: Disk, zone: tzinfo = UTC) -> None:
-        from headrace.store.query import Store
-
         self._disk = disk
         self.zone = zone
-        self.store: Store = Store.open(disk)
+        self.store = Store.open(disk)
 
     @property
     def directory(self) -> SensorDirectory:
@@ -130,108 +218,66 @@ class StoreReader:
         NotFound : the pattern matches no sensor. ConfigError : an empty span, a word that is none of these.
         """
         aggregates = [agg] if isinstance(agg, str) else list(agg)
-        tail = self.tail(pattern)
-        self.store.refresh()
-        span = parse_range(tail.now_ns, self.zone, last=last, start=from_, end=to)
         every_ns = None if every is None else parse_duration_ns(every)
-        result = self.store.query(
-            pattern, span.start_ns, span.end_ns, every_ns, aggregates, tail=tail.frames, limit=limit
-        )
-        n_fresh = sum(b.n_samples for b in tail.batches)
-        return replace(
-            result,
-            missing=(*result.missing, *tail.notes),
-            sources={**result.sources, str(tail.source): n_fresh} if n_fresh else result.sources,
-        )
 
-    def tail(self, pattern: str) -> UnflushedTail:
-        """What is not flushed of the sensors that `pattern` matches.
+        def ask(tail: UnflushedTail) -> QueryResult:
+            # A plant's present is inside "the last hour": the sample of this very moment counts.
+            span = parse_range(tail.now_ns + 1, self.zone, last=last, start=from_, end=to)
+            seen: list[Slots] = []
 
-        Look at it before the commits: what is flushed in between is then there twice, not missing.
-        """
+            def frames(slots: Slots) -> list[FrameBatch]:
+                seen.append(slots)
+                return tail.frames(slots)
+
+            result = self.store.query(
+                pattern, span.start_ns, span.end_ns, every_ns, aggregates, tail=frames, limit=limit
+            )
+            sources = {
+                k if k != "tail_frames" else f"{tail.name}_frames": n for k, n in result.sources.items()
+            }
+            missing = (*result.missing, *tail.notes(seen[-1]))
+            return replace(result, sources=sources, missing=missing, fresh_to_ns=tail.now_ns)
+
         announced = read_announcement(self._disk)
-        notes: tuple[str, ...] = ()
-        if announced is not None:
-            try:
-                return self._ask(EngineClient(announced.address, announced.pid), pattern)
-            except HeadraceError as e:
-                notes = (f"the engine was not heard ({e}); its journal was read instead",)
-        return self._replay(pattern, notes)
+        if announced is None:
+            return ask(self.journal_tail())
+        try:
+            return ask(self.engine_tail(EngineClient(announced.address, announced.pid)))
+        except EngineSilent as e:
+            result = ask(self.journal_tail())
+            return replace(result, missing=(*result.missing, f"{e}; its journal was read instead"))
 
-    def _ask(self, engine: EngineClient, pattern: str) -> UnflushedTail:
-        """From the running engine; sensors that it has just met are made known here first."""
+    def status(self) -> dict[str, Any]:
+        """What is in the store, JSON-ready: bytes, samples, sensors, and up to when."""
+        found = self.store.status()
+        return {
+            "size_bytes": found.size_bytes,
+            "samples": found.n_samples,
+            "segments": found.n_segments,
+            "sensors": self.directory.n_sensors,
+            "free_bytes": self._disk.free_bytes(),
+            "fresh_to": rfc3339(self.journal_tail().now_ns or NO_TIME),
+        }
+
+    def engine_tail(self, engine: EngineClient) -> EngineTail:
+        """The tail of a running engine. Raises `EngineSilent`."""
         self.store.refresh()
-        known = engine.ask(f"/api/v1/directory?after={self.directory.n_slots}")
-        if known.body:
-            self.directory.apply_bytes(known.body)
-        answer = engine.ask("/api/v1/tail", json.dumps({"pattern": pattern}).encode())
-        return UnflushedTail(TailSource.ENGINE, tuple(read_tail(answer.body)), answer.now_ns)
+        return EngineTail(engine, self.directory)
 
-    def _replay(self, pattern: str, notes: tuple[str, ...]) -> UnflushedTail:
-        """From the journal, behind what each shard has flushed."""
+    def journal_tail(self) -> JournalTail:
+        """The tail as the journal has it.
+
+        Raises
+        ------
+        Unreachable : an engine that does not answer trims the journal faster than it can be read.
+        """
         for _ in range(_TRIES):
-            view = self.store.refresh()
+            view = self.store.refresh().commits
             try:
-                return _JournalTail(self._disk, view, self.directory).read(pattern, notes)
+                return JournalTail.load(self._disk, view, self.directory)
             except NotFound:
                 continue  # an engine flushed and trimmed meanwhile: its newest commit says where to start
         raise Unreachable("the store is flushed faster than its journal can be read; try again")
-
-    def status(self) -> dict[str, Any]:
-        """What is in the store, JSON-ready."""
-        return self.store.status().to_dict()
-
-
-class _JournalTail:
-    """One pass over the journal behind a view of the commits."""
-
-    def __init__(self, disk: Disk, view: CommitView, directory: SensorDirectory) -> None:
-        self._disk, self._view, self._directory = disk, view, directory
-        self._now_ns = view.published_ns
-        self._damages: list[Damage] = []
-
-    def read(self, pattern: str, notes: tuple[str, ...]) -> UnflushedTail:
-        flushed = self._flushed()
-        records = self._records(int(flushed.min()))
-        wanted = self._wanted(pattern)
-        batches = []
-        for record in records:
-            shards = record.shards
-            mine = shards[(flushed[shards] < record.seq) & wanted[shards]]
-            batches += [record.batch(int(shard)) for shard in mine]
-        if records and self._has_derived(pattern):
-            until = local_time(self._view.published_ns, UTC)[:19]
-            notes += (f"derived series end with the last flush ({until} UTC): no engine computes the rest",)
-        notes += tuple(damage.text for damage in self._damages)
-        return UnflushedTail(TailSource.JOURNAL, tuple(batches), self._now_ns, notes)
-
-    def _flushed(self) -> npt.NDArray[np.int64]:
-        """Journal number up to which each shard is in segments: int64[n_shards]."""
-        nothing = ShardPosition()
-        positions = [self._view.shards.get(s, nothing).flushed_seq for s in range(self._directory.n_shards)]
-        return np.array(positions, np.int64)
-
-    def _records(self, after_seq: int) -> list[Record]:
-        """FRAMES records behind `after_seq`; definitions and time are taken in."""
-        found = []
-        for record in read_records(self._disk, after_seq, self._damages.append):
-            if record.kind is RecordKind.DEFINE:
-                record.define(self._directory)
-            elif record.kind is RecordKind.TICK:
-                self._now_ns = max(self._now_ns, record.tick_ns())
-            elif record.kind is RecordKind.FRAMES:
-                found.append(record)
-        return found
-
-    def _wanted(self, pattern: str) -> npt.NDArray[np.bool_]:
-        """Shards that have sensors which `pattern` matches: bool[n_shards]."""
-        wanted = np.zeros(self._directory.n_shards, np.bool_)
-        wanted[self._directory.shard[self._directory.find(pattern).slot]] = True
-        return wanted
-
-    def _has_derived(self, pattern: str) -> bool:
-        slots = np.unique(self._directory.find(pattern).slot)
-        return any(self._directory.is_derived(int(s)) for s in slots)
 
 
 def open_store(where: str | Path, zone: tzinfo | None = None) -> StoreReader:

@@ -1,0 +1,98 @@
+"""A session around a plant and a port that are made by hand: order of calls, signals, failures."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from headrace.cli.session import Session
+from headrace.core.clock import SystemClock
+from headrace.core.errors import HeadraceError, StorageError
+
+
+class Recorder:
+    """Plant, port and watch at once: writes down what is called."""
+
+    def __init__(self, folder, fails=None):
+        self.calls, self.failure, self.fails = [], "", fails
+        self.config = type("Config", (), {"store_folder": folder})
+        self.address = "http://127.0.0.1:1"
+        self.folder = folder
+        self._on_failure = None
+
+    def part(self, name):
+        """`name` with the methods that a session calls of it."""
+        outer = self
+
+        class Part:
+            address, config = outer.address, outer.config
+            failure = property(lambda _: outer.failure)
+
+            async def start(self):
+                outer.calls.append(f"{name}.start")
+                if outer.fails == name:
+                    raise StorageError("the disk is full")
+
+            async def stop(self, *_):
+                outer.calls.append(f"{name}.stop")
+
+            def on_failure(self, call):
+                outer._on_failure = call
+
+        return Part()
+
+    def started(self, address):
+        assert (self.folder / "running.json").exists()
+        self.calls.append("started")
+
+    def beat(self):
+        self.calls.append("beat")
+
+    def stopping(self):
+        self.calls.append("stopping")
+
+    def session(self, for_s=None):
+        return Session(self.part("plant"), self.part("port"), SystemClock(), self, for_s)
+
+
+ALL = ["port.start", "plant.start", "started", "beat", "stopping", "plant.stop", "plant.stop", "port.stop"]
+
+
+async def test_ends_by_itself_and_drains(tmp_path):
+    made = Recorder(tmp_path)
+    await made.session(0.01).run()
+    assert made.calls == ALL
+    assert not (tmp_path / "running.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_asks_for_the_end(tmp_path, number):
+    made = Recorder(tmp_path)
+    before = signal.getsignal(number)
+    made.started = lambda _: (made.calls.append("started"), os.kill(os.getpid(), number))
+    await made.session().run()
+    assert made.calls == ALL
+    assert signal.getsignal(number) == before
+
+
+async def test_a_plant_that_ends_by_itself_is_a_failure(tmp_path):
+    made = Recorder(tmp_path)
+
+    def fail(_):
+        made.calls.append("started")
+        made.failure = "another engine took over"
+        asyncio.get_running_loop().call_soon(made._on_failure)
+
+    made.started = fail
+    with pytest.raises(HeadraceError, match="another engine took over"):
+        await made.session().run()
+    assert made.calls == ALL
+
+
+async def test_a_plant_that_does_not_start_closes_its_port(tmp_path):
+    made = Recorder(tmp_path, fails="plant")
+    with pytest.raises(StorageError, match="the disk is full"):
+        await made.session().run()
+    assert made.calls == ["port.start", "plant.start", "plant.stop", "port.stop"]
+    assert not (tmp_path / "running.json").exists()
