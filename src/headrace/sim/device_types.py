@@ -89,7 +89,7 @@ class DeviceType:
     def band(self, part: FleetPart) -> npt.NDArray[np.float64]:
         """Dead band of each column of a part, in its raw values: float64[D]."""
         assert part.table is not None
-        step = part.table.scale if part.table.dtype == "f64" else np.ones(part.table.width)
+        step = part.table.scale if part.table.is_decimal else np.ones(part.table.width)
         return step * float(self.profile.dead_band)
 
     def uses(self, name: str) -> bool:

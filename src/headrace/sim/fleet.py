@@ -213,23 +213,31 @@ class Fleet:
         ------
         ValueError : no devices, devices of different types, or such as report events or waveforms.
         """
+        return self._values(device, ts_ns, slice(part, part + 1))[0]
+
+    def all_values(self, device: I64, ts_ns: I64) -> list[npt.NDArray[Any]]:
+        """As `values`, one array for each part of the type: cheaper than part by part."""
+        return self._values(device, ts_ns, slice(None))
+
+    def _values(self, device: I64, ts_ns: I64, parts: slice) -> list[npt.NDArray[Any]]:
         index = np.unique(self.type_index(device))
         if len(index) != 1:
             raise ValueError(
                 f"values() takes devices of one type, got {len(index)}: group them by type_index()"
             )
         kind = self.types[int(index[0])]
-        one = kind.parts[part]
-        if one.table is None:
+        if kind.parts[0].table is None:
             raise ValueError(
                 f"{kind.profile.name} devices have no values between their reports; use frames()"
             )
+        chosen = kind.parts[parts]
         key = self.machines.keys(device)
-        out = []
+        out: list[list[npt.NDArray[Any]]] = [[] for _ in chosen]
         for a, b in pieces(len(device)):
             drivers = self.machines.drivers(kind, device[a:b], key[a:b], ts_ns[a:b])
-            out.append(self.machines.evaluate(kind, one, device[a:b], ts_ns[a:b], drivers))
-        return out[0] if len(out) == 1 else np.concatenate(out)
+            for found, part in zip(out, chosen, strict=True):
+                found.append(self.machines.evaluate(kind, part, device[a:b], ts_ns[a:b], drivers))
+        return [found[0] if len(found) == 1 else np.concatenate(found) for found in out]
 
     def frames(self, t0_ns: int, t1_ns: int, slice_ns: int | None = None) -> Iterator[Frames]:
         """Everything that the factory reports in ``t0 <= t < t1``, as batches of columns. See `Reporter.frames`."""

@@ -1,4 +1,4 @@
-"""Device profiles: ovens, presses, pumps, conveyors, meters, climate stations, alarm panels, vibration probes.
+"""Device profiles: ovens, presses, pumps, dryers, conveyors, meters, tanks, climate stations, panels, probes.
 
 Data only. A profile says what a device measures, how often and in what way it reports. Levels, grids and cycle
 times follow what such devices print on their data sheets; nothing depends on the exact figures.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import pairwise
 
 from headrace.core.clock import NS
 from headrace.core.layouts import Column, Kind, Layout
@@ -73,6 +74,15 @@ class DeviceProfile:
     def size(self) -> int:
         """Sensors of a device of natural size."""
         return sum(n for _, n in self.forms)
+
+    def of_size(self, size: int) -> DeviceProfile:
+        """A device of the same kind with `size` sensors, its signals in about the same proportions."""
+        ends = [
+            round(size * sum(n for _, n in self.forms[: i + 1]) / self.size) for i in range(len(self.forms))
+        ]
+        counts = [b - a for a, b in pairwise([0, *ends])]
+        forms = tuple((form, n) for (form, _), n in zip(self.forms, counts, strict=True) if n)
+        return replace(self, forms=forms)
 
     def columns(self, size: int | None = None) -> tuple[tuple[str, SignalForm], ...]:
         """Names and forms of a device's signals; with `size`, the forms in turn until there are so many."""
@@ -157,7 +167,7 @@ _OIL = SignalForm(
     weather=3.0, noise=0.12,
 )  # fmt: skip
 _FLOW = SignalForm(
-    "flow", "m3/h", scale=0.01, low=0.0, high=150.0, spread=0.05, level=0.06, load=42.0, recipe=3.0, swing=1.5,
+    "flow", "m3/h", scale=0.01, low=-1.0, high=150.0, spread=0.05, level=0.06, load=42.0, recipe=3.0, swing=1.5,
     noise=0.25,
 )  # fmt: skip
 _INLET = SignalForm(
@@ -189,7 +199,7 @@ _RMS = SignalForm(
     scale=0.001,
     low=0.0,
     high=30.0,
-    level=0.05,
+    level=0.35,
     spread=0.02,
     load=2.4,
     swing=0.3,
@@ -210,10 +220,47 @@ _TENSION = SignalForm(
 _PARTS = SignalForm("parts", "1", "u32", Role.COUNTER, rate=0.25)
 _ENERGY = SignalForm("energy", "kWh", "u32", Role.COUNTER, scale=0.01, rate=0.005, idle_rate=0.0002)
 _HOURS = SignalForm("hours", "h", "u32", Role.COUNTER, scale=0.1, rate=1 / 3_600)
-_MODE = SignalForm("mode", "", "u8", Role.MODE)
+_MODE = SignalForm("mode", "", "u16", Role.MODE)
 _RUNNING = SignalForm("running", "", "u8", Role.WORKING)
 _DOOR = SignalForm("door", "", "u8", Role.PULSE)
 _ALARM = SignalForm("alarm", "", "u8", Role.ALARM)
+_AIR_SPEED = SignalForm(
+    "air_speed",
+    "m/s",
+    scale=0.01,
+    low=0.0,
+    high=30.0,
+    level=0.1,
+    spread=0.05,
+    load=9.0,
+    swing=0.6,
+    noise=0.12,
+)
+_MOISTURE = SignalForm(
+    "moisture",
+    "%",
+    scale=0.01,
+    low=0.0,
+    high=60.0,
+    level=14.0,
+    spread=1.0,
+    warm=-8.0,
+    weather=-0.8,
+    swing=0.9,
+    noise=0.05,
+)
+_PRESSURE_LOW = SignalForm(
+    "pressure",
+    "bar",
+    scale=0.001,
+    low=0.0,
+    high=10.0,
+    level=1.02,
+    spread=0.05,
+    load=1.4,
+    weather=0.01,
+    noise=0.006,
+)
 _VOLTAGE = SignalForm(
     "voltage",
     "V",
@@ -312,6 +359,12 @@ _LEVEL = SignalForm(
 )
 _ACCELERATION = SignalForm("acceleration", "m/s2", "i16", scale=0.01, low=-320.0, high=320.0)
 
+
+def _decimal(forms: tuple[tuple[SignalForm, int], ...], dtype: str) -> tuple[tuple[SignalForm, int], ...]:
+    """The same signals from a device that sends decimals."""
+    return tuple((replace(form, dtype=dtype), n) for form, n in forms)
+
+
 OVEN = DeviceProfile(
     "oven", ((_TEMPERATURE, 6), (_SETPOINT, 2), (_POWER, 3), (_ENERGY, 1), (_HOURS, 1), (_MODE, 1), (_DOOR, 1), (_ALARM, 1)),
     cycle_s=240.0, beat_s=55.0, tau_s=1_800.0, ramp_s=300.0,
@@ -321,8 +374,16 @@ PRESS = DeviceProfile(
     cycle_s=12.0, tau_s=2_700.0, ramp_s=60.0,
 )  # fmt: skip
 PUMP = DeviceProfile(
-    "pump", ((_FLOW, 1), (_INLET, 1), (_OUTLET, 1), (_SPEED, 1), (_BEARING, 2), (_RMS, 1), (_CURRENT, 1), (_HOURS, 1), (_RUNNING, 1)),
+    "pump", (*_decimal(((_FLOW, 1), (_INLET, 1), (_OUTLET, 1), (_SPEED, 1), (_BEARING, 2), (_RMS, 1), (_CURRENT, 1)), "f32"), (_HOURS, 1), (_RUNNING, 1)),
     cycle_s=45.0, tau_s=1_200.0, ramp_s=20.0,
+)  # fmt: skip
+DRYER = DeviceProfile(
+    "dryer", ((_TEMPERATURE, 3), (_AIR_SPEED, 2), (_MOISTURE, 2), (_CURRENT, 2), (_ENERGY, 1), (_MODE, 1), (_RUNNING, 1), (_ALARM, 1)),
+    cycle_s=600.0, beat_s=90.0, tau_s=1_200.0, ramp_s=180.0,
+)  # fmt: skip
+TANK = DeviceProfile(
+    "tank", (*_decimal(((_LEVEL, 2), (_OIL, 2), (_PRESSURE_LOW, 2), (_FLOW, 2)), "f64"), (_METER_ENERGY, 1)),
+    cycle_s=900.0, beat_s=1_300.0, tau_s=5_400.0,
 )  # fmt: skip
 CONVEYOR = DeviceProfile(
     "conveyor", ((_BELT, 2), (_TENSION, 1), (_CURRENT, 1), (_PARTS, 1), (_MODE, 1), (_DOOR, 2), (_ALARM, 1)),
@@ -342,4 +403,4 @@ PROBE = DeviceProfile(
 )  # fmt: skip
 
 POLLED = (OVEN, PRESS, PUMP, CONVEYOR, METER)
-EVERYTHING = (OVEN, PRESS, PUMP, CONVEYOR, METER, CLIMATE, PANEL, PROBE)
+EVERYTHING = (OVEN, PRESS, PUMP, CONVEYOR, METER, CLIMATE, PANEL, PROBE, DRYER, TANK)

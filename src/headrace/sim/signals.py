@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ class SignalForm:
     Parameters
     ----------
     name : the path's last level; further copies get ``_2``, ``_3``, ...
-    dtype : the type that the device reports it in; scale, offset : its grid.
+    dtype : the type that the device reports it in; scale, offset : its grid (scale 1, 0.1, 0.01, ...; offset a
+        multiple of it).
     low, high : limits declared to the reader.
     level : the value of a cold, standing machine; spread : half-width of each device's own deviation.
     warm, load, weather, recipe : how much warmth (0 … 1), load (0 … 1), weather (-1 … 1) and recipe (-1 … 1) add.
@@ -204,6 +206,21 @@ class SignalTable:
         """Number of columns, D."""
         return len(self.forms)
 
+    @property
+    def is_decimal(self) -> bool:
+        """Whether the device sends decimals: its grid is in the values instead of beside them."""
+        return self.dtype in ("f32", "f64")
+
+    @cached_property
+    def per_unit(self) -> F64:
+        """Grid steps in one unit of each column: dividing by them gives the decimal nearest to the grid."""
+        return np.where(self.scale < 1.0, np.rint(1.0 / self.scale), 1.0 / self.scale)
+
+    @cached_property
+    def shift(self) -> F64:
+        """Grid steps from 0 to raw 0."""
+        return np.rint(self.offset / self.scale)
+
     def evaluate(self, drivers: Drivers) -> Array:
         """Values of all columns at all frames: T[F, D] in the table's type.
 
@@ -219,8 +236,8 @@ class SignalTable:
 
     def moved(self, values: Array, column: I64, steps: F64) -> Array:
         """Values moved by some steps of their columns' grids, kept inside the type's range."""
-        if self.dtype == "f64":
-            return values + steps * self.scale[column]
+        if self.is_decimal:
+            return np.rint(values * self.per_unit[column] + steps) / self.per_unit[column]
         info = np.iinfo(values.dtype)
         return np.clip(values + steps, info.min, info.max).astype(values.dtype)
 
@@ -228,10 +245,8 @@ class SignalTable:
         n = self.n_levels
         if n:
             levels = self._levels(drivers)
-            if self.dtype == "f64":
-                # The device sends decimals: the grid is in the values instead of beside them.
-                np.multiply(levels.T, self.scale[:n], out=out[:, :n])
-                out[:, :n] += self.offset[:n]
+            if self.is_decimal:
+                out[:, :n] = (levels.T + self.shift[:n]) / self.per_unit[:n]
             else:
                 out[:, :n] = levels.astype(np.int32).T
         for column in range(n, n + self.n_counters):
@@ -282,8 +297,9 @@ class SignalTable:
         own = (d.key * self.own[column]).astype(np.int64)
         steps = np.floor(d.work_s * (form.rate / form.scale) + d.elapsed_s * (form.idle_rate / form.scale))
         count: Array = steps.astype(np.int64) + (own >> 12)
-        if self.dtype == "f64":
-            return (count % _COUNTER_SPAN) * form.scale
+        if self.is_decimal:
+            decimals: Array = (count % _COUNTER_SPAN) / self.per_unit[column]
+            return decimals
         return count.astype(numpy_dtype(self.dtype))
 
     def _state(self, column: int, d: Drivers) -> Array:
@@ -299,7 +315,7 @@ class SignalTable:
 
 
 def _raw_span(dtype: str, n: int) -> tuple[F32, F32]:
-    if dtype == "f64":
+    if dtype in ("f32", "f64"):
         return np.full(n, -(2.0**24), np.float32), np.full(n, 2.0**24, np.float32)
     info = np.iinfo(numpy_dtype(dtype))
     # Float32 holds whole numbers up to 2**24; no level comes near it.
@@ -310,7 +326,7 @@ def _raw_span(dtype: str, n: int) -> tuple[F32, F32]:
 def _layout(forms: tuple[SignalForm, ...], names: tuple[str, ...], dtype: str) -> Layout:
     columns = []
     for form, name in zip(forms, names, strict=True):
-        grid = {} if dtype == "f64" else {"scale": form.scale, "offset": form.offset}
+        grid = {} if dtype in ("f32", "f64") else {"scale": form.scale, "offset": form.offset}
         columns.append(
             Column(name, form.kind, form.unit, low=form.low, high=form.high, labels=form.labels, **grid)
         )

@@ -129,7 +129,7 @@ def test_what_machines_do_follows_the_line() -> None:
     energy = np.diff(counters[:, 0].astype(np.int64))
     assert (energy >= 0).all()
     assert energy[running[:-1]].mean() > 10 * energy[~running[:-1]].mean()
-    mode = fleet.values(device, ts, part=2)[:, 0]
+    mode = values[:, names.index("mode")]
     assert (mode[~running] == 0).all()
     assert set(np.unique(mode[running])) == {1, 2, 3}
 

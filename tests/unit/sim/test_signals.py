@@ -21,7 +21,10 @@ from headrace.sim.signals import MODE_LABELS, Drivers, Role, SignalForm, SignalT
 
 def drivers(n: int, seed: int = 1) -> Drivers:
     rng = np.random.default_rng(seed)
-    word = lambda: rng.integers(0, 2**32, n, dtype=np.uint32)  # noqa: E731
+
+    def word() -> np.ndarray:
+        return rng.integers(0, 2**32, n, dtype=np.uint32)
+
     load = rng.random(n).astype(np.float32)
     gate = np.stack([np.ones(n, np.float32), load, load])
     mode = rng.integers(0, 4, n).astype(np.uint8)
@@ -81,7 +84,12 @@ def test_decimals_are_the_grid_of_the_integers() -> None:
     some = drivers(500)
     n = raw.n_levels
     expected = raw.evaluate(some)[:, :n] * raw.scale[:n] + raw.offset[:n]
-    assert np.allclose(decimal.evaluate(some)[:, :n], expected, rtol=0, atol=1e-9)
+    values = decimal.evaluate(some)[:, :n]
+    assert np.allclose(values, expected, rtol=0, atol=1e-9)
+    assert values.tolist() == [[round(v, 4) for v in row] for row in values.tolist()]
+    single = tables(columns, "f32", 3)[0].evaluate(some)[:, :n]
+    assert single.dtype == np.float32
+    assert (single == values.astype(np.float32)).all()
     assert not decimal.layout.has_grid
     assert raw.layout.has_grid
 

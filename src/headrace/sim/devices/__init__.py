@@ -1,0 +1,1 @@
+"""Device servers: simulated devices that speak their protocol over a real socket."""
