@@ -12,7 +12,7 @@ UTC; with length 0 there is one window for everything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,11 +60,10 @@ class Partials:
 
     def as_type(self, dtype: np.dtype[Any]) -> Partials:
         """The same with ends in another type."""
-        ends = (getattr(self, name).astype(dtype, copy=False) for name in ("low", "high", "first", "last"))
-        return Partials(
-            self.sensor, self.window_ns, self.first_ns, self.count, *ends, self.sum, self.raw_sum, self.mean,
-            self.squares,
-        )  # fmt: skip
+        ends = {
+            name: getattr(self, name).astype(dtype, copy=False) for name in ("low", "high", "first", "last")
+        }
+        return replace(self, **ends)
 
     @classmethod
     def concat(cls, parts: list[Partials]) -> Partials:
@@ -92,11 +91,14 @@ def _count_windows(start: Array, ts_ns: Array, values: Array, quality: Array, ev
 
 @kernel
 def _reduce(
-    start: Array, ts_ns: Array, values: Array, quality: Array, every_ns: int, times: Array, kept: Array, sums: Array
+    start: Array, ts_ns: Array, values: Array, quality: Array, every_ns: int, out: tuple[Array, Array, Array]
 ) -> None:
-    """Fill one row for each window: ``times[n, 4]`` sensor place, window, first time, count; ``kept[n, 5]`` low,
-    high, first, last, raw sum; ``sums[n, 3]`` sum, mean, squares.
+    """Fill one row for each window.
+
+    ``times[n, 4]``: place of the sensor, window, first time, count; ``kept[n, 5]``: low, high, first, last, raw
+    sum; ``sums[n, 3]``: sum, mean, squares.
     """
+    times, kept, sums = out
     n = -1
     for s in range(len(start) - 1):
         begin = _NO_WINDOW
@@ -159,7 +161,7 @@ def partials_of(samples: SensorSamples, every_ns: int) -> Partials:
     times = np.empty((n, 4), np.int64)
     kept = np.empty((n, 5), samples.values.dtype)
     sums = np.empty((n, 3))
-    _reduce(*one, every_ns, times, kept, sums)
+    _reduce(*one, every_ns, (times, kept, sums))
     raw_sum = kept[:, 4] if kept.dtype == np.int64 else np.zeros(n, np.int64)
     low, high, first, last = (kept[:, j].copy() for j in range(4))
     return Partials(

@@ -51,7 +51,7 @@ class Answer:
         lanes = np.unique(wanted.lane).tolist()
         plain = (wanted.sensor_scale == 1.0) & (wanted.sensor_offset == 0.0)
         whole = bool(plain[wanted.lane == Lane.RAW].all())
-        self._dtype = np.dtype(np.float64)
+        self._dtype: np.dtype[Any] = np.dtype(np.float64)
         if lanes == [Lane.UNSIGNED]:
             self._dtype = np.dtype(np.uint64)
         elif whole and set(lanes) <= {Lane.RAW, Lane.SIGNED}:
@@ -154,11 +154,19 @@ class Answer:
 
     def _samples(self) -> tuple[I64, I64, dict[str, Array], Array | None]:
         raw = self._raw or [
-            (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, self._dtype), np.empty(0, np.uint8), None)
+            (
+                np.empty(0, np.int64),
+                np.empty(0, np.int64),
+                np.empty(0, self._dtype),
+                np.empty(0, np.uint8),
+                None,
+            )
         ]
         text = None
         if any(part[4] is not None for part in raw):
-            text = np.concatenate([np.full(len(p[0]), None, np.object_) if p[4] is None else p[4] for p in raw])
+            text = np.concatenate(
+                [np.full(len(p[0]), None, np.object_) if p[4] is None else p[4] for p in raw]
+            )
         columns = {
             "value": np.concatenate([p[2] for p in raw]),
             "quality": np.concatenate([p[3] for p in raw]),

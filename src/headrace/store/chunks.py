@@ -61,7 +61,9 @@ class GroupNames:
         directory, n = self._directory, len(self._names)
         if len(slots) and int(slots.max()) >= n:
             last = directory.n_slots
-            new = [group_key(p, q) for p, q in zip(directory.paths[n:last], directory.parts[n:last], strict=True)]
+            new = [
+                group_key(p, q) for p, q in zip(directory.paths[n:last], directory.parts[n:last], strict=True)
+            ]
             self._names = pa.concat_arrays([self._names, pa.array(new, pa.string())])
         return self._names.take(pa.array(slots))
 
@@ -184,7 +186,9 @@ class RowEncoder:
             "t_max": _times(blocks.t_max),
             "n_frames": blocks.n_frames.astype(np.uint32),
             "bound": np.zeros(n),
-            "dictionary": pa.array(words, COLUMNS["dictionary"]) if words else pa.nulls(n, COLUMNS["dictionary"]),
+            "dictionary": pa.array(words, COLUMNS["dictionary"])
+            if words
+            else pa.nulls(n, COLUMNS["dictionary"]),
             "n_bytes": np.diff(blocks.offsets).astype(np.uint32),
             "payload": binary(blocks.payload, blocks.offsets),
         }

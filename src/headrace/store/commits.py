@@ -371,7 +371,11 @@ class CommitLog:
         """Somebody has the number: ourselves before an answer was lost, or another owner."""
         there = self._read_back(commit.name)
         if there != commit:
-            owner = f"incarnation {there.sealed_by}" if there is not None and there.sealed_by else "another engine"
+            owner = (
+                f"incarnation {there.sealed_by}"
+                if there is not None and there.sealed_by
+                else "another engine"
+            )
             raise Fenced(f"{commit.name} was written by {owner}, which has taken over; stop this engine")
 
     def _forget_before(self, commit: Commit) -> None:

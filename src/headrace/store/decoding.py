@@ -17,7 +17,7 @@ from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.store.reader import FoundRows
 from headrace.store.runs import Runs, SensorSamples
 from headrace.store.schema import BLOCK, WAVE
-from headrace.store.wanted import NOWHERE, Lane, Wanted
+from headrace.store.wanted import NOWHERE, Lane, Wanted, to_bits
 from headrace.store.warm import decode_chunk
 
 Array = npt.NDArray[Any]
@@ -143,7 +143,10 @@ class Decoding:
             parts = [
                 _decode_one(payload[a:b].tobytes(), one, n)
                 for a, b, n in zip(
-                    starts[:-1].tolist(), starts[1:].tolist(), found.rows.n_frames[index].tolist(), strict=True
+                    starts[:-1].tolist(),
+                    starts[1:].tolist(),
+                    found.rows.n_frames[index].tolist(),
+                    strict=True,
                 )
             ]
         except CorruptionError:
@@ -181,7 +184,7 @@ class Decoding:
         if not parts:
             return np.empty(0, np.int64), empty
         quality = np.concatenate([np.zeros(len(p[0]), np.uint8) if p[2] is None else p[2] for p in parts])
-        joined = tuple(np.concatenate([p[i] for p in parts]) for i in (0, 1, 3))  # type: ignore[misc]
+        joined = tuple(np.concatenate([p[i] for p in parts]) for i in (0, 1, 3))
         return np.array(sound, np.int64), (joined[0], joined[1], quality, joined[2])
 
     # --- the tail ------------------------------------------------------------------------------------
@@ -236,6 +239,8 @@ class Decoding:
         if dictionary is not None:
             values = self.words.translate(values, dictionary)
             self.words.sensors.update(np.unique(sensor).tolist())
+        if wanted.is_raw:
+            values = to_bits(values)
         lanes = wanted.lane[sensor]
         for lane in np.unique(lanes).tolist():
             runs = self._runs.setdefault(Lane(lane), Runs(Lane(lane)))

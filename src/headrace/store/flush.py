@@ -119,7 +119,12 @@ class Flusher:
         size_bytes = 0 if segment is None else segment.size_bytes
         end_ns = thread_cpu_ns()
         return Flushed(
-            commit, n_samples - n_duplicates, n_duplicates, size_bytes, encoded_ns - start_ns, end_ns - encoded_ns
+            commit,
+            n_samples - n_duplicates,
+            n_duplicates,
+            size_bytes,
+            encoded_ns - start_ns,
+            end_ns - encoded_ns,
         )
 
     def _encode(self, taken: list[Taken]) -> tuple[list[pa.Table], int]:
@@ -154,7 +159,11 @@ class Flusher:
         return out
 
     def _segment(
-        self, tables: list[pa.Table], shards: dict[int, ShardPosition], directory: str, counters: dict[str, int]
+        self,
+        tables: list[pa.Table],
+        shards: dict[int, ShardPosition],
+        directory: str,
+        counters: dict[str, int],
     ) -> SegmentInfo:
         name = hot_path(self._commits.incarnation, self._commits.next_m)
         about: dict[str, Any] = {

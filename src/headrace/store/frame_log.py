@@ -25,8 +25,19 @@ U8 = npt.NDArray[np.uint8]
 KindKey = tuple[Shape, str, int, tuple[str, ...] | None]
 
 _ROWS_MIN = 64
-_BY_FRAME = {"slot": np.uint32, "ts_ns": np.int64, "end": np.int64, "rate_num": np.int64, "rate_den": np.int64}
-_BY_VALUE: dict[str, Any] = {"values": None, "quality": np.uint8, "column": np.uint16, "value_ts_ns": np.int64}
+_BY_FRAME = {
+    "slot": np.uint32,
+    "ts_ns": np.int64,
+    "end": np.int64,
+    "rate_num": np.int64,
+    "rate_den": np.int64,
+}
+_BY_VALUE: dict[str, Any] = {
+    "values": None,
+    "quality": np.uint8,
+    "column": np.uint16,
+    "value_ts_ns": np.int64,
+}
 _COLUMNS = {
     Shape.DENSE: ("slot", "ts_ns", "values"),
     Shape.SPARSE: ("slot", "ts_ns", "end", "values", "column"),

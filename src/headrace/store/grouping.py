@@ -60,9 +60,7 @@ def _cut(order: I64, entry_start: I64, ts_ns: I64, frames_max: int, starts: I64)
     return n, state
 
 
-def plan_blocks(
-    entry: Array, slots: Array | None, n_entries: int, ts_ns: I64, width: int
-) -> tuple[I64, I64]:
+def plan_blocks(entry: Array, slots: Array | None, n_entries: int, ts_ns: I64, width: int) -> tuple[I64, I64]:
     """Sort frames into blocks.
 
     Parameters

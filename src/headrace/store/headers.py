@@ -62,7 +62,7 @@ def _candidates(rows: RowHeaders, place: I64, answer: Answer) -> npt.NDArray[np.
         return np.zeros(len(rows), np.bool_)
     element = answer.wanted.elements(rows.column, place)
     lane = answer.wanted.lane[answer.wanted.sensor[np.maximum(element, 0)]]
-    good = (element != NOWHERE) & _EXACT_DTYPES[rows.dtype] & (lane <= Lane.RAW)
+    good: npt.NDArray[np.bool_] = (element != NOWHERE) & _EXACT_DTYPES[rows.dtype] & (lane <= Lane.RAW)
     good &= (rows.t_min >= answer.start_ns) & (rows.t_max < answer.end_ns)
     if rows.dictionary is not None:
         good &= np.array([words is None for words in rows.dictionary])
@@ -114,7 +114,8 @@ def _touched(group: I64, t_min: I64, t_max: I64, others: tuple[I64, I64, I64]) -
 
     begun = np.searchsorted(np.sort(key(others[0], others[1])), key(group, t_max), "right")
     over = np.searchsorted(np.sort(key(others[0], others[2])), key(group, t_min), "left")
-    return begun > over
+    touched: npt.NDArray[np.bool_] = begun > over
+    return touched
 
 
 def _tail_spans(wanted: Wanted, batches: Sequence[FrameBatch]) -> tuple[I64, I64, I64]:

@@ -76,14 +76,13 @@ def flatten(batch: FrameBatch, directory: SensorDirectory, series: SeriesMap) ->
         column = np.zeros(len(slot), np.uint16) if batch.column is None else batch.column
     at = np.arange(len(slot))
     quality = np.zeros(len(slot), np.uint8) if batch.quality is None else batch.quality.reshape(-1)
-    values, ts_ns = batch.values.reshape(-1), batch.value_times()
-    if batch.quality is not None and (quality >= Quality.ABSENT).any():
-        at = np.flatnonzero(quality < Quality.ABSENT)
-        slot, column, quality, values, ts_ns = (a[at] for a in (slot, column, quality, values, ts_ns))
     number = series.of(slot, column)
-    return FlatSamples(
-        slot, column, directory.group_id[slot], number, ts_ns, values, quality, at, batch.dictionary
-    )
+    samples = FlatSamples(
+        slot, column, directory.group_id[slot], number, batch.value_times(), batch.values.reshape(-1), quality,
+        at, batch.dictionary,
+    )  # fmt: skip
+    there = quality < Quality.ABSENT
+    return samples if there.all() else samples.take(there)
 
 
 def value_bits(values: Array, dictionary: tuple[str, ...] | None) -> U64:
@@ -160,16 +159,16 @@ class Comparer:
 
     def _newest(self, samples: FlatSamples, log: FrameLog) -> tuple[I64, I64, I64]:
         """(sample, row, column) of the last row of `log` that has each sample's sensor and time."""
-        known = self._indexes.get(id(log))
-        if known is None:
-            known = self._indexes[id(log)] = (log, TimeIndex(log, self._directory, self._series))
-        at, row = known[1].find(samples.group, samples.number, samples.ts_ns)
+        index = self._indexes.get(id(log))
+        if index is None:
+            index = self._indexes[id(log)] = (log, TimeIndex(log, self._directory, self._series))
+        at, row = index[1].find(samples.group, samples.number, samples.ts_ns)
         column = np.zeros(len(at), np.int64)
         if log.shape is Shape.DENSE and len(at):
             column = self._columns_of(samples.take(at), log.places(row)[0])
-        there = column >= 0
-        there[there] = log.at(row[there], column[there])[1] < Quality.ABSENT
-        at, row, column = at[there], row[there], column[there]
+        known = np.flatnonzero(column >= 0)
+        known = known[log.at(row[known], column[known])[1] < Quality.ABSENT]
+        at, row, column = at[known], row[known], column[known]
         order = np.lexsort((row, at))
         at, row, column = at[order], row[order], column[order]
         last = np.append(at[1:] != at[:-1], True) if len(at) else np.empty(0, np.bool_)
@@ -204,7 +203,7 @@ def kept_frames(batch: FrameBatch, samples: FlatSamples, fresh: npt.NDArray[np.b
         return batch
     if not fresh.any():
         return None
-    keep = np.zeros(batch.n_values, np.bool_)
+    keep: npt.NDArray[np.bool_] = np.zeros(batch.n_values, np.bool_)
     keep[samples.at[fresh]] = True
     if batch.shape is Shape.WAVE:
         return samples.take(fresh).to_batch().with_(arrival_ns=batch.arrival_ns, origin=batch.origin)

@@ -26,10 +26,12 @@ from headrace.core.sensors import Selection, SensorDirectory, join_path
 from headrace.store.aggregates import AGGREGATES
 from headrace.store.answer import Answer
 from headrace.store.base import Tail
+from headrace.store.commits import SegmentInfo
 from headrace.store.decoding import Decoding
 from headrace.store.directories import load_directory
 from headrace.store.grouping import DAY_NS
 from headrace.store.headers import HeaderAnswers
+from headrace.store.manifests import HOT_FOLDER
 from headrace.store.reader import FoundRows, SegmentReader
 from headrace.store.result import QueryResult
 from headrace.store.series import SeriesMap
@@ -48,11 +50,13 @@ _HINT_SLOTS, _HINT_PATHS = 20_000, 500
 class Scan:
     """The rows that a query has to look at.
 
-    ``found`` with, for each, the place of its rows in the selection and whether it is a warm file.
+    ``found`` with, for each, the place of its rows in the selection and whether it is a warm file. `is_stale`
+    where a segment of the view is gone: a compaction moved its rows meanwhile.
     """
 
     found: list[tuple[FoundRows, I64, bool]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    is_stale: bool = False
 
 
 class Store:
@@ -106,6 +110,12 @@ class Store:
                 load_directory(self.disk, self.directory)
             return self.view
 
+    def retired(self, segments: Sequence[SegmentInfo]) -> set[str]:
+        """Names of hot segments that are compacted and deleted, so that a fold of the commits may forget them."""
+        there = set(self.disk.list(HOT_FOLDER))
+        view = self.refresh()
+        return {s.name for s in segments if s.name not in there and not view.days_left(s)}
+
     # --- asking --------------------------------------------------------------------------------------
 
     def query(
@@ -137,7 +147,7 @@ class Store:
             batches = [] if tail is None else tail(wanted.slots)
             view = self.refresh()
             scan = self.scan(view, wanted, start_ns, end_ns)
-            if attempt == 2 or not self._moved(scan):
+            if attempt == 2 or not scan.is_stale:
                 break
         answer = Answer(wanted, start_ns, end_ns, every_ns, tuple(agg), limit)
         damaged = self._read(answer, scan, batches)
@@ -161,16 +171,16 @@ class Store:
             raise NotFound(f"no sensor matches {pattern!r}{hint}")
         return found
 
-    def _moved(self, scan: Scan) -> bool:
-        """Whether a segment that was there is gone: a compaction moved its rows while we looked."""
-        return any("does not exist" in sentence for sentence in scan.missing)
-
     # --- finding rows --------------------------------------------------------------------------------
 
     def scan(self, view: StoreView, wanted: Wanted, start_ns: int, end_ns: int) -> Scan:
         """Rows of a view that may hold wanted samples of [start_ns, end_ns)."""
+        return self.scan_sources(view.sources(start_ns, end_ns), wanted, start_ns, end_ns)
+
+    def scan_sources(self, sources: Sequence[Source], wanted: Wanted, start_ns: int, end_ns: int) -> Scan:
+        """The same of some segments."""
         out = Scan()
-        for source in view.sources(start_ns, end_ns):
+        for source in sources:
             name = source.info.name
             if name in self.quarantined:
                 out.missing.append(self.quarantined[name])
@@ -183,6 +193,7 @@ class Store:
                 continue
             except NotFound as e:
                 out.missing.append(f"segment {name} is missing: {e}; restore it from a backup")
+                out.is_stale = True
                 continue
             if found is not None:
                 found = _of_days(found, source)
@@ -211,7 +222,10 @@ class Store:
             for (rows, place, is_warm), answered in zip(found, headers.answered, strict=True):
                 if is_warm and answered.any():
                     keep = np.flatnonzero(~answered)
-                    rows, place = FoundRows(rows.file, rows.rows.take(keep), rows.group_index[keep]), place[keep]
+                    rows, place = (
+                        FoundRows(rows.file, rows.rows.take(keep), rows.group_index[keep]),
+                        place[keep],
+                    )
                 decoding.add_rows(rows, place)
             decoding.add_tail(batches, of_slice)
             answer.add(decoding.samples(answer.start_ns, answer.end_ns), headers.partials, decoding.words)
@@ -229,7 +243,9 @@ def open_disk(where: str | Path) -> Disk:
         return LocalDisk(text.removeprefix("file:"))
     if scheme == "file":
         return LocalDisk(rest)
-    raise ConfigError(f"store {text!r}: only folders can be opened, not {scheme}://; give a path", "store.url")
+    raise ConfigError(
+        f"store {text!r}: only folders can be opened, not {scheme}://; give a path", "store.url"
+    )
 
 
 def nearest_path(directory: SensorDirectory, pattern: str) -> str:
@@ -239,8 +255,8 @@ def nearest_path(directory: SensorDirectory, pattern: str) -> str:
     for slot in range(min(directory.n_slots, _HINT_SLOTS)):
         path = directory.paths[slot]
         shared = len(levels.intersection(path.split("/")))
-        for column in directory.layout(slot).columns:
-            best.append((shared + (column.name in levels), join_path(path, column.name)))
+        names = [c.name for c in directory.layout(slot).columns]
+        best += [(shared + (name in levels), join_path(path, name)) for name in names]
     most = max((n for n, _ in best), default=0)
     close = [p for n, p in best if n == most][:_HINT_PATHS]
     return max(close, key=lambda p: difflib.SequenceMatcher(None, pattern, p).ratio(), default="")

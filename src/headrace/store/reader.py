@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +98,12 @@ class SegmentReader:
                 self._used -= self._headers.popitem(last=False)[1].size_bytes
         return found
 
+    def all_headers(self, info: SegmentInfo) -> Iterator[RowHeaders]:
+        """Headers of every row group. Raises as `find`."""
+        file = self.open(info)
+        for group in range(file.n_groups):
+            yield self._load(file, group).rows
+
     def find(self, info: SegmentInfo, groups: U64, start_ns: int, end_ns: int) -> FoundRows | None:
         """Rows of `groups` (sorted) whose times touch [start_ns, end_ns); None where there are none.
 
@@ -145,9 +153,11 @@ def _concat(parts: list[RowHeaders]) -> RowHeaders:
         empty = [np.empty(len(p), np.object_) if p.dictionary is None else p.dictionary for p in parts]
         dictionary = np.concatenate(empty)
     names = parts[0].statistics.keys()
-    fixed = {
+    fixed: dict[str, Any] = {
         "codecs": tuple(pairs), "codec": np.concatenate(codec), "dictionary": dictionary,
         "statistics": {n: np.concatenate([p.statistics[n] for p in parts]) for n in names},
     }  # fmt: skip
-    arrays = {n: np.concatenate([getattr(p, n) for p in parts]) for n in RowHeaders.__slots__ if n not in fixed}
+    arrays: dict[str, Any] = {
+        n: np.concatenate([getattr(p, n) for p in parts]) for n in RowHeaders.__slots__ if n not in fixed
+    }
     return RowHeaders(**arrays, **fixed)

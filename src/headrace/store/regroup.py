@@ -12,7 +12,7 @@ from headrace.core.quality import Quality
 from headrace.core.sensors import Selection
 from headrace.store.base import Tail
 from headrace.store.decoding import Decoding
-from headrace.store.wanted import Wanted
+from headrace.store.wanted import Wanted, from_bits
 
 if TYPE_CHECKING:
     from headrace.store.query import Store
@@ -44,7 +44,7 @@ def read_frames(
         decoding.add_rows(found, place)
     decoding.add_tail(batches)
     parts = list(decoding.samples(start_ns, end_ns).values())
-    missing = tuple([*view.damaged, *scan.missing, *decoding.damaged])
+    missing = (*view.damaged, *scan.missing, *decoding.damaged)
     if not any(len(one) for one in parts):
         return None, missing
     samples = parts[0]  # one layout has one type, so all of it is in one lane
@@ -52,7 +52,7 @@ def read_frames(
     column = wanted.column[samples.of_each()]
     values = np.zeros((len(times), width), numpy_dtype(directory.layout(slot).dtype))
     quality = np.full(values.shape, Quality.ABSENT, np.uint8)
-    values[row, column] = samples.values.astype(values.dtype)
+    values[row, column] = from_bits(samples.values, values.dtype)
     quality[row, column] = samples.quality
     slots = np.full(len(times), slot, np.uint32)
     words = tuple(decoding.words.list) if decoding.words.sensors else None

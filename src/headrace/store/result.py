@@ -84,7 +84,8 @@ class QueryResult:
 
     def to_pandas(self, labels: bool = False) -> pd.DataFrame:
         """A pandas frame; ``path`` is categorical."""
-        return self.to_arrow(labels).to_pandas()
+        frame: pd.DataFrame = self.to_arrow(labels).to_pandas()
+        return frame
 
     def to_polars(self, labels: bool = False) -> pl.DataFrame:
         """A Polars frame; ``path`` is categorical."""

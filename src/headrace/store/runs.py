@@ -64,10 +64,15 @@ class Runs:
         ts_ns = _joined(self._ts_ns, np.dtype(np.int64))
         values = _joined([v.astype(dtype, copy=False) for v in self._values], dtype)
         quality = _joined(
-            [np.zeros(len(t), np.uint8) if q is None else q for t, q in zip(self._ts_ns, self._quality, strict=True)],
+            [
+                np.zeros(len(t), np.uint8) if q is None else q
+                for t, q in zip(self._ts_ns, self._quality, strict=True)
+            ],
             np.dtype(np.uint8),
         )
-        length, sensor, rank = (_joined(c, np.dtype(np.int64)) for c in (self._length, self._sensor, self._rank))
+        length, sensor, rank = (
+            _joined(c, np.dtype(np.int64)) for c in (self._length, self._sensor, self._rank)
+        )
         filled = length > 0
         start = np.cumsum(length) - length
         order = _run_order(ts_ns, start[filled], sensor[filled], rank[filled])
@@ -103,7 +108,8 @@ def _run_order(ts_ns: I64, start: I64, sensor: I64, rank: I64) -> I64:
 
 def _gather(start: I64, length: I64) -> I64:
     """Indices of the runs' samples, run after run."""
-    return np.repeat(start - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
+    at: I64 = np.repeat(start - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
+    return at
 
 
 def _has_conflicts(each: I64, ts_ns: I64) -> bool:
@@ -116,6 +122,5 @@ def _newest(each: I64, ts_ns: I64, rank: I64) -> I64:
     order = np.lexsort((rank, ts_ns, each))
     e, t = each[order], ts_ns[order]
     last = np.append((e[1:] != e[:-1]) | (t[1:] != t[:-1]), True)
-    return order[last]
-
-
+    newest: I64 = order[last]
+    return newest

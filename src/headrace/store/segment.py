@@ -67,7 +67,7 @@ def write_segment(
         for group in _row_groups(tables):
             writer.write_table(group, row_group_size=len(group))
         writer.add_key_value_metadata(
-            {"headrace.version": VERSION.decode(), _ABOUT: json.dumps({"name": name, **(about or {})})}
+            {"headrace.version": VERSION.decode(), _ABOUT: json.dumps(dict(about or {}))}
         )
     data = memoryview(sink.getvalue())
     times = [np.concatenate([_int64(t[c]) for t in tables]) for c in ("t_min", "t_max")]
@@ -152,8 +152,10 @@ class RowHeaders:
 
     def take(self, index: Array) -> RowHeaders:
         """The rows at `index`."""
-        fixed = {"codecs": self.codecs, "statistics": {k: v[index] for k, v in self.statistics.items()}}
-        fixed["dictionary"] = None if self.dictionary is None else self.dictionary[index]
+        fixed: dict[str, Any] = {
+            "codecs": self.codecs, "statistics": {k: v[index] for k, v in self.statistics.items()},
+            "dictionary": None if self.dictionary is None else self.dictionary[index],
+        }  # fmt: skip
         arrays = {n: getattr(self, n)[index] for n in self.__slots__ if n not in fixed}
         return RowHeaders(**arrays, **fixed)
 
@@ -177,7 +179,9 @@ class SegmentFile:
         self._data = disk.read(info.name)
         try:
             if len(self._data) != info.size_bytes or _footer_digest(self._data) != info.footer:
-                raise ValueError(f"expected {info.size_bytes:,} bytes with footer {info.footer}, got {len(self._data):,}")
+                raise ValueError(
+                    f"expected {info.size_bytes:,} bytes with footer {info.footer}, got {len(self._data):,}"
+                )
             self._file = pq.ParquetFile(
                 pa.BufferReader(pa.py_buffer(self._data)), read_dictionary=list(WORDS),
                 page_checksum_verification=True,
@@ -250,7 +254,7 @@ class SegmentFile:
         chunk = metadata.column(metadata.num_columns - 1)
         sizes = n_bytes.astype(np.int64) + 4
         end = chunk.data_page_offset + chunk.total_compressed_size
-        starts = end - int(sizes.sum()) + np.cumsum(sizes) - sizes
+        starts: I64 = end - int(sizes.sum()) + np.cumsum(sizes) - sizes
         for row in (0, len(sizes) - 1):
             at = int(starts[row])
             if int.from_bytes(self._data[at : at + 4], "little") != n_bytes[row]:

@@ -83,4 +83,3 @@ def hashed(group: U64, number: I64, ts_ns: I64) -> U64:
     h ^= h >> _SHIFT
     h = (h + (number.view(np.uint64) ^ ts_ns.view(np.uint64))) * _MIX_B
     return h ^ (h >> _SHIFT)
-

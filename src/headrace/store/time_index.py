@@ -79,5 +79,9 @@ class TimeIndex:
         key = np.full(len(asked), WHOLE_FRAME) if log.shape is Shape.DENSE else number[asked]
         found, rows = self._runs.find(hashed(group[asked], key, ts_ns[asked]))
         theirs = self._keys(rows)
-        same = (theirs[0] == group[asked][found]) & (theirs[1] == key[found]) & (theirs[2] == ts_ns[asked][found])
+        same = (
+            (theirs[0] == group[asked][found])
+            & (theirs[1] == key[found])
+            & (theirs[2] == ts_ns[asked][found])
+        )
         return asked[found[same]], rows[same]

@@ -36,7 +36,9 @@ class StoreView:
         out = []
         for day, manifest in self.manifests.items():
             if (day + 1) * DAY_NS > start_ns and day * DAY_NS < end_ns:
-                out += [Source(f, True) for f in manifest.files if f.t_max_ns >= start_ns and f.t_min_ns < end_ns]
+                out += [
+                    Source(f, True) for f in manifest.files if f.t_max_ns >= start_ns and f.t_min_ns < end_ns
+                ]
         for info in self.commits.segments:
             if info.t_max_ns >= start_ns and info.t_min_ns < end_ns:
                 left = self.days_left(info)
@@ -46,7 +48,9 @@ class StoreView:
 
     def days_left(self, info: SegmentInfo) -> tuple[int, ...]:
         """Days of a hot segment whose rows are not in the warm tier."""
-        return tuple(d for d in info.days if d not in self.manifests or not self.manifests[d].has_consumed(info.name))
+        return tuple(
+            d for d in info.days if d not in self.manifests or not self.manifests[d].has_consumed(info.name)
+        )
 
 
 def recover_commit(disk: Disk, incarnation: int, m: int) -> Commit:
@@ -72,7 +76,7 @@ class ViewLoader:
 
     def __init__(self, disk: Disk, recover: Recover = recover_commit) -> None:
         self._disk, self._recover = disk, recover
-        self._commits: CommitView | None = None
+        self._commits = CommitView()
         self._manifests: dict[int, tuple[int, Manifest, str]] = {}
 
     def load(self) -> StoreView:

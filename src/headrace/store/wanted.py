@@ -44,6 +44,18 @@ def _lane(dtype: str, scale: float, offset: float) -> Lane:
     return Lane.SIGNED if dtype == "i64" else Lane.UNSIGNED
 
 
+def to_bits(values: Array) -> I64:
+    """Values of any type as int64 that `from_bits` turns back, NaNs and all."""
+    if values.dtype.kind == "f":
+        values = np.ascontiguousarray(values).view(f"i{values.dtype.itemsize}")
+    return values.view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64)
+
+
+def from_bits(bits: I64, dtype: np.dtype[Any]) -> Array:
+    """The inverse of `to_bits`."""
+    return bits.astype(f"i{dtype.itemsize}").view(dtype)
+
+
 class Wanted:
     """A selection, indexed for reading.
 
@@ -53,14 +65,14 @@ class Wanted:
 
     Parameters
     ----------
-    is_raw : read only the layouts of the selection, and their values as they are, without the grid.
+    is_raw : read only the layouts of the selection, and of values their bits (see `to_bits`), all in one lane.
     """
 
     def __init__(
         self, directory: SensorDirectory, series: SeriesMap, selection: Selection, *, is_raw: bool = False
     ) -> None:
         self.directory = directory
-        self._is_raw = is_raw
+        self.is_raw = is_raw
         paths = np.array(
             [directory.sensor_path(s, c) for s, c in zip(selection.slot.tolist(), selection.column.tolist(), strict=True)],
             np.object_,
@@ -75,11 +87,11 @@ class Wanted:
     def _index(self, series: SeriesMap) -> None:
         directory = self.directory
         slots, columns, sensors = [self.slot], [self.column.astype(np.int64)], [np.arange(self.n)]
-        for slot, column, sensor in [] if self._is_raw else self._other_layouts(series):
-            slots.append(np.full(len(column), slot, np.uint32))
-            columns.append(column)
-            sensors.append(sensor)
-        slot, column, sensor = (np.concatenate(parts) for parts in (slots, columns, sensors))
+        for other, its_columns, its_sensors in [] if self.is_raw else self._other_layouts(series):
+            slots.append(np.full(len(its_columns), other, np.uint32))
+            columns.append(its_columns)
+            sensors.append(its_sensors)
+        slot, column, sensor = np.concatenate(slots), np.concatenate(columns), np.concatenate(sensors)
         order = np.lexsort((column, slot))
         slot, self.columns, self.sensor = slot[order], column[order], sensor[order]
         self.slots, first, count = np.unique(slot, return_index=True, return_counts=True)
@@ -98,9 +110,14 @@ class Wanted:
         self.group_of_place: I64 = np.searchsorted(self.groups, group).astype(np.int64)
         self.first_sensor_of_group: I64 = np.full(len(self.groups), self.n, np.int64)
         np.minimum.at(self.first_sensor_of_group, np.repeat(self.group_of_place, count), self.sensor)
-        self._place_of_layout = {
-            (int(g), int(i)): p for p, (g, i) in enumerate(zip(group.tolist(), self.layout_id.tolist(), strict=True))
-        } if len(self.groups) < len(self.slots) else {}
+        self._place_of_layout = (
+            {
+                (int(g), int(i)): p
+                for p, (g, i) in enumerate(zip(group.tolist(), self.layout_id.tolist(), strict=True))
+            }
+            if len(self.groups) < len(self.slots)
+            else {}
+        )
 
     def _other_layouts(self, series: SeriesMap) -> list[tuple[int, I64, I64]]:
         """(slot, columns, sensors) of the slots that are not those of the selection but of the same groups."""
@@ -117,7 +134,11 @@ class Wanted:
         for slot in every.tolist():
             sensors = np.flatnonzero((group == directory.group_id[slot]) & (self.slot != slot))
             here = {int(v): i for i, v in enumerate(series.numbers(slot).tolist())}
-            there = [(here[n], s) for n, s in zip(number[sensors].tolist(), sensors.tolist(), strict=True) if n in here]
+            there = [
+                (here[n], s)
+                for n, s in zip(number[sensors].tolist(), sensors.tolist(), strict=True)
+                if n in here
+            ]
             if there:
                 column, sensor = (np.array(x, np.int64) for x in zip(*there, strict=True))
                 out.append((slot, column, sensor))
@@ -130,10 +151,8 @@ class Wanted:
         self.column_set: I64 = np.empty(len(self.slots), np.int64)
         single = count == 1
         only = self.columns[self.start[:-1][single]]
-        numbers = []
         different, inverse = np.unique(only, return_inverse=True)
-        for column in different.tolist():
-            numbers.append(self._set_number(known, np.array([column], np.int64)))
+        numbers = [self._set_number(known, np.array([column], np.int64)) for column in different.tolist()]
         if len(only):
             self.column_set[single] = np.array(numbers, np.int64)[inverse]
         for place in np.flatnonzero(~single).tolist():
@@ -158,12 +177,9 @@ class Wanted:
             layout: Layout = directory.layouts[index]
             mine = layout_index == index
             columns = self.columns[mine]
-            scale, offset = layout.scale, layout.offset
-            if self._is_raw:
-                scale, offset = np.ones(layout.width), np.zeros(layout.width)
-            self.scale[mine], self.offset[mine] = scale[columns], offset[columns]
-            by_column = [_lane(layout.dtype, s, o) for s, o in zip(scale, offset, strict=True)]
-            lanes[mine] = np.array(by_column, np.uint8)[columns]
+            self.scale[mine], self.offset[mine] = layout.scale[columns], layout.offset[columns]
+            by_column = [_lane(layout.dtype, c.scale, c.offset) for c in layout.columns]
+            lanes[mine] = Lane.SIGNED if self.is_raw else np.array(by_column, np.uint8)[columns]
         self.lane: npt.NDArray[np.uint8] = np.empty(self.n, np.uint8)
         self.lane[self.sensor] = lanes
         self.sensor_scale, self.sensor_offset = np.ones(self.n), np.zeros(self.n)
