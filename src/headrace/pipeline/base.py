@@ -13,9 +13,13 @@ restored and fed the same records goes on exactly as the one that was never stop
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy.typing as npt
 
 from headrace.core.frames import FrameBatch
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class StepResult:
     accepted : frames to store, each group in increasing time.
     late : frames at or below their group's high mark: duplicates, late data or revisions; the store decides.
     derived : new frames of derived groups, in increasing time; revised : new versions of earlier ones.
+    effects : to be carried out, after the frames were taken in; late_effects : only where `late` had more than
+    duplicates. n_thinned : samples that operators kept out of derived series; they are stored all the same.
     """
 
     accepted: list[FrameBatch] = field(default_factory=list)
@@ -54,6 +60,7 @@ class StepResult:
     derived: list[FrameBatch] = field(default_factory=list)
     revised: list[FrameBatch] = field(default_factory=list)
     effects: list[Revise] = field(default_factory=list)
+    late_effects: list[Revise] = field(default_factory=list)
     n_thinned: int = 0
 
 
@@ -65,7 +72,19 @@ class Stage(Protocol):
         ...
 
     def late(self, batch: FrameBatch, result: StepResult) -> None:
-        """Hear of late frames (they do not flow): a stage whose results they change asks for a revision."""
+        """Hear of late frames (they do not flow): a stage whose results they change asks for a revision.
+
+        Only slots and times may be looked at; slots are those that hold the groups' state.
+        """
+        ...
+
+    def inherit(self, old: Any, slots: tuple[int, int], columns: Array, result: StepResult) -> None:
+        """A group got a new layout: take its state over from `old`, the stage that had it (or this one).
+
+        Parameters
+        ----------
+        slots : the new one and the old one. columns : int64[D], where each new column was; -1 for nowhere.
+        """
         ...
 
     def tick(self, now_ns: int, result: StepResult) -> None:
@@ -79,3 +98,23 @@ class Stage(Protocol):
     def restore(self, data: bytes | memoryview) -> None:
         """Take over the state of a snapshot. Raises `CorruptionError`."""
         ...
+
+
+class Stateless:
+    """A stage whose results follow from the frame at hand alone: it only has to `process`."""
+
+    def late(self, batch: FrameBatch, result: StepResult) -> None:
+        """Nothing to revise."""
+
+    def inherit(self, old: Any, slots: tuple[int, int], columns: Array, result: StepResult) -> None:
+        """Nothing to take over."""
+
+    def tick(self, now_ns: int, result: StepResult) -> None:
+        """Nothing depends on time."""
+
+    def snapshot(self) -> bytes:
+        """No state."""
+        return b""
+
+    def restore(self, data: bytes | memoryview) -> None:
+        """No state."""

@@ -8,6 +8,8 @@ chain of stages for each class, made when its first frame comes.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,16 +21,19 @@ import numpy.typing as npt
 from headrace.core.errors import ConfigError
 from headrace.core.frames import FrameBatch, Shape
 from headrace.core.layouts import Layout
-from headrace.core.paths import pattern_regex
+from headrace.core.paths import check_path, pattern_regex
+from headrace.core.quality import Quality
 from headrace.core.sensors import DERIVED, Growing, SensorDirectory, join_path
 from headrace.pipeline.base import Revise, Stage, StepResult
 from headrace.pipeline.operators.base import Context, Operator
 from headrace.pipeline.operators.registry import operator_of
 from headrace.pipeline.operators.window import Window, WindowOperator, output_layout, outputs
 from headrace.pipeline.packing import pack_parts, unpack_parts
+from headrace.pipeline.succession import Succession
 from headrace.pipeline.windows import MIXED, only_class
 
 Array = npt.NDArray[Any]
+_NAME = re.compile(r"[\w-]+")
 
 
 @dataclass(frozen=True)
@@ -52,18 +57,37 @@ class FlowSpec:
 
     def __post_init__(self) -> None:
         where = f"pipelines.{self.name}"
-        pattern_regex(self.read)
-        if not self.write.startswith("{parent}/") or "/" in self.write[9:] or "{signal}" not in self.write:
-            raise ConfigError(
-                f"{self.write!r} must be '{{parent}}/' and a name with {{signal}}, as in "
-                "'{parent}/{signal}_{agg}_1m': derived series stand beside their source",
-                f"{where}.write",
-            )
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(f"{self.name!r} can't name a pipeline; use letters, digits, _ and -", where)
+        try:
+            pattern_regex(self.read)
+        except ConfigError as e:
+            raise ConfigError(e.message, f"{where}.read") from e
+        self._check_write(f"{where}.write")
         for i, operator in enumerate(self.operators):
             if operator.ends_flow and i != len(self.steps) - 1:
                 raise ConfigError(f"{self.steps[i]['op']} must be the last step", f"{where}.steps[{i}]")
         if self.window and "{agg}" not in self.write and len(self.window.agg) > 1:
             raise ConfigError("with several aggregates the name needs {agg}", f"{where}.write")
+        if not self.window and "{agg}" in self.write:
+            raise ConfigError("{agg} needs a window step", f"{where}.write")
+
+    def _check_write(self, where: str) -> None:
+        head, _, name = self.write.partition("/")
+        if head != "{parent}" or "/" in name or "{signal}" not in name:
+            raise ConfigError(
+                f"{self.write!r} must be '{{parent}}/' and a name with {{signal}}, as in "
+                "'{parent}/{signal}_{agg}_1m': derived series stand beside their source",
+                where,
+            )
+        if name == "{signal}":
+            raise ConfigError("derived series can't have the names of their sources; add a suffix", where)
+        try:
+            check_path(self.derived_name("signal", "agg"))
+        except ConfigError as e:
+            raise ConfigError(
+                f"{name!r}: only {{signal}} and {{agg}} stand in braces; {e.message}", where
+            ) from e
 
     @cached_property
     def operators(self) -> tuple[Operator, ...]:
@@ -86,6 +110,7 @@ class FlowSpec:
 class _Class:
     """Slots whose selected columns agree in everything that operators look at."""
 
+    signature: str
     columns: npt.NDArray[np.intp] | None
     layout: Layout
 
@@ -99,10 +124,8 @@ class Flow:
     classes: list[_Class] = field(default_factory=list)
     _class_of_slot: Growing = field(default_factory=lambda: Growing(np.int32))
     _derived: list[Growing] = field(default_factory=list)
-    _numbers: dict[tuple[Any, ...], int] = field(default_factory=dict)
-    _by_layout: dict[tuple[int, tuple[int, ...]], tuple[int, list[Layout], list[str]]] = field(
-        default_factory=dict
-    )
+    numbers: dict[str, int] = field(default_factory=dict)
+    _by_layout: dict[tuple[int, tuple[int, ...]], tuple[int, list[Layout]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._regex = pattern_regex(self.spec.read)
@@ -126,23 +149,43 @@ class Flow:
         return _Current()
 
     def extend(self) -> None:
-        """Take in slots defined since, and define the derived groups they need."""
+        """Take in slots defined since, and define the derived groups they need.
+
+        Raises
+        ------
+        ConfigError : derived series would get names that are taken; those groups are not read, others are.
+        """
         directory = self.directory
         first, last = self._class_of_slot.n, directory.n_slots
-        jobs: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        jobs: dict[tuple[int, tuple[int, ...], str], list[int]] = {}
         for slot in range(first, last):
             columns = self._selected(slot)
             if columns:
-                jobs.setdefault((int(directory.layout_index[slot]), columns), []).append(slot)
+                key = int(directory.layout_index[slot]), columns, directory.parts[slot]
+                jobs.setdefault(key, []).append(slot)
         self._class_of_slot.extend(-1, last - first)
         for growing in self._derived:
             growing.extend(0, last - first)
-        for key, slots in jobs.items():
-            number, layouts, parts = self._plan(*key)
-            self.class_of_slot[slots] = number
+        problems = []
+        for (layout_index, columns, part), slots in jobs.items():
+            try:
+                number, layouts = self._plan(layout_index, columns)
+            except ConfigError as e:
+                problems.append(e)
+                continue
             paths = [directory.paths[s] for s in slots]
-            for growing, layout, part in zip(self._derived, layouts, parts, strict=False):
-                growing.view[slots] = directory.define_many(paths, layout, part)
+            prefix = ".".join([DERIVED + self.spec.name, *filter(None, [part])])
+            for growing, layout in zip(self._derived, layouts, strict=False):
+                growing.view[slots] = directory.define_many(paths, layout, f"{prefix}.{layout.dtype}")
+            self.class_of_slot[slots] = number
+        if problems:
+            raise problems[0]
+
+    def sensors(self, slot: int) -> Array:
+        """Ids of the sensors of `slot` that the flow reads: uint64[D]."""
+        columns = self.classes[int(self.class_of_slot[slot])].columns
+        ids = self.directory.sensors(slot)
+        return ids if columns is None else ids[columns]
 
     def _selected(self, slot: int) -> tuple[int, ...]:
         directory = self.directory
@@ -154,8 +197,8 @@ class Flow:
         names = (join_path(path, c.name) for c in layout.columns)
         return tuple(i for i, name in enumerate(names) if self._regex.fullmatch(name))
 
-    def _plan(self, layout_index: int, columns: tuple[int, ...]) -> tuple[int, list[Layout], list[str]]:
-        """Class number, derived layouts and derived parts of a selection of a layout's columns."""
+    def _plan(self, layout_index: int, columns: tuple[int, ...]) -> tuple[int, list[Layout]]:
+        """Class number and derived layouts of a selection of a layout's columns."""
         known = self._by_layout.get((layout_index, columns))
         if known is not None:
             return known
@@ -164,13 +207,7 @@ class Flow:
         layout = chosen
         for operator in self.spec.operators:
             layout = operator.layout(layout)
-        numeric = tuple((c.scale, c.offset) for c in chosen.columns)
-        signature = (source.dtype, columns if len(columns) < source.width else len(columns), numeric)
-        number = self._numbers.setdefault(signature, len(self._numbers))
-        if number == len(self.classes):
-            whole = len(columns) == source.width
-            self.classes.append(_Class(None if whole else np.array(columns, np.intp), chosen))
-        layouts, parts = self._derived_layouts(layout)
+        layouts = self._derived_layouts(layout)
         taken = {c.name for c in source.columns} & {c.name for one in layouts for c in one.columns}
         if taken:
             raise ConfigError(
@@ -178,21 +215,25 @@ class Flow:
                 "already; add a suffix",
                 f"pipelines.{self.spec.name}.write",
             )
-        self._by_layout[(layout_index, columns)] = number, layouts, parts
-        return number, layouts, parts
+        whole = len(columns) == source.width
+        numeric = [(c.scale, c.offset) for c in chosen.columns]
+        signature = json.dumps([source.dtype, len(columns) if whole else columns, numeric])
+        number = self.numbers.setdefault(signature, len(self.numbers))
+        if number == len(self.classes):
+            self.classes.append(_Class(signature, None if whole else np.array(columns, np.intp), chosen))
+        self._by_layout[(layout_index, columns)] = number, layouts
+        return number, layouts
 
-    def _derived_layouts(self, layout: Layout) -> tuple[list[Layout], list[str]]:
+    def _derived_layouts(self, layout: Layout) -> list[Layout]:
         lone = layout.columns[0].name == ""
 
         def name(signal: str, aggregate: str = "") -> str:
             return ("../" if lone else "") + self.spec.derived_name(signal or _LONE, aggregate)
 
-        prefix = DERIVED + self.spec.name
         if self.spec.window is None:
-            columns = tuple(replace(c, name=name(c.name)) for c in layout.columns)
-            return [Layout(layout.dtype, columns)], [f"{prefix}.{layout.dtype}"]
+            return [Layout(layout.dtype, tuple(replace(c, name=name(c.name)) for c in layout.columns))]
         found = outputs(layout.dtype, self.spec.window.agg)
-        return [output_layout(layout, o, name) for o in found], [f"{prefix}.{o.dtype}" for o in found]
+        return [output_layout(layout, o, name) for o in found]
 
 
 _LONE = "{self}"
@@ -205,14 +246,78 @@ class FlowShard:
         self.flow = flow
         self._shard = shard
         self._chains: dict[int, list[Stage]] = {}
+        self._succession = Succession(flow.directory, shard, lambda: flow.class_of_slot)
+        operators = flow.spec.operators
+        # What a stage with a memory hands on can't be computed again from one window's samples.
+        self._repeatable = not any(o.remembers for o in operators if not o.ends_flow)
+
+    # --- frames --------------------------------------------------------------------------------------
 
     def process(self, batch: FrameBatch, result: StepResult) -> None:
         """Run accepted frames through the chains of their classes."""
-        self._each_class(batch, result, self._run)
+        n_effects = len(result.effects)
+        self._begin(batch, result)
+        current: FrameBatch | None = batch
+        if self.flow.spec.window is not None:
+            current = self._without_succeeded(batch, result)
+        if current is not None:
+            self._each_class(current, result, self._run)
+        if not self._repeatable:
+            del result.effects[n_effects:]
 
     def late(self, batch: FrameBatch, result: StepResult) -> None:
-        """Tell the chains of late frames."""
-        self._each_class(batch, result, self._tell)
+        """Tell the chains of late frames; without windows and memory, late frames run like others."""
+        if not self._repeatable:
+            return
+        self._begin(batch, result)
+        if self.flow.spec.window is not None:
+            self._tell(batch, result)
+            return
+        late = StepResult()
+        self._each_class(batch, late, self._run)
+        result.revised += late.derived
+
+    def _begin(self, batch: FrameBatch, result: StepResult) -> None:
+        """Let the first frames of a group's new layout take over its state."""
+        flow = self.flow
+        for slot, old in self._succession.begin(batch.slot):
+            chain = self._chains.get(int(flow.class_of_slot[old]))
+            if chain is not None:
+                columns = _places(flow.sensors(slot), flow.sensors(old))
+                for stage, was in zip(self._chain(int(flow.class_of_slot[slot])), chain, strict=True):
+                    stage.inherit(was, (slot, old), columns, result)
+
+    def _without_succeeded(self, batch: FrameBatch, result: StepResult) -> FrameBatch | None:
+        """Frames of layouts that were succeeded lead to revisions: their sensors' windows are with the heir."""
+        old = self._succession.succeeded(batch.slot)
+        if old is None:
+            return batch
+        self._tell(batch.take(np.flatnonzero(old)), result)
+        return None if old.all() else batch.take(np.flatnonzero(~old))
+
+    def _tell(self, batch: FrameBatch, result: StepResult) -> None:
+        old = self._succession.succeeded(batch.slot)
+        if old is not None:
+            for slot in np.unique(batch.slot[old]).tolist():
+                self._revise_lost(slot, batch, result)
+            slots = [self._succession.holder(s) for s in batch.slot.tolist()]
+            batch = batch.with_(slot=np.array(slots, np.uint32))
+        self._each_class(batch, result, self._hear)
+
+    def _revise_lost(self, slot: int, batch: FrameBatch, result: StepResult) -> None:
+        """Ask for the windows of the sensors that `slot` has and the group's present layout has not."""
+        window = self.flow.spec.window
+        assert window is not None
+        if self.flow.class_of_slot[slot] < 0 or not self._lost(slot).any():
+            return
+        ts_ns = batch.take(np.flatnonzero(batch.slot == slot)).value_times()
+        for start_ns in np.unique(ts_ns // window.every_ns * window.every_ns).tolist():
+            result.effects.append(Revise(self.flow.spec.name, slot, start_ns, start_ns + window.every_ns))
+
+    def _lost(self, slot: int) -> npt.NDArray[np.bool_]:
+        """Which sensors of a succeeded `slot` its group's present layout does not have: bool[D]."""
+        holder = self._succession.holder(slot)
+        return ~np.isin(self.flow.sensors(slot), self.flow.sensors(holder))
 
     def _each_class(
         self, batch: FrameBatch, result: StepResult, act: Callable[[int, FrameBatch, StepResult], None]
@@ -237,7 +342,7 @@ class FlowShard:
             slot = self.flow.derived(0)[flow.slot]
             result.derived.append(flow.with_(slot=slot, origin=self.flow.spec.name))
 
-    def _tell(self, number: int, batch: FrameBatch, result: StepResult) -> None:
+    def _hear(self, number: int, batch: FrameBatch, result: StepResult) -> None:
         for stage in self._chain(number):
             stage.late(batch, result)
 
@@ -248,6 +353,8 @@ class FlowShard:
         if batch.shape is Shape.DENSE:
             quality = None if batch.quality is None else batch.quality[:, columns]
             return batch.with_(values=np.ascontiguousarray(batch.values[:, columns]), quality=quality)
+        if batch.shape is Shape.WAVE:
+            return batch if columns[0] == 0 else None  # a waveform is its group's first column
         return _select_sparse(batch, columns)
 
     def _chain(self, number: int) -> list[Stage]:
@@ -270,43 +377,80 @@ class FlowShard:
 
     def tick(self, now_ns: int, result: StepResult) -> None:
         """Pass time on."""
+        n_effects = len(result.effects)
         for chain in self._chains.values():
             for stage in chain:
                 stage.tick(now_ns, result)
+        if not self._repeatable:
+            del result.effects[n_effects:]
 
     def recompute(self, effect: Revise, batch: FrameBatch) -> StepResult:
         """Compute a window again from all stored frames of its group, in time order, in the source's type."""
         result = StepResult()
         number = int(self.flow.class_of_slot[effect.slot])
-        chosen: FrameBatch | None = self._select(number, batch)
+        chosen = self._select(number, batch)
         for stage in self._make(number):
+            if chosen is None or not chosen.n_frames:
+                break
             if isinstance(stage, Window):
-                if chosen is not None and chosen.n_frames:
-                    stage.recompute(chosen, effect.start_ns, result)
-            elif chosen is not None:
-                chosen = stage.process(chosen, result)
+                stage.recompute(chosen, result)
+            else:
+                chosen = stage.process(chosen, StepResult())
+        if self._succession.holder(effect.slot) != effect.slot:
+            # The present layout answers for the sensors that it has.
+            lost = self._lost(effect.slot)
+            result.revised = [b for b in (_only(b, lost) for b in result.revised) if b.n_samples]
         return result
 
+    # --- state ---------------------------------------------------------------------------------------
+
     def snapshot(self) -> bytes:
-        """State of all chains, by class."""
-        numbers = sorted(self._chains)
-        chains = (pack_parts([stage.snapshot() for stage in self._chains[n]]) for n in numbers)
-        return pack_parts([np.array(numbers, np.int64).tobytes(), *chains])
+        """State of all chains, by what their class looks like."""
+        chains = {self.flow.classes[n].signature: chain for n, chain in self._chains.items()}
+        head = {"steps": self._steps(), "classes": list(chains), "begun": self._succession.begun}
+        parts = (pack_parts([stage.snapshot() for stage in chain]) for chain in chains.values())
+        return pack_parts([json.dumps(head).encode(), *parts])
+
+    def _steps(self) -> str:
+        return json.dumps([self.flow.spec.read, self.flow.spec.steps], sort_keys=True)
 
     def restore(self, data: bytes | memoryview) -> None:
-        """Take over the chains of a snapshot."""
-        head, *rest = unpack_parts(data)
+        """Take over the chains of a snapshot; a pipeline that was changed since starts empty."""
+        head_bytes, *parts = unpack_parts(data)
+        head = json.loads(bytes(head_bytes))
         self._chains = {}
-        for number, part in zip(np.frombuffer(head, np.int64).tolist(), rest, strict=True):
-            chain = self._chain(number)
-            for stage, state in zip(chain, unpack_parts(part), strict=True):
-                stage.restore(state)
+        if head["steps"] != self._steps():
+            return
+        self._succession.restore(head["begun"])
+        for signature, part in zip(head["classes"], parts, strict=True):
+            number = self.flow.numbers.get(signature)
+            if number is not None:
+                for stage, state in zip(self._chain(number), unpack_parts(part), strict=True):
+                    stage.restore(state)
+
+
+def _places(new: Array, old: Array) -> Array:
+    """Where each sensor of `new` is in `old`: int64[D]; -1 for nowhere."""
+    place = {sensor: i for i, sensor in enumerate(old.tolist())}
+    return np.array([place.get(sensor, -1) for sensor in new.tolist()], np.int64)
+
+
+def _only(batch: FrameBatch, columns: npt.NDArray[np.bool_]) -> FrameBatch:
+    """Derived frames with the aggregates of some source columns; the others become absent."""
+    n = len(columns)
+    if batch.shape is Shape.DENSE:
+        keep = np.broadcast_to(np.tile(columns, batch.width // n), batch.values.shape)
+    else:
+        assert batch.column is not None
+        keep = columns[batch.column % n]
+    quality = np.zeros(batch.values.shape, np.uint8) if batch.quality is None else batch.quality
+    return batch.with_(quality=np.where(keep, quality, np.uint8(Quality.ABSENT)))
 
 
 def _select_sparse(batch: FrameBatch, columns: npt.NDArray[np.intp]) -> FrameBatch | None:
     """The chosen columns of sparse frames, numbered anew; None where nothing is left."""
-    if batch.column is None or batch.start is None:
-        return batch
+    assert batch.column is not None
+    assert batch.start is not None
     at = np.searchsorted(columns, batch.column)
     at[at == len(columns)] = 0
     keep = columns[at] == batch.column

@@ -72,9 +72,16 @@ class Shard:
                 for branch in self._branches.values():
                     branch.process(accepted, result)
             for late in result.late[n_late:]:
-                for branch in self._branches.values():
-                    branch.late(late, result)
+                self._tell(late, result)
         return result
+
+    def _tell(self, late: FrameBatch, result: StepResult) -> None:
+        heard = StepResult()
+        for branch in self._branches.values():
+            branch.late(late, heard)
+        result.derived += heard.derived
+        result.revised += heard.revised
+        result.late_effects += heard.effects
 
     def recompute(self, effect: Revise, batch: FrameBatch) -> StepResult:
         """Carry out a `Revise`: `batch` holds all frames of the group in the window, in time order."""

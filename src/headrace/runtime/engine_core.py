@@ -138,16 +138,18 @@ class EngineCore:
         for batch in result.revised:
             buffer.add_late(seq, batch)
         counters.thinned += result.n_thinned
-        if fresh or result.derived or result.revised:
-            for effect in result.effects:
-                self._revise(held, seq, effect)
+        self._revise(held, seq, [*result.effects, *(result.late_effects if fresh else ())])
 
-    def _revise(self, held: _Held, seq: int, effect: Revise) -> None:
-        batch = self.frames(effect.slot, effect.start_ns, effect.end_ns)
-        if batch is None:
-            return
-        for revised in held.shard.recompute(effect, batch).revised:
-            held.buffer.add_late(seq, revised)
+    def _revise(self, held: _Held, seq: int, effects: list[Revise]) -> None:
+        found: dict[tuple[int, int, int], FrameBatch | None] = {}
+        for effect in dict.fromkeys(effects):
+            span = effect.slot, effect.start_ns, effect.end_ns
+            if span not in found:
+                found[span] = self.frames(*span)
+            batch = found[span]
+            if batch is not None:
+                for revised in held.shard.recompute(effect, batch).revised:
+                    held.buffer.add_late(seq, revised)
 
     # --- flushing ------------------------------------------------------------------------------------
 

@@ -41,6 +41,9 @@ class Operator(Protocol):
     ends_flow: ClassVar[bool]
     """Whether its stage writes the derived frames itself, so that it must be the last step."""
 
+    remembers: ClassVar[bool]
+    """Whether what it hands on depends on earlier frames; windows behind it are not revised by late data."""
+
     def layout(self, layout: Layout) -> Layout:
         """Layout of what the stage hands on."""
         ...

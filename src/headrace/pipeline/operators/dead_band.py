@@ -20,10 +20,10 @@ from headrace.core.kernels import kernel
 from headrace.core.layouts import Layout
 from headrace.core.paths import parse_duration_ns
 from headrace.core.quality import CLASS_MASK, Quality
-from headrace.core.sensors import SensorDirectory
 from headrace.pipeline.base import StepResult
 from headrace.pipeline.operators.base import Context, FromStep
 from headrace.pipeline.packing import pack, unpack
+from headrace.pipeline.rows import UNKNOWN, RowMap
 
 Array = npt.NDArray[Any]
 _ABSENT = int(Quality.ABSENT)
@@ -37,6 +37,7 @@ class DeadBandOperator(FromStep):
     change: float
     heartbeat: str | None = None
     ends_flow: ClassVar[bool] = False
+    remembers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.change < 0:
@@ -53,7 +54,7 @@ class DeadBandOperator(FromStep):
 
     def stage(self, context: Context) -> DeadBand:
         """The band of one shard."""
-        return DeadBand(context.directory, context.shard, context.layout, self.change, self.heartbeat_ns())
+        return DeadBand(context, self.change, self.heartbeat_ns())
 
 
 @kernel
@@ -91,7 +92,7 @@ def _hold_back(
 
 
 class DeadBand:
-    """Dead band over the dense groups of one shard and layout.
+    """Dead band over the groups of one shard that have one layout class.
 
     Parameters
     ----------
@@ -100,31 +101,32 @@ class DeadBand:
     State: 17 bytes a sensor.
     """
 
-    def __init__(
-        self, directory: SensorDirectory, shard: int, layout: Layout, change: float, heartbeat_ns: int
-    ) -> None:
-        self._directory, self._shard, self._width = directory, shard, layout.width
-        self._change = change / np.abs(layout.scale)
+    def __init__(self, context: Context, change: float, heartbeat_ns: int) -> None:
+        self._layout = context.layout
+        self._map = RowMap(context.directory, context.shard)
+        self._change = change / np.abs(context.layout.scale)
         self._heartbeat_ns = heartbeat_ns or 2**62
         self._state = self._empty(0)
 
     def _empty(self, n: int) -> tuple[Array, ...]:
-        wide = (n, self._width)
+        wide = (n, self._layout.width)
         return np.zeros(wide), np.full(wide, NO_TIME), np.zeros(wide, np.uint8)
+
+    def _row(self, slot: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        row = self._map.rows(slot)
+        have = len(self._state[0])
+        if self._map.n > have:
+            more = self._empty(max(self._map.n, 2 * have) - have)
+            self._state = tuple(np.concatenate([a, b]) for a, b in zip(self._state, more, strict=True))
+        return row
 
     def process(self, batch: FrameBatch, result: StepResult) -> FrameBatch | None:
         """What moved."""
         if batch.shape is not Shape.DENSE:
             # Sparse frames hold changes already; a waveform with holes would be none.
             return batch
-        n = self._directory.n_local(self._shard)
-        if n > len(self._state[0]):
-            grown = self._empty(n)
-            for old, new in zip(self._state, grown, strict=True):
-                new[: len(old)] = old
-            self._state = grown
+        row = self._row(batch.slot)
         quality = np.zeros(batch.values.shape, np.uint8) if batch.quality is None else batch.quality.copy()
-        row = self._directory.local[batch.slot]
         n_held = _hold_back(
             row, batch.ts_ns, batch.values, quality, self._change, self._heartbeat_ns, self._state
         )
@@ -137,14 +139,32 @@ class DeadBand:
     def late(self, batch: FrameBatch, result: StepResult) -> None:
         """Late frames do not move the band."""
 
+    def inherit(self, old: DeadBand, slots: tuple[int, int], columns: Array, result: StepResult) -> None:
+        """What was kept of a sensor stays, in the units of its new grid."""
+        r_old = old._map.find(slots[1])
+        if r_old == UNKNOWN:
+            return
+        r = int(self._row(np.array([slots[0]], np.uint32))[0])
+        kept = np.flatnonzero(columns >= 0)
+        was = columns[kept]
+        for a, b in zip(self._state, old._state, strict=True):
+            a[r, kept] = b[r_old, was]
+        new, before = self._layout, old._layout
+        moved = (new.scale[kept] != before.scale[was]) | (new.offset[kept] != before.offset[was])
+        value = self._state[0][r, kept] * before.scale[was] + before.offset[was]
+        rescaled = (value - new.offset[kept]) / new.scale[kept]
+        self._state[0][r, kept] = np.where(moved, rescaled, self._state[0][r, kept])
+
     def tick(self, now_ns: int, result: StepResult) -> None:
         """The heartbeat is checked with the data: a silent sensor has nothing to repeat."""
 
     def snapshot(self) -> bytes:
         """What was kept last of every sensor."""
-        return pack({f"state{i}": a for i, a in enumerate(self._state)})
+        arrays = {f"state{i}": a[: self._map.n] for i, a in enumerate(self._state)}
+        return pack({"slot": self._map.slot, **arrays})
 
     def restore(self, data: bytes | memoryview) -> None:
         """Take over a snapshot."""
         arrays = unpack(data)
+        self._map.restore(arrays["slot"])
         self._state = tuple(arrays[f"state{i}"] for i in range(3))

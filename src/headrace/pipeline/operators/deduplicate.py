@@ -23,11 +23,13 @@ Array = npt.NDArray[Any]
 
 
 @kernel
-def _mark(slot: Array, local: Array, ts_ns: Array, high: Array, is_new: Array) -> int:
+def _mark(slot: Array, local: Array, first: Array, ts_ns: Array, high: Array, is_new: Array) -> int:
     """Raise the high marks; ``is_new: bool[F]`` says which frames were above them; how many were not."""
     n_late = 0
     for f in range(len(slot)):
         at = local[slot[f]]
+        if len(first):
+            at = first[at]
         if ts_ns[f] > high[at]:
             high[at] = ts_ns[f]
             is_new[f] = True
@@ -40,6 +42,8 @@ def _mark(slot: Array, local: Array, ts_ns: Array, high: Array, is_new: Array) -
 class Deduplicate:
     """The first stage of a shard.
 
+    All layouts of a group share one mark, that of its first layout.
+
     Cost: 8 bytes a group; 2 to 15 ns a frame.
     """
 
@@ -47,27 +51,32 @@ class Deduplicate:
         self._directory = directory
         self._shard = shard
         self._high = np.empty(0, np.int64)
+        self._first = np.empty(0, np.uint32)
         self._n_slots = 0
 
-    def _grow(self) -> None:
-        """Make room for groups defined since; a new layout starts at its predecessor's mark."""
-        directory = self._directory
-        high = np.full(directory.n_local(self._shard), NO_TIME)
-        high[: len(self._high)] = self._high
-        new = np.arange(self._n_slots, directory.n_slots)
-        new = new[
-            (directory.shard[self._n_slots :] == self._shard) & (directory.previous[self._n_slots :] >= 0)
-        ]
-        for slot in new:
-            high[directory.local[slot]] = high[directory.local[directory.previous[slot]]]
-        self._high, self._n_slots = high, directory.n_slots
+    def _grow(self, n_slots: int) -> None:
+        """Make room for groups defined since; another thread may be defining more."""
+        directory, first = self._directory, self._n_slots
+        n = directory.n_local(self._shard)
+        if n > len(self._high):
+            n += n // 2
+            self._high = np.concatenate([self._high, np.full(n - len(self._high), NO_TIME)])
+            if len(self._first):
+                self._first = np.concatenate([self._first, np.arange(len(self._first), n, dtype=np.uint32)])
+        mine = (directory.shard[first:n_slots] == self._shard) & (directory.previous[first:n_slots] >= 0)
+        if mine.any() and not len(self._first):
+            self._first = np.arange(len(self._high), dtype=np.uint32)
+        for slot in (first + np.flatnonzero(mine)).tolist():
+            self._first[directory.local[slot]] = self._first[directory.local[directory.previous[slot]]]
+        self._n_slots = n_slots
 
     def process(self, batch: FrameBatch, result: StepResult) -> FrameBatch | None:
         """New frames, in the order they came; the others go to ``result.late``."""
-        if self._n_slots < self._directory.n_slots:
-            self._grow()
+        n_slots = self._directory.n_slots
+        if self._n_slots < n_slots:
+            self._grow(n_slots)
         is_new = np.empty(batch.n_frames, np.bool_)
-        n_late = _mark(batch.slot, self._directory.local, batch.ts_ns, self._high, is_new)
+        n_late = _mark(batch.slot, self._directory.local, self._first, batch.ts_ns, self._high, is_new)
         if n_late == 0:
             return batch
         result.late.append(batch.take(np.flatnonzero(~is_new)))
@@ -76,14 +85,17 @@ class Deduplicate:
     def late(self, batch: FrameBatch, result: StepResult) -> None:
         """Nothing to do: late frames leave from here."""
 
+    def inherit(self, old: Any, slots: tuple[int, int], columns: Array, result: StepResult) -> None:
+        """Nothing to do: all layouts of a group share its mark."""
+
     def tick(self, now_ns: int, result: StepResult) -> None:
         """Nothing to do: the marks move with the data."""
 
     def snapshot(self) -> bytes:
         """The high marks."""
-        return pack({"high": self._high, "n_slots": np.array([self._n_slots])})
+        self._grow(self._directory.n_slots)
+        return pack({"high": self._high[: self._directory.n_local(self._shard)]})
 
     def restore(self, data: bytes | memoryview) -> None:
         """Take over the marks of a snapshot."""
-        arrays = unpack(data)
-        self._high, self._n_slots = arrays["high"], int(arrays["n_slots"][0])
+        self._high, self._first, self._n_slots = unpack(data)["high"], np.empty(0, np.uint32), 0

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from headrace.core.errors import ConfigError
 from headrace.core.frames import FrameBatch, Shape
-from headrace.core.layouts import Layout
+from headrace.core.layouts import Column, Layout
 from headrace.core.quality import Quality
-from headrace.pipeline.base import StepResult
+from headrace.pipeline.base import Stateless, StepResult
 from headrace.pipeline.operators.base import Context, FromStep
 
 
@@ -27,6 +27,7 @@ class RangeOperator(FromStep):
     min: float | None = None
     max: float | None = None
     ends_flow: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.min is None and self.max is None:
@@ -52,7 +53,7 @@ class ClampOperator(RangeOperator):
         return Range(context.layout, self.min, self.max, clamp=True)
 
 
-class Range:
+class Range(Stateless):
     """Mark (or, with `clamp`, move) values outside ``low`` … ``high``. No state.
 
     Parameters
@@ -64,6 +65,8 @@ class Range:
         columns = tuple(replace(c, low=low, high=high) for c in layout.columns)
         self._limits = Layout(layout.dtype, columns).raw_limits
         self._clamp = clamp
+        if clamp and self._limits is not None:
+            _nearest(self._limits, columns)
 
     def process(self, batch: FrameBatch, result: StepResult) -> FrameBatch:
         """The batch with quality set or values moved; the same batch where all is inside."""
@@ -73,6 +76,8 @@ class Range:
         if batch.shape is Shape.SPARSE:
             assert batch.column is not None
             low, high = low[batch.column], high[batch.column]
+        elif batch.shape is Shape.WAVE:
+            low, high = low[:1], high[:1]
         outside = _outside(batch.values, low, high)
         if outside is None:
             return batch
@@ -82,18 +87,14 @@ class Range:
         quality[outside & (quality < Quality.BAD)] = Quality.BAD_RANGE
         return batch.with_(quality=quality)
 
-    def late(self, batch: FrameBatch, result: StepResult) -> None:
-        """No state, nothing to revise."""
 
-    def tick(self, now_ns: int, result: StepResult) -> None:
-        """Nothing depends on time."""
-
-    def snapshot(self) -> bytes:
-        """No state."""
-        return b""
-
-    def restore(self, data: bytes | memoryview) -> None:
-        """No state."""
+def _nearest(limits: tuple[Any, Any], columns: tuple[Column, ...]) -> None:
+    """Where the type can't reach the limits, move everything to the end that is nearest to them."""
+    low, high = limits
+    for i in np.flatnonzero(low > high):
+        c = columns[i]
+        ends = [(v - c.offset) / c.scale for v in (c.low, c.high) if v is not None]
+        low[i] = high[i] = low[i] if min(ends) > high[i] else high[i]
 
 
 def _outside(values: Any, low: Any, high: Any) -> npt.NDArray[np.bool_] | None:

@@ -21,6 +21,7 @@ class ScaleOperator(FromStep):
     add: float = 0.0
     unit: str | None = None
     ends_flow: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.factor == 0:

@@ -1,19 +1,24 @@
 """Tumbling windows: ``{ op = "window", every = "1m", agg = ["mean", "max"] }``.
 
 A group's window closes when the group's own watermark passes its end, or when it has been silent until
-`idle_ns` after it. Late data in a closed window ask for a revision, which stands as a new version of the same
-derived frame. Closing copies a row (about 10 ns a sensor); what is dear, encoding and writing, is staggered
-over shards by the store.
+`idle` after it; what then still comes in time is told as a new version. Late data in a closed window ask for a
+revision, which computes the window again from all its stored samples. Closing copies a row (about 10 ns a
+sensor); what is dear, encoding and writing, is staggered over shards by the store.
+
+Dense frames give dense results: a sensor without a usable value has the count 0 and no other aggregate. Groups
+that report by exception give sparse results: the sensors that had values.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError
 from headrace.core.frames import FrameBatch, Shape
 from headrace.core.layouts import Column, Kind, Layout, numpy_dtype
@@ -23,7 +28,20 @@ from headrace.core.registry import nearest
 from headrace.pipeline.base import Revise, StepResult
 from headrace.pipeline.operators.base import Context, FromStep
 from headrace.pipeline.packing import pack, pack_parts, unpack, unpack_parts
-from headrace.pipeline.windows import EMPTY, accumulate, accumulate_some, close_rows, count_rolls, find_rows
+from headrace.pipeline.rows import UNKNOWN, RowMap
+from headrace.pipeline.windows import (
+    DIRTY,
+    EMPTY,
+    SKIPPED,
+    STATE_FIELDS,
+    accumulate,
+    accumulate_loose,
+    accumulate_some,
+    close_rows,
+    look_ahead,
+    look_ahead_loose,
+    move_on,
+)
 
 Array = npt.NDArray[Any]
 SAME_TYPE = ("min", "max", "first", "last")
@@ -74,78 +92,6 @@ def output_layout(layout: Layout, output: Output, name: Any) -> Layout:
     return Layout(output.dtype, tuple(columns))
 
 
-class _Rows:
-    """Accumulators of all groups of one width: arrays with one row a group."""
-
-    _FIELDS = (
-        "window",
-        "count",
-        "skipped_any",
-        "emitted",
-        "first",
-        "last",
-        "low",
-        "high",
-        "shifted",
-        "squares",
-    )
-
-    def __init__(self, dtype: str, width: int) -> None:
-        self.dtype, self.width = numpy_dtype(dtype), width
-        self.n = 0
-        self.slot = np.empty(0, np.uint32)
-        self.column = np.empty(0, np.uint16)
-        self.state = self.empty(0)
-
-    def empty(self, n: int) -> tuple[Array, ...]:
-        """Arrays for `n` rows in the order that the kernels take them."""
-        wide = (n, self.width)
-        return (
-            np.full(n, EMPTY), np.zeros(n, np.int64), np.zeros(n, np.uint8), np.zeros(n, np.int64),
-            *(np.empty(wide, self.dtype) for _ in range(4)),
-            *(np.empty(wide, np.float64) for _ in range(2)), np.zeros(wide, np.uint32),
-        )  # fmt: skip
-
-    def output(self, n: int) -> tuple[Array, ...]:
-        """Room for `n` closed rows: row numbers, then the arrays of `empty` without `skipped_any`."""
-        wide = (n, self.width)
-        return (
-            np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64),
-            *(np.empty(wide, self.dtype) for _ in range(4)),
-            *(np.empty(wide, np.float64) for _ in range(2)), np.empty(wide, np.uint32),
-        )  # fmt: skip
-
-    def add(self, slot: Array, column: Array) -> Array:
-        """New rows for groups (or, with `column`, for single sensors): their numbers."""
-        first, self.n = self.n, self.n + len(slot)
-        if self.n > len(self.slot):
-            room = max(self.n, 2 * len(self.slot))
-            grown = self.empty(room)
-            for old, new in zip(self.state, grown, strict=True):
-                new[:first] = old[:first]
-            self.state = grown
-            self.slot, self.column = _resized(self.slot, room), _resized(self.column, room)
-        self.slot[first : self.n], self.column[first : self.n] = slot, column
-        return np.arange(first, self.n)
-
-    def arrays(self) -> dict[str, Array]:
-        """Everything, for a snapshot."""
-        out = {f"state{i}": a[: self.n] for i, a in enumerate(self.state)}
-        return {**out, "slot": self.slot[: self.n], "column": self.column[: self.n]}
-
-    def restore(self, arrays: dict[str, Array]) -> None:
-        """The inverse of `arrays`."""
-        self.state = tuple(arrays[f"state{i}"] for i in range(11))
-        self.slot, self.column = arrays["slot"], arrays["column"]
-        self.n = len(self.slot)
-
-
-def _resized(array: Array, n: int) -> Array:
-    grown = np.zeros(n, array.dtype)
-    grown[: len(array)] = array
-    return grown
-
-
 @dataclass(frozen=True, slots=True)
 class WindowOperator(FromStep):
     """``{ op = "window", every = "1m", agg = ["mean", "max"], idle = "5s" }``.
@@ -157,11 +103,14 @@ class WindowOperator(FromStep):
     agg: tuple[str, ...]
     idle: str = "5s"
     ends_flow: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.agg:
             raise ConfigError(f"agg names no aggregate; known: {', '.join(AGGREGATES)}")
         check_aggregates(self.agg)
+        if len(set(self.agg)) < len(self.agg):
+            raise ConfigError(f"agg names an aggregate twice: {', '.join(self.agg)}")
         if self.every_ns < 1_000_000:
             raise ConfigError(f"a window of {self.every} is too short; 1ms at least")
         parse_duration_ns(self.idle)
@@ -180,111 +129,143 @@ class WindowOperator(FromStep):
         return Window(self, context)
 
 
+class _Accumulators:
+    """Accumulators of all groups: arrays with one row a group, in the order that the kernels take them."""
+
+    def __init__(self, dtype: str, width: int) -> None:
+        self._dtype, self._width = numpy_dtype(dtype), width
+        self.state = self._empty(0)
+
+    def _empty(self, n: int) -> tuple[Array, ...]:
+        wide = (n, self._width)
+        return (
+            np.full(n, EMPTY), *(np.zeros(n, np.int64) for _ in range(3)), np.full(n, EMPTY), np.zeros(n, np.uint8),
+            *(np.zeros(wide, self._dtype) for _ in range(4)),
+            *(np.zeros(wide, np.float64) for _ in range(2)), np.zeros(wide, np.int32),
+        )  # fmt: skip
+
+    def output(self, n: int) -> tuple[Array, ...]:
+        """Room for `n` closed rows: row, window, heard (count + loose), told, loose, flags, then by column."""
+        wide = (n, self._width)
+        return (
+            *(np.empty(n, np.int64) for _ in range(5)), np.empty(n, np.uint8),
+            *(np.empty(wide, self._dtype) for _ in range(4)),
+            *(np.empty(wide, np.float64) for _ in range(2)), np.empty(wide, np.int32),
+        )  # fmt: skip
+
+    def grow(self, n: int) -> None:
+        """Make room for `n` rows."""
+        have = len(self.state[0])
+        if n > have:
+            more = self._empty(max(n, 2 * have) - have)
+            self.state = tuple(np.concatenate([a, b]) for a, b in zip(self.state, more, strict=True))
+
+    def arrays(self, n: int) -> dict[str, Array]:
+        """The first `n` rows, for a snapshot."""
+        return {name: a[:n] for name, a in zip(STATE_FIELDS, self.state, strict=True)}
+
+    def restore(self, arrays: dict[str, Array]) -> None:
+        """The inverse of `arrays`."""
+        self.state = tuple(arrays[name] for name in STATE_FIELDS)
+
+
 class Window:
     """Tumbling windows over the groups of one shard that have one layout class.
 
-    Cost: 2 to 5 ns a sample of a dense group; state 25 + D x (4 x itemsize + 20) bytes a group.
+    Cost: 2 to 5 ns a sample of a dense group, about 10 ns a single value; state 41 + D x (4 x itemsize + 20)
+    bytes a group.
     """
 
     def __init__(self, operator: WindowOperator, context: Context) -> None:
         self._operator, self._context = operator, context
         self._every_ns, self._idle_ns = operator.every_ns, parse_duration_ns(operator.idle)
-        self._directory, self._shard, self._layout = context.directory, context.shard, context.layout
+        self._layout = context.layout
         self._outputs = outputs(context.layout.dtype, operator.agg)
-        # Dense groups have a row each; sparse groups and waves a row for each sensor.
-        self._by_group = _Rows(self._layout.dtype, self._layout.width)
-        self._by_sensor = _Rows(self._layout.dtype, 1)
-        self._row_of_group = np.empty(0, np.int64)
-        self._row_of_sensor: dict[int, int] = {}
-        self._dirty: set[tuple[int, int]] = set()
-        self._ticks = self._shard
+        self._map = RowMap(context.directory, context.shard)
+        self._rows = _Accumulators(self._layout.dtype, self._layout.width)
+        self._nothing = self._rows.output(0)
+        self._ticks = context.shard
 
     # --- frames --------------------------------------------------------------------------------------
 
     def process(self, batch: FrameBatch, result: StepResult) -> None:
         """Add frames; closed windows go to ``result.derived``."""
+        row = self._row(batch.slot)
         if batch.shape is Shape.DENSE:
-            rows, row = self._by_group, self._group_rows(batch.slot)
-            ts_ns, values, quality = batch.ts_ns, batch.values, batch.quality
+            self._add_dense(batch, row, result)
         else:
-            rows, row = self._by_sensor, self._sensor_rows(batch)
-            ts_ns, values = batch.value_times(), batch.values.reshape(-1, 1)
-            quality = None if batch.quality is None else batch.quality.reshape(-1, 1)
-        out = rows.output(count_rolls(ts_ns, row, rows.state[0], self._every_ns))
-        if quality is None:
-            n = accumulate(ts_ns, row, values, self._every_ns, out, rows.state)
-        else:
-            n = accumulate_some(ts_ns, row, values, usable(quality), self._every_ns, out, rows.state)
-        if n:
-            self._emit(rows, tuple(a[:n] for a in out), result)
+            self._add_loose(batch, row, result)
 
-    def _group_rows(self, slot: Array) -> Array:
-        row = np.empty(len(slot), np.int64)
-        local = self._directory.local
-        if find_rows(slot, local, self._row_of_group, row):
-            n = self._directory.n_local(self._shard)
-            if n > len(self._row_of_group):
-                grown = np.full(n, -1)
-                grown[: len(self._row_of_group)] = self._row_of_group
-                self._row_of_group = grown
-            new = np.unique(slot[row < 0])
-            new = new[self._row_of_group[local[new]] < 0]
-            added = self._by_group.add(new, np.zeros(len(new), np.uint16))
-            self._row_of_group[local[new]] = added
-            self._inherit(new, added)
-            find_rows(slot, local, self._row_of_group, row)
+    def _row(self, slot: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        row = self._map.rows(slot)
+        self._rows.grow(self._map.n)
         return row
 
-    def _inherit(self, slots: Array, rows: Array) -> None:
-        """State follows the sensor: a group's new layout takes over the open window of the old one."""
-        for slot, row in zip(slots.tolist(), rows.tolist(), strict=True):
-            old = int(self._directory.previous[slot])
-            if old < 0 or int(self._directory.local[old]) >= len(self._row_of_group):
-                continue
-            old_row = int(self._row_of_group[self._directory.local[old]])
-            if old_row < 0 or self._directory.layout(old).width != self._directory.layout(slot).width:
-                continue
-            if (self._directory.sensors(old) == self._directory.sensors(slot)).all():
-                for array in self._by_group.state:
-                    array[row] = array[old_row]
-                self._by_group.state[0][old_row] = EMPTY
+    def _add_dense(self, batch: FrameBatch, row: Array, result: StepResult) -> None:
+        state, every_ns = self._rows.state, self._every_ns
+        n_rolls, n_early = look_ahead(batch.ts_ns, row, state[0], every_ns)
+        if n_early:
+            # Loose values with times of their own have moved the window on.
+            early = batch.ts_ns < state[0][row]
+            self._revise_early(batch.slot[early], batch.ts_ns[early], result)
+            batch, row = batch.take(np.flatnonzero(~early)), row[~early]
+        out = self._rows.output(n_rolls) if n_rolls else self._nothing
+        if batch.quality is None:
+            n = accumulate(batch.ts_ns, row, batch.values, every_ns, out, state)
+        else:
+            good = usable(batch.quality)
+            n = accumulate_some((batch.ts_ns, row), batch.values, good, every_ns, out, state)
+        if n:
+            self._emit(tuple(a[:n] for a in out), result)
 
-    def _sensor_rows(self, batch: FrameBatch) -> Array:
+    def _add_loose(self, batch: FrameBatch, row: Array, result: StepResult) -> None:
         assert batch.start is not None
-        slot = np.repeat(batch.slot.astype(np.int64), np.diff(batch.start))
-        column = np.zeros(len(slot), np.int64) if batch.column is None else batch.column.astype(np.int64)
-        key, inverse = np.unique(slot << 16 | column, return_inverse=True)
-        unknown = np.array([k for k in key.tolist() if k not in self._row_of_sensor], np.int64)
-        if len(unknown):
-            added = self._by_sensor.add(unknown >> 16, unknown & 0xFFFF)
-            self._row_of_sensor.update(zip(unknown.tolist(), added.tolist(), strict=True))
-        rows = np.array([self._row_of_sensor[k] for k in key.tolist()], np.int64)
-        return rows[inverse]
+        state, ts_ns, n_values = self._rows.state, _read_only(batch.value_times()), batch.n_values
+        column = _read_only(np.zeros(n_values, np.uint16)) if batch.column is None else batch.column
+        good = np.ones(n_values, np.bool_) if batch.quality is None else usable(batch.quality)
+        early = np.empty(n_values, np.bool_)
+        out = self._rows.output(look_ahead_loose(ts_ns, row, batch.start, state[0], self._every_ns))
+        frames, samples = (batch.ts_ns, row, batch.start), (ts_ns, column, batch.values, good, early)
+        n = accumulate_loose(frames, samples, self._every_ns, out, state)
+        if n:
+            self._emit(tuple(a[:n] for a in out), result)
+        if early.any():
+            slot = np.repeat(batch.slot, np.diff(batch.start))
+            self._revise_early(slot[early], ts_ns[early], result)
+
+    def _revise_early(self, slot: Array, ts_ns: Array, result: StepResult) -> None:
+        for one, start_ns in _windows_of(slot, ts_ns, self._every_ns):
+            result.effects.append(self._revise(one, start_ns))
 
     # --- late data and time ----------------------------------------------------------------------------
 
     def late(self, batch: FrameBatch, result: StepResult) -> None:
-        """Ask for a revision of every closed window that late frames fall into; open ones when they close."""
-        count = np.ones(batch.n_frames, np.int64) if batch.start is None else np.diff(batch.start)
-        ts_ns = batch.value_times()
-        if batch.start is None:
-            ts_ns = batch.ts_ns
-            slots = batch.slot.astype(np.int64)
-        else:
-            slots = np.repeat(batch.slot.astype(np.int64), count)
-        pairs = np.unique(np.stack([slots, ts_ns // self._every_ns * self._every_ns]), axis=1)
-        still_open = self._open_windows()
-        for slot, start_ns in pairs.T.tolist():
-            if (slot, start_ns) in still_open:
-                self._dirty.add((slot, start_ns))
-            else:
-                result.effects.append(self._revise(slot, start_ns))
+        """Ask for a revision of every window that late frames fall into; of open ones when they are told of.
 
-    def _open_windows(self) -> set[tuple[int, int]]:
-        found: set[tuple[int, int]] = set()
-        for rows in (self._by_group, self._by_sensor):
-            found.update(zip(rows.slot[: rows.n].tolist(), rows.state[0][: rows.n].tolist(), strict=True))
-        return found
+        A late frame tells that its group's time has gone past it: so the row moves on to its window where it
+        has not been there, and no such window is told of for the first time after it was revised.
+        """
+        slot, ts_ns = batch.slot, batch.ts_ns
+        if batch.start is not None:
+            slot, ts_ns = np.repeat(slot, np.diff(batch.start)), batch.value_times()
+        timed = ts_ns != NO_TIME
+        pairs = _windows_of(slot[timed], ts_ns[timed], self._every_ns)
+        if not pairs:
+            return
+        row = self._row(np.array([slot for slot, _ in pairs], np.uint32)).tolist()
+        window, count, loose, told, _, flags = self._rows.state[:6]
+        for r, (one, start_ns) in zip(row, pairs, strict=True):
+            if start_ns > window[r]:
+                out = self._rows.output(1)
+                if move_on(np.array([r]), np.array([start_ns]), out, self._rows.state):
+                    self._emit(out, result)
+                result.effects.append(self._revise(one, start_ns))
+            elif start_ns < window[r]:
+                result.effects.append(self._revise(one, start_ns))
+            else:
+                flags[r] |= DIRTY
+                if told[r] == count[r] + loose[r]:
+                    result.effects.append(self._revise(one, start_ns))
 
     def _revise(self, slot: int, start_ns: int) -> Revise:
         return Revise(self._context.flow, slot, start_ns, start_ns + self._every_ns)
@@ -294,77 +275,136 @@ class Window:
         self._ticks += 1
         if self._ticks % _IDLE_ROUNDS:
             return
-        for rows in (self._by_group, self._by_sensor):
-            window, count, _, emitted = (a[: rows.n] for a in rows.state[:4])
-            ended = (window != EMPTY) & (count > emitted)
-            ended &= window + self._every_ns + self._idle_ns <= now_ns
-            due = np.flatnonzero(ended)
-            if len(due):
-                out = rows.output(len(due))
-                close_rows(due, out, rows.state)
-                self._emit(rows, out, result)
+        window, count, loose, told = (a[: self._map.n] for a in self._rows.state[:4])
+        ended = (window != EMPTY) & (count + loose > told)
+        ended &= window <= now_ns - self._every_ns - self._idle_ns
+        due = np.flatnonzero(ended)
+        if len(due):
+            out = self._rows.output(len(due))
+            close_rows(due, out, self._rows.state)
+            self._emit(out, result)
 
-    def recompute(self, batch: FrameBatch, start_ns: int, result: StepResult) -> None:
-        """The window that starts at `start_ns` from all its stored frames, as a revision.
+    def recompute(self, batch: FrameBatch, result: StepResult) -> None:
+        """One window from all its stored frames, as a revision.
 
-        `batch` holds the frames of one group in time order, in the source's own type.
+        `batch` holds the frames of one group in one window, in time order, in the source's own type.
         """
         fresh = Window(self._operator, self._context)
-        inner = StepResult()
-        fresh.process(batch, inner)
-        for rows in (fresh._by_group, fresh._by_sensor):
-            if rows.n:
-                out = rows.output(rows.n)
-                close_rows(np.arange(rows.n), out, rows.state)
-                out[3][:] = 1
-                fresh._emit(rows, out, inner)
-        result.revised += inner.revised
+        fresh.process(batch, StepResult())
+        rows = np.arange(fresh._map.n)
+        out = fresh._rows.output(len(rows))
+        close_rows(rows, out, fresh._rows.state)
+        seen = None if batch.column is None else np.isin(np.arange(self._layout.width), batch.column)
+        result.revised += fresh._frames(out, Quality.BAD, seen)
+
+    def inherit(self, old: Window, slots: tuple[int, int], columns: Array, result: StepResult) -> None:
+        """Go on with the open window of the group's old layout; sensors that it lost are told of."""
+        slot, old_slot = slots
+        r_old = old._map.find(old_slot)
+        if r_old == UNKNOWN or old._rows.state[0][r_old] == EMPTY:
+            return
+        r = int(self._row(np.array([slot], np.uint32))[0])
+        mine, theirs = self._rows.state, old._rows.state
+        for a, b in zip(mine[:6], theirs[:6], strict=True):
+            a[r] = b[r_old]
+        kept = np.flatnonzero(columns >= 0)
+        kept = kept[_same_grid(self._layout, old._layout, kept, columns[kept])]
+        mine[12][r] = mine[1][r]
+        for a, b in zip(mine[6:], theirs[6:], strict=True):
+            a[r, kept] = b[r_old, columns[kept]]
+        mine[5][r] |= SKIPPED if len(kept) == np.count_nonzero(columns >= 0) else SKIPPED | DIRTY
+        old._leave(r_old, columns[columns >= 0], result)
+
+    def _leave(self, r: int, columns: Array, result: StepResult) -> None:
+        """Tell of the open window of row `r` without `columns`, and forget it."""
+        state = self._rows.state
+        state[12][r, columns] = state[1][r]
+        out = self._rows.output(1)
+        close_rows(np.array([r]), out, state)
+        out[4][:] = 1  # as a sparse frame: only of columns that have values
+        self._emit(out, result)
+        state[0][r] = EMPTY
 
     # --- results -------------------------------------------------------------------------------------
 
-    def _emit(self, rows: _Rows, out: tuple[Array, ...], result: StepResult) -> None:
-        row, window, count, emitted = out[:4]
-        if self._dirty:
-            told_of = set(zip(rows.slot[row].tolist(), window.tolist(), strict=True))
-            for slot, start_ns in sorted(self._dirty & told_of):
-                result.effects.append(self._revise(slot, start_ns))
-            self._dirty -= told_of
-        keep = count > emitted
-        told = emitted > 0
-        if not keep.all():
-            out = tuple(a[keep] for a in out)
-            row, window, count, told = out[0], out[1], out[2], told[keep]
-        for is_revision, target in ((False, result.derived), (True, result.revised)):
-            chosen = told == is_revision
-            if chosen.all() and len(chosen):
-                target += self._frames(rows, out)
-            elif chosen.any():
-                target += self._frames(rows, tuple(a[chosen] for a in out))
+    def _emit(self, out: tuple[Array, ...], result: StepResult) -> None:
+        """Tell of closed rows that have something new, first versions apart from later ones."""
+        heard, told = out[2], out[3]
+        for target, chosen in (
+            (result.derived, (told == 0) & (heard > 0)),
+            (result.revised, (told > 0) & (heard > told)),
+        ):
+            if not chosen.any():
+                continue
+            some = out if chosen.all() else tuple(a[chosen] for a in out)
+            target += self._frames(some)
+            dirty = np.flatnonzero(some[5] & DIRTY)
+            for r, start_ns in zip(some[0][dirty].tolist(), some[1][dirty].tolist(), strict=True):
+                result.effects.append(self._revise(int(self._map.slot[r]), start_ns))
 
-    def _frames(self, rows: _Rows, out: tuple[Array, ...]) -> list[FrameBatch]:
-        row, window, count, _, first, last, low, high, shifted, squares, skipped = out
-        slot = rows.slot[row]
-        n = count[:, None] - skipped
-        missing = n == 0
+    def _frames(
+        self, out: tuple[Array, ...], gone: Quality = Quality.ABSENT, seen: Array | None = None
+    ) -> list[FrameBatch]:
+        """Derived frames of closed rows.
+
+        Parameters
+        ----------
+        gone : quality of aggregates that have no value. seen : bool[D], columns of sparse frames to tell of
+        where that is not those with values.
+        """
+        loose = out[4] > 0
+        if not loose.any():
+            return self._dense(out, gone)
+        batches = self._sparse(tuple(a[loose] for a in out), gone, seen)
+        return batches if loose.all() else [*self._dense(tuple(a[~loose] for a in out), gone), *batches]
+
+    def _dense(self, out: tuple[Array, ...], gone: Quality) -> list[FrameBatch]:
+        slot, window, missing = self._map.slot[out[0]], out[1], out[12] == 0
         any_missing = bool(missing.any())
-        exact = {"min": low, "max": high, "first": first, "last": last}
-        per_sensor = rows is self._by_sensor or rows.width != self._layout.width
-        column = rows.column[row] if per_sensor else None
-        floats = self._floats(first, shifted, squares, n, column)
         batches = []
-        for output, derived in zip(self._outputs, self._context.derived, strict=False):
-            if output.dtype == "u32" and output.aggregates[0] == "count":
-                parts = [n.astype(np.uint32)]
-            else:
-                parts = [exact[a] if a in exact else floats(a) for a in output.aggregates]
-            gone = [missing & (a != "count") for a in output.aggregates] if any_missing else None
-            batches.append(self._batch(derived[slot], window, parts, gone, column))
+        for output, values, derived in self._values(out):
+            quality = None
+            if any_missing:
+                lacks = np.concatenate([missing & (a != "count") for a in output.aggregates], axis=1)
+                quality = np.where(lacks, np.uint8(gone), np.uint8(0))
+                values[lacks] = 0
+            batches.append(
+                FrameBatch.dense(derived[slot], window, values, quality, origin=self._context.flow)
+            )
         return batches
 
-    def _floats(self, first: Array, shifted: Array, squares: Array, n: Array, column: Array | None) -> Any:
+    def _sparse(self, out: tuple[Array, ...], gone: Quality, seen: Array | None) -> list[FrameBatch]:
+        slot, window, missing = self._map.slot[out[0]], out[1], out[12] == 0
+        chosen = ~missing if seen is None else np.broadcast_to(seen, missing.shape)
+        batches = []
+        for output, values, derived in self._values(out):
+            wide = np.concatenate([chosen] * len(output.aggregates), axis=1)
+            lacks = np.concatenate([missing & (a != "count") for a in output.aggregates], axis=1)
+            values[lacks] = 0
+            quality = np.where(lacks, np.uint8(gone), np.uint8(0))[wide]
+            start = np.concatenate([np.zeros(1, np.int64), np.cumsum(wide.sum(axis=1))])
+            column = np.nonzero(wide)[1].astype(np.uint16)
+            frames = FrameBatch.sparse(
+                derived[slot], window, values[wide], start, column, origin=self._context.flow
+            )
+            if quality.any():
+                frames = frames.with_(quality=quality)
+            some = np.flatnonzero(np.diff(start))
+            if len(some):
+                batches.append(frames if len(some) == len(slot) else frames.take(some))
+        return batches
+
+    def _values(self, out: tuple[Array, ...]) -> Iterator[tuple[Output, Array, Any]]:
+        """Values of each output, T[R, aggregates x D], and where its slots are found."""
+        first, last, low, high, shifted, squares, n = out[6:]
+        exact = {"min": low, "max": high, "first": first, "last": last, "count": n.astype(np.uint32)}
+        floats = self._floats(first, shifted, squares, n)
+        for output, derived in zip(self._outputs, self._context.derived, strict=False):
+            parts = [exact[a] if a in exact else floats(a) for a in output.aggregates]
+            yield output, np.concatenate(parts, axis=1), derived
+
+    def _floats(self, first: Array, shifted: Array, squares: Array, n: Array) -> Callable[[str], Array]:
         scale, offset = self._layout.scale, self._layout.offset
-        if column is not None:
-            scale, offset = scale[column][:, None], offset[column][:, None]
         some = np.maximum(n, 1)
         base = first.astype(np.float64)
 
@@ -381,47 +421,36 @@ class Window:
 
         return aggregate
 
-    def _batch(
-        self, slot: Array, ts_ns: Array, parts: list[Array], gone: list[Array] | None, column: Array | None
-    ) -> FrameBatch:
-        quality = (
-            None
-            if gone is None
-            else np.where(np.concatenate(gone, axis=1), Quality.ABSENT, 0).astype(np.uint8)
-        )
-        values = np.concatenate(parts, axis=1)
-        if column is None:
-            return FrameBatch.dense(slot, ts_ns, values, quality, origin=self._context.flow)
-        n = len(parts)
-        start = np.arange(len(slot) + 1) * n
-        columns = (column[:, None].astype(np.int64) + np.arange(n) * self._layout.width).reshape(-1)
-        flat = None if quality is None else quality.reshape(-1)
-        return FrameBatch.sparse(
-            slot,
-            ts_ns,
-            values.reshape(-1),
-            start,
-            columns.astype(np.uint16),
-            quality=flat,
-            origin=self._context.flow,
-        )
-
     # --- state ---------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
         """Open windows of all groups."""
-        head = pack({"ticks": np.array([self._ticks]), "dirty": np.array(sorted(self._dirty)).reshape(-1, 2)})
-        return pack_parts([head, pack(self._by_group.arrays()), pack(self._by_sensor.arrays())])
+        head = pack({"ticks": np.array([self._ticks]), "slot": self._map.slot})
+        return pack_parts([head, pack(self._rows.arrays(self._map.n))])
 
     def restore(self, data: bytes | memoryview) -> None:
         """Take over the open windows of a snapshot."""
-        head, by_group, by_sensor = (unpack(p) for p in unpack_parts(data))
+        head, rows = (unpack(p) for p in unpack_parts(data))
         self._ticks = int(head["ticks"][0])
-        self._dirty = {(int(a), int(b)) for a, b in head["dirty"]}
-        self._by_group.restore(by_group)
-        self._by_sensor.restore(by_sensor)
-        slot = self._by_group.slot
-        self._row_of_group = np.full(self._directory.n_local(self._shard), -1)
-        self._row_of_group[self._directory.local[slot]] = np.arange(len(slot))
-        key = self._by_sensor.slot.astype(np.int64) << 16 | self._by_sensor.column
-        self._row_of_sensor = dict(zip(key.tolist(), range(len(key)), strict=True))
+        self._map.restore(head["slot"])
+        self._rows.restore(rows)
+
+
+def _windows_of(slot: Array, ts_ns: Array, every_ns: int) -> list[tuple[int, int]]:
+    """The windows that samples fall into, once each: (slot, start), ascending."""
+    pairs = np.unique(np.stack([slot.astype(np.int64), ts_ns // every_ns * every_ns]), axis=1)
+    return [(slot, start_ns) for slot, start_ns in pairs.T.tolist()]
+
+
+def _read_only(array: Array) -> Array:
+    """As the columns of batches are: the kernels are compiled for one kind of array only."""
+    array.flags.writeable = False
+    return array
+
+
+def _same_grid(new: Layout, old: Layout, columns: Array, old_columns: Array) -> Array:
+    """Which columns mean the same raw values in both layouts."""
+    same = np.full(len(columns), new.dtype == old.dtype)
+    same &= new.scale[columns] == old.scale[old_columns]
+    same &= new.offset[columns] == old.offset[old_columns]
+    return same
