@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -348,6 +350,17 @@ def test_a_torn_tail_is_cut_counted_and_said() -> None:
     assert texts(disk) == ["kept"]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_a_killed_owner_had_not_synced_is_durable_once_its_successor_counts_it(seed: int) -> None:
+    disk = SimulatedDisk(seed)
+    killed = open_journal(disk, 1, faults=CountedFaults({"journal.sync": 2}))
+    killed.append(RecordKind.CONFIG, [b"written, not synced"])
+    with pytest.raises(Crashed):
+        killed.sync()
+    assert open_journal(disk, 2).recovery.last_seq == 1
+    assert texts(disk.crash()) == ["written, not synced"]  # a power cut later
+
+
 def test_whole_records_behind_a_torn_one_are_cut_too_and_a_copy_is_kept() -> None:
     disk = SimulatedDisk()
     journal = open_journal(disk, 1)
@@ -427,6 +440,50 @@ def test_a_full_disk_refuses_in_words_and_recovers_without_loss() -> None:
     write(journal, "after")
     assert texts(disk) == ["before", "while full", "after"]
     assert [o.n for o in list_objects(disk)] == [1, 2]
+
+
+LIMITED = """
+import resource, sys
+import numpy as np
+from headrace.core.clock import VirtualClock
+from headrace.core.disk import LocalDisk
+from headrace.core.errors import StorageError
+from headrace.ingest.journal import Journal
+from headrace.ingest.journal_format import RecordKind
+from headrace.ingest.journal_reader import read_records
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+disk = LocalDisk(sys.argv[1])
+journal = Journal.open(disk, VirtualClock(), nonce=1)
+for i in range(50):
+    journal.append(RecordKind.CONFIG, [bytes([i]), np.random.default_rng(i).bytes(1_000)])
+    for _ in range(2):
+        try:
+            journal.sync()
+            break
+        except StorageError as e:
+            print(e)
+journal.close()
+assert [bytes(r.payload)[0] for r in read_records(disk, 0)] == list(range(50))
+"""
+
+
+def test_a_real_limit_of_file_size_is_told_in_words_and_passed_with_the_next_object(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert len(told) == 2
+    assert all(
+        "the file-size limit of this process is reached; raise it (ulimit -f)" in line for line in told
+    )
+    assert len(LocalDisk(tmp_path).list("journal")) == 3
 
 
 def test_a_read_only_disk_is_mended_once_it_takes_writes_again() -> None:
