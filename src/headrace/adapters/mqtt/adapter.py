@@ -1,0 +1,122 @@
+"""The MQTT adapter: what a broker's topics bring, durable before it is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
+from headrace.adapters.mqtt.config import BrokerAddress, MqttConfig, broker_address
+from headrace.adapters.mqtt.inbox import Inbox
+from headrace.adapters.mqtt.session import BrokerSession
+from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules
+from headrace.core.clock import NO_TIME, Clock
+
+_FLUSH_S = 1.0
+_LAND_S = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What exists between start and stop."""
+
+    clock: Clock
+    groups: DeviceGroups
+    inbox: Inbox
+    session: BrokerSession
+    taking: asyncio.Task[None]
+    connecting: asyncio.Task[None]
+
+
+class MqttAdapter:
+    """Messages as frames; see `headrace.adapters.base` for the contract."""
+
+    Config: ClassVar[type[MqttConfig]] = MqttConfig
+
+    def __init__(
+        self, name: str, config: MqttConfig, address: BrokerAddress, rules: Sequence[TopicRule], folder: Path
+    ) -> None:
+        self.name = name
+        self._config = config
+        self._address = address
+        self._rules = rules
+        self._folder = folder
+        self._running: _Running | None = None
+        self._stopped_ns = NO_TIME
+        self._is_stopped = False
+
+    @classmethod
+    def from_config(cls, name: str, config: MqttConfig, profiles: Any, plant: PlantFacts) -> MqttAdapter:
+        """Compile the topic rules.
+
+        Raises
+        ------
+        ConfigError : a bad url or file, or a rule that can't be.
+        """
+        where = f"adapters.{name}"
+        address = broker_address(config, plant.folder, where)
+        rules = compile_rules(config.topics, plant.levels, plant.timezone, f"{where}.topics")
+        return cls(name, config, address, rules, plant.folder)
+
+    async def start(self, sink: Sink) -> None:
+        """Begin to connect."""
+        groups = DeviceGroups(sink.directory, self._config.max_devices)
+        router = MessageRouter(self.name, self._rules, groups)
+        filters = [rule.pattern.filter for rule in self._rules]
+        session = BrokerSession(self.name, self._config, self._address, filters, self._folder, sink.clock)
+        inbox = Inbox(sink, router, session)
+        taking = asyncio.create_task(inbox.run(), name=f"mqtt {self.name} inbox")
+        connecting = asyncio.create_task(session.run(inbox), name=f"mqtt {self.name} session")
+        self._running = _Running(sink.clock, groups, inbox, session, taking, connecting)
+
+    async def stop(self) -> None:
+        """Take no more, hand on the rest, acknowledge what becomes durable meanwhile, close."""
+        run = self._running
+        if run is None or self._is_stopped:
+            self._is_stopped = True
+            return
+        self._is_stopped = True
+        self._stopped_ns = run.clock.now_ns()
+        run.session.pause()
+        run.connecting.cancel()
+        run.inbox.finish()
+        await asyncio.wait([run.taking], timeout=_FLUSH_S)
+        run.taking.cancel()
+        landing = asyncio.ensure_future(run.inbox.landed())
+        await asyncio.wait([landing], timeout=_LAND_S)
+        landing.cancel()
+        await asyncio.gather(run.taking, run.connecting, landing, return_exceptions=True)
+        await run.session.close()
+
+    def diagnostics(self) -> AdapterDiagnostics:
+        """State and counts; the broker is the one device."""
+        run = self._running
+        if run is None:
+            state = AdapterState.STOPPED if self._is_stopped else AdapterState.STARTING
+            return AdapterDiagnostics(self.name, "mqtt", state)
+        inbox, session = run.inbox, run.session
+        broker = DeviceDiagnostics(
+            str(self._address), session.state, session.reason, inbox.last_good_ns, session.retry_ns,
+            n_requests=inbox.n_messages, n_errors=inbox.n_rejects,
+        )  # fmt: skip
+        p50, p99 = inbox.latency.percentiles()
+        return AdapterDiagnostics(
+            self.name,
+            "mqtt",
+            AdapterState.STOPPED if self._is_stopped else session.state,
+            "" if self._is_stopped else session.reason,
+            max(self._stopped_ns, session.since_ns),
+            run.groups.n_sensors,
+            (broker,),
+            n_samples=inbox.n_samples,
+            n_frames=inbox.n_frames,
+            n_rejects=inbox.n_rejects,
+            n_duplicates=inbox.n_duplicates,
+            decode_ns=inbox.decode_ns,
+            latency_s_p50=p50,
+            latency_s_p99=p99,
+        )

@@ -1,0 +1,223 @@
+"""Our session at a broker: connect, subscribe, lose, come back, for ever.
+
+The session outlives its connections: the broker keeps what comes while we are away (clean start off, a stable
+client id, an expiry), and what we had not acknowledged comes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from headrace.adapters.base import AdapterState
+from headrace.adapters.meters import Backoff, seconds
+from headrace.adapters.mqtt.client import BrokerClient, OldBroker, Refused, Silent
+from headrace.adapters.mqtt.config import BrokerAddress, MqttConfig
+from headrace.core.clock import NO_TIME, NS, Clock
+from headrace.core.errors import ConfigError, NotConnected
+
+_EXPIRY_S_MAX = 0xFFFF_FFFF
+_log = logging.getLogger("headrace.adapters.mqtt")
+
+
+class Receiver(Protocol):
+    """Who takes the messages of a session."""
+
+    def take(self, topic: str, payload: bytes, packet_id: int | None, is_again: bool) -> None:
+        """Take one message; must not raise."""
+        ...
+
+    def forget(self) -> None:
+        """The broker has no session of ours: packet ids mean something new."""
+        ...
+
+
+class BrokerSession:
+    """Keeps one connection to the broker up; see `headrace.adapters.mqtt.inbox.Courier`.
+
+    Parameters
+    ----------
+    filters : what to subscribe to.
+    folder : where secret files lie.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: MqttConfig,
+        address: BrokerAddress,
+        filters: list[str],
+        folder: Path,
+        clock: Clock,
+    ) -> None:
+        self._name = name
+        self._config = config
+        self._address = address
+        self._filters = filters
+        self._folder = folder
+        self._clock = clock
+        self._backoff = Backoff(f"{name}:{address}", config.reconnect_first, config.reconnect_most)
+        self._client: BrokerClient | None = None
+        self._is_told = False
+        self._was_connected = False
+        self._ended = asyncio.Event()
+        self._end_reason = ""
+        self._version = "3.1.1" if config.version == "3.1.1" else "5"
+        self.generation = 0
+        self.state = AdapterState.STARTING
+        self.reason = ""
+        self.since_ns = clock.now_ns()
+        self._retry_ns = NO_TIME
+
+    async def run(self, receiver: Receiver) -> None:
+        """Stay connected until cancelled; `receiver` takes the messages."""
+        while True:
+            try:
+                await self._connect(receiver)
+                await self._ended.wait()
+                reason = self._end_reason
+                state = AdapterState.BACKOFF
+            except OldBroker as e:
+                reason, state = str(e), AdapterState.FAILED
+                if self._config.version == "auto":
+                    self._version = "3.1.1"
+                    await self.close()
+                    continue
+            except Silent as e:
+                reason, state = str(e), AdapterState.BACKOFF
+                if self._config.version == "auto" and not self._was_connected:
+                    self._version = "5" if self._version == "3.1.1" else "3.1.1"
+            except (Refused, ConfigError) as e:
+                reason, state = str(e), AdapterState.FAILED
+            except NotConnected as e:
+                reason, state = str(e), AdapterState.BACKOFF
+            except Exception as e:
+                _log.exception("adapter=%s broker=%s: connecting failed", self._name, self._address)
+                reason, state = f"internal error: {e!r}", AdapterState.FAILED
+            await self.close()
+            self._lost(reason, state)
+            await self._clock.sleep(seconds(max(0, self._retry_ns - self._clock.now_ns())))
+
+    async def close(self) -> None:
+        """Close the connection; the session at the broker stays."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def _connect(self, receiver: Receiver) -> None:
+        config = self._config
+        self.generation += 1
+        self._ended.clear()
+        tls = _tls_context(self._address) if self._address.is_tls else None
+        properties: dict[str, int] = {}
+        if self._version == "5":
+            expiry_s = min(config.session_expiry // NS, _EXPIRY_S_MAX)
+            properties = {"session_expiry_interval": expiry_s, "receive_maximum": config.receive_maximum}
+        client_id = config.client_id or f"headrace-{self._name}"
+        client = BrokerClient(
+            client_id, partial(self._on_session, receiver), partial(self._on_message, receiver), self._on_lost,
+            **properties,
+        )  # fmt: skip
+        if config.user is not None:
+            password = None if config.password is None else config.password.read(self._folder)
+            client.set_auth_credentials(config.user, password)
+        self._client = client
+        address = self._address.host, self._address.port
+        await client.open(address, tls, config.keepalive, self._version)
+        refused = await client.subscribe_all(self._filters, config.qos, config.take_retained)
+        if len(refused) == len(self._filters):
+            raise Refused(f"the broker refuses our subscriptions: {', '.join(refused)}")
+        self._backoff.reset()
+        self._was_connected = True
+        if refused:
+            self._enter(AdapterState.DEGRADED, f"the broker refuses: {', '.join(refused)}")
+        else:
+            self._enter(AdapterState.CONNECTED, "")
+        if self._is_told:
+            self._is_told = False
+            _log.info("adapter=%s broker=%s is back", self._name, self._address)
+
+    def _enter(self, state: AdapterState, reason: str) -> None:
+        if state is not self.state:
+            self.since_ns = self._clock.now_ns()
+        self.state, self.reason = state, reason
+
+    def _lost(self, reason: str, state: AdapterState) -> None:
+        self._enter(state, reason)
+        self._retry_ns = self._clock.now_ns() + self._backoff.next_ns()
+        if not self._is_told:
+            self._is_told = True
+            _log.warning(
+                "adapter=%s broker=%s lost: %s; retrying until it answers", self._name, self._address, reason
+            )
+
+    # --- called by the client ------------------------------------------------------------------------
+
+    @staticmethod
+    def _on_session(receiver: Receiver, is_resumed: bool) -> None:
+        if not is_resumed:
+            receiver.forget()
+
+    def _on_message(
+        self,
+        receiver: Receiver,
+        topic: str,
+        payload: bytes,
+        packet_id: int | None,
+        is_again: bool,
+        is_retained: bool,
+    ) -> None:
+        if not is_retained or self._config.take_retained:
+            receiver.take(topic, payload, packet_id, is_again)
+        elif packet_id is not None:
+            self.acknowledge([packet_id])
+
+    def _on_lost(self, reason: str) -> None:
+        self._end_reason = reason
+        self._ended.set()
+
+    # --- called by the inbox -------------------------------------------------------------------------
+
+    def acknowledge(self, packet_ids: list[int]) -> None:
+        """Acknowledge messages of the present connection, if it still stands."""
+        if self._client is not None and not self._ended.is_set():
+            self._client.acknowledge(packet_ids)
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if self._client is not None and not self._ended.is_set():
+            self._client.pause()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._client is not None and not self._ended.is_set():
+            self._client.resume()
+
+    def drop(self, reason: str) -> None:
+        """End the connection: what it brought can't be taken and has to come again."""
+        self._on_lost(reason)
+
+    @property
+    def retry_ns(self) -> int:
+        """When the next attempt is due; `NO_TIME` while connected."""
+        return self._retry_ns if self.state in (AdapterState.BACKOFF, AdapterState.FAILED) else NO_TIME
+
+
+def _tls_context(address: BrokerAddress) -> ssl.SSLContext:
+    """Trust and our own certificate; read anew for each connection, for certificates get renewed.
+
+    Raises
+    ------
+    ConfigError : a file is no certificate, or certificate and key don't belong together.
+    """
+    try:
+        context = ssl.create_default_context(cafile=address.ca_file)
+        if address.cert_file is not None:
+            context.load_cert_chain(address.cert_file, address.key_file)
+    except OSError as e:
+        raise ConfigError(f"TLS files can't be used: {e.strerror or e}") from e
+    return context

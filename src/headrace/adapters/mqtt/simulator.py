@@ -1,0 +1,184 @@
+"""A broker for tests and trials, and a device that publishes to it.
+
+The broker is mosquitto where it is installed, else amqtt, which is pure Python and keeps nothing over a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from gmqtt.mqtt.constants import MQTTv311
+
+from headrace.adapters.mqtt.client import SingleConnection
+from headrace.core.clock import SystemClock
+from headrace.core.errors import NotConnected
+
+_START_S = 10.0
+_IN_FLIGHT_MAX = 10
+_MOSQUITTO_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
+
+
+class BrokerKind(StrEnum):
+    """Which program the broker is."""
+
+    MOSQUITTO = "mosquitto"
+    AMQTT = "amqtt"
+
+
+def find_mosquitto() -> str | None:
+    """Where mosquitto is installed; None where it isn't."""
+    return shutil.which("mosquitto") or next(
+        (found for folder in _MOSQUITTO_FOLDERS if (found := shutil.which("mosquitto", path=folder))), None
+    )
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as one:
+        one.bind((host, 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+class SimulatedBroker:
+    """A broker of our own on a loopback port.
+
+    Parameters
+    ----------
+    folder : for its configuration and what it keeps over a restart (mosquitto).
+    lines : more lines of mosquitto's configuration (users, TLS).
+    port : default: a free one; it stays the same over restarts.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: BrokerKind | None = None,
+        lines: tuple[str, ...] = (),
+        port: int | None = None,
+    ) -> None:
+        self.kind = kind or (BrokerKind.MOSQUITTO if find_mosquitto() else BrokerKind.AMQTT)
+        self.host = "127.0.0.1"
+        self.port = free_port() if port is None else port
+        self._folder = folder
+        self._lines = lines
+        self._process: asyncio.subprocess.Process | None = None
+        self._inside: Any = None
+
+    @property
+    def url(self) -> str:
+        """What to write in the plant file."""
+        return f"mqtt://{self.host}:{self.port}"
+
+    async def start(self) -> None:
+        """Start and wait until it listens.
+
+        Raises
+        ------
+        NotConnected : it does not listen within 10 s.
+        """
+        if self.kind is BrokerKind.MOSQUITTO:
+            await self._start_mosquitto()
+        else:
+            await self._start_amqtt()
+        clock = SystemClock()
+        try:
+            async with asyncio.timeout(_START_S):
+                while not await self._is_listening():
+                    await clock.sleep(0.02)
+        except TimeoutError as e:
+            raise NotConnected(f"the broker does not listen on {self.host}:{self.port}") from e
+
+    async def _is_listening(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection(self.host, self.port)
+        except OSError:
+            return False
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        return True
+
+    async def _start_mosquitto(self) -> None:
+        file = self._folder / "mosquitto.conf"
+        lines = [f"listener {self.port} {self.host}", "max_queued_messages 0", *self._lines]
+        if not any(line.startswith("allow_anonymous") for line in lines):
+            lines.append("allow_anonymous true")
+        # As root mosquitto would become another user, who can't write here.
+        lines += [
+            "user root",
+            "persistence true",
+            f"persistence_location {self._folder}/",
+            "autosave_interval 1",
+        ]
+        file.write_text("\n".join(lines) + "\n")
+        self._process = await asyncio.create_subprocess_exec(
+            str(find_mosquitto()), "-c", str(file),
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+
+    async def _start_amqtt(self) -> None:
+        from amqtt.broker import Broker
+        from amqtt.contexts import BrokerConfig, ListenerConfig
+
+        listener = ListenerConfig(bind=f"{self.host}:{self.port}")
+        plugins: dict[str, dict[str, Any]] = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {}}
+        self._inside = Broker(BrokerConfig(listeners={"default": listener}, plugins=plugins))
+        await self._inside.start()
+
+    async def stop(self) -> None:
+        """End in order: mosquitto keeps sessions and what waits in them."""
+        if self._process is not None:
+            self._process.terminate()
+            await self._process.wait()
+            self._process = None
+        if self._inside is not None:
+            await self._inside.shutdown()
+            self._inside = None
+
+    async def kill(self) -> None:
+        """End it the hard way (mosquitto)."""
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
+        self._process = None
+
+
+class PublishingDevice:
+    """A device that publishes to a broker.
+
+    Parameters
+    ----------
+    device_id : its client id.
+    """
+
+    def __init__(self, device_id: str, host: str, port: int) -> None:
+        self._client = SingleConnection(device_id)
+        self._clock = SystemClock()
+        self._address = host, port
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._client.connect(*self._address, version=MQTTv311)
+
+    async def publish(
+        self, topic: str, payload: bytes | str, qos: int = 1, is_retained: bool = False
+    ) -> None:
+        """Send one message; waits while ten are on their way."""
+        while len(self._client._persistent_storage.get_all()) >= _IN_FLIGHT_MAX:
+            await self._clock.sleep(0.001)
+        self._client.publish(topic, payload, qos=qos, retain=is_retained)
+
+    async def delivered(self) -> None:
+        """Wait until the broker has acknowledged everything that was sent at QoS 1."""
+        await self._client._persistent_storage.wait_empty()
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._client.disconnect()
