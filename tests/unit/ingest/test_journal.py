@@ -622,6 +622,7 @@ def test_the_last_object_with_a_header_is_never_trimmed() -> None:
 
 def test_a_full_journal_says_so() -> None:
     journal = open_journal(SimulatedDisk(), limit_bytes=400)
+    assert journal.limit_bytes == 400
     assert not journal.is_full
     journal.append(RecordKind.CONFIG, [bytes(300)])
     assert journal.is_full
