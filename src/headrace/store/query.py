@@ -59,6 +59,18 @@ class Scan:
     is_stale: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """What is in the segments. `n_samples` counts a sample that has a later version once for each."""
+
+    size_bytes: int
+    n_samples: int
+    n_segments: int
+    n_warm: int
+    published_ns: int
+    quarantined: tuple[str, ...]
+
+
 class Store:
     """A store opened for reading.
 
@@ -115,6 +127,20 @@ class Store:
         there = set(self.disk.list(HOT_FOLDER))
         view = self.refresh()
         return {s.name for s in segments if s.name not in there and not view.days_left(s)}
+
+    def status(self) -> StoreStatus:
+        """Sizes as of the last commit; reads no segment."""
+        view = self.refresh()
+        hot = [info for info in view.commits.segments if view.days_left(info)]
+        warm = [info for manifest in view.manifests.values() for info in manifest.files]
+        return StoreStatus(
+            sum(info.size_bytes for info in (*hot, *warm)),
+            sum(info.n_samples for info in (*hot, *warm)),
+            len(hot) + len(warm),
+            len(warm),
+            view.commits.published_ns,
+            tuple(self.quarantined.values()),
+        )
 
     # --- asking --------------------------------------------------------------------------------------
 
