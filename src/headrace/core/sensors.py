@@ -108,6 +108,7 @@ class SensorDirectory:
         self._sensor = Growing(np.uint64)
         self._n_local = np.zeros(1 << shard_bits, np.int64)
         self._ids = _IdIndex()
+        self._renamed: set[int] = set()
         self.watchers: list[Callable[[], None]] = []
 
     # --- sizes and columns by slot -------------------------------------------------------------------
@@ -262,6 +263,8 @@ class SensorDirectory:
         self._first.extend(first_sensor + np.arange(n) * len(names), n)
         self._sensor.extend(ids.reshape(-1), ids.size)
         self._ids.add(ids.reshape(-1), first_sensor)
+        if sensors is not None:
+            self._renamed.update(range(first_slot, first_slot + n))
         self.paths += paths
         self.parts += [part] * n
         for i, path in enumerate(paths):
@@ -403,12 +406,8 @@ class SensorDirectory:
                 ) from e
 
     def overridden(self, slot: int) -> list[int] | None:
-        """Ids of a slot's columns where they are not the hashes of its paths (renamed sensors)."""
-        if self.is_derived(slot):
-            return None
-        ids = [int(i) for i in self.sensors(slot)]
-        names = [c.name for c in self.layout(slot).columns]
-        return None if ids == [sensor_id(join_path(self.paths[slot], n)) for n in names] else ids
+        """Ids of a slot's columns where they were given; None where they are the hashes of its paths."""
+        return self.sensors(slot).tolist() if slot in self._renamed else None
 
 
 def join_path(path: str, name: str) -> str:
