@@ -18,7 +18,7 @@ import sys
 import numpy as np
 import numpy.typing as npt
 
-from headrace.codecs.compiled import Int, leaf
+from headrace.codecs.compiled import Int, leaf, step
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -117,8 +117,9 @@ def get_varint(data: U8, pos: Int, end: Int) -> tuple[np.uint64, Int]:
 @leaf
 def put_fixed(out: U8, pos: Int, value: np.uint64, n_bytes: Int) -> Int:
     """Write the `n_bytes` low bytes of `value` at `pos`; returns the position after them."""
+    p = np.uint64(pos)
     for i in range(n_bytes):
-        out[pos + i] = np.uint8((value >> np.uint64(8 * i)) & _U(255))
+        out[p + np.uint64(i)] = np.uint8((value >> np.uint64(8 * i)) & _U(255))
     return pos + n_bytes
 
 
@@ -133,9 +134,10 @@ def put_word(out: U8, pos: Int, word: np.uint64) -> None:
 @leaf
 def get_fixed(data: U8, pos: Int, n_bytes: Int) -> np.uint64:
     """Read `n_bytes` (1 to 8) at `pos`; the caller has checked that they are there."""
+    p = np.uint64(pos)
     value = _0
     for i in range(n_bytes):
-        value |= np.uint64(data[pos + i]) << np.uint64(8 * i)
+        value |= np.uint64(data[p + np.uint64(i)]) << np.uint64(8 * i)
     return value
 
 
@@ -253,7 +255,7 @@ def _round(acc: np.uint64, word: np.uint64) -> np.uint64:
     return _rotate(acc + word * _P2, _U(31)) * _P1
 
 
-@leaf
+@step
 def checksum(data: U8, pos: Int, end: Int, seed: Int) -> np.uint64:
     """The low 32 bits of XXH64 over data[pos:end]."""
     s = np.uint64(seed)

@@ -26,13 +26,12 @@ from headrace.codecs.columns import (
     HEAD_SIZE_MAX,
     LANES,
     get_column,
-    new_scratch,
     padded,
     put_column,
     put_plain,
 )
 from headrace.codecs.compiled import Int, entry, glue, leaf, step
-from headrace.codecs.grid import FloatScratch
+from headrace.codecs.grid import FloatScratch, new_float_scratch
 from headrace.codecs.values import Form, get_values, load_column, put_values, store_column
 
 VERSION = 1
@@ -71,9 +70,13 @@ class Frames(NamedTuple):
 
 
 class Written(NamedTuple):
-    """Where encoded blocks go; see `headrace.codecs.block.EncodedBlocks`."""
+    """Where encoded blocks go (`headrace.codecs.block.EncodedBlocks`); `check` is the payload, not writable.
+
+    So the decoder is compiled for one kind of array only.
+    """
 
     payload: U8
+    check: U8
     offsets: I64
     t_min: I64
     t_max: I64
@@ -126,7 +129,7 @@ def new_reading_bench(n: int, columns: int) -> Workbench:
         quality=nothing,
         times=none,
         bits=np.empty(size, np.int64),
-        floats=FloatScratch(np.empty(size), np.empty(size, np.int64), new_scratch(n)),
+        floats=new_float_scratch(n),
         body=nothing,
         lengths=none,
         column_at=np.empty(columns + 1, np.int64),
@@ -150,7 +153,7 @@ def block_size_max(n: int, columns: int, width: int, has_quality: bool) -> int:
     return HEADER_SIZE + 24 + 5 * columns + sections_size_max(n, columns, width, has_quality)
 
 
-@leaf
+@step
 def _load_rows(frames: Frames, order: I64, first: Int, n: Int, bench: Workbench) -> tuple[Int, bool]:
     """The rows, times and quality of frames order[first:first+n]; returns the good values and whether not all are."""
     stride = frames.rows.shape[1]
@@ -205,7 +208,7 @@ def put_quality(q: U8, n: Int, columns: Int, out: U8, pos: Int) -> Int:
     return pos
 
 
-@leaf
+@step
 def _index_quality(data: U8, pos: Int, end: Int, n: Int, quality_at: I64, columns: Int) -> bool:
     """Check the quality section; quality_at[c]: where the runs of column c start."""
     column: Int = ZERO
@@ -229,7 +232,7 @@ def _index_quality(data: U8, pos: Int, end: Int, n: Int, quality_at: I64, column
     return pos == end
 
 
-@leaf
+@step
 def _get_quality(data: U8, pos: Int, end: Int, n: Int, out: U8, at: tuple[Int, Int]) -> None:
     """Expand checked runs; the quality of frame i goes to place ``first + i * columns``."""
     place, columns = at
@@ -375,8 +378,12 @@ def same_block(bench: Workbench, shape: tuple[Int, Int], form: Form, data: U8, p
 @entry
 def encode_blocks(
     frames: Frames, order: I64, starts: I64, form: Form, written: Written, bench: Workbench
-) -> tuple[Int, Int]:
-    """Encode and verify all blocks; returns the bytes written, and how many blocks fell back to plain columns."""
+) -> tuple[Int, Int, Int]:
+    """Encode and verify all blocks.
+
+    Returns the bytes written, how many blocks fell back to plain columns, and the block that did not decode
+    even so, or -1.
+    """
     end: Int = ZERO
     fallbacks = 0
     columns = frames.rows.shape[1] // form.width
@@ -394,13 +401,17 @@ def encode_blocks(
         written.n_good[g] = good if has_quality else n * columns
         flags = HAS_QUALITY if not_all_good else 0
         pos = end
-        for attempt in range(2):
-            end = put_block(bench, (n, columns), form, flags, attempt == 1, written.payload, pos)
-            if attempt == 1 or same_block(bench, (n, columns), form, written.payload, pos, end):
-                fallbacks += attempt
+        failures = 0
+        while failures < 2:
+            end = put_block(bench, (n, columns), form, flags, failures == 1, written.payload, pos)
+            if same_block(bench, (n, columns), form, written.check, pos, end):
                 break
+            failures += 1
+        if failures == 2:
+            return end, fallbacks, g
+        fallbacks += failures
         written.offsets[g + 1] = end
-    return end, fallbacks
+    return end, fallbacks, -1
 
 
 @entry

@@ -324,9 +324,11 @@ def _put_head(out: U8, pos: Int, mode: np.int64, base: np.int64, step: np.int64,
     return pos
 
 
-@leaf
+@step
 def put_plain(x: I64, n: Int, width: Int, out: U8, pos: Int) -> Int:
     """Write x[:n] as a raw column at `pos`; returns the end."""
+    if n == 0:
+        return pos
     out[pos] = np.uint8(RAW)
     pos += 1
     if width == 8:
@@ -359,11 +361,11 @@ def put_column(x: I64, n: Int, width: Int, out: U8, pos: Int, scratch: Scratch) 
         divisor = _common_step(d, n)
         if divisor > _1:
             _divide(x, d, n, divisor)
-            total //= divisor
+            total, smallest, changes = _survey(d, size)
             step = np.int64(divisor)
     order, bias, total = _choose_order(x, d, n, total)
-    if total == _0:
-        return _put_head(out, pos, LINEAR, base, step, d[0])
+    if total == _0 and order == 1:
+        return _put_head(out, pos, LINEAR, base, step, bias)
     _residuals(x, d, n, order, bias, z)
     k = _choose_k(z, n - 1, total)
     bits, escapes = rice_bits(z, size, n - 1, k)
@@ -430,7 +432,7 @@ def _get_changes(data: U8, pos: Int, end: Int, n: Int, base_step: tuple[np.int64
 def _get_residuals(data: U8, pos: Int, end: Int, m: Int, scratch: Scratch) -> bool:
     """scratch.z[:m]: the zigzag residuals at `pos`, which end with the column."""
     z, words = scratch.z, scratch.words
-    if pos >= end or data[pos] > _K_MAX:
+    if m < 1 or pos >= end or data[pos] > _K_MAX:
         return False
     k = np.int64(data[pos])
     pos += 1

@@ -8,10 +8,13 @@ caller, in Python, and `entry` kernels only fill it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
+import xxhash
+from numba.core.caching import FunctionCache
 
 Int = int | np.int64
 """An integer in a kernel: int64 once compiled, either of the two in plain Python."""
@@ -19,9 +22,29 @@ Int = int | np.int64
 F = TypeVar("F", bound=Callable[..., object])
 
 
+def _sources() -> str:
+    """A digest of the modules that a kernel may be made of."""
+    digest = xxhash.xxh3_128()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class SourceCache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache on disk, keyed by the whole package: Numba itself sees only changes of the kernel's own file."""
+
+    sources = _sources()
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), self.sources)
+
+
 def entry(function: F) -> F:
     """Compile a kernel that Python calls: cached on disk, without the GIL."""
-    return numba.njit(cache=True, nogil=True, _nrt=False, error_model="numpy")(function)  # type: ignore[no-any-return]
+    compiled = numba.njit(cache=True, nogil=True, _nrt=False, error_model="numpy")(function)
+    if compiled is not function:  # it is under NUMBA_DISABLE_JIT
+        compiled._cache = SourceCache(function)
+    return compiled  # type: ignore[no-any-return]
 
 
 def step(function: F) -> F:
@@ -35,5 +58,5 @@ def leaf(function: F) -> F:
 
 
 def glue(function: F) -> F:
-    """Have a function that calls large ones copied into its one caller, which saves compiling those once more."""
+    """Have a function that calls large ones copied into its callers, which saves compiling those once more."""
     return numba.njit(nogil=True, _nrt=False, error_model="numpy", inline="always")(function)  # type: ignore[no-any-return]

@@ -40,10 +40,12 @@ from headrace.codecs.bits import (
     unzigzag,
     zigzag,
 )
-from headrace.codecs.columns import Scratch, get_column, put_column, put_plain
-from headrace.codecs.compiled import Int, leaf, step
+from headrace.codecs.columns import LANES, Scratch, get_column, new_scratch, padded, put_column, put_plain
+from headrace.codecs.compiled import Int, glue, leaf, step
 
 F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
 
 DIGITS_MAX = 9
 SINGLE, PATCHES, PRODUCT = 0x10, 0x20, 0x40
@@ -62,11 +64,38 @@ _0, _1, _2, _3 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
 
 
 class FloatScratch(NamedTuple):
-    """Room for float columns: the numbers as float64, their integers, and what integer columns need."""
+    """Room for float columns: integers `x`, the numbers, one number, and what integer columns need.
 
-    values: F64
+    `x` and `one` are each seen as int64, as float64, and as float32 (of which the even ones count); `halves`
+    are those of `x` as int32.
+    """
+
     x: I64
+    doubles: F64
+    singles: F32
+    halves: I32
+    values: F64
+    one: I64
+    one_double: F64
+    one_single: F32
     integers: Scratch
+
+
+def new_float_scratch(n: int) -> FloatScratch:
+    """Room for columns of up to n floats, or integers."""
+    size = padded(n) + 2 * LANES
+    x, one = np.zeros(size, np.int64), np.zeros(1, np.int64)
+    return FloatScratch(
+        x=x,
+        doubles=x.view(np.float64),
+        singles=x.view(np.float32),
+        halves=x.view(np.int32),
+        values=np.zeros(size),
+        one=one,
+        one_double=one.view(np.float64),
+        one_single=one.view(np.float32),
+        integers=new_scratch(n),
+    )
 
 
 @leaf
@@ -79,7 +108,7 @@ def _is_near(value: float, digits: Int, single: bool) -> bool:
     return bool(abs(scaled) < _LIMIT and abs(back - value) <= abs(value) * _NEARNESS)
 
 
-@leaf
+@step
 def _fit(values: F64, n: Int, single: bool, tally: U64) -> Int:
     """Digits of the grid of most of values[:n], or `_NONE`.
 
@@ -125,17 +154,13 @@ def _cheapest(tally: U64, n: Int) -> Int:
     return best
 
 
-@leaf
-def _load_values(bits: I64, n: Int, width: Int, values: F64) -> None:
-    """The floats of the bits, as float64."""
-    if width == 8:
-        double = bits.view(np.float64)
-        for i in range(n):
-            values[i] = double[i]
-    else:
-        single = bits.view(np.float32)
-        for i in range(n):
-            values[i] = np.float64(single[2 * i])
+@step
+def _load_values(bits: I64, n: Int, width: Int, room: FloatScratch) -> None:
+    """room.values[:n]: the floats of the bits, as float64."""
+    for i in range(n):
+        room.x[i] = bits[i]
+    for i in range(n):
+        room.values[i] = room.doubles[i] if width == 8 else np.float64(room.singles[2 * i])
 
 
 @leaf
@@ -145,7 +170,7 @@ def _decimal(whole: float, digits: Int, single: bool, product: bool) -> float:
     return np.float64(np.float32(value)) if single else value
 
 
-@leaf
+@step
 def _to_integers(bits: I64, n: Int, form: Int, room: FloatScratch) -> Int:
     """room.x[:n]: the integers; z[:n]: 1 where the number is not exactly its decimal; returns how many are not."""
     values, x, z = room.values, room.x, room.integers.z
@@ -163,7 +188,7 @@ def _to_integers(bits: I64, n: Int, form: Int, room: FloatScratch) -> Int:
     return np.int64(beside)
 
 
-@leaf
+@step
 def _sort_out(bits: I64, n: Int, width: Int, form: Int, room: FloatScratch) -> Int:
     """z[:n] of what is no decimal: 1 near it, 2 far from it (x then repeats the integer before).
 
@@ -187,7 +212,7 @@ def _sort_out(bits: I64, n: Int, width: Int, form: Int, room: FloatScratch) -> I
     return new
 
 
-@leaf
+@step
 def _put_patches(
     bits: I64, n: Int, form: Int, width_count: tuple[Int, Int], room: FloatScratch, out: U8, pos: Int
 ) -> Int:
@@ -198,15 +223,13 @@ def _put_patches(
     at: Int = -1
     far = False
     last = np.int64(0)
-    one = room.values.view(np.int64)  # the floats are no longer needed
     for i in range(n):
         if z[i] == _0:
             continue
         distance = np.uint64(i - at) << _2
         at = i
         if z[i] == _1:
-            room.values[0] = _decimal(np.float64(x[i]), digits, single, product)
-            decimal = one[0] if width == 8 else _single_bits(room.values, one)
+            decimal = _bits_of(_decimal(np.float64(x[i]), digits, single, product), width, room)
             pos = put_varint(out, pos, distance | _NEAR)
             pos = put_varint(out, pos, zigzag(_order(bits[i], width) - _order(decimal, width)))
         elif far and bits[i] == last:
@@ -219,11 +242,12 @@ def _put_patches(
 
 
 @leaf
-def _single_bits(values: F64, words: I64) -> np.int64:
-    """The bits of values[0] as a float32; both arrays are one memory."""
-    halves = values.view(np.float32)
-    halves[2] = np.float32(values[0])
-    return np.int64(words[1] << np.int64(32) >> np.int64(32))
+def _bits_of(value: float, width: Int, room: FloatScratch) -> np.int64:
+    if width == 8:
+        room.one_double[0] = value
+        return np.int64(room.one[0])
+    room.one_single[0] = np.float32(value)
+    return np.int64(room.one[0] << np.int64(32) >> np.int64(32))
 
 
 @leaf
@@ -254,14 +278,16 @@ def _choose_form(bits: I64, n: Int, width: Int, room: FloatScratch) -> tuple[Int
     return form, beside
 
 
-@step
+@glue
 def put_float_column(bits: I64, n: Int, width: Int, out: U8, pos: Int, room: FloatScratch) -> Int:
     """Encode the floats whose bits are bits[:n] at `pos`; returns the end.
 
     Needs one byte beside what `put_column` needs, and for a while 16 a number.
     """
+    if n == 0:
+        return pos
     x = room.x
-    _load_values(bits, n, width, room.values)
+    _load_values(bits, n, width, room)
     form, beside = _choose_form(bits, n, width, room)
     new = _sort_out(bits, n, width, form, room) if beside > 0 else 0
     if form != _ORDERED and new * 4 <= n:
@@ -279,16 +305,18 @@ def put_float_column(bits: I64, n: Int, width: Int, out: U8, pos: Int, room: Flo
     return put_column(x, n, width, out, pos + 1, room.integers)
 
 
-@leaf
+@step
 def put_plain_floats(bits: I64, n: Int, width: Int, out: U8, pos: Int) -> Int:
     """Write bits[:n] as a raw column of ordered bits; the bits are used up."""
+    if n == 0:
+        return pos
     out[pos] = np.uint8(_ORDERED)
     for i in range(n):
         bits[i] = _order(bits[i], width)
     return put_plain(bits, n, width, out, pos + 1)
 
 
-@leaf
+@step
 def _skip_patches(data: U8, pos: Int, end: Int, n: Int, width: Int) -> Int:
     """Check a patch list; returns the position after it, or `NO_POSITION`."""
     count, pos = get_varint(data, pos, end)
@@ -311,7 +339,7 @@ def _skip_patches(data: U8, pos: Int, end: Int, n: Int, width: Int) -> Int:
     return pos
 
 
-@leaf
+@step
 def _patch(data: U8, pos: Int, end: Int, width: Int, bits: I64) -> None:
     """Apply a patch list that was checked."""
     count, pos = get_varint(data, pos, end)
@@ -331,25 +359,24 @@ def _patch(data: U8, pos: Int, end: Int, width: Int, bits: I64) -> None:
         bits[at] = last
 
 
-@leaf
-def _from_integers(x: I64, n: Int, form: Int, width: Int) -> None:
-    """x[:n] become the bits of the numbers that they stand for."""
+@step
+def _from_integers(n: Int, form: Int, width: Int, room: FloatScratch) -> None:
+    """room.x[:n] become the bits of the numbers that they stand for."""
+    x, halves = room.x, room.halves
     digits, single, product = (form & _DIGITS) - 1, form & SINGLE != 0, form & PRODUCT != 0
     if width == 8:
-        double = x.view(np.float64)
         for i in range(n):
-            double[i] = _decimal(np.float64(x[i]), digits, single, product)
+            room.doubles[i] = _decimal(np.float64(x[i]), digits, single, product)
     else:
-        halves = x.view(np.float32)
-        signs = x.view(np.int32)
         for i in range(n):
-            halves[2 * i] = np.float32(_decimal(np.float64(x[i]), digits, False, product))
-            signs[2 * i + 1] = signs[2 * i] >> 31
+            room.singles[2 * i] = np.float32(_decimal(np.float64(x[i]), digits, False, product))
+            halves[2 * i + 1] = halves[2 * i] >> 31
 
 
-@step
-def get_float_column(data: U8, pos: Int, end: Int, n: Int, width: Int, x: I64, scratch: Scratch) -> bool:
-    """Decode data[pos:end] into the bits x[:n]; False where it is not exactly a column of n floats."""
+@glue
+def get_float_column(data: U8, pos: Int, end: Int, n: Int, width: Int, room: FloatScratch) -> bool:
+    """Decode data[pos:end] into the bits room.x[:n]; False where it is not exactly a column of n floats."""
+    x, scratch = room.x, room.integers
     if n == 0 or pos >= end:
         return n == 0 and pos == end
     form = np.int64(data[pos])
@@ -357,8 +384,9 @@ def get_float_column(data: U8, pos: Int, end: Int, n: Int, width: Int, x: I64, s
     if form == _ORDERED:
         if not get_column(data, pos, end, n, width, x, scratch):
             return False
+        unused = np.int64(64 - 8 * width)
         for i in range(n):
-            x[i] = _order(x[i], width)
+            x[i] = _order(x[i] << unused >> unused, width)
         return True
     digits = (form & _DIGITS) - 1
     if digits < 0 or digits > DIGITS_MAX or form > 0x7F or (width == 4 and not form & SINGLE):
@@ -368,7 +396,7 @@ def get_float_column(data: U8, pos: Int, end: Int, n: Int, width: Int, x: I64, s
         pos = _skip_patches(data, pos, end, n, width)
     if pos == NO_POSITION or not get_column(data, pos, end, n, np.int64(8), x, scratch):
         return False
-    _from_integers(x, n, form, width)
+    _from_integers(n, form, width, room)
     if form & PATCHES:
         _patch(data, patches, end, width, x)
     return True

@@ -14,7 +14,9 @@ PIECE_MAX = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class RiceDeltaCodec(SeriesCodec):
-    """Integer or float columns of up to `piece` values (`headrace.codecs.series_kernels` has the layout).
+    """The body is a byte with the value type, an index into `headrace.core.layouts.DTYPES`, then a series.
+
+    `headrace.codecs.series_kernels` has the layout of a series.
 
     Parameters
     ----------
@@ -26,7 +28,7 @@ class RiceDeltaCodec(SeriesCodec):
     >>> codec = RiceDeltaCodec()
     >>> payload = codec.encode(np.tile([20.1, 20.2, 20.1, 20.3], 100))
     >>> len(payload), codec.decode(payload, 400, np.dtype(np.float64))[:4].tolist()
-    (124, [20.1, 20.2, 20.1, 20.3])
+    (125, [20.1, 20.2, 20.1, 20.3])
     """
 
     piece: int = 1024
@@ -40,13 +42,21 @@ class RiceDeltaCodec(SeriesCodec):
         """Encode ``values: T[n]``. Cost 2 to 4 ns an integer, 4 to 8 ns a float."""
         from headrace.codecs.series_kernels import series_body
 
-        return self.seal(series_body(values, self.piece))
+        return self.seal(_type_byte(values.dtype) + series_body(values, self.piece))
 
     def decode(self, payload: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
         from headrace.codecs.series_kernels import series_values
 
-        values = series_values(self.unseal(payload), n, dtype, self.piece)
+        body = self.unseal(payload)
+        same_type = body[:1] == _type_byte(dtype)
+        values = series_values(body[1:], n, dtype, self.piece) if same_type else None
         if values is None:
             raise self.damaged(f"it does not hold {n} values of {dtype}")
         return values
+
+
+def _type_byte(dtype: np.dtype[Any]) -> bytes:
+    from headrace.codecs.values import form_of
+
+    return bytes([form_of(dtype).code])

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.codecs.bits import I64, NO_POSITION, U8, ZERO, get_varint, put_varint
-from headrace.codecs.columns import HEAD_SIZE_MAX, LANES, new_scratch, padded
+from headrace.codecs.columns import HEAD_SIZE_MAX, LANES, padded
 from headrace.codecs.compiled import Int, entry
-from headrace.codecs.grid import FloatScratch
-from headrace.codecs.values import Form, form_of, get_values, load_column, put_values, store_column
+from headrace.codecs.grid import FloatScratch, new_float_scratch
+from headrace.codecs.values import Form, form_of, get_values, load_column, put_values, readonly, store_column
 
 Array = npt.NDArray[Any]
 
@@ -74,7 +74,7 @@ def decode_series(data: U8, n: Int, form: Form, piece: Int, rows: U8, room: Piec
 def series_body(values: Array, piece: int) -> bytes:
     """The body of ``values: T[n]`` in pieces of up to `piece` values."""
     form, n = form_of(values.dtype), values.size
-    rows = np.ascontiguousarray(values).view(np.uint8)
+    rows = readonly(np.ascontiguousarray(values).view(np.uint8), np.uint8)
     pieces = -(-n // piece)
     most = pieces * (HEAD_SIZE_MAX + 1) + n * form.width + 17 * piece + HEAD_SIZE_MAX
     out = np.empty(most + 10 * pieces, np.uint8)
@@ -90,7 +90,7 @@ def series_values(body: bytes, n: int, dtype: np.dtype[Any], piece: int) -> Arra
     if pieces > len(body):
         return None
     rows = np.empty(n * form.width, np.uint8)
-    data = np.frombuffer(body, np.uint8)
+    data = readonly(np.frombuffer(body, np.uint8), np.uint8)
     with np.errstate(over="ignore"):
         sound = decode_series(data, n, form, piece, rows, _new_room(piece, pieces, 0))
     return rows.view(dtype) if sound else None
@@ -98,7 +98,7 @@ def series_values(body: bytes, n: int, dtype: np.dtype[Any], piece: int) -> Arra
 
 def _new_room(piece: int, pieces: int, body_size: int) -> PieceRoom:
     size = padded(piece) + 2 * LANES
-    floats = FloatScratch(np.empty(size), np.empty(size, np.int64), new_scratch(piece))
+    floats = new_float_scratch(piece)
     return PieceRoom(
         np.empty(size, np.int64), floats, np.empty(pieces, np.int64), np.empty(body_size, np.uint8)
     )

@@ -9,12 +9,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from headrace.codecs.bits import I64, U8
+from headrace.codecs.bits import I64, U8, get_fixed, get_word, put_fixed, put_word
 from headrace.codecs.columns import get_column, put_column, put_plain
-from headrace.codecs.compiled import Int, glue, leaf
+from headrace.codecs.compiled import Int, glue, step
 from headrace.codecs.grid import FloatScratch, get_float_column, put_float_column, put_plain_floats
 from headrace.core.layouts import DTYPES, dtype_name
+
+Array = npt.NDArray[Any]
 
 UNSIGNED, SIGNED, FLOAT = 0, 1, 2
 
@@ -41,51 +44,49 @@ def form_of(dtype: np.dtype[Any]) -> Form:
     return Form(DTYPES.index(name), dtype.itemsize, kind)
 
 
-@leaf
+def readonly(array: Array, dtype: npt.DTypeLike) -> Array:
+    """The array as kernels take it: contiguous, aligned, not writable; copied only if it is not so.
+
+    Numba compiles a kernel anew for each kind of array, and callers come with all kinds.
+    """
+    view = np.require(array, dtype, ["C", "A"]).view()
+    view.flags.writeable = False
+    return view
+
+
+@step
 def load_column(rows: U8, at: tuple[Int, Int], n: Int, form: Form, bits: I64) -> None:
     """The bits of n values of the rows' bytes: number i from place ``first + i * columns``, at = (first, columns)."""
     first, columns = at
-    if form.width == 8:
-        words = rows.view(np.int64)
+    width = form.width
+    if width == 2:  # the same three times, but a constant width is one load
         for i in range(n):
-            bits[i] = words[first + i * columns]
-        return
-    if form.width == 4:
-        fours = rows.view(np.uint32)
+            bits[i] = np.int64(get_fixed(rows, (first + i * columns) * 2, 2))
+    elif width == 8:
         for i in range(n):
-            bits[i] = fours[first + i * columns]
-    elif form.width == 2:
-        twos = rows.view(np.uint16)
-        for i in range(n):
-            bits[i] = twos[first + i * columns]
+            bits[i] = np.int64(get_word(rows, (first + i * columns) * 8))
     else:
         for i in range(n):
-            bits[i] = rows[first + i * columns]
+            bits[i] = np.int64(get_fixed(rows, (first + i * columns) * width, width))
     if form.kind != UNSIGNED:
-        unused = np.int64(64 - 8 * form.width)
+        unused = np.int64(64 - 8 * width)
         for i in range(n):
             bits[i] = bits[i] << unused >> unused
 
 
-@leaf
+@step
 def store_column(rows: U8, at: tuple[Int, Int], n: Int, width: Int, bits: I64) -> None:
     """Cut the bits to the width; the places are those of `load_column`."""
     first, columns = at
-    if width == 8:
-        words = rows.view(np.int64)
+    if width == 2:
         for i in range(n):
-            words[first + i * columns] = bits[i]
-    elif width == 4:
-        fours = rows.view(np.uint32)
+            put_fixed(rows, (first + i * columns) * 2, np.uint64(bits[i]), 2)
+    elif width == 8:
         for i in range(n):
-            fours[first + i * columns] = np.uint32(bits[i] & np.int64(0xFFFFFFFF))
-    elif width == 2:
-        twos = rows.view(np.uint16)
-        for i in range(n):
-            twos[first + i * columns] = np.uint16(bits[i] & np.int64(0xFFFF))
+            put_word(rows, (first + i * columns) * 8, np.uint64(bits[i]))
     else:
         for i in range(n):
-            rows[first + i * columns] = np.uint8(bits[i] & np.int64(0xFF))
+            put_fixed(rows, (first + i * columns) * width, np.uint64(bits[i]), width)
 
 
 @glue
@@ -104,5 +105,5 @@ def put_values(bits: I64, n: Int, form: Form, plain: bool, out: U8, pos: Int, fl
 def get_values(data: U8, pos: Int, end: Int, n: Int, form: Form, floats: FloatScratch) -> bool:
     """Decode data[pos:end] into the bits floats.x[:n]; False where it is not exactly a column of n values."""
     if form.kind == FLOAT:
-        return get_float_column(data, pos, end, n, form.width, floats.x, floats.integers)
+        return get_float_column(data, pos, end, n, form.width, floats)
     return get_column(data, pos, end, n, form.width, floats.x, floats.integers)

@@ -1,0 +1,265 @@
+"""The kit that every codec has to pass. Plain functions; `make` returns a codec with the settings to be tested.
+
+Example of a third party's test::
+
+    from headrace.testing import codecs as kit
+
+    @pytest.mark.parametrize("check", kit.VALUE_CHECKS)
+    def test_my_codec(check):
+        check(MyCodec)
+
+Each raises AssertionError with the sample's name where the promise of `headrace.codecs.base` is broken.
+"""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.codecs import registry
+from headrace.codecs.base import TimeCodec, Unfit, ValueCodec, same_bits
+from headrace.core.errors import CorruptionError
+from headrace.core.layouts import DTYPES, numpy_dtype
+
+Array = npt.NDArray[Any]
+I64 = npt.NDArray[np.int64]
+MakeValueCodec = Callable[[], ValueCodec]
+MakeTimeCodec = Callable[[], TimeCodec]
+
+MEMORY_MAX = 32 << 20
+"""Bytes that decoding a hundred values from nonsense may take."""
+
+
+def value_samples(seed: int = 0, n: int = 300) -> Iterator[tuple[str, Array]]:
+    """Arrays as sensors give them, of each value type: ``(name, T[n])``."""
+    rng = np.random.default_rng(seed)
+    walk = np.cumsum(rng.integers(-2, 3, n)) + 100
+    shapes = {
+        "constant": np.full(n, 77),
+        "ramp": np.arange(n) % 128,
+        "walk": np.clip(walk, 0, 127),
+        "steps": np.repeat(rng.integers(0, 5, -(-n // 30)), 30)[:n] * 10,
+        "noise": rng.integers(0, 128, n),
+        "outliers": np.where(rng.random(n) < 0.02, 127, 3),
+    }
+    for name in DTYPES:
+        dtype = numpy_dtype(name)
+        for shape, numbers in shapes.items():
+            yield f"{name} {shape}", numbers.astype(dtype)
+        if dtype.kind == "f":
+            yield f"{name} decimals", (walk / 10).astype(dtype)
+            yield f"{name} scaled", (walk * 0.1).astype(dtype)
+            yield f"{name} smooth", np.sin(np.arange(n) / 30).astype(dtype)
+            yield f"{name} gaps", np.where(rng.random(n) < 0.1, np.nan, walk / 4).astype(dtype)
+
+
+def extreme_values(seed: int = 0) -> Iterator[tuple[str, Array]]:
+    """What real sources send once a year: ``(name, T[n])`` with limits, random bits, NaN payloads, zeros' signs."""
+    rng = np.random.default_rng(seed)
+    for name in DTYPES:
+        dtype = numpy_dtype(name)
+        width = dtype.itemsize
+        yield f"{name} none", np.empty(0, dtype)
+        yield f"{name} one", np.ones(1, dtype)
+        yield f"{name} random bits", np.frombuffer(rng.bytes(200 * width), dtype)
+        if dtype.kind in "ui":
+            low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+            yield (
+                f"{name} limits",
+                np.array([low, high, low, low, high, 0, 1, high, high - 1, low + 1], dtype),
+            )
+            yield f"{name} two limits", np.array([high, low], dtype)
+        else:
+            tiny = np.finfo(dtype).smallest_subnormal
+            special = [0.0, -0.0, np.inf, -np.inf, np.nan, tiny, -tiny, np.finfo(dtype).max, 1.1, 1e-300]
+            with np.errstate(over="ignore", under="ignore"):
+                yield f"{name} special", np.array(special * 3).astype(dtype)
+            payloads = np.full(20, np.nan, dtype)
+            payloads.view(f"u{width}")[::3] ^= 1
+            payloads.view(f"u{width}")[1::3] |= np.uint64(1 << (8 * width - 1)).astype(f"u{width}")
+            yield f"{name} NaN payloads", payloads
+            zeros = np.zeros(70, dtype)
+            zeros[::7] = -0.0
+            yield f"{name} signed zeros", zeros
+
+
+def time_samples(seed: int = 0, n: int = 300) -> Iterator[tuple[str, I64]]:
+    """Times as sources give them: ``(name, int64[n])``."""
+    rng = np.random.default_rng(seed)
+    start = 1_750_000_000_000_000_000
+    second = 1_000_000_000
+    regular = start + np.arange(n) * second
+    yield "regular", regular
+    yield "millisecond jitter", regular + rng.integers(-20, 20, n) * 1_000_000
+    yield "nanosecond jitter", regular + rng.integers(-(10**6), 10**6, n)
+    yield "gaps", regular + np.repeat(np.arange(-(-n // 50)), 50)[:n] * 3600 * second
+    yield "irregular", start + np.cumsum(rng.integers(1, 10**12, n))
+    yield "12 kHz", start + np.arange(n) * second // 12_000
+    yield "repeats", np.repeat(regular, 3)[:n]
+    yield "backwards", regular[::-1].copy()
+    yield "limits", np.array([-(2**63), 2**63 - 1, 0, -(2**63), -1, 1], np.int64)
+    yield "none", np.empty(0, np.int64)
+    yield "one", np.array([start])
+
+
+def check_round_trip(make: MakeValueCodec) -> None:
+    """Sensor-like values come back bit for bit, or are refused as `Unfit`; some are not refused."""
+    codec = make()
+    kept = [name for name, values in value_samples() if _returns(codec, values, name)]
+    assert kept, f"{codec} refuses every sample"
+
+
+def check_extremes(make: MakeValueCodec) -> None:
+    """Limits, random bits, NaN payloads, -0.0, empty and single values come back bit for bit, or are refused."""
+    codec = make()
+    for name, values in extreme_values():
+        _returns(codec, values, name)
+
+
+def check_corrupt(make: MakeValueCodec) -> None:
+    """Flipped, cut, extended and random bytes, a wrong count or type: CorruptionError, in bounded memory."""
+    codec = make()
+    values = _first_kept(codec)
+    payload = codec.encode(values)
+    for name, damaged in damages(payload):
+        _refuses(lambda d=damaged: codec.decode(d, values.size, values.dtype), name)  # type: ignore[misc]
+    wider = np.dtype(f"{values.dtype.kind}{2 * values.dtype.itemsize}")
+    for n in (0, 1, values.size - 1, values.size + 1):
+        try:
+            decoded = codec.decode(payload, n, values.dtype)
+        except CorruptionError:
+            continue
+        common = min(n, values.size)
+        assert same_bits(decoded[:common], values[:common]), (
+            f"{codec}: {n} of {values.size} values are others"
+        )
+    _refuses(lambda: codec.decode(payload, values.size, wider), f"{wider} wanted")
+
+
+def check_settings(make: MakeValueCodec | MakeTimeCodec) -> None:
+    """A codec is data: frozen, equal to its copy, rebuilt from what `to_dict` says, by its registered name."""
+    codec: Any = make()
+    spec = json.loads(json.dumps(codec.to_dict()))
+    assert spec["name"] == codec.name
+    assert type(codec).from_dict(spec) == codec
+    assert hash(type(codec).from_dict(spec)) == hash(codec)
+    for field in spec.keys() - {"name"}:
+        try:
+            setattr(codec, field, spec[field])
+        except FrozenInstanceError:
+            continue
+        raise AssertionError(f"{codec}: {field} can be changed")
+
+
+def check_same_bytes(make: MakeValueCodec) -> None:
+    """The same values give the same bytes, whatever was encoded between; the input is left as it was."""
+    codec = make()
+    values = _first_kept(codec)
+    before = values.copy()
+    first = codec.encode(values)
+    for _, others in value_samples(seed=1):
+        _encode(codec, others)
+    assert codec.encode(values) == first, f"{codec} keeps something between calls"
+    assert same_bits(values, before), f"{codec} changes its input"
+    values.flags.writeable = False
+    assert codec.encode(values) == first, f"{codec} depends on more than the values"
+
+
+def check_times_round_trip(make: MakeTimeCodec) -> None:
+    """Times come back exactly, or are refused as `Unfit`; some are not refused."""
+    codec = make()
+    kept = 0
+    for name, ts_ns in time_samples():
+        try:
+            payload = codec.encode(ts_ns)
+        except Unfit:
+            continue
+        kept += 1
+        assert same_bits(codec.decode(payload, ts_ns.size), ts_ns), f"{codec}: {name} came back different"
+    assert kept, f"{codec} refuses every sample"
+
+
+def check_times_corrupt(make: MakeTimeCodec) -> None:
+    """As `check_corrupt`."""
+    codec = make()
+    ts_ns = 1_750_000_000_000_000_000 + np.arange(100) * 1_000_000_000
+    for name, damaged in damages(codec.encode(ts_ns)):
+        _refuses(lambda d=damaged: codec.decode(d, ts_ns.size), name)  # type: ignore[misc]
+
+
+VALUE_CHECKS = (check_round_trip, check_extremes, check_corrupt, check_settings, check_same_bytes)
+"""What a codec of values has to pass."""
+
+TIME_CHECKS = (check_times_round_trip, check_times_corrupt, check_settings)
+"""What a codec of times has to pass."""
+
+
+def value_codecs() -> list[str]:
+    """Names of all registered codecs of values."""
+    return registry.VALUE_CODECS.names()
+
+
+def time_codecs() -> list[str]:
+    """Names of all registered codecs of times."""
+    return registry.TIME_CODECS.names()
+
+
+def damages(payload: bytes, seed: int = 0) -> Iterator[tuple[str, bytes]]:
+    """What can happen to bytes on a disk: ``(name, bytes)``, each different from the payload."""
+    rng = np.random.default_rng(seed)
+    for size in sorted({0, 1, 4, 5, len(payload) // 2, len(payload) - 1} - {len(payload)}):
+        yield f"cut to {size} bytes", payload[:size]
+    yield "a byte more", payload + b"\0"
+    yield "twice", payload * 2
+    yield "zeros", bytes(len(payload))
+    for _ in range(200):
+        damaged = bytearray(payload)
+        place = int(rng.integers(len(payload)))
+        damaged[place] ^= 1 << int(rng.integers(8))
+        yield f"bit flipped in byte {place}", bytes(damaged)
+    for _ in range(100):
+        size = int(rng.integers(1, 200))
+        yield f"{size} random bytes", rng.bytes(size)
+
+
+def _encode(codec: ValueCodec, values: Array) -> bytes | None:
+    try:
+        return codec.encode(values)
+    except Unfit:
+        return None
+
+
+def _returns(codec: ValueCodec, values: Array, name: str) -> bool:
+    """Whether the codec took the values; AssertionError where it gives back others."""
+    payload = _encode(codec, values)
+    if payload is None:
+        return False
+    decoded = codec.decode(payload, values.size, values.dtype)
+    assert same_bits(decoded, values), f"{codec}: {name} came back different"
+    return True
+
+
+def _first_kept(codec: ValueCodec) -> Array:
+    for _, values in value_samples(n=100):
+        if values.dtype.itemsize in (2, 4) and _encode(codec, values) is not None:
+            return values
+    raise AssertionError(f"{codec} refuses every sample")
+
+
+def _refuses(decode: Callable[[], object], name: str) -> None:
+    tracemalloc.start()
+    try:
+        decode()
+    except CorruptionError:
+        peak = tracemalloc.get_traced_memory()[1]
+        assert peak < MEMORY_MAX, f"{name}: {peak} bytes taken for bytes that are nonsense"
+        return
+    finally:
+        tracemalloc.stop()
+    raise AssertionError(f"{name}: decoded as if nothing had happened")
