@@ -131,7 +131,7 @@ class Plant:
 
     def _feed(self, frames: list[FrameBatch], cuts: Any) -> None:
         n = sum(b.n_frames for b in frames)
-        for batch in cut(frames, np.arange(n + 1) if cuts is None else cuts):
+        for batch in cut(frames, np.arange(n + 1) if cuts is None else cuts, self.directory):
             self.engine.feed(batch)
 
     def _frame(self, event: Event) -> FrameBatch:

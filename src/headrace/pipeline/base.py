@@ -20,6 +20,7 @@ import numpy.typing as npt
 from headrace.core.frames import FrameBatch
 
 Array = npt.NDArray[Any]
+NEW, BACK = -1, -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class Stage(Protocol):
 
         Parameters
         ----------
-        slots : the new one and the old one. columns : int64[D], where each new column was; -1 for nowhere.
+        slots : the new one and the old one. columns : int64[D], where each new column was; `NEW` for nowhere,
+        `BACK` for a sensor that only an earlier layout had.
         """
         ...
 

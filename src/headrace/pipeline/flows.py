@@ -24,7 +24,7 @@ from headrace.core.layouts import Layout
 from headrace.core.paths import check_path, pattern_regex
 from headrace.core.quality import Quality
 from headrace.core.sensors import DERIVED, Growing, SensorDirectory, join_path
-from headrace.pipeline.base import Revise, Stage, StepResult
+from headrace.pipeline.base import BACK, NEW, Revise, Stage, StepResult
 from headrace.pipeline.operators.base import Context, Operator
 from headrace.pipeline.operators.registry import operator_of
 from headrace.pipeline.operators.window import Window, WindowOperator, output_layout, outputs
@@ -254,7 +254,9 @@ class FlowShard:
     # --- frames --------------------------------------------------------------------------------------
 
     def process(self, batch: FrameBatch, result: StepResult) -> None:
-        """Run accepted frames through the chains of their classes."""
+        """Run accepted frames through the chains of their classes; texts pass, they are not read."""
+        if batch.dictionary is not None:
+            return
         n_effects = len(result.effects)
         self._begin(batch, result)
         current: FrameBatch | None = batch
@@ -267,7 +269,7 @@ class FlowShard:
 
     def late(self, batch: FrameBatch, result: StepResult) -> None:
         """Tell the chains of late frames; without windows and memory, late frames run like others."""
-        if not self._repeatable:
+        if not self._repeatable or batch.dictionary is not None:
             return
         self._begin(batch, result)
         if self.flow.spec.window is not None:
@@ -283,9 +285,21 @@ class FlowShard:
         for slot, old in self._succession.begin(batch.slot):
             chain = self._chains.get(int(flow.class_of_slot[old]))
             if chain is not None:
-                columns = _places(flow.sensors(slot), flow.sensors(old))
+                columns = self._places(slot, old)
                 for stage, was in zip(self._chain(int(flow.class_of_slot[slot])), chain, strict=True):
                     stage.inherit(was, (slot, old), columns, result)
+
+    def _places(self, slot: int, old: int) -> npt.NDArray[np.int64]:
+        """Where each sensor of `slot` is in `old`, as `Stage.inherit` wants it."""
+        flow, directory = self.flow, self.flow.directory
+        place: dict[int, int] = {}
+        before = int(directory.previous[old])
+        while before >= 0:
+            if flow.class_of_slot[before] >= 0:
+                place.update(dict.fromkeys(flow.sensors(before).tolist(), BACK))
+            before = int(directory.previous[before])
+        place.update((sensor, i) for i, sensor in enumerate(flow.sensors(old).tolist()))
+        return np.array([place.get(sensor, NEW) for sensor in flow.sensors(slot).tolist()], np.int64)
 
     def _without_succeeded(self, batch: FrameBatch, result: StepResult) -> FrameBatch | None:
         """Frames of layouts that were succeeded lead to revisions: their sensors' windows are with the heir."""
@@ -427,12 +441,6 @@ class FlowShard:
             if number is not None:
                 for stage, state in zip(self._chain(number), unpack_parts(part), strict=True):
                     stage.restore(state)
-
-
-def _places(new: Array, old: Array) -> Array:
-    """Where each sensor of `new` is in `old`: int64[D]; -1 for nowhere."""
-    place = {sensor: i for i, sensor in enumerate(old.tolist())}
-    return np.array([place.get(sensor, -1) for sensor in new.tolist()], np.int64)
 
 
 def _only(batch: FrameBatch, columns: npt.NDArray[np.bool_]) -> FrameBatch:

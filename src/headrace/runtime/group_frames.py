@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.core.frames import FrameBatch
+from headrace.core.layouts import Layout, numpy_dtype
+from headrace.core.quality import Quality
+from headrace.core.sensors import SensorDirectory
 from headrace.store.buffer import HotBuffer
 from headrace.store.query import Store
 from headrace.store.regroup import read_frames
 
+Array = npt.NDArray[Any]
+
 
 class GroupFrames:
     """``frames(slot, start_ns, end_ns)``: all frames of a group, in time order, newest versions.
+
+    What the group sent under other layouts is in them too, sensor by sensor; values of another grid are moved to
+    the nearest step of this one.
 
     Parameters
     ----------
@@ -27,10 +36,73 @@ class GroupFrames:
 
     def __call__(self, slot: int, start_ns: int, end_ns: int) -> FrameBatch | None:
         """The frames; None where there are none, or where a damaged segment hides some of them."""
-        shard = int(self._store.directory.shard[slot])
+        directory = self._store.directory
+        shard = int(directory.shard[slot])
 
         def tail(slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
             return self.buffers[shard].frames(slots)
 
-        batch, missing = read_frames(self._store, slot, start_ns, end_ns, tail)
-        return None if missing else batch
+        found = []
+        for one in _layouts_of(directory, slot):
+            batch, missing = read_frames(self._store, one, start_ns, end_ns, tail)
+            if missing:
+                return None
+            if batch is not None:
+                found.append(batch if one == slot else _under(directory, batch, one, slot))
+        return _merged(found) if found else None
+
+
+def _layouts_of(directory: SensorDirectory, slot: int) -> list[int]:
+    """All slots of the group of `slot`, oldest first."""
+    out = [directory.slot(directory.paths[slot], directory.parts[slot])]
+    while directory.previous[out[-1]] >= 0:
+        out.append(int(directory.previous[out[-1]]))
+    return out[::-1]
+
+
+def _under(directory: SensorDirectory, batch: FrameBatch, old: int, slot: int) -> FrameBatch:
+    """Dense frames of the layout of `old` as frames of that of `slot`; sensors it had not are absent."""
+    new_layout, old_layout = directory.layout(slot), directory.layout(old)
+    place = {sensor: i for i, sensor in enumerate(directory.sensors(old).tolist())}
+    wide = (batch.n_frames, new_layout.width)
+    values = np.zeros(wide, numpy_dtype(new_layout.dtype))
+    quality = np.full(wide, Quality.ABSENT, np.uint8)
+    for i, sensor in enumerate(directory.sensors(slot).tolist()):
+        j = place.get(sensor)
+        if j is not None:
+            values[:, i] = _moved(batch.values[:, j], (old_layout, j), (new_layout, i))
+            quality[:, i] = 0 if batch.quality is None else batch.quality[:, j]
+    return FrameBatch.dense(np.full(batch.n_frames, slot, np.uint32), batch.ts_ns, values, quality)
+
+
+def _moved(values: Array, old: tuple[Layout, int], new: tuple[Layout, int]) -> Array:
+    """Raw values of one column's grid and type as the nearest ones of another's."""
+    (was, j), (now, i) = old, new
+    kind = numpy_dtype(now.dtype)
+    if (was.scale[j], was.offset[j], was.dtype) == (now.scale[i], now.offset[i], now.dtype):
+        return values
+    raw: Array = (values.astype(np.float64) * was.scale[j] + was.offset[j] - now.offset[i]) / now.scale[i]
+    if kind.kind == "f":
+        floats: Array = raw.astype(kind)
+        return floats
+    ends = np.iinfo(kind)
+    inside = np.clip(np.rint(np.nan_to_num(raw)), float(ends.min), float(ends.max))
+    # The largest 64-bit integers have no float64 of their own.
+    moved: Array = np.where(inside >= float(ends.max), ends.max, inside.astype(kind)).astype(kind)
+    return moved
+
+
+def _merged(batches: list[FrameBatch]) -> FrameBatch:
+    """Dense frames of one slot as one batch in time order; of two samples at one time the later batch's counts."""
+    if len(batches) == 1:
+        return batches[0]
+    times = np.unique(np.concatenate([b.ts_ns for b in batches]))
+    values = np.zeros((len(times), batches[0].width), batches[0].values.dtype)
+    quality = np.full(values.shape, Quality.ABSENT, np.uint8)
+    for batch in batches:
+        row = np.searchsorted(times, batch.ts_ns)
+        marks = np.zeros(batch.values.shape, np.uint8) if batch.quality is None else batch.quality
+        there = marks < Quality.ABSENT
+        values[row] = np.where(there, batch.values, values[row])
+        quality[row] = np.where(there, marks, quality[row])
+    return FrameBatch.dense(np.full(len(times), batches[0].slot[0], np.uint32), times, values, quality)

@@ -166,20 +166,23 @@ class PlainEngine:
         return FrameBatch.sparse(slots, times, values, start, columns, quality=quality)
 
 
-def cut(batches: Sequence[FrameBatch], places: npt.ArrayLike) -> list[FrameBatch]:
+def cut(batches: Sequence[FrameBatch], places: npt.ArrayLike, directory: SensorDirectory) -> list[FrameBatch]:
     """The same frames in the same order, batched anew: a batch ends at each of `places` (counted in frames).
 
-    Between two places, frames are put together by kind as intake does: the order of each group stays.
+    Between two places, frames are put together by kind as intake does: each group's frames stay in order.
     """
     ends = {int(p) for p in np.asarray(places).reshape(-1)}
     out: list[FrameBatch] = []
     waiting: dict[Any, list[FrameBatch]] = {}
+    kind_of_group: dict[int, Any] = {}
     at = 0
     for batch in batches:
         for f in range(batch.n_frames):
+            group = int(directory.group_id[batch.slot[f]])
+            if kind_of_group.get(group, batch.kind_key) != batch.kind_key or at in ends:
+                out += [FrameBatch.concat(some) for some in waiting.values()]
+                waiting, kind_of_group = {}, {}
+            kind_of_group[group] = batch.kind_key
             waiting.setdefault(batch.kind_key, []).append(batch.slice(f, f + 1))
             at += 1
-            if at in ends:
-                out += [FrameBatch.concat(some) for some in waiting.values()]
-                waiting = {}
     return out + [FrameBatch.concat(some) for some in waiting.values()]

@@ -154,17 +154,17 @@ def run(stage: Stage, records: Sequence[Record], outcome: Outcome | None = None)
     return outcome
 
 
-def split_anew(records: Sequence[Record], places: Sequence[int]) -> list[Record]:
-    """The same records with frames batched anew: a batch ends at each of `places`, and before every tick."""
+def split_anew(scene: Scene, places: Sequence[int]) -> list[Record]:
+    """The scene's records with frames batched anew: a batch ends at each of `places`, and before every tick."""
     out: list[Record] = []
     waiting: list[FrameBatch] = []
-    for record in records:
+    for record in scene.records:
         if isinstance(record, int):
-            out += [*cut(waiting, places), record]
+            out += [*cut(waiting, places, scene.directory), record]
             waiting = []
         else:
             waiting.append(record)
-    return out + cut(waiting, places)
+    return out + cut(waiting, places, scene.directory)
 
 
 def _staged(make: Make) -> Iterator[tuple[Scene, Stage]]:
@@ -180,10 +180,10 @@ def _staged(make: Make) -> Iterator[tuple[Scene, Stage]]:
 def check_is_a_frozen_value(make: Make) -> None:
     """Two operators of the same keys are equal, and can't be changed."""
     operator: Any = make()
-    assert is_dataclass(operator), f"{operator!r} is no dataclass"
+    assert is_dataclass(type(operator)), f"{operator!r} is no dataclass"
     assert operator == make()
     assert hash(operator) == hash(make())
-    assert operator.__dataclass_params__.frozen, f"{operator!r} is not frozen"
+    assert type(operator).__dataclass_params__.frozen, f"{operator!r} is not frozen"
 
 
 def check_comes_from_its_step(make: Make) -> None:
@@ -227,7 +227,7 @@ def check_any_split_gives_the_same(make: Make) -> None:
         for places in (range(n + 1), (), rng.integers(0, 5, 3).tolist()):
             other = make().stage(scene.context())
             assert other is not None
-            assert run(other, split_anew(scene.records, list(places))) == expected, scene.name
+            assert run(other, split_anew(scene, list(places))) == expected, scene.name
 
 
 def check_order_of_groups_is_free(make: Make) -> None:

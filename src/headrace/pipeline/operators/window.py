@@ -25,7 +25,7 @@ from headrace.core.layouts import Column, Kind, Layout, numpy_dtype
 from headrace.core.paths import parse_duration_ns
 from headrace.core.quality import Quality, usable
 from headrace.core.registry import nearest
-from headrace.pipeline.base import Revise, StepResult
+from headrace.pipeline.base import NEW, Revise, StepResult
 from headrace.pipeline.operators.base import Context, FromStep
 from headrace.pipeline.packing import pack, pack_parts, unpack, unpack_parts
 from headrace.pipeline.rows import UNKNOWN, RowMap
@@ -294,8 +294,10 @@ class Window:
         rows = np.arange(fresh._map.n)
         out = fresh._rows.output(len(rows))
         close_rows(rows, out, fresh._rows.state)
-        seen = None if batch.column is None else np.isin(np.arange(self._layout.width), batch.column)
-        result.revised += fresh._frames(out, Quality.BAD, seen)
+        # Of sensors that have samples, but no usable one any more, earlier results are taken back.
+        seen = _columns_seen(batch, self._layout.width)
+        make = fresh._dense if seen is None else fresh._sparse
+        result.revised += make(out, Quality.BAD, seen)
 
     def inherit(self, old: Window, slots: tuple[int, int], columns: Array, result: StepResult) -> None:
         """Go on with the open window of the group's old layout; sensors that it lost are told of."""
@@ -312,7 +314,9 @@ class Window:
         mine[12][r] = mine[1][r]
         for a, b in zip(mine[6:], theirs[6:], strict=True):
             a[r, kept] = b[r_old, columns[kept]]
-        mine[5][r] |= SKIPPED if len(kept) == np.count_nonzero(columns >= 0) else SKIPPED | DIRTY
+        # What came under another grid, or before the sensor was gone for a while, is in the store only.
+        is_whole = len(kept) == np.count_nonzero(columns != NEW)
+        mine[5][r] |= SKIPPED if is_whole else SKIPPED | DIRTY
         old._leave(r_old, columns[columns >= 0], result)
 
     def _leave(self, r: int, columns: Array, result: StepResult) -> None:
@@ -337,28 +341,19 @@ class Window:
             if not chosen.any():
                 continue
             some = out if chosen.all() else tuple(a[chosen] for a in out)
-            target += self._frames(some)
+            loose = some[4] > 0
+            if not loose.all():
+                target += self._dense(tuple(a[~loose] for a in some) if loose.any() else some)
+            if loose.any():
+                target += self._sparse(tuple(a[loose] for a in some))
             dirty = np.flatnonzero(some[5] & DIRTY)
             for r, start_ns in zip(some[0][dirty].tolist(), some[1][dirty].tolist(), strict=True):
                 result.effects.append(self._revise(int(self._map.slot[r]), start_ns))
 
-    def _frames(
+    def _dense(
         self, out: tuple[Array, ...], gone: Quality = Quality.ABSENT, seen: Array | None = None
     ) -> list[FrameBatch]:
-        """Derived frames of closed rows.
-
-        Parameters
-        ----------
-        gone : quality of aggregates that have no value. seen : bool[D], columns of sparse frames to tell of
-        where that is not those with values.
-        """
-        loose = out[4] > 0
-        if not loose.any():
-            return self._dense(out, gone)
-        batches = self._sparse(tuple(a[loose] for a in out), gone, seen)
-        return batches if loose.all() else [*self._dense(tuple(a[~loose] for a in out), gone), *batches]
-
-    def _dense(self, out: tuple[Array, ...], gone: Quality) -> list[FrameBatch]:
+        """Dense derived frames of closed rows; `gone` is the quality of aggregates that have no value."""
         slot, window, missing = self._map.slot[out[0]], out[1], out[12] == 0
         any_missing = bool(missing.any())
         batches = []
@@ -373,7 +368,10 @@ class Window:
             )
         return batches
 
-    def _sparse(self, out: tuple[Array, ...], gone: Quality, seen: Array | None) -> list[FrameBatch]:
+    def _sparse(
+        self, out: tuple[Array, ...], gone: Quality = Quality.ABSENT, seen: Array | None = None
+    ) -> list[FrameBatch]:
+        """Sparse derived frames of closed rows: of columns that have values, or of those that were ``seen: bool[D]``."""
         slot, window, missing = self._map.slot[out[0]], out[1], out[12] == 0
         chosen = ~missing if seen is None else np.broadcast_to(seen, missing.shape)
         batches = []
@@ -434,6 +432,18 @@ class Window:
         self._ticks = int(head["ticks"][0])
         self._map.restore(head["slot"])
         self._rows.restore(rows)
+
+
+def _columns_seen(batch: FrameBatch, width: int) -> Array | None:
+    """Which columns have samples, bool[D]; None for all columns of dense frames."""
+    seen: Array
+    if batch.shape is not Shape.DENSE:
+        seen = np.isin(np.arange(width), [0] if batch.column is None else batch.column)
+        return seen
+    if batch.quality is None:
+        return None
+    seen = np.any(batch.quality < Quality.ABSENT, axis=0)
+    return None if seen.all() else seen
 
 
 def _windows_of(slot: Array, ts_ns: Array, every_ns: int) -> list[tuple[int, int]]:
