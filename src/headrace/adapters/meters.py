@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import xxhash
 
@@ -63,3 +66,10 @@ class Backoff:
 def seconds(duration_ns: int) -> float:
     """Nanoseconds as seconds, for `Clock.sleep`."""
     return duration_ns / NS
+
+
+def reason_of(error: OSError) -> str:
+    """Why the system refused, in its own words and without addresses: ``Connection refused``."""
+    if error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno)
+    return error.strerror or str(error) or type(error).__name__

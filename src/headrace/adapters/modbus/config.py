@@ -45,7 +45,7 @@ class ModbusConfig(Section):
     """Devices that are polled over Modbus TCP."""
 
     protocol: Literal["modbus"] = "modbus"
-    profile: str = Field("", description="what the devices report, unless a device names its own")
+    profile: str = Field(default="", description="what the devices report, unless a device names its own")
     interval: DurationNs = Field(
         default="1s", validate_default=True, description="time between polls of a device"
     )
@@ -53,14 +53,16 @@ class ModbusConfig(Section):
         description=f"path = {_URL!r}, or the name of a CSV file with columns path, url[, profile, interval]"
     )
     numbering: Numbering = Field(
-        Numbering.ZERO, strict=False, description="how the profiles' addresses count"
+        default=Numbering.ZERO, strict=False, description="how the profiles' addresses count"
     )
     bridge_gaps: int = Field(
-        0, ge=0, le=MAX_REGISTERS, description="unconfigured registers read to join blocks"
+        default=0, ge=0, le=MAX_REGISTERS, description="unconfigured registers read to join blocks"
     )
-    max_registers: int = Field(MAX_REGISTERS, ge=4, le=MAX_REGISTERS, description="registers in one request")
-    max_bits: int = Field(MAX_BITS, ge=1, le=MAX_BITS, description="coils or inputs in one request")
-    max_requests_per_s: float = Field(100.0, gt=0, description="cap for each connection")
+    max_registers: int = Field(
+        default=MAX_REGISTERS, ge=4, le=MAX_REGISTERS, description="registers in one request"
+    )
+    max_bits: int = Field(default=MAX_BITS, ge=1, le=MAX_BITS, description="coils or inputs in one request")
+    max_requests_per_s: float = Field(default=100.0, gt=0, description="cap for each connection")
     reconnect_first: DurationNs = Field(
         default="500ms", validate_default=True, description="first wait after a loss; doubles"
     )

@@ -16,6 +16,7 @@ import asyncio
 import struct
 from collections.abc import Callable
 
+from headrace.adapters.meters import reason_of
 from headrace.core.clock import thread_cpu_ns
 from headrace.core.errors import NotConnected
 
@@ -60,7 +61,7 @@ class ModbusTransport(asyncio.Protocol):
         except TimeoutError as e:
             raise NotConnected(f"no connection to {host}:{port} within {timeout_s:g} s") from e
         except OSError as e:
-            raise NotConnected(f"no connection to {host}:{port}: {e.strerror or e}") from e
+            raise NotConnected(f"no connection to {host}:{port}: {reason_of(e)}") from e
         return transport
 
     @property
@@ -137,7 +138,9 @@ class ModbusTransport(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer is gone."""
-        self._fail(f"connection lost: {exc}" if exc else "closed by the device")
+        self._fail(
+            f"connection lost: {reason_of(exc)}" if isinstance(exc, OSError) else "closed by the device"
+        )
 
     def _fail(self, reason: str) -> None:
         if self._lost:

@@ -23,6 +23,7 @@ from typing import Any
 import gmqtt
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 
+from headrace.adapters.meters import reason_of
 from headrace.core.clock import NS
 from headrace.core.errors import NotConnected
 
@@ -118,7 +119,7 @@ class BrokerClient(SingleConnection):
         except ssl.SSLCertVerificationError as e:
             raise Refused(f"its certificate is not trusted: {e.verify_message}; see ca_file") from e
         except OSError as e:
-            raise NotConnected(f"no connection: {e.strerror or e}") from e
+            raise NotConnected(f"no connection: {reason_of(e)}") from e
         except gmqtt.mqtt.handler.MQTTConnectError as e:
             raise Refused(f"refused: {e.message.removeprefix('Connection Refused: ')}") from e
 

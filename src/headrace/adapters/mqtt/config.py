@@ -25,19 +25,21 @@ class MqttConfig(Section):
     user: str | None = None
     password: SecretRef | None = None
     ca_file: str | None = Field(
-        None, description="certificates of authorities to trust; default: the system's"
+        default=None, description="certificates of authorities to trust; default: the system's"
     )
-    cert_file: str | None = Field(None, description="our own certificate, where the broker asks for one")
-    key_file: str | None = Field(None, description="the key of cert_file")
+    cert_file: str | None = Field(
+        default=None, description="our own certificate, where the broker asks for one"
+    )
+    key_file: str | None = Field(default=None, description="the key of cert_file")
     client_id: str | None = Field(
-        None,
+        default=None,
         pattern=r"[ -~]{1,128}",
         description="names our session at the broker, must be ours alone; default: headrace-<adapter>",
     )
     version: Literal["auto", "5", "3.1.1"] = Field(
-        "auto", description="of the protocol; auto tries 5, which lets us slow the broker, then 3.1.1"
+        default="auto", description="of the protocol; auto tries 5, which lets us slow the broker, then 3.1.1"
     )
-    qos: Literal[0, 1] = Field(1, description="1: nothing acknowledged is lost; 0: what comes, comes")
+    qos: Literal[0, 1] = Field(default=1, description="1: nothing acknowledged is lost; 0: what comes, comes")
     keepalive: DurationNs = Field(default="60s", validate_default=True, description="between signs of life")
     session_expiry: DurationNs = Field(
         default="7d",
@@ -45,10 +47,14 @@ class MqttConfig(Section):
         description="how long the broker keeps messages while we are away",
     )
     receive_maximum: int = Field(
-        1_000, ge=1, le=65_535, description="unacknowledged messages at a time (version 5)"
+        default=1_000, ge=1, le=65_535, description="unacknowledged messages at a time (version 5)"
     )
-    take_retained: bool = Field(False, description="also take what a topic retained before we subscribed")
-    max_devices: int = Field(100_000, ge=1, description="devices that topics may name; more are refused")
+    take_retained: bool = Field(
+        default=False, description="also take what a topic retained before we subscribed"
+    )
+    max_devices: int = Field(
+        default=100_000, ge=1, description="devices that topics may name; more are refused"
+    )
     reconnect_first: DurationNs = Field(
         default="500ms", validate_default=True, description="first wait after a loss; doubles"
     )

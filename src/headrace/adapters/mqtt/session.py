@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from headrace.adapters.base import AdapterState
-from headrace.adapters.meters import Backoff, seconds
+from headrace.adapters.meters import Backoff, reason_of, seconds
 from headrace.adapters.mqtt.client import BrokerClient, OldBroker, Refused, Silent
 from headrace.adapters.mqtt.config import BrokerAddress, MqttConfig
 from headrace.core.clock import NO_TIME, NS, Clock
@@ -219,5 +219,5 @@ def _tls_context(address: BrokerAddress) -> ssl.SSLContext:
         if address.cert_file is not None:
             context.load_cert_chain(address.cert_file, address.key_file)
     except OSError as e:
-        raise ConfigError(f"TLS files can't be used: {e.strerror or e}") from e
+        raise ConfigError(f"TLS files can't be used: {reason_of(e)}") from e
     return context

@@ -56,23 +56,25 @@ class RuleSettings(Section):
     path: str = Field(
         description="path of the sensors; {name} from the topic, {key} for the name of each value"
     )
-    values: str = Field("fields", description="how the payload is written: fields, number or csv")
+    values: str = Field(default="fields", description="how the payload is written: fields, number or csv")
     time: str | None = Field(
-        None, description="key of the time (nested: a.b); without it the time of arrival"
+        default=None, description="key of the time (nested: a.b); without it the time of arrival"
     )
-    time_unit: TimeUnit = Field("auto", description="of times given as numbers; auto goes by their size")
+    time_unit: TimeUnit = Field(
+        default="auto", description="of times given as numbers; auto goes by their size"
+    )
     root: str = Field(
-        "", description="key (nested: a.b) of the object, or list of objects, that holds the values"
+        default="", description="key (nested: a.b) of the object, or list of objects, that holds the values"
     )
     types: dict[str, ValueType] = Field(
         default_factory=dict, description="value types by key, where not as found"
     )
     units: dict[str, str] = Field(default_factory=dict, description="units by key")
     columns: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        (), description="keys of the columns of csv; without them the first line names them"
+        default=(), description="keys of the columns of csv; without them the first line names them"
     )
-    delimiter: str = Field(",", min_length=1, max_length=1, description="between the cells of csv")
-    max_keys: int = Field(256, ge=1, le=65_535, description="keys of one device; more are refused")
+    delimiter: str = Field(default=",", min_length=1, max_length=1, description="between the cells of csv")
+    max_keys: int = Field(default=256, ge=1, le=65_535, description="keys of one device; more are refused")
     max_payload: SizeBytes = Field(
         default="1MB", validate_default=True, description="larger messages are refused"
     )

@@ -18,16 +18,15 @@ import numpy.typing as npt
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, ValueType
 from headrace.core.errors import ConfigError, NotFound
 from headrace.core.events import RejectCode
-from headrace.core.layouts import Column, Kind, Layout
+from headrace.core.layouts import DTYPES, Column, Kind, Layout
 from headrace.core.paths import check_path
 from headrace.core.sensors import SensorDirectory, join_path
 
-DTYPES: dict[ValueType, str] = {"f64": "f64", "i64": "i64", "bool": "u8", "string": "u32"}
+DTYPE_OF: dict[ValueType, str] = {"f64": "f64", "i64": "i64", "bool": "u8", "string": "u32"}
 EXACT_MAX = 2**53
 """Integers up to this are exact in f64."""
 I64_MAX = 2**63 - 1
 N_PLANS_MAX = 256
-_KINDS = {"f64": Kind.ANALOG, "i64": Kind.ANALOG, "u8": Kind.DISCRETE, "u32": Kind.DISCRETE}
 _CLASSES: dict[type, str] = {int: "n", float: "n", bool: "b", str: "s", type(None): "-"}
 _TAKES = {"f64": "n", "i64": "n", "u8": "b", "u32": "s"}
 _SAID = {"n": "a number", "b": "true or false", "s": "text", "x": "a list"}
@@ -163,7 +162,7 @@ class DeviceGroups:
 
     def _restored(self, path: str, settings: RuleSettings) -> DeviceGroup:
         group = DeviceGroup(path, self._root, {})
-        for dtype in _KINDS:
+        for dtype in DTYPES:
             try:
                 slot = self._directory.slot(path, dtype)
             except NotFound:
@@ -248,7 +247,7 @@ class DeviceGroups:
             return
         given = settings.types.get(key)
         if given is not None:
-            new[key] = DTYPES[given]
+            new[key] = DTYPE_OF[given]
         elif kind == "n":
             new[key] = "i64" if type(value) is int and EXACT_MAX < abs(value) <= I64_MAX else "f64"
         else:
@@ -257,7 +256,8 @@ class DeviceGroups:
 
 def _column(key: str, dtype: str, settings: RuleSettings) -> Column:
     labels = ("false", "true") if dtype == "u8" else ()
-    return Column(key, _KINDS[dtype], settings.units.get(key, ""), labels=labels)
+    kind = Kind.DISCRETE if dtype in ("u8", "u32") else Kind.ANALOG
+    return Column(key, kind, settings.units.get(key, ""), labels=labels)
 
 
 def _remember(plans: dict[Any, RowPlan], key: Any, plan: RowPlan) -> None:

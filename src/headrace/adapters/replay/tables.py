@@ -1,0 +1,295 @@
+"""Tables of samples → frame batches, by columns.
+
+A *wide* table has a column for each sensor of one group; a row is a frame, a null is absent. A *long* table has
+columns of paths, times and values; rows of one group (the path without its last level) and one time are a frame. Values
+keep the file's own type; texts become codes with a dictionary. A sensor keeps the type it first had: other types are
+cast where that is exact, else refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headrace.adapters.payloads.base import PayloadError, RuleSettings
+from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
+from headrace.adapters.payloads.times import TimeReader
+from headrace.core.clock import NO_TIME
+from headrace.core.errors import ConfigError
+from headrace.core.events import Reject, RejectCode
+from headrace.core.frames import FrameBatch
+from headrace.core.layouts import numpy_dtype
+from headrace.core.quality import Quality
+
+PATH_COLUMNS = ("path", "sensor")
+_SETTINGS = RuleSettings(path="", max_keys=65_535)
+I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumns:
+    """Which columns of a table are what.
+
+    Parameters
+    ----------
+    group : path of a wide table's group; only : its columns to take, empty for all.
+    """
+
+    time: str
+    value: str
+    group: str
+    only: tuple[str, ...]
+
+
+class _Words:
+    """The texts of one batch and their codes."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+
+    def encode(self, column: pa.Array) -> npt.NDArray[np.uint32]:
+        encoded = column.dictionary_encode()
+        codes = [
+            self._codes.setdefault(str(word), len(self._codes)) for word in encoded.dictionary.to_pylist()
+        ]
+        index = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        known: npt.NDArray[np.uint32] = np.array([*codes, 0], np.uint32)
+        return known[np.asarray(index, np.int64)]
+
+    @property
+    def dictionary(self) -> tuple[str, ...]:
+        return tuple(self._codes) or ("",)
+
+
+class TableReader:
+    """Turns the record batches of files into frames, for one adapter."""
+
+    def __init__(self, name: str, groups: DeviceGroups, times: TimeReader, columns: TableColumns) -> None:
+        self._name = name
+        self._groups = groups
+        self._times = times
+        self._columns = columns
+        self._source = ""
+        self._rejects: list[Reject] = []
+
+    def read(self, table: pa.RecordBatch, source: str) -> tuple[list[FrameBatch], list[Reject]]:
+        """Frames of a part of a file, one batch for each value type, and what could not be taken.
+
+        Raises
+        ------
+        PayloadError : the table is neither long nor wide as configured, as a whole.
+        """
+        self._source, self._rejects = source, []
+        names = table.schema.names
+        path = next((name for name in PATH_COLUMNS if name in names), None)
+        needed = [self._columns.time, *([self._columns.value] if path else self._columns.only)]
+        missing = [name for name in needed if name not in names]
+        if missing:
+            detail = f"no column {', '.join(missing)}; there are {', '.join(names)}"
+            raise PayloadError(RejectCode.MALFORMED, detail, table.num_rows)
+        values = [self._columns.value] if path else list(self._columns.only)
+        values = values or [name for name in names if name != self._columns.time]
+        ts_ns = self._read_times(table.column(self._columns.time))
+        good = ts_ns != NO_TIME
+        if not good.all():
+            n_bad = int((~good).sum())
+            self._refuse(RejectCode.BAD_TIME, f"{n_bad:,} rows without a time", n_bad * len(values))
+            table, ts_ns = table.filter(pa.array(good)), ts_ns[good]
+        if path:
+            return self._long(table, ts_ns, path), self._rejects
+        return self._wide(table, ts_ns, values), self._rejects
+
+    def _refuse(self, code: RejectCode, detail: str, n_samples: int) -> None:
+        self._rejects.append(Reject(code, self._name, self._source, detail, n_samples=n_samples))
+
+    def _read_times(self, column: pa.Array) -> I64:
+        """Nanoseconds; `NO_TIME` where there is none that can be read."""
+        if pa.types.is_timestamp(column.type):
+            exact = column.cast(pa.timestamp("ns"), safe=False).cast(pa.int64()).fill_null(NO_TIME)
+            return np.asarray(exact.to_numpy(zero_copy_only=False), np.int64)
+        out = np.full(len(column), NO_TIME, np.int64)
+        values = column.to_pylist()
+        try:
+            out[:] = self._times.read_many(tuple(values))
+        except PayloadError:
+            for row, value in enumerate(values):
+                out[row] = self._time_or_none(value)
+        return out
+
+    def _time_or_none(self, value: object) -> int:
+        try:
+            return self._times.read(value)
+        except PayloadError:
+            return NO_TIME
+
+    def _typed(self, column: pa.Array, dtype: str, words: _Words) -> npt.NDArray[Any] | None:
+        """A column's values in a value type, nulls as 0; None where that would change them."""
+        try:
+            if dtype == "u32" and _is_text(column.type):
+                return words.encode(column)
+            cast = column.cast(pa.from_numpy_dtype(numpy_dtype(dtype))).fill_null(0)
+        except pa.ArrowException:
+            return None
+        return np.asarray(cast.to_numpy(zero_copy_only=False))
+
+    # --- wide ----------------------------------------------------------------------------------------
+
+    def _wide(self, table: pa.RecordBatch, ts_ns: I64, names: Sequence[str]) -> list[FrameBatch]:
+        group = self._groups.group(self._columns.group, _SETTINGS)
+        dtypes = {name: _dtype_of(table.column(name).type) for name in names}
+        self._learn(group, {name: d for name, d in dtypes.items() if d is not None})
+        by_part: dict[str, list[str]] = {}
+        for name in names:
+            if name in group.table.index:
+                by_part.setdefault(group.table.index[name][0], []).append(name)
+            else:
+                detail = f"column {name!r} of type {table.column(name).type} holds no values of a sensor"
+                self._refuse(RejectCode.WRONG_TYPE, detail, table.num_rows)
+        return [self._wide_part(table, ts_ns, group, dtype, some) for dtype, some in by_part.items()]
+
+    def _wide_part(
+        self, table: pa.RecordBatch, ts_ns: I64, group: DeviceGroup, dtype: str, names: list[str]
+    ) -> FrameBatch:
+        shape = table.num_rows, group.table.parts[dtype].layout.width
+        values = np.zeros(shape, numpy_dtype(dtype))
+        quality = np.full(shape, Quality.ABSENT, np.uint8)
+        words = _Words()
+        for name in names:
+            column = table.column(name)
+            typed = self._typed(column, dtype, words)
+            if typed is None:
+                detail = f"column {name!r} of type {column.type}, but the sensor's type is {dtype}"
+                self._refuse(RejectCode.WRONG_TYPE, detail, table.num_rows)
+                continue
+            at = group.table.index[name][1]
+            values[:, at] = typed
+            quality[_is_there(column), at] = Quality.GOOD
+        slot = np.full(table.num_rows, group.slots[dtype], np.uint32)
+        return FrameBatch.dense(
+            slot, ts_ns, values, quality if quality.any() else None,
+            dictionary=words.dictionary if dtype == "u32" else None, origin=self._name,
+        )  # fmt: skip
+
+    def _learn(self, group: DeviceGroup, dtypes: dict[str, str]) -> None:
+        """Make new keys of a group known; those that can't be are refused by who finds them missing."""
+        new = {key: dtype for key, dtype in dtypes.items() if key not in group.table.index and "/" not in key}
+        if new:
+            try:
+                self._groups.extend(group, new, _SETTINGS)
+            except ConfigError as e:
+                self._refuse(RejectCode.BAD_PATH, e.message, 0)
+
+    # --- long ----------------------------------------------------------------------------------------
+
+    def _long(self, table: pa.RecordBatch, ts_ns: I64, path: str) -> list[FrameBatch]:
+        column = table.column(self._columns.value)
+        there = _is_there(column)
+        table, ts_ns, column = table.filter(pa.array(there)), ts_ns[there], column.filter(pa.array(there))
+        natural = _dtype_of(column.type)
+        if natural is None:
+            self._refuse(RejectCode.WRONG_TYPE, f"values of type {column.type}", len(column))
+            return []
+        paths = table.column(path).cast(pa.string()).fill_null("").dictionary_encode()
+        places = self._find_places(paths.dictionary.to_pylist(), natural)
+        code = paths.indices.to_numpy(zero_copy_only=False)
+        known = np.array([place is not None for place in places], np.bool_)
+        if not known.all():
+            bad = [p for p, place in zip(paths.dictionary.to_pylist(), places, strict=True) if place is None]
+            detail = f"{len(bad):,} paths that can't name a sensor: {bad[0]!r:.80}"
+            self._refuse(RejectCode.BAD_PATH, detail, int((~known)[code].sum()))
+        batches = []
+        for dtype in sorted({place.dtype for place in places if place is not None}):
+            mine = np.array([place is not None and place.dtype == dtype for place in places])
+            rows = np.flatnonzero(mine[code])
+            words = _Words()
+            typed = self._typed(column.take(pa.array(rows)), dtype, words)
+            if typed is None:
+                detail = f"values of type {column.type}, but these sensors' type is {dtype}"
+                self._refuse(RejectCode.WRONG_TYPE, detail, len(rows))
+                continue
+            at = np.array([(p.slot, p.column, p.width) if p else (0, 0, 0) for p in places])[code[rows]]
+            batches.append(self._frames(at, ts_ns[rows], typed, words.dictionary if dtype == "u32" else None))
+        return batches
+
+    def _find_places(self, paths: list[str], natural: str) -> list[_Place | None]:
+        """Where the values of each path go; None where it can't name a sensor."""
+        keys = [path.rpartition("/")[::2] if "/" in path else (path, "") for path in paths]
+        groups = {parent: self._group(parent) for parent, _ in keys}
+        new: dict[str, dict[str, str]] = {}
+        for parent, key in keys:
+            new.setdefault(parent, {})[key] = natural
+        for parent, dtypes in new.items():
+            group = groups[parent]
+            if group is not None:
+                self._learn(group, dtypes)
+        return [_place(groups[parent], key) for parent, key in keys]
+
+    def _group(self, path: str) -> DeviceGroup | None:
+        try:
+            return self._groups.group(path, _SETTINGS)
+        except PayloadError:
+            return None
+
+    def _frames(
+        self, at: npt.NDArray[Any], ts_ns: I64, values: npt.NDArray[Any], dictionary: tuple[str, ...] | None
+    ) -> FrameBatch:
+        """Rows as frames in the order of time: rows of one group and time together, columns ascending.
+
+        `at` is slot, column and width of each row. Complete frames of one width become dense.
+        """
+        order = np.lexsort((at[:, 1], at[:, 0], ts_ns))
+        at, ts_ns, values = at[order], ts_ns[order], values[order]
+        slot, column, width = at[:, 0].astype(np.uint32), at[:, 1].astype(np.uint16), at[:, 2]
+        is_first = np.ones(len(slot), np.bool_)
+        is_first[1:] = (slot[1:] != slot[:-1]) | (ts_ns[1:] != ts_ns[:-1]) | (column[1:] <= column[:-1])
+        first = np.flatnonzero(is_first)
+        start = np.append(first, len(slot))
+        rest: dict[str, Any] = {"dictionary": dictionary, "origin": self._name}
+        if (np.diff(start) == width[0]).all() and (width == width[0]).all():
+            return FrameBatch.dense(slot[first], ts_ns[first], values.reshape(-1, int(width[0])), **rest)
+        return FrameBatch.sparse(slot[first], ts_ns[first], values, start, column, **rest)
+
+
+class _Place(NamedTuple):
+    """Where the values of a path go."""
+
+    dtype: str
+    slot: int
+    column: int
+    width: int
+
+
+def _place(group: DeviceGroup | None, key: str) -> _Place | None:
+    if group is None or key not in group.table.index:
+        return None
+    dtype, column = group.table.index[key]
+    return _Place(dtype, group.slots[dtype], column, group.table.parts[dtype].layout.width)
+
+
+def _is_there(column: pa.Array) -> Bool:
+    return np.asarray(column.is_valid().to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _dtype_of(kind: pa.DataType) -> str | None:
+    """The value type of a column; None where it can't hold values of a sensor."""
+    if pa.types.is_boolean(kind):
+        return "u8"
+    if pa.types.is_integer(kind):
+        return f"{'i' if pa.types.is_signed_integer(kind) else 'u'}{kind.bit_width}"
+    if pa.types.is_floating(kind):
+        return "f64" if kind.bit_width == 64 else "f32"
+    if pa.types.is_decimal(kind):
+        return "f64"
+    return "u32" if _is_text(kind) else None
