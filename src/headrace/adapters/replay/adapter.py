@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ from headrace.core.events import Reject, RejectCode
 from headrace.core.frames import FrameBatch
 
 BATCH_ROWS = 65_536
+SLICE_NS = 20_000_000
 _SUFFIXES = (".parquet", ".csv")
 _log = logging.getLogger("headrace.adapters.replay")
 
@@ -178,7 +180,7 @@ class ReplayAdapter:
             await self._play(batches, sink)
 
     async def _refuse(self, reject: Reject, sink: Sink) -> None:
-        await sink.reject(reject)
+        await sink.reject(replace(reject, arrival_ns=sink.clock.now_ns()))
         self._n_rejects += 1
 
     async def _play(self, batches: list[FrameBatch], sink: Sink) -> None:
@@ -201,7 +203,7 @@ class ReplayAdapter:
             wait_ns = (due_ns - began_plant_ns) / float(speed) - (sink.clock.now_ns() - began_ns)
             if wait_ns > 0:
                 await self._emit_until(due_ns - 1, batches, at, sink)
-                await sink.clock.sleep(wait_ns / NS)
+                await sink.clock.sleep(max(wait_ns, SLICE_NS) / NS)
         await self._emit_until(-NO_TIME - 1, batches, at, sink)
 
     async def _emit_until(self, ts_ns: int, batches: list[FrameBatch], at: list[int], sink: Sink) -> None:
