@@ -17,6 +17,7 @@ import click
 from headrace.cli import output
 from headrace.cli.exits import Exit
 from headrace.cli.teaching import TaughtCommand
+from headrace.core.clock import NS, SystemClock, monotonic_ns
 from headrace.core.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from headrace.runtime.server import ApiServer
 
 _N_STORES = 9
+_PIPELINE = (
+    'pipelines.demo={read = "**/temperature", steps = [{op = "window", every = "10s", agg = ["mean", "max"]}], '
+    'write = "{parent}/{signal}_{agg}_10s"}'
+)
+"""What the demo computes as the data come in."""
 
 
 class Duration(click.ParamType[float]):
@@ -80,10 +86,9 @@ def demo(
     end there is a summary, and three commands to look at what was stored.
     """
     from headrace.cli.factory_process import FactoryProcess
-    from headrace.core.clock import SystemClock
     from headrace.sim.plant import plant_clock
 
-    anchor_ns = SystemClock().now_ns()
+    begun_ns, anchor_ns = monotonic_ns(), SystemClock().now_ns()
 
     keeping = contextlib.nullcontext(store.absolute()) if store is not None else _cache_store()
     with tempfile.TemporaryDirectory(prefix="headrace-demo-") as folder, keeping as kept:
@@ -93,7 +98,7 @@ def demo(
             factory.start()
             _load_kernels()
             facts = factory.wait_ready()
-            summary = _collect(Path(facts["plant"]), kept, plant_clock(speed, anchor_ns), for_s)
+            summary = _collect(Path(facts["plant"]), kept, plant_clock(speed, anchor_ns), for_s, begun_ns)
         finally:
             factory.stop()
     summary["next"] = next_commands(kept, store)
@@ -112,14 +117,14 @@ def _load_kernels() -> None:
     warm_kernels()
 
 
-def _collect(file: Path, store: Path, clock: Clock, for_s: float | None) -> dict[str, Any]:
-    """Run the plant of the factory's plant file; the summary."""
+def _collect(file: Path, store: Path, clock: Clock, for_s: float | None, begun_ns: int) -> dict[str, Any]:
+    """Run the plant of the factory's plant file; the summary. `begun_ns` is when the command was called."""
     from headrace.cli.factory_screen import FactoryScreen
     from headrace.cli.session import Session
     from headrace.core.config import load_plant
     from headrace.runtime.assemble import build_plant
 
-    config = load_plant(file, [f"store.url={output.toml_text(str(store))}"])
+    config = load_plant(file, [f"store.url={output.toml_text(str(store))}", _PIPELINE])
     plant = build_plant(config, clock=clock)
     server = _bound_server(plant, config, clock)
     screen = FactoryScreen(plant, clock, "headrace demo")
@@ -127,7 +132,9 @@ def _collect(file: Path, store: Path, clock: Clock, for_s: float | None) -> dict
         asyncio.run(Session(plant, server, clock, screen, for_s).run())
     finally:
         screen.close()
-    return plant.summary()
+    seen_ns = screen.first_stored_ns
+    first_s = None if seen_ns is None else round((seen_ns - begun_ns) / NS, 1)
+    return {**plant.summary(), "first_stored_s": first_s}
 
 
 def _bound_server(plant: Plant, config: PlantConfig, clock: Clock) -> ApiServer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -141,14 +142,22 @@ class FactoryScreen(Screen):
         if not newest.shown:
             return []
         newest.take(self._plant.tail(newest.slots))
-        lines = Text("lines    ", style="dim")
+        head = _common_head([line for line, _ in newest.line_states()])
+        lines = Text("lines    ", style="dim").append(f"{head}  " if head else "")
         for line, state in newest.line_states():
             color = {"running": "green", "stopped": "red"}.get(state, "dim")
-            lines.append(f"{line} ", style="default not dim").append(f"{state}   ", style=f"{color} not dim")
+            name = line.removeprefix(head).lstrip("/")
+            lines.append(f"{name} ", style="default not dim").append(f"{state}   ", style=f"{color} not dim")
         grid = Table.grid(padding=(0, 2))
-        for path, watched in newest.shown.items():
+        for i, (path, watched) in enumerate(newest.shown.items()):
             age = output.age(watched.ts_ns, self._clock.now_ns())
-            grid.add_row(
-                Text("newest", style="dim"), path, Text(newest.value(watched), "bold"), Text(age, "dim")
-            )
+            label = Text("newest " if i == 0 else "", style="dim")
+            grid.add_row(label, path, Text(newest.value(watched), "bold"), Text(age, "dim"))
         return [lines, Text(), grid]
+
+
+def _common_head(paths: list[str]) -> str:
+    """The levels that all paths begin with, but for their last."""
+    if not paths:
+        return ""
+    return os.path.commonpath([path.rpartition("/")[0] or "." for path in paths]).removeprefix(".")

@@ -84,6 +84,8 @@ class Screen:
         self._address = ""
         self._begun_ns = monotonic_ns()
         self._next_line_ns = 0
+        self.first_stored_ns: int | None = None
+        """Monotonic time at which the first stored sample was seen."""
 
     def started(self, address: str) -> None:
         """Begin to show."""
@@ -96,6 +98,8 @@ class Screen:
 
     def beat(self) -> None:
         """Show the present."""
+        if self.first_stored_ns is None and self._samples()["stored"]:
+            self.first_stored_ns = monotonic_ns()
         if self._live is not None:
             self._live.update(self.render(), refresh=True)
             return

@@ -41,7 +41,11 @@ _TABLE_ROWS = 100
     "--limit", type=click.IntRange(1), help=f"Rows at most; a table has {_TABLE_ROWS} unless you say."
 )
 @click.option(
-    "--format", "form", type=click.Choice(list(Format)), default="table", help="Default: a table for people."
+    "--format",
+    "form",
+    type=click.Choice([f.value for f in Format]),
+    default="table",
+    help="Default: a table for people.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document; the same as --format json.")
 def query(pattern: str, target: str | None, form: str, as_json: bool, agg: str | None, **span: Any) -> None:

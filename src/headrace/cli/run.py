@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import click
 
@@ -35,10 +36,12 @@ def run(file: str, overrides: tuple[str, ...]) -> int:
     from headrace.core.config import load_plant
     from headrace.runtime.assemble import build_plant
     from headrace.runtime.server import ApiServer
+    from headrace.sim.faults import VARIABLE, fault_points
 
     config = load_plant(file, overrides)
     clock = SystemClock()
-    plant = build_plant(config, clock=clock)
+    # Faults for tests of recovery: none unless the environment names them.
+    plant = build_plant(config, clock=clock, faults=fault_points(os.environ.get(VARIABLE)))
     server = ApiServer(plant, config.api.host, config.api.port, clock)
     server.bind()
     screen = Screen(plant, clock, f"headrace run {file}")
