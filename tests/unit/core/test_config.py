@@ -344,7 +344,9 @@ def test_the_schema_describes_the_file():
     assert schema["properties"]["version"] == {"const": 1}
     store = schema["$defs"]["StoreSection"]["properties"]
     assert store["flush_interval"]["type"] == "string"
-    assert parse_duration_ns(store["flush_interval"]["default"]) == PlantConfig(version=1).store.flush_interval
+    assert (
+        parse_duration_ns(store["flush_interval"]["default"]) == PlantConfig(version=1).store.flush_interval
+    )
     kind = schema["$defs"]["SignalSettings"]["properties"]["kind"]
     assert (kind["default"], kind["enum"][1]) == ("analog", "discrete")
 

@@ -92,6 +92,17 @@ def test_shards_are_the_top_bits_and_locals_count_within():
         assert mine == list(range(directory.n_local(shard)))
 
 
+def test_places_rank_slots_by_shard_and_local():
+    directory = SensorDirectory(shard_bits=3)
+    for n in (40, 60):
+        directory.define_many([f"a/{i}" for i in range(n)], LONE)
+        ordered = np.argsort(directory.place)
+        assert sorted(directory.place.tolist()) == list(range(n))
+        ranked = list(zip(directory.shard[ordered].tolist(), directory.local[ordered].tolist(), strict=True))
+        assert ranked == sorted(ranked)
+    assert directory.place is directory.place
+
+
 def test_parts_of_a_device_live_in_one_shard():
     directory = SensorDirectory()
     a = directory.define("a/oven1", OVEN, "u16")
