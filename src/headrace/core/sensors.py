@@ -108,6 +108,7 @@ class SensorDirectory:
         self._sensor = Growing(np.uint64)
         self._n_local = np.zeros(1 << shard_bits, np.int64)
         self._ids = _IdIndex()
+        self._place = np.empty(0, np.int32)
         self._renamed: set[int] = set()
         self.watchers: list[Callable[[], None]] = []
 
@@ -137,6 +138,14 @@ class SensorDirectory:
     def local(self) -> npt.NDArray[np.uint32]:
         """Number of each slot within its shard, from 0: the row of its state."""
         return self._local.view
+
+    @property
+    def place(self) -> npt.NDArray[np.int32]:
+        """Rank of each slot by (shard, local): the order in which state is touched from front to back."""
+        if len(self._place) != self.n_slots:
+            start = np.cumsum(self._n_local) - self._n_local
+            self._place = (start[self.shard] + self.local).astype(np.int32)
+        return self._place
 
     @property
     def width(self) -> npt.NDArray[np.int32]:

@@ -104,6 +104,24 @@ def credit_of(item: FrameBatch | Reject) -> int:
     return 1 + len(item.raw) // 8
 
 
+def in_place_order(batch: FrameBatch, directory: SensorDirectory) -> FrameBatch:
+    """Frames in the order of the shards' state, where each group has one frame and many groups have one.
+
+    A round of polls in random order is put in order with one scatter, cheaper than a sort; what follows then
+    walks through memory instead of jumping: stepping a lone sensor costs half. Other batches stay as they are.
+    """
+    n_slots = directory.n_slots
+    if batch.n_frames * 8 < n_slots:
+        return batch
+    place = directory.place[batch.slot]
+    if not (place[1:] < place[:-1]).any():
+        return batch
+    frame = np.full(n_slots, -1, np.int32)
+    frame[place] = np.arange(batch.n_frames, dtype=np.int32)
+    order = frame[frame >= 0].astype(np.intp)
+    return batch.take(order) if len(order) == batch.n_frames else batch
+
+
 class IntakeCore:
     """See the module's text. One thread; `journal.sync` may run in another.
 
@@ -301,7 +319,7 @@ class IntakeCore:
     def _write_frames(self, bucket: _Bucket) -> None:
         self._define()
         if bucket.ready is None:
-            batch = FrameBatch.concat(bucket.batches)
+            batch = in_place_order(FrameBatch.concat(bucket.batches), self.directory)
             ordered, start = batch.split(self.directory.shard[batch.slot], self.directory.n_shards)
             bucket.ready = ordered, shard_index(start)
         ordered, index = bucket.ready
