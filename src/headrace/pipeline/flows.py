@@ -273,7 +273,10 @@ class FlowShard:
             return
         self._begin(batch, result)
         if self.flow.spec.window is not None:
-            self._tell(batch, result)
+            heard = self._tell(batch)
+            result.derived += heard.derived
+            result.revised += heard.revised
+            result.late_effects += heard.effects
             return
         late = StepResult()
         self._each_class(batch, late, self._run)
@@ -306,10 +309,15 @@ class FlowShard:
         old = self._succession.succeeded(batch.slot)
         if old is None:
             return batch
-        self._tell(batch.take(np.flatnonzero(old)), result)
+        heard = self._tell(batch.take(np.flatnonzero(old)))
+        result.derived += heard.derived
+        result.revised += heard.revised
+        result.effects += heard.effects
         return None if old.all() else batch.take(np.flatnonzero(~old))
 
-    def _tell(self, batch: FrameBatch, result: StepResult) -> None:
+    def _tell(self, batch: FrameBatch) -> StepResult:
+        """What windows make of late frames."""
+        result = StepResult()
         old = self._succession.succeeded(batch.slot)
         if old is not None:
             for slot in np.unique(batch.slot[old]).tolist():
@@ -317,6 +325,7 @@ class FlowShard:
             slots = [self._succession.holder(s) for s in batch.slot.tolist()]
             batch = batch.with_(slot=np.array(slots, np.uint32))
         self._each_class(batch, result, self._hear)
+        return result
 
     def _revise_lost(self, slot: int, batch: FrameBatch, result: StepResult) -> None:
         """Ask for the windows of the sensors that `slot` has and the group's present layout has not."""
@@ -410,11 +419,18 @@ class FlowShard:
                 stage.recompute(chosen, result)
             else:
                 chosen = stage.process(chosen, StepResult())
-        if self._succession.holder(effect.slot) != effect.slot:
-            # The present layout answers for the sensors that it has.
+        if self._is_held_by_another(effect):
+            # The present layout will tell of the sensors that it has.
             lost = self._lost(effect.slot)
             result.revised = [b for b in (_only(b, lost) for b in result.revised) if b.n_samples]
         return result
+
+    def _is_held_by_another(self, effect: Revise) -> bool:
+        """Whether the window is not over yet, and belongs to a later layout of the group."""
+        holder = self._succession.holder(effect.slot)
+        chain = self._chains.get(int(self.flow.class_of_slot[holder]), ())
+        windows = (stage for stage in chain if isinstance(stage, Window))
+        return holder != effect.slot and any(not w.has_passed(holder, effect.start_ns) for w in windows)
 
     # --- state ---------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ class Branch(Protocol):
         ...
 
     def late(self, batch: FrameBatch, result: StepResult) -> None:
-        """Hear of late frames."""
+        """Hear of late frames; what follows only if they are no duplicates goes to ``result.late_effects``."""
         ...
 
     def tick(self, now_ns: int, result: StepResult) -> None:
@@ -72,16 +72,9 @@ class Shard:
                 for branch in self._branches.values():
                     branch.process(accepted, result)
             for late in result.late[n_late:]:
-                self._tell(late, result)
+                for branch in self._branches.values():
+                    branch.late(late, result)
         return result
-
-    def _tell(self, late: FrameBatch, result: StepResult) -> None:
-        heard = StepResult()
-        for branch in self._branches.values():
-            branch.late(late, heard)
-        result.derived += heard.derived
-        result.revised += heard.revised
-        result.late_effects += heard.effects
 
     def recompute(self, effect: Revise, batch: FrameBatch) -> StepResult:
         """Carry out a `Revise`: `batch` holds all frames of the group in the window, in time order."""

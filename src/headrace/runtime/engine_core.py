@@ -44,13 +44,17 @@ class EngineSettings:
 
 @dataclass(slots=True)
 class EngineCounters:
-    """Samples by fate. Derived samples are counted apart."""
+    """Samples by fate; derived ones are counted apart.
+
+    What dead bands kept out of derived series (`thinned`) is stored all the same.
+    """
 
     accepted: int = 0
     late: int = 0
     duplicates: int = 0
     thinned: int = 0
     derived: int = 0
+    revisions: int = 0
     cpu_ns: int = 0
 
 
@@ -143,6 +147,7 @@ class EngineCore:
     def _revise(self, held: _Held, seq: int, effects: list[Revise]) -> None:
         found: dict[tuple[int, int, int], FrameBatch | None] = {}
         for effect in dict.fromkeys(effects):
+            self.counters.revisions += 1
             span = effect.slot, effect.start_ns, effect.end_ns
             if span not in found:
                 found[span] = self.frames(*span)

@@ -299,6 +299,13 @@ class Window:
         make = fresh._dense if seen is None else fresh._sparse
         result.revised += make(out, Quality.BAD, seen)
 
+    def has_passed(self, slot: int, start_ns: int) -> bool:
+        """Whether the window of a group that starts at `start_ns` is over."""
+        row = self._map.find(slot)
+        return (
+            row == UNKNOWN or self._rows.state[0][row] == EMPTY or bool(self._rows.state[0][row] > start_ns)
+        )
+
     def inherit(self, old: Window, slots: tuple[int, int], columns: Array, result: StepResult) -> None:
         """Go on with the open window of the group's old layout; sensors that it lost are told of."""
         slot, old_slot = slots
