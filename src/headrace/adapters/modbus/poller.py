@@ -75,6 +75,7 @@ class PolledDevice:
         self.is_told = False
         self.due_ns = 0
         self.set_ns = 0
+        self.retry_ns = NO_TIME
         self.last_good_ns = NO_TIME
         self.n_requests = 0
         self.n_errors = 0
@@ -96,7 +97,7 @@ class PolledDevice:
         """The device at a glance."""
         away = self.state is AdapterState.BACKOFF
         return DeviceDiagnostics(
-            self.plan.path, self.state, self.reason, self.last_good_ns, self.due_ns if away else NO_TIME,
+            self.plan.path, self.state, self.reason, self.last_good_ns, self.retry_ns if away else NO_TIME,
             self.n_requests, self.n_errors, self.n_timeouts, self.n_polls_skipped,
         )  # fmt: skip
 
@@ -199,6 +200,7 @@ class ConnectionPoller:
         device.n_polls_skipped += n_steps - 1
         device.set_ns = now_ns
         device.due_ns += n_steps * interval_ns
+        device.retry_ns = device.due_ns
         heapq.heapreplace(self._due, (device.due_ns, number))
 
     # --- connection ----------------------------------------------------------------------------------
@@ -222,6 +224,7 @@ class ConnectionPoller:
         self._retry_ns = now_ns + self._backoff.next_ns()
         for device in self._devices:
             device.enter(AdapterState.BACKOFF, reason, now_ns)
+            device.retry_ns = self._retry_ns
         if not self._is_lost:
             self._is_lost = True
             _log.warning(

@@ -6,6 +6,7 @@ The wire protocol is pymodbus's, so that our client is checked against someone e
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +87,7 @@ class ModbusSimulator:
     Parameters
     ----------
     units : by unit id.
+    corrupt : changes the bytes of every answer before it is sent.
     port : 0 takes a free one; the same port is taken again after `stop` and `start`.
     """
 
@@ -93,6 +95,7 @@ class ModbusSimulator:
         self.units = units
         self.host = host
         self.port = port
+        self.corrupt: Callable[[bytes], bytes] | None = None
         self._server: ModbusTcpServer | None = None
 
     def url(self, unit: int = 1, timeout: str = "1s") -> str:
@@ -102,10 +105,13 @@ class ModbusSimulator:
     async def start(self) -> None:
         """Listen."""
         devices = [unit.device(number) for number, unit in self.units.items()]
-        self._server = ModbusTcpServer(devices, address=(self.host, self.port))
+        self._server = ModbusTcpServer(devices, address=(self.host, self.port), trace_packet=self._trace)
         await self._server.serve_forever(background=True)
         listener: Any = self._server.transport
         self.port = listener.sockets[0].getsockname()[1]
+
+    def _trace(self, is_sending: bool, data: bytes) -> bytes:
+        return self.corrupt(data) if is_sending and self.corrupt is not None else data
 
     def drop(self) -> None:
         """Close every client's connection, go on listening."""

@@ -153,6 +153,10 @@ class BrokerClient(SingleConnection):
         """Read again."""
         self._connection._transport.resume_reading()
 
+    def give_up(self) -> None:
+        """Wait for no answer any more."""
+        self._lost.set()
+
     async def close(self) -> None:
         """Say good-bye and close; whatever the broker does, within half a second."""
         self._tell_lost = _nobody

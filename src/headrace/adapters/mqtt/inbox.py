@@ -16,7 +16,7 @@ from typing import Protocol
 
 from headrace.adapters.base import Ack, Sink
 from headrace.adapters.meters import LatencyRing, seconds
-from headrace.adapters.payloads.base import Message
+from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.router import MessageRouter
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
 
@@ -62,7 +62,7 @@ class _Unacknowledged:
 class _Slice:
     """Messages that are decoded and acknowledged together."""
 
-    messages: list[Message] = field(default_factory=list)
+    messages: list[TopicMessage] = field(default_factory=list)
     held: list[_Unacknowledged] = field(default_factory=list)
     began_ns: int = 0
     n_open: int = 0
@@ -115,7 +115,7 @@ class Inbox:
             self._slice.began_ns = monotonic_ns()
             self._timer = asyncio.get_running_loop().call_later(self._slice_s, self._ready.set)
             self._courier.pause()
-        self._slice.messages.append(Message(topic, payload, self._sink.clock.now_ns()))
+        self._slice.messages.append(TopicMessage(topic, payload, self._sink.clock.now_ns()))
 
     def _again(self, held: _Unacknowledged) -> None:
         self.n_duplicates += 1

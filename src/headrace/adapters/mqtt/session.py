@@ -64,6 +64,8 @@ class BrokerSession:
         self._client: BrokerClient | None = None
         self._is_told = False
         self._was_connected = False
+        self._is_ready = False
+        self._is_paused = False
         self._ended = asyncio.Event()
         self._end_reason = ""
         self._version = "3.1.1" if config.version == "3.1.1" else "5"
@@ -94,7 +96,8 @@ class BrokerSession:
             except (Refused, ConfigError) as e:
                 reason, state = str(e), AdapterState.FAILED
             except NotConnected as e:
-                reason, state = str(e), AdapterState.BACKOFF
+                reason = self._end_reason if self._ended.is_set() else str(e)
+                state = AdapterState.BACKOFF
             except Exception as e:
                 _log.exception("adapter=%s broker=%s: connecting failed", self._name, self._address)
                 reason, state = f"internal error: {e!r}", AdapterState.FAILED
@@ -111,6 +114,7 @@ class BrokerSession:
     async def _connect(self, receiver: Receiver) -> None:
         config = self._config
         self.generation += 1
+        self._is_ready = False
         self._ended.clear()
         tls = _tls_context(self._address) if self._address.is_tls else None
         properties: dict[str, int] = {}
@@ -132,7 +136,9 @@ class BrokerSession:
         if len(refused) == len(self._filters):
             raise Refused(f"the broker refuses our subscriptions: {', '.join(refused)}")
         self._backoff.reset()
-        self._was_connected = True
+        self._was_connected = self._is_ready = True
+        if self._is_paused:
+            self.pause()
         if refused:
             self._enter(AdapterState.DEGRADED, f"the broker refuses: {', '.join(refused)}")
         else:
@@ -188,18 +194,22 @@ class BrokerSession:
             self._client.acknowledge(packet_ids)
 
     def pause(self) -> None:
-        """Read no more for now."""
-        if self._client is not None and not self._ended.is_set():
+        """Read no more for now; but until we have subscribed there are answers to wait for."""
+        self._is_paused = True
+        if self._client is not None and self._is_ready and not self._ended.is_set():
             self._client.pause()
 
     def resume(self) -> None:
         """Read again."""
-        if self._client is not None and not self._ended.is_set():
+        self._is_paused = False
+        if self._client is not None and self._is_ready and not self._ended.is_set():
             self._client.resume()
 
     def drop(self, reason: str) -> None:
         """End the connection: what it brought can't be taken and has to come again."""
         self._on_lost(reason)
+        if self._client is not None:
+            self._client.give_up()
 
     @property
     def retry_ns(self) -> int:

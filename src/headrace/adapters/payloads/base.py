@@ -42,7 +42,7 @@ class PayloadError(HeadraceError):
         self.n_samples = n_samples
 
 
-class Message(NamedTuple):
+class TopicMessage(NamedTuple):
     """One message as it arrived."""
 
     topic: str
@@ -88,6 +88,6 @@ class PayloadDecoder(Protocol):
 
     def __init__(self, settings: RuleSettings, times: TimeReader) -> None: ...
 
-    def read(self, message: Message, group: DeviceGroup, rows: Rows) -> None:
+    def read(self, message: TopicMessage, group: DeviceGroup, rows: Rows) -> None:
         """Put the message's values into `rows`; see the module's text. Raises PayloadError."""
         ...

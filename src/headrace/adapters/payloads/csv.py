@@ -10,7 +10,7 @@ import csv
 import io
 from typing import ClassVar
 
-from headrace.adapters.payloads.base import Message, PayloadError, RuleSettings
+from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroup
 from headrace.adapters.payloads.number import number
 from headrace.adapters.payloads.rows import Rows
@@ -36,7 +36,7 @@ class CsvDecoder:
             if problem:
                 raise ConfigError(f"columns: {problem}")
 
-    def read(self, message: Message, group: DeviceGroup, rows: Rows) -> None:
+    def read(self, message: TopicMessage, group: DeviceGroup, rows: Rows) -> None:
         """Add a row for each line."""
         settings = self._settings
         try:

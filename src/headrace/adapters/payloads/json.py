@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from headrace.adapters.payloads.base import Message, PayloadError, RuleSettings
+from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroup
 from headrace.adapters.payloads.rows import Rows
 from headrace.adapters.payloads.times import TimeReader
@@ -37,7 +37,7 @@ class FieldsDecoder:
         self._time = split_key(settings.time or "")
         self._decode = msgspec.json.Decoder().decode
 
-    def read(self, message: Message, group: DeviceGroup, rows: Rows) -> None:
+    def read(self, message: TopicMessage, group: DeviceGroup, rows: Rows) -> None:
         """Add a row for each object."""
         try:
             top: Any = self._decode(message.payload)
@@ -57,7 +57,7 @@ class FieldsDecoder:
                 RejectCode.MALFORMED, f"expected an object{where} or a list of them, got {node!r:.60}"
             )
 
-    def _add_alike(self, node: list[Any], message: Message, group: DeviceGroup, rows: Rows) -> bool:
+    def _add_alike(self, node: list[Any], message: TopicMessage, group: DeviceGroup, rows: Rows) -> bool:
         """Add a list of plain objects with the same keys, column by column; False where it isn't one."""
         if set(map(type, node)) != {dict} or len(set(map(tuple, node))) != 1 or len(self._time) > 1:
             return False
@@ -78,7 +78,9 @@ class FieldsDecoder:
         rows.add_many(message, group, times, (keys, values), self._settings)
         return True
 
-    def _add_each(self, node: list[Any], top: Any, message: Message, group: DeviceGroup, rows: Rows) -> None:
+    def _add_each(
+        self, node: list[Any], top: Any, message: TopicMessage, group: DeviceGroup, rows: Rows
+    ) -> None:
         """Add a list of objects of any kind, one by one."""
         for item in node:
             row = self._row(item, top, message, rows)
@@ -86,7 +88,7 @@ class FieldsDecoder:
                 rows.add(message, group, row[0], (row[1], row[2]), self._settings)
 
     def _row(
-        self, item: Any, top: Any, message: Message, rows: Rows
+        self, item: Any, top: Any, message: TopicMessage, rows: Rows
     ) -> tuple[int, tuple[str, ...], tuple[Any, ...]] | None:
         """Time, keys and values of an object; None where it was refused."""
         if type(item) is not dict:
@@ -115,7 +117,7 @@ class FieldsDecoder:
             value = nested(top, self._time)
         return NO_TIME if value is None else self._times.read(value)
 
-    def _flat(self, item: dict[str, Any], message: Message, rows: Rows) -> dict[str, Any]:
+    def _flat(self, item: dict[str, Any], message: TopicMessage, rows: Rows) -> dict[str, Any]:
         """Nested objects as keys with dots; keys without a name, twice, or too deep are refused."""
         out: dict[str, Any] = {}
         todo = [("", item, 1)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from headrace.adapters.payloads.base import Message, PayloadError, RuleSettings
+from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import EXACT_MAX, DeviceGroup
 from headrace.adapters.payloads.rows import Rows
 from headrace.adapters.payloads.times import TimeReader
@@ -29,7 +29,7 @@ class NumberDecoder:
         if settings.time is not None:
             raise ConfigError('a message of one value has no time; remove time, or use values = "fields"')
 
-    def read(self, message: Message, group: DeviceGroup, rows: Rows) -> None:
+    def read(self, message: TopicMessage, group: DeviceGroup, rows: Rows) -> None:
         """Add one row of one value."""
         text = message.payload[: _BYTES_MAX + 1].decode("ascii", "replace").strip()
         value: float | None = _WORDS.get(text.lower())

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from headrace.adapters.payloads.base import Message, PayloadDecoder, PayloadError, RuleSettings
+from headrace.adapters.payloads.base import PayloadDecoder, PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
 from headrace.adapters.payloads.rows import Decoded, Rows
 from headrace.adapters.payloads.times import TimeReader
@@ -107,7 +107,7 @@ class MessageRouter:
         self._routes: dict[str, _Route] = {}
         self._has_failed = False
 
-    def decode(self, messages: Sequence[Message], arrival_ns: int) -> Decoded:
+    def decode(self, messages: Sequence[TopicMessage], arrival_ns: int) -> Decoded:
         """Columns of all messages, and rejects; every value is in one or the other. Never raises."""
         for message in messages:
             try:
@@ -121,7 +121,7 @@ class MessageRouter:
                 self._rows.refuse(message, RejectCode.INTERNAL, f"decoder failed: {e!r}")
         return self._rows.build(arrival_ns)
 
-    def _read(self, message: Message) -> None:
+    def _read(self, message: TopicMessage) -> None:
         route = self._routes.get(message.topic)
         if route is None:
             if len(self._routes) >= N_ROUTES_MAX:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.payloads.base import Message, RuleSettings
+from headrace.adapters.payloads.base import RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import (
     EXACT_MAX,
     I64_MAX,
@@ -37,7 +37,7 @@ N_WORDS_MAX = 256
 Bad = npt.NDArray[np.bool_]
 
 
-_Entry = tuple[int, int, PartPlan, tuple[Any, ...], Message]
+_Entry = tuple[int, int, PartPlan, tuple[Any, ...], TopicMessage]
 """Slot, time, plan, values, message: a plain tuple, for there is one for each row."""
 
 
@@ -67,7 +67,7 @@ class Rows:
 
     def add(
         self,
-        message: Message,
+        message: TopicMessage,
         group: DeviceGroup,
         ts_ns: int,
         row: tuple[tuple[str, ...], tuple[Any, ...]],
@@ -97,7 +97,7 @@ class Rows:
 
     def add_many(
         self,
-        message: Message,
+        message: TopicMessage,
         group: DeviceGroup,
         ts_ns: list[int],
         table: tuple[tuple[str, ...], list[tuple[Any, ...]]],
@@ -123,7 +123,7 @@ class Rows:
         for code, detail, n_samples in plan.refusals:
             self.refuse(message, code, detail, n_samples * len(rows))
 
-    def refuse(self, message: Message, code: RejectCode, detail: str, n_samples: int = 1) -> None:
+    def refuse(self, message: TopicMessage, code: RejectCode, detail: str, n_samples: int = 1) -> None:
         """Take note of `n_samples` values of a message that can't be taken."""
         self._rejects.append(
             Reject(
@@ -249,7 +249,7 @@ _REFUSED = {
 }
 
 
-def _arrivals(message: Message, group: DeviceGroup, ts_ns: list[int]) -> list[int]:
+def _arrivals(message: TopicMessage, group: DeviceGroup, ts_ns: list[int]) -> list[int]:
     """Times, with arrivals where there are none: each a nanosecond later than the one before at least."""
     out = []
     for time in ts_ns:

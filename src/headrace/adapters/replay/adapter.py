@@ -28,6 +28,7 @@ from headrace.core.frames import FrameBatch
 
 BATCH_ROWS = 65_536
 SLICE_NS = 20_000_000
+LOOK_FIRST_NS, LOOK_MOST_NS = NS // 4, 10 * NS
 _SUFFIXES = (".parquet", ".csv")
 _log = logging.getLogger("headrace.adapters.replay")
 
@@ -52,7 +53,7 @@ class ReplayAdapter:
         self._last_good_ns = NO_TIME
         self._shift_ns: int | None = None if config.shift else 0
         self._began: tuple[int, int] | None = None
-        self._n_files = 0
+        self._seen: set[Path] = set()
         self._n_samples = 0
         self._n_frames = 0
         self._n_rejects = 0
@@ -103,7 +104,7 @@ class ReplayAdapter:
         state = AdapterState.STOPPED if self._is_stopped else self._state
         files = self._config.files if isinstance(self._config.files, str) else ", ".join(self._config.files)
         device = DeviceDiagnostics(
-            files, state, self._reason, self._last_good_ns, self._retry_ns, self._n_files, self._n_rejects
+            files, state, self._reason, self._last_good_ns, self._retry_ns, len(self._seen), self._n_rejects
         )
         return AdapterDiagnostics(
             self.name, "replay", state, self._reason, self._since_ns,
@@ -131,27 +132,32 @@ class ReplayAdapter:
             self.name, groups, TimeReader(config.time_unit, self._plant.timezone),
             TableColumns(config.time, config.value, self._group, config.columns),
         )  # fmt: skip
-        files = await self._find(sink)
-        self._enter(AdapterState.CONNECTED, "", sink)
-        for number, file in enumerate(files, 1):
-            await self._play_file(file, reader, sink)
-            self._n_files = number
-        _log.info("adapter=%s played %d files, %d samples", self.name, len(files), self._n_samples)
-        self._enter(AdapterState.STOPPED, f"all {len(files)} files were played", sink)
+        while config.follow or not self._seen:
+            files = await self._find(sink)
+            self._enter(AdapterState.CONNECTED, "", sink)
+            for file in files:
+                await self._play_file(file, reader, sink)
+                self._seen.add(file)
+        _log.info("adapter=%s played %d files, %d samples", self.name, len(self._seen), self._n_samples)
+        self._enter(AdapterState.STOPPED, f"all {len(self._seen)} files were played", sink)
 
     async def _find(self, sink: Sink) -> list[Path]:
-        """The files; waits for ever until there is one."""
+        """Files that were not played yet; waits for ever until there is one."""
         patterns = [self._config.files] if isinstance(self._config.files, str) else self._config.files
-        backoff = Backoff(self.name, NS, 30 * NS)
+        backoff = Backoff(self.name, LOOK_FIRST_NS, LOOK_MOST_NS)
+        reason = f"no .parquet or .csv file {', '.join(patterns)} in {self._plant.folder.absolute()}"
         while True:
             found = [path for pattern in patterns for path in find_files(self._plant.folder, pattern)]
-            if found:
+            new = [path for path in dict.fromkeys(found) if path not in self._seen]
+            if new:
                 self._retry_ns = NO_TIME
-                return found
-            reason = f"no .parquet or .csv file {', '.join(patterns)} in {self._plant.folder.absolute()}"
-            if self._state is not AdapterState.FAILED:
-                _log.warning("adapter=%s %s; looking again", self.name, reason)
-            self._enter(AdapterState.FAILED, reason, sink)
+                if self._state is AdapterState.FAILED:
+                    _log.info("adapter=%s has found %d files", self.name, len(new))
+                return new
+            if not self._seen:
+                if self._state is not AdapterState.FAILED:
+                    _log.warning("adapter=%s %s; looking again", self.name, reason)
+                self._enter(AdapterState.FAILED, reason, sink)
             wait_ns = backoff.next_ns()
             self._retry_ns = sink.clock.now_ns() + wait_ns
             await sink.clock.sleep(seconds(wait_ns))

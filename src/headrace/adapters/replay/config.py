@@ -33,6 +33,7 @@ class ReplayConfig(Section):
         default="max", description="plant seconds a second, or as fast as it is taken"
     )
     shift: bool = Field(default=False, description="move times so that the first one is now")
+    follow: bool = Field(default=False, description="go on looking for new files when all have been played")
     max_sensors: int = Field(
         default=1_000_000, ge=1, description="sensors that long files may name; more are refused"
     )
