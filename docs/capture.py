@@ -1,7 +1,7 @@
 """Turn what a terminal showed (as `script` or a pty records it) into a picture: one screen of `headrace demo`.
 
-    script -qc "uv run headrace demo --speed 60 --for 30s" typescript
-    python docs/capture.py typescript docs/demo.svg
+script -qc "uv run headrace demo --speed 60 --for 30s" typescript
+python docs/capture.py typescript docs/demo.svg
 """
 
 from __future__ import annotations
@@ -35,4 +35,6 @@ def picture(screen: str) -> str:
 if __name__ == "__main__":
     recorded = Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace")
     found = screens(recorded)
-    Path(sys.argv[2]).write_text(picture(found[int(sys.argv[3]) if len(sys.argv) > 3 else -1]), encoding="utf-8")
+    Path(sys.argv[2]).write_text(
+        picture(found[int(sys.argv[3]) if len(sys.argv) > 3 else -1]), encoding="utf-8"
+    )

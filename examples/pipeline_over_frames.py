@@ -60,7 +60,9 @@ def main() -> None:
             print(f"  minute {minute}: {', '.join(values)}")
 
     again = shard.step([batch])
-    print(f"the same batch once more: {len(again.accepted)} accepted, {len(again.late)} recognised as seen before")
+    print(
+        f"the same batch once more: {len(again.accepted)} accepted, {len(again.late)} recognised as seen before"
+    )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ windowed, encoded, committed. Then any other process may read the folder.
 import tempfile
 from pathlib import Path
 
+from headrace import open_store
 from headrace.core.clock import NS, VirtualClock
 from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.pipe import Pipe
-from headrace.runtime.reader import open_store
 from headrace.sim.batches import FleetSlots
 from headrace.sim.fleet import Fleet
 
@@ -62,7 +62,9 @@ def main() -> None:
 
         size = sum(f.stat().st_size for f in (folder / "segments").rglob("*.parquet"))
         status = store.status()
-        print(f"\n{status['samples']:,} samples take {size:,} bytes: {size / status['samples']:.2f} bytes a sample")
+        print(
+            f"\n{status['samples']:,} samples take {size:,} bytes: {size / status['samples']:.2f} bytes a sample"
+        )
 
 
 if __name__ == "__main__":

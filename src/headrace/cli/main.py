@@ -117,3 +117,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 def main() -> None:
     """Entry point of the ``headrace`` command."""
     sys.exit(run_command())
+
+
+if __name__ == "__main__":
+    main()

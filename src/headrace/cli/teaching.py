@@ -20,6 +20,7 @@ class TaughtCommand(click.Command):
         self.examples = examples
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, then what click writes."""
         if self.examples:
             with formatter.section("Examples"):
                 for example in self.examples:

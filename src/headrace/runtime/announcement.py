@@ -76,7 +76,7 @@ def read_announcement(disk: Disk) -> Announcement | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EngineAnswer:
     """What an engine said, and what time it was in the plant."""
 
     body: bytes
@@ -104,7 +104,9 @@ class EngineClient:
         except ValueError as e:
             raise Unreachable(f"{self.address}{path} does not answer as a Headrace engine: no JSON") from e
 
-    def ask(self, path: str, body: bytes | None = None, content_type: str = "application/json") -> Answer:
+    def ask(
+        self, path: str, body: bytes | None = None, content_type: str = "application/json"
+    ) -> EngineAnswer:
         """Ask (GET, or POST where there is a body).
 
         Raises
@@ -120,7 +122,7 @@ class EngineClient:
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as answer:
                 now_ns = self._check_engine(answer.headers)
-                return Answer(answer.read(MAX_ANSWER_BYTES), now_ns)
+                return EngineAnswer(answer.read(MAX_ANSWER_BYTES), now_ns)
         except urllib.error.HTTPError as e:
             with e:
                 self._check_engine(e.headers)

@@ -25,7 +25,7 @@ from headrace.core.sensors import SensorDirectory
 from headrace.core.spans import parse_range
 from headrace.ingest.journal_format import Record, RecordKind
 from headrace.ingest.journal_reader import Damage, read_records
-from headrace.runtime.announcement import Answer, EngineClient, is_store, read_announcement
+from headrace.runtime.announcement import EngineAnswer, EngineClient, is_store, read_announcement
 from headrace.runtime.tail_format import read_tail
 from headrace.runtime.times import local_time, rfc3339
 from headrace.store.commits import CommitView, ShardPosition
@@ -75,7 +75,7 @@ class EngineTail:
             directory.apply_bytes(known.body)
         self.now_ns = known.now_ns
 
-    def _ask(self, path: str, body: bytes | None = None) -> Answer:
+    def _ask(self, path: str, body: bytes | None = None) -> EngineAnswer:
         try:
             return self._engine.ask(path, body, "application/octet-stream")
         except HeadraceError as e:

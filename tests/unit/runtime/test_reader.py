@@ -186,12 +186,21 @@ class PipePlant:
         self.tail = pipe.host.tail
 
 
-async def test_the_running_engine_is_asked(tmp_path):
+@pytest.fixture
+async def served(tmp_path):
+    """A pipe that answers on a port."""
     fed = Fed(tmp_path / "store", [MINUTES])
-    disk = LocalDisk(tmp_path / "store")
     server = ApiServer(PipePlant(fed.pipe), "127.0.0.1", 0, fed.clock)
     server.bind()
     await server.start()
+    yield fed, server
+    await server.stop()
+    fed.pipe.close()
+
+
+async def test_the_running_engine_is_asked(served, tmp_path):
+    fed, server = served
+    disk = LocalDisk(tmp_path / "store")
     reader = await asyncio.to_thread(open_store, tmp_path / "store", UTC)
     async with announced(disk, server.address, fed.clock):
         await asyncio.to_thread(fed.feed, 150)
@@ -206,8 +215,6 @@ async def test_the_running_engine_is_asked(tmp_path):
         await asyncio.to_thread(fed.pipe.drain)
         raw = await asyncio.to_thread(reader.query, "**/o2/speed", last="1h")
         assert raw.n_rows == 150
-    await server.stop()
-    fed.pipe.close()
 
 
 def test_an_engine_that_does_not_answer_is_told_and_its_journal_read(fed, tmp_path):
