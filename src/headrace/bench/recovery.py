@@ -26,10 +26,10 @@ from headrace.bench.stored import count_stored
 from headrace.core.clock import NS, monotonic_ns
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import HeadraceError
-from headrace.runtime.announcement import read_announcement
+from headrace.runtime.announcement import EngineClient, read_announcement
 from headrace.runtime.reader import open_store
 from headrace.sim.devices.broker import Broker
-from headrace.sim.devices.mqtt import MessagesInFlight
+from headrace.sim.devices.mqtt import QosOneClient
 
 POINTS = ("journal.write", "journal.sync", "segment.write", "commit.publish", "snapshot.write")
 N_DEVICES = 40
@@ -64,9 +64,7 @@ Progress = Callable[[str], None]
 class _Load:
     """What is sent: message i of a device has time ``START_MS + i`` and values that follow from both numbers."""
 
-    client: Any
-    in_flight: MessagesInFlight
-    room: asyncio.Event
+    client: QosOneClient
     n_sent: list[int] = field(default_factory=lambda: [0] * N_DEVICES)
 
     async def publish(self, per_s: float) -> None:
@@ -74,10 +72,7 @@ class _Load:
         while True:
             for device in range(N_DEVICES):
                 i = self.n_sent[device]
-                while self.in_flight.n >= 500:
-                    self.room.clear()
-                    await self.room.wait()
-                self.client.publish(f"load/device{device}", message(device, i), qos=1)
+                await self.client.publish(f"load/device{device}", message(device, i))
                 self.n_sent[device] = i + 1
             await asyncio.sleep(N_DEVICES / per_s)  # noqa: TID251 - real load on a real broker
 
@@ -105,23 +100,18 @@ def run(
 
 
 async def _run(folder: Path, kills: int, seed: int, per_s: float, progress: Progress) -> dict[str, Any]:
-    import gmqtt
-    from gmqtt.mqtt.constants import MQTTv311
-
     random = np.random.Generator(np.random.PCG64(seed))
     broker = Broker(folder / "broker")
     (folder / "broker").mkdir()
     await broker.start()
     (folder / "plant.toml").write_text(_PLANT.format(url=broker.url))
-    room = asyncio.Event()
-    load = _Load(None, MessagesInFlight(room.set), room)
-    load.client = gmqtt.Client("bench-load", clean_session=False, persistent_storage=load.in_flight)
-    load.client.set_auth_credentials("plant")
-    await load.client.connect(broker.host, broker.port, version=MQTTv311)
+    load = _Load(QosOneClient("bench-load", window=500))
+    await load.client.connect(broker.host, broker.port)
     target = _Target(folder)
     try:
-        # The session must exist before the first message, or the broker would have nobody to keep it for.
         await target.start("")
+        # The session must exist before the first message, or the broker would have nobody to keep it for.
+        await target.subscribed()
         publishing = asyncio.create_task(load.publish(per_s))
         killed: dict[str, int] = {}
         recover_s: list[float] = []
@@ -132,13 +122,12 @@ async def _run(folder: Path, kills: int, seed: int, per_s: float, progress: Prog
             recover_s.append(await target.start(fault))
             progress(f"kill {sum(killed.values())} of {kills} at {where}, back after {recover_s[-1]:.2f} s")
         publishing.cancel()
-        while load.in_flight.n:
-            await asyncio.sleep(_POLL_S)  # noqa: TID251 - the broker's own time
+        await load.client.drained()
         await _settled(folder, load)
         await target.stop()
     finally:
         target.kill()
-        await load.client.disconnect()
+        await load.client.close()
         await broker.stop()
     found = _count(folder, load)
     return {
@@ -204,6 +193,19 @@ class _Target:
             await asyncio.sleep(_POLL_S)  # noqa: TID251 - another process's time
         tail = (self._folder / "run.log").read_text(errors="replace")[-600:]
         raise HeadraceError(f"the pipeline did not come up (exit {self._process.returncode}): {tail}")
+
+    async def subscribed(self) -> None:
+        """Wait until the broker knows it."""
+        until = monotonic_ns() + int(_START_TIMEOUT_S * NS)
+        while monotonic_ns() < until:
+            running = read_announcement(LocalDisk(self._folder / "store"))
+            if running is not None:
+                engine = EngineClient(running.address, running.pid)
+                adapters = await asyncio.to_thread(engine.json, "/api/v1/adapters")
+                if all(adapter["state"] == "connected" for adapter in adapters):
+                    return
+            await asyncio.sleep(_POLL_S)  # noqa: TID251 - another process's time
+        raise HeadraceError(f"the pipeline does not reach the broker: {adapters[0]['reason']}")
 
     async def die(self, random: np.random.Generator) -> str:
         """Wait for its fault, or kill it at a random moment; where it died."""
@@ -273,7 +275,7 @@ def _count(folder: Path, load: _Load) -> dict[str, Any]:
     sent = sum(load.n_sent) * len(SIGNALS)
     return {
         "sent": sent,
-        "acked": load.in_flight.n_acknowledged * len(SIGNALS),
+        "acked": load.client.n_acknowledged * len(SIGNALS),
         "stored": stored,
         "lost": lost,
         "duplicated": duplicated + max(0, n_raw - stored),

@@ -146,6 +146,71 @@ class MessagesInFlight:
         self._changed()
 
 
+class QosOneClient:
+    """A client of a broker that publishes with QoS 1, a bounded number of messages at a time.
+
+    Parameters
+    ----------
+    name : its client id; the session stays when the connection is lost.
+    window : messages that may be unacknowledged.
+    """
+
+    def __init__(self, name: str, window: int = _WINDOW) -> None:
+        self._name = name
+        self._window = window
+        self._room = asyncio.Event()
+        self._in_flight = MessagesInFlight(self._room.set)
+        self._connected = asyncio.Event()
+        self._client: Any = None
+
+    @property
+    def n_acknowledged(self) -> int:
+        """Messages that the broker has taken."""
+        return self._in_flight.n_acknowledged
+
+    @property
+    def n_forgotten(self) -> int:
+        """Messages of which nobody knows, because the broker lost the session."""
+        return self._in_flight.n_forgotten
+
+    async def connect(self, host: str, port: int) -> None:
+        """Connect, and from now on again whenever the connection is lost.
+
+        Raises
+        ------
+        OSError : no broker there.
+        """
+        client = gmqtt.Client(self._name, clean_session=False, persistent_storage=self._in_flight)
+        client.on_connect = lambda *_: self._connected.set()
+        client.on_disconnect = lambda *_: self._connected.clear()
+        client.set_auth_credentials(USER)
+        client.set_config({"reconnect_delay": 0.2, "reconnect_retries": -1})
+        await client.connect(host, port, version=MQTTv311)
+        self._client = client
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Publish a message; waits while the broker is behind or away."""
+        while self._in_flight.n >= self._window or not self._connected.is_set():
+            await self._connected.wait()
+            await self._has_room(self._window)
+        self._client.publish(topic, payload, qos=1)
+
+    async def drained(self) -> None:
+        """Wait until the broker has acknowledged everything."""
+        await self._has_room(1)
+
+    async def _has_room(self, window: int) -> None:
+        while self._in_flight.n >= window:
+            self._room.clear()
+            await self._room.wait()
+
+    async def close(self) -> None:
+        """Part. Idempotent."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.disconnect()
+
+
 class Publisher:
     """Publishes what a fleet reports, as time goes by.
 
@@ -170,21 +235,18 @@ class Publisher:
         self._address = address
         self._styles = styles
         self._step_s = step_s
-        self._room = asyncio.Event()
-        self._in_flight = MessagesInFlight(self._room.set)
-        self._connected = asyncio.Event()
-        self._client: Any = None
+        self._client = QosOneClient("simulated-plant")
         self._task: asyncio.Task[None] | None = None
 
     @property
     def n_acknowledged(self) -> int:
         """Messages that the broker has taken."""
-        return self._in_flight.n_acknowledged
+        return self._client.n_acknowledged
 
     @property
     def n_forgotten(self) -> int:
         """Messages of which nobody knows, because the broker lost the session."""
-        return self._in_flight.n_forgotten
+        return self._client.n_forgotten
 
     async def start(self) -> None:
         """Connect and begin with what is reported from now on.
@@ -193,13 +255,7 @@ class Publisher:
         ------
         OSError : no broker there.
         """
-        client = gmqtt.Client("simulated-plant", clean_session=False, persistent_storage=self._in_flight)
-        client.on_connect = lambda *_: self._connected.set()
-        client.on_disconnect = lambda *_: self._connected.clear()
-        client.set_auth_credentials(USER)
-        client.set_config({"reconnect_delay": 0.2, "reconnect_retries": -1})
-        await client.connect(*self._address, version=MQTTv311)
-        self._client = client
+        await self._client.connect(*self._address)
         self._task = asyncio.create_task(self._run(self._clock.now_ns()), name="publisher")
 
     async def ended(self) -> None:
@@ -220,28 +276,20 @@ class Publisher:
                 async with asyncio.timeout(_DRAIN_TIMEOUT_S):
                     await self.drained()
         finally:
-            await self._client.disconnect()
+            await self._client.close()
 
     async def drained(self) -> None:
         """Wait until the broker has acknowledged everything."""
-        await self._has_room(1)
+        await self._client.drained()
 
     async def publish(self, t0_ns: int, t1_ns: int) -> None:
         """Publish what is reported in ``t0 <= t < t1``; waits while the broker is behind or away."""
         for frames in self._fleet.frames(t0_ns, t1_ns):
             style = self._styles.get(frames.type.profile.name, PayloadStyle.JSON)
             for message in messages(self._fleet, frames, style):
-                while self._in_flight.n >= _WINDOW or not self._connected.is_set():
-                    await self._connected.wait()
-                    await self._has_room()
-                self._client.publish(message.topic, message.payload, qos=1)
+                await self._client.publish(message.topic, message.payload)
                 self.n_published += 1
                 self.n_samples += message.n_samples
-
-    async def _has_room(self, window: int = _WINDOW) -> None:
-        while self._in_flight.n >= window:
-            self._room.clear()
-            await self._room.wait()
 
     async def _run(self, from_ns: int) -> None:
         while True:
