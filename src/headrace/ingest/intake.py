@@ -208,6 +208,10 @@ class Intake:
             self._guarded(self.core.tick)
             self._writer.wake()
 
+    def fail(self, error: Exception) -> None:
+        """End it from outside: nothing more is taken, nothing more acknowledged. Any thread, once started."""
+        self._from_thread(self._fail, error)
+
     def wait_durable(self, seq: int, timeout_s: float = 60.0) -> bool:
         """Wait until the journal holds record `seq`; False after `timeout_s`. Any thread but the event loop's."""
         return self._writer.wait(seq, timeout_s)

@@ -179,6 +179,11 @@ class IntakeCore:
         """Why nothing is taken at present, in a sentence; empty while all is well."""
         if self.journal.refusal:
             return self.journal.refusal
+        if self.journal.is_short:
+            return (
+                f"less than {self.journal.reserve_bytes:,} bytes are free on the disk, which the store needs; "
+                f"free some space"
+            )
         if self.journal.is_full:
             return (
                 f"the journal has reached its bound ({self.journal.size_bytes:,} bytes): the store does not keep "

@@ -64,7 +64,8 @@ class JournalSettings:
     object_bytes : size at which the next object is begun.
     limit_bytes : size of the whole journal at which `Journal.is_full` says so; what must go on (ticks,
         definitions) still fits.
-    reserve_bytes : free space that is left to the store, so that it can still write what frees the journal.
+    reserve_bytes : free space that is left to the store, so that it can still write what frees the journal:
+        below it `Journal.is_short` says so; what was taken already is still written.
     """
 
     object_bytes: int = 64 << 20
@@ -140,7 +141,7 @@ class Journal:
         self.n_written_bytes = 0
         """Bytes written since opening."""
         self._previous = end.place
-        self._broken = False
+        self._broken = self._is_short = False
         self._refusal = ""
         self._stopped: Fenced | Closed | None = None
         self._damage: list[Damage] = []
@@ -249,6 +250,22 @@ class Journal:
         return self.size_bytes >= self._settings.limit_bytes
 
     @property
+    def is_short(self) -> bool:
+        """Whether less space is free than is left to the store, as of the last `sync`: take no more data."""
+        return self._is_short
+
+    @property
+    def reserve_bytes(self) -> int:
+        """Free space that is left to the store."""
+        return self._settings.reserve_bytes
+
+    @property
+    def first_needed_seq(self) -> int:
+        """Seq that positions must reach before `trim` can delete the oldest object; -1 where there is but one."""
+        with self._lock:
+            return self._kept[1].first_seq - 1 if any(k.size_bytes for k in self._kept[1:]) else -1
+
+    @property
     def refusal(self) -> str:
         """Why the disk refuses, in a sentence; empty while it does not."""
         return self._refusal
@@ -303,6 +320,8 @@ class Journal:
                 except Exception as e:
                     self._give_back(batch, e)
                     raise
+            reserve = self._settings.reserve_bytes
+            self._is_short = bool(reserve) and self._disk.free_bytes() < reserve
             return self._durable_seq
 
     def _next_batch(self) -> list[_Waiting]:
@@ -330,7 +349,6 @@ class Journal:
     def _write(self, batch: list[_Waiting]) -> None:
         bodies = [self._body(w) for w in batch]
         n_bytes = sum(b.size_bytes for b in bodies)
-        self._check_space(n_bytes)
         self._make_room(n_bytes, batch[0].seq)
         buffers: list[Buffer] = []
         seed, start = object_seed(self._owner.incarnation, self._n), self._size_bytes
@@ -361,14 +379,6 @@ class Journal:
             o.incarnation, self._n, first_seq, self._clock.now_ns(), o.nonce, o.host, self._previous
         )
         return header.to_bytes()
-
-    def _check_space(self, n_bytes: int) -> None:
-        reserve = self._settings.reserve_bytes
-        if reserve and self._disk.free_bytes() < reserve + n_bytes:
-            raise StorageError(
-                f"can't write the journal: less than {reserve:,} bytes are free, which the store needs; "
-                f"free some space"
-            )
 
     def _make_room(self, n_bytes: int, first_seq: int) -> None:
         """See to it that there is an object that takes `n_bytes` more."""
@@ -524,7 +534,7 @@ class Journal:
             kept = self._quarantine(damage)
             if damaged is DamagePolicy.STOP:
                 raise CorruptionError(
-                    f"{damage.text}; {kept}; tell Headrace to skip damaged records to go on"
+                    f"{damage.text}; {kept}; start with --skip-damaged to go on without them"
                 )
 
         return read_records(self._disk, after_seq, on_damage)

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.core.clock import Clock, thread_cpu_ns
@@ -21,6 +23,7 @@ from headrace.store.buffer import HotBuffer, Taken
 from headrace.store.chunks import RowEncoder
 from headrace.store.commits import STATE_FOLDER, Commit, CommitLog, SegmentInfo, ShardPosition
 from headrace.store.directories import save_directory, saved_slots
+from headrace.store.frame_log import FrameLog
 from headrace.store.manifests import hot_path
 from headrace.store.overlays import settle
 from headrace.store.query import Store
@@ -35,17 +38,23 @@ class FlushPart:
     ----------
     buffer : of the shard. seq : everything up to this journal record was stepped and is durable.
     state : a snapshot of the shard, taken after record `state_seq`, which must not be above `seq`.
+    counted_from : records before it were taken in, and counted, by an earlier process.
     """
 
     buffer: HotBuffer
     seq: int
     state: bytes | None = None
     state_seq: int = -1
+    counted_from: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """What a flush did. `n_duplicates` were found among the late samples, against committed ones."""
+    """What a flush did.
+
+    `n_duplicates` were found among the devices' late samples, against committed ones: only those that this
+    process took in. `n_stored` are all samples written, those of pipelines and of a replay too.
+    """
 
     commit: Commit
     n_stored: int
@@ -108,7 +117,7 @@ class Flusher:
 
     def _write(self, parts: Sequence[FlushPart], taken: list[Taken], counters: dict[str, int]) -> Flushed:
         start_ns = thread_cpu_ns()
-        tables, n_duplicates = self._encode(taken)
+        tables, (n_dropped, n_duplicates) = self._encode(parts, taken)
         encoded_ns = thread_cpu_ns()
         directory = save_directory(self._disk, self._directory, self._saved_slots)
         self._saved_slots = saved_slots(self._disk)
@@ -120,26 +129,39 @@ class Flusher:
         end_ns = thread_cpu_ns()
         return Flushed(
             commit,
-            n_samples - n_duplicates,
+            n_samples - n_dropped,
             n_duplicates,
             size_bytes,
             encoded_ns - start_ns,
             end_ns - encoded_ns,
         )
 
-    def _encode(self, taken: list[Taken]) -> tuple[list[pa.Table], int]:
+    def _encode(
+        self, parts: Sequence[FlushPart], taken: list[Taken]
+    ) -> tuple[list[pa.Table], tuple[int, int]]:
+        """Rows of each shard; how many duplicates were left out, and how many of them are to be counted."""
         tables: list[pa.Table] = []
-        n_duplicates = 0
+        n_dropped = n_duplicates = 0
+        counted_from = {part.buffer.shard: part.counted_from for part in parts}
         if any(one.late for one in taken):
             self._store.refresh()
         for one in sorted(taken, key=lambda t: t.shard):
-            late, n = settle(self._store, one.late)
-            n_duplicates += n
+            late, duplicates = settle(self._store, one.late)
+            for log, rows in duplicates:
+                n_dropped += len(rows)
+                n_duplicates += self._n_counted(log, rows, counted_from[one.shard])
             frames = [log.batch() for log in one.logs]
             table = self._encoder.encode(one.shard, frames, late, one.seq, one.arrival_ns[1])
             if len(table):
                 tables.append(table)
-        return tables, n_duplicates
+        return tables, (n_dropped, n_duplicates)
+
+    def _n_counted(self, log: FrameLog, rows: npt.NDArray[np.int64], counted_from: int) -> int:
+        """How many of `rows` are samples of devices that came with record `counted_from` or later."""
+        slot = log.places(rows[rows >= log.n_rows_before(counted_from)])[0]
+        slots, count = np.unique(slot, return_counts=True)
+        raw = [not self._directory.is_derived(int(one)) for one in slots]
+        return int(count[raw].sum())
 
     def _positions(self, parts: Sequence[FlushPart]) -> dict[int, ShardPosition]:
         """Write the state objects; the shards' new positions."""

@@ -7,7 +7,7 @@ filled never changes, so views of it may be handed to other threads.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,11 @@ class FrameLog:
     def last_seq(self) -> int:
         """Journal number of the newest batch; -1 when empty."""
         return self._marks[-1][0] if self._marks else -1
+
+    def n_rows_before(self, seq: int) -> int:
+        """Rows of the batches before journal number `seq`."""
+        at = bisect_left(self._marks, seq, key=lambda mark: mark[0])
+        return self._marks[at - 1][2] if at else 0
 
     def append(self, seq: int, batch: FrameBatch) -> None:
         """Copy a batch in; `seq` must not be below the last one's."""

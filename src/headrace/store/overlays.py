@@ -30,25 +30,25 @@ Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 
 
-def settle(store: Store, late: Sequence[LateLog]) -> tuple[list[FrameBatch], int]:
-    """Late samples that have to be stored, and how many were duplicates of committed ones.
+def settle(store: Store, late: Sequence[LateLog]) -> tuple[list[FrameBatch], list[tuple[FrameLog, I64]]]:
+    """Late samples that have to be stored, and the rows of each log that were duplicates of committed ones.
 
     Cost: about 1 us a sample that something was committed for, else a look at headers.
     """
     batches: list[FrameBatch] = []
-    n_duplicates = 0
+    duplicates: list[tuple[FrameLog, I64]] = []
     for one in late:
         rows = np.flatnonzero(~one.settled)
         batch = one.log.batch()
         if len(rows):
             same = rows[_is_committed(store, one.log, rows)]
-            n_duplicates += len(same)
+            duplicates.append((one.log, same))
             keep = np.ones(one.log.n_rows, np.bool_)
             keep[same] = False
             batch = batch.take(np.flatnonzero(keep))
         if batch.n_frames:
             batches.append(batch)
-    return batches, n_duplicates
+    return batches, duplicates
 
 
 def _is_committed(store: Store, log: FrameLog, rows: I64) -> npt.NDArray[np.bool_]:

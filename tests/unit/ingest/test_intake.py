@@ -266,6 +266,21 @@ async def test_a_defect_of_the_engine_fails_the_intake_once() -> None:
     await house.intake.stop()
 
 
+async def test_another_part_may_end_it_from_its_thread() -> None:
+    house = House()
+    await house.intake.start()
+    house.is_engine_running = False
+    await house.intake.emit(batch(), house.ack("a"))
+    await house.intake.drain()
+    threading.Thread(target=house.intake.fail, args=(ZeroDivisionError("a runner"),)).start()
+    await house.until(lambda: house.failures)
+    with pytest.raises(ZeroDivisionError, match="a runner"):
+        await house.intake.emit(batch(), house.ack("b"))
+    assert house.intake.status().state is IntakeState.FAILED
+    await house.intake.stop()
+    assert [name for name, _ in house.acked] == ["a"]
+
+
 async def test_a_defect_of_an_adapter_comes_back_to_it_and_takes_no_credit() -> None:
     async with running() as house:
         with pytest.raises(PluginError):

@@ -28,7 +28,9 @@ PAIR = Layout("u16", (Column("a", high=1_000), Column("b")))
 class Bench:
     """A core on a simulated disk; `delivered` is what the engine saw, `acked` the names acknowledged."""
 
-    def __init__(self, n_saved_slots: int = 0, limit_bytes: int = 1 << 30, **settings: Any) -> None:
+    def __init__(
+        self, n_saved_slots: int = 0, limit_bytes: int = 1 << 30, reserve_bytes: int = 0, **settings: Any
+    ) -> None:
         self.disk = SimulatedDisk()
         self.clock = VirtualClock(NOW)
         self.directory = SensorDirectory()
@@ -40,7 +42,9 @@ class Bench:
             self.disk,
             self.clock,
             nonce=1,
-            settings=JournalSettings(limit_bytes=limit_bytes, object_bytes=4_000),
+            settings=JournalSettings(
+                limit_bytes=limit_bytes, object_bytes=4_000, reserve_bytes=reserve_bytes
+            ),
         )
         self.delivered: list[tuple[int, RecordKind, FrameBatch | int]] = []
         self.acked: list[str] = []
@@ -393,6 +397,24 @@ def test_a_full_journal_takes_ticks_but_no_data_until_it_was_trimmed() -> None:
     bench.run(bench.core.commit())
     assert bench.acked == ["waits"]
     assert len(bench.frames()) == n + 1
+
+
+def test_a_short_disk_takes_ticks_but_no_data_until_there_is_space() -> None:
+    bench = Bench(reserve_bytes=50_000)
+    bench.disk.capacity_bytes = 40_000
+    bench.core.offer(dense(1), bench.ack("a"))
+    bench.run(bench.core.commit())
+    assert bench.acked == ["a"]
+    bench.core.offer(dense(2), bench.ack("b"))
+    assert not bench.core.flush()
+    assert bench.core.refusal == (
+        "less than 50,000 bytes are free on the disk, which the store needs; free some space"
+    )
+    assert bench.core.tick()
+    bench.disk.capacity_bytes = 80_000
+    bench.core.commit()
+    bench.run(bench.core.commit())
+    assert bench.acked == ["a", "b"]
 
 
 def test_a_new_owner_ends_it() -> None:

@@ -401,7 +401,7 @@ def test_damage_in_the_middle_is_told_with_object_and_byte_and_a_copy_is_kept() 
     with pytest.raises(CorruptionError) as e:
         list(journal.records(0))
     assert str(e.value) == (
-        f"{sentence}; a copy is at journal/quarantine/00000001-00000001.hrj; tell Headrace to skip damaged records to go on"
+        f"{sentence}; a copy is at journal/quarantine/00000001-00000001.hrj; start with --skip-damaged to go on without them"
     )
 
 
@@ -546,11 +546,28 @@ def test_space_is_left_for_the_store() -> None:
     disk = SimulatedDisk(capacity_bytes=10_000)
     journal = open_journal(disk, reserve_bytes=9_000)
     write(journal, "fits")
+    assert not journal.is_short
+    # What was taken already is written: else nothing could be committed, and nothing freed.
     journal.append(RecordKind.CONFIG, [NOISE[:1_000]])
-    with pytest.raises(StorageError, match="less than 9,000 bytes are free, which the store needs"):
-        journal.sync()
+    assert journal.sync() == 2
+    assert journal.is_short
+    assert not journal.refusal
     disk.capacity_bytes = 20_000
     assert journal.sync() == 2
+    assert not journal.is_short
+
+
+def test_it_says_how_far_positions_must_be_to_free_the_oldest_object() -> None:
+    disk = SimulatedDisk()
+    journal = open_journal(disk, object_bytes=1_000)
+    assert journal.first_needed_seq == -1
+    for _ in range(3):
+        journal.append(RecordKind.CONFIG, [NOISE[:600]])
+        journal.sync()
+    assert journal.first_needed_seq == 1
+    assert journal.trim(journal.first_needed_seq - 1) == 0
+    assert journal.trim(journal.first_needed_seq) > 0
+    assert journal.first_needed_seq == 2
 
 
 def test_what_cannot_be_written_when_closing_is_told_and_the_journal_is_closed_all_the_same() -> None:
