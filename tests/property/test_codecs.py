@@ -212,6 +212,50 @@ def test_damage_behind_a_sound_checksum_is_refused_or_harmless(seed):
     assert refused > 10 * len(samples)
 
 
+def varint(number: int) -> bytes:
+    """LEB128, written down once more."""
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def block_of(code: int, n: int, times: bytes, quality: bytes, columns: list[bytes]) -> bytes:
+    """A sealed block with any sections."""
+    flags = 0x10 if quality else 0
+    sizes = [len(times), *([len(quality)] if quality else []), *(len(c) for c in columns)]
+    table = b"".join(varint(k) for k in (n, len(columns), *sizes))
+    return reseal(bytes([1, code | flags]) + bytes(4) + table + times + quality + b"".join(columns))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_section_is_refused_or_harmless(seed):
+    """Sections that start like real ones and go on at random, of any length, in a block that is else sound."""
+    rng = np.random.default_rng(seed)
+    taken = 0
+    for _ in range(4000):
+        code, n = int(rng.integers(0, 10)), int(rng.integers(0, 40))
+        sections = []
+        for form in (b"", b"", b"\0" if rng.random() < 0.3 else rng.bytes(1)):
+            tag = bytes(
+                [int(rng.integers(0, 8)) | int(rng.choice([0, 8, 0x80, 0x88])) | int(rng.integers(0, 3)) << 4]
+            )
+            sections.append(form * (code > 7) + tag + rng.bytes(int(rng.integers(0, 60))))
+        if n and rng.random() < 0.9:
+            sections[0] = bytes([1 | 7 << 4]) + rng.bytes(8)
+        quality = rng.bytes(int(rng.integers(0, 6))) if rng.random() < 0.1 else b""
+        payload = block_of(code, n, sections[0], quality, [sections[2]])
+        try:
+            ts_ns, values, _ = decode_block(payload, numpy_dtype(DTYPES[code]))
+        except CorruptionError:
+            continue
+        assert ts_ns.shape == (n,)
+        assert values.shape == (n, 1)
+        taken += 1
+    assert taken > 10
+
+
 @given(st.binary(max_size=300), st.sampled_from(DTYPES))
 @settings(max_examples=300, deadline=None)
 def test_random_bytes_are_refused(data, name):

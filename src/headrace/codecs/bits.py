@@ -8,7 +8,9 @@ stream as a varint, in order, after padding to a whole byte; its low part is wha
 parts lie apart so that both can be read a word at a time.
 
 The functions run as plain Python too (``NUMBA_DISABLE_JIT=1``), where NumPy's integers wrap as the
-compiled ones do. Shift counts are always uint64: a mixed int64 and uint64 would become a float.
+compiled ones do. Two rules of compiled integers: values are uint64 throughout, also signed ones, as their
+bits (a signed sum that overflows may do anything), and so are shift counts (a mixed int64 and uint64 would
+become a float). Only positions and counts are int64.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ ZERO = np.int64(0)
 """Starts a counter: a bare 0 is a type of its own, for which callees would be compiled once more."""
 
 _U = np.uint64
-_0, _1, _2, _4, _5, _6, _7, _56, _63 = _U(0), _U(1), _U(2), _U(4), _U(5), _U(6), _U(7), _U(56), _U(63)
+_0, _1, _2, _4, _5, _6, _7, _8 = _U(0), _U(1), _U(2), _U(4), _U(5), _U(6), _U(7), _U(8)
+_56, _63 = _U(56), _U(63)
 _12 = _U(32 - ESCAPE)
 _64, _127, _128, _ESCAPE = _U(64), _U(127), _U(128), _U(ESCAPE)
 _M1, _M2, _M4 = _U(0x5555555555555555), _U(0x3333333333333333), _U(0x0F0F0F0F0F0F0F0F)
@@ -67,15 +70,22 @@ def bit_length(value: np.uint64) -> np.int64:
 
 
 @leaf
-def zigzag(value: np.int64) -> np.uint64:
-    """Signed to unsigned: small magnitudes become small numbers."""
-    return np.uint64((value << np.int64(1)) ^ (value >> np.int64(63)))
+def zigzag(value: np.uint64) -> np.uint64:
+    """Signed (as its bits) to unsigned: small magnitudes become small numbers."""
+    return (value << _1) ^ (~(value >> _63) + _1)
 
 
 @leaf
-def unzigzag(value: np.uint64) -> np.int64:
-    """Inverse of `zigzag`."""
-    return np.int64((value >> _1) ^ (~(value & _1) + _1))
+def unzigzag(value: np.uint64) -> np.uint64:
+    """Inverse of `zigzag`; the bits of a signed number."""
+    return (value >> _1) ^ (~(value & _1) + _1)
+
+
+@leaf
+def extend_sign(value: np.uint64, n_bytes: Int) -> np.uint64:
+    """The low `n_bytes` of `value` (1 to 8) as a signed number, as 64 bits."""
+    unused = np.uint64(64) - np.uint64(n_bytes) * _8
+    return np.uint64(np.int64(value << unused) >> np.int64(unused))
 
 
 @leaf

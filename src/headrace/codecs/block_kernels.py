@@ -1,7 +1,7 @@
 """The kernels of `headrace.codecs.block`: many blocks in one call, each verified by the decoder that readers use.
 
 A block goes through a scratch copy of its rows, so that the source is read a row at a time and the columns
-out of the cache. Values travel as *bits*: int64, sign-extended where the type is signed or float32.
+out of the cache. Values travel as *bits* (`headrace.codecs.values`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from headrace.codecs.bits import (
     I64,
     NO_POSITION,
     U8,
+    U64,
     ZERO,
     checksum,
     get_fixed,
@@ -98,7 +99,7 @@ class Workbench(NamedTuple):
     rows: U8
     quality: U8
     times: I64
-    bits: I64
+    bits: U64
     floats: FloatScratch
     body: U8
     lengths: I64
@@ -128,7 +129,7 @@ def new_reading_bench(n: int, columns: int) -> Workbench:
         rows=nothing,
         quality=nothing,
         times=none,
-        bits=np.empty(size, np.int64),
+        bits=np.empty(size, np.uint64),
         floats=new_float_scratch(n),
         body=nothing,
         lengths=none,
@@ -153,7 +154,7 @@ def block_size_max(n: int, columns: int, width: int, has_quality: bool) -> int:
     return HEADER_SIZE + 24 + 5 * columns + sections_size_max(n, columns, width, has_quality)
 
 
-@step
+@leaf
 def _load_rows(frames: Frames, order: I64, first: Int, n: Int, bench: Workbench) -> tuple[Int, bool]:
     """The rows, times and quality of frames order[first:first+n]; returns the good values and whether not all are."""
     stride = frames.rows.shape[1]
@@ -253,7 +254,7 @@ def put_block(
     n, columns = shape
     x, body, lengths = bench.floats.x, bench.body, bench.lengths
     for i in range(n):
-        x[i] = bench.times[i]
+        x[i] = np.uint64(bench.times[i])
     if plain:
         end = put_plain(x, n, np.int64(8), body, ZERO)
     else:
@@ -358,14 +359,14 @@ def same_block(bench: Workbench, shape: tuple[Int, Int], form: Form, data: U8, p
         return False
     different = _0
     for i in range(n):
-        different |= np.uint64(x[i] ^ bench.times[i])
+        different |= x[i] ^ np.uint64(bench.times[i])
     for c in range(columns):
         if not get_values(data, bench.column_at[c], bench.column_at[c + 1], n, form, bench.floats):
             return False
         load_column(bench.rows, (c, columns), n, form, bits)
-        mask = np.int64(-1) if form.width == 8 else np.int64((1 << 8 * form.width) - 1)
+        mask = ~_0 >> np.uint64(64 - 8 * form.width)
         for i in range(n):
-            different |= np.uint64((x[i] ^ bits[i]) & mask)
+            different |= (x[i] ^ bits[i]) & mask
     if flags:
         q = bench.body  # free by now
         for c in range(columns):
@@ -444,7 +445,7 @@ def decode_blocks(
         if not get_column(data, times, times_end, n, np.int64(8), x, bench.floats.integers):
             return BAD_TIMES, g, False
         for i in range(n):
-            read.ts_ns[first + i] = x[i]
+            read.ts_ns[first + i] = np.int64(x[i])
         for j in range(k):
             if wanted[j] < 0 or wanted[j] >= columns:
                 return NO_COLUMN, g, False

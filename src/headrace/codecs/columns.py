@@ -19,7 +19,7 @@ With y = (x - base) / step (so y[0] = 0, everything modulo 2**64) the modes say:
   ``r[i] + bias`` (order 0), ``y[i-1] + r[i] + bias`` (order 1), and of order 2 the slope starts as bias:
   ``slope += r[i]; y[i] = y[i-1] + slope``.
 
-Numbers are int64 here; narrower ones are sign- or zero-extended on the way in and cut on the way out.
+Numbers are 64 bits here; narrower ones are sign- or zero-extended on the way in and cut on the way out.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ import numpy as np
 
 from headrace.codecs.bits import (
     ESCAPE,
-    I64,
     NO_POSITION,
     U8,
     U64,
     bit_length,
+    extend_sign,
     get_fixed,
     get_varint,
     get_word,
@@ -58,7 +58,8 @@ HEAD_SIZE_MAX = 32
 """Tag, base, step, bias and k never need more."""
 
 _U = np.uint64
-_0, _1, _2, _3, _ESCAPE, _DEAR = _U(0), _U(1), _U(2), _U(3), _U(ESCAPE), _U(2 * ESCAPE)
+_0, _1, _2, _3, _63 = _U(0), _U(1), _U(2), _U(3), _U(63)
+_ESCAPE, _DEAR = _U(ESCAPE), _U(2 * ESCAPE)
 _CAP = _U(1 << 42)  # sums of up to 2**20 capped magnitudes fit
 _K_MAX = 56
 
@@ -66,11 +67,11 @@ _K_MAX = 56
 class Scratch(NamedTuple):
     """Room that one call hands down to every column.
 
-    ``d: int64`` differences and ``z: uint64`` zigzag residuals, both followed by zeros up to a multiple of
+    ``d: uint64`` differences and ``z: uint64`` zigzag residuals, both followed by zeros up to a multiple of
     `LANES`, so that a loop over them has no remainder; ``words: uint64`` of a Rice stream.
     """
 
-    d: I64
+    d: U64
     z: U64
     words: U64
 
@@ -89,17 +90,23 @@ def new_scratch(n: int) -> Scratch:
     """Room for columns of up to n numbers: the longest Rice stream, and words to read past it."""
     size = padded(n) + LANES
     words = (n * (_K_MAX + 1 + ESCAPE)) // 64 + 4
-    return Scratch(np.zeros(size, np.int64), np.zeros(size, np.uint64), np.zeros(words, np.uint64))
+    return Scratch(np.zeros(size, np.uint64), np.zeros(size, np.uint64), np.zeros(words, np.uint64))
 
 
 @leaf
-def _magnitude(value: np.int64) -> np.uint64:
-    """|value|, capped so that sums hold."""
-    return min(np.uint64(abs(value)), _CAP)
+def _magnitude(value: np.uint64) -> np.uint64:
+    """|value| of a signed number, capped so that sums hold."""
+    return min(_absolute(value), _CAP)
 
 
 @leaf
-def _differences(x: I64, n: Int, d: I64) -> Int:
+def _absolute(value: np.uint64) -> np.uint64:
+    sign = ~(value >> _63) + _1
+    return (value ^ sign) - sign
+
+
+@leaf
+def _differences(x: U64, n: Int, d: U64) -> Int:
     """d[i] = x[i+1] - x[i] for i < n-1, then zeros; x is filled up with its last number. Returns the padded length."""
     size = padded(n)
     last = x[n - 1]
@@ -107,12 +114,12 @@ def _differences(x: I64, n: Int, d: I64) -> Int:
         x[i] = last
     for i in range(size):
         d[i] = x[i + 1] - x[i]
-    d[size] = 0
+    d[size] = _0
     return size
 
 
 @leaf
-def _survey(d: I64, size: Int) -> tuple[np.uint64, np.uint64, Int]:
+def _survey(d: U64, size: Int) -> tuple[np.uint64, np.uint64, Int]:
     """Sum of |d|, the smallest |d| but 0, and how many are not 0."""
     total = changes = _0
     smallest = _CAP
@@ -125,7 +132,7 @@ def _survey(d: I64, size: Int) -> tuple[np.uint64, np.uint64, Int]:
 
 
 @leaf
-def _bends(d: I64, n: Int, size: Int) -> np.uint64:
+def _bends(d: U64, n: Int, size: Int) -> np.uint64:
     """Sum of |d[i+1] - d[i]|."""
     total = _0
     for i in range(size):
@@ -149,11 +156,11 @@ def _divisor(number: np.uint64) -> tuple[np.uint64, np.uint64, np.uint64]:
 
 
 @leaf
-def _common_step(d: I64, n: Int) -> np.uint64:
+def _common_step(d: U64, n: Int) -> np.uint64:
     """The greatest common divisor of all differences, which are not all 0."""
     g = shift = inverse = largest = _0
     for i in range(n - 1):
-        a = np.uint64(abs(d[i]))
+        a = _absolute(d[i])
         if a == _0 or (g != _0 and (a >> shift) << shift == a and (a >> shift) * inverse <= largest):
             continue
         while a != _0:
@@ -165,31 +172,38 @@ def _common_step(d: I64, n: Int) -> np.uint64:
 
 
 @leaf
-def _divide(x: I64, d: I64, n: Int, number: np.uint64) -> None:
+def _divide(x: U64, d: U64, n: Int, number: np.uint64) -> None:
     """Make d and x those of y."""
     shift, inverse, _ = _divisor(number)
-    y = np.int64(0)
+    y = _0
     for i in range(n - 1):
         x[i] = y
-        d[i] = np.int64(np.uint64(d[i] >> np.int64(shift)) * inverse)
+        d[i] = np.uint64(np.int64(d[i]) >> np.int64(shift)) * inverse
         y += d[i]
     for i in range(n - 1, padded(n) + 1):
         x[i] = y
 
 
 @leaf
-def _choose_order(x: I64, d: I64, n: Int, total: np.uint64) -> tuple[Int, np.int64, np.uint64]:
+def _divided(value: np.uint64, n: Int) -> np.uint64:
+    """A signed number / n, cut."""
+    quotient = _absolute(value) // np.uint64(n)
+    return ~quotient + _1 if value >> _63 else quotient
+
+
+@leaf
+def _choose_order(x: U64, d: U64, n: Int, total: np.uint64) -> tuple[Int, np.uint64, np.uint64]:
     """The order with the smallest residuals, its bias, and the sum of their magnitudes.
 
     A bias costs a byte or two, so it has to win by an eighth.
     """
     size = padded(n)
     base, last = x[0], x[n - 1]
-    area = np.int64(0)
+    area = _0
     for i in range(size):
         area += x[i] - base
-    centre = (area - np.int64(size - n) * (last - base)) // np.int64(n)
-    drift = (last - base) // np.int64(n - 1)
+    centre = _divided(area - np.uint64(size - n) * (last - base), n)
+    drift = _divided(last - base, n - 1)
     middle = base + centre
     level = slope = _0
     for i in range(size):
@@ -198,7 +212,7 @@ def _choose_order(x: I64, d: I64, n: Int, total: np.uint64) -> tuple[Int, np.int
     level -= np.uint64(size - n + 1) * _magnitude(last - middle)
     slope -= np.uint64(size - n + 1) * _magnitude(drift)
     bends = _bends(d, n, size)
-    order, bias, best = 1, np.int64(0), total
+    order, bias, best = 1, _0, total
     if slope < best - (best >> _3):
         bias, best = drift, slope
     if level < best - (best >> _3):
@@ -209,7 +223,7 @@ def _choose_order(x: I64, d: I64, n: Int, total: np.uint64) -> tuple[Int, np.int
 
 
 @leaf
-def _residuals(x: I64, d: I64, n: Int, order: Int, bias: np.int64, z: U64) -> None:
+def _residuals(x: U64, d: U64, n: Int, order: Int, bias: np.uint64, z: U64) -> None:
     """z[:n-1]: zigzag residuals, then zeros."""
     size = padded(n)
     if order == 0:
@@ -264,12 +278,12 @@ def _escaped_size(z: U64, m: Int, k: Int) -> Int:
 
 
 @leaf
-def _changes_size(d: I64, n: Int, limit: Int) -> Int:
+def _changes_size(d: U64, n: Int, limit: Int) -> Int:
     """Bytes of the list of changes; more than `limit` where it is not worth counting on."""
     size: Int = 2
     last: Int = -1
     for i in range(n - 1):
-        if d[i] != 0:
+        if d[i] != _0:
             size += varint_size(np.uint64(i - last)) + varint_size(zigzag(d[i]))
             last = i
             if size > limit:
@@ -278,11 +292,11 @@ def _changes_size(d: I64, n: Int, limit: Int) -> Int:
 
 
 @leaf
-def _put_changes(d: I64, n: Int, changes: Int, out: U8, pos: Int) -> Int:
+def _put_changes(d: U64, n: Int, changes: Int, out: U8, pos: Int) -> Int:
     pos = put_varint(out, pos, np.uint64(changes))
     last: Int = -1
     for i in range(n - 1):
-        if d[i] != 0:
+        if d[i] != _0:
             pos = put_varint(out, pos, np.uint64(i - last))
             pos = put_varint(out, pos, zigzag(d[i]))
             last = i
@@ -306,26 +320,26 @@ def _put_rice(z: U64, m: Int, cost: tuple[Int, Int, Int], words: U64, out: U8, p
 
 
 @leaf
-def _base_size(base: np.int64) -> Int:
+def _base_size(base: np.uint64) -> Int:
     """Bytes that hold `base` with its sign."""
-    return (bit_length(zigzag(base)) + 7) >> 3 if base != 0 else 1
+    return (bit_length(zigzag(base)) + 7) >> 3 if base != _0 else 1
 
 
 @leaf
-def _put_head(out: U8, pos: Int, mode: np.int64, base: np.int64, step: np.int64, bias: np.int64) -> Int:
+def _put_head(out: U8, pos: Int, mode: np.int64, base: np.uint64, step: np.uint64, bias: np.uint64) -> Int:
     n_bytes = _base_size(base)
-    tag = mode | (n_bytes - 1) << 4 | (STEP if step != 1 else 0) | (BIAS if bias != 0 else 0)
+    tag = mode | (n_bytes - 1) << 4 | (STEP if step != _1 else 0) | (BIAS if bias != _0 else 0)
     out[pos] = np.uint8(tag)
-    pos = put_fixed(out, pos + 1, np.uint64(base), n_bytes)
-    if step != 1:
-        pos = put_varint(out, pos, np.uint64(step))
-    if bias != 0:
+    pos = put_fixed(out, pos + 1, base, n_bytes)
+    if step != _1:
+        pos = put_varint(out, pos, step)
+    if bias != _0:
         pos = put_varint(out, pos, zigzag(bias))
     return pos
 
 
 @step
-def put_plain(x: I64, n: Int, width: Int, out: U8, pos: Int) -> Int:
+def put_plain(x: U64, n: Int, width: Int, out: U8, pos: Int) -> Int:
     """Write x[:n] as a raw column at `pos`; returns the end."""
     if n == 0:
         return pos
@@ -333,15 +347,15 @@ def put_plain(x: I64, n: Int, width: Int, out: U8, pos: Int) -> Int:
     pos += 1
     if width == 8:
         for i in range(n):
-            put_word(out, pos + 8 * i, np.uint64(x[i]))
+            put_word(out, pos + 8 * i, x[i])
     else:
         for i in range(n):
-            put_fixed(out, pos + width * i, np.uint64(x[i]), width)
+            put_fixed(out, pos + width * i, x[i], width)
     return pos + width * n
 
 
 @step
-def put_column(x: I64, n: Int, width: Int, out: U8, pos: Int, scratch: Scratch) -> Int:
+def put_column(x: U64, n: Int, width: Int, out: U8, pos: Int, scratch: Scratch) -> Int:
     """Encode x[:n] at `pos`; x, which has room for `padded(n) + 1`, is used up.
 
     Needs `HEAD_SIZE_MAX` + n * width bytes; returns the end.
@@ -353,28 +367,27 @@ def put_column(x: I64, n: Int, width: Int, out: U8, pos: Int, scratch: Scratch) 
     size = _differences(x, n, d)
     total, smallest, changes = _survey(d, size)
     if changes == 0:
-        return _put_head(out, pos, CONSTANT, base, np.int64(1), np.int64(0))
-    step = np.int64(1)
+        return _put_head(out, pos, CONSTANT, base, _1, _0)
+    step = _1
     if smallest > _1:
         if _bends(d, n, size) == _0:
             return _put_head(out, pos, LINEAR, base, step, d[0])
-        divisor = _common_step(d, n)
-        if divisor > _1:
-            _divide(x, d, n, divisor)
+        step = _common_step(d, n)
+        if step > _1:
+            _divide(x, d, n, step)
             total, smallest, changes = _survey(d, size)
-            step = np.int64(divisor)
     order, bias, total = _choose_order(x, d, n, total)
     if total == _0 and order == 1:
         return _put_head(out, pos, LINEAR, base, step, bias)
     _residuals(x, d, n, order, bias, z)
     k = _choose_k(z, n - 1, total)
     bits, escapes = rice_bits(z, size, n - 1, k)
-    head = 1 + _base_size(base) + (varint_size(np.uint64(step)) if step != 1 else 0)
+    head = 1 + _base_size(base) + (varint_size(step) if step != _1 else 0)
     length = head + varint_size(zigzag(bias)) + 1 + ((bits + 7) >> 3)
     length += _escaped_size(z, n - 1, k) if escapes > 0 else 0
     limit = min(length, n * width)
     if changes * 4 < n and head + _changes_size(d, n, limit) < limit:
-        end = _put_head(out, pos, CHANGES, base, step, np.int64(0))
+        end = _put_head(out, pos, CHANGES, base, step, _0)
         return _put_changes(d, n, changes, out, end)
     if length >= n * width:
         return _put_changed_back(x, n, width, (base, step), out, pos)
@@ -384,7 +397,7 @@ def put_column(x: I64, n: Int, width: Int, out: U8, pos: Int, scratch: Scratch) 
 
 @leaf
 def _put_changed_back(
-    x: I64, n: Int, width: Int, base_step: tuple[np.int64, np.int64], out: U8, pos: Int
+    x: U64, n: Int, width: Int, base_step: tuple[np.uint64, np.uint64], out: U8, pos: Int
 ) -> Int:
     """Raw after all, maybe after `_divide`."""
     base, step = base_step
@@ -395,20 +408,22 @@ def _put_changed_back(
 
 
 @leaf
-def _get_raw(data: U8, pos: Int, end: Int, n: Int, width: Int, x: I64) -> bool:
+def _get_raw(data: U8, pos: Int, end: Int, n: Int, width: Int, x: U64) -> bool:
     if end - pos != n * width:
         return False
     if width == 8:
         for i in range(n):
-            x[i] = np.int64(get_word(data, pos + 8 * i))
+            x[i] = get_word(data, pos + 8 * i)
     else:
         for i in range(n):
-            x[i] = np.int64(get_fixed(data, pos + width * i, width))
+            x[i] = get_fixed(data, pos + width * i, width)
     return True
 
 
 @leaf
-def _get_changes(data: U8, pos: Int, end: Int, n: Int, base_step: tuple[np.int64, np.int64], x: I64) -> bool:
+def _get_changes(
+    data: U8, pos: Int, end: Int, n: Int, base_step: tuple[np.uint64, np.uint64], x: U64
+) -> bool:
     value, step = base_step
     changes, pos = get_varint(data, pos, end)
     at: Int = 0
@@ -456,7 +471,7 @@ def _get_residuals(data: U8, pos: Int, end: Int, m: Int, scratch: Scratch) -> bo
 
 
 @leaf
-def _restore(z: U64, n: Int, order: Int, head: tuple[np.int64, np.int64, np.int64], x: I64) -> None:
+def _restore(z: U64, n: Int, order: Int, head: tuple[np.uint64, np.uint64, np.uint64], x: U64) -> None:
     """x[:n] from the residuals z[:n-1] and base, step, bias."""
     base, step, bias = head
     value = base
@@ -477,26 +492,25 @@ def _restore(z: U64, n: Int, order: Int, head: tuple[np.int64, np.int64, np.int6
 
 
 @leaf
-def _get_head(data: U8, pos: Int, end: Int) -> tuple[np.int64, np.int64, np.int64, Int]:
+def _get_head(data: U8, pos: Int, end: Int) -> tuple[np.uint64, np.uint64, np.uint64, Int]:
     """Base, step and bias of the column at `pos`, and the position after them or `NO_POSITION`."""
     tag = np.int64(data[pos])
     n_bytes = (tag >> 4 & 7) + 1
     pos += 1 + n_bytes
     if pos > end:
-        return np.int64(0), np.int64(0), np.int64(0), NO_POSITION
-    unused = np.uint64(64 - 8 * n_bytes)
-    base = np.int64(get_fixed(data, pos - n_bytes, n_bytes) << unused) >> np.int64(unused)
+        return _0, _0, _0, NO_POSITION
+    base = extend_sign(get_fixed(data, pos - n_bytes, n_bytes), n_bytes)
     step = _1
     bias = _0
     if tag & STEP:
         step, pos = get_varint(data, pos, end)
     if tag & BIAS:
         bias, pos = get_varint(data, pos, end)
-    return base, np.int64(step), unzigzag(bias), pos
+    return base, step, unzigzag(bias), pos
 
 
 @step
-def get_column(data: U8, pos: Int, end: Int, n: Int, width: Int, x: I64, scratch: Scratch) -> bool:
+def get_column(data: U8, pos: Int, end: Int, n: Int, width: Int, x: U64, scratch: Scratch) -> bool:
     """Decode data[pos:end] into x[:n]; False where it is not exactly a column of n numbers."""
     if n == 0 or pos >= end:
         return n == 0 and pos == end
@@ -514,5 +528,5 @@ def get_column(data: U8, pos: Int, end: Int, n: Int, width: Int, x: I64, scratch
         _restore(scratch.z, n, mode - RICE, (base, step, bias), x)
         return True
     for i in range(n):
-        x[i] = base + np.int64(i) * (step * bias)
+        x[i] = base + np.uint64(i) * (step * bias)
     return pos == end

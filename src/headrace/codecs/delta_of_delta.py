@@ -13,7 +13,7 @@ from headrace.codecs.rice_delta import RiceDeltaCodec
 
 @dataclass(frozen=True, slots=True)
 class DeltaOfDeltaTime(SeriesCodec):
-    """Integer columns of the times; each piece finds its tick (the common divisor) and its order.
+    """A series of integer columns (`headrace.codecs.series_kernels`); each finds its tick and its order.
 
     Jitter around an interval is cheapest as interval and deviation, drifting clocks as change of the
     interval; the column takes the smaller one.
@@ -31,8 +31,15 @@ class DeltaOfDeltaTime(SeriesCodec):
 
     def encode(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``."""
-        return self.seal(RiceDeltaCodec(self.piece).encode(ts_ns))
+        from headrace.codecs.series_kernels import series_body
+
+        return self.seal(series_body(ts_ns, self.piece))
 
     def decode(self, payload: bytes, n: int) -> I64:
         """Decode n times."""
-        return RiceDeltaCodec(self.piece).decode(self.unseal(payload), n, np.dtype(np.int64))
+        from headrace.codecs.series_kernels import series_values
+
+        times = series_values(self.unseal(payload), n, np.dtype(np.int64), self.piece)
+        if times is None:
+            raise self.damaged(f"it does not hold {n} times")
+        return times

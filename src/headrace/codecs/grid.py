@@ -28,11 +28,11 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.codecs.bits import (
-    I64,
     NO_POSITION,
     U8,
     U64,
     ZERO,
+    extend_sign,
     get_fixed,
     get_varint,
     put_fixed,
@@ -59,23 +59,23 @@ _TO_INTEGER = 6755399441055744.0  # 1.5 * 2**52: adding and taking it away round
 _LIMIT, _LIMIT_SINGLE = 2.0**44, 2.0**20  # far above, any float is near some decimal
 _NEARNESS, _NEARNESS_SINGLE = 2.0**-51, 2.0**-22  # a few floats beside
 _LARGEST = float(np.finfo(np.float64).max)
-_MAGNITUDE_64, _MAGNITUDE_32 = np.int64(0x7FFFFFFFFFFFFFFF), np.int64(0x7FFFFFFF)
-_0, _1, _2, _3 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
+_MAGNITUDE_64, _MAGNITUDE_32 = np.uint64(0x7FFFFFFFFFFFFFFF), np.uint64(0x7FFFFFFF)
+_0, _1, _2, _3, _63 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(63)
 
 
 class FloatScratch(NamedTuple):
     """Room for float columns: integers `x`, the numbers, one number, and what integer columns need.
 
-    `x` and `one` are each seen as int64, as float64, and as float32 (of which the even ones count); `halves`
+    `x` and `one` are each seen as uint64, as float64, and as float32 (of which the even ones count); `halves`
     are those of `x` as int32.
     """
 
-    x: I64
+    x: U64
     doubles: F64
     singles: F32
     halves: I32
     values: F64
-    one: I64
+    one: U64
     one_double: F64
     one_single: F32
     integers: Scratch
@@ -84,7 +84,7 @@ class FloatScratch(NamedTuple):
 def new_float_scratch(n: int) -> FloatScratch:
     """Room for columns of up to n floats, or integers."""
     size = padded(n) + 2 * LANES
-    x, one = np.zeros(size, np.int64), np.zeros(1, np.int64)
+    x, one = np.zeros(size, np.uint64), np.zeros(1, np.uint64)
     return FloatScratch(
         x=x,
         doubles=x.view(np.float64),
@@ -154,8 +154,8 @@ def _cheapest(tally: U64, n: Int) -> Int:
     return best
 
 
-@step
-def _load_values(bits: I64, n: Int, width: Int, room: FloatScratch) -> None:
+@leaf
+def _load_values(bits: U64, n: Int, width: Int, room: FloatScratch) -> None:
     """room.values[:n]: the floats of the bits, as float64."""
     for i in range(n):
         room.x[i] = bits[i]
@@ -171,7 +171,7 @@ def _decimal(whole: float, digits: Int, single: bool, product: bool) -> float:
 
 
 @step
-def _to_integers(bits: I64, n: Int, form: Int, room: FloatScratch) -> Int:
+def _to_integers(bits: U64, n: Int, form: Int, room: FloatScratch) -> Int:
     """room.x[:n]: the integers; z[:n]: 1 where the number is not exactly its decimal; returns how many are not."""
     values, x, z = room.values, room.x, room.integers.z
     digits, single, product = (form & _DIGITS) - 1, form & SINGLE != 0, form & PRODUCT != 0
@@ -181,15 +181,15 @@ def _to_integers(bits: I64, n: Int, form: Int, room: FloatScratch) -> Int:
     for i in range(n):
         scaled = values[i] * power
         whole = ((scaled if abs(scaled) < limit else 0.0) + _TO_INTEGER) - _TO_INTEGER
-        x[i] = np.int64(whole)
-        exact = _decimal(whole, digits, single, product) == values[i] and (x[i] != 0 or bits[i] == 0)
+        x[i] = np.uint64(np.int64(whole))
+        exact = _decimal(whole, digits, single, product) == values[i] and (x[i] != _0 or bits[i] == _0)
         z[i] = _0 if exact else _1
         beside += z[i]
     return np.int64(beside)
 
 
 @step
-def _sort_out(bits: I64, n: Int, width: Int, form: Int, room: FloatScratch) -> Int:
+def _sort_out(bits: U64, n: Int, width: Int, form: Int, room: FloatScratch) -> Int:
     """z[:n] of what is no decimal: 1 near it, 2 far from it (x then repeats the integer before).
 
     Returns how many far ones have other bits than the far one before.
@@ -199,10 +199,10 @@ def _sort_out(bits: I64, n: Int, width: Int, form: Int, room: FloatScratch) -> I
     nearness = _NEARNESS_SINGLE if single else _NEARNESS
     new = 0
     last_far = ~bits[0]
-    last = np.int64(0)
+    last = _0
     for i in range(n):
         if z[i] != _0:
-            off = abs(_decimal(np.float64(x[i]), digits, single, product) - values[i])
+            off = abs(_decimal(np.float64(np.int64(x[i])), digits, single, product) - values[i])
             if not off <= abs(values[i]) * nearness:
                 z[i] = _2
                 x[i] = last
@@ -214,7 +214,7 @@ def _sort_out(bits: I64, n: Int, width: Int, form: Int, room: FloatScratch) -> I
 
 @step
 def _put_patches(
-    bits: I64, n: Int, form: Int, width_count: tuple[Int, Int], room: FloatScratch, out: U8, pos: Int
+    bits: U64, n: Int, form: Int, width_count: tuple[Int, Int], room: FloatScratch, out: U8, pos: Int
 ) -> Int:
     x, z = room.x, room.integers.z
     digits, single, product = (form & _DIGITS) - 1, form & SINGLE != 0, form & PRODUCT != 0
@@ -222,42 +222,43 @@ def _put_patches(
     pos = put_varint(out, pos, np.uint64(count))
     at: Int = -1
     far = False
-    last = np.int64(0)
+    last = _0
     for i in range(n):
         if z[i] == _0:
             continue
         distance = np.uint64(i - at) << _2
         at = i
         if z[i] == _1:
-            decimal = _bits_of(_decimal(np.float64(x[i]), digits, single, product), width, room)
+            decimal = _bits_of(_decimal(np.float64(np.int64(x[i])), digits, single, product), width, room)
             pos = put_varint(out, pos, distance | _NEAR)
             pos = put_varint(out, pos, zigzag(_order(bits[i], width) - _order(decimal, width)))
         elif far and bits[i] == last:
             pos = put_varint(out, pos, distance | _AGAIN)
         else:
             pos = put_varint(out, pos, distance | _NEW)
-            pos = put_fixed(out, pos, np.uint64(bits[i]), width)
+            pos = put_fixed(out, pos, bits[i], width)
             far, last = True, bits[i]
     return pos
 
 
 @leaf
-def _bits_of(value: float, width: Int, room: FloatScratch) -> np.int64:
+def _bits_of(value: float, width: Int, room: FloatScratch) -> np.uint64:
     if width == 8:
         room.one_double[0] = value
-        return np.int64(room.one[0])
-    room.one_single[0] = np.float32(value)
-    return np.int64(room.one[0] << np.int64(32) >> np.int64(32))
+    else:
+        room.one_single[0] = np.float32(value)
+    return extend_sign(room.one[0], width)
 
 
 @leaf
-def _order(bits: np.int64, width: Int) -> np.int64:
+def _order(bits: np.uint64, width: Int) -> np.uint64:
     """Bits whose order is that of the floats; its own inverse."""
-    return bits ^ ((bits >> np.int64(63)) & (_MAGNITUDE_64 if width == 8 else _MAGNITUDE_32))
+    sign = ~(bits >> _63) + _1
+    return bits ^ (sign & (_MAGNITUDE_64 if width == 8 else _MAGNITUDE_32))
 
 
 @leaf
-def _choose_form(bits: I64, n: Int, width: Int, room: FloatScratch) -> tuple[Int, Int]:
+def _choose_form(bits: U64, n: Int, width: Int, room: FloatScratch) -> tuple[Int, Int]:
     """The form byte but for patches, with room.x and z to it, and how many numbers need a patch."""
     form: Int = _ORDERED
     for attempt in range(2):
@@ -279,7 +280,7 @@ def _choose_form(bits: I64, n: Int, width: Int, room: FloatScratch) -> tuple[Int
 
 
 @glue
-def put_float_column(bits: I64, n: Int, width: Int, out: U8, pos: Int, room: FloatScratch) -> Int:
+def put_float_column(bits: U64, n: Int, width: Int, out: U8, pos: Int, room: FloatScratch) -> Int:
     """Encode the floats whose bits are bits[:n] at `pos`; returns the end.
 
     Needs one byte beside what `put_column` needs, and for a while 16 a number.
@@ -306,7 +307,7 @@ def put_float_column(bits: I64, n: Int, width: Int, out: U8, pos: Int, room: Flo
 
 
 @step
-def put_plain_floats(bits: I64, n: Int, width: Int, out: U8, pos: Int) -> Int:
+def put_plain_floats(bits: U64, n: Int, width: Int, out: U8, pos: Int) -> Int:
     """Write bits[:n] as a raw column of ordered bits; the bits are used up."""
     if n == 0:
         return pos
@@ -340,12 +341,11 @@ def _skip_patches(data: U8, pos: Int, end: Int, n: Int, width: Int) -> Int:
 
 
 @step
-def _patch(data: U8, pos: Int, end: Int, width: Int, bits: I64) -> None:
+def _patch(data: U8, pos: Int, end: Int, width: Int, bits: U64) -> None:
     """Apply a patch list that was checked."""
     count, pos = get_varint(data, pos, end)
     at: Int = -1
-    last = np.int64(0)
-    unused = np.uint64(64 - 8 * width)
+    last = _0
     for _ in range(np.int64(count)):
         number, pos = get_varint(data, pos, end)
         at += np.int64(number >> _2)
@@ -354,7 +354,7 @@ def _patch(data: U8, pos: Int, end: Int, width: Int, bits: I64) -> None:
             bits[at] = _order(_order(bits[at], width) + unzigzag(further), width)
             continue
         if number & _3 == _NEW:
-            last = np.int64(get_fixed(data, pos, width) << unused) >> np.int64(unused)
+            last = extend_sign(get_fixed(data, pos, width), width)
             pos += width
         bits[at] = last
 
@@ -366,10 +366,10 @@ def _from_integers(n: Int, form: Int, width: Int, room: FloatScratch) -> None:
     digits, single, product = (form & _DIGITS) - 1, form & SINGLE != 0, form & PRODUCT != 0
     if width == 8:
         for i in range(n):
-            room.doubles[i] = _decimal(np.float64(x[i]), digits, single, product)
+            room.doubles[i] = _decimal(np.float64(np.int64(x[i])), digits, single, product)
     else:
         for i in range(n):
-            room.singles[2 * i] = np.float32(_decimal(np.float64(x[i]), digits, False, product))
+            room.singles[2 * i] = np.float32(_decimal(np.float64(np.int64(x[i])), digits, False, product))
             halves[2 * i + 1] = halves[2 * i] >> 31
 
 
@@ -384,9 +384,8 @@ def get_float_column(data: U8, pos: Int, end: Int, n: Int, width: Int, room: Flo
     if form == _ORDERED:
         if not get_column(data, pos, end, n, width, x, scratch):
             return False
-        unused = np.int64(64 - 8 * width)
         for i in range(n):
-            x[i] = _order(x[i] << unused >> unused, width)
+            x[i] = _order(extend_sign(x[i], width), width)
         return True
     digits = (form & _DIGITS) - 1
     if digits < 0 or digits > DIGITS_MAX or form > 0x7F or (width == 4 and not form & SINGLE):

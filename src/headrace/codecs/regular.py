@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,12 +9,15 @@ import numpy as np
 
 from headrace.codecs.base import I64, SeriesCodec, Unfit
 
-_BODY = struct.Struct("<qq")
+_START_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class RegularTime(SeriesCodec):
-    """``t0 + i * step``: the body is both as int64 nanoseconds, little endian; modulo 2**64."""
+    """``t0 + i * step``, modulo 2**64.
+
+    The body is t0 in 8 bytes and the step in as few as hold it, both signed nanoseconds, little endian.
+    """
 
     name: ClassVar[str] = "regular"
 
@@ -25,14 +27,19 @@ class RegularTime(SeriesCodec):
         step = int((ts_ns[1:2] - ts_ns[:1][: ts_ns.size - 1]).sum())
         if not np.array_equal(ts_ns, _times(start, step, ts_ns.size)):
             raise Unfit("the interval changes")
-        return self.seal(_BODY.pack(start, step))
+        size = (step + (step < 0)).bit_length() // 8 + 1
+        return self.seal(
+            start.to_bytes(8, "little", signed=True) + step.to_bytes(size, "little", signed=True)
+        )
 
     def decode(self, payload: bytes, n: int) -> I64:
         """Decode n times."""
         body = self.unseal(payload)
-        if len(body) != _BODY.size:
-            raise self.damaged(f"{len(body)} bytes, {_BODY.size} expected")
-        start, step = _BODY.unpack(body)
+        if not _START_SIZE < len(body) <= 2 * _START_SIZE:
+            raise self.damaged(f"{len(body)} bytes, 9 to 16 expected")
+        start, step = (
+            int.from_bytes(part, "little", signed=True) for part in (body[:_START_SIZE], body[_START_SIZE:])
+        )
         return _times(start, step, n)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headrace.codecs.bits import I64, NO_POSITION, U8, ZERO, get_varint, put_varint
+from headrace.codecs.bits import I64, NO_POSITION, U8, U64, ZERO, get_varint, put_varint
 from headrace.codecs.columns import HEAD_SIZE_MAX, LANES, padded
 from headrace.codecs.compiled import Int, entry
 from headrace.codecs.grid import FloatScratch, new_float_scratch
@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 class PieceRoom(NamedTuple):
     """Scratch for one series: a piece's bits and what columns need, the pieces' lengths, their bytes."""
 
-    bits: I64
+    bits: U64
     floats: FloatScratch
     lengths: I64
     body: U8
@@ -100,5 +100,5 @@ def _new_room(piece: int, pieces: int, body_size: int) -> PieceRoom:
     size = padded(piece) + 2 * LANES
     floats = new_float_scratch(piece)
     return PieceRoom(
-        np.empty(size, np.int64), floats, np.empty(pieces, np.int64), np.empty(body_size, np.uint8)
+        np.empty(size, np.uint64), floats, np.empty(pieces, np.int64), np.empty(body_size, np.uint8)
     )

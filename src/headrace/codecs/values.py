@@ -1,6 +1,6 @@
 """Values as bits: the ten value types in one form, so that one compiled kernel serves them all.
 
-Inside the kernels a value is an int64: unsigned integers as they are, signed ones and float32 bits
+Inside the kernels a value is a uint64: unsigned integers as they are, signed ones and float32 bits
 sign-extended, float64 bits as they are.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headrace.codecs.bits import I64, U8, get_fixed, get_word, put_fixed, put_word
+from headrace.codecs.bits import U8, U64, extend_sign, get_fixed, get_word, put_fixed, put_word
 from headrace.codecs.columns import get_column, put_column, put_plain
 from headrace.codecs.compiled import Int, glue, step
 from headrace.codecs.grid import FloatScratch, get_float_column, put_float_column, put_plain_floats
@@ -55,42 +55,41 @@ def readonly(array: Array, dtype: npt.DTypeLike) -> Array:
 
 
 @step
-def load_column(rows: U8, at: tuple[Int, Int], n: Int, form: Form, bits: I64) -> None:
+def load_column(rows: U8, at: tuple[Int, Int], n: Int, form: Form, bits: U64) -> None:
     """The bits of n values of the rows' bytes: number i from place ``first + i * columns``, at = (first, columns)."""
     first, columns = at
     width = form.width
     if width == 2:  # the same three times, but a constant width is one load
         for i in range(n):
-            bits[i] = np.int64(get_fixed(rows, (first + i * columns) * 2, 2))
+            bits[i] = get_fixed(rows, (first + i * columns) * 2, 2)
     elif width == 8:
         for i in range(n):
-            bits[i] = np.int64(get_word(rows, (first + i * columns) * 8))
+            bits[i] = get_word(rows, (first + i * columns) * 8)
     else:
         for i in range(n):
-            bits[i] = np.int64(get_fixed(rows, (first + i * columns) * width, width))
+            bits[i] = get_fixed(rows, (first + i * columns) * width, width)
     if form.kind != UNSIGNED:
-        unused = np.int64(64 - 8 * width)
         for i in range(n):
-            bits[i] = bits[i] << unused >> unused
+            bits[i] = extend_sign(bits[i], width)
 
 
 @step
-def store_column(rows: U8, at: tuple[Int, Int], n: Int, width: Int, bits: I64) -> None:
+def store_column(rows: U8, at: tuple[Int, Int], n: Int, width: Int, bits: U64) -> None:
     """Cut the bits to the width; the places are those of `load_column`."""
     first, columns = at
     if width == 2:
         for i in range(n):
-            put_fixed(rows, (first + i * columns) * 2, np.uint64(bits[i]), 2)
+            put_fixed(rows, (first + i * columns) * 2, bits[i], 2)
     elif width == 8:
         for i in range(n):
-            put_word(rows, (first + i * columns) * 8, np.uint64(bits[i]))
+            put_word(rows, (first + i * columns) * 8, bits[i])
     else:
         for i in range(n):
-            put_fixed(rows, (first + i * columns) * width, np.uint64(bits[i]), width)
+            put_fixed(rows, (first + i * columns) * width, bits[i], width)
 
 
 @glue
-def put_values(bits: I64, n: Int, form: Form, plain: bool, out: U8, pos: Int, floats: FloatScratch) -> Int:
+def put_values(bits: U64, n: Int, form: Form, plain: bool, out: U8, pos: Int, floats: FloatScratch) -> Int:
     """Encode bits[:n] at `pos`, `plain` as a raw column; the bits may be used up. Returns the end."""
     if plain:
         if form.kind == FLOAT:

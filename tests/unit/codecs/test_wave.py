@@ -1,0 +1,156 @@
+"""Waves: runs at a rate, and one column of values."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+import xxhash
+
+from headrace.codecs import wave
+from headrace.codecs.base import same_bits
+from headrace.codecs.rate import RateTime
+from headrace.codecs.wave import WaveRuns, decode_wave, encode_wave
+from headrace.core.errors import CorruptionError
+from headrace.core.frames import FrameBatch, Shape
+
+pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
+
+F32 = np.dtype(np.float32)
+
+
+def runs_of(*runs):
+    return WaveRuns(*(np.array(column) for column in zip(*runs, strict=True)))
+
+
+def test_times_of_runs_are_those_of_the_frames():
+    start = np.array([0, 5, 12])
+    batch = FrameBatch(
+        Shape.WAVE,
+        slot=np.zeros(2, np.uint32),
+        ts_ns=np.array([10**18, 2 * 10**18]),
+        values=np.zeros(12),
+        start=start,
+        rate_num=np.array([12_000, 25_600]),
+        rate_den=np.array([1, 3]),
+    )
+    runs = WaveRuns(batch.ts_ns, batch.rate_num, batch.rate_den, np.diff(start))
+    assert same_bits(runs.ts_ns(), batch.value_times())
+
+
+def test_a_vibration_signal_costs_its_values_and_next_to_nothing_for_times():
+    runs = runs_of((10**18, 12_000, 1, 4096), (10**18 + 10**9, 12_000, 1, 4096))
+    values = np.rint(np.sin(np.arange(8192) / 9) * 200).astype(np.int16)
+    assert len(encode_wave(runs, values, None)) < 8192 * 1.1
+
+
+def test_no_runs_are_an_entry_too():
+    empty = np.empty(0, np.int64)
+    runs, values, quality = decode_wave(encode_wave(WaveRuns(*[empty] * 4), np.empty(0, F32), None), F32)
+    assert (runs.n.size, values.size, quality) == (0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("runs", "values", "quality", "text"),
+    [
+        (runs_of((0, 1, 1, 3)), np.zeros(2, F32), None, "2 values, but runs of 3"),
+        (runs_of((0, 1, 1, 3), (0, 1, 1, -1)), np.zeros(2, F32), None, "2 values"),
+        (runs_of((0, 1, 1, 2)), np.zeros((1, 2), F32), None, "2 values"),
+        (runs_of((0, 0, 1, 2)), np.zeros(2, F32), None, "positive"),
+        (runs_of((0, 1, -1, 2)), np.zeros(2, F32), None, "positive"),
+        (runs_of((0, 1, 1, 2)), np.zeros(2, F32), np.zeros(3, np.uint8), "quality"),
+        (runs_of((0, 1, 1, 2)), np.zeros(2, F32), np.zeros(2, np.int16), "quality"),
+        (runs_of((0, 1, 1, 2)), np.zeros(2, np.complex64), None, "complex64 can't be encoded"),
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_refused(runs, values, quality, text):
+    with pytest.raises(ValueError, match=text):
+        encode_wave(runs, values, quality)
+
+
+def test_too_many_values_are_refused(monkeypatch):
+    monkeypatch.setattr(wave, "N_VALUES_MAX", 10)
+    with pytest.raises(ValueError, match="split it"):
+        encode_wave(runs_of((0, 1, 1, 11)), np.zeros(11, F32), None)
+
+
+def test_values_that_come_back_different_are_stored_plain(monkeypatch):
+    from headrace.codecs import series_kernels
+
+    sound = series_kernels.series_body
+    monkeypatch.setattr(
+        series_kernels, "series_body", lambda v, piece: sound(v + 1 if v.dtype == F32 else v, piece)
+    )
+    values = np.arange(50, dtype=F32)
+    payload = encode_wave(runs_of((0, 1, 1, 50)), values, None)
+    assert payload[1] & 0x20
+    assert same_bits(decode_wave(payload, F32)[1], values)
+
+
+def reseal(payload):
+    digest = xxhash.xxh64_intdigest(payload[6:], payload[0] | payload[1] << 8) & 0xFFFFFFFF
+    return payload[:2] + struct.pack("<I", digest) + payload[6:]
+
+
+def changed(payload, place, value):
+    return reseal(payload[:place] + bytes([value]) + payload[place + 1 :])
+
+
+def test_damage_behind_a_sound_checksum_is_refused_or_harmless():
+    rng = np.random.default_rng(0)
+    quality = np.where(np.arange(60) % 7 == 0, 0x83, 0).astype(np.uint8)
+    payload = encode_wave(
+        runs_of((5, 1000, 1, 20), (7, 1000, 1, 40)), rng.normal(size=60).astype(F32), quality
+    )
+    refused = 0
+    for place in range(6, len(payload)):
+        for value in {0, 1, 0x7F, 0x80, 0xFF, int(rng.integers(256))}:
+            try:
+                runs, values, _ = decode_wave(changed(payload, place, value), F32)
+            except CorruptionError:
+                refused += 1
+                continue
+            assert values.size == runs.n.sum()
+    assert refused > 100
+    for place, value, text in (
+        (0, 9, "version"),
+        (1, 0x48, "float32"),
+        (1, 0x07, "float32"),
+        (9, 1, "sections do not fit|claims more"),
+        (13, 1, "sections do not fit"),
+    ):
+        with pytest.raises(CorruptionError, match=text):
+            decode_wave(changed(payload, place, value), F32)
+
+
+def test_forged_runs_are_refused():
+    """Bytes that only a wrong writer makes, not a disk."""
+
+    def forged(n=(2,), num=(1,), flags=8, values=b""):
+        from headrace.codecs.series_kernels import series_body
+
+        columns = [np.zeros(len(n), np.int64), np.array(num), np.ones(len(n), np.int64), np.array(n)]
+        parts = [*(series_body(c, 1024) for c in columns), b""]
+        head = struct.pack("<BBIIIIIII", 1, flags, 0, len(n), *(len(p) for p in parts))
+        return reseal(head + b"".join(parts) + values)
+
+    assert decode_wave(forged(flags=8 | 0x20, values=bytes(8)), F32)[1].tolist() == [0, 0]
+    for payload, text in (
+        (forged(n=(-1,)), "more values"),
+        (forged(n=(1 << 25,)), "more values"),
+        (forged(n=(1 << 24, 1 << 24), num=(1, 1)), "more values"),
+        (forged(num=(0,)), "not positive"),
+        (forged(), "values can't be decoded"),
+        (forged(flags=8 | 0x10), "values can't be decoded"),
+        (forged(flags=8 | 0x20, values=bytes(7)), "values can't be decoded"),
+    ):
+        with pytest.raises(CorruptionError, match=text):
+            decode_wave(payload, F32)
+
+
+def test_a_rate_keeps_clocks_that_are_no_whole_nanoseconds():
+    exact = 10**18 + np.arange(20_000) * 10**9 // 12_000
+    payload = RateTime(12_000).encode(exact)
+    assert len(payload) < 80
+    assert same_bits(RateTime(12_000).decode(payload, exact.size), exact)
