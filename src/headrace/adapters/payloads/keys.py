@@ -217,6 +217,9 @@ class DeviceGroups:
             except ConfigError as e:
                 refusals.append((RejectCode.BAD_PATH, e.message, len(new)))
                 is_lasting = False
+            known = group.table.plans.get(signature)
+            if known is not None and not refusals:
+                return known  # another device has gone this way
         plan = _plan_row(group.table, signature, refusals, is_lasting)
         if is_lasting:
             _remember(group.table.plans, signature, plan)

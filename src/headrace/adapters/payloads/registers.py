@@ -399,8 +399,8 @@ def _window(tags: Sequence[RegisterTag], source: Sequence[int]) -> tuple[int, in
     """First byte, last byte + 1 and stored type where columns lie one after the other in one plain order."""
     first, size, order = min(source), len(source), tags[0].address.order
     stored = {"ABCD": f">u{2 * tags[0].address.count}", "CDAB": ">u2", "DCBA": "<u2"}.get(order)
-    if tags[0].address.count == 1:
-        stored = {"ABCD": ">u2", "BADC": "<u2"}[order]
+    if order == "BADC" and tags[0].address.count == 1:
+        stored = "<u2"
     expected = [
         first + 2 * tags[0].address.count * i + byte
         for i, tag in enumerate(tags) for byte in _byte_order(replace(tag.address, order=order))

@@ -171,7 +171,8 @@ class Rows:
             quality[at] = 0 if marks is None else marks
         if not is_sparse:
             shape = len(entries), width
-            return self._dense(part, slot, ts_ns, cells.reshape(shape), quality.reshape(shape))
+            marks = quality.reshape(shape) if quality.any() else None
+            return self._dense(part, slot, ts_ns, cells.reshape(shape), marks)
         return FrameBatch.sparse(
             slot, ts_ns, cells, start, np.concatenate([plan.columns for plan in plans]),
             quality=quality if quality.any() else None, dictionary=self._dictionary(part), origin=self._origin,

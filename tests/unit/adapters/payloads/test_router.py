@@ -1,0 +1,385 @@
+"""Messages of many devices: groups, bounds, restarts, rules."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from headrace.adapters.payloads import keys, router, rows
+from headrace.adapters.payloads.base import RuleSettings, TopicMessage
+from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.router import MessageRouter, compile_rules
+from headrace.core.errors import ConfigError
+from headrace.core.frames import Shape
+from headrace.core.layouts import Column, Kind, Layout
+from headrace.core.quality import Quality
+from headrace.core.sensors import SensorDirectory
+
+LEVELS = ("site", "device", "signal")
+
+
+class Bench:
+    """A router with its directory, and a short way to feed it."""
+
+    def __init__(self, topics=None, directory=None, n_devices_max=1_000, **rule):
+        self.directory = SensorDirectory() if directory is None else directory
+        topics = topics or {
+            "plant/{device}": {"path": "leon/{device}/{key}", "time": "ts", "time_unit": "ns", **rule}
+        }
+        rules = compile_rules(
+            {t: RuleSettings(**r) for t, r in topics.items()}, (), "UTC", "adapters.x.topics"
+        )
+        self.groups = DeviceGroups(self.directory, n_devices_max)
+        self.router = MessageRouter("x", rules, self.groups)
+
+    def feed(self, *messages):
+        out = self.router.decode(
+            [TopicMessage(t, p.encode(), i + 1) for i, (t, p) in enumerate(messages)], 99
+        )
+        for batch in out.batches:
+            batch.check_columns()
+            for slot in batch.slot.tolist():
+                assert self.directory.layout(slot).dtype == batch.dtype
+        return out
+
+    def sensors(self):
+        found = self.directory.find("**")
+        return sorted(
+            self.directory.sensor_path(s, c)
+            for s, c in zip(found.slot.tolist(), found.column.tolist(), strict=True)
+        )
+
+
+def test_devices_of_one_kind_share_layouts_and_one_batch():
+    bench = Bench()
+    out = bench.feed(*[(f"plant/d{i % 3}", f'{{"ts": {i}, "a": {i}, "b": 0.5}}') for i in range(1, 31)])
+    (batch,) = out.batches
+    assert batch.shape is Shape.DENSE
+    assert batch.values.tolist() == [[i, 0.5] for i in range(1, 31)]
+    assert batch.ts_ns.tolist() == list(range(1, 31))
+    assert batch.quality is None
+    assert len(bench.directory.layouts) == 1
+    assert bench.sensors() == sorted(f"leon/d{i}/{k}" for i in range(3) for k in "ab")
+    assert bench.groups.n_sensors == 6
+
+
+def test_value_types_are_parts():
+    bench = Bench(units={"t": "degC"})
+    out = bench.feed(("plant/d", '{"ts": 1, "t": 1.5, "on": true, "s": "up", "n": 9007199254740993}'))
+    assert {b.dtype: b.values.tolist() for b in out.batches} == {
+        "f64": [[1.5]], "u8": [[1]], "u32": [[0]], "i64": [[9007199254740993]],
+    }  # fmt: skip
+    columns = {
+        part: bench.directory.layout(bench.directory.slot("leon/d", part)).columns[0]
+        for part in ("f64", "u8", "u32")
+    }
+    assert columns["f64"] == Column("t", unit="degC")
+    assert columns["u8"] == Column("on", Kind.DISCRETE, labels=("false", "true"))
+    assert columns["u32"] == Column("s", Kind.DISCRETE)
+    assert next(b for b in out.batches if b.dtype == "u32").dictionary == ("up",)
+
+
+def test_missing_keys_are_absent_and_few_of_many_are_sparse():
+    bench = Bench()
+    everything = ", ".join(f'"k{i}": {i}' for i in range(10))
+    bench.feed(("plant/d", f'{{"ts": 1, {everything}}}'))
+    (dense,) = bench.feed(
+        ("plant/d", f'{{"ts": 2, {everything}}}'), ("plant/d", '{"ts": 3, "k7": 70, "k2": 20}')
+    ).batches
+    assert dense.shape is Shape.DENSE
+    assert dense.n_samples == 12
+    assert dense.quality[1].tolist() == [
+        Quality.ABSENT,
+        Quality.ABSENT,
+        0,
+        *[Quality.ABSENT] * 4,
+        0,
+        *[Quality.ABSENT] * 2,
+    ]
+    assert dense.values[1].tolist() == [0, 0, 20, 0, 0, 0, 0, 70, 0, 0]
+    (sparse,) = bench.feed(
+        ("plant/d", '{"ts": 4, "k7": 71, "k2": 21}'), ("plant/d", '{"ts": 5, "k9": 90}')
+    ).batches
+    assert sparse.shape is Shape.SPARSE
+    assert sparse.start.tolist() == [0, 2, 3]
+    assert sparse.column.tolist() == [2, 7, 9]
+    assert sparse.values.tolist() == [21, 71, 90]
+    assert sparse.quality is None
+
+
+def test_what_is_refused_in_a_sparse_frame_is_absent():
+    bench = Bench()
+    bench.feed(("plant/d", "{" + ", ".join(f'"k{i}": {i}' for i in range(9)) + "}"))
+    out = bench.feed(("plant/d", '{"k1": 9007199254740993, "k2": 1}'))
+    assert out.batches[0].quality.tolist() == [Quality.ABSENT, 0]
+    assert [r.code for r in out.rejects] == ["wrong-type"]
+    assert "declare the key as i64" in out.rejects[0].detail
+
+
+def test_frames_of_a_device_keep_their_order_when_its_keys_change():
+    bench = Bench()
+    out = bench.feed(
+        ("plant/a", '{"ts": 1, "x": 1, "y": 1}'),
+        ("plant/b", '{"ts": 2, "x": 2}'),
+        ("plant/b", '{"ts": 3, "x": 3, "y": 3}'),
+        ("plant/b", '{"ts": 4, "x": 4}'),
+    )
+    slots = {int(s): bench.directory.paths[int(s)] for b in out.batches for s in b.slot}
+    of_b = [
+        t
+        for b in out.batches
+        for s, t in zip(b.slot.tolist(), b.ts_ns.tolist(), strict=True)
+        if slots[s] == "leon/b"
+    ]
+    assert of_b == [2, 3, 4]
+
+
+def test_a_message_without_time_has_that_of_its_arrival():
+    bench = Bench()
+    (batch,) = bench.feed(
+        ("plant/d", '{"a": 1}'), ("plant/d", '{"a": 2}'), ("plant/d", '{"ts": null, "a": 3}')
+    ).batches
+    assert batch.ts_ns.tolist() == [1, 2, 3]
+    bench.router.decode([TopicMessage("plant/d", b'{"a": 4}', 2)] * 2, 99)
+    out = bench.router.decode([TopicMessage("plant/d", b'[{"a": 5}, {"a": 6}]', 2)], 99)
+    assert out.batches[0].ts_ns.tolist() == [6, 7], "never the same time twice for one device"
+
+
+def test_what_a_device_sent_is_known_after_a_restart():
+    first = Bench()
+    first.feed(("plant/d", '{"ts": 1, "a": 1, "s": "x"}'), ("plant/d", '{"ts": 1, "b": 1}'))
+    again = Bench(directory=first.directory)
+    slots = first.directory.n_slots
+    out = again.feed(("plant/d", '{"ts": 2, "b": 2, "a": true, "s": 5}'))
+    assert [r.code for r in out.rejects] == ["wrong-type", "wrong-type"]
+    assert out.batches[0].quality.tolist() == [[Quality.ABSENT, 0]]
+    assert first.directory.n_slots == slots
+
+
+def test_types_can_be_given():
+    bench = Bench(types={"n": "i64", "f": "f64", "b": "bool", "s": "string"})
+    out = bench.feed(("plant/d", '{"ts": 1, "n": 5, "f": 9007199254740993, "b": false, "s": "x"}'))
+    assert sorted(b.dtype for b in out.batches) == ["f64", "i64", "u32", "u8"]
+    assert [r.code for r in out.rejects] == ["wrong-type"]
+
+
+def test_a_sensor_of_another_group_is_refused_every_time():
+    directory = SensorDirectory()
+    directory.define("leon/d", Layout("f32", (Column("a"),)), "own")
+    bench = Bench(directory=directory)
+    for _ in range(2):
+        out = bench.feed(("plant/d", '{"ts": 1, "a": 1, "b": 2}'))
+        assert [(r.code, r.n_samples) for r in out.rejects] == [("bad-path", 2)]
+        assert not out.batches
+
+
+def test_devices_are_bounded():
+    bench = Bench(n_devices_max=2)
+    out = bench.feed(*[(f"plant/d{i}", '{"ts": 1, "a": 1}') for i in range(4)])
+    assert [r.detail for r in out.rejects] == ["more than 2 devices"] * 2
+    assert {r.code for r in out.rejects} == {"unknown-topic"}
+    assert out.batches[0].n_frames == 2
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(keys, "N_PLANS_MAX", 2)
+    monkeypatch.setattr(router, "N_ROUTES_MAX", 2)
+    bench = Bench()
+    bench.feed(("plant/d", '{"ts": 1, "a": 1, "b": 1, "c": 1, "d": 1}'))
+    for i in range(8):
+        body = ", ".join(f'"{k}": {i}' for j, k in enumerate("abcd") if (i + 1) >> j & 1)
+        out = bench.feed(
+            (f"plant/d{i % 4}", f'{{"ts": {i + 2}, {body}}}'), ("plant/d", f'{{"ts": {i + 2}, {body}}}')
+        )
+        assert not out.rejects
+        assert sum(b.n_samples for b in out.batches) == 2 * (i + 1).bit_count()
+    assert len(bench.router._routes) <= 2
+
+
+def test_texts_keep_their_codes_until_there_are_too_many(monkeypatch):
+    monkeypatch.setattr(rows, "N_WORDS_MAX", 3)
+    bench = Bench()
+
+    def codes(*texts):
+        (batch,) = bench.feed(*[("plant/d", f'{{"ts": 1, "s": "{t}"}}') for t in texts]).batches
+        assert [batch.dictionary[c] for c in batch.values[:, 0].tolist()] == list(texts)
+        return batch.values[:, 0].tolist()
+
+    assert codes("a", "b", "a") == [0, 1, 0]
+    assert codes("c", "b") == [2, 1]
+    assert codes("d", "c") == [0, 1], "begins anew"
+    assert codes("e", "f", "g", "h") == [0, 1, 2, 3], "one batch may have more"
+
+
+def test_a_text_may_be_empty_and_is_bounded():
+    bench = Bench()
+    out = bench.feed(("plant/d", f'{{"ts": 1, "s": "{"x" * 2_000}"}}'))
+    assert out.batches[0].quality.tolist() == [[Quality.ABSENT]]
+    assert out.batches[0].dictionary == ("",)
+    assert "longer than 1,024 characters" in out.rejects[0].detail
+
+
+def test_two_texts_in_an_order_of_their_own():
+    bench = Bench()
+    bench.feed(("plant/d", '{"ts": 1, "s": "a", "t": "b", "n": 1}'))
+    (words, _) = bench.feed(("plant/d", '{"ts": 2, "t": "c", "n": 1, "s": "d"}')).batches
+    assert [words.dictionary[c] for c in words.values[0].tolist()] == ["d", "c"]
+
+
+def test_lists_of_plain_objects_go_by_columns():
+    bench = Bench()
+    out = bench.feed(
+        ("plant/d", '[{"ts": 1, "a": 1, "b": null}, {"ts": 2, "a": 2.5, "b": 7}, {"ts": 3, "a": 3, "b": 8}]')
+    )
+    assert sum(b.n_samples for b in out.batches) == 5
+    out = bench.feed(("plant/d", '[{"a": 1}, {"a": 2}]'))
+    assert out.batches[0].values[:, 0].tolist() == [1, 2]
+    out = bench.feed(("plant/d", '[{"ts": 1, "a": {"x": 1}}, {"ts": 2, "a": {"x": 2}}]'))
+    assert out.batches[0].n_samples == 2
+    out = bench.feed(("plant/d", '[{"ts": "x", "a": 1}, {"ts": 2, "a": 2}]'))
+    assert [r.code for r in out.rejects] == ["bad-time"]
+    assert out.batches[0].values.tolist() == [2]
+    out = bench.feed(
+        ("plant/d", '[{"ts": 1}, {"ts": 2}]'), ("plant/d", "[{}, {}]"), ("plant/d", '[{"": 1}, {"": 2}]')
+    )
+    assert [r.code for r in out.rejects] == ["malformed"] * 4 + ["unknown-tag", "malformed"] * 2
+
+
+def test_what_was_planned_once_serves_the_next_list():
+    bench = Bench()
+    for _ in range(2):
+        (batch,) = bench.feed(("plant/d", '[{"ts": 1, "a": 1}, {"ts": 2, "a": 2}]')).batches
+        assert batch.values.tolist() == [[1], [2]]
+
+
+def test_lines_with_and_without_a_time():
+    bench = Bench(values="csv", columns=("ts", "a"))
+    (batch,) = bench.feed(("plant/d", "5,1\n,2\n7,3\n")).batches
+    assert batch.ts_ns.tolist() == [5, 1, 7]
+    out = bench.feed(("plant/d", "x,1\ny,2"))
+    assert [r.code for r in out.rejects] == ["bad-time"] * 2
+    assert not out.batches
+
+
+def test_an_integer_beyond_all_floats_is_refused():
+    out = Bench().feed(("plant/d", '{"ts": 1, "a": 1}'), ("plant/d", f'{{"ts": 2, "a": 1{"0" * 400}}}'))
+    assert [r.code for r in out.rejects] == ["wrong-type"]
+    assert out.batches[0].values.tolist() == [[1.0], [0.0]]
+    assert out.batches[0].quality.tolist() == [[0], [Quality.ABSENT]]
+
+
+def test_without_a_time_key_objects_may_be_alike_too():
+    bench = Bench(time=None)
+    (batch,) = bench.feed(("plant/d", '[{"a": 1}, {"a": 2}]')).batches
+    assert batch.ts_ns.tolist() == [1, 2]
+
+
+def test_refused_keys_of_a_list_count_for_every_row():
+    bench = Bench(max_keys=1)
+    out = bench.feed(("plant/d", '[{"ts": 1, "a": 1, "b": 1}, {"ts": 2, "a": 2, "b": 2}]'))
+    assert [(r.code, r.n_samples) for r in out.rejects] == [("unknown-tag", 2)]
+    assert out.batches[0].n_samples == 2
+
+
+def test_objects_deeper_than_the_bound_are_refused():
+    bench = Bench()
+    deep = '{"a": ' * 20 + "1" + "}" * 20
+    out = bench.feed(("plant/d", deep), ("plant/d", "[" * 5_000))
+    assert [r.code for r in out.rejects] == ["unknown-tag", "malformed", "malformed"]
+
+
+def test_a_key_that_is_there_twice_is_refused():
+    out = Bench().feed(("plant/d", '{"ts": 1, "a.b": 1, "a": {"b": 2}}'))
+    assert [r.code for r in out.rejects] == ["unknown-tag"]
+    assert out.batches[0].values.tolist() == [[1.0]]
+
+
+def test_too_many_values_in_one_object_are_refused():
+    body = ", ".join(f'"k{i}": 1' for i in range(5_000))
+    out = Bench(max_keys=65_535).feed(("plant/d", f'{{"ts": 1, {body}}}'), ("plant/d", f"[{{{body}}}]"))
+    assert [(r.code, r.n_samples) for r in out.rejects] == [("too-large", 5_000)] * 2
+
+
+def test_a_time_at_the_top_serves_the_objects_below():
+    bench = Bench(root="values")
+    out = bench.feed(("plant/d", '{"ts": 7, "values": [{"a": 1}, {"a": 2, "ts": 9}]}'))
+    assert out.batches[0].ts_ns.tolist() == [7, 9]
+    out = bench.feed(("plant/d", '{"ts": 7, "other": 1}'))
+    assert "expected an object at 'values'" in out.rejects[0].detail
+
+
+def test_rules_of_one_device_share_its_group():
+    bench = Bench(
+        {
+            "data/{device}": {"path": "leon/{device}/{key}"},
+            "state/{device}": {"path": "leon/{device}/{key}", "values": "csv", "columns": ("on",)},
+        }
+    )
+    out = bench.feed(("data/d", '{"a": 1}'), ("state/d", "true"), ("data/d", '{"a": 2}'))
+    assert [(b.dtype, b.values.tolist()) for b in out.batches] == [
+        ("f64", [[1]]),
+        ("u8", [[1]]),
+        ("f64", [[2]]),
+    ]
+    assert bench.sensors() == ["leon/d/a", "leon/d/on"]
+
+
+def test_a_decoder_that_fails_is_an_internal_reject_and_told_once(caplog, monkeypatch):
+    bench = Bench()
+
+    def fail(*arguments):
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr(bench.router._rules[0].decoder, "read", fail, raising=False)
+    with caplog.at_level(logging.ERROR):
+        out = bench.feed(("plant/d", "{}"), ("plant/d", "{}"))
+    assert [(r.code, r.detail) for r in out.rejects] == [
+        ("internal", "decoder failed: RuntimeError('oops')")
+    ] * 2
+    assert len(caplog.records) == 1
+
+
+def test_levels_of_a_rest_are_counted():
+    bench = Bench({"plant/#": {"path": "leon/{rest}/{key}"}})
+    out = bench.feed(("plant/d", '{"a": 1}'), ("plant/d/e", '{"a": 1}'))
+    assert [r.code for r in out.rejects] == ["bad-path"]
+    assert bench.sensors() == ["leon/d/a"]
+
+
+def test_rejects_keep_the_first_4_kib():
+    out = Bench().feed(("plant/d", "x" * 10_000))
+    assert out.rejects[0].raw == b"x" * 4_096
+
+
+@pytest.mark.parametrize(
+    ("topics", "where", "why"),
+    [
+        ({}, "adapters.x.topics", "there is no topic"),
+        ({"a/{b": {"path": "l/d/{key}"}}, 'adapters.x.topics."a/{b"', "is not a literal level"),
+        ({"a": {"path": "l/{d}/{key}"}}, "adapters.x.topics.a", "names {d}; the topic has none"),
+        ({"a": {"path": "l/{key}"}}, "adapters.x.topics.a", "has 2 levels, expected 3: site/device/signal"),
+        ({"a": {"path": "l/*/{key}"}}, "adapters.x.topics.a", "can't name a sensor"),
+        ({"a": {"path": "l/d/{key}", "values": "xml"}}, "adapters.x.topics.a", "unknown payload 'xml'"),
+        ({"a": {"path": "l/d/s", "values": "number", "time": "ts"}}, "adapters.x.topics.a", "has no time"),
+        ({"a": {"path": "l/d/{key}", "values": "csv", "columns": ("a", "a")}}, "adapters.x.topics.a", "a name twice"),
+        ({"a": {"path": "l/d/{key}", "values": "csv", "columns": ("a",), "time": "t"}}, "adapters.x.topics.a", "no column 't'"),
+        ({"a": {"path": "l/d/{key}", "values": "csv", "columns": ("t",), "time": "t"}}, "adapters.x.topics.a", "no column of values"),
+        ({"a/+": {"path": "l/d/{key}"}, "a/{x}": {"path": "l/{x}/{key}"}}, "adapters.x.topics", "match the same"),
+    ],
+)  # fmt: skip
+def test_rules_that_cannot_be(topics, where, why):
+    with pytest.raises(ConfigError) as e:
+        compile_rules({t: RuleSettings(**r) for t, r in topics.items()}, LEVELS, "UTC", "adapters.x.topics")
+    assert e.value.where == where
+    assert why in e.value.message
+
+
+def test_a_million_values_need_no_memory_of_their_messages():
+    """What a router keeps depends on devices and keys, not on messages."""
+    bench = Bench()
+    bench.feed(("plant/d", '{"ts": 1, "a": 1}'))
+    for i in range(50):
+        bench.feed(*[("plant/d", f'{{"ts": {i * 20 + j}, "a": {j}}}') for j in range(20)])
+    assert not bench.router._rows._buckets
+    assert len(bench.router._groups._by_path["leon/d"].table.by_type) == 1
+    assert np.isfinite(bench.groups.n_sensors)
