@@ -122,7 +122,7 @@ class StoreSection(Section):
     """
 
     url: Annotated[str, AfterValidator(_store_url)] = "./store"
-    flush_interval: DurationNs = Field(default="1m", validate_default=True)
+    flush_interval: DurationNs = Field(default="2m", validate_default=True)
     flush_size: SizeBytes = Field(default="1GB", validate_default=True)
     journal_size: SizeBytes = Field(default="4GB", validate_default=True)
 

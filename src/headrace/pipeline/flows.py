@@ -129,8 +129,8 @@ class Flow:
 
     def __post_init__(self) -> None:
         self._regex = pattern_regex(self.spec.read)
-        # A window has at most three outputs: values in their own type, counts, floats.
-        self.n_outputs = 3 if self.spec.window else 1
+        # A window has at most two outputs: values in their own type, and floats or counts.
+        self.n_outputs = 2 if self.spec.window else 1
         self._derived = [Growing(np.uint32) for _ in range(self.n_outputs)]
 
     @property

@@ -36,7 +36,7 @@ class EngineSettings:
     together hold more. snapshot_every : state is saved with each n-th flush of a shard.
     """
 
-    flush_ns: int = 64 * NS
+    flush_ns: int = 128 * NS
     turns: int = 8
     buffer_bytes_max: int = 2 << 30
     snapshot_every: int = 4
@@ -60,15 +60,24 @@ class EngineCounters:
 
 @dataclass(slots=True)
 class _Held:
-    """A shard and what belongs to it. Positions are running numbers of journal records."""
+    """A shard and what belongs to it. Positions are running numbers of journal records.
+
+    The runner's thread hands parts out, the committer's says what became of them: it sets `in_flight` last.
+    """
 
     shard: Shard
     buffer: HotBuffer
     flushed_seq: int = -1
     state_seq: int = -1
     next_flush_ns: int = NO_TIME
+    retry_ns: int = NO_TIME
     n_flushes: int = 0
+    wants_state: bool = True
     in_flight: bool = False
+
+    @property
+    def saved_seq(self) -> int:
+        return min(self.flushed_seq, self.state_seq)
 
 
 @dataclass
@@ -91,11 +100,14 @@ class EngineCore:
         self.seq = -1
         self.now_ns = NO_TIME
         self.counters = EngineCounters()
+        self._counted_from = 0
         self._held: dict[int, _Held] = {}
         for number in self.shards:
-            branches = {f.spec.name: FlowShard(f, number) for f in self.flows}
-            shard = Shard(number, Deduplicate(self.directory, number), dict(branches))
-            self._held[number] = _Held(shard, HotBuffer(number, self.directory))
+            self._held[number] = _Held(self._new_shard(number), HotBuffer(number, self.directory))
+
+    def _new_shard(self, number: int) -> Shard:
+        branches = {f.spec.name: FlowShard(f, number) for f in self.flows}
+        return Shard(number, Deduplicate(self.directory, number), dict(branches))
 
     # --- records -------------------------------------------------------------------------------------
 
@@ -159,9 +171,14 @@ class EngineCore:
     # --- flushing ------------------------------------------------------------------------------------
 
     def due(self, everything: bool = False) -> list[int]:
-        """Shards that want to be flushed now: those whose turn it is, or all when memory runs short."""
-        waiting = {n: h for n, h in self._held.items() if not h.in_flight}
-        if everything or self.size_bytes > self.settings.buffer_bytes_max:
+        """Shards that want to be flushed now: those whose turn it is, or all when memory runs short.
+
+        With `everything` all that no flush is under way for, those that failed a moment ago too.
+        """
+        if everything:
+            return [n for n, h in self._held.items() if not h.in_flight]
+        waiting = self._waiting()
+        if self.size_bytes > self.settings.buffer_bytes_max:
             return list(waiting)
         found = []
         for number, held in waiting.items():
@@ -172,6 +189,19 @@ class EngineCore:
                 found.append(number)
         return found
 
+    def behind(self, seq: int) -> list[int]:
+        """Shards that are not saved up to `seq`, and would be if they were flushed with a snapshot now."""
+        return [n for n, h in self._waiting().items() if h.saved_seq < min(seq, self.seq)]
+
+    def _waiting(self) -> dict[int, _Held]:
+        """Shards that no flush is under way for, and none has failed for a moment ago."""
+        return {n: h for n, h in self._held.items() if not h.in_flight and self.now_ns >= h.retry_ns}
+
+    @property
+    def saved_seq(self) -> int:
+        """Record up to which everything, state too, is in the store."""
+        return min(h.saved_seq for h in self._held.values())
+
     def part(self, number: int, snapshot: bool = False) -> FlushPart:
         """What is to be flushed of a shard at this point of the journal.
 
@@ -181,24 +211,26 @@ class EngineCore:
         held.in_flight = True
         held.next_flush_ns = self.now_ns + self.settings.flush_ns if self.now_ns != NO_TIME else NO_TIME
         held.n_flushes += 1
-        first = held.state_seq < 0
-        if snapshot or first or (held.n_flushes + number) % self.settings.snapshot_every == 0:
-            return FlushPart(held.buffer, self.seq, held.shard.snapshot(), self.seq)
-        return FlushPart(held.buffer, self.seq)
+        if snapshot or (held.n_flushes + number) % self.settings.snapshot_every == 0:
+            held.wants_state = True
+        state = held.shard.snapshot() if held.wants_state else None
+        state_seq = self.seq if held.wants_state else -1
+        return FlushPart(held.buffer, self.seq, state, state_seq, self._counted_from)
 
     def committed(self, part: FlushPart) -> None:
         """A part is in the store: remember how far."""
         held = self._held[part.buffer.shard]
         held.flushed_seq = max(held.flushed_seq, part.seq)
         held.state_seq = max(held.state_seq, part.state_seq)
+        held.wants_state = held.wants_state and part.state is None
         held.in_flight = False
 
     def failed(self, part: FlushPart, retry_ns: int = 5 * NS) -> None:
         """A part could not be written; it is in the buffer as before, and due again after `retry_ns`."""
         held = self._held[part.buffer.shard]
-        held.in_flight = False
         if self.now_ns != NO_TIME:
-            held.next_flush_ns = self.now_ns + retry_ns
+            held.retry_ns = held.next_flush_ns = self.now_ns + retry_ns
+        held.in_flight = False
 
     @property
     def size_bytes(self) -> int:
@@ -217,11 +249,27 @@ class EngineCore:
     # --- recovery ------------------------------------------------------------------------------------
 
     def restore(self, number: int, state: bytes | memoryview, flushed_seq: int, state_seq: int) -> None:
-        """Put a shard where a commit left it; then replay the journal after `state_seq`."""
+        """Put a shard where a commit left it; then replay the journal after `state_seq`.
+
+        Parameters
+        ----------
+        state : empty for a shard that begins anew.
+
+        Raises
+        ------
+        CorruptionError : the bytes are no state; the shard begins anew unless it is restored again.
+        """
         held = self._held[number]
-        if state_seq >= 0:
+        held.shard = self._new_shard(number)
+        held.flushed_seq, held.state_seq, held.wants_state = flushed_seq, state_seq, not state
+        if state:
             held.shard.restore(state)
-        held.flushed_seq, held.state_seq = flushed_seq, state_seq
+
+    def begin(self, seq: int) -> None:
+        """The replay has ended at record `seq`: what is counted from now on, this process took in."""
+        self.seq = max(self.seq, seq)
+        self.counters = EngineCounters()
+        self._counted_from = self.seq + 1
 
     def positions(self) -> dict[int, tuple[int, int]]:
         """(flushed_seq, state_seq) of each shard."""

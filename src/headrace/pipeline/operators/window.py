@@ -25,12 +25,13 @@ from headrace.core.layouts import Column, Kind, Layout, numpy_dtype
 from headrace.core.paths import parse_duration_ns
 from headrace.core.quality import Quality, usable
 from headrace.core.registry import nearest
-from headrace.pipeline.base import NEW, Revise, StepResult
+from headrace.pipeline.base import BACK, NEW, Revise, StepResult
 from headrace.pipeline.operators.base import Context, FromStep
 from headrace.pipeline.packing import pack, pack_parts, unpack, unpack_parts
 from headrace.pipeline.rows import UNKNOWN, RowMap
 from headrace.pipeline.windows import (
     DIRTY,
+    ELSEWHERE,
     EMPTY,
     SKIPPED,
     STATE_FIELDS,
@@ -67,11 +68,16 @@ def check_aggregates(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def outputs(dtype: str, aggregates: tuple[str, ...]) -> list[Output]:
-    """The derived groups of windows over values of `dtype`: values in their own type, counts, floats."""
+    """The derived groups of windows over values of `dtype`: values in their own type, and floats.
+
+    A count goes with the floats where there are any: every group is a row of its own in the store, and for a
+    lone sensor a row costs more than what is in it.
+    """
+    has_floats = any(name in FLOAT or (name in SAME_TYPE and dtype == "f64") for name in aggregates)
     kinds: dict[str, list[str]] = {}
     for name in aggregates:
-        kind = dtype if name in SAME_TYPE else "u32" if name == "count" else "f64"
-        kinds.setdefault(kind, []).append(name)
+        other = "f64" if name in FLOAT or has_floats else "u32"
+        kinds.setdefault(dtype if name in SAME_TYPE else other, []).append(name)
     return [Output(kind, tuple(names)) for kind, names in kinds.items()]
 
 
@@ -323,6 +329,8 @@ class Window:
             a[r, kept] = b[r_old, columns[kept]]
         # What came under another grid, or before the sensor was gone for a while, is in the store only.
         is_whole = len(kept) == np.count_nonzero(columns != NEW)
+        if mine[3][r] == 0 and (columns == BACK).any():
+            mine[3][r] = ELSEWHERE
         mine[5][r] |= SKIPPED if is_whole else SKIPPED | DIRTY
         old._leave(r_old, columns[columns >= 0], result)
 
@@ -343,7 +351,7 @@ class Window:
         heard, told = out[2], out[3]
         for target, chosen in (
             (result.derived, (told == 0) & (heard > 0)),
-            (result.revised, (told > 0) & (heard > told)),
+            (result.revised, (told != 0) & (heard > told)),
         ):
             if not chosen.any():
                 continue
