@@ -23,6 +23,8 @@ from headrace.core.kernels import kernel
 Array = npt.NDArray[Any]
 EMPTY = -(2**63)
 """Start of a row that has no window."""
+ELSEWHERE = -1
+"""`told` of a row some of whose sensors were told of with an earlier layout."""
 SKIPPED, DIRTY = 1, 2
 """Flags of a row: `skipped` is not all zero; the window needs a revision when it was told of."""
 MIXED = -2
