@@ -40,13 +40,18 @@ class RunningPlant:
     """``headrace run`` as a process."""
 
     def __init__(self, folder, *arguments):
-        command = [sys.executable, "-m", "headrace.cli.main", "run", str(folder / "plant.toml"), *arguments]
+        command = [sys.executable, "-m", "headrace.cli.main", "run", "plant.toml", *arguments]
         self.process = subprocess.Popen(
-            ["headrace" if p is None else p for p in command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
         )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Leave nothing behind where a test failed."""
+        self.process.kill()
+        self.process.communicate()
 
     def wait_for(self, folder, what, timeout_s=120.0):
         """Poll ``what()`` until it gives something."""
@@ -89,7 +94,13 @@ def plant(tmp_path_factory):
     """A plant that has run: its folder, what its commands said while it ran, and how it ended."""
     folder = tmp_path_factory.mktemp("plant")
     write_plant(folder)
-    running = RunningPlant(folder)
+    with RunningPlant(folder) as running:
+        seen = watch(running, folder)
+    return folder, seen
+
+
+def watch(running, folder):
+    """What the commands say while the plant runs, and how it ends."""
     seen = {"address": running.address(folder)}
 
     def played():
@@ -99,6 +110,7 @@ def plant(tmp_path_factory):
 
     seen["status"] = running.wait_for(folder, played)
     seen["live_query"] = command("query", "**/inlet", "-t", folder / "store", *SPAN, "--json")
+    seen["by_address"] = command("query", "**/inlet", "-t", seen["address"], *SPAN, "--format", "csv")
     seen["adapters"] = command("adapters", "list", "-t", folder / "plant.toml", "--json")
     seen["show"] = command("adapters", "show", "log", "-t", folder / "store")
     seen["second"] = command("run", folder / "plant.toml")
@@ -106,7 +118,7 @@ def plant(tmp_path_factory):
     begun = time.monotonic()
     seen["end"] = running.stop()
     seen["stop_s"] = time.monotonic() - begun
-    return folder, seen
+    return seen
 
 
 def command(*arguments, stdin=None):
@@ -143,6 +155,13 @@ def test_what_is_not_flushed_is_answered(plant):
     assert len(answer["rows"]) == N_SECONDS
     assert answer["sources"]["engine_frames"] >= 1
     assert answer["missing"] == []
+
+
+def test_a_query_by_the_engines_address(plant):
+    _, seen = plant
+    code, out, err = seen["by_address"]
+    assert (code, err) == (Exit.DONE, "")
+    assert len(out.splitlines()) == N_SECONDS + 1
 
 
 def test_adapters_of_a_running_plant(plant):
@@ -419,16 +438,16 @@ user = "headrace"
 "a/{{line}}/{{device}}" = {{ path = "leon/a/{{line}}/{{device}}/{{key}}", values = "fields" }}
 """
     write_plant(tmp_path, PLANT + broker)
-    running = RunningPlant(tmp_path)
-    address = running.address(tmp_path)
+    with RunningPlant(tmp_path) as running:
+        address = running.address(tmp_path)
 
-    def away():
-        found = json.loads(command("adapters", "list", "-t", address, "--json")[1])
-        return [one for one in found if one["name"] == "broker" and one["reason"]]
+        def away():
+            found = json.loads(command("adapters", "list", "-t", address, "--json")[1])
+            return [one for one in found if one["name"] == "broker" and one["reason"]]
 
-    (one,) = running.wait_for(tmp_path, away)
-    assert one["state"] == "backoff"
-    code, _, err = running.stop(signal.SIGINT)
+        (one,) = running.wait_for(tmp_path, away)
+        assert one["state"] == "backoff"
+        code, _, err = running.stop(signal.SIGINT)
     assert code == Exit.DONE
     assert "Traceback" not in err
 
@@ -452,15 +471,15 @@ def test_a_corrupt_segment_is_named_and_the_rest_answered(plant, tmp_path, capsy
 
 def test_an_engine_that_was_killed_leaves_its_journal_to_read(tmp_path):
     write_plant(tmp_path)
-    running = RunningPlant(tmp_path, "--set", "store.flush_interval=1h")
-    address = running.address(tmp_path)
+    with RunningPlant(tmp_path, "--set", "store.flush_interval=1h") as running:
+        address = running.address(tmp_path)
 
-    def played():
-        status = json.loads(command("status", "-t", address, "--json")[1])
-        return status["samples"]["stored"] == 2 * N_SECONDS
+        def played():
+            status = json.loads(command("status", "-t", address, "--json")[1])
+            return status["samples"]["stored"] == 2 * N_SECONDS
 
-    running.wait_for(tmp_path, played)
-    running.stop(signal.SIGKILL)
+        running.wait_for(tmp_path, played)
+        running.stop(signal.SIGKILL)
     assert (tmp_path / "store" / "running.json").exists()
     code, out, err = command("query", "**/inlet", "-t", tmp_path / "store", *SPAN, "--json")
     assert (code, err) == (Exit.DONE, "")

@@ -91,19 +91,23 @@ def test_ctrl_c_ends_it_with_a_summary_for_people(tmp_path):
     old = tmp_path / "headrace" / "demo-store" / "commits" / "old.json"
     old.parent.mkdir(parents=True)
     old.write_text("{}")
+    store = tmp_path / "headrace" / "demo-store"
     process = subprocess.Popen(
         [*HEADRACE, "demo", "--speed", "20"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment,
     )  # fmt: skip
-    store = tmp_path / "headrace" / "demo-store"
-    until = time.monotonic() + 150
-    while not (store / "running.json").exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    time.sleep(2.0)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        until = time.monotonic() + 150
+        while not (store / "running.json").exists():
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        time.sleep(2.0)
+        process.send_signal(signal.SIGINT)
+    finally:
+        if process.poll() is None and not (store / "running.json").exists():
+            process.kill()
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "received" in out
     assert f"query '**/line1/**/temperature' -t {store}" in out

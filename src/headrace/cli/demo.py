@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from headrace.cli import output
 from headrace.cli.exits import Exit
 from headrace.cli.teaching import TaughtCommand
 from headrace.core.clock import NS, SystemClock, monotonic_ns
-from headrace.core.errors import ConfigError, StorageError
+from headrace.core.errors import ConfigError, PluginError, StorageError
 
 if TYPE_CHECKING:
     from headrace.core.clock import Clock
@@ -34,19 +36,14 @@ _PIPELINE = (
 """What the demo computes as the data come in."""
 
 
-class Duration(click.ParamType[float]):
-    """A duration such as ``30s``, in seconds."""
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Seconds of a duration such as ``30s``."""
+    from headrace.core.paths import parse_duration_ns
 
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of the text."""
-        from headrace.core.paths import parse_duration_ns
-
-        try:
-            return parse_duration_ns(value) / 1e9
-        except ConfigError as e:
-            self.fail(e.message, param, ctx)
+    try:
+        return None if value is None else parse_duration_ns(value) / NS
+    except ConfigError as e:
+        raise click.BadParameter(e.message, ctx, param) from e
 
 
 @click.command(
@@ -59,7 +56,7 @@ class Duration(click.ParamType[float]):
     ),
 )
 @click.option(
-    "--for", "for_s", type=Duration(), metavar="DURATION", help="End by itself; default: on Ctrl-C."
+    "--for", "for_s", callback=_seconds, metavar="DURATION", help="End by itself; default: on Ctrl-C."
 )
 @click.option(
     "--speed",
@@ -85,28 +82,64 @@ def demo(
     machine's loopback. Headrace collects, journals, computes and stores, as it would with real devices. At the
     end there is a summary, and three commands to look at what was stored.
     """
-    from headrace.cli.factory_process import FactoryProcess
-    from headrace.sim.plant import plant_clock
-
-    begun_ns, anchor_ns = monotonic_ns(), SystemClock().now_ns()
-
+    begun_ns = monotonic_ns()
+    _check_installed()
     keeping = contextlib.nullcontext(store.absolute()) if store is not None else _cache_store()
     with tempfile.TemporaryDirectory(prefix="headrace-demo-") as folder, keeping as kept:
-        factory = FactoryProcess(seed, speed, anchor_ns, Path(folder))
         try:
-            output.note("starting the simulated factory ...")
-            factory.start()
-            _load_kernels()
-            facts = factory.wait_ready()
-            summary = _collect(Path(facts["plant"]), kept, plant_clock(speed, anchor_ns), for_s, begun_ns)
-        finally:
-            factory.stop()
+            summary = _run(_Wanted(Path(folder), kept, seed, speed, for_s, begun_ns))
+        except KeyboardInterrupt:
+            output.note("stopped before it began")
+            return Exit.DONE
     summary["next"] = next_commands(kept, store)
     if as_json:
         output.emit_json(summary)
     else:
         click.echo(_page(summary))
     return Exit.DONE
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What was asked for. `begun_ns` is when the command was called."""
+
+    folder: Path
+    store: Path
+    seed: int
+    speed: float
+    for_s: float | None
+    begun_ns: int
+
+
+def _run(wanted: _Wanted) -> dict[str, Any]:
+    """Start the factory, run the plant, stop both; the plant's summary."""
+    from headrace.cli.factory_process import FactoryProcess
+    from headrace.sim.plant import plant_clock
+
+    anchor_ns = SystemClock().now_ns()
+    factory = FactoryProcess(wanted.seed, wanted.speed, anchor_ns, wanted.folder)
+    try:
+        output.note("starting the simulated factory ...")
+        factory.start()
+        _load_kernels()
+        facts = factory.wait_ready()
+        return _collect(wanted, Path(facts["plant"]), plant_clock(wanted.speed, anchor_ns))
+    finally:
+        factory.stop()
+
+
+def _check_installed() -> None:
+    """The protocols' libraries are extras.
+
+    Raises
+    ------
+    PluginError : one is missing.
+    """
+    for module in ("pymodbus", "gmqtt"):
+        if importlib.util.find_spec(module) is None:
+            raise PluginError(
+                f"the demo needs {module}; install it with: pip install 'headrace[modbus,mqtt,broker]'"
+            )
 
 
 def _load_kernels() -> None:
@@ -117,23 +150,23 @@ def _load_kernels() -> None:
     warm_kernels()
 
 
-def _collect(file: Path, store: Path, clock: Clock, for_s: float | None, begun_ns: int) -> dict[str, Any]:
-    """Run the plant of the factory's plant file; the summary. `begun_ns` is when the command was called."""
+def _collect(wanted: _Wanted, file: Path, clock: Clock) -> dict[str, Any]:
+    """Run the plant of the factory's plant file; its summary."""
     from headrace.cli.factory_screen import FactoryScreen
     from headrace.cli.session import Session
     from headrace.core.config import load_plant
     from headrace.runtime.assemble import build_plant
 
-    config = load_plant(file, [f"store.url={output.toml_text(str(store))}", _PIPELINE])
+    config = load_plant(file, [f"store.url={output.toml_text(str(wanted.store))}", _PIPELINE])
     plant = build_plant(config, clock=clock)
     server = _bound_server(plant, config, clock)
     screen = FactoryScreen(plant, clock, "headrace demo")
     try:
-        asyncio.run(Session(plant, server, clock, screen, for_s).run())
+        asyncio.run(Session(plant, server, clock, screen, wanted.for_s).run())
     finally:
         screen.close()
     seen_ns = screen.first_stored_ns
-    first_s = None if seen_ns is None else round((seen_ns - begun_ns) / NS, 1)
+    first_s = None if seen_ns is None else round((seen_ns - wanted.begun_ns) / NS, 1)
     return {**plant.summary(), "first_stored_s": first_s}
 
 

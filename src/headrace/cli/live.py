@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -14,17 +15,46 @@ from rich.text import Text
 from headrace.adapters.base import AdapterDiagnostics, AdapterState
 from headrace.cli import output
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
+from headrace.core.events import Event
 from headrace.runtime.report import RAW_BYTES
+from headrace.runtime.times import rfc3339
 
 if TYPE_CHECKING:
     from headrace.runtime.assemble import Plant
 
 _RATE_OVER_NS = 5 * NS
 _LINE_EVERY_NS = 10 * NS
+_SAID_MAX = 4
+_QUIET = ("adapter.started",)
+"""Events that the adapters' own lines say better."""
 _STYLES = {
     AdapterState.CONNECTED: "green", AdapterState.STARTING: "yellow", AdapterState.DEGRADED: "yellow",
     AdapterState.BACKOFF: "red", AdapterState.FAILED: "red", AdapterState.STOPPED: "dim",
 }  # fmt: skip
+
+
+class LogLines(logging.Handler):
+    """Hands what our parts log to `say`; what libraries log is not for the plant's operator.
+
+    It stands in for Python's own last resort, which would write through the screen.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._say = say
+        self._logger = logging.getLogger("headrace")
+        self._logger.addHandler(self)
+        self._logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand on one message."""
+        self._say(record.getMessage())
+
+    def close(self) -> None:
+        """Let go of the logger."""
+        self._logger.removeHandler(self)
+        self._logger.propagate = True
+        super().close()
 
 
 class Rate:
@@ -84,6 +114,9 @@ class Screen:
         self._address = ""
         self._begun_ns = monotonic_ns()
         self._next_line_ns = 0
+        self._last_event: Event | None = None
+        self._said: deque[str] = deque(maxlen=_SAID_MAX)
+        self._log = LogLines(self.say)
         self.first_stored_ns: int | None = None
         """Monotonic time at which the first stored sample was seen."""
 
@@ -94,44 +127,61 @@ class Screen:
             self._live = Live(self.render(), console=self._console, auto_refresh=False, transient=True)
             self._live.start()
         else:
-            self._print(f"{self._title} runs; it answers at {address}; stop it with SIGINT or SIGTERM")
+            self.say(f"{self._title} runs; it answers at {address}; stop it with SIGINT or SIGTERM")
 
     def beat(self) -> None:
         """Show the present."""
-        if self.first_stored_ns is None and self._samples()["stored"]:
-            self.first_stored_ns = monotonic_ns()
-        if self._live is not None:
-            self._live.update(self.render(), refresh=True)
-            return
-        rate = self._rate.update(self._samples()["received"])
-        if monotonic_ns() >= self._next_line_ns:
-            self._next_line_ns = monotonic_ns() + _LINE_EVERY_NS
-            self._print(self.line(rate))
+        self._tell_events()
+        if self._live is not None or self.first_stored_ns is None or monotonic_ns() >= self._next_line_ns:
+            status = self._plant.status()
+            rate = self._rate.update(status["samples"]["received"])
+            if self.first_stored_ns is None and status["samples"]["stored"]:
+                self.first_stored_ns = monotonic_ns()
+            if self._live is not None:
+                self._live.update(self.render(status, rate), refresh=True)
+            elif monotonic_ns() >= self._next_line_ns:
+                self._next_line_ns = monotonic_ns() + _LINE_EVERY_NS
+                self.say(self.line(status, rate))
 
     def stopping(self) -> None:
         """The end was asked for."""
-        self.close()
-        self._print("stopping: what was received is being written (asking again ends at once; nothing "
-                    "acknowledged is lost)")  # fmt: skip
+        self._leave_screen()
+        self.say(
+            "stopping: what was received is being written (asking again ends at once; nothing acknowledged is lost)"
+        )
 
     def close(self) -> None:
         """Leave the terminal as it was. May be called twice."""
+        self._leave_screen()
+        self._tell_events()
+        self._log.close()
+
+    def _leave_screen(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
 
-    def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+    def say(self, text: str) -> None:
+        """Tell something of note: a line of the log, or one of the last few on the screen."""
+        if self._live is not None:
+            self._said.append(text)
+            return
+        stamp = "" if self._console.is_terminal else f"{str(rfc3339(self._clock.now_ns()))[:19]}Z "
+        self._console.print(stamp + text, markup=False, soft_wrap=True)
 
-    def _samples(self) -> dict[str, Any]:
-        samples: dict[str, Any] = self._plant.status()["samples"]
-        return samples
+    def _tell_events(self) -> None:
+        """Tell what parts of the plant said since the last look."""
+        events = list(self._plant.events)
+        new = events[events.index(self._last_event) + 1 :] if self._last_event in events else events
+        for event in new:
+            if event.kind not in _QUIET:
+                self.say(event.text)
+        self._last_event = events[-1] if events else None
 
     # --- what is shown -------------------------------------------------------------------------------
 
-    def line(self, rate: float) -> str:
+    def line(self, status: dict[str, Any], rate: float) -> str:
         """Everything in one line, for logs."""
-        status = self._plant.status()
         samples, store = status["samples"], status["store"]
         states = ", ".join(f"{a.name} {a.state}" for a in self._plant.adapters())
         return (
@@ -140,24 +190,32 @@ class Screen:
             f"{states}"
         )
 
-    def render(self) -> RenderableType:
+    def render(self, status: dict[str, Any] | None = None, rate: float = 0.0) -> RenderableType:
         """The whole screen."""
-        status = self._plant.status()
-        rate = self._rate.update(status["samples"]["received"])
-        parts: list[RenderableType] = [self._head(), Text(), self._adapters(), Text(), _facts(status, rate)]
+        status = status or self._plant.status()
+        parts: list[RenderableType] = [
+            self._head(status),
+            Text(),
+            self._adapters(),
+            Text(),
+            _facts(status, rate),
+        ]
         parts += self.more()
-        refusal = status["journal"]["refusal"]
-        if refusal:
-            parts += [Text(), Text(refusal, style="bold red")]
+        troubles = [t for t in (status["journal"]["refusal"], status["store"].get("problem")) if t]
+        if troubles:
+            parts += [Text(), *(Text(t, style="bold red") for t in troubles)]
+        if self._said:
+            parts += [Text(), *(Text(t, style="dim") for t in self._said)]
         return Group(*parts, Text(), Text("Ctrl-C ends it", style="dim"))
 
     def more(self) -> list[RenderableType]:
         """What a command adds below; nothing here."""
         return []
 
-    def _head(self) -> Text:
+    def _head(self, status: dict[str, Any]) -> Text:
         passed = output.span((monotonic_ns() - self._begun_ns) / NS)
-        return Text.assemble((self._title, "bold"), f"  running for {passed}  ", (self._address, "cyan"))
+        facts = f"  running for {passed}, {status['sensors']:,} sensors  "
+        return Text.assemble((self._title, "bold"), facts, (self._address, "cyan"))
 
     def _adapters(self) -> Table:
         grid = Table(box=None, pad_edge=False, header_style="dim")

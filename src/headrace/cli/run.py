@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 import click
 
@@ -38,7 +39,8 @@ def run(file: str, overrides: tuple[str, ...]) -> int:
     from headrace.runtime.server import ApiServer
     from headrace.sim.faults import VARIABLE, fault_points
 
-    config = load_plant(file, overrides)
+    # Others ask from other folders where the store is.
+    config = load_plant(Path(file).absolute(), overrides)
     clock = SystemClock()
     # Faults for tests of recovery: none unless the environment names them.
     plant = build_plant(config, clock=clock, faults=fault_points(os.environ.get(VARIABLE)))
