@@ -523,7 +523,8 @@ class Journal:
     ) -> Iterator[Record]:
         """Durable records behind `after_seq`, as `read_records`, for replay by the owner.
 
-        A copy of a damaged object goes to ``journal/quarantine`` before anything else.
+        A copy of a damaged object goes to ``journal/quarantine`` before anything else. Damage at or before
+        `after_seq` takes nothing away and stops nobody.
 
         Raises
         ------
@@ -532,7 +533,7 @@ class Journal:
 
         def on_damage(damage: Damage) -> None:
             kept = self._quarantine(damage)
-            if damaged is DamagePolicy.STOP:
+            if damaged is DamagePolicy.STOP and damage.last_seq > (after_seq or 0):
                 raise CorruptionError(
                     f"{damage.text}; {kept}; start with --skip-damaged to go on without them"
                 )

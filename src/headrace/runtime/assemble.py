@@ -8,10 +8,12 @@ store, recovers, and starts what moves, from the store outwards: journal and sha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,8 @@ from headrace.core.faults import FaultPoints
 from headrace.core.frames import FrameBatch
 from headrace.core.problems import InvalidConfig, Problem, validate_section
 from headrace.ingest.intake import Intake
-from headrace.ingest.journal import JournalSettings
+from headrace.ingest.intake_core import IntakeSettings
+from headrace.ingest.journal import DamagePolicy, JournalSettings
 from headrace.metrics.exposition import Metrics
 from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.engine import is_fatal
@@ -37,6 +40,9 @@ from headrace.runtime.host import Host, HostSettings
 from headrace.runtime.report import Report
 
 _EVENTS_MAX = 200
+_RESERVE_BYTES, _RESERVE_SHARE = 64 << 20, 32
+_OBJECT_BYTES, _OBJECT_BYTES_MIN = 64 << 20, 64 << 10
+_IN_FLIGHT_MIN = 10_000
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,8 @@ class Plant:
         self._blueprint, self._clock, self._faults, self._settings = blueprint, clock, faults, settings
         self._disk = LocalDisk(self.config.store_folder)
         self._host: Host | None = None
+        self._is_stopped = False
+        self._failing = threading.Lock()
         self._on_failure: Callable[[], None] | None = None
         self._report = Report(self.metrics, clock, self._disk)
 
@@ -130,14 +138,14 @@ class Plant:
             self.state = "failed"
             raise
         for sentence in host.recovered.sentences:
-            self._event("store.recovered", sentence, {})
+            self._event("store.repaired", sentence, {})
         self.directory, self.store, self.journal = host.directory, host.store, host.journal
         self.intake = Intake(host.core, on_event=self.events.append, on_failed=self._failed)
         host.wait_durable = self.intake.wait_durable
         host.on_processed = self.intake.processed
         self._report.watch(host, self.intake, self.adapters)
-        host.engine.start()
         await self.intake.start()
+        host.engine.start()
         for name, adapter in self._blueprint.adapters.items():
             await adapter.start(self.intake)
             self._event("adapter.started", f"adapter {name} started", {"adapter": name})
@@ -148,20 +156,35 @@ class Plant:
             self._disk,
             self._clock,
             self._blueprint.flows,
-            settings=self._settings,
+            settings=self._with_reserve(self._settings),
             faults=self._faults,
+            on_refusal=self._refused,
             on_failed=self._failed,
         )
 
+    def _with_reserve(self, settings: HostSettings) -> HostSettings:
+        """Leave some space to the store, which frees the journal; little of a small disk."""
+        reserve_bytes = min(_RESERVE_BYTES, self._disk.free_bytes() // _RESERVE_SHARE)
+        return replace(settings, journal=replace(settings.journal, reserve_bytes=reserve_bytes))
+
     def _failed(self, error: Exception) -> None:
-        """A thread says that the host must stop; the first reason counts."""
-        if self.failure:
-            return
-        self.failure = is_fatal(error)
+        """A thread says that the host must stop; the first reason counts. Nothing is acknowledged any more."""
+        with self._failing:
+            if self.failure:
+                return
+            self.failure = is_fatal(error)
         self.state = "failed"
         self._event("plant.failed", self.failure, {})
+        self.intake.fail(error)
         if self._on_failure is not None:
             self._loop.call_soon_threadsafe(self._on_failure)
+
+    def _refused(self, text: str) -> None:
+        """The store's disk begins to refuse, or takes again; said from the committer's thread."""
+        if text:
+            self._event("store.refused", f"{text}; it is tried again, what was received is kept", {})
+        else:
+            self._event("store.recovered", "the store is written again; nothing that was taken is lost", {})
 
     def on_failure(self, call: Callable[[], None]) -> None:
         """Call `call` on the event loop once, if the engine ends by itself."""
@@ -173,28 +196,62 @@ class Plant:
     # --- stop ----------------------------------------------------------------------------------------
 
     async def stop(self, timeout_s: float = 10.0) -> None:
-        """Drain: adapters, intake, shards, a last flush with snapshots; then let go of the store. Idempotent."""
-        host, self._host = self._host, None
-        if host is None:
+        """Drain: adapters, intake, shards, a last flush with snapshots; then let go of the store. Idempotent.
+
+        What can't be flushed in time, or because the disk refuses, is in the journal: the next start has it. What
+        the journal has not taken either was never acknowledged.
+        """
+        host = self._host
+        if host is None or self._is_stopped:
             return
-        failed = self.state == "failed"
-        self.state = "failed" if failed else "stopping"
+        self._is_stopped = True
         until_ns = monotonic_ns() + int(timeout_s * NS)
-        await asyncio.gather(*(a.stop() for a in self._blueprint.adapters.values()), return_exceptions=True)
+        if not self.failure:
+            self.state = "stopping"
+        await self._stop_adapters(timeout_s / 2)
         try:
-            if not failed:
-                await asyncio.wait_for(self.intake.drain(), timeout_s)
-                left_s = max(1.0, (until_ns - monotonic_ns()) / NS)
-                if not await asyncio.to_thread(host.engine.flush, left_s):
-                    self._event("plant.stopped", "not all was flushed in time; the journal has it", {})
-        except (TimeoutError, HeadraceError) as e:
-            self._event("plant.stopped", f"not all was flushed ({e}); the journal has it", {})
+            if not self.failure:
+                await self._drain(host, until_ns)
         finally:
             await asyncio.to_thread(host.engine.stop)
             await self.intake.stop()
-            host.journal.close()
+            with contextlib.suppress(HeadraceError):  # it has said so, and nobody was told otherwise
+                await asyncio.to_thread(host.journal.close)
             self._disk.unlock()
-            self.state = "failed" if failed else "stopped"
+            self.state = "failed" if self.failure else "stopped"
+
+    async def _stop_adapters(self, timeout_s: float) -> None:
+        stopping = {asyncio.ensure_future(a.stop()): n for n, a in self._blueprint.adapters.items()}
+        if not stopping:
+            return
+        _, late = await asyncio.wait(stopping, timeout=timeout_s)
+        for task in late:
+            task.cancel()
+        for result, name in zip(
+            await asyncio.gather(*stopping, return_exceptions=True), stopping.values(), strict=True
+        ):
+            if isinstance(result, BaseException):
+                self._event(
+                    "adapter.stopped", f"adapter {name} did not stop cleanly: {result!r}", {"adapter": name}
+                )
+
+    async def _drain(self, host: Host, until_ns: int) -> None:
+        """Make durable and flush what was taken, as far as time and disk allow."""
+
+        def left_s() -> float:
+            return max(0.0, (until_ns - monotonic_ns()) / NS)
+
+        try:
+            # Half of the time: what the journal has taken can be flushed even where it takes nothing more.
+            await asyncio.wait_for(self.intake.drain(), left_s() / 2)
+        except TimeoutError:
+            why = self.intake.status().reason or "the disk is too slow"
+            self._event("plant.stopped", f"not all that came was taken, it was not acknowledged: {why}", {})
+        except HeadraceError as e:
+            self._event("plant.stopped", f"not all that came was taken, it was not acknowledged: {e}", {})
+        if not await asyncio.to_thread(host.engine.flush, left_s()):
+            why = host.engine.committer.counters.refusal or "there was not enough time"
+            self._event("plant.stopped", f"not all was flushed, the journal has it: {why}", {})
 
     # --- looking -------------------------------------------------------------------------------------
 
@@ -215,6 +272,28 @@ class Plant:
         return self._report.summary()
 
 
+def host_settings(config: PlantConfig, damaged: DamagePolicy = DamagePolicy.STOP) -> HostSettings:
+    """Bounds of the host as the plant file says; `damaged`: whether to go on without what can't be read."""
+    n_threads = config.runtime.threads or len(os.sched_getaffinity(0))
+    journal_bytes = config.store.journal_size
+    return HostSettings(
+        nonce=int.from_bytes(os.urandom(7), "little"),
+        engine=EngineSettings(
+            config.store.flush_interval, buffer_bytes_max=config.store.flush_size // n_threads
+        ),
+        # Only whole objects can be given back, and what is in flight comes on top of the bound.
+        journal=JournalSettings(
+            object_bytes=max(_OBJECT_BYTES_MIN, min(_OBJECT_BYTES, journal_bytes // 16)),
+            limit_bytes=journal_bytes,
+        ),
+        intake=IntakeSettings(
+            limit_samples=max(_IN_FLIGHT_MIN, min(IntakeSettings().limit_samples, journal_bytes // 32))
+        ),
+        threads=n_threads,
+        damaged=damaged,
+    )
+
+
 def build_plant(
     config: PlantConfig,
     *,
@@ -222,20 +301,12 @@ def build_plant(
     faults: FaultPoints | None = None,
     settings: HostSettings | None = None,
 ) -> Plant:
-    """A plant from its file, checked, not started.
+    """A plant from its file, checked, not started. `settings`: `host_settings` of the file, or others.
 
     Raises
     ------
     InvalidConfig : every problem in the file.
     """
     blueprint = check_plant(config)
-    n_threads = config.runtime.threads or len(os.sched_getaffinity(0))
-    chosen = settings or HostSettings(
-        nonce=int.from_bytes(os.urandom(7), "little"),
-        engine=EngineSettings(
-            config.store.flush_interval, buffer_bytes_max=config.store.flush_size // n_threads
-        ),
-        journal=JournalSettings(limit_bytes=config.store.journal_size),
-        threads=n_threads,
-    )
+    chosen = settings or host_settings(config)
     return Plant(blueprint, clock=clock or SystemClock(), faults=faults or FaultPoints(), settings=chosen)

@@ -1,9 +1,11 @@
 """The embedded engine's threads: runners that step shards, and a committer that writes them.
 
 One runner a core owns some of the shards, so all work in a shard is in order and without locks; kernels release
-the GIL. The committer writes a segment and its commit once the journal is durable that far. A disk that refuses
-stops nothing: the buffers keep what they have, the journal keeps what was acknowledged, and sources slow down
-when credits run out.
+the GIL. The committer writes a segment and its commit once the journal is durable that far.
+
+A disk that refuses stops nothing: the buffers keep what they have, the journal keeps what was acknowledged. A
+runner whose buffers hold twice what they may works off nothing more until a flush has succeeded, so credits run
+out and the sources slow down. A defect, or another owner, ends the engine: `on_failed` is told once.
 """
 
 from __future__ import annotations
@@ -14,11 +16,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from headrace.core.clock import NS, monotonic_ns
 from headrace.core.errors import Fenced, HeadraceError, StorageError
 from headrace.core.frames import FrameBatch
 from headrace.pipeline.base import Tick
 from headrace.runtime.engine_core import EngineCore
 from headrace.store.flush import Flusher, FlushPart
+
+_DURABLE_S = 5.0
+_LOOK_S = 0.25
+_RETRY_S_MIN, _RETRY_S_MAX = 0.5, 8.0
+_HELD_BACK_AT = 2.0
+_NEVER = 2**63
 
 
 class _Order(Enum):
@@ -33,7 +42,7 @@ _Job = tuple[EngineCore, list[FlushPart]]
 
 @dataclass(slots=True)
 class FlushCounters:
-    """What the committer wrote, and what that cost."""
+    """What the committer wrote, and what that cost. `refusal`: why the last flush failed; empty if it did not."""
 
     n_stored: int = 0
     n_duplicates: int = 0
@@ -49,23 +58,28 @@ class Committer:
 
     Parameters
     ----------
-    flusher : writes parts. wait_durable : returns when the journal holds a record. trim : lets the journal go up
-    to a record. on_failed : told of an error after which the host must stop (fenced, or a defect).
+    flusher : writes parts. wait_durable : (seq, timeout_s) waits until the journal holds a record, and says
+    whether it does. after_commit : lets go of the journal that is not needed any more.
+    on_refusal : told why, when the disk begins to refuse, and "" when it takes again.
+    on_failed : told once of an error after which the host must stop (fenced, or a defect).
     """
 
     def __init__(
         self,
         flusher: Flusher,
-        wait_durable: Callable[[int], object],
+        wait_durable: Callable[[int, float], bool],
         after_commit: Callable[[], None],
+        on_refusal: Callable[[str], None],
         on_failed: Callable[[Exception], None],
     ) -> None:
         self._flusher, self._wait_durable = flusher, wait_durable
-        self._after_commit, self._on_failed = after_commit, on_failed
+        self._after_commit, self._on_refusal, self._on_failed = after_commit, on_refusal, on_failed
         self._queue: queue.SimpleQueue[_Job | _Order] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="headrace-committer", daemon=True)
         self._written = threading.Condition()
         self._n_open = 0
+        self._is_stopping = False
+        self._has_failed = False
         self.counters = FlushCounters()
 
     def start(self) -> None:
@@ -84,7 +98,8 @@ class Committer:
             return self._written.wait_for(lambda: self._n_open == 0, timeout_s)
 
     def stop(self) -> None:
-        """Write what is queued, then end the thread."""
+        """Write what is queued and durable, then end the thread. May be called twice, and before `start`."""
+        self._is_stopping = True
         if self._thread.is_alive():
             self._queue.put(_Order.STOP)
             self._thread.join()
@@ -93,7 +108,7 @@ class Committer:
         while True:
             jobs, stopping = self._next_jobs()
             if jobs:
-                self._write(jobs)
+                self._write([(core, part) for core, parts in jobs for part in parts])
             with self._written:
                 self._n_open -= len(jobs)
                 self._written.notify_all()
@@ -111,49 +126,92 @@ class Committer:
             if self._queue.empty():
                 return jobs, False
 
-    def _write(self, jobs: list[_Job]) -> None:
-        parts = [(core, part) for core, some in jobs for part in some]
+    def _write(self, parts: list[tuple[EngineCore, FlushPart]]) -> None:
+        is_committed = False
+        try:
+            if not self._has_failed:
+                is_committed = self._commit([part for _, part in parts])
+        except Exception as e:  # a defect or a fence: the host must stop, and say why
+            self._has_failed = True
+            self._on_failed(e)
+        for core, part in parts:
+            if is_committed:
+                core.committed(part)
+            else:
+                core.failed(part)
+        if is_committed:
+            self._let_go()
+
+    def _commit(self, parts: list[FlushPart]) -> bool:
+        """Write the parts in one segment and commit; whether the disk took them."""
         counters = self.counters
         try:
-            self._wait_durable(max(part.seq for _, part in parts))
-            flushed = self._flusher.flush([part for _, part in parts])
+            self._check_durable(max(part.seq for part in parts))
+            flushed = self._flusher.flush(parts)
         except StorageError as e:
-            counters.refusal = str(e)
-            for core, part in parts:
-                core.failed(part)
-            return
-        except Exception as e:  # a defect or a fence: the host must stop, and say why
-            for core, part in parts:
-                core.failed(part)
-            self._on_failed(e)
-            return
-        for core, part in parts:
-            core.committed(part)
-        counters.refusal = ""
+            self._refused(str(e))
+            return False
+        self._refused("")
         counters.n_commits += 1
         counters.n_stored += flushed.n_stored
         counters.n_duplicates += flushed.n_duplicates
         counters.n_bytes += flushed.size_bytes
         counters.encode_ns += flushed.encode_ns
         counters.write_ns += flushed.write_ns
-        self._after_commit()
+        return True
+
+    def _refused(self, text: str) -> None:
+        is_news = bool(text) != bool(self.counters.refusal)
+        self.counters.refusal = text
+        if is_news:
+            self._on_refusal(text)
+
+    def _check_durable(self, seq: int) -> None:
+        """Wait for the journal: what it does not hold must not be in a commit, its number may be given anew."""
+        until_ns = monotonic_ns() + int(_DURABLE_S * NS)
+        while not self._wait_durable(seq, _LOOK_S):
+            if self._is_stopping or monotonic_ns() > until_ns:
+                raise StorageError(
+                    "nothing is written to the store before the journal, which waits for its disk"
+                )
+
+    def _let_go(self) -> None:
+        try:
+            self._after_commit()
+        except Fenced as e:
+            self._has_failed = True
+            self._on_failed(e)
+        except HeadraceError as e:  # the next commit tries again
+            self._refused(f"the journal could not be trimmed: {e}")
+        except Exception as e:
+            self._has_failed = True
+            self._on_failed(e)
 
 
 class Runner:
-    """A thread that feeds one core."""
+    """A thread that feeds one core.
+
+    Parameters
+    ----------
+    needed_seq : record up to which shards must be saved so that journal can be freed; -1 while it has room.
+    """
 
     def __init__(
         self,
         core: EngineCore,
         committer: Committer,
-        on_processed: Callable[[Runner, int], None],
+        needed_seq: Callable[[], int],
+        on_processed: Callable[[], None],
         on_failed: Callable[[Exception], None],
     ) -> None:
         self.core = core
         self.done_seq = -1
-        self._committer, self._on_processed, self._on_failed = committer, on_processed, on_failed
+        self._asked_seq = -1
+        self._committer, self._needed_seq = committer, needed_seq
+        self._on_processed, self._on_failed = on_processed, on_failed
         self._queue: queue.SimpleQueue[tuple[int, FrameBatch | Tick] | _Order] = queue.SimpleQueue()
-        self._idle = threading.Event()
+        self._handed = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace-runner", daemon=True)
 
     def start(self) -> None:
@@ -166,49 +224,80 @@ class Runner:
 
     def flush_all(self) -> None:
         """Queue a flush and snapshot of every shard behind all records queued so far."""
-        self._idle.clear()
+        self._handed.clear()
+        self._asked_seq = _NEVER
         self._queue.put(_Order.FLUSH_ALL)
+        if not self._thread.is_alive():
+            self._handed.set()
 
-    def wait_flushed(self, timeout_s: float) -> bool:
+    def wait_handed(self, timeout_s: float) -> None:
         """Wait until `flush_all` has handed its parts to the committer."""
-        return self._idle.wait(timeout_s)
+        self._handed.wait(timeout_s)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether everything that the last `flush_all` was about is in the store."""
+        return self.core.saved_seq >= self._asked_seq
 
     def stop(self) -> None:
-        """Work off the queue, then end the thread."""
+        """End the thread after the record at hand; what is queued is in the journal."""
+        self._stopping.set()
         if self._thread.is_alive():
             self._queue.put(_Order.STOP)
             self._thread.join()
 
     def _run(self) -> None:
         try:
-            while True:
+            while not self._stopping.is_set():
                 item = self._queue.get()
-                if item is _Order.STOP:
-                    return
-                if item is _Order.FLUSH_ALL:
-                    self._committer.wait_idle(60.0)
-                    self._submit(self.core.due(everything=True), snapshot=True)
-                    self._idle.set()
-                    continue
-                assert isinstance(item, tuple)
-                seq, record = item
-                self.core.process(seq, record)
-                self.done_seq = seq
-                self._on_processed(self, seq)
-                if isinstance(record, Tick) or self.core.size_bytes > self.core.settings.buffer_bytes_max:
-                    self._submit(self.core.due())
-                    self._hold_back()
+                if isinstance(item, tuple):
+                    self._process(*item)
+                elif item is _Order.FLUSH_ALL:
+                    self._flush_all()
         except Exception as e:  # a defect: stop acknowledging, tell, keep what is journalled
+            self._asked_seq = _NEVER
+            self._handed.set()
             self._on_failed(e)
+
+    def _process(self, seq: int, record: FrameBatch | Tick) -> None:
+        core = self.core
+        core.process(seq, record)
+        self.done_seq = seq
+        self._on_processed()
+        if isinstance(record, Tick):
+            self._submit(core.behind(self._needed_seq()), snapshot=True)
+        if isinstance(record, Tick) or core.size_bytes > core.settings.buffer_bytes_max:
+            self._submit(core.due())
+            self._hold_back()
+
+    def _flush_all(self) -> None:
+        # A shard's parts are written one after the other: wait for those under way.
+        while not self._committer.wait_idle(_LOOK_S) and not self._stopping.is_set():
+            pass
+        self._asked_seq = self.core.seq
+        self._submit(self.core.due(everything=True), snapshot=True)
+        self._handed.set()
 
     def _submit(self, shards: Sequence[int], snapshot: bool = False) -> None:
         if shards:
             self._committer.submit(self.core, [self.core.part(n, snapshot) for n in shards])
 
     def _hold_back(self) -> None:
-        """Let the committer catch up when the buffers have outgrown their bound by half."""
-        if self.core.size_bytes > 1.5 * self.core.settings.buffer_bytes_max:
-            self._committer.wait_idle(1.0)
+        """Work off nothing more while the buffers hold twice what they may."""
+        retry_s = _RETRY_S_MIN
+        while self._is_too_full():
+            if self._stopping.is_set():
+                return
+            if (
+                self._committer.wait_idle(_LOOK_S)
+                and self._is_too_full()
+                and not self._stopping.wait(retry_s)
+            ):
+                retry_s = min(2 * retry_s, _RETRY_S_MAX)
+                self._submit(self.core.due(everything=True))
+
+    def _is_too_full(self) -> bool:
+        return self.core.size_bytes > _HELD_BACK_AT * self.core.settings.buffer_bytes_max
 
 
 class Engine:
@@ -216,23 +305,24 @@ class Engine:
 
     Parameters
     ----------
-    cores : one a runner thread; their shards are disjoint and all. on_processed : told of the newest record that
-    all runners have worked off. on_failed : told once of what ended the engine.
+    cores : one a runner thread; their shards are disjoint and all. needed_seq : see `Runner`.
+    on_processed : told of the newest record that all runners have worked off. on_failed : told of what ended it.
     """
 
     def __init__(
         self,
         cores: Sequence[EngineCore],
         committer: Committer,
+        needed_seq: Callable[[], int],
         on_processed: Callable[[int], None],
         on_failed: Callable[[Exception], None],
     ) -> None:
         self.cores = tuple(cores)
         self.committer = committer
         self._on_processed = on_processed
-        self._lock = threading.Condition()
+        self._changed = threading.Condition()
         self._told_seq = -1
-        self._runners = [Runner(core, committer, self._processed, on_failed) for core in cores]
+        self._runners = [Runner(core, committer, needed_seq, self._processed, on_failed) for core in cores]
 
     def start(self) -> None:
         """Start all threads."""
@@ -245,29 +335,39 @@ class Engine:
         for runner in self._runners:
             runner.put(seq, record)
 
-    def _processed(self, runner: Runner, seq: int) -> None:
-        with self._lock:
+    def _processed(self) -> None:
+        with self._changed:
             done = min(r.done_seq for r in self._runners)
-            tell = done > self._told_seq
+            is_news = done > self._told_seq
             self._told_seq = max(done, self._told_seq)
-            self._lock.notify_all()
-        if tell:
+            self._changed.notify_all()
+        if is_news:
             self._on_processed(done)
 
     def wait_processed(self, seq: int, timeout_s: float) -> bool:
         """Wait until all runners have worked off record `seq`; False after `timeout_s`."""
-        with self._lock:
-            return self._lock.wait_for(lambda: self._told_seq >= seq, timeout_s)
+        with self._changed:
+            return self._changed.wait_for(lambda: self._told_seq >= seq, timeout_s)
 
     def flush(self, timeout_s: float) -> bool:
-        """Flush and snapshot everything delivered so far; True when it is committed."""
+        """Flush and snapshot everything delivered so far; True when it is committed, False if not in time.
+
+        Where it is not (the disk refuses, time is up, a runner has failed), the journal has it.
+        """
+        until_ns = monotonic_ns() + int(timeout_s * NS)
+
+        def left_s() -> float:
+            return max(0.0, (until_ns - monotonic_ns()) / NS)
+
         for runner in self._runners:
             runner.flush_all()
-        handed = all(runner.wait_flushed(timeout_s) for runner in self._runners)
-        return handed and self.committer.wait_idle(timeout_s) and not self.committer.counters.refusal
+        for runner in self._runners:
+            runner.wait_handed(left_s())
+        self.committer.wait_idle(left_s())
+        return all(runner.is_saved for runner in self._runners)
 
     def stop(self) -> None:
-        """End all threads; what is queued is worked off."""
+        """End all threads, soon: what is not worked off or not written is in the journal."""
         for runner in self._runners:
             runner.stop()
         self.committer.stop()

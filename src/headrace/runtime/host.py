@@ -18,8 +18,8 @@ from headrace.core.disk import Disk
 from headrace.core.faults import FaultPoints
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
-from headrace.ingest.intake_core import IntakeCore
-from headrace.ingest.journal import JournalSettings
+from headrace.ingest.intake_core import IntakeCore, IntakeSettings
+from headrace.ingest.journal import DamagePolicy, JournalSettings
 from headrace.ingest.journal_format import RecordKind
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow, FlowSpec
@@ -34,14 +34,16 @@ class HostSettings:
 
     Parameters
     ----------
-    threads : runners; default: one a core. nonce : tells this owner of the journal from any other; the process
-    that composes the host draws it.
+    nonce : tells this owner of the journal from any other; the process that composes the host draws it.
+    threads : runners; default: one a core. damaged : what to do about records and state that can't be read.
     """
 
     nonce: int
     engine: EngineSettings = field(default_factory=EngineSettings)
     journal: JournalSettings = field(default_factory=JournalSettings)
+    intake: IntakeSettings = field(default_factory=IntakeSettings)
     threads: int | None = None
+    damaged: DamagePolicy = DamagePolicy.STOP
 
 
 class Host:
@@ -50,7 +52,7 @@ class Host:
     Parameters
     ----------
     disk : the store folder, locked by the caller. specs : the pipelines.
-    on_processed : told, from a runner thread, of the newest record that all shards have worked off.
+    on_refusal : told, from any thread, why nothing is written to the store any more, and "" when it is again.
     on_failed : told once, from any thread, of what ended the host.
 
     Raises
@@ -66,12 +68,15 @@ class Host:
         *,
         settings: HostSettings,
         faults: FaultPoints | None = None,
+        on_refusal: Callable[[str], None] = lambda text: None,
         on_failed: Callable[[Exception], None],
     ) -> None:
         self._flows: list[Flow] = []
         self.delivered_seq = -1
         self.on_processed: Callable[[int], None] = lambda seq: None
-        self.wait_durable: Callable[[int], object] = lambda seq: None
+        self.wait_durable: Callable[[int, float], bool] = lambda seq, timeout_s: (
+            self.journal.durable_seq >= seq
+        )
         n_threads = settings.threads or max(1, len(os.sched_getaffinity(0)))
         n_shards = SensorDirectory().n_shards
 
@@ -80,7 +85,9 @@ class Host:
             return self._flows
 
         per_core = [list(range(i, n_shards, n_threads)) for i in range(n_threads)]
-        chosen = RecoverySettings(settings.nonce, per_core, settings.engine, settings.journal)
+        chosen = RecoverySettings(
+            settings.nonce, per_core, settings.engine, settings.journal, settings.damaged
+        )
         self.recovered = recover(disk, clock, flows_of, chosen, faults)
         self.directory, self.store = self.recovered.directory, self.recovered.store
         self.journal, self.flusher = self.recovered.journal, self.recovered.flusher
@@ -90,15 +97,34 @@ class Host:
             clock,
             self.journal,
             self._deliver,
+            settings=settings.intake,
             n_saved_slots=self.recovered.n_saved_slots,
             last_tick_ns=self.recovered.last_tick_ns,
         )
-        committer = Committer(self.flusher, lambda seq: self.wait_durable(seq), self._trim, on_failed)
-        self.engine = Engine(self.recovered.cores, committer, lambda seq: self.on_processed(seq), on_failed)
+        committer = Committer(
+            self.flusher,
+            lambda seq, timeout_s: self.wait_durable(seq, timeout_s),
+            self._trim,
+            on_refusal,
+            on_failed,
+        )
+        self.engine = Engine(
+            self.recovered.cores,
+            committer,
+            self._needed_seq,
+            lambda seq: self.on_processed(seq),
+            on_failed,
+        )
 
     def _deliver(self, seq: int, kind: RecordKind, record: FrameBatch | int) -> None:
         self.delivered_seq = seq
         self.engine.deliver(seq, Tick(record) if isinstance(record, int) else record)
+
+    def _needed_seq(self) -> int:
+        """Record that all shards must be saved beyond to free journal that is short of room; -1 if it is not."""
+        journal = self.journal
+        is_pressed = journal.is_short or journal.size_bytes > journal.limit_bytes // 2
+        return journal.first_needed_seq if is_pressed else -1
 
     def _trim(self) -> None:
         """Let go of the journal that no shard needs any more."""

@@ -53,7 +53,7 @@ class Pipe:
         )
         self.directory, self.store, self._core = self.host.directory, self.host.store, self.host.core
         self._writer = JournalWriter(self.host.journal, lambda seq: None, lambda text: None, self._failed)
-        self.host.wait_durable = lambda seq: self._writer.wait(seq, _WAIT_S)
+        self.host.wait_durable = self._writer.wait
         self.host.on_processed = self._core.processed
         self._writer.start()
         self.host.engine.start()

@@ -7,15 +7,18 @@ the shard's flushed position only the state is rebuilt; beyond it frames reach t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
 from headrace.core.disk import Disk
+from headrace.core.errors import CorruptionError, HeadraceError, NotFound
 from headrace.core.faults import FaultPoints
+from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
-from headrace.ingest.journal import Journal, JournalSettings
-from headrace.ingest.journal_format import RecordKind
+from headrace.ingest.journal import DamagePolicy, Journal, JournalSettings
+from headrace.ingest.journal_format import Record, RecordKind
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow
 from headrace.runtime.engine_core import EngineCore, EngineSettings
@@ -24,18 +27,27 @@ from headrace.store.commits import CommitLog, ShardPosition, read_state
 from headrace.store.directories import load_directory
 from headrace.store.flush import Flusher
 from headrace.store.query import Store
+from headrace.store.view import recover_commit
 
 FlowsOf = Callable[[SensorDirectory], list[Flow]]
+SKIP_OPTION = "start with --skip-damaged to go on without"
 
 
 @dataclass(frozen=True, slots=True)
 class RecoverySettings:
-    """What a host is opened with. `nonce` tells its journal from any other owner's."""
+    """What a host is opened with.
+
+    Parameters
+    ----------
+    nonce : tells its journal from any other owner's. damaged : stop at records or state that can't be read, or
+    go on without them.
+    """
 
     nonce: int
     shards_per_core: Sequence[Sequence[int]]
     engine: EngineSettings = field(default_factory=EngineSettings)
     journal: JournalSettings = field(default_factory=JournalSettings)
+    damaged: DamagePolicy = DamagePolicy.STOP
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,69 +86,145 @@ def recover(
     Raises
     ------
     StorageError : the disk refuses. Fenced : another owner is alive. CorruptionError : the journal is damaged
-    where valid records follow.
+    where valid records follow, or a state object is, and the settings say stop.
     """
-    begun_ns = monotonic_ns()
     points = faults or FaultPoints()
+    begun_ns = monotonic_ns()
     journal = Journal.open(disk, clock, nonce=settings.nonce, settings=settings.journal, faults=points)
-    commits = CommitLog.open(disk, journal.recovery.incarnation, clock)
-    directory = load_directory(disk)
-    n_saved_slots = directory.n_slots
-    store = Store.open(disk, directory, clock)
-    positions = commits.view.shards
-    oldest = max(0, min(_position(positions, s).state_seq for s in range(directory.n_shards)))
-    # All definitions first, so that slots get the numbers they had; pipelines then find theirs defined.
-    for record in journal.records(oldest):
-        if record.kind is RecordKind.DEFINE:
-            record.define(directory)
-    flows = flows_of(directory)
-    for flow in flows:
-        flow.extend()
-    frames = GroupFrames(store)
-    cores = tuple(
-        EngineCore(directory, flows, shards, frames, settings.engine) for shards in settings.shards_per_core
-    )
-    frames.buffers = {n: b for core in cores for n, b in core.buffers().items()}
-    for core in cores:
-        for shard in core.shards:
-            position = _position(positions, shard)
-            state = read_state(disk, position) or b""
+    try:
+        return _Opening(disk, clock, journal, settings, points).run(flows_of, begun_ns)
+    except BaseException:
+        with contextlib.suppress(HeadraceError):
+            journal.close()
+        raise
+
+
+class _Opening:
+    """The steps of `recover`, once the journal is ours."""
+
+    def __init__(
+        self, disk: Disk, clock: Clock, journal: Journal, settings: RecoverySettings, faults: FaultPoints
+    ) -> None:
+        self._disk, self._journal, self._settings = disk, journal, settings
+        self._sentences = list(journal.recovery.sentences)
+        self._commits = CommitLog.open(disk, journal.recovery.incarnation, clock, recover_commit)
+        self._directory = load_directory(disk)
+        self._n_saved_slots = self._directory.n_slots
+        self._store = Store.open(disk, self._directory, clock)
+        self._commits.retired = self._store.retired
+        self._sentences += self._commits.view.damaged
+        self._flusher = Flusher(disk, self._directory, self._commits, self._store, clock=clock, faults=faults)
+        self._last_tick_ns = NO_TIME
+
+    def run(self, flows_of: FlowsOf, begun_ns: int) -> Recovered:
+        positions = self._positions()
+        self._renumber(max(p.flushed_seq for p in positions))
+        # Shards without a state need everything there is; nothing was trimmed for them.
+        after_seq = max(0, min(p.state_seq for p in positions))
+        # All definitions first, so that slots get the numbers they had; pipelines then find theirs defined.
+        for record in self._records(after_seq):
+            if record.kind is RecordKind.DEFINE:
+                record.define(self._directory)
+        flows = flows_of(self._directory)
+        for flow in flows:
+            flow.extend()
+        frames = GroupFrames(self._store)
+        cores = tuple(
+            EngineCore(self._directory, flows, shards, frames, self._settings.engine)
+            for shards in self._settings.shards_per_core
+        )
+        frames.buffers = {n: b for core in cores for n, b in core.buffers().items()}
+        for core in cores:
+            for shard in core.shards:
+                self._restore(core, shard, positions[shard])
+        accepting_ns = monotonic_ns()
+        n_replayed = self._replay(after_seq, cores)
+        return Recovered(
+            self._store,
+            self._directory,
+            self._journal,
+            self._flusher,
+            cores,
+            self._n_saved_slots,
+            self._last_tick_ns,
+            n_replayed,
+            (accepting_ns - begun_ns) / NS,
+            (monotonic_ns() - begun_ns) / NS,
+            tuple(dict.fromkeys(self._sentences)),
+        )
+
+    def _positions(self) -> list[ShardPosition]:
+        """Of every shard, in order."""
+        known = self._commits.view.shards
+        return [known.get(s, ShardPosition()) for s in range(self._directory.n_shards)]
+
+    def _renumber(self, seq: int) -> None:
+        """See to it that new records get numbers behind `seq`, up to which shards are flushed.
+
+        Where the end of the journal was cut that is not so, and what comes would pass for what is stored
+        already. Empty records fill the gap, so that it does not look like damage ever after.
+        """
+        n = seq - self._journal.last_seq
+        if n <= 0:
+            return
+        for _ in range(n):
+            self._journal.append(RecordKind.CONFIG, [b"{}"])
+        self._journal.sync()
+        self._sentences.append(
+            f"the journal ends {n:,} records before what the store has: they were cut, but the store holds their "
+            f"samples"
+        )
+
+    def _records(self, after_seq: int) -> Iterator[Record]:
+        """Records behind `after_seq`, as far as the settings allow."""
+        damaged, n_known = self._settings.damaged, len(self._journal.damage)
+        try:
+            yield from self._journal.records(after_seq, damaged)
+        except NotFound as e:
+            # Commits that said how far the shards are were damaged beyond repair.
+            text = f"the journal does not reach back to record {after_seq + 1}, where the last readable commit ends"
+            if damaged is DamagePolicy.STOP:
+                raise CorruptionError(
+                    f"{text}; restore the commits from a backup, or {SKIP_OPTION} what is missing"
+                ) from e
+            self._sentences.append(f"{text}; it is read from its beginning")
+            yield from self._journal.records(None, damaged)
+        self._sentences += [f"skipped: {d.text}" for d in self._journal.damage[n_known:]]
+
+    def _restore(self, core: EngineCore, shard: int, position: ShardPosition) -> None:
+        try:
+            state = read_state(self._disk, position) or b""
             core.restore(shard, state, position.flushed_seq, position.state_seq)
-    accepting_ns = monotonic_ns()
-    n_replayed, last_tick_ns = _replay(journal, oldest, cores)
-    flusher = Flusher(disk, directory, commits, store, clock=clock, faults=points)
-    return Recovered(
-        store,
-        directory,
-        journal,
-        flusher,
-        cores,
-        n_saved_slots,
-        last_tick_ns,
-        n_replayed,
-        (accepting_ns - begun_ns) / NS,
-        (monotonic_ns() - begun_ns) / NS,
-        (*journal.recovery.sentences, *commits.view.damaged),
-    )
+        except (CorruptionError, NotFound) as e:
+            text = f"the state of shard {shard} can't be read from {position.state} ({e})"
+            if self._settings.damaged is DamagePolicy.STOP:
+                raise CorruptionError(f"{text}; restore it from a backup, or {SKIP_OPTION} it") from e
+            self._sentences.append(f"{text}; the windows that were open in it are lost")
+            core.restore(shard, b"", position.flushed_seq, position.state_seq)
 
-
-def _position(positions: dict[int, ShardPosition], shard: int) -> ShardPosition:
-    return positions.get(shard, ShardPosition())
-
-
-def _replay(journal: Journal, after_seq: int, cores: Sequence[EngineCore]) -> tuple[int, int]:
-    """Step all records after `after_seq`; how many, and the time of the last tick."""
-    n, last_tick_ns = 0, NO_TIME
-    for record in journal.records(after_seq):
-        if record.kind is RecordKind.FRAMES:
-            batch = record.batch()
+    def _replay(self, after_seq: int, cores: Sequence[EngineCore]) -> int:
+        """Step all records behind `after_seq`; how many."""
+        n = 0
+        for record in self._records(after_seq):
+            n += 1
+            if record.kind is RecordKind.TICK:
+                self._last_tick_ns = record.tick_ns()
+                step: FrameBatch | Tick = Tick(self._last_tick_ns)
+            elif record.kind is RecordKind.FRAMES:
+                step = record.batch()
+            else:
+                continue
             for core in cores:
-                core.process(record.seq, batch)
-        elif record.kind is RecordKind.TICK:
-            last_tick_ns = record.tick_ns()
-            for core in cores:
-                core.process(record.seq, Tick(last_tick_ns))
-        n += 1
-    for core in cores:
-        core.seq = max(core.seq, journal.last_seq)
-    return n, last_tick_ns
+                core.process(record.seq, step)
+                self._relieve(core)
+        for core in cores:
+            core.begin(self._journal.last_seq)
+        return n
+
+    def _relieve(self, core: EngineCore) -> None:
+        """Flush a core whose buffers outgrow memory: what is replayed is durable."""
+        if core.size_bytes > 2 * core.settings.buffer_bytes_max:
+            parts = [core.part(n, snapshot=True) for n in core.due(everything=True)]
+            self._flusher.flush(parts)
+            for part in parts:
+                core.committed(part)

@@ -405,6 +405,13 @@ def test_damage_in_the_middle_is_told_with_object_and_byte_and_a_copy_is_kept() 
     )
 
 
+def test_damage_in_what_is_not_asked_for_stops_nobody() -> None:
+    disk, _ = damaged_journal()
+    journal = open_journal(disk, 2)
+    assert [r.seq for r in journal.records(2)] == [3]
+    assert len(journal.damage) == 1
+
+
 def test_damage_is_skipped_when_told_to_and_stays_known() -> None:
     disk, _ = damaged_journal()
     journal = open_journal(disk, 2)
