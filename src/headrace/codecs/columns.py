@@ -60,7 +60,6 @@ HEAD_SIZE_MAX = 32
 _U = np.uint64
 _0, _1, _2, _3, _63 = _U(0), _U(1), _U(2), _U(3), _U(63)
 _ESCAPE, _DEAR = _U(ESCAPE), _U(2 * ESCAPE)
-_CAP = _U(1 << 42)  # sums of up to 2**20 capped magnitudes fit
 _K_MAX = 56
 
 
@@ -94,9 +93,15 @@ def new_scratch(n: int) -> Scratch:
 
 
 @leaf
-def _magnitude(value: np.uint64) -> np.uint64:
+def _magnitude(value: np.uint64, cap: np.uint64) -> np.uint64:
     """|value| of a signed number, capped so that sums hold."""
-    return min(_absolute(value), _CAP)
+    return min(_absolute(value), cap)
+
+
+@leaf
+def _cap(size: Int) -> np.uint64:
+    """The largest magnitude of which `size` can be summed."""
+    return _1 << np.uint64(62 - bit_length(np.uint64(size)))
 
 
 @leaf
@@ -122,9 +127,9 @@ def _differences(x: U64, n: Int, d: U64) -> Int:
 def _survey(d: U64, size: Int) -> tuple[np.uint64, np.uint64, Int]:
     """Sum of |d|, the smallest |d| but 0, and how many are not 0."""
     total = changes = _0
-    smallest = _CAP
+    smallest = cap = _cap(size)
     for i in range(size):
-        a = _magnitude(d[i])
+        a = _magnitude(d[i], cap)
         total += a
         changes += min(a, _1)
         smallest = min(smallest, a - _1)
@@ -135,9 +140,10 @@ def _survey(d: U64, size: Int) -> tuple[np.uint64, np.uint64, Int]:
 def _bends(d: U64, n: Int, size: Int) -> np.uint64:
     """Sum of |d[i+1] - d[i]|."""
     total = _0
+    cap = _cap(size)
     for i in range(size):
-        total += _magnitude(d[i + 1] - d[i])
-    return total - _magnitude(d[n - 2])
+        total += _magnitude(d[i + 1] - d[i], cap)
+    return total - _magnitude(d[n - 2], cap)
 
 
 @leaf
@@ -206,11 +212,12 @@ def _choose_order(x: U64, d: U64, n: Int, total: np.uint64) -> tuple[Int, np.uin
     drift = _divided(last - base, n - 1)
     middle = base + centre
     level = slope = _0
+    cap = _cap(size)
     for i in range(size):
-        level += _magnitude(x[i + 1] - middle)
-        slope += _magnitude(d[i] - drift)
-    level -= np.uint64(size - n + 1) * _magnitude(last - middle)
-    slope -= np.uint64(size - n + 1) * _magnitude(drift)
+        level += _magnitude(x[i + 1] - middle, cap)
+        slope += _magnitude(d[i] - drift, cap)
+    level -= np.uint64(size - n + 1) * _magnitude(last - middle, cap)
+    slope -= np.uint64(size - n + 1) * _magnitude(drift, cap)
     bends = _bends(d, n, size)
     order, bias, best = 1, _0, total
     if slope < best - (best >> _3):
@@ -253,7 +260,10 @@ def _cost(z: U64, size: Int, m: Int, k: Int) -> np.uint64:
 
 @leaf
 def _choose_k(z: U64, m: Int, total: np.uint64) -> Int:
-    """The cheapest Rice parameter up to what the mean asks for (a few outliers raise that, so all are tried)."""
+    """The cheapest Rice parameter up to what the mean asks for.
+
+    A few outliers raise the mean, so smaller ones are tried until they cost a byte a number more.
+    """
     size = padded(m)
     top: Int = bit_length(total // np.uint64(m)) + 1
     if top > _K_MAX:
@@ -264,6 +274,8 @@ def _choose_k(z: U64, m: Int, total: np.uint64) -> Int:
         next_cost = _cost(z, size, m, smaller)
         if next_cost < cost:
             k, cost = smaller, next_cost
+        elif next_cost > cost + np.uint64(8 * m):
+            break
     return k
 
 
