@@ -147,6 +147,20 @@ class SensorDirectory:
             self._place = (start[self.shard] + self.local).astype(np.int32)
         return self._place
 
+    def shard_starts(self, slot: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        """Where each shard's frames start in a batch that is in shard order: int64[n_shards + 1].
+
+        All boundaries are bisected at once, so that a large batch is looked at in a few hundred places only.
+        """
+        low = np.zeros(self.n_shards + 1, np.int64)
+        high = np.full(self.n_shards + 1, len(slot))
+        wanted = np.arange(self.n_shards + 1)
+        for _ in range(len(slot).bit_length()):
+            middle = (low + high) // 2
+            before = (middle < high) & (self.shard[slot[np.minimum(middle, len(slot) - 1)]] < wanted)
+            low, high = np.where(before, middle + 1, low), np.where(before, high, middle)
+        return low
+
     @property
     def width(self) -> npt.NDArray[np.int32]:
         """Columns of each slot."""

@@ -129,6 +129,8 @@ class Flow:
 
     def __post_init__(self) -> None:
         self._regex = pattern_regex(self.spec.read)
+        self._reads_all = self.spec.read == "**"
+        self._sole: dict[tuple[str, int], int] = {}
         # A window has at most two outputs: values in their own type, and floats or counts.
         self.n_outputs = 2 if self.spec.window else 1
         self._derived = [Growing(np.uint32) for _ in range(self.n_outputs)]
@@ -172,6 +174,7 @@ class Flow:
                 number, layouts = self._plan(layout_index, columns)
             except ConfigError as e:
                 problems.append(e)
+                self._reads_all = False
                 continue
             paths = [directory.paths[s] for s in slots]
             prefix = ".".join([DERIVED + self.spec.name, *filter(None, [part])])
@@ -221,8 +224,16 @@ class Flow:
         number = self.numbers.setdefault(signature, len(self.numbers))
         if number == len(self.classes):
             self.classes.append(_Class(signature, None if whole else np.array(columns, np.intp), chosen))
+            key = source.dtype, source.width
+            self._sole[key] = MIXED if key in self._sole else number
         self._by_layout[(layout_index, columns)] = number, layouts
         return number, layouts
+
+    def sole_class(self, batch: FrameBatch) -> int:
+        """The only class that frames like these can have, without a look at each; `MIXED` where there are more."""
+        if not self._reads_all or batch.shape is not Shape.DENSE:
+            return MIXED
+        return self._sole.get((batch.dtype, batch.width), MIXED)
 
     def _derived_layouts(self, layout: Layout) -> list[Layout]:
         lone = layout.columns[0].name == ""
@@ -345,7 +356,9 @@ class FlowShard:
     def _each_class(
         self, batch: FrameBatch, result: StepResult, act: Callable[[int, FrameBatch, StepResult], None]
     ) -> None:
-        one = only_class(batch.slot, self.flow.class_of_slot)
+        one = self.flow.sole_class(batch)
+        if one == MIXED:
+            one = only_class(batch.slot, self.flow.class_of_slot)
         if one != MIXED:
             if one >= 0:
                 act(one, batch, result)

@@ -119,12 +119,11 @@ class EngineCore:
                 self._step(held, seq, record)
             self.now_ns = record.now_ns
         else:
-            keys = self.directory.shard[record.slot]
-            batch, start = record.split(keys, self.directory.n_shards)
+            start = self.directory.shard_starts(record.slot)
             for number in np.flatnonzero(np.diff(start)).tolist():
                 mine = self._held.get(number)
                 if mine is not None:
-                    self._step(mine, seq, batch.slice(int(start[number]), int(start[number + 1])))
+                    self._step(mine, seq, record.slice(int(start[number]), int(start[number + 1])))
         self.seq = seq
         self.counters.cpu_ns += thread_cpu_ns() - before
 

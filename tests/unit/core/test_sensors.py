@@ -349,3 +349,12 @@ def test_a_million_sensors_are_registered_in_seconds():
     assert len(directory.find("**/line3/*/signal7")) == 500
     assert directory.locate(sensor_id(f"{paths[777]}/signal9")) == (777, 9)
     assert time.process_time() - before < 8
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 63, 500])
+def test_shards_of_an_ordered_batch_are_found_by_bisection(n):
+    directory = SensorDirectory()
+    slots = directory.define_many([f"a/line/oven{i}" for i in range(max(n, 1))], OVEN)[:n]
+    ordered = slots[np.argsort(directory.shard[slots], kind="stable")]
+    expected = np.searchsorted(directory.shard[ordered], np.arange(directory.n_shards + 1))
+    assert directory.shard_starts(ordered).tolist() == expected.tolist()
