@@ -18,13 +18,19 @@ from headrace.cli.teaching import TaughtCommand
         "headrace run                                   # ./plant.toml",
         "headrace run plant.toml --set api.listen=127.0.0.1:0",
         "headrace run plant.toml 2>> plant.log          # a line every ten seconds",
+        "headrace run --skip-damaged                    # after a disk has damaged what was stored",
     ),
 )
 @click.argument("file", default="plant.toml", type=click.Path())
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key; may be repeated."
 )
-def run(file: str, overrides: tuple[str, ...]) -> int:
+@click.option(
+    "--skip-damaged",
+    is_flag=True,
+    help="Go on without records and state that can't be read; the journal's are kept aside.",
+)
+def run(file: str, overrides: tuple[str, ...], skip_damaged: bool) -> int:
     """Run a plant: collect, make durable, compute, store, and answer on its HTTP port.
 
     Devices that are away are no error: they are retried, and the line of their adapter says why. SIGINT
@@ -35,7 +41,8 @@ def run(file: str, overrides: tuple[str, ...]) -> int:
     from headrace.cli.session import Session
     from headrace.core.clock import SystemClock
     from headrace.core.config import load_plant
-    from headrace.runtime.assemble import build_plant
+    from headrace.ingest.journal import DamagePolicy
+    from headrace.runtime.assemble import build_plant, host_settings
     from headrace.runtime.server import ApiServer
     from headrace.sim.faults import VARIABLE, fault_points
 
@@ -43,7 +50,9 @@ def run(file: str, overrides: tuple[str, ...]) -> int:
     config = load_plant(Path(file).absolute(), overrides)
     clock = SystemClock()
     # Faults for tests of recovery: none unless the environment names them.
-    plant = build_plant(config, clock=clock, faults=fault_points(os.environ.get(VARIABLE)))
+    faults = fault_points(os.environ.get(VARIABLE))
+    settings = host_settings(config, DamagePolicy.SKIP if skip_damaged else DamagePolicy.STOP)
+    plant = build_plant(config, clock=clock, faults=faults, settings=settings)
     server = ApiServer(plant, config.api.host, config.api.port, clock)
     server.bind()
     screen = Screen(plant, clock, f"headrace run {file}")
