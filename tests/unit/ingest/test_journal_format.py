@@ -201,3 +201,13 @@ def test_definitions_and_releases() -> None:
     released = parse_record(memoryview(data), 0, 0)
     assert released is not None
     assert released.released_shard() == 17
+
+
+def test_a_large_payload_is_compressed_where_a_piece_of_it_says_that_it_pays():
+    noise = np.random.Generator(np.random.PCG64(5)).bytes(1 << 19)
+    steady = np.repeat(np.arange(1 << 10, dtype=np.int64), 1 << 7).tobytes()
+    kept = encode_body(RecordKind.CONFIG, [noise], None, lz4_codec())
+    packed = encode_body(RecordKind.CONFIG, [steady], None, lz4_codec())
+    assert (bytes(kept.stored), kept.flags) == (noise, 0)
+    assert len(packed.stored) < len(steady) // 4
+    assert packed.flags
