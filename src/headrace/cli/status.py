@@ -47,7 +47,8 @@ def _facts(where: Target) -> dict[str, Any]:
     folder = where.store_folder
     if not is_store(folder):
         raise Unreachable(f"no engine runs and {folder} holds no store yet; start it with: headrace run")
-    return {"state": "stopped", "store": {"url": str(folder), **StoreReader(LocalDisk(folder)).status()}}
+    store = StoreReader(LocalDisk(folder)).status()
+    return {"state": "stopped", "sensors": store.pop("sensors"), "store": {"url": str(folder), **store}}
 
 
 def _difference(where: Target, running: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +95,13 @@ def _pairs(facts: dict[str, Any]) -> list[tuple[str, str]]:
             ("lag", output.span(facts["lag_s"])),
         ]
     pairs.append(("store", f"{store['url']}, {output.size(store['size_bytes'])}{_free(store)}"))
+    if "samples" not in facts:
+        each = store["size_bytes"] / max(1, store["samples"])
+        pairs.append(
+            ("holds", f"{facts['sensors']:,} sensors, {store['samples']:,} samples, {each:.2f} bytes each")
+        )
+    if store.get("problem"):
+        pairs.append(("problem", store["problem"]))
     if store.get("fresh_to"):
         pairs.append(("fresh to", store["fresh_to"]))
     if "journal" in facts:

@@ -26,9 +26,13 @@ def test_pages_follow_from_the_code(name):
     assert page == pages()[name], "the code changed: run python docs/build.py"
 
 
-def test_links_of_the_readme_lead_somewhere():
-    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md"])
+def test_links_lead_somewhere(name):
+    page = ROOT / name
+    targets = re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert targets
+    for target in targets:
+        assert (page.parent / target).exists(), target
 
 
 def test_commands_of_the_readme_exist():
