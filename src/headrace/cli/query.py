@@ -143,8 +143,8 @@ def _notes(result: QueryResult, zone: tzinfo) -> None:
     if result.truncated:
         rows = f"the first {rows}; --limit gives more"
     fresh = "" if result.fresh_to_ns == NO_TIME else f", fresh to {local_time(result.fresh_to_ns, zone)}"
-    sources = ", ".join(f"{n:,} from {name}" for name, n in result.sources.items())
+    sources = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in result.sources.items() if n)
     if sys.stderr.isatty() or result.truncated:
-        output.note(f"{rows}{fresh}{' (' + sources + ')' if sources else ''}")
+        output.note(f"{rows}{fresh}{' (read: ' + sources + ')' if sources else ''}")
     for sentence in result.missing:
         output.note(f"missing: {sentence}")
