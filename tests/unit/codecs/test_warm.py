@@ -1,0 +1,36 @@
+"""Warming: afterwards nothing is compiled any more."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+
+from headrace.codecs import block_kernels, series_kernels
+from headrace.codecs.block import decode_block, encode_blocks
+from headrace.codecs.warm import warm_kernels
+
+pytestmark = pytest.mark.timeout(300)  # it may compile the kernels
+
+ENTRIES = (
+    block_kernels.encode_blocks,
+    block_kernels.measure_blocks,
+    block_kernels.decode_blocks,
+    series_kernels.encode_series,
+    series_kernels.decode_series,
+)
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled with NUMBA_DISABLE_JIT=1")
+def test_one_version_of_each_kernel_serves_all():
+    warm_kernels()
+    assert [len(entry.signatures) for entry in ENTRIES] == [1] * len(ENTRIES)
+    values = np.linspace(0, 1, 30).reshape(10, 3)
+    quality = np.ones(values.shape, np.uint8)
+    blocks = encode_blocks(values, np.arange(10), quality, np.arange(10, dtype=np.int32), np.array([0, 10]))
+    decode_block(blocks.payload.tobytes(), values.dtype)
+    assert [len(entry.signatures) for entry in ENTRIES] == [1] * len(ENTRIES)
+
+
+def test_warming_needs_no_compiler():
+    warm_kernels()
