@@ -80,10 +80,10 @@ class Decoding:
         self.n_rows_decoded = 0
         self._runs: dict[Lane, Runs] = {}
 
-    def samples(self, start_ns: int, end_ns: int) -> dict[Lane, SensorSamples]:
-        """Everything added since the last call, merged."""
+    def samples(self, start_ns: int, end_ns: int, same: I64 | None = None) -> dict[Lane, SensorSamples]:
+        """Everything added since the last call, merged; `same` as in `Runs.merge`."""
         runs, self._runs = self._runs, {}
-        return {lane: one.merge(start_ns, end_ns) for lane, one in sorted(runs.items())}
+        return {lane: one.merge(start_ns, end_ns, same) for lane, one in sorted(runs.items())}
 
     # --- rows ----------------------------------------------------------------------------------------
 

@@ -58,8 +58,13 @@ class Runs:
         for columns, one in zip((self._length, self._sensor, self._rank), of, strict=True):
             columns.append(one)
 
-    def merge(self, start_ns: int, end_ns: int) -> SensorSamples:
-        """The newest version of every sample in [start_ns, end_ns), absent ones left out."""
+    def merge(self, start_ns: int, end_ns: int, same: I64 | None = None) -> SensorSamples:
+        """The newest version of every sample in [start_ns, end_ns), absent ones left out.
+
+        Parameters
+        ----------
+        same : int64[n_sensors], equal for what is one sensor under several layouts: versions count across them.
+        """
         dtype = LANE_DTYPES[self.lane]
         ts_ns = _joined(self._ts_ns, np.dtype(np.int64))
         values = _joined([v.astype(dtype, copy=False) for v in self._values], dtype)
@@ -87,9 +92,11 @@ class Runs:
         chosen: Array | None = None if keep.all() else np.flatnonzero(keep)
         if chosen is not None:
             each, ts_ns, values, quality = each[chosen], ts_ns[chosen], values[chosen], quality[chosen]
-        if _has_conflicts(each, ts_ns):
+        if same is not None or _has_conflicts(each, ts_ns):
             ranks = np.repeat(rank, length)
-            newest = _newest(each, ts_ns, ranks if chosen is None else ranks[chosen])
+            newest = _newest(each if same is None else same[each], ts_ns, ranks if chosen is None else ranks[chosen])
+            if same is not None:
+                newest = newest[np.lexsort((ts_ns[newest], each[newest]))]
             each, ts_ns, values, quality = each[newest], ts_ns[newest], values[newest], quality[newest]
         first = np.flatnonzero(np.append(True, each[1:] != each[:-1])) if len(each) else np.empty(0, np.int64)
         return SensorSamples(each[first], np.append(first, len(each)), ts_ns, values, quality)
