@@ -41,9 +41,11 @@ def decode_images(
     for number, (part, columns) in enumerate(zip(read_map.parts, decoded, strict=True)):
         quality = columns.quality
         for frame, block in failed:
-            if quality is None:
+            refused = part.block == block
+            if quality is None and refused.any():
                 quality = np.zeros(columns.values.shape, np.uint8)
-            quality[frame, part.block == block] = Quality.BAD_DEVICE
+            if quality is not None:
+                quality[frame, refused] = Quality.BAD_DEVICE
         batches.append(
             FrameBatch.dense(
                 slots[:, number].copy(), ts_ns, columns.values, quality, arrival_ns=arrival_ns, origin=origin
@@ -92,13 +94,15 @@ class Collector:
 
     async def run(self) -> None:
         """Hand on what was gathered, slice by slice, until `finish` is called."""
-        while not self._finishing:
+        while True:
             await self._ready.wait()
             self._ready.clear()
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
             await self._flush()
+            if self._finishing:
+                return
 
     def finish(self) -> None:
         """Hand on the rest at once; `run` returns when that is done."""

@@ -248,7 +248,7 @@ class ConnectionPoller:
             except NotConnected:
                 device.n_errors += 1
                 return 0
-            if pdu[0] == block.area.function and len(pdu) == pdu[1] + 2 == block.size_bytes + 2:
+            if len(pdu) == block.size_bytes + 2 and pdu[:2] == bytes((block.area.function, block.size_bytes)):
                 data.append(pdu[2:])
                 continue
             device.n_errors += 1

@@ -132,7 +132,7 @@ class Inbox:
 
     async def run(self) -> None:
         """Hand on slice by slice, until `finish` is called."""
-        while not self._finishing:
+        while True:
             await self._ready.wait()
             self._ready.clear()
             if self._timer is not None:
@@ -142,6 +142,8 @@ class Inbox:
             if taken.messages:
                 await self._hand_on(taken)
                 self._courier.resume()
+            if self._finishing:
+                return
 
     def finish(self) -> None:
         """Hand on the rest at once; `run` returns when the sink has it."""

@@ -68,6 +68,7 @@ class BrokerSession:
         self._is_paused = False
         self._ended = asyncio.Event()
         self._end_reason = ""
+        self._drop_reason = ""
         self._version = "3.1.1" if config.version == "3.1.1" else "5"
         self.generation = 0
         self.state = AdapterState.STARTING
@@ -96,8 +97,7 @@ class BrokerSession:
             except (Refused, ConfigError) as e:
                 reason, state = str(e), AdapterState.FAILED
             except NotConnected as e:
-                reason = self._end_reason if self._ended.is_set() else str(e)
-                state = AdapterState.BACKOFF
+                reason, state = self._drop_reason or str(e), AdapterState.BACKOFF
             except Exception as e:
                 _log.exception("adapter=%s broker=%s: connecting failed", self._name, self._address)
                 reason, state = f"internal error: {e!r}", AdapterState.FAILED
@@ -115,6 +115,7 @@ class BrokerSession:
         config = self._config
         self.generation += 1
         self._is_ready = False
+        self._drop_reason = ""
         self._ended.clear()
         tls = _tls_context(self._address) if self._address.is_tls else None
         properties: dict[str, int] = {}
@@ -207,6 +208,7 @@ class BrokerSession:
 
     def drop(self, reason: str) -> None:
         """End the connection: what it brought can't be taken and has to come again."""
+        self._drop_reason = reason
         self._on_lost(reason)
         if self._client is not None:
             self._client.give_up()

@@ -1,0 +1,156 @@
+"""Configuration of the Modbus adapter: what is allowed, and what is said of the rest."""
+
+import pytest
+
+from headrace.adapters.base import PlantFacts
+from headrace.adapters.modbus.adapter import ModbusAdapter
+from headrace.adapters.modbus.config import ModbusConfig, device_plans, device_rows, parse_url
+from headrace.core.errors import ConfigError
+from headrace.core.problems import validate_section
+from headrace.core.settings import SignalSettings
+
+FACTS = PlantFacts(("site", "line", "device", "signal"))
+PROFILES = {
+    "oven": {
+        "t": SignalSettings(address="holding:0:F32", unit="degC", limits=(0, 400)),
+        "on": SignalSettings(address="coil:0"),
+    },
+    "press": {"p": SignalSettings(address="40001:I16")},
+    "bad": {"x": SignalSettings(address="holding:-1")},
+    "name": {"a*b": SignalSettings(address="holding:1")},
+}
+
+
+def plans(facts=FACTS, **config):
+    config = {"profile": "oven", "devices": {"leon/l1/d1": "modbus+tcp://10.0.0.1"}, **config}
+    return device_plans("ovens", validate_section(ModbusConfig, config, "adapters.ovens"), PROFILES, facts)
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("modbus+tcp://10.0.0.1", ("10.0.0.1", 502, 1, 1.0)),
+        ("modbus+tcp://plc.local:1502/?unit=0&timeout=250ms", ("plc.local", 1502, 0, 0.25)),
+        ("modbus+tcp://[::1]:5?unit=255", ("::1", 5, 255, 1.0)),
+    ],
+)
+def test_urls(url, found):
+    assert parse_url(url) == found
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://10.0.0.1", "is not modbus"),
+        ("modbus+tcp://", "is not modbus"),
+        ("modbus+tcp://h/path", "is not modbus"),
+        ("modbus+tcp://user@h", "is not modbus"),
+        ("modbus+tcp://h:port", "is not modbus"),
+        ("modbus+tcp://h?unit", "is not modbus"),
+        ("modbus+tcp://h?units=1", "unknown option 'units'; did you mean 'unit'"),
+        ("modbus+tcp://h?unit=256", "unit is 0 to 255"),
+        ("modbus+tcp://h?unit=one", "unit is 0 to 255"),
+        ("modbus+tcp://h?timeout=0s", "timeout above 0"),
+        ("modbus+tcp://h?timeout=5", "is not a duration"),
+    ],
+)
+def test_urls_that_cannot_be(url, why):
+    with pytest.raises(ConfigError, match=why):
+        parse_url(url)
+
+
+def test_devices_of_one_profile_share_a_read_map():
+    devices = {
+        "leon/l1/d1": "modbus+tcp://10.0.0.1",
+        "leon/l1/d2": {"url": "modbus+tcp://10.0.0.1?unit=2", "interval": "5s"},
+        "leon/l1/d3": {"url": "modbus+tcp://10.0.0.2", "profile": "press"},
+    }
+    one, two, three = plans(devices=devices, interval="100ms", numbering="modicon")
+    assert one.read_map is two.read_map
+    assert three.read_map is not one.read_map
+    assert (one.interval_ns, two.interval_ns) == (100_000_000, 5_000_000_000)
+    assert [(p.path, p.unit) for p in (one, two)] == [("leon/l1/d1", 1), ("leon/l1/d2", 2)]
+    column = one.read_map.parts[0].layout.columns[0]
+    assert (column.name, column.unit, column.low, column.high) == ("t", "degC", 0.0, 400.0)
+
+
+def test_devices_from_a_file(tmp_path):
+    (tmp_path / "ovens.csv").write_text(
+        "\ufeffpath,url,profile,interval\nleon/l1/d1, modbus+tcp://10.0.0.1 ,,\nleon/l1/d2,modbus+tcp://10.0.0.2,oven,2s\n",
+        encoding="utf-8",
+    )
+    one, two = plans(PlantFacts(FACTS.levels, "UTC", tmp_path), devices="ovens.csv")
+    assert (one.host, one.interval_ns, two.interval_ns) == ("10.0.0.1", 10**9, 2 * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("path,url\na/b/c,\n", "ovens.csv:2: a device needs a path and a url"),
+        ("path,url\n,modbus+tcp://h\n", "ovens.csv:2: a device needs a path and a url"),
+        (
+            "path,url\nl/a/b,modbus+tcp://h\nl/a/b,modbus+tcp://h\n",
+            "ovens.csv:3: device 'l/a/b' is there twice",
+        ),
+        ("path,url,units\nl/a/b,modbus+tcp://h,3\n", "unknown column 'units'; known: path, url"),
+        ("path,url,interval\nl/a/b,modbus+tcp://h,0s\n", "interval '0s' must be above 0"),
+        ("path,url,profile\nl/a/b,modbus+tcp://h,ovn\n", "unknown profile 'ovn'; did you mean 'oven'"),
+        (
+            "path,url\nl/a/b,modbus+tcp://h,3,4\nl/b,modbus+tcp://h\n",
+            "the path has 2 levels, expected 3: site/line/device",
+        ),
+        ("path,url\n", "there is no device"),
+    ],
+)
+def test_files_with_mistakes(tmp_path, text, why):
+    (tmp_path / "ovens.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as e:
+        plans(PlantFacts(FACTS.levels, "UTC", tmp_path), devices="ovens.csv")
+    assert why in str(e.value)
+
+
+@pytest.mark.parametrize("content", [None, b"path,url\n\xff\xfe"])
+def test_files_that_cannot_be_read(tmp_path, content):
+    if content is not None:
+        (tmp_path / "ovens.csv").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"device table .*ovens.csv can't be read"):
+        device_rows("ovens.csv", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "where", "why"),
+    [
+        ({"profile": "bad"}, "profiles.bad.x", "is not area:offset"),
+        ({"profile": "name"}, "profiles.name.a*b", "can't name a sensor"),
+        ({"profile": ""}, 'adapters.ovens.devices."leon/l1/d1"', "unknown profile ''"),
+        (
+            {"devices": {"leon//d1": "modbus+tcp://h"}},
+            'adapters.ovens.devices."leon//d1"',
+            "can't name a sensor",
+        ),
+        ({"devices": {"leon/l1/d1": "tcp://h"}}, 'adapters.ovens.devices."leon/l1/d1"', "is not modbus+tcp"),
+        ({"devices": {}}, "adapters.ovens.devices", "there is no device"),
+        ({"interval": 5}, "adapters.ovens.interval", "is not a duration"),
+        ({"numbering": "two"}, "adapters.ovens.numbering", "zero"),
+        ({"bridge_gap": 5}, "adapters.ovens.bridge_gap", "did you mean 'bridge_gaps'"),
+        ({"devices": {"a/b/c": "modbus+tcp://u:p@h"}}, None, "password does not belong into a URL"),
+    ],
+)
+def test_problems_are_told_by_their_key(config, where, why):
+    with pytest.raises(ConfigError) as e:
+        plans(**config)
+    assert why in str(e.value)
+    assert where is None or e.value.where == where
+
+
+def test_any_number_of_levels_where_the_plant_names_none():
+    assert plans(PlantFacts(), devices={"one": "modbus+tcp://h"})[0].path == "one"
+
+
+def test_an_adapter_is_made_without_io():
+    config = validate_section(
+        ModbusAdapter.Config, {"profile": "oven", "devices": {"leon/l1/d1": "modbus+tcp://h"}}, "x"
+    )
+    adapter = ModbusAdapter.from_config("ovens", config, PROFILES, FACTS)
+    assert adapter.name == "ovens"
+    assert adapter.diagnostics().n_sensors == 2

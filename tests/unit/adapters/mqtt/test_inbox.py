@@ -1,0 +1,223 @@
+"""Slices, acknowledgements and messages that come again: without a broker."""
+
+import asyncio
+
+import pytest
+
+from headrace.adapters.mqtt.inbox import Inbox
+from headrace.adapters.payloads.base import RuleSettings
+from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.router import MessageRouter, compile_rules
+from headrace.core.clock import NO_TIME
+from headrace.core.errors import Closed
+from headrace.testing.adapters import RecordingSink, until
+
+
+class Line:
+    """A connection that notes what is asked of it."""
+
+    def __init__(self):
+        self.generation = 1
+        self.acknowledged = []
+        self.is_paused = False
+        self.drops = []
+
+    def acknowledge(self, packet_ids):
+        self.acknowledged += [(self.generation, one) for one in packet_ids]
+
+    def pause(self):
+        self.is_paused = True
+
+    def resume(self):
+        self.is_paused = False
+
+    def drop(self, reason):
+        self.drops.append(reason)
+
+
+class Desk:
+    def __init__(self, is_durable=False, slice_s=0.002):
+        self.sink = RecordingSink(is_durable=is_durable)
+        self.line = Line()
+        rules = compile_rules(
+            {"p/{d}": RuleSettings(path="l/{d}/{key}", time="ts", time_unit="ns")}, (), "UTC", "t"
+        )
+        self.inbox = Inbox(
+            self.sink, MessageRouter("x", rules, DeviceGroups(self.sink.directory)), self.line, slice_s
+        )
+
+    async def __aenter__(self):
+        self.task = asyncio.create_task(self.inbox.run())
+        return self
+
+    async def __aexit__(self, *error):
+        self.sink.set_credit(True)
+        self.inbox.finish()
+        await asyncio.wait_for(self.task, 5)
+
+    def take(self, packet_id, value=1, is_again=False, ts=1):
+        self.inbox.take("p/d", f'{{"ts": {ts}, "a": {value}}}'.encode(), packet_id, is_again)
+
+    async def taken(self, n):
+        await until(lambda: self.sink.n_samples >= n, f"{n} samples are taken")
+        await asyncio.sleep(0)
+
+
+async def test_messages_of_a_slice_are_one_batch_acknowledged_together():
+    async with Desk() as desk:
+        for i in range(1, 21):
+            desk.take(i, value=i, ts=i)
+        assert desk.line.is_paused, "nothing more is read while a slice is taken"
+        await desk.taken(20)
+        assert not desk.line.is_paused
+        assert len(desk.sink.batches) == 1
+        assert desk.line.acknowledged == []
+        desk.sink.land()
+        assert desk.line.acknowledged == [(1, i) for i in range(1, 21)]
+        assert desk.inbox.latency.percentiles()[0] > 0
+        assert (desk.inbox.n_messages, desk.inbox.n_samples, desk.inbox.n_frames) == (20, 20, 20)
+        assert desk.inbox.last_good_ns > 0
+
+
+async def test_a_message_is_acknowledged_when_the_last_of_its_parts_is_durable():
+    async with Desk() as desk:
+        desk.inbox.take("p/d", b'{"ts": 1, "a": 1, "b": true, "c": [1]}', 7, False)
+        await desk.taken(2)
+        await until(lambda: bool(desk.sink.rejects), "the reject is taken")
+        acks, desk.sink._acks = desk.sink._acks, []
+        assert len(acks) == 3
+        for ack in acks[:-1]:
+            ack()
+            assert desk.line.acknowledged == []
+        acks[-1]()
+        assert desk.line.acknowledged == [(1, 7)]
+
+
+async def test_a_message_of_nothing_is_acknowledged_at_once():
+    async with Desk() as desk:
+        desk.inbox.take("p/d", b'{"ts": 1, "a": null}', 7, False)
+        await until(lambda: bool(desk.line.acknowledged), "it is acknowledged")
+        assert desk.inbox.last_good_ns == NO_TIME
+
+
+async def test_qos_0_has_nothing_to_acknowledge():
+    async with Desk(is_durable=True) as desk:
+        desk.take(None)
+        await desk.taken(1)
+        await desk.inbox.landed()
+        assert desk.line.acknowledged == []
+
+
+async def test_what_comes_again_before_it_is_durable_is_taken_once():
+    async with Desk() as desk:
+        desk.take(5)
+        await desk.taken(1)
+        desk.line.generation = 2
+        desk.take(5, is_again=True)
+        await asyncio.sleep(0.01)
+        assert desk.sink.n_samples == 1
+        assert desk.inbox.n_duplicates == 1
+        desk.sink.land()
+        assert desk.line.acknowledged == [(2, 5)], "on the connection where the broker waits for it"
+
+
+async def test_an_old_connection_acknowledges_nothing_on_the_new_one():
+    """The broker may have given the packet id to another message."""
+    async with Desk() as desk:
+        desk.take(5)
+        await desk.taken(1)
+        desk.line.generation = 2
+        desk.sink.land()
+        assert desk.line.acknowledged == []
+        desk.take(5, is_again=True)
+        assert desk.line.acknowledged == [(2, 5)], "it comes again and is durable already"
+        assert desk.inbox.n_duplicates == 1
+        desk.take(5, is_again=True)
+        await desk.taken(2)
+
+
+@pytest.mark.parametrize(("is_again", "value"), [(False, 1), (True, 2)], ids=["new", "other content"])
+async def test_a_packet_id_used_anew_is_another_message(is_again, value):
+    async with Desk() as desk:
+        desk.take(5)
+        await desk.taken(1)
+        desk.line.generation = 2
+        desk.take(5, value=value, is_again=is_again)
+        await desk.taken(2)
+        desk.sink.land()
+        assert desk.line.acknowledged == [(2, 5)]
+        assert desk.inbox.n_duplicates == 0
+
+
+async def test_without_our_session_packet_ids_mean_something_new():
+    async with Desk() as desk:
+        desk.take(5)
+        await desk.taken(1)
+        desk.line.generation = 2
+        desk.inbox.forget()
+        desk.take(5, is_again=True)
+        await desk.taken(2)
+        assert desk.inbox.n_duplicates == 0
+
+
+async def test_what_the_sink_refuses_is_not_acknowledged_and_must_come_again():
+    async with Desk() as desk:
+        desk.sink.refusal = Closed("the journal is full")
+        desk.take(5)
+        await until(lambda: bool(desk.line.drops), "the connection is dropped")
+        assert desk.line.drops == ["messages are not taken: the journal is full"]
+        assert desk.line.acknowledged == []
+        desk.sink.refusal = None
+        desk.line.generation = 2
+        desk.take(5, is_again=True)
+        await desk.taken(1)
+        desk.sink.land()
+        assert desk.line.acknowledged == [(2, 5)]
+        assert desk.inbox.n_duplicates == 0
+
+
+async def test_an_id_used_anew_during_a_refusal_stays():
+    async with Desk() as desk:
+        desk.sink.set_credit(False)
+        desk.take(5)
+        await asyncio.sleep(0.01)
+        desk.take(5, value=2)
+        desk.sink.refusal = Closed()
+        desk.sink.set_credit(True)
+        await until(lambda: len(desk.line.drops) == 2, "both are refused")
+        assert desk.line.drops[0] == "messages are not taken: Closed()"
+
+
+async def test_no_credit_keeps_the_line_paused():
+    async with Desk() as desk:
+        desk.sink.set_credit(False)
+        desk.take(1)
+        await asyncio.sleep(0.02)
+        assert desk.line.is_paused
+        desk.sink.set_credit(True)
+        await desk.taken(1)
+        assert not desk.line.is_paused
+
+
+async def test_landed_waits_for_all():
+    async with Desk() as desk:
+        await desk.inbox.landed()
+        desk.take(1)
+        await desk.taken(1)
+        desk.take(2, ts=2)
+        await desk.taken(2)
+        landing = asyncio.ensure_future(desk.inbox.landed())
+        await asyncio.sleep(0)
+        first, second = desk.sink._acks
+        first()
+        await asyncio.sleep(0.01)
+        assert not landing.done()
+        second()
+        await landing
+
+
+async def test_finish_hands_on_what_has_begun():
+    desk = Desk(slice_s=60)
+    async with desk:
+        desk.take(1)
+    assert desk.sink.n_samples == 1

@@ -1,0 +1,60 @@
+"""The small instruments of adapters."""
+
+import errno
+import socket
+
+import pytest
+
+from headrace.adapters.meters import N_LATENCIES, Backoff, LatencyRing, fraction, reason_of, seconds
+
+MS = 1_000_000
+
+
+def test_a_fraction_is_spread_and_repeats():
+    found = [fraction(f"device{i}") for i in range(2_000)]
+    assert found == [fraction(f"device{i}") for i in range(2_000)]
+    assert 0 <= min(found) < 0.01
+    assert 0.99 < max(found) < 1
+    assert abs(sum(found) / len(found) - 0.5) < 0.02
+
+
+def test_latencies_are_of_the_latest():
+    ring = LatencyRing()
+    assert ring.percentiles() == (0.0, 0.0)
+    for i in range(100):
+        ring.add(float(i))
+    assert ring.percentiles() == pytest.approx((49.5, 98.01))
+    for _ in range(N_LATENCIES):
+        ring.add(7.0)
+    assert ring.percentiles() == (7.0, 7.0)
+
+
+def test_backoff_doubles_with_jitter_up_to_its_bound_and_begins_anew():
+    backoff = Backoff("a", 100 * MS, 1_000 * MS)
+    waits = [backoff.next_ns() / MS for _ in range(60)]
+    for wait, whole in zip(waits, [100, 200, 400, 800, *[1_000] * 56], strict=True):
+        assert whole / 2 <= wait <= whole
+    assert len(set(waits)) == 60, "each at another time"
+    backoff.reset()
+    assert backoff.next_ns() / MS == waits[0]
+    assert Backoff("b", 100 * MS, 1_000 * MS).next_ns() / MS != waits[0], "others at another time"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 5)"),
+            "Connection refused",
+        ),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service not known"),
+        (OSError("Multiple exceptions"), "Multiple exceptions"),
+        (ConnectionResetError(), "ConnectionResetError"),
+    ],
+)
+def test_reasons_are_said_in_words(error, text):
+    assert reason_of(error) == text
+
+
+def test_seconds():
+    assert seconds(1_500_000_000) == 1.5
