@@ -15,10 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.core.clock import NO_TIME
-from headrace.core.frames import FrameBatch
+from headrace.core.frames import FrameBatch, Shape
 from headrace.core.sensors import SensorDirectory
 from headrace.store.frame_log import FrameLog, KindKey
-from headrace.store.late import SAME, UNKNOWN, Comparer, FlatSamples, LateLog, flatten, kept_frames
+from headrace.store.late import (
+    SAME,
+    UNKNOWN,
+    Comparer,
+    FlatSamples,
+    Known,
+    LateLog,
+    flatten,
+    kept_frames,
+)
 from headrace.store.series import SeriesMap
 
 U32 = npt.NDArray[np.uint32]
@@ -76,6 +85,7 @@ class HotBuffer:
         self._returned: list[Taken] = []
         self._taken: list[Taken] = []
         self._last_sizes: dict[KindKey, tuple[int, int]] = {}
+        self._has_value_times = False
 
     # --- the runner's side ---------------------------------------------------------------------------
 
@@ -83,6 +93,10 @@ class HotBuffer:
         """Take in accepted or derived frames of journal record `seq`."""
         if not batch.n_frames:
             return
+        if self._late and (self._has_value_times or batch.value_ts_ns is not None):
+            # Values may have other times than their frames: a late one may be older than what comes now.
+            samples = flatten(batch, self._directory, self._series)
+            self._supersede(self._comparer.status(samples, self._late_logs())[1])
         key = batch.kind_key
         with self._lock:
             log = self._logs.get(key)
@@ -98,12 +112,14 @@ class HotBuffer:
         How many samples were duplicates of unflushed ones, and the frames with those left out (None where
         nothing is left). Duplicates of committed samples are found by the flush.
         """
+        self._has_value_times |= batch.shape is Shape.WAVE or batch.value_ts_ns is not None
         samples = flatten(batch, self._directory, self._series)
         fresh = np.zeros(len(samples.slot), np.bool_)
         for turn in _turns(samples):
             part = samples.take(turn)
-            status = self._comparer.status(part, self._newest_first())
+            status, others = self._comparer.status(part, self._newest_first())
             kept = status != SAME
+            self._supersede(others, kept)
             fresh[turn[kept]] = True
             if kept.any():
                 self._keep(seq, part.take(kept), status[kept] != UNKNOWN, batch.arrival_ns)
@@ -116,6 +132,22 @@ class HotBuffer:
             if log is None:
                 log = self._late[key] = LateLog(key)
             log.append(seq, samples, settled, arrival_ns)
+
+    def _supersede(self, others: list[Known], kept: npt.NDArray[np.bool_] | None = None) -> None:
+        """Drop late versions that a newer one replaces, so that a flush holds one version of each.
+
+        What a running flush has taken stays as it is: what comes now is of a later flush, and wins by that.
+        """
+        with self._lock:
+            mine = {id(log) for log in self._late_logs()}
+            for log, rows, sample in others:
+                if id(log) in mine:
+                    log.erase(rows if kept is None else rows[kept[sample]])
+
+    def _late_logs(self) -> list[FrameLog]:
+        """Late samples that no flush is writing."""
+        late = [*self._late.values(), *(one for taken in self._returned for one in taken.late)]
+        return [one.log for one in late]
 
     def _newest_first(self) -> list[FrameLog]:
         """All unflushed logs, those that decide first."""
@@ -182,9 +214,8 @@ class HotBuffer:
         return [b for b in (_only(batch, wanted) for batch in batches) if b.n_frames]
 
     def _waiting(self) -> list[FrameLog]:
-        late = [*self._late.values(), *(one for taken in self._returned for one in taken.late)]
         logs = [*self._logs.values(), *(log for taken in self._returned for log in taken.logs)]
-        return [*logs, *(one.log for one in late)]
+        return [*logs, *self._late_logs()]
 
     @property
     def n_samples(self) -> int:

@@ -20,6 +20,7 @@ from headrace.core.frames import FrameBatch, Shape
 from headrace.core.quality import USABLE_BELOW, Quality
 from headrace.core.sensors import SensorDirectory, group_key
 from headrace.store.grouping import DAY_NS, number_series, plan_blocks
+from headrace.store.late import flatten
 from headrace.store.schema import (
     BLOCK,
     COLUMNS,
@@ -34,6 +35,7 @@ from headrace.store.schema import (
     constant,
     schema_of,
 )
+from headrace.store.series import SeriesMap
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
@@ -73,6 +75,7 @@ class RowEncoder:
 
     def __init__(self, directory: SensorDirectory) -> None:
         self._directory = directory
+        self._series = SeriesMap(directory)
         self._names = GroupNames(directory)
 
     def encode(
@@ -104,18 +107,20 @@ class RowEncoder:
         if not batch.n_values:
             return []
         if batch.shape is Shape.DENSE:
-            return [self._dense(shard, batch)]
+            return self._dense(shard, batch)
         if batch.shape is Shape.SPARSE:
-            return [self._ragged(shard, batch)]
+            return self._singles(shard, batch)
         whole, cut = split_waves(batch)
         waves = [] if whole is None else [self._waves(shard, whole)]
-        return waves if cut is None else [*waves, self._ragged(shard, cut)]
+        return waves if cut is None else [*waves, *self._singles(shard, cut)]
 
-    def _dense(self, shard: int, batch: FrameBatch) -> dict[str, Any]:
+    def _dense(self, shard: int, batch: FrameBatch) -> list[dict[str, Any]]:
         directory = self._directory
         order, starts = plan_blocks(
             directory.local, batch.slot, directory.n_local(shard), batch.ts_ns, batch.width
         )
+        if len(order) < batch.n_frames:  # two frames of a group at one time: each column on its own
+            return self._singles(shard, batch)
         values = np.ascontiguousarray(batch.values)
         quality = None if batch.quality is None else np.ascontiguousarray(batch.quality)
         blocks = encode_blocks(values, batch.ts_ns, quality, order, starts)
@@ -124,24 +129,24 @@ class RowEncoder:
         rows["column"] = np.full(len(slots), ALL_COLUMNS, np.int32)
         rows["time_codec"] = rows["value_codec"] = constant(BLOCK, len(slots))
         rows |= _counts(quality, order, starts, batch.width)
-        return rows
+        return [rows]
 
-    def _ragged(self, shard: int, batch: FrameBatch) -> dict[str, Any]:
-        assert batch.start is not None
-        slot = np.repeat(batch.slot, np.diff(batch.start))
-        column = np.zeros(len(slot), np.uint16) if batch.column is None else batch.column
-        entry, n_entries = number_series(_small(self._directory.local[slot]), column)
-        ts_ns = batch.value_times()
-        order, starts = plan_blocks(entry, None, n_entries, ts_ns, 1)
-        values = np.ascontiguousarray(batch.values).reshape(-1, 1)
-        quality = None if batch.quality is None else np.ascontiguousarray(batch.quality).reshape(-1, 1)
-        blocks = encode_blocks(values, ts_ns, quality, order, starts)
+    def _singles(self, shard: int, batch: FrameBatch) -> list[dict[str, Any]]:
+        """One row for each series and day, absent values left out; of two at one time the later counts."""
+        samples = flatten(batch, self._directory, self._series)
+        if not len(samples.at):
+            return []
+        entry, n_entries = number_series(_small(self._directory.local[samples.slot]), samples.column)
+        order, starts = plan_blocks(entry, None, n_entries, samples.ts_ns, 1)
+        values = np.ascontiguousarray(samples.values).reshape(-1, 1)
+        quality = samples.quality.reshape(-1, 1) if samples.quality.any() else None
+        blocks = encode_blocks(values, samples.ts_ns, quality, order, starts)
         first = order[starts[:-1]]
-        rows = self._rows(shard, slot[first], batch, blocks)
-        rows["column"] = column[first].astype(np.int32)
+        rows = self._rows(shard, samples.slot[first], batch, blocks)
+        rows["column"] = samples.column[first].astype(np.int32)
         rows["time_codec"] = rows["value_codec"] = constant(BLOCK, len(first))
         rows |= _counts(quality, order, starts, 1)
-        return rows
+        return [rows]
 
     def _waves(self, shard: int, batch: FrameBatch) -> dict[str, Any]:
         """One row for each group and day: waves are long, so a loop in Python costs nothing a value."""
@@ -160,7 +165,8 @@ class RowEncoder:
             payloads.append(encode_wave(runs, np.ascontiguousarray(one.values), one.quality))
             times = one.value_times()
             spans.append((int(times.min(initial=2**63 - 1)), int(times.max(initial=-(2**63))), len(times)))
-            counts.append(_counts(one.quality, np.arange(len(times)), np.array([0, len(times)]), 1))
+            marks = None if one.quality is None else one.quality.reshape(-1, 1)
+            counts.append(_counts(marks, np.arange(len(times)), np.array([0, len(times)]), 1))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(p) for p in payloads])])
         t_min, t_max, n = (np.array(c, np.int64) for c in zip(*spans, strict=True))
         payload = np.frombuffer(b"".join(payloads), np.uint8)
@@ -195,7 +201,7 @@ class RowEncoder:
 
 
 def split_waves(batch: FrameBatch) -> tuple[FrameBatch | None, FrameBatch | None]:
-    """Waves that lie in one UTC day; the samples of those that do not, one by one."""
+    """Waves that lie in one UTC day, and those that do not; None for none."""
     assert batch.start is not None
     count = np.diff(batch.start)
     last = batch.ts_ns.copy()
@@ -205,13 +211,7 @@ def split_waves(batch: FrameBatch) -> tuple[FrameBatch | None, FrameBatch | None
     whole = batch.take(np.flatnonzero(inside))
     if not cut.n_values:
         return whole, None
-    assert cut.start is not None
-    times, slot = cut.value_times(), np.repeat(cut.slot, np.diff(cut.start))
-    column, start = np.zeros(len(slot), np.uint16), np.arange(len(slot) + 1)
-    single = FrameBatch.sparse(
-        slot, times, cut.values, start, column, quality=cut.quality, dictionary=cut.dictionary
-    )
-    return (whole if whole.n_frames else None), single
+    return (whole if whole.n_frames else None), cut
 
 
 def binary(payload: npt.NDArray[np.uint8], offsets: I64) -> pa.Array:

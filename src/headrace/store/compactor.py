@@ -49,13 +49,16 @@ class CompactionPolicy:
     Parameters
     ----------
     min_age_s : after the end of the day. late_every_s : between two versions of a day to which late data came.
-    n_hot_max : a day with more hot segments is compacted at once, the present one too.
+    n_hot_max : a day with so many hot segments is compacted at once, the present one too: what is there so
+    far goes into files of its own, and is merged when the day is over. n_files_max : so many files, at most, gather
+    beside a merged day before late data are merged into it.
     grace_s : how long replaced files stay. slice_samples : about how many samples are merged at a time.
     """
 
     min_age_s: float = 3_600.0
     late_every_s: float = 3_600.0
-    n_hot_max: int = 512
+    n_hot_max: int = 256
+    n_files_max: int = 16
     grace_s: float = 300.0
     slice_samples: int = 4_000_000
 
@@ -105,7 +108,11 @@ class Compactor:
             # What such a commit held may come back from a backup: it must not count as compacted.
             report.problems += view.commits.damaged
             return report
-        for day, hot in sorted(_hot_by_day(view).items()):
+        hot_by_day = _hot_by_day(view)
+        for day, manifest in view.manifests.items():
+            if not manifest.is_whole and self._is_over(day):
+                hot_by_day.setdefault(day, [])
+        for day, hot in sorted(hot_by_day.items()):
             if force or self._is_due(view, day, hot):
                 try:
                     self._compact(view, day, hot, report)
@@ -115,42 +122,60 @@ class Compactor:
         return report
 
     def _is_due(self, view: StoreView, day: int, hot: list[SegmentInfo]) -> bool:
-        now_ns, policy = self._clock.now_ns(), self._policy
-        if len(hot) >= policy.n_hot_max:
+        if len(hot) >= self._policy.n_hot_max:
             return True
         manifest = view.manifests.get(day)
-        if now_ns < (day + 1) * DAY_NS + policy.min_age_s * NS:
-            return False
-        return manifest is None or now_ns >= manifest.published_ns + policy.late_every_s * NS
+        if manifest is None or not manifest.is_whole or not self._is_over(day):
+            return self._is_over(day)
+        return self._clock.now_ns() >= manifest.published_ns + self._policy.late_every_s * NS
+
+    def _is_over(self, day: int) -> bool:
+        return self._clock.now_ns() >= (day + 1) * DAY_NS + self._policy.min_age_s * NS
+
+    def _adds(self, before: Manifest, hot: list[SegmentInfo], is_over: bool) -> bool:
+        """Whether the hot rows get files of their own beside the ones that are there.
+
+        So they do while the day lasts, and where little comes late to a day that was merged.
+        """
+        if not is_over:
+            return True
+        n_before = sum(f.n_samples for f in before.files)
+        n_new = sum(f.n_samples for f in hot)
+        return before.is_whole and len(before.files) < self._policy.n_files_max and n_new * 10 < n_before
 
     # --- one day -------------------------------------------------------------------------------------
 
     def _compact(self, view: StoreView, day: int, hot: list[SegmentInfo], report: CompactionReport) -> None:
         before = view.manifests.get(day, Manifest(day))
-        sources = [Source(f, True) for f in before.files] + [Source(f, False, (day,)) for f in hot]
-        readable, weights, left_out = self._weigh(sources, before)
-        files: list[SegmentInfo] = []
+        is_over = self._is_over(day)
+        is_added = self._adds(before, hot, is_over)
+        sources = [Source(f, False, (day,)) for f in hot]
+        if not is_added:
+            sources += [Source(f, True) for f in before.files]
+        readable, weights, left_out = self._weigh(sources)
+        files: list[SegmentInfo] = list(before.files) if is_added else []
         number = before.number + 1
         for part, selection in enumerate(self._slices(weights)):
-            table = self._merge(view, readable, selection, day)
+            table = self._merge(readable, selection, day)
             if table is not None and len(table):
                 files.append(self._write(day, number, part, table))
         consumed = dict(before.consumed)
         for info in view.commits.segments:
             incarnation, m = hot_number(info.name)
             consumed[incarnation] = max(consumed.get(incarnation, 0), m)
-        manifest = Manifest(day, number, self._clock.now_ns(), tuple(files), consumed, tuple(left_out))
+        whole = before.is_whole if is_added else is_over
+        now_ns = self._clock.now_ns()
+        manifest = Manifest(day, number, now_ns, tuple(files), consumed, (*before.left_out, *left_out), whole)
         self._faults.reach("commit.publish")
         if not write_manifest(self._store.disk, manifest):
             raise CorruptionError(f"{manifest.name} was written by another compactor; run one only")
         report.n_partitions += 1
-        report.n_samples += sum(f.n_samples for f in files)
+        written = files[len(before.files) :] if is_added else files
+        report.n_samples += sum(f.n_samples for f in written)
         report.bytes_before += sum(s.info.size_bytes for s in readable)
-        report.bytes_after += sum(f.size_bytes for f in files)
+        report.bytes_after += sum(f.size_bytes for f in written)
 
-    def _weigh(
-        self, sources: list[Source], before: Manifest
-    ) -> tuple[list[Source], dict[int, int], list[str]]:
+    def _weigh(self, sources: list[Source]) -> tuple[list[Source], dict[int, int], list[str]]:
         """Sources that can be read, samples by group, and the names of hot segments that can't be read."""
         weights: dict[int, int] = {}
         readable: list[Source] = []
@@ -212,9 +237,7 @@ class Compactor:
         each = np.repeat(slot, width)
         return Selection(each, column.astype(np.uint16), np.zeros(len(each), np.uint64))
 
-    def _merge(
-        self, view: StoreView, sources: list[Source], selection: Selection, day: int
-    ) -> pa.Table | None:
+    def _merge(self, sources: list[Source], selection: Selection, day: int) -> pa.Table | None:
         """Warm rows of some groups."""
         store = self._store
         wanted = Wanted(store.directory, store.series, selection, is_raw=True)

@@ -25,8 +25,8 @@ I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 TAIL_RANK = 1 << 62
-"""Rank of the first tail batch; the next have one more each. Committed rows have twice their seq, and one more
-where they came late."""
+"""Rank of the first tail batch; the next ones have more. Committed rows have twice their seq, and one more where
+they came late."""
 
 
 @dataclass(eq=False)
@@ -196,9 +196,9 @@ class Decoding:
             if places is not None:
                 place = np.where((place >= 0) & places[np.maximum(place, 0)], place, NOWHERE)
             if batch.shape is Shape.DENSE:
-                self._add_dense(batch, place, TAIL_RANK + number)
+                self._add_dense(batch, place, TAIL_RANK + (number << 32))
             else:
-                self._add_ragged(batch, place, TAIL_RANK + number)
+                self._add_ragged(batch, place, TAIL_RANK + (number << 32))
 
     def _add_dense(self, batch: FrameBatch, place: I64, rank: int) -> None:
         frames = np.flatnonzero(place >= 0)
@@ -210,7 +210,7 @@ class Decoding:
             for j, column in enumerate(self.wanted.column_sets[number].tolist()):
                 element = self.wanted.start[place[mine][first]] + j
                 quality = None if batch.quality is None else batch.quality[mine, column]
-                of = (length, element, np.full(len(length), rank))
+                of = (length, element, rank + mine[first])
                 self._add(batch.ts_ns[mine], batch.values[mine, column], quality, of, batch.dictionary)
 
     def _add_ragged(self, batch: FrameBatch, place: I64, rank: int) -> None:
@@ -219,10 +219,11 @@ class Decoding:
         column = np.zeros(len(each), np.int32) if batch.column is None else batch.column.astype(np.int32)
         element = self.wanted.elements(column, each)
         mine = np.flatnonzero(element >= 0)
-        mine = mine[np.argsort(element[mine], kind="stable")]
+        mine = mine[np.argsort(self.wanted.sensor[element[mine]], kind="stable")]
         first, length = _runs_of(element[mine])
         quality = None if batch.quality is None else batch.quality[mine]
-        of = (length, element[mine][first], np.full(len(length), rank))
+        # In order of arrival inside a sensor: of runs under two layouts the later one wins.
+        of = (length, element[mine][first], rank + np.arange(len(length)))
         self._add(batch.value_times()[mine], batch.values[mine], quality, of, batch.dictionary)
 
     # --- both ----------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Batches are copied in one after the other, so that a shard holds no memory of the batch it was split from and
 a flush finds its columns contiguous. Nothing is reserved by group: an idle group costs nothing. What is
-filled never changes, so views of it may be handed to other threads.
+filled never changes (but for samples that are erased), so views of it may be handed to other threads.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from headrace.core.clock import NO_TIME
 from headrace.core.frames import FrameBatch, Shape, wave_offsets_ns
 from headrace.core.layouts import numpy_dtype
+from headrace.core.quality import Quality
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
@@ -194,6 +195,13 @@ class FrameLog:
         place = (rows, column) if self.shape is Shape.DENSE else (rows,)
         quality = c["quality"][place] if "quality" in c else np.zeros(len(rows), np.uint8)
         return c["values"][place], quality
+
+    def erase(self, rows: I64) -> None:
+        """Make samples of a sparse log absent. They still count as samples that came."""
+        if len(rows):
+            if "quality" not in self._columns:
+                self._columns["quality"] = self._room("quality", len(self._columns["values"]))
+            self._columns["quality"][rows] = Quality.ABSENT
 
     def batch(self) -> FrameBatch:
         """All frames as views."""

@@ -27,6 +27,7 @@ Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
+Known = tuple[FrameLog, I64, I64]
 UNKNOWN, SAME, OTHER = 0, 1, 2
 """What is there at a sample's (sensor, time): nothing, the same bits, other bits."""
 
@@ -143,9 +144,15 @@ class Comparer:
         kept = {id(log) for log in logs}
         self._indexes = {k: v for k, v in self._indexes.items() if k in kept}
 
-    def status(self, samples: FlatSamples, logs: Iterable[FrameLog]) -> npt.NDArray[np.uint8]:
-        """`UNKNOWN`, `SAME` or `OTHER` of each sample; of several logs the first that has it decides."""
+    def status(
+        self, samples: FlatSamples, logs: Iterable[FrameLog]
+    ) -> tuple[npt.NDArray[np.uint8], list[Known]]:
+        """`UNKNOWN`, `SAME` or `OTHER` of each sample; of several logs the first that has it decides.
+
+        Also, log by log, the rows that have them, and the samples that they are earlier versions of.
+        """
         out = np.full(len(samples.slot), UNKNOWN, np.uint8)
+        others: list[Known] = []
         left = np.arange(len(out))
         for log in logs:
             if not len(left):
@@ -153,9 +160,11 @@ class Comparer:
             asked = samples.take(left)
             at, row, column = self._newest(asked, log)
             if len(at):
-                out[left[at]] = self._compare(asked.take(at), log, row, column)
+                found = self._compare(asked.take(at), log, row, column)
+                out[left[at]] = found
+                others.append((log, row, left[at]))
                 left = left[out[left] == UNKNOWN]
-        return out
+        return out, others
 
     def _newest(self, samples: FlatSamples, log: FrameLog) -> tuple[I64, I64, I64]:
         """(sample, row, column) of the last row of `log` that has each sample's sensor and time."""
@@ -194,6 +203,15 @@ class Comparer:
             return np.full(len(row), OTHER, np.uint8)
         mine, theirs = value_bits(samples.values, samples.dictionary), value_bits(values, log.dictionary)
         same = (mine == theirs) & (quality == samples.quality)
+        slot, own_column, _ = log.places(row)
+        if log.shape is Shape.DENSE:
+            own_column = column.astype(np.uint16)
+        for i in np.flatnonzero(
+            slot != samples.slot
+        ).tolist():  # the same bits on another grid are another value
+            one = self._directory.layout(int(slot[i])).columns[int(own_column[i])]
+            other = self._directory.layout(int(samples.slot[i])).columns[int(samples.column[i])]
+            same[i] &= (one.scale, one.offset) == (other.scale, other.offset)
         return np.where(same, SAME, OTHER).astype(np.uint8)
 
 

@@ -28,6 +28,7 @@ class Manifest:
     ----------
     consumed : newest commit of each incarnation whose rows of this day are in `files`.
     left_out : hot segments among those that could not be read: they stay, and are read beside the files.
+    is_whole : written after the day was over, all of it at once.
     """
 
     day: int
@@ -36,6 +37,7 @@ class Manifest:
     files: tuple[SegmentInfo, ...] = ()
     consumed: dict[int, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    is_whole: bool = False
 
     @property
     def name(self) -> str:
@@ -53,7 +55,7 @@ class Manifest:
             "version": _VERSION, "day": self.day, "number": self.number, "published_ns": self.published_ns,
             "files": [f.to_dict() for f in self.files],
             "consumed": {str(i): m for i, m in sorted(self.consumed.items())},
-            "left_out": list(self.left_out),
+            "left_out": list(self.left_out), "is_whole": self.is_whole,
         }  # fmt: skip
 
     @classmethod
@@ -62,7 +64,7 @@ class Manifest:
         return cls(
             data["day"], data["number"], data["published_ns"],
             tuple(SegmentInfo.from_dict(f) for f in data["files"]),
-            {int(i): m for i, m in data["consumed"].items()}, tuple(data["left_out"]),
+            {int(i): m for i, m in data["consumed"].items()}, tuple(data["left_out"]), data["is_whole"],
         )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from headrace.core.disk import Disk, LocalDisk
 from headrace.core.errors import ConfigError, CorruptionError, NotFound
 from headrace.core.frames import FrameBatch
 from headrace.core.registry import nearest
-from headrace.core.sensors import Selection, SensorDirectory, join_path
+from headrace.core.sensors import Selection, SensorDirectory, join_path, sensor_id
 from headrace.store.aggregates import AGGREGATES
 from headrace.store.answer import Answer
 from headrace.store.base import Tail
@@ -44,6 +45,7 @@ I64 = npt.NDArray[np.int64]
 SLICE_SAMPLES = 4_000_000
 """About how many samples a query decodes at a time."""
 _HINT_SLOTS, _HINT_PATHS = 20_000, 500
+_ASKED_SENSORS = 500_000  # sensors in remembered selections, about 200 bytes each
 
 
 @dataclass(eq=False)
@@ -93,6 +95,7 @@ class Store:
         self._loader = ViewLoader(disk)
         self._owns_directory = owns_directory
         self._lock = threading.Lock()
+        self._asked: OrderedDict[tuple[str, int], Wanted] = OrderedDict()
 
     @classmethod
     def open(
@@ -167,7 +170,7 @@ class Store:
         if every_ns is not None and not agg:
             agg = ("mean",)
         self.refresh()
-        wanted = Wanted(self.directory, self.series, self.select(pattern))
+        wanted = self._wanted(pattern)
         for attempt in (1, 2):
             asked_ns = self._clock.now_ns()
             batches = [] if tail is None else tail(wanted.slots)
@@ -188,14 +191,43 @@ class Store:
         missing = tuple(dict.fromkeys([*view.damaged, *scan.missing, *damaged]))
         return answer.result(fresh_ns, sources, missing)
 
+    def _wanted(self, pattern: str) -> Wanted:
+        """What a pattern selects, indexed; kept for who asks the same again while no sensor is added."""
+        key = (pattern, self.directory.n_slots)
+        with self._lock:
+            known = self._asked.get(key)
+            if known is not None:
+                self._asked.move_to_end(key)
+                return known
+        wanted = Wanted(self.directory, self.series, self.select(pattern))
+        with self._lock:
+            self._asked[key] = wanted
+            while len(self._asked) > 1 and sum(w.n for w in self._asked.values()) > _ASKED_SENSORS:
+                self._asked.popitem(last=False)
+        return wanted
+
     def select(self, pattern: str) -> Selection:
         """Sensors that match. Raises `NotFound` with the nearest path."""
-        found = self.directory.find(pattern)
+        found = self._one(pattern)
+        if found is None:
+            found = self.directory.find(pattern)
         if not len(found):
             near = nearest_path(self.directory, pattern)
             hint = f"; the nearest path is {near!r}" if near else "; the store has no sensors yet"
             raise NotFound(f"no sensor matches {pattern!r}{hint}")
         return found
+
+    def _one(self, path: str) -> Selection | None:
+        """The sensor that is named by its path, found by its id; None where it is not that simple."""
+        sensor = sensor_id(path)
+        try:
+            slot, column = self.directory.locate(sensor)
+        except NotFound:
+            return None
+        if self.directory.sensor_path(slot, column) != path:
+            return None
+        one = np.array([slot], np.uint32), np.array([column], np.uint16), np.array([sensor], np.uint64)
+        return Selection(*one)
 
     # --- finding rows --------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
 HEADER_CACHE_BYTES = 256 << 20
-_FILES_MAX = 256
+_FILES_MAX = 2_048
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -94,7 +94,9 @@ class Runs:
             each, ts_ns, values, quality = each[chosen], ts_ns[chosen], values[chosen], quality[chosen]
         if same is not None or _has_conflicts(each, ts_ns):
             ranks = np.repeat(rank, length)
-            newest = _newest(each if same is None else same[each], ts_ns, ranks if chosen is None else ranks[chosen])
+            newest = _newest(
+                each if same is None else same[each], ts_ns, ranks if chosen is None else ranks[chosen]
+            )
             if same is not None:
                 newest = newest[np.lexsort((ts_ns[newest], each[newest]))]
             each, ts_ns, values, quality = each[newest], ts_ns[newest], values[newest], quality[newest]
@@ -127,6 +129,8 @@ def _has_conflicts(each: I64, ts_ns: I64) -> bool:
 def _newest(each: I64, ts_ns: I64, rank: I64) -> I64:
     """Indices by (sensor, time), of equal ones the one with the highest rank, the last of those."""
     order = np.lexsort((rank, ts_ns, each))
+    if not len(order):
+        return order
     e, t = each[order], ts_ns[order]
     last = np.append((e[1:] != e[:-1]) | (t[1:] != t[:-1]), True)
     newest: I64 = order[last]
