@@ -87,13 +87,18 @@ class SimulatedBroker:
             await self._start_mosquitto()
         else:
             await self._start_amqtt()
-        clock = SystemClock()
         try:
             async with asyncio.timeout(_START_S):
-                while not await self._is_listening():
-                    await clock.sleep(0.02)
+                await self._listening()
         except TimeoutError as e:
             raise NotConnected(f"the broker does not listen on {self.host}:{self.port}") from e
+
+    async def _listening(self) -> None:
+        clock = SystemClock()
+        is_up = await self._is_listening()
+        while not is_up:
+            await clock.sleep(0.02)
+            is_up = await self._is_listening()
 
     async def _is_listening(self) -> bool:
         try:

@@ -77,6 +77,7 @@ class TableReader:
         self._columns = columns
         self._source = ""
         self._rejects: list[Reject] = []
+        self._problem = ""
 
     def read(self, table: pa.RecordBatch, source: str) -> tuple[list[FrameBatch], list[Reject]]:
         """Frames of a part of a file, one batch for each value type, and what could not be taken.
@@ -85,7 +86,7 @@ class TableReader:
         ------
         PayloadError : the table is neither long nor wide as configured, as a whole.
         """
-        self._source, self._rejects = source, []
+        self._source, self._rejects, self._problem = source, [], ""
         names = table.schema.names
         path = next((name for name in PATH_COLUMNS if name in names), None)
         needed = [self._columns.time, *([self._columns.value] if path else self._columns.only)]
@@ -149,7 +150,7 @@ class TableReader:
             if name in group.table.index:
                 by_part.setdefault(group.table.index[name][0], []).append(name)
             else:
-                detail = f"column {name!r} of type {table.column(name).type} holds no values of a sensor"
+                detail = f"column {name!r} of type {table.column(name).type} holds no values of a sensor; {self._problem}"
                 self._refuse(RejectCode.WRONG_TYPE, detail, table.num_rows)
         return [self._wide_part(table, ts_ns, group, dtype, some) for dtype, some in by_part.items()]
 
@@ -179,11 +180,16 @@ class TableReader:
     def _learn(self, group: DeviceGroup, dtypes: dict[str, str]) -> None:
         """Make new keys of a group known; those that can't be are refused by who finds them missing."""
         new = {key: dtype for key, dtype in dtypes.items() if key not in group.table.index and "/" not in key}
-        if new:
-            try:
-                self._groups.extend(group, new, _SETTINGS)
-            except ConfigError as e:
-                self._refuse(RejectCode.BAD_PATH, e.message, 0)
+        if not new:
+            return
+        try:
+            self._groups.extend(group, new, _SETTINGS)
+        except ConfigError:
+            for key, dtype in new.items():
+                try:
+                    self._groups.extend(group, {key: dtype}, _SETTINGS)
+                except ConfigError as e:
+                    self._problem = e.message
 
     # --- long ----------------------------------------------------------------------------------------
 
@@ -201,7 +207,7 @@ class TableReader:
         known = np.array([place is not None for place in places], np.bool_)
         if not known.all():
             bad = [p for p, place in zip(paths.dictionary.to_pylist(), places, strict=True) if place is None]
-            detail = f"{len(bad):,} paths that can't name a sensor: {bad[0]!r:.80}"
+            detail = f"{len(bad):,} paths that can't name a sensor here: {bad[0]!r:.80}; {self._problem}"
             self._refuse(RejectCode.BAD_PATH, detail, int((~known)[code].sum()))
         batches = []
         for dtype in sorted({place.dtype for place in places if place is not None}):
@@ -233,7 +239,8 @@ class TableReader:
     def _group(self, path: str) -> DeviceGroup | None:
         try:
             return self._groups.group(path, _SETTINGS)
-        except PayloadError:
+        except PayloadError as e:
+            self._problem = e.detail
             return None
 
     def _frames(
