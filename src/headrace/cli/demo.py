@@ -144,10 +144,10 @@ def _check_installed() -> None:
 
 def _load_kernels() -> None:
     """Compile the kernels, or load them from the cache, before the first sample comes."""
-    from headrace.bench.throughput import warm_kernels
+    from headrace.runtime.warm import warm_kernels
 
     output.note("loading kernels (the first time they are compiled, which takes up to half a minute) ...")
-    warm_kernels()
+    warm_kernels(("u8", "u16", "u32", "f64"))  # what the simulated devices send
 
 
 def _collect(wanted: _Wanted, file: Path, clock: Clock) -> dict[str, Any]:

@@ -478,7 +478,7 @@ assert [bytes(r.payload)[0] for r in read_records(disk, 0)] == list(range(50))
 def test_a_real_limit_of_file_size_is_told_in_words_and_passed_with_the_next_object(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path)],
-        env={"PYTHONPATH": ":".join(sys.path)},
+        env={"PYTHONPATH": ":".join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=False,
