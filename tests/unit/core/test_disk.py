@@ -24,7 +24,7 @@ def child(code, *arguments, **options):
     """Run Python code in a process of its own."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        capture_output=True, text=True, timeout=30, **options,
+        capture_output=True, text=True, timeout=30, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, **options,
     )  # fmt: skip
 
 
