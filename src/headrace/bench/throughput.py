@@ -30,6 +30,7 @@ from headrace.core.errors import HeadraceError
 from headrace.core.frames import FrameBatch
 from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.pipe import Pipe
+from headrace.runtime.warm import warm_kernels
 from headrace.store.regroup import read_frames
 
 START_NS = 1_767_225_600 * NS
@@ -80,7 +81,8 @@ def run(
     """
     spec = LoadSpec(sensors, group, dtype, order)
     n_rounds = rounds or max(16, min(128, 1_500_000_000 // (sensors * (2 if dtype == "u16" else 8))))
-    warm_kernels(progress)
+    progress("loading kernels")
+    warm_kernels((dtype,))
     progress(f"making {n_rounds} rounds of {sensors:,} samples")
     load = Load(spec, data)
     inputs = [load.round(i, START_NS) for i in range(n_rounds)]
@@ -220,27 +222,3 @@ def reference_polars(load: Load, n_rounds: int) -> dict[str, Any]:
         "windows": out.height,
         "cpu_ns_per_sample": round(spent / frame.height, 2),
     }
-
-
-def warm_kernels(progress: Progress = lambda text: None) -> int:
-    """Load all kernels of the path from the cache, or compile them; the CPU time it took, ns."""
-    progress("loading kernels")
-    begun = cpu_ns()
-    folder = tempfile.mkdtemp(prefix="headrace-warm-")
-    try:
-        for dtype, group in (("u16", 4), ("f64", 1)):
-            clock = VirtualClock(START_NS)
-            pipe = Pipe(Path(folder) / dtype, [CHAIN], clock)
-            load = Load(LoadSpec(8, group, dtype, "poll"), Path("no real series needed"))
-            slots = load.define(pipe.directory)
-            for i in range(70):
-                one = load.round(i, START_NS)
-                part = load.read_map.decode(one.payload, HEADER_BYTES)[0]
-                pipe.offer(FrameBatch.dense(slots, one.ts_ns, part.values, arrival_ns=pipe.clock.now_ns()))
-                clock.advance(1.0)
-                pipe.tick()
-            pipe.drain()
-            pipe.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return cpu_ns() - begun

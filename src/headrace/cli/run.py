@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import click
 
 from headrace.cli.exits import Exit
 from headrace.cli.teaching import TaughtCommand
+from headrace.core.errors import StorageError
 
 
 @click.command(
@@ -44,6 +46,7 @@ def run(file: str, overrides: tuple[str, ...], skip_damaged: bool) -> int:
     from headrace.ingest.journal import DamagePolicy
     from headrace.runtime.assemble import build_plant, host_settings
     from headrace.runtime.server import ApiServer
+    from headrace.runtime.warm import warm_kernels
     from headrace.sim.faults import VARIABLE, fault_points
 
     # Others ask from other folders where the store is.
@@ -55,6 +58,9 @@ def run(file: str, overrides: tuple[str, ...], skip_damaged: bool) -> int:
     plant = build_plant(config, clock=clock, faults=faults, settings=settings)
     server = ApiServer(plant, config.api.host, config.api.port, clock)
     server.bind()
+    # Compiling them (the first time) while data come in would hold up everything, the end too.
+    with contextlib.suppress(OSError, StorageError):  # it needs a little room for temporary files
+        warm_kernels()
     screen = Screen(plant, clock, f"headrace run {file}")
     try:
         asyncio.run(Session(plant, server, clock, screen).run())
