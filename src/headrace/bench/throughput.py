@@ -176,9 +176,8 @@ def _verify(pipe: Pipe, load: Load, n_rounds: int) -> dict[str, Any]:
     expected = np.stack([load.values(i).reshape(-1, load.spec.group)[some] for i in range(n_rounds)], axis=1)
     wrong = 0
     for group, want in zip(some.tolist(), expected, strict=True):
-        got, _ = read_frames(pipe.store, group, START_NS - NS, START_NS + (n_rounds + 1) * NS)
-        if got is None or got.quality is not None or not np.array_equal(got.values, want):
-            wrong += 1
+        found, _ = read_frames(pipe.store, [group], START_NS - NS, START_NS + (n_rounds + 1) * NS)
+        wrong += len(found) != 1 or found[0].quality is not None or not np.array_equal(found[0].values, want)
     if wrong:
         raise HeadraceError(f"{wrong} of {len(some)} groups do not read back as they were sent")
     share = stored.file_bytes / max(1, stored.raw_bytes + stored.derived_bytes)
