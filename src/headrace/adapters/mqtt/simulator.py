@@ -95,7 +95,7 @@ class SimulatedBroker:
 
     async def _listening(self) -> None:
         clock = SystemClock()
-        is_up = await self._is_listening()
+        is_up = False
         while not is_up:
             await clock.sleep(0.02)
             is_up = await self._is_listening()
