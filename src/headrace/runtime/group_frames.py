@@ -14,7 +14,7 @@ from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.store.buffer import HotBuffer
 from headrace.store.query import Store
-from headrace.store.regroup import read_frames
+from headrace.store.regroup import read_layouts
 
 Array = npt.NDArray[Any]
 
@@ -42,26 +42,24 @@ class GroupFrames:
         def tail(slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
             return self.buffers[shard].frames(slots)
 
-        found = []
-        for one in _layouts_of(directory, slot):
-            batch, missing = read_frames(self._store, one, start_ns, end_ns, tail)
-            if missing:
-                return None
-            if batch is not None:
-                found.append(batch if one == slot else _under(directory, batch, one, slot))
-        return _merged(found) if found else None
+        found, missing = read_layouts(self._store, _layouts_of(directory, slot), start_ns, end_ns, tail)
+        if missing or not found:
+            return None
+        return _merged([_under(directory, batch, int(batch.slot[0]), slot) for batch in found])
 
 
 def _layouts_of(directory: SensorDirectory, slot: int) -> list[int]:
-    """All slots of the group of `slot`, oldest first."""
+    """All slots of the group of `slot`, newest first."""
     out = [directory.slot(directory.paths[slot], directory.parts[slot])]
     while directory.previous[out[-1]] >= 0:
         out.append(int(directory.previous[out[-1]]))
-    return out[::-1]
+    return out
 
 
 def _under(directory: SensorDirectory, batch: FrameBatch, old: int, slot: int) -> FrameBatch:
     """Dense frames of the layout of `old` as frames of that of `slot`; sensors it had not are absent."""
+    if old == slot:
+        return batch
     new_layout, old_layout = directory.layout(slot), directory.layout(old)
     place = {sensor: i for i, sensor in enumerate(directory.sensors(old).tolist())}
     wide = (batch.n_frames, new_layout.width)
@@ -93,7 +91,7 @@ def _moved(values: Array, old: tuple[Layout, int], new: tuple[Layout, int]) -> A
 
 
 def _merged(batches: list[FrameBatch]) -> FrameBatch:
-    """Dense frames of one slot as one batch in time order; of two samples at one time the later batch's counts."""
+    """Dense frames of one slot as one batch in time order; each sample is in one of them only."""
     if len(batches) == 1:
         return batches[0]
     times = np.unique(np.concatenate([b.ts_ns for b in batches]))

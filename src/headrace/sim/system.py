@@ -30,6 +30,7 @@ from headrace.ingest.journal import JournalSettings
 from headrace.ingest.journal_format import RecordKind
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow, FlowSpec
+from headrace.pipeline.operators.window import AGGREGATES
 from headrace.runtime.engine_core import EngineCore, EngineSettings
 from headrace.runtime.recovery import RecoverySettings, recover
 from headrace.sim.auditors import Account, audit_acked, audit_samples, audit_windows
@@ -44,19 +45,20 @@ from headrace.store.result import QueryResult
 DAY_NS = 86_400 * NS
 MIDNIGHT_NS = 19_676 * DAY_NS
 WINDOW_NS = 10 * NS
-_AGGREGATES = ("count", "sum", "min", "max", "first", "last", "mean", "var")
-FLOWS = (
-    FlowSpec(
-        "ten", "**", ({"op": "window", "every": "10s", "agg": _AGGREGATES},), "{parent}/{signal}_{agg}_10s"
-    ),
-    FlowSpec(
+_TURNS_MAX = 2_000
+
+
+def flows(aggregates: Sequence[str]) -> tuple[FlowSpec, ...]:
+    """The pipelines of a simulated plant: windows of everything, scaled ones of some, a dead band."""
+    window = {"op": "window", "every": "10s", "agg": tuple(aggregates)}
+    ten = FlowSpec("ten", "**", (window,), "{parent}/{signal}_{agg}_10s")
+    some = FlowSpec(
         "some", "**/s{0,2}",
         ({"op": "scale", "factor": 2}, {"op": "range", "max": 900}, {"op": "window", "every": "1m", "agg": ["mean"]}),
         "{parent}/{signal}_hot_1m",
-    ),
-    FlowSpec("moved", "**/s1", ({"op": "dead_band", "change": 20},), "{parent}/{signal}_moved"),
-)  # fmt: skip
-_TURNS_MAX = 2_000
+    )  # fmt: skip
+    moved = FlowSpec("moved", "**/s1", ({"op": "dead_band", "change": 20},), "{parent}/{signal}_moved")
+    return ten, some, moved
 
 
 class Scenario(StrEnum):
@@ -90,8 +92,8 @@ class SimSettings:
 def settings_of(scenario: Scenario, n_sensors: int | None = None) -> SimSettings:
     """The settings of a scenario."""
     if scenario is Scenario.SPINE:
-        return SimSettings(n_sensors or 60, 60, tuple(Mode), unrest=0.15, faults=0.8)
-    return SimSettings(n_sensors or 50, 90, (Mode(scenario.value),))
+        return SimSettings(n_sensors or 16, 40, tuple(Mode), unrest=0.15, faults=0.8)
+    return SimSettings(n_sensors or 50, 60, (Mode(scenario.value),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +139,11 @@ class Life:
 
     def __init__(self, world: World, faults: FaultPoints) -> None:
         self._world, self._rng = world, np.random.default_rng([world.seed, 14, world.n_lives])
-        flows: list[Flow] = []
+        compiled: list[Flow] = []
 
         def flows_of(directory: SensorDirectory) -> list[Flow]:
-            flows[:] = [Flow(spec, directory) for spec in FLOWS]
-            return flows
+            compiled[:] = [Flow(spec, directory) for spec in world.flows]
+            return compiled
 
         n_cores = int(self._rng.integers(1, 3))
         per_core = [list(range(i, SensorDirectory().n_shards, n_cores)) for i in range(n_cores)]
@@ -150,7 +152,7 @@ class Life:
         self.directory, self.store = self.recovered.directory, self.recovered.store
         self.journal, self.cores = self.recovered.journal, self.recovered.cores
         world.survived(self.journal.recovery.last_seq)
-        self.directory.watchers += [flow.extend for flow in flows]
+        self.directory.watchers += [flow.extend for flow in compiled]
         self.intake = IntakeCore(
             self.directory, world.clock, self.journal, self._deliver,
             settings=IntakeSettings(limit_samples=world.limit_samples, record_values_max=2_000),
@@ -319,6 +321,18 @@ class Life:
         return self.store.query("**", MIDNIGHT_NS - DAY_NS, MIDNIGHT_NS + DAY_NS, tail=self.tail)
 
 
+class _UntilQuiet(SeededFaults):
+    """Faults that end when the world becomes quiet."""
+
+    def __init__(self, world: World, seed: int, n_passes_max: int) -> None:
+        super().__init__(seed, n_passes_max)
+        self._world = world
+
+    def reach(self, point: str) -> None:
+        if not self._world.is_quiet:
+            super().reach(point)
+
+
 class World:
     """Devices, links, time and a disk; and the process that runs at the moment."""
 
@@ -333,6 +347,8 @@ class World:
             buffer_bytes_max=int(rng.choice([100_000, 1 << 30])), snapshot_every=int(rng.integers(1, 4)),
         )  # fmt: skip
         self.journal = JournalSettings(object_bytes=int(rng.integers(20_000, 200_000)), limit_bytes=64 << 20)
+        chosen = rng.permutation(len(AGGREGATES))[: int(rng.integers(1, 4))]
+        self.flows = flows([AGGREGATES[i] for i in sorted(chosen)])
         self.sources = sources(seed, settings.n_sensors, settings.modes, settings.unrest)
         window, loss = int(rng.integers(1, 20)), 0.02 if settings.faults else 0.0
         self.links = {s.name: Link(int(rng.integers(2**31)), window, loss) for s in self.sources}
@@ -342,20 +358,20 @@ class World:
         self.durable_seq = -1
         self.life: Life | None = None
         self.n_lives = self.n_sent = self.n_rejects = self.n_revisions = self.n_compactions = 0
-        self._is_quiet = False
+        self.is_quiet = False
         self._refuses_until = -1
 
     # --- life and death --------------------------------------------------------------------------------
 
     def maybe_crash(self, chance: float) -> None:
         """Between two acknowledgements, say."""
-        if not self._is_quiet and self._rng.random() < chance * self.settings.faults:
+        if not self.is_quiet and self._rng.random() < chance * self.settings.faults:
             raise Crashed("by chance")
 
     def _faults(self) -> FaultPoints:
-        if self._is_quiet or self._rng.random() >= self.settings.faults:
+        if self.is_quiet or self._rng.random() >= self.settings.faults:
             return FaultPoints()
-        return SeededFaults(int(self._rng.integers(2**63)), int(self._rng.choice([60, 300, 1_000])))
+        return _UntilQuiet(self, int(self._rng.integers(2**63)), int(self._rng.choice([60, 300, 1_000])))
 
     def start(self) -> None:
         """Start a process, which may end while it recovers."""
@@ -452,11 +468,10 @@ class World:
 
     def _finish(self) -> None:
         """No more faults: everything is delivered, all windows end, and the auditors look at it."""
-        self._is_quiet = True
+        self.is_quiet = True
         self.disk.is_read_only, self.disk.capacity_bytes = False, 1 << 40
         for link in self.links.values():
             link.reconnect(lossless=True)
-        self.disk.faults = FaultPoints()
         self._refuses_until = -1
         for _ in range(_TURNS_MAX):
             self.clock.advance(1.0)
@@ -475,9 +490,9 @@ class World:
         life.work(_TURNS_MAX)
         self.audit(life, "at the end")
         life.flush_all()
-        self.audit(life, "after the last flush")
-        life.compact(force=True)
-        self.audit(life, "after compaction")
+        if self._rng.random() < 0.7:
+            life.compact(force=True)
+            self.audit(life, "after compaction")
         self._forget_life()
         self.start()
         assert self.life is not None

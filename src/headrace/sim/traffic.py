@@ -57,10 +57,10 @@ class SourceKind:
 
 
 KINDS = (
-    SourceKind(Shape.DENSE, "u16", 10),
+    SourceKind(Shape.DENSE, "u16", 5),
     SourceKind(Shape.DENSE, "f64", 1),
-    SourceKind(Shape.SPARSE, "i32", 6),
-    SourceKind(Shape.DENSE, "f32", 4),
+    SourceKind(Shape.SPARSE, "i32", 4),
+    SourceKind(Shape.DENSE, "f32", 2),
     SourceKind(Shape.SPARSE, "f64", 3),
     SourceKind(Shape.WAVE, "i16", 1),
 )
@@ -215,9 +215,10 @@ class Source:
 
 
 def sources(seed: int, n_sensors: int, modes: tuple[Mode, ...], unrest: float) -> list[Source]:
-    """Sources with about `n_sensors` sensors in all; one lone sensor where that is 1."""
+    """Sources with about `n_sensors` sensors in all: of one lone sensor, of three kinds, or of all where many."""
     rng = np.random.default_rng([seed, 12])
-    kinds = [KINDS[1]] if n_sensors < sum(k.width for k in KINDS) else list(KINDS)
+    chosen = rng.permutation(len(KINDS))[: 3 if n_sensors < 40 else len(KINDS)]
+    kinds = [KINDS[i] for i in sorted(chosen)] if n_sensors > 1 else [KINDS[1]]
     out = []
     for i, kind in enumerate(kinds):
         mode = modes[int(rng.integers(len(modes)))]

@@ -251,7 +251,7 @@ class Compactor:
             for name in decoding.bad_segments:
                 store.quarantine(name, decoding.damaged[0])
             raise CorruptionError("; ".join([*scan.missing, *decoding.damaged]))
-        same = _series_of(store, wanted)
+        same = store.series.shared(wanted.slot, wanted.column)
         samples = decoding.samples(day * DAY_NS, (day + 1) * DAY_NS, same).get(Lane.SIGNED)
         if samples is None or not len(samples):
             return None
@@ -302,16 +302,6 @@ def _hot_by_day(view: StoreView) -> dict[int, list[SegmentInfo]]:
                 continue  # damaged: it stays beside the warm files
             out.setdefault(day, []).append(info)
     return out
-
-
-def _series_of(store: Store, wanted: Wanted) -> I64 | None:
-    """A number of each (layout, column) that those of one sensor share; None where no group has two layouts."""
-    if not (store.directory.previous[wanted.slot] >= 0).any():
-        return None
-    number = store.series.of(wanted.slot, wanted.column)
-    key = np.stack([store.directory.group_id[wanted.slot].view(np.int64), number])
-    same: I64 = np.unique(key, axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return same
 
 
 def _newest_seq(wanted: Wanted, column: npt.NDArray[np.int32], place: I64, row_seq: I64, seq: I64) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import numpy_dtype
 from headrace.core.quality import Quality
 from headrace.core.sensors import Selection
 from headrace.store.base import Tail
-from headrace.store.decoding import Decoding
-from headrace.store.wanted import Wanted, from_bits
+from headrace.store.decoding import Decoding, Words
+from headrace.store.runs import SensorSamples
+from headrace.store.wanted import Lane, Wanted, from_bits
 
 if TYPE_CHECKING:
     from headrace.store.query import Store
@@ -30,12 +33,30 @@ def read_frames(
     -------
     The frames, None where there are none; and a sentence for everything that could not be read.
     """
+    found, missing = read_layouts(store, [slot], start_ns, end_ns, tail)
+    return (found[0] if found else None), missing
+
+
+def read_layouts(
+    store: Store, slots: Sequence[int], start_ns: int, end_ns: int, tail: Tail | None = None
+) -> tuple[list[FrameBatch], tuple[str, ...]]:
+    """The same of several layouts of a group.
+
+    Parameters
+    ----------
+    slots : the group's layouts that are wanted. What was sent twice under two of them is there once, newest.
+
+    Returns
+    -------
+    A batch for each layout that has samples; and a sentence for everything that could not be read.
+    """
     directory = store.directory
-    width = int(directory.width[slot])
-    selection = Selection(
-        np.full(width, slot, np.uint32), np.arange(width, dtype=np.uint16), directory.sensors(slot)
+    width = directory.width[list(slots)]
+    slot = np.repeat(np.array(slots, np.uint32), width)
+    column = np.concatenate([np.arange(w, dtype=np.uint16) for w in width.tolist()])
+    wanted = Wanted(
+        directory, store.series, Selection(slot, column, np.zeros(len(slot), np.uint64)), is_raw=True
     )
-    wanted = Wanted(directory, store.series, selection, is_raw=True)
     batches = [] if tail is None else tail(wanted.slots)
     view = store.refresh()
     scan = store.scan(view, wanted, start_ns, end_ns)
@@ -43,19 +64,29 @@ def read_frames(
     for found, place, _ in scan.found:
         decoding.add_rows(found, place)
     decoding.add_tail(batches)
-    parts = list(decoding.samples(start_ns, end_ns).values())
+    same = store.series.shared(wanted.slot, wanted.column)
+    samples = decoding.samples(start_ns, end_ns, same).get(Lane.SIGNED)
     missing = (*view.damaged, *scan.missing, *decoding.damaged)
-    if not any(len(one) for one in parts):
-        return None, missing
-    samples = parts[0]  # one layout has one type, so all of it is in one lane
-    times, row = np.unique(samples.ts_ns, return_inverse=True)
-    column = wanted.column[samples.of_each()]
-    values = np.zeros((len(times), width), numpy_dtype(directory.layout(slot).dtype))
+    out = []
+    if samples is not None and len(samples):
+        each = samples.of_each()
+        for one in slots:
+            mine = np.flatnonzero(wanted.slot[each] == one)
+            if len(mine):
+                out.append(_frames(wanted, samples, mine, decoding.words))
+    return out, missing
+
+
+def _frames(wanted: Wanted, samples: SensorSamples, mine: npt.NDArray[np.int64], words: Words) -> FrameBatch:
+    """Some samples, all of one layout, as dense frames."""
+    sensor = samples.of_each()[mine]
+    slot = int(wanted.slot[sensor[0]])
+    layout = wanted.directory.layout(slot)
+    times, row = np.unique(samples.ts_ns[mine], return_inverse=True)
+    values = np.zeros((len(times), layout.width), numpy_dtype(layout.dtype))
     quality = np.full(values.shape, Quality.ABSENT, np.uint8)
-    values[row, column] = from_bits(samples.values, values.dtype)
-    quality[row, column] = samples.quality
+    values[row, wanted.column[sensor]] = from_bits(samples.values[mine], values.dtype)
+    quality[row, wanted.column[sensor]] = samples.quality[mine]
+    texts = tuple(words.list) if words.sensors else None
     slots = np.full(len(times), slot, np.uint32)
-    words = tuple(decoding.words.list) if decoding.words.sensors else None
-    return FrameBatch.dense(
-        slots, times, values, quality if quality.any() else None, dictionary=words
-    ), missing
+    return FrameBatch.dense(slots, times, values, quality if quality.any() else None, dictionary=texts)

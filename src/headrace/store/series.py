@@ -68,6 +68,14 @@ class SeriesMap:
                 out[mine] = self.numbers(one)[column[mine]]
         return out
 
+    def shared(self, slot: npt.NDArray[np.uint32], column: npt.NDArray[np.uint16]) -> I64 | None:
+        """A number of each (slot, column) that those of one series share; None where no group has two layouts."""
+        if not (self._directory.previous[slot] >= 0).any():
+            return None
+        key = np.stack([self._directory.group_id[slot].view(np.int64), self.of(slot, column)])
+        same: I64 = np.unique(key, axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        return same
+
     def slots(self, slot: int) -> list[int]:
         """`slot` and the slots that it replaced, newest first."""
         out = []
