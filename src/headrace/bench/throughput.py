@@ -29,9 +29,9 @@ from headrace.core.clock import NS, VirtualClock, cpu_ns, monotonic_ns, thread_c
 from headrace.core.errors import HeadraceError
 from headrace.core.frames import FrameBatch
 from headrace.pipeline.flows import FlowSpec
+from headrace.runtime.group_frames import GroupFrames
 from headrace.runtime.pipe import Pipe
 from headrace.runtime.warm import warm_kernels
-from headrace.store.regroup import read_frames
 
 START_NS = 1_767_225_600 * NS
 WINDOW_NS = 60 * NS
@@ -174,10 +174,12 @@ def _verify(pipe: Pipe, load: Load, n_rounds: int) -> dict[str, Any]:
     random = np.random.Generator(np.random.PCG64(7))
     some = np.sort(random.choice(load.n_groups, min(40, load.n_groups), replace=False))
     expected = np.stack([load.values(i).reshape(-1, load.spec.group)[some] for i in range(n_rounds)], axis=1)
+    frames = GroupFrames(pipe.store)
+    frames.buffers = {n: buffer for core in pipe.host.engine.cores for n, buffer in core.buffers().items()}
     wrong = 0
     for group, want in zip(some.tolist(), expected, strict=True):
-        found, _ = read_frames(pipe.store, [group], START_NS - NS, START_NS + (n_rounds + 1) * NS)
-        wrong += len(found) != 1 or found[0].quality is not None or not np.array_equal(found[0].values, want)
+        got = frames(group, START_NS - NS, START_NS + (n_rounds + 1) * NS)
+        wrong += got is None or got.quality is not None or not np.array_equal(got.values, want)
     if wrong:
         raise HeadraceError(f"{wrong} of {len(some)} groups do not read back as they were sent")
     share = stored.file_bytes / max(1, stored.raw_bytes + stored.derived_bytes)
