@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -110,21 +110,31 @@ class Collector:
         self._ready.set()
 
     async def _flush(self) -> None:
-        """Decode and emit everything gathered so far."""
+        """Decode and emit everything gathered so far; what the sink refuses takes nothing else with it."""
         images, self._images = self._images, {}
         rejects, self._rejects = self._rejects, []
+        refused = ""
+        for read_map, some in images.items():
+            refused = await self._try(self._emit(read_map, some)) or refused
+        for reject in rejects:
+            refused = await self._try(self._reject(reject)) or refused
+        # A poll can't be asked for again: it is as lost as one that was skipped. Say so once.
+        if refused and not self.refused:
+            _log.error("adapter=%s polls are dropped: %s", self._name, refused)
+        self.refused = f"polls are dropped: {refused}" if refused else ""
+
+    @staticmethod
+    async def _try(handing: Coroutine[Any, Any, None]) -> str:
+        """Why the sink refused; empty where it did not."""
         try:
-            for read_map, some in images.items():
-                await self._emit(read_map, some)
-            for reject in rejects:
-                await self._sink.reject(reject)
-                self.n_rejects += 1
-            self.refused = ""
+            await handing
         except Exception as e:
-            # A poll can't be asked for again: it is as lost as one that was skipped. Say so once.
-            if not self.refused:
-                _log.error("adapter=%s polls are dropped: %s", self._name, str(e) or repr(e))
-            self.refused = f"polls are dropped: {str(e) or repr(e)}"
+            return str(e) or repr(e)
+        return ""
+
+    async def _reject(self, reject: Reject) -> None:
+        await self._sink.reject(reject)
+        self.n_rejects += 1
 
     async def _emit(self, read_map: ReadMap, images: list[PollImage]) -> None:
         cpu_ns = thread_cpu_ns()

@@ -19,6 +19,7 @@ from headrace.adapters.meters import LatencyRing, seconds
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.router import MessageRouter
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
+from headrace.core.errors import PluginError
 
 SLICE_S = 0.005
 
@@ -163,7 +164,13 @@ class Inbox:
         ack = self._opened(taken, len(batches) + len(rejects))
         try:
             for batch in batches:
-                await self._sink.emit(batch.with_(sequence=self._sequence), ack)
+                try:
+                    await self._sink.emit(batch.with_(sequence=self._sequence), ack)
+                except PluginError as e:
+                    # A defect of ours, for ever: kept as rejects, or the messages would come again and again.
+                    rejects += [self._router.defect(message, e) for message in taken.messages]
+                    taken.n_open += len(taken.messages) - 1
+                    continue
                 self._sequence += 1
                 self.n_frames += batch.n_frames
                 self.n_samples += batch.n_samples

@@ -274,14 +274,10 @@ def _plan_row(
 ) -> RowPlan:
     places: dict[str, list[tuple[int, int]]] = {}
     for position, (key, kind) in enumerate(zip(*signature, strict=True)):
-        if kind == "x" or (key in table.index and kind not in ("-", _TAKES[table.index[key][0]])):
-            expected = (
-                _SAID[_TAKES[table.index[key][0]]] if key in table.index else "a number, text, true or false"
-            )
-            detail = f"key {key!r:.60} has {_SAID[kind]}, expected {expected}"
-            refusals.append((RejectCode.WRONG_TYPE, detail, 1))
-        elif key in table.index and kind != "-":
-            dtype, column = table.index[key]
+        dtype, column = table.index.get(key, ("", 0))
+        if kind == "x" or (dtype and kind not in ("-", _TAKES.get(dtype))):
+            refusals.append((RejectCode.WRONG_TYPE, _wrong_type(key, kind, dtype), 1))
+        elif dtype and kind != "-":
             places.setdefault(dtype, []).append((column, position))
     parts = []
     for dtype, some in places.items():
@@ -291,6 +287,17 @@ def _plan_row(
         pick = _picker([position for _, position in some], len(signature[0]))
         parts.append(PartPlan(part, dtype, columns, len(some), pick, len(some) == part.layout.width))
     return RowPlan(tuple(parts), tuple(refusals), is_lasting)
+
+
+def _wrong_type(key: str, kind: str, dtype: str) -> str:
+    expected = "a number, text, true or false"
+    if dtype:
+        expected = (
+            _SAID[_TAKES[dtype]]
+            if dtype in _TAKES
+            else f"nothing from here: another source fills it with {dtype}"
+        )
+    return f"key {key!r:.60} has {_SAID[kind]}, expected {expected}"
 
 
 def _picker(positions: list[int], n_values: int) -> Any:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from headrace.adapters.payloads.base import PayloadDecoder, PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
-from headrace.adapters.payloads.rows import Decoded, Rows
+from headrace.adapters.payloads.rows import Decoded, Rows, make_reject
 from headrace.adapters.payloads.times import TimeReader
 from headrace.adapters.payloads.topics import (
     PathTemplate,
@@ -24,7 +24,7 @@ from headrace.adapters.payloads.topics import (
 )
 from headrace.adapters.registry import PAYLOADS
 from headrace.core.errors import ConfigError
-from headrace.core.events import RejectCode
+from headrace.core.events import Reject, RejectCode
 from headrace.core.paths import check_path
 from headrace.core.problems import dotted
 
@@ -120,6 +120,10 @@ class MessageRouter:
                     self._has_failed = True
                 self._rows.refuse(message, RejectCode.INTERNAL, f"decoder failed: {e!r}")
         return self._rows.build(arrival_ns)
+
+    def defect(self, message: TopicMessage, error: Exception) -> Reject:
+        """The reject of a message whose frames turned out to be wrong: a defect of ours."""
+        return make_reject(self._name, message, RejectCode.INTERNAL, f"its frames were refused: {error}")
 
     def _read(self, message: TopicMessage) -> None:
         route = self._routes.get(message.topic)

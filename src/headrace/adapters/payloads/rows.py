@@ -125,12 +125,7 @@ class Rows:
 
     def refuse(self, message: TopicMessage, code: RejectCode, detail: str, n_samples: int = 1) -> None:
         """Take note of `n_samples` values of a message that can't be taken."""
-        self._rejects.append(
-            Reject(
-                code, self._origin, message.topic, detail, message.payload[:MAX_RAW_BYTES], message.arrival_ns,
-                n_samples,
-            )
-        )  # fmt: skip
+        self._rejects.append(make_reject(self._origin, message, code, detail, n_samples))
 
     def build(self, arrival_ns: int) -> Decoded:
         """Everything since the last call, as batches in the order they must be taken, and rejects."""
@@ -234,6 +229,14 @@ class Rows:
 
     def _dictionary(self, part: PartTable) -> tuple[str, ...] | None:
         return (tuple(self._words) or ("",)) if part.dtype == "u32" else None
+
+
+def make_reject(
+    adapter: str, message: TopicMessage, code: RejectCode, detail: str, n_samples: int = 1
+) -> Reject:
+    """The reject of a message, with the first 4 KiB of it."""
+    raw = message.payload[:MAX_RAW_BYTES]
+    return Reject(code, adapter, message.topic, detail, raw, message.arrival_ns, n_samples)
 
 
 def _rows_of(plans: tuple[PartPlan, ...]) -> dict[PartPlan, list[int]]:

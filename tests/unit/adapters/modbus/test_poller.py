@@ -415,6 +415,27 @@ async def test_a_sink_that_refuses_is_told_once_and_forgotten_when_it_takes_agai
         assert scene.adapter.diagnostics().reason == "polls are dropped: RuntimeError()"
 
 
+async def test_what_the_sink_refuses_of_one_device_type_leaves_the_others(monkeypatch):
+    scene = Scene(monkeypatch, one_port(1))
+    emit = scene.sink.emit
+
+    async def picky(batch, ack=None):
+        if batch.dtype == "f32":
+            raise Closed("not this one")
+        await emit(batch, ack)
+
+    monkeypatch.setattr(scene.sink, "emit", picky)
+    async with scene:
+        scene.wire.answers[1] = {4: b"\x04\x01\x00"}
+        await scene.run(1)
+        await gathered(scene)
+        assert len(scene.sink.rejects) == 1
+        scene.wire.answers.clear()
+        await scene.run(1)
+        await gathered(scene)
+        assert scene.adapter.diagnostics().reason == "polls are dropped: not this one"
+
+
 async def test_stop_hands_on_what_was_gathered(monkeypatch):
     scene = Scene(monkeypatch, one_port(1))
     async with scene:

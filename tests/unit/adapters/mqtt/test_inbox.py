@@ -9,7 +9,7 @@ from headrace.adapters.payloads.base import RuleSettings
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.core.clock import NO_TIME
-from headrace.core.errors import Closed
+from headrace.core.errors import Closed, PluginError
 from headrace.testing.adapters import RecordingSink, until
 
 
@@ -174,6 +174,29 @@ async def test_what_the_sink_refuses_is_not_acknowledged_and_must_come_again():
         desk.sink.land()
         assert desk.line.acknowledged == [(2, 5)]
         assert desk.inbox.n_duplicates == 0
+
+
+async def test_frames_that_do_not_fit_are_rejects_and_do_not_come_again(monkeypatch):
+    async with Desk(slice_s=0.02) as desk:
+        emit = desk.sink.emit
+
+        async def picky(batch, ack=None):
+            if batch.dtype == "f64":
+                raise PluginError("a defect")
+            await emit(batch, ack)
+
+        monkeypatch.setattr(desk.sink, "emit", picky)
+        desk.inbox.take("p/d", b'{"ts": 1, "a": 1, "on": true}', 5, False)
+        desk.inbox.take("p/d", b'{"ts": 2, "a": 2}', 6, False)
+        await until(lambda: len(desk.sink.rejects) == 2, "both are rejected")
+        assert {(r.code, r.detail) for r in desk.sink.rejects} == {
+            ("internal", "its frames were refused: a defect")
+        }
+        assert [r.raw for r in desk.sink.rejects][1] == b'{"ts": 2, "a": 2}'
+        assert desk.line.acknowledged == []
+        desk.sink.land()
+        assert desk.line.acknowledged == [(1, 5), (1, 6)]
+        assert desk.line.drops == []
 
 
 async def test_an_id_used_anew_during_a_refusal_stays():

@@ -173,6 +173,19 @@ def test_a_sensor_of_another_group_is_refused_every_time():
         assert not out.batches
 
 
+def test_a_sensor_that_another_source_fills_is_refused():
+    """History imported as f32, say: casting would round, so it is told."""
+    directory = SensorDirectory()
+    directory.define("leon/d", Layout("f32", (Column("a"),)), "f32")
+    out = Bench(directory=directory).feed(
+        ("plant/d", '{"ts": 1, "a": 1.1, "b": 2}'), ("plant/d", '{"ts": 1, "a": null}')
+    )
+    assert [r.detail for r in out.rejects] == [
+        "key 'a' has a number, expected nothing from here: another source fills it with f32"
+    ]
+    assert out.batches[0].values.tolist() == [[2.0]]
+
+
 def test_devices_are_bounded():
     bench = Bench(n_devices_max=2)
     out = bench.feed(*[(f"plant/d{i}", '{"ts": 1, "a": 1}') for i in range(4)])
