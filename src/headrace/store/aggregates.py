@@ -34,13 +34,14 @@ _NO_WINDOW = np.int64(-(2**63))
 class Partials:
     """Parallel columns, one row a (sensor, window, stretch).
 
-    ``low, high, first, last: T[n]`` are in the lane's own type; ``raw_sum`` is the exact sum of integers of up
+    `first_ns` and `last_ns` are the times of the first and last sample. ``low, high, first, last: T[n]`` are in the lane's own type; ``raw_sum`` is the exact sum of integers of up
     to 32 bits; ``mean`` and ``squares`` (the sum of squared differences from it) are float64.
     """
 
     sensor: I64
     window_ns: I64
     first_ns: I64
+    last_ns: I64
     count: I64
     low: Array
     high: Array
@@ -95,7 +96,7 @@ def _reduce(
 ) -> None:
     """Fill one row for each window.
 
-    ``times[n, 4]``: place of the sensor, window, first time, count; ``kept[n, 5]``: low, high, first, last, raw
+    ``times[n, 5]``: place of the sensor, window, first time, count, last time; ``kept[n, 5]``: low, high, first, last, raw
     sum; ``sums[n, 3]``: sum, mean, squares.
     """
     times, kept, sums = out
@@ -119,6 +120,7 @@ def _reduce(
                 times[n, 0] = s
                 times[n, 1] = begin
                 times[n, 2] = ts
+                times[n, 4] = ts
                 for j in range(5):
                     kept[n, j] = v
                 count = 1
@@ -129,6 +131,7 @@ def _reduce(
             kept[n, 1] = max(kept[n, 1], v)
             kept[n, 3] = v
             kept[n, 4] += v
+            times[n, 4] = ts
             d = np.float64(v) - np.float64(kept[n, 2])
             total = shifted + d
             if abs(shifted) >= abs(d):
@@ -158,20 +161,20 @@ def partials_of(samples: SensorSamples, every_ns: int) -> Partials:
     """One row for each sensor and window that has usable samples, in that order. About 5 ns a sample."""
     one = samples.start, samples.ts_ns, samples.values, samples.quality
     n = _count_windows(*one, every_ns)
-    times = np.empty((n, 4), np.int64)
+    times = np.empty((n, 5), np.int64)
     kept = np.empty((n, 5), samples.values.dtype)
     sums = np.empty((n, 3))
     _reduce(*one, every_ns, (times, kept, sums))
     raw_sum = kept[:, 4] if kept.dtype == np.int64 else np.zeros(n, np.int64)
     low, high, first, last = (kept[:, j].copy() for j in range(4))
     return Partials(
-        samples.sensor[times[:, 0]], times[:, 1].copy(), times[:, 2].copy(), times[:, 3].copy(),
+        samples.sensor[times[:, 0]], times[:, 1].copy(), times[:, 2].copy(), times[:, 4].copy(), times[:, 3].copy(),
         low, high, first, last, sums[:, 0].copy(), raw_sum.copy(), sums[:, 1].copy(), sums[:, 2].copy(),
     )  # fmt: skip
 
 
 def join(parts: Partials) -> Partials:
-    """One row for each (sensor, window), in that order. Stretches of a window must not overlap in time."""
+    """One row for each (sensor, window), in that order. No sample may be in two stretches."""
     order = np.lexsort((parts.first_ns, parts.window_ns, parts.sensor))
     if not np.array_equal(order, np.arange(len(order))):
         parts = parts.take(order)
@@ -181,16 +184,17 @@ def join(parts: Partials) -> Partials:
     if not len(parts) or new.all():
         return parts
     at = np.flatnonzero(new)
-    last = np.append(at[1:], len(parts)) - 1
     row = np.cumsum(new) - 1
+    # Stretches may enclose one another: the last sample is that of the stretch that ends last.
+    latest = np.lexsort((parts.last_ns, row))[np.append(at[1:], len(parts)) - 1]
     count = np.add.reduceat(parts.count, at)
     total = np.add.reduceat(parts.sum, at)
     mean = np.add.reduceat(parts.mean * parts.count, at) / count
     apart = parts.mean - mean[row]
     squares = np.add.reduceat(parts.squares + parts.count * apart * apart, at)
     return Partials(
-        parts.sensor[at], parts.window_ns[at], parts.first_ns[at], count,
-        np.minimum.reduceat(parts.low, at), np.maximum.reduceat(parts.high, at), parts.first[at], parts.last[last],
+        parts.sensor[at], parts.window_ns[at], parts.first_ns[at], parts.last_ns[latest], count,
+        np.minimum.reduceat(parts.low, at), np.maximum.reduceat(parts.high, at), parts.first[at], parts.last[latest],
         total, np.add.reduceat(parts.raw_sum, at), mean, squares,
     )  # fmt: skip
 
@@ -222,9 +226,8 @@ def in_units(parts: Partials, grid: Grid, exact: bool) -> Partials:
     ends = scaled(parts.low), scaled(parts.high)
     falling = scale < 0
     total = (parts.raw_sum if exact else parts.sum) * scale + n * offset
-    return Partials(
-        parts.sensor, parts.window_ns, parts.first_ns, n,
-        np.where(falling, ends[1], ends[0]), np.where(falling, ends[0], ends[1]),
-        scaled(parts.first), scaled(parts.last), total, parts.raw_sum,
-        parts.mean * scale + offset, parts.squares * scale * scale,
+    return replace(
+        parts, low=np.where(falling, ends[1], ends[0]), high=np.where(falling, ends[0], ends[1]),
+        first=scaled(parts.first), last=scaled(parts.last), sum=total, mean=parts.mean * scale + offset,
+        squares=parts.squares * scale * scale,
     )  # fmt: skip

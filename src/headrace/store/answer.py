@@ -96,18 +96,18 @@ class Answer:
 
     def _texts(self, one: SensorSamples, sensor: I64, words: Words) -> Array | None:
         """Words of string values and of labelled states; None where no sensor has any."""
-        out: Array | None = None
-        for number, first, last in zip(
-            one.sensor.tolist(), one.start[:-1].tolist(), one.start[1:].tolist(), strict=True
-        ):
-            names = words.list if number in words.sensors else self.wanted.labels(number)
-            if names:
-                if out is None:
-                    out = np.full(len(sensor), None, np.object_)
-                codes = one.values[first:last].astype(np.int64)
-                known = (codes >= 0) & (codes < len(names))
-                table = np.array([*names, None], np.object_)
-                out[first:last] = table[np.where(known, codes, len(names))]
+        strings = np.isin(one.sensor, np.array(sorted(words.sensors), np.int64))
+        named = np.flatnonzero(strings | self.wanted.is_labelled[one.sensor])
+        if not len(named):
+            return None
+        out = np.full(len(sensor), None, np.object_)
+        for place in named.tolist():
+            number, first, last = int(one.sensor[place]), int(one.start[place]), int(one.start[place + 1])
+            names = words.list if strings[place] else self.wanted.labels(number)
+            codes = one.values[first:last].astype(np.int64)
+            known = (codes >= 0) & (codes < len(names))
+            table = np.array([*names, None], np.object_)
+            out[first:last] = table[np.where(known, codes, len(names))]
         return out
 
     def _add_windows(self, samples: dict[Lane, SensorSamples], headers: Partials | None) -> None:
@@ -146,7 +146,7 @@ class Answer:
         notes += [_TEXT_NOTE] if self._string_sensors else []
         wanted = self.wanted
         return QueryResult(
-            paths=wanted.paths, units=tuple(wanted.unit(i) for i in range(wanted.n)), sensor=sensor[chosen],
+            paths=wanted.paths, units=wanted.units, sensor=sensor[chosen],
             ts_ns=ts_ns[chosen], columns={k: v[chosen] for k, v in columns.items()},
             text=None if text is None else text[chosen], truncated=n < len(sensor), fresh_to_ns=fresh_to_ns,
             sources=sources, missing=missing, notes=tuple(notes),

@@ -64,7 +64,8 @@ class FrameLog:
         self.n_samples = 0
         self.first_arrival_ns = NO_TIME
         self.last_arrival_ns = NO_TIME
-        self.ts_min_ns, self.ts_max_ns = 2**63 - 1, NO_TIME
+        self._span = (2**63 - 1, NO_TIME)
+        self._n_spanned = 0  # frames that `_span` covers
         self._marks: list[tuple[int, int, int, int]] = []  # seq, then frames, rows, samples up to there
         self._columns: dict[str, Array] = {}
         rows = n_frames if self.shape is Shape.DENSE else n_values
@@ -111,11 +112,6 @@ class FrameLog:
         if self.first_arrival_ns == NO_TIME:
             self.first_arrival_ns = batch.arrival_ns
         self.last_arrival_ns = max(self.last_arrival_ns, batch.arrival_ns)
-        if batch.n_frames:
-            times = batch.ts_ns if self.shape is Shape.DENSE else batch.value_times()
-            if len(times):
-                self.ts_min_ns = min(self.ts_min_ns, int(times.min()))
-                self.ts_max_ns = max(self.ts_max_ns, int(times.max()))
         mark = (seq, self.n_frames, self.n_rows, self.n_samples)
         if self._marks and self._marks[-1][0] == seq:
             self._marks[-1] = mark
@@ -149,6 +145,16 @@ class FrameLog:
             grown = self._room(name, max(first + n, 2 * len(column)))
             grown[:first] = column[:first]
             self._columns[name] = grown
+
+    def span(self) -> tuple[int, int]:
+        """Earliest and latest time of a value; the former is later where there is none."""
+        if self._n_spanned < self.n_frames:
+            new = self.frames(self._n_spanned, self.n_frames)
+            times = new.ts_ns if self.shape is Shape.DENSE else new.value_times()
+            low, high = self._span
+            low, high = int(times.min(initial=low)), int(times.max(initial=high))
+            self._span, self._n_spanned = (low, high), self.n_frames
+        return self._span
 
     def frames(self, first: int, last: int) -> FrameBatch:
         """Frames ``first:last`` as views."""

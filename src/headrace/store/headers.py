@@ -144,6 +144,6 @@ def _partials(rows: RowHeaders, wanted: Wanted, place: I64, answer: Answer) -> P
     every_ns = answer.every_ns
     window = np.zeros(len(rows), np.int64) if every_ns is None else rows.t_min // every_ns * every_ns
     return Partials(
-        sensor, window, rows.t_min, count, s["min"], s["max"], s["first"], s["last"], s["sum"],
+        sensor, window, rows.t_min, rows.t_max, count, s["min"], s["max"], s["first"], s["last"], s["sum"],
         s["raw_sum"], s["sum"] / count, s["m2"],
     )  # fmt: skip

@@ -39,7 +39,7 @@ class QueryResult:
     """
 
     paths: npt.NDArray[np.object_]
-    units: tuple[str, ...]
+    units: npt.NDArray[np.object_]
     sensor: I64
     ts_ns: I64
     columns: dict[str, Array]

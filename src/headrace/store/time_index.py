@@ -69,7 +69,8 @@ class TimeIndex:
     def find(self, group: U64, number: I64, ts_ns: I64) -> tuple[I64, I64]:
         """Every (index asked, row) with the asked group, series number and time."""
         log = self._log
-        asked = np.flatnonzero((ts_ns >= log.ts_min_ns) & (ts_ns <= log.ts_max_ns))
+        first_ns, last_ns = log.span()
+        asked = np.flatnonzero((ts_ns >= first_ns) & (ts_ns <= last_ns))
         if not len(asked):
             return asked, asked
         if self._n_rows < log.n_rows:

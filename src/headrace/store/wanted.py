@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace.core.layouts import Layout
+from headrace.core.layouts import Column, Layout
 from headrace.core.sensors import Selection, SensorDirectory
 from headrace.store.series import SeriesMap
 
@@ -225,6 +227,23 @@ class Wanted:
         """Names of a discrete sensor's codes."""
         return self.directory.layout(int(self.slot[sensor])).columns[int(self.column[sensor])].labels
 
-    def unit(self, sensor: int) -> str:
-        """Unit of a sensor."""
-        return self.directory.layout(int(self.slot[sensor])).columns[int(self.column[sensor])].unit
+    @cached_property
+    def units(self) -> npt.NDArray[np.object_]:
+        """Unit of each sensor."""
+        return self._of_columns(lambda column: column.unit)
+
+    @cached_property
+    def is_labelled(self) -> npt.NDArray[np.bool_]:
+        """Whether each sensor's codes have names."""
+        return self._of_columns(lambda column: bool(column.labels)).astype(np.bool_)
+
+    def _of_columns(self, ask: Callable[[Column], Any]) -> npt.NDArray[np.object_]:
+        """Something of each sensor's column."""
+        layout_index = self.directory.layout_index[self.slot]
+        out = np.empty(self.n, np.object_)
+        for index in np.unique(layout_index).tolist():
+            mine = layout_index == index
+            known = np.empty(self.directory.layouts[index].width, np.object_)
+            known[:] = [ask(column) for column in self.directory.layouts[index].columns]
+            out[mine] = known[self.column[mine]]
+        return out
