@@ -7,7 +7,6 @@ import pytest
 from headrace.codecs import registry
 from headrace.testing import codecs as kit
 
-
 pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
 
 

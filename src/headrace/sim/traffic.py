@@ -1,6 +1,6 @@
 """What the devices of a simulated plant send: seeded messages with late data, repeats, bursts and new layouts.
 
-A `Source` is a gateway in front of some groups of one kind. Its mode says when they report: steadily, in shifts,
+A `TrafficSource` is a gateway in front of some groups of one kind. Its mode says when they report: steadily, in shifts,
 in bursts after having buffered, hardly at all, or with devices and tags that come and go. Any of them now and
 then sends data late, sends the same again, or corrects what it has sent.
 """
@@ -66,7 +66,7 @@ KINDS = (
 )
 
 
-class Source:
+class TrafficSource:
     """A gateway and its groups.
 
     Parameters
@@ -214,7 +214,7 @@ class Source:
         return [self._next(old.layout, batch)]
 
 
-def sources(seed: int, n_sensors: int, modes: tuple[Mode, ...], unrest: float) -> list[Source]:
+def sources(seed: int, n_sensors: int, modes: tuple[Mode, ...], unrest: float) -> list[TrafficSource]:
     """Sources with about `n_sensors` sensors in all: of one lone sensor, of three kinds, or of all where many."""
     rng = np.random.default_rng([seed, 12])
     chosen = rng.permutation(len(KINDS))[: 3 if n_sensors < 40 else len(KINDS)]
@@ -224,5 +224,5 @@ def sources(seed: int, n_sensors: int, modes: tuple[Mode, ...], unrest: float) -
         mode = modes[int(rng.integers(len(modes)))]
         n_groups = max(1, n_sensors // len(kinds) // kind.width)
         number = int(rng.integers(2**31))
-        out.append(Source(f"g{i}", kind, n_groups, mode, seed=number, unrest=unrest))
+        out.append(TrafficSource(f"g{i}", kind, n_groups, mode, seed=number, unrest=unrest))
     return out
