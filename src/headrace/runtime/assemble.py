@@ -241,14 +241,17 @@ class Plant:
         def left_s() -> float:
             return max(0.0, (until_ns - monotonic_ns()) / NS)
 
+        why = ""
         try:
-            # Half of the time: what the journal has taken can be flushed even where it takes nothing more.
             await asyncio.wait_for(self.intake.drain(), left_s() / 2)
         except TimeoutError:
             why = self.intake.status().reason or "the disk is too slow"
-            self._event("plant.stopped", f"not all that came was taken, it was not acknowledged: {why}", {})
         except HeadraceError as e:
-            self._event("plant.stopped", f"not all that came was taken, it was not acknowledged: {e}", {})
+            why = str(e)
+        if why:
+            self._event("plant.stopped", f"not all that came was taken, it was not acknowledged: {why}", {})
+        if host.journal.durable_seq < host.delivered_seq:
+            return  # what the journal does not hold can't be committed, nor the state that it is part of
         if not await asyncio.to_thread(host.engine.flush, left_s()):
             why = host.engine.committer.counters.refusal or "there was not enough time"
             self._event("plant.stopped", f"not all was flushed, the journal has it: {why}", {})

@@ -1,0 +1,250 @@
+"""``headrace`` as processes of their own, and what tests of faults need around them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.sim.devices.broker import Broker
+from headrace.sim.devices.mqtt import QosOneClient
+
+START_MS = 1_767_225_600_000
+"""Source time of a device's first message; each following one is a millisecond later."""
+
+
+class Headrace:
+    """``headrace run plant.toml`` in a folder, as often as a test wants."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = folder / "store"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log = folder / "run.log"
+        self._log_from = 0
+
+    def start(self, *arguments: str, before: Callable[[], None] | None = None, **environment: str) -> None:
+        """Start it; `before` runs in the new process."""
+        self._log_from = self._log.stat().st_size if self._log.exists() else 0
+        command = [sys.executable, "-m", "headrace", "run", "plant.toml", *arguments]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**os.environ, **environment}, preexec_fn=before,
+            )  # fmt: skip
+
+    def run(self, *arguments: str, timeout_s: float = 60.0) -> tuple[int, str]:
+        """Run it to its end, which comes by itself: exit code and what it said."""
+        self.start(*arguments)
+        return self.wait(timeout_s), self.said
+
+    @property
+    def said(self) -> str:
+        """What the present process has said."""
+        return self._log.read_bytes()[self._log_from :].decode()
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def wait(self, timeout_s: float = 60.0) -> int:
+        """Wait for its end; the exit code."""
+        assert self.process is not None
+        return self.process.wait(timeout_s)
+
+    def until(self, what: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+        """Poll ``what()`` until it gives something; the process must live meanwhile."""
+        assert self.process is not None
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            found = what()
+            if found:
+                return found
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.said}"
+            time.sleep(0.05)
+        raise AssertionError(f"it did not come within {timeout_s} s; it said: {self.said}; {self.status()}")
+
+    def up(self) -> None:
+        """Wait until it answers."""
+        self.until(lambda: self._address() and self._get("/readyz") is not None)
+
+    def _address(self) -> str:
+        try:
+            found = json.loads((self.store / "running.json").read_bytes())
+        except (OSError, ValueError):
+            return ""
+        return str(found["address"]) if found["pid"] == self.pid else ""
+
+    def _get(self, path: str) -> bytes | None:
+        try:
+            with urllib.request.urlopen(self._address() + path, timeout=5) as answer:
+                return bytes(answer.read())
+        except (OSError, ValueError):
+            return None
+
+    def status(self) -> dict[str, Any]:
+        """What ``/api/v1/status`` says; empty where nobody answers."""
+        return json.loads(self._get("/api/v1/status") or b"{}")
+
+    def adapter(self) -> dict[str, Any]:
+        """The plant's only adapter, as the status says."""
+        return dict((self.status().get("adapters") or [{}])[0])
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout_s: float = 10.0) -> int:
+        """SIGTERM, and no longer than it may take; the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+
+@pytest.fixture
+def headrace(tmp_path: Path) -> Iterator[Headrace]:
+    """A folder in which ``headrace run`` runs; nothing is left running."""
+    one = Headrace(tmp_path)
+    yield one
+    if one.process is not None and one.process.poll() is None:
+        one.process.kill()
+        one.process.wait()
+
+
+def ask(*arguments: str | Path, timeout_s: float = 60.0) -> tuple[int, str, str]:
+    """Run a command: exit code, stdout, stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace", *map(str, arguments)],
+        capture_output=True, text=True, timeout=timeout_s, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(name="ask")
+def _ask() -> Callable[..., tuple[int, str, str]]:
+    """Any ``headrace`` command."""
+    return ask
+
+
+MQTT_PLANT = """version = 1
+[plant]
+levels = ["site", "area", "device", "signal"]
+[store]
+url = "./store"
+flush_interval = "{flush_interval}"
+journal_size = "{journal_size}"
+flush_size = "{flush_size}"
+[api]
+listen = "127.0.0.1:0"
+[adapters.load]
+protocol = "mqtt"
+url = "{url}"
+user = "plant"
+reconnect_most = "1s"
+[adapters.load.topics]
+"load/{{device}}" = {{ path = "bench/hall/{{device}}/{{key}}", values = "fields", time = "ts" }}
+"""
+
+
+class MqttPlant:
+    """A plant that subscribes to a broker, and devices that publish there with QoS 1.
+
+    Message i of a device has time ``START_MS + i`` and the value i in ``count``; ``pad`` more fields of noise.
+    """
+
+    def __init__(self, headrace: Headrace, broker: Broker) -> None:
+        self.headrace, self.broker = headrace, broker
+        self.client = QosOneClient("test-load", window=500)
+        self.n_sent: dict[str, int] = {}
+
+    def write(self, flush_interval: str = "1m", journal_size: str = "1GB", flush_size: str = "1GB") -> None:
+        """Write the plant file."""
+        text = MQTT_PLANT.format(
+            url=self.broker.url,
+            flush_interval=flush_interval,
+            journal_size=journal_size,
+            flush_size=flush_size,
+        )
+        (self.headrace.folder / "plant.toml").write_text(text)
+
+    async def up(self, *arguments: str, **options: Any) -> None:
+        """Start it and wait until it has subscribed."""
+        self.headrace.start(*arguments, **options)
+        await asyncio.to_thread(self.headrace.up)
+        await self.until(lambda: self.headrace.adapter().get("state") == "connected")
+
+    async def until(self, what: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+        """`Headrace.until` without holding up the client."""
+        return await asyncio.to_thread(self.headrace.until, what, timeout_s)
+
+    async def publish(self, n: int, device: str = "d0", pad: int = 0) -> None:
+        """Send the next `n` messages of a device; waits only for the broker."""
+        first = self.n_sent.get(device, 0)
+        for i in range(first, first + n):
+            noise = "".join(f', "p{k}": {(i * 2654435761 + k * 40503) % 1000003}.5' for k in range(pad))
+            await self.client.publish(
+                f"load/{device}", f'{{"ts": {START_MS + i}, "count": {i}{noise}}}'.encode()
+            )
+        self.n_sent[device] = first + n
+        await self.client.drained()
+
+    def counts(self, device: str = "d0") -> list[int]:
+        """What a query finds of a device's ``count``, in order of time."""
+        code, out, _ = ask(
+            "query", f"bench/hall/{device}/count", "-t", self.headrace.store,
+            "--from", "2025-12-31T00:00:00Z", "--to", "2027-01-01T00:00:00Z", "--json",
+        )  # fmt: skip
+        if code:
+            return []
+        document = json.loads(out)
+        assert document["missing"] == [], document["missing"]
+        return [int(row["value"]) for row in document["rows"]]
+
+    async def all_there(self, device: str = "d0") -> None:
+        """Wait until every message is found, each once."""
+        want = list(range(self.n_sent[device]))
+        await self.until(lambda: self.counts(device) == want)
+
+
+@pytest.fixture
+async def mqtt_plant(headrace: Headrace, tmp_path: Path) -> Any:
+    """A plant file, a broker that runs, and a publisher."""
+    broker = Broker(tmp_path / "broker")
+    await broker.start()
+    plant = MqttPlant(headrace, broker)
+    plant.write()
+    await plant.client.connect(broker.host, broker.port)
+    try:
+        yield plant
+    finally:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(plant.client.close(), 2.0)
+        await broker.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB of its own; skipped where none may be mounted."""
+    where = tmp_path / "small"
+    where.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(where)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    yield where
+    subprocess.run(["umount", "-l", str(where)], check=True)
