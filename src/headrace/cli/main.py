@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("headrace.cli.status:status", "One screen: adapters, rates, lag, disk."),
     "adapters": ("headrace.cli.adapters:adapters", "How each adapter and its devices are."),
     "bench": ("headrace.cli.bench:bench", "Measure this machine: throughput, recovery."),
+    "sim": ("headrace.cli.sim:sim", "Simulate the whole pipeline by seed, and audit it."),
+    "warmup": ("headrace.cli.warmup:warmup", "Compile the kernels now."),
 }
 """Command → where it is, and its line in ``headrace --help``, which imports none of them."""
 
