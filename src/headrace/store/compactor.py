@@ -75,6 +75,14 @@ class CompactionReport:
     problems: list[str] = field(default_factory=list)
 
 
+class _Unreadable(CorruptionError):
+    """Some sources are damaged; `names` says which."""
+
+    def __init__(self, message: str, names: set[str]) -> None:
+        super().__init__(message)
+        self.names = names
+
+
 class Compactor:
     """Compacts a store; one at a time for each store.
 
@@ -152,13 +160,9 @@ class Compactor:
         sources = [Source(f, False, (day,)) for f in hot]
         if not is_added:
             sources += [Source(f, True) for f in before.files]
-        readable, weights, left_out = self._weigh(sources)
-        files: list[SegmentInfo] = list(before.files) if is_added else []
         number = before.number + 1
-        for part, selection in enumerate(self._slices(weights)):
-            table = self._merge(readable, selection, day)
-            if table is not None and len(table):
-                files.append(self._write(day, number, part, table))
+        new, sources, left_out = self._files(sources, day, number)
+        files = [*before.files, *new] if is_added else new
         consumed = dict(before.consumed)
         for info in view.commits.segments:
             incarnation, m = hot_number(info.name)
@@ -170,36 +174,49 @@ class Compactor:
         if not write_manifest(self._store.disk, manifest):
             raise CorruptionError(f"{manifest.name} was written by another compactor; run one only")
         report.n_partitions += 1
-        written = files[len(before.files) :] if is_added else files
-        report.n_samples += sum(f.n_samples for f in written)
-        report.bytes_before += sum(s.info.size_bytes for s in readable)
-        report.bytes_after += sum(f.size_bytes for f in written)
+        report.n_samples += sum(f.n_samples for f in new)
+        report.bytes_before += sum(s.info.size_bytes for s in sources)
+        report.bytes_after += sum(f.size_bytes for f in new)
 
-    def _weigh(self, sources: list[Source]) -> tuple[list[Source], dict[int, int], list[str]]:
-        """Sources that can be read, samples by group, and the names of hot segments that can't be read."""
-        weights: dict[int, int] = {}
-        readable: list[Source] = []
+    def _files(
+        self, sources: list[Source], day: int, number: int
+    ) -> tuple[list[SegmentInfo], list[Source], list[str]]:
+        """Write the day's rows; the files, the sources that are in them, and hot segments that are damaged.
+
+        Those stay as they are, and are read beside the files: what can be read of them is not lost.
+        """
         left_out: list[str] = []
-        for source in sources:
+        while True:
             try:
-                if source.info.name in self._store.quarantined:
-                    raise CorruptionError(self._store.quarantined[source.info.name])
-                found: dict[int, int] = {}
+                files = []
+                for part, selection in enumerate(self._slices(self._weigh(sources))):
+                    table = self._merge(sources, selection, day)
+                    if table is not None:
+                        files.append(self._write(day, number, part, table))
+                return files, sources, left_out
+            except _Unreadable as e:
+                if any(s.is_warm for s in sources if s.info.name in e.names):
+                    raise  # to go on would publish a day without what this file has
+                left_out += sorted(e.names)
+                sources = [s for s in sources if s.info.name not in e.names]
+
+    def _weigh(self, sources: list[Source]) -> dict[int, int]:
+        """Samples by group."""
+        weights: dict[int, int] = {}
+        for source in sources:
+            name = source.info.name
+            try:
+                if name in self._store.quarantined:
+                    raise CorruptionError(self._store.quarantined[name])
                 for rows in self._store.reader.all_headers(source.info):
                     groups, place = np.unique(rows.group, return_inverse=True)
                     totals = np.bincount(place, rows.n_samples, len(groups))
                     for group, n in zip(groups.tolist(), totals.tolist(), strict=True):
-                        found[group] = found.get(group, 0) + int(n)
+                        weights[group] = weights.get(group, 0) + int(n)
             except CorruptionError as e:
-                if source.is_warm:  # to go on would publish a day without what this file has
-                    raise
-                self._store.quarantine(source.info.name, str(e))
-                left_out.append(source.info.name)
-                continue
-            readable.append(source)
-            for group, n in found.items():
-                weights[group] = weights.get(group, 0) + n
-        return readable, weights, left_out
+                self._store.quarantine(name, str(e))
+                raise _Unreadable(str(e), {name}) from e
+        return weights
 
     def _slices(self, weights: dict[int, int]) -> list[Selection]:
         """The groups by path, cut into slices of bounded size, with every layout they have had."""
@@ -247,10 +264,10 @@ class Compactor:
         for found, place, _ in scan.found:
             decoding.add_rows(found, place)
             _newest_seq(wanted, found.rows.column, place, found.rows.seq, seq)
-        if scan.missing or decoding.damaged:
-            for name in decoding.bad_segments:
-                store.quarantine(name, decoding.damaged[0])
-            raise CorruptionError("; ".join([*scan.missing, *decoding.damaged]))
+        if decoding.damaged:
+            raise _Unreadable("; ".join(decoding.damaged), decoding.bad_segments)
+        if scan.missing:
+            raise CorruptionError("; ".join(scan.missing))
         same = store.series.shared(wanted.slot, wanted.column)
         samples = decoding.samples(day * DAY_NS, (day + 1) * DAY_NS, same).get(Lane.SIGNED)
         if samples is None or not len(samples):

@@ -98,11 +98,16 @@ class QueryResult:
     def to_duckdb(
         self, connection: duckdb.DuckDBPyConnection | None = None, labels: bool = False
     ) -> duckdb.DuckDBPyRelation:
-        """A DuckDB relation, of `connection` or a new one in memory."""
+        """A DuckDB relation, of `connection` or a new one in memory.
+
+        ``ts`` is a TIMESTAMP_NS in UTC: DuckDB's times with a zone end at microseconds.
+        """
         import duckdb
+        import pyarrow as pa
 
         owner = duckdb.connect() if connection is None else connection
-        return owner.from_arrow(self.to_arrow(labels))
+        table = self.to_arrow(labels)
+        return owner.from_arrow(table.set_column(1, "ts", table["ts"].cast(pa.timestamp("ns"))))
 
     def to_rows(self, labels: bool = False) -> list[dict[str, Any]]:
         """A list of dictionaries; ``ts`` in nanoseconds since 1970 UTC. For small answers."""
