@@ -87,7 +87,10 @@ class Committer:
         self._thread.start()
 
     def submit(self, core: EngineCore, parts: list[FlushPart]) -> None:
-        """Queue parts of one core; they are bounded by the number of shards, each is in flight once."""
+        """Queue parts of one core; they are bounded by the number of shards, each is in flight once.
+
+        No parts: only let go of the journal that is not needed any more.
+        """
         with self._written:
             self._n_open += 1
         self._queue.put((core, parts))
@@ -127,9 +130,9 @@ class Committer:
                 return jobs, False
 
     def _write(self, parts: list[tuple[EngineCore, FlushPart]]) -> None:
-        is_committed = False
+        is_committed = not parts and not self._has_failed
         try:
-            if not self._has_failed:
+            if parts and not self._has_failed:
                 is_committed = self._commit([part for _, part in parts])
         except Exception as e:  # a defect or a fence: the host must stop, and say why
             self._has_failed = True
@@ -265,10 +268,16 @@ class Runner:
         self.done_seq = seq
         self._on_processed()
         if isinstance(record, Tick):
-            self._submit(core.behind(self._needed_seq()), snapshot=True)
+            self._relieve_journal(self._needed_seq())
         if isinstance(record, Tick) or core.size_bytes > core.settings.buffer_bytes_max:
             self._submit(core.due())
             self._hold_back()
+
+    def _relieve_journal(self, needed_seq: int) -> None:
+        """Save the shards that keep the journal from being trimmed, or have it trimmed."""
+        self._submit(self.core.behind(needed_seq), snapshot=True)
+        if 0 <= needed_seq <= self.core.saved_seq:
+            self._committer.submit(self.core, [])
 
     def _flush_all(self) -> None:
         # A shard's parts are written one after the other: wait for those under way.

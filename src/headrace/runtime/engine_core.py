@@ -263,6 +263,7 @@ class EngineCore:
         held.flushed_seq, held.state_seq, held.wants_state = flushed_seq, state_seq, not state
         if state:
             held.shard.restore(state)
+            self.now_ns = max(self.now_ns, held.shard.now_ns)
 
     def begin(self, seq: int) -> None:
         """The replay has ended at record `seq`: what is counted from now on, this process took in."""

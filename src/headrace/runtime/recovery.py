@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
+from headrace.core.clock import NS, Clock, monotonic_ns
 from headrace.core.disk import Disk
 from headrace.core.errors import CorruptionError, HeadraceError, NotFound
 from headrace.core.faults import FaultPoints
@@ -56,7 +56,7 @@ class Recovered:
 
     Parameters
     ----------
-    n_saved_slots : groups that the directory's files hold. last_tick_ns : the newest tick in the journal.
+    n_saved_slots : groups that the directory's files hold. last_tick_ns : the newest tick that shards have seen.
     accepting_s : real time until the journal could take records; caught_up_s : until all were replayed.
     sentences : what was repaired or is damaged, for people.
     """
@@ -114,7 +114,6 @@ class _Opening:
         self._commits.retired = self._store.retired
         self._sentences += self._commits.view.damaged
         self._flusher = Flusher(disk, self._directory, self._commits, self._store, clock=clock, faults=faults)
-        self._last_tick_ns = NO_TIME
 
     def run(self, flows_of: FlowsOf, begun_ns: int) -> Recovered:
         positions = self._positions()
@@ -130,7 +129,7 @@ class _Opening:
             flow.extend()
         frames = GroupFrames(self._store)
         cores = tuple(
-            EngineCore(self._directory, flows, shards, frames, self._settings.engine)
+            EngineCore(self._directory, flows, shards, frames.many, self._settings.engine)
             for shards in self._settings.shards_per_core
         )
         frames.buffers = {n: b for core in cores for n, b in core.buffers().items()}
@@ -146,7 +145,7 @@ class _Opening:
             self._flusher,
             cores,
             self._n_saved_slots,
-            self._last_tick_ns,
+            max(core.now_ns for core in cores),
             n_replayed,
             (accepting_ns - begun_ns) / NS,
             (monotonic_ns() - begun_ns) / NS,
@@ -203,17 +202,16 @@ class _Opening:
             core.restore(shard, b"", position.flushed_seq, position.state_seq)
 
     def _replay(self, after_seq: int, cores: Sequence[EngineCore]) -> int:
-        """Step all records behind `after_seq`; how many."""
+        """Step the frames and ticks behind `after_seq`; how many records."""
         n = 0
         for record in self._records(after_seq):
-            n += 1
             if record.kind is RecordKind.TICK:
-                self._last_tick_ns = record.tick_ns()
-                step: FrameBatch | Tick = Tick(self._last_tick_ns)
+                step: FrameBatch | Tick = Tick(record.tick_ns())
             elif record.kind is RecordKind.FRAMES:
                 step = record.batch()
             else:
                 continue
+            n += 1
             for core in cores:
                 core.process(record.seq, step)
                 self._relieve(core)

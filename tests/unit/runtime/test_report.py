@@ -1,0 +1,144 @@
+"""What a plant says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+
+from headrace.core.clock import NS, VirtualClock
+from headrace.core.disk import LocalDisk
+from headrace.core.errors import StorageError
+from headrace.metrics.exposition import Metrics
+from headrace.runtime.report import Report
+from headrace.testing.plants import hand_fed_plant
+
+T0 = 1_767_225_600 * NS
+WINDOWS = """
+[store]
+flush_interval = "2s"
+[pipelines.seconds]
+read = "**"
+steps = [{ op = "window", every = "1s", agg = ["mean"] }]
+write = "{parent}/{signal}_{agg}_1s"
+"""
+
+
+async def settled(plant):
+    await plant.intake.drain()
+    end = time.monotonic() + 20
+    while plant.summary()["in_flight"]:
+        assert time.monotonic() < end
+        await asyncio.sleep(0.005)
+
+
+def test_before_the_start_there_is_nothing_to_say(tmp_path):
+    report = Report(Metrics(), VirtualClock(T0), LocalDisk(tmp_path))
+    assert set(report.samples().values()) == {0}
+    assert report.stages_ns() == {}
+    assert report.summary()["sensors"] == 0
+    assert report.summary()["bytes_per_sample"] == 0.0
+
+
+async def test_bytes_and_ratio_are_of_what_is_committed(tmp_path):
+    clock = VirtualClock(T0)
+    plant, hand = hand_fed_plant(tmp_path, WINDOWS, clock=clock)
+    await plant.start()
+    slots = hand.define([f"plant/hall/line/d{i}" for i in range(8)])
+    for second in range(12):
+        await hand.emit(slots, T0 + second * NS, np.ones((8, 2)))
+        await settled(plant)
+        clock.advance(1.0)
+    await plant.stop()
+    summary = plant.summary()
+    assert summary["stored"] == 192
+    # In the store are derived series too: a sample's bytes are those of all.
+    assert summary["store"]["samples"] == 192 + summary["derived"]
+    assert summary["bytes_per_sample"] == round(
+        summary["store"]["size_bytes"] / summary["store"]["samples"], 3
+    )
+    assert summary["ratio"] == pytest.approx(16 / summary["bytes_per_sample"], rel=0.01)
+    assert set(summary["cpu_ns_per_sample"]) == {
+        "transport", "decode", "normalise", "journal", "pipeline", "encode", "write",
+    }  # fmt: skip
+    assert summary["cpu_ns_per_sample"]["pipeline"] > 0
+
+
+async def test_what_a_restart_replays_is_not_received_again(tmp_path):
+    first, hand = hand_fed_plant(tmp_path, clock=VirtualClock(T0))
+    await first.start()
+    slots = hand.define(["plant/hall/line/d0"])
+    await hand.emit(slots, T0, [[1.0, 2.0]])
+    await settled(first)
+    # As after a kill: nothing was flushed, the journal has it.
+    first._host.engine.flush = lambda timeout_s: False
+    await first.stop()
+    plant, hand = hand_fed_plant(tmp_path, clock=VirtualClock(T0 + NS))
+    await plant.start()
+    assert plant.status()["recovery"]["replayed_records"] == 1
+    assert plant.summary()["stored"] == 0
+    slots = hand.define(["plant/hall/line/d0"])
+    await hand.emit(slots, T0, [[1.0, 2.0]])
+    await settled(plant)
+    await plant.stop()
+    samples = plant.summary()
+    assert (samples["received"], samples["stored"], samples["duplicates"]) == (2, 0, 2)
+    assert samples["store"]["samples"] == 2
+
+
+async def test_lag_and_rate_follow_the_plant(tmp_path):
+    clock = VirtualClock(T0)
+    plant, hand = hand_fed_plant(tmp_path, clock=clock)
+    await plant.start()
+    assert plant.status()["lag_s"] == 0.0
+    hand.define(["plant/hall/line/d0"])
+    await asyncio.sleep(0.01)
+    clock.advance(1.0)
+    end = time.monotonic() + 20
+    while plant.status()["lag_s"] or plant._host.engine.cores[0].now_ns != T0 + NS:
+        assert time.monotonic() < end
+        await asyncio.sleep(0.005)
+    plant.intake._ticker.cancel()
+    clock.advance(5.0)
+    assert plant.status()["lag_s"] == 5.0
+    assert plant.status()["rate"]["samples_per_s"] == 0.0
+    await plant.stop()
+
+
+async def test_a_disk_that_can_not_be_looked_at_is_a_problem_not_a_crash(tmp_path, monkeypatch):
+    plant, _ = hand_fed_plant(tmp_path)
+    await plant.start()
+
+    def refuse(self):
+        raise StorageError("can't look at the disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalDisk, "free_bytes", refuse)
+        assert plant.status()["store"]["problem"] == "can't look at the disk"
+    await plant.stop()
+
+
+async def test_metrics_follow_the_counts(tmp_path):
+    plant, hand = hand_fed_plant(tmp_path, clock=VirtualClock(T0))
+    await plant.start()
+    slots = hand.define(["plant/hall/line/d0"])
+    await hand.emit(slots, T0, [[1.0, 2.0]])
+    await hand.emit(slots, T0, [[1.0, 2.0]])
+    await hand.reject(3)
+    await settled(plant)
+    text = plant.metrics.expose()
+    text = text if isinstance(text, str) else text.decode()
+    for line in (
+        'headrace_samples_received_total{adapter="hand"} 7',
+        "headrace_samples_stored_total 2",
+        "headrace_samples_duplicate_total 2",
+        'headrace_samples_rejected_total{adapter="hand",code="malformed"} 3',
+        "headrace_samples_in_flight 0",
+        "headrace_journal_bytes ",
+        'headrace_queue_utilisation_ratio{queue="hot_buffers"} ',
+        'headrace_stage_cpu_seconds_total{stage="pipeline"} ',
+    ):
+        assert line in text, line
+    await plant.stop()
