@@ -25,9 +25,3 @@ class Machine:
         """Cores that other processes kept busy on average since this object was made."""
         wall_ns = max(1, monotonic_ns() - self._wall_ns)
         return max(0.0, (_busy_ns() - self._busy_ns - (cpu_ns() - self._own_ns)) / wall_ns)
-
-
-def rss_bytes() -> int:
-    """Resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")

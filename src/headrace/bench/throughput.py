@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from headrace.bench.load import HEADER_BYTES, SERIES_FOLDER, Load, LoadSpec
-from headrace.bench.machine import Machine, rss_bytes
+from headrace.bench.machine import Machine
 from headrace.bench.stored import count_stored
 from headrace.core.clock import NS, VirtualClock, cpu_ns, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import HeadraceError
 from headrace.core.frames import FrameBatch
+from headrace.metrics.process import resident_bytes
 from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.group_frames import GroupFrames
 from headrace.runtime.pipe import Pipe
@@ -87,7 +88,7 @@ def run(
     load = Load(spec, data)
     inputs = [load.round(i, START_NS) for i in range(n_rounds)]
     gc.collect()
-    before_bytes = rss_bytes()
+    before_bytes = resident_bytes()
     folder = tempfile.mkdtemp(prefix="headrace-bench-")
     try:
         clock = VirtualClock(START_NS)

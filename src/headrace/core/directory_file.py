@@ -60,7 +60,7 @@ def read_directory(data: bytes | memoryview) -> Rows:
     CorruptionError : the bytes are not such a file, or its slots are not in order.
     """
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
         layouts = {
             int(k): Layout.from_json(v)
             for k, v in json.loads(table.schema.metadata[b"headrace.layouts"]).items()

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import xxhash
-
 from headrace.adapters.base import AdapterDiagnostics, AdapterState
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
 from headrace.core.config import PlantConfig
@@ -16,7 +14,7 @@ from headrace.ingest.intake import Intake
 from headrace.metrics import catalog
 from headrace.metrics.exposition import Metrics
 from headrace.metrics.process import measure_process
-from headrace.runtime.diagnostics import adapter_summary
+from headrace.runtime.diagnostics import adapter_summary, config_hash
 from headrace.runtime.host import Host
 from headrace.runtime.times import rfc3339
 from headrace.runtime.version import version
@@ -116,7 +114,7 @@ class Report:
             "version": version(),
             "since": rfc3339(self._started_ns),
             "now": rfc3339(self._clock.now_ns()),
-            "config_hash": f"{xxhash.xxh3_64_intdigest(config.model_dump_json().encode()):016x}",
+            "config_hash": config_hash(config),
             "sensors": self._host.directory.n_sensors if self._host else 0,
             "samples": samples,
             "rate": {"samples_per_s": self._per_second(samples["received"])},
