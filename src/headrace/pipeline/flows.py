@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -420,10 +420,24 @@ class FlowShard:
         if not self._repeatable:
             del result.effects[n_effects:]
 
-    def recompute(self, effect: Revise, batch: FrameBatch) -> StepResult:
-        """Compute a window again from all stored frames of its group, in time order, in the source's type."""
+    def recompute(self, effects: Sequence[Revise], frames: Mapping[int, FrameBatch]) -> list[FrameBatch]:
+        """Compute windows of one span again from all stored frames of their groups, by slot in `frames`."""
+        together: dict[tuple[Any, ...], list[FrameBatch]] = {}
+        out: list[FrameBatch] = []
+        for effect in effects:
+            batch, number = frames[effect.slot], int(self.flow.class_of_slot[effect.slot])
+            if self._is_held_by_another(effect):
+                # The present layout will tell of the sensors that it has.
+                lost = self._lost(effect.slot)
+                out += [b for b in (_only(b, lost) for b in self._recompute(number, batch)) if b.n_samples]
+            else:
+                together.setdefault((number, batch.kind_key), []).append(batch)
+        for (number, _), batches in together.items():
+            out += self._recompute(number, FrameBatch.concat(batches))
+        return out
+
+    def _recompute(self, number: int, batch: FrameBatch) -> list[FrameBatch]:
         result = StepResult()
-        number = int(self.flow.class_of_slot[effect.slot])
         chosen = self._select(number, batch)
         for stage in self._make(number):
             if chosen is None or not chosen.n_frames:
@@ -432,11 +446,7 @@ class FlowShard:
                 stage.recompute(chosen, result)
             else:
                 chosen = stage.process(chosen, StepResult())
-        if self._is_held_by_another(effect):
-            # The present layout will tell of the sensors that it has.
-            lost = self._lost(effect.slot)
-            result.revised = [b for b in (_only(b, lost) for b in result.revised) if b.n_samples]
-        return result
+        return result.revised
 
     def _is_held_by_another(self, effect: Revise) -> bool:
         """Whether the window is not over yet, and belongs to a later layout of the group."""

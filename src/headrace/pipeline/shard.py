@@ -6,7 +6,7 @@ runs in a thread of the embedded engine and in the seeded simulation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from headrace.core.frames import FrameBatch
@@ -29,8 +29,8 @@ class Branch(Protocol):
         """Time went on."""
         ...
 
-    def recompute(self, effect: Revise, batch: FrameBatch) -> StepResult:
-        """Compute a window again from all its stored frames."""
+    def recompute(self, effects: Sequence[Revise], frames: Mapping[int, FrameBatch]) -> list[FrameBatch]:
+        """Compute windows again from all their stored frames."""
         ...
 
     def snapshot(self) -> bytes:
@@ -76,9 +76,23 @@ class Shard:
                     branch.late(late, result)
         return result
 
-    def recompute(self, effect: Revise, batch: FrameBatch) -> StepResult:
-        """Carry out a `Revise`: `batch` holds all frames of the group in the window, in time order."""
-        return self._branches[effect.flow].recompute(effect, batch)
+    def recompute(self, effects: Sequence[Revise], frames: Mapping[int, FrameBatch]) -> list[FrameBatch]:
+        """Carry out revisions of one span.
+
+        Parameters
+        ----------
+        frames : by slot, all frames of the group in the span, in time order, in the source's own type; groups
+        that have none may be missing.
+
+        Returns
+        -------
+        New versions of derived frames.
+        """
+        out: list[FrameBatch] = []
+        for name, branch in self._branches.items():
+            mine = [e for e in effects if e.flow == name and e.slot in frames]
+            out += branch.recompute(mine, frames) if mine else []
+        return out
 
     def snapshot(self) -> bytes:
         """All state at this point of the journal."""

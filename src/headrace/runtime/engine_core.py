@@ -22,8 +22,8 @@ from headrace.pipeline.shard import Shard
 from headrace.store.buffer import HotBuffer
 from headrace.store.flush import FlushPart
 
-Frames = Callable[[int, int, int], FrameBatch | None]
-"""``frames(slot, start_ns, end_ns)``: all frames of a group in a span, in time order, newest versions."""
+Frames = Callable[[Sequence[int], int, int], Mapping[int, FrameBatch]]
+"""``frames(slots, start_ns, end_ns)``: by slot, all frames of its group in a span, in time order, newest versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +156,14 @@ class EngineCore:
         self._revise(held, seq, [*result.effects, *(result.late_effects if fresh else ())])
 
     def _revise(self, held: _Held, seq: int, effects: list[Revise]) -> None:
-        found: dict[tuple[int, int, int], FrameBatch | None] = {}
+        by_span: dict[tuple[int, int], list[Revise]] = {}
         for effect in dict.fromkeys(effects):
             self.counters.revisions += 1
-            span = effect.slot, effect.start_ns, effect.end_ns
-            if span not in found:
-                found[span] = self.frames(*span)
-            batch = found[span]
-            if batch is not None:
-                for revised in held.shard.recompute(effect, batch).revised:
-                    held.buffer.add_late(seq, revised)
+            by_span.setdefault((effect.start_ns, effect.end_ns), []).append(effect)
+        for (start_ns, end_ns), some in by_span.items():
+            frames = self.frames(sorted({effect.slot for effect in some}), start_ns, end_ns)
+            for revised in held.shard.recompute(some, frames):
+                held.buffer.add_late(seq, revised)
 
     # --- flushing ------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,16 +36,26 @@ class GroupFrames:
 
     def __call__(self, slot: int, start_ns: int, end_ns: int) -> FrameBatch | None:
         """The frames; None where there are none, or where a damaged segment hides some of them."""
+        return self.many([slot], start_ns, end_ns).get(slot)
+
+    def many(self, slots: Sequence[int], start_ns: int, end_ns: int) -> dict[int, FrameBatch]:
+        """The frames of several groups of one shard, by slot; one read of the store."""
         directory = self._store.directory
-        shard = int(directory.shard[slot])
+        shard = int(directory.shard[slots[0]])
 
-        def tail(slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
-            return self.buffers[shard].frames(slots)
+        def tail(wanted: npt.NDArray[np.uint32]) -> list[FrameBatch]:
+            return self.buffers[shard].frames(wanted)
 
-        found, missing = read_layouts(self._store, _layouts_of(directory, slot), start_ns, end_ns, tail)
-        if missing or not found:
-            return None
-        return _merged([_under(directory, batch, int(batch.slot[0]), slot) for batch in found])
+        layouts = {slot: _layouts_of(directory, slot) for slot in slots}
+        every = sorted({one for some in layouts.values() for one in some})
+        batches, missing = read_layouts(self._store, every, start_ns, end_ns, tail)
+        found: dict[int, FrameBatch] = {} if missing else {int(b.slot[0]): b for b in batches}
+        out = {}
+        for slot, some in layouts.items():
+            parts = [_under(directory, found[one], one, slot) for one in some if one in found]
+            if parts:
+                out[slot] = _merged(parts)
+        return out
 
 
 def _layouts_of(directory: SensorDirectory, slot: int) -> list[int]:

@@ -33,7 +33,7 @@ def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES) -> None:
     warm.warm_kernels()
     directory = SensorDirectory(shard_bits=0)
     flow = Flow(FlowSpec("warm", "**", (_MINUTE,), "{parent}/{signal}_{agg}_1m"), directory)
-    core = EngineCore(directory, [flow], [0], lambda slot, start_ns, end_ns: None)
+    core = EngineCore(directory, [flow], [0], lambda slots, start_ns, end_ns: {})
     seq = 0
     for dtype in dtypes:
         layout = Layout(dtype, (Column("a"), Column("b")))

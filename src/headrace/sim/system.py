@@ -219,12 +219,16 @@ class Life:
             for _ in range(min(n_records_max, len(queue))):
                 seq, record = queue.popleft()
                 core.process(seq, record)
-                if isinstance(record, Tick) or core.size_bytes > core.settings.buffer_bytes_max:
-                    due = core.due()
-                    if due:
-                        self._flushes.append((core, [core.part(n) for n in due]))
+                if isinstance(record, Tick):
+                    self._flush_due(core)
+            self._flush_due(core)
         done = [queue[0][0] - 1 if queue else self.journal.last_seq for queue in self._queues]
         self.intake.processed(min(done))
+
+    def _flush_due(self, core: EngineCore) -> None:
+        due = core.due()
+        if due:
+            self._flushes.append((core, [core.part(n) for n in due]))
 
     def flush(self) -> None:
         """What the committer does: write the parts that wait in one segment and commit."""

@@ -13,12 +13,14 @@ from headrace.core.layouts import numpy_dtype
 from headrace.core.quality import Quality
 from headrace.core.sensors import Selection
 from headrace.store.base import Tail
-from headrace.store.decoding import Decoding, Words
+from headrace.store.decoding import Decoding
 from headrace.store.runs import SensorSamples
 from headrace.store.wanted import Lane, Wanted, from_bits
 
 if TYPE_CHECKING:
     from headrace.store.query import Store
+
+I64 = npt.NDArray[np.int64]
 
 
 def read_frames(
@@ -40,15 +42,15 @@ def read_frames(
 def read_layouts(
     store: Store, slots: Sequence[int], start_ns: int, end_ns: int, tail: Tail | None = None
 ) -> tuple[list[FrameBatch], tuple[str, ...]]:
-    """The same of several layouts of a group.
+    """The same of several slots, layouts of one group among them.
 
     Parameters
     ----------
-    slots : the group's layouts that are wanted. What was sent twice under two of them is there once, newest.
+    slots : what is wanted. What was sent under two layouts of a group is there once, the newest.
 
     Returns
     -------
-    A batch for each layout that has samples; and a sentence for everything that could not be read.
+    A batch for each slot that has samples; and a sentence for everything that could not be read.
     """
     directory = store.directory
     width = directory.width[list(slots)]
@@ -70,16 +72,18 @@ def read_layouts(
     out = []
     if samples is not None and len(samples):
         each = samples.of_each()
-        for one in slots:
-            mine = np.flatnonzero(wanted.slot[each] == one)
-            if len(mine):
-                out.append(_frames(wanted, samples, mine, decoding.words))
+        order = np.argsort(wanted.slot[each], kind="stable")
+        ends = np.flatnonzero(np.diff(wanted.slot[each[order]])) + 1
+        words = tuple(decoding.words.list) if decoding.words.sensors else None
+        out = [_frames(wanted, samples, (mine, each[mine]), words) for mine in np.split(order, ends)]
     return out, missing
 
 
-def _frames(wanted: Wanted, samples: SensorSamples, mine: npt.NDArray[np.int64], words: Words) -> FrameBatch:
-    """Some samples, all of one layout, as dense frames."""
-    sensor = samples.of_each()[mine]
+def _frames(
+    wanted: Wanted, samples: SensorSamples, some: tuple[I64, I64], words: tuple[str, ...] | None
+) -> FrameBatch:
+    """Some samples (their index and sensor), all of one layout, as dense frames."""
+    mine, sensor = some
     slot = int(wanted.slot[sensor[0]])
     layout = wanted.directory.layout(slot)
     times, row = np.unique(samples.ts_ns[mine], return_inverse=True)
@@ -87,6 +91,5 @@ def _frames(wanted: Wanted, samples: SensorSamples, mine: npt.NDArray[np.int64],
     quality = np.full(values.shape, Quality.ABSENT, np.uint8)
     values[row, wanted.column[sensor]] = from_bits(samples.values[mine], values.dtype)
     quality[row, wanted.column[sensor]] = samples.quality[mine]
-    texts = tuple(words.list) if words.sensors else None
     slots = np.full(len(times), slot, np.uint32)
-    return FrameBatch.dense(slots, times, values, quality if quality.any() else None, dictionary=texts)
+    return FrameBatch.dense(slots, times, values, quality if quality.any() else None, dictionary=words)

@@ -122,7 +122,7 @@ class PlainEngine:
             self.n_revisions += 1
             stored = self.frames(effect)
             if stored is not None:
-                for batch in shard.recompute(effect, stored).revised:
+                for batch in shard.recompute([effect], {effect.slot: stored}):
                     self._put(batch)
 
     def _put(self, batch: FrameBatch) -> int:

@@ -291,9 +291,9 @@ class Window:
             self._emit(out, result)
 
     def recompute(self, batch: FrameBatch, result: StepResult) -> None:
-        """One window from all its stored frames, as a revision.
+        """One window of each group from all its stored frames, as revisions.
 
-        `batch` holds the frames of one group in one window, in time order, in the source's own type.
+        `batch` holds the frames of groups in one window, each in time order, in the source's own type.
         """
         fresh = Window(self._operator, self._context)
         fresh.process(batch, StepResult())
@@ -301,7 +301,7 @@ class Window:
         out = fresh._rows.output(len(rows))
         close_rows(rows, out, fresh._rows.state)
         # Of sensors that have samples, but no usable one any more, earlier results are taken back.
-        seen = _columns_seen(batch, self._layout.width)
+        seen = _columns_seen(batch, fresh._map.rows(batch.slot), out[12].shape)
         make = fresh._dense if seen is None else fresh._sparse
         result.revised += make(out, Quality.BAD, seen)
 
@@ -386,9 +386,9 @@ class Window:
     def _sparse(
         self, out: tuple[Array, ...], gone: Quality = Quality.ABSENT, seen: Array | None = None
     ) -> list[FrameBatch]:
-        """Sparse derived frames of closed rows: of columns that have values, or of those that were ``seen: bool[D]``."""
+        """Sparse derived frames of closed rows: of columns with values, or of those that were ``seen: bool[R, D]``."""
         slot, window, missing = self._map.slot[out[0]], out[1], out[12] == 0
-        chosen = ~missing if seen is None else np.broadcast_to(seen, missing.shape)
+        chosen = ~missing if seen is None else seen
         batches = []
         for output, values, derived in self._values(out):
             wide = np.concatenate([chosen] * len(output.aggregates), axis=1)
@@ -449,15 +449,16 @@ class Window:
         self._rows.restore(rows)
 
 
-def _columns_seen(batch: FrameBatch, width: int) -> Array | None:
-    """Which columns have samples, bool[D]; None for all columns of dense frames."""
-    seen: Array
-    if batch.shape is not Shape.DENSE:
-        seen = np.isin(np.arange(width), [0] if batch.column is None else batch.column)
+def _columns_seen(batch: FrameBatch, row: Array, shape: tuple[int, ...]) -> Array | None:
+    """Which columns of each row have samples, bool[R, D]; None for all columns of dense frames."""
+    seen: Array = np.zeros(shape, np.bool_)
+    if batch.start is not None:
+        seen[np.repeat(row, np.diff(batch.start)), 0 if batch.column is None else batch.column] = True
         return seen
     if batch.quality is None:
         return None
-    seen = np.any(batch.quality < Quality.ABSENT, axis=0)
+    frame, column = np.nonzero(batch.quality < Quality.ABSENT)
+    seen[row[frame], column] = True
     return None if seen.all() else seen
 
 
