@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headrace.core.kernels import kernel
-from headrace.core.quality import USABLE_BELOW
 from headrace.store.runs import SensorSamples
 
 Array = npt.NDArray[Any]
@@ -27,7 +25,6 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
 AGGREGATES = ("count", "sum", "min", "max", "first", "last", "mean", "var")
-_NO_WINDOW = np.int64(-(2**63))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,99 +69,16 @@ class Partials:
         return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in cls.__slots__))
 
 
-@kernel
-def _count_windows(start: Array, ts_ns: Array, values: Array, quality: Array, every_ns: int) -> int:
-    """How many (sensor, window) have a usable sample."""
-    n = 0
-    for s in range(len(start) - 1):
-        begin = _NO_WINDOW
-        end = _NO_WINDOW
-        for i in range(start[s], start[s + 1]):
-            if quality[i] >= USABLE_BELOW or values[i] != values[i]:
-                continue
-            ts = ts_ns[i]
-            if end == _NO_WINDOW or (every_ns > 0 and not begin <= ts < end):
-                begin = ts - ts % every_ns if every_ns > 0 else np.int64(0)
-                end = begin + every_ns if every_ns > 0 else np.int64(0)
-                n += 1
-    return n
-
-
-@kernel
-def _reduce(
-    start: Array, ts_ns: Array, values: Array, quality: Array, every_ns: int, out: tuple[Array, Array, Array]
-) -> None:
-    """Fill one row for each window.
-
-    ``times[n, 5]``: place of the sensor, window, first time, count, last time; ``kept[n, 5]``: low, high, first, last, raw
-    sum; ``sums[n, 3]``: sum, mean, squares.
-    """
-    times, kept, sums = out
-    n = -1
-    for s in range(len(start) - 1):
-        begin = _NO_WINDOW
-        end = _NO_WINDOW
-        count = 0
-        shifted = carried = squares = 0.0
-        for i in range(start[s], start[s + 1]):
-            v = values[i]
-            if quality[i] >= USABLE_BELOW or v != v:
-                continue
-            ts = ts_ns[i]
-            if end == _NO_WINDOW or (every_ns > 0 and not begin <= ts < end):
-                if count > 0:
-                    _finish(n, count, (shifted, carried, squares), kept, times, sums)
-                n += 1
-                begin = ts - ts % every_ns if every_ns > 0 else np.int64(0)
-                end = begin + every_ns if every_ns > 0 else np.int64(0)
-                times[n, 0] = s
-                times[n, 1] = begin
-                times[n, 2] = ts
-                times[n, 4] = ts
-                for j in range(5):
-                    kept[n, j] = v
-                count = 1
-                shifted = carried = squares = 0.0
-                continue
-            count += 1
-            kept[n, 0] = min(kept[n, 0], v)
-            kept[n, 1] = max(kept[n, 1], v)
-            kept[n, 3] = v
-            kept[n, 4] += v
-            times[n, 4] = ts
-            d = np.float64(v) - np.float64(kept[n, 2])
-            total = shifted + d
-            if abs(shifted) >= abs(d):
-                carried += (shifted - total) + d
-            else:
-                carried += (d - total) + shifted
-            shifted = total
-            squares += d * d
-        if count > 0:
-            _finish(n, count, (shifted, carried, squares), kept, times, sums)
-
-
-@kernel
-def _finish(
-    n: int, count: int, state: tuple[float, float, float], kept: Array, times: Array, sums: Array
-) -> None:
-    shifted, carried, squares = state
-    total = shifted + carried
-    first = np.float64(kept[n, 2])
-    times[n, 3] = count
-    sums[n, 0] = first * count + total
-    sums[n, 1] = first + total / count
-    sums[n, 2] = max(squares - total * total / count, 0.0)
-
-
 def partials_of(samples: SensorSamples, every_ns: int) -> Partials:
     """One row for each sensor and window that has usable samples, in that order. About 5 ns a sample."""
+    from headrace.store.aggregate_kernels import count_windows, reduce_windows
+
     one = samples.start, samples.ts_ns, samples.values, samples.quality
-    n = _count_windows(*one, every_ns)
+    n = count_windows(*one, every_ns)
     times = np.empty((n, 5), np.int64)
     kept = np.empty((n, 5), samples.values.dtype)
     sums = np.empty((n, 3))
-    _reduce(*one, every_ns, (times, kept, sums))
+    reduce_windows(*one, every_ns, (times, kept, sums))
     raw_sum = kept[:, 4] if kept.dtype == np.int64 else np.zeros(n, np.int64)
     low, high, first, last = (kept[:, j].copy() for j in range(4))
     return Partials(

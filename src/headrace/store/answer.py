@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from headrace.core.errors import ConfigError
 from headrace.store.aggregates import Grid, Partials, in_units, join, partials_of
-from headrace.store.decoding import Words
 from headrace.store.result import QueryResult
 from headrace.store.runs import SensorSamples
 from headrace.store.wanted import Lane, Wanted
+from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]

@@ -7,7 +7,9 @@ first at the buffer and then at the commits misses nothing.
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,12 +99,14 @@ class HotBuffer:
             # Values may have other times than their frames: a late one may be older than what comes now.
             samples = flatten(batch, self._directory, self._series)
             self._supersede(self._comparer.status(samples, self._late_logs())[1])
-        key = batch.kind_key
         with self._lock:
-            log = self._logs.get(key)
-            if log is None:
-                log = self._logs[key] = FrameLog(key, *self._last_sizes.get(key, ()))
-            log.append(seq, batch)
+            for key in _keys_of(batch):
+                log = self._logs.get(key)
+                if log is None:
+                    log = self._logs[key] = FrameLog(key, *self._last_sizes.get(key, ()))
+                if log.n_frames == 0 or log.has_room_for(batch.dictionary):
+                    log.append(seq, batch)
+                    return
 
     def add_late(self, seq: int, batch: FrameBatch) -> tuple[int, FrameBatch | None]:
         """Take in frames at or below their group's high mark.
@@ -126,12 +130,14 @@ class HotBuffer:
         return int(len(fresh) - fresh.sum()), kept_frames(batch, samples, fresh)
 
     def _keep(self, seq: int, samples: FlatSamples, settled: npt.NDArray[np.bool_], arrival_ns: int) -> None:
-        key = samples.to_batch().kind_key
         with self._lock:
-            log = self._late.get(key)
-            if log is None:
-                log = self._late[key] = LateLog(key)
-            log.append(seq, samples, settled, arrival_ns)
+            for key in _keys_of(samples.to_batch()):
+                late = self._late.get(key)
+                if late is None:
+                    late = self._late[key] = LateLog(key)
+                if late.log.n_frames == 0 or late.log.has_room_for(samples.dictionary):
+                    late.append(seq, samples, settled, arrival_ns)
+                    return
 
     def _supersede(self, others: list[Known], kept: npt.NDArray[np.bool_] | None = None) -> None:
         """Drop late versions that a newer one replaces, so that a flush holds one version of each.
@@ -234,6 +240,16 @@ class HotBuffer:
         """Bytes held, those of a running flush among them."""
         with self._lock:
             return sum(log.size_bytes for log in self._waiting()) + sum(t.size_bytes for t in self._taken)
+
+
+def _keys_of(batch: FrameBatch) -> Iterator[KindKey]:
+    """Keys of the logs that may take a batch: one; of texts more, as the value type's codes run out."""
+    shape, dtype, width, dictionary = batch.kind_key
+    if dictionary is None:
+        yield batch.kind_key
+        return
+    for number in itertools.count():
+        yield shape, dtype, width, (str(number),)
 
 
 def _keep_or_drop(logs: dict[KindKey, Any], key: KindKey, later: Any) -> None:

@@ -7,6 +7,7 @@ rows are many: a million lone sensors are a million rows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,10 +107,10 @@ class RowEncoder:
     def _rows_of(self, shard: int, batch: FrameBatch) -> list[dict[str, Any]]:
         if not batch.n_values:
             return []
+        if batch.shape is Shape.SPARSE or batch.dictionary is not None:
+            return self._singles(shard, batch)
         if batch.shape is Shape.DENSE:
             return self._dense(shard, batch)
-        if batch.shape is Shape.SPARSE:
-            return self._singles(shard, batch)
         whole, cut = split_waves(batch)
         waves = [] if whole is None else [self._waves(shard, whole)]
         return waves if cut is None else [*waves, *self._singles(shard, cut)]
@@ -140,9 +141,14 @@ class RowEncoder:
         order, starts = plan_blocks(entry, None, n_entries, samples.ts_ns, 1)
         values = np.ascontiguousarray(samples.values).reshape(-1, 1)
         quality = samples.quality.reshape(-1, 1) if samples.quality.any() else None
+        words: list[list[str]] | None = None
+        if batch.dictionary is not None:
+            values, words = _own_words(values, batch.dictionary, order, starts)
         blocks = encode_blocks(values, samples.ts_ns, quality, order, starts)
         first = order[starts[:-1]]
         rows = self._rows(shard, samples.slot[first], batch, blocks)
+        if words is not None:
+            rows["dictionary"] = pa.array(words, COLUMNS["dictionary"])
         rows["column"] = samples.column[first].astype(np.int32)
         rows["time_codec"] = rows["value_codec"] = constant(BLOCK, len(first))
         rows |= _counts(quality, order, starts, 1)
@@ -180,7 +186,6 @@ class RowEncoder:
         directory, n = self._directory, len(slots)
         used, place = np.unique(directory.layout_index[slots], return_inverse=True)
         layouts = [directory.layouts[i] for i in used.tolist()]
-        words = None if batch.dictionary is None else [list(batch.dictionary)] * n
         return {
             "shard": np.full(n, shard, np.uint16),
             "path": self._names.of(slots),
@@ -192,12 +197,22 @@ class RowEncoder:
             "t_max": _times(blocks.t_max),
             "n_frames": blocks.n_frames.astype(np.uint32),
             "bound": np.zeros(n),
-            "dictionary": pa.array(words, COLUMNS["dictionary"])
-            if words
-            else pa.nulls(n, COLUMNS["dictionary"]),
+            "dictionary": pa.nulls(n, COLUMNS["dictionary"]),
             "n_bytes": np.diff(blocks.offsets).astype(np.uint32),
             "payload": binary(blocks.payload, blocks.offsets),
         }
+
+
+def _own_words(
+    values: Array, dictionary: tuple[str, ...], order: I64, starts: I64
+) -> tuple[Array, list[list[str]]]:
+    """Values coded anew, and for each block the words that it has: few, where the dictionary may have many."""
+    out, words = np.empty_like(values), []
+    for a, b in itertools.pairwise(starts.tolist()):
+        used, code = np.unique(values[order[a:b], 0], return_inverse=True)
+        out[order[a:b], 0] = code
+        words.append([dictionary[u] if u < len(dictionary) else f"#{u}" for u in used.tolist()])
+    return out, words
 
 
 def split_waves(batch: FrameBatch) -> tuple[FrameBatch | None, FrameBatch | None]:

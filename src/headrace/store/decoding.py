@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from headrace.store.runs import Runs, SensorSamples
 from headrace.store.schema import BLOCK, WAVE
 from headrace.store.wanted import NOWHERE, Lane, Wanted, to_bits
 from headrace.store.warm import decode_chunk
+from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
@@ -29,32 +30,6 @@ TAIL_RANK = 1 << 62
 they came late."""
 
 
-@dataclass(eq=False)
-class Words:
-    """Strings of a query: codes of any dictionary become codes of this one."""
-
-    list: list[str] = field(default_factory=list)
-    sensors: set[int] = field(default_factory=set)
-    _code: dict[str, int] = field(default_factory=dict)
-
-    def code(self, word: str) -> int:
-        """The code of a word."""
-        code = self._code.setdefault(word, len(self.list))
-        if code == len(self.list):
-            self.list.append(word)
-        return code
-
-    def translate(self, codes: Array, dictionary: Sequence[str]) -> I64:
-        """Codes of `dictionary` as codes of this one; a code that it does not have becomes ``#<code>``."""
-        table = np.array([self.code(w) for w in dictionary], np.int64)
-        out = np.empty(len(codes), np.int64)
-        known = codes < len(table)
-        out[known] = table[codes[known].astype(np.int64)]
-        for i in np.flatnonzero(~known).tolist():
-            out[i] = self.code(f"#{int(codes[i])}")
-        return out
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Class:
     """Rows that are decoded together."""
@@ -62,7 +37,7 @@ class _Class:
     index: I64
     dtype: np.dtype[Any]
     codecs: tuple[str, str]
-    dictionary: tuple[str, ...] | None
+    is_text: bool
     column_set: int  # or NOWHERE for rows of one series
 
 
@@ -101,7 +76,9 @@ class Decoding:
                     part, decoded = self._decode_sound(found, one, column)
                 ts_ns, values, quality, length = decoded
                 element = sensor[part] if one.column_set == NOWHERE else self.wanted.start[place[part]] + j
-                self._add(ts_ns, values, quality, (length, element, rank[part]), one.dictionary)
+                if one.is_text:
+                    values = self._texts(values, length, found, part)
+                self._add(ts_ns, values, quality, (length, element, rank[part]), is_text=one.is_text)
             self.n_rows_decoded += len(index)
 
     def _classes(self, found: FoundRows, place: I64) -> list[_Class]:
@@ -109,26 +86,28 @@ class Decoding:
         element = self.wanted.elements(rows.column, place)
         sets = np.where(rows.column >= 0, NOWHERE, self.wanted.column_set[np.maximum(place, 0)])
         useful = np.flatnonzero((place >= 0) & ((rows.column < 0) | (element >= 0)))
-        words = np.zeros(len(useful), np.int64)
-        dictionaries: list[tuple[str, ...] | None] = [None]
+        is_text = np.zeros(len(useful), np.bool_)
         if rows.dictionary is not None:
-            for i, row in enumerate(useful.tolist()):
-                mine = rows.dictionary[row]
-                if mine not in dictionaries:
-                    dictionaries.append(mine)
-                words[i] = dictionaries.index(mine)
-        key = np.stack([rows.dtype[useful], rows.codec[useful], sets[useful], words], axis=1).astype(np.int64)
+            is_text = np.array([words is not None for words in rows.dictionary[useful]], np.bool_)
+        key = np.stack([rows.dtype[useful], rows.codec[useful], sets[useful], is_text], axis=1).astype(
+            np.int64
+        )
         out = []
         if len(useful):
             different, inverse = np.unique(key, axis=0, return_inverse=True)
-            for number, (dtype, codec, column_set, word) in enumerate(different.tolist()):
+            for number, (dtype, codec, column_set, text) in enumerate(different.tolist()):
                 index = useful[inverse.reshape(-1) == number]
                 out.append(
-                    _Class(
-                        index, numpy_dtype(DTYPES[dtype]), rows.codecs[codec], dictionaries[word], column_set
-                    )
+                    _Class(index, numpy_dtype(DTYPES[dtype]), rows.codecs[codec], bool(text), column_set)
                 )
         return out
+
+    def _texts(self, values: Array, length: I64, found: FoundRows, rows: I64) -> I64:
+        """Codes of each row's own words as codes of all."""
+        assert found.rows.dictionary is not None
+        parts = np.split(values, np.cumsum(length)[:-1])
+        each = zip(parts, found.rows.dictionary[rows], strict=True)
+        return np.concatenate([self.words.translate(part, words) for part, words in each])
 
     def _decode(
         self, found: FoundRows, one: _Class, index: I64, column: int
@@ -211,7 +190,7 @@ class Decoding:
                 element = self.wanted.start[place[mine][first]] + j
                 quality = None if batch.quality is None else batch.quality[mine, column]
                 of = (length, element, rank + mine[first])
-                self._add(batch.ts_ns[mine], batch.values[mine, column], quality, of, batch.dictionary)
+                self._add_of(batch, (batch.ts_ns[mine], batch.values[mine, column], quality), of)
 
     def _add_ragged(self, batch: FrameBatch, place: I64, rank: int) -> None:
         assert batch.start is not None
@@ -224,12 +203,20 @@ class Decoding:
         quality = None if batch.quality is None else batch.quality[mine]
         # In order of arrival inside a sensor: of runs under two layouts the later one wins.
         of = (length, element[mine][first], rank + np.arange(len(length)))
-        self._add(batch.value_times()[mine], batch.values[mine], quality, of, batch.dictionary)
+        self._add_of(batch, (batch.value_times()[mine], batch.values[mine], quality), of)
+
+    def _add_of(
+        self, batch: FrameBatch, data: tuple[I64, Array, U8 | None], of: tuple[I64, I64, I64]
+    ) -> None:
+        ts_ns, values, quality = data
+        if batch.dictionary is not None:
+            values = self.words.translate(values, batch.dictionary)
+        self._add(ts_ns, values, quality, of, is_text=batch.dictionary is not None)
 
     # --- both ----------------------------------------------------------------------------------------
 
     def _add(
-        self, ts_ns: I64, values: Array, quality: U8 | None, of: tuple[I64, I64, I64], dictionary: Any
+        self, ts_ns: I64, values: Array, quality: U8 | None, of: tuple[I64, I64, I64], *, is_text: bool
     ) -> None:
         """Put runs in their lanes; ``of`` are the length, element and rank of each."""
         if not len(of[0]):
@@ -237,8 +224,7 @@ class Decoding:
         length, element, rank = of
         wanted = self.wanted
         sensor = wanted.sensor[element]
-        if dictionary is not None:
-            values = self.words.translate(values, dictionary)
+        if is_text:
             self.words.sensors.update(np.unique(sensor).tolist())
         if wanted.is_raw:
             values = to_bits(values)
@@ -254,7 +240,7 @@ class Decoding:
                 at += np.arange(len(at))
                 part = ts_ns[at], values[at], None if quality is None else quality[at]
             numbers = part[1]
-            if lane == Lane.FLOAT and dictionary is None:
+            if lane == Lane.FLOAT and not is_text:
                 numbers = self._converted(numbers, length[chosen], element[chosen])
             runs.add(part[0], numbers, part[2], (length[chosen], sensor[chosen], rank[chosen]))
 

@@ -17,6 +17,7 @@ from headrace.core.clock import NO_TIME
 from headrace.core.frames import FrameBatch, Shape, wave_offsets_ns
 from headrace.core.layouts import numpy_dtype
 from headrace.core.quality import Quality
+from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
@@ -47,17 +48,20 @@ _COLUMNS = {
 
 
 class FrameLog:
-    """A growing batch of frames that agree in shape, value type, width and dictionary.
+    """A growing batch of frames that agree in shape, value type and width, and in whether values are texts.
+
+    Texts come with a dictionary for each batch; here they get one for all.
 
     Parameters
     ----------
-    key : `FrameBatch.kind_key` of what will be appended.
+    key : `FrameBatch.kind_key` of what will be appended; of texts with any dictionary.
     n_rows : frames or values to make room for at first, as many as the last log of this kind held.
     """
 
     def __init__(self, key: KindKey, n_frames: int = _ROWS_MIN, n_values: int = _ROWS_MIN) -> None:
         self.key = key
-        self.shape, dtype, self.width, self.dictionary = key
+        self.shape, dtype, self.width, texts = key
+        self._words = None if texts is None else Words()
         self.dtype = numpy_dtype(dtype)
         self.n_frames = 0
         self.n_rows = 0  # rows of `values`: frames of a dense log, else values
@@ -94,6 +98,18 @@ class FrameLog:
         """Journal number of the newest batch; -1 when empty."""
         return self._marks[-1][0] if self._marks else -1
 
+    @property
+    def dictionary(self) -> tuple[str, ...] | None:
+        """Words that the values are codes of."""
+        return None if self._words is None else self._words.all
+
+    def has_room_for(self, dictionary: tuple[str, ...] | None) -> bool:
+        """Whether the value type has codes for some more words."""
+        if self._words is None or dictionary is None:
+            return True
+        # A code outside of its dictionary becomes a word of its own: leave room for some.
+        return self._words.n_with(dictionary) <= int(np.iinfo(self.dtype).max) // 2
+
     def n_rows_before(self, seq: int) -> int:
         """Rows of the batches before journal number `seq`."""
         at = bisect_left(self._marks, seq, key=lambda mark: mark[0])
@@ -125,6 +141,8 @@ class FrameLog:
             if name == "end":
                 assert batch.start is not None
                 out.append((name, batch.start[1:] + self.n_rows))
+            elif name == "values" and self._words is not None and batch.dictionary is not None:
+                out.append((name, self._words.translate(batch.values, batch.dictionary)))
             else:
                 out.append((name, getattr(batch, name)))
         if batch.quality is not None or "quality" in self._columns:

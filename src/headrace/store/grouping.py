@@ -7,57 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headrace.core.kernels import kernel
-
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 
 DAY_NS = 86_400 * 1_000_000_000
 FRAMES_MAX = 8_192
 VALUES_MAX = 1 << 20
-
-IN_ORDER, UNORDERED = 0, 1
-
-
-@kernel
-def _sort_by_entry(entry: Array, slots: Array, use_slots: bool, next_place: I64, order: I64) -> None:
-    """Stable counting sort of frames by entry; `next_place` holds where each entry starts and is used up."""
-    for f in range(len(slots)):
-        e = entry[slots[f]] if use_slots else entry[f]
-        order[next_place[e]] = f
-        next_place[e] += 1
-
-
-@kernel
-def _count_entries(entry: Array, slots: Array, use_slots: bool, count: I64) -> None:
-    for f in range(len(slots)):
-        e = entry[slots[f]] if use_slots else entry[f]
-        count[e] += 1
-
-
-@kernel
-def _cut(order: I64, entry_start: I64, ts_ns: I64, frames_max: int, starts: I64) -> tuple[int, int]:
-    """Write where blocks start; how many there are, and whether times strictly rise inside each entry."""
-    n = 0
-    state = IN_ORDER
-    for e in range(len(entry_start) - 1):
-        day_end = np.int64(-(2**63))
-        day_begin = np.int64(2**63 - 1)
-        begin = 0
-        last = np.int64(0)
-        for i in range(entry_start[e], entry_start[e + 1]):
-            ts = ts_ns[order[i]]
-            if i > entry_start[e] and ts <= last:
-                state = UNORDERED
-            last = ts
-            if not day_begin <= ts < day_end or i - begin >= frames_max:
-                day_begin = ts - ts % DAY_NS
-                day_end = day_begin + DAY_NS
-                starts[n] = i
-                n += 1
-                begin = i
-    starts[n] = len(order)
-    return n, state
 
 
 def plan_blocks(entry: Array, slots: Array | None, n_entries: int, ts_ns: I64, width: int) -> tuple[I64, I64]:
@@ -73,19 +28,21 @@ def plan_blocks(entry: Array, slots: Array | None, n_entries: int, ts_ns: I64, w
     ``order: int64[M]`` and ``starts: int64[G + 1]`` as `encode_blocks` takes them. Times strictly rise inside
     each entry: where two frames have the same, the later one stays.
     """
+    from headrace.store.grouping_kernels import UNORDERED, count_entries, cut, sort_by_entry
+
     use_slots = slots is not None
     frames = entry if slots is None else slots
     frames_max = max(1, min(FRAMES_MAX, VALUES_MAX // width))
     entry_start = np.zeros(n_entries + 1, np.int64)
-    _count_entries(entry, frames, use_slots, entry_start[1:])
+    count_entries(entry, frames, use_slots, entry_start[1:])
     np.cumsum(entry_start, out=entry_start)
     order = np.empty(len(frames), np.int64)
-    _sort_by_entry(entry, frames, use_slots, entry_start[:-1].copy(), order)
+    sort_by_entry(entry, frames, use_slots, entry_start[:-1].copy(), order)
     starts = np.empty(len(frames) + 1, np.int64)
-    n, state = _cut(order, entry_start, ts_ns, frames_max, starts)
+    n, state = cut(order, entry_start, ts_ns, frames_max, starts)
     if state == UNORDERED:
         order, entry_start = _by_time(entry[slots] if slots is not None else entry, n_entries, ts_ns)
-        n, _ = _cut(order, entry_start, ts_ns, frames_max, starts)
+        n, _ = cut(order, entry_start, ts_ns, frames_max, starts)
     return order, starts[: n + 1]
 
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.core.quality import USABLE_BELOW
 from headrace.store.aggregates import Grid, in_units, partials_of
-from headrace.store.decoding import Words
 from headrace.store.runs import SensorSamples
 from headrace.store.schema import (
     COLUMNS,
@@ -27,6 +26,7 @@ from headrace.store.schema import (
 from headrace.store.segment import STATISTIC_COLUMNS
 from headrace.store.wanted import Wanted, from_bits
 from headrace.store.warm import CHUNK_SAMPLES, encode_chunk
+from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
