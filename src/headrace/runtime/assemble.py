@@ -34,10 +34,12 @@ from headrace.ingest.intake_core import IntakeSettings
 from headrace.ingest.journal import DamagePolicy, JournalSettings
 from headrace.metrics.exposition import Metrics
 from headrace.pipeline.flows import FlowSpec
+from headrace.runtime.compaction import BackgroundCompaction
 from headrace.runtime.engine import is_fatal
 from headrace.runtime.engine_core import EngineSettings
 from headrace.runtime.host import Host, HostSettings
 from headrace.runtime.report import Report
+from headrace.store.compactor import Compactor
 
 _EVENTS_MAX = 200
 _RESERVE_BYTES, _RESERVE_SHARE = 64 << 20, 32
@@ -113,6 +115,7 @@ class Plant:
         self._blueprint, self._clock, self._faults, self._settings = blueprint, clock, faults, settings
         self._disk = LocalDisk(self.config.store_folder)
         self._host: Host | None = None
+        self._compaction: BackgroundCompaction | None = None
         self._is_stopped = False
         self._failing = threading.Lock()
         self._on_failure: Callable[[], None] | None = None
@@ -146,6 +149,11 @@ class Plant:
         self._report.watch(host, self.intake, self.adapters)
         await self.intake.start()
         host.engine.start()
+        self._compaction = BackgroundCompaction(
+            Compactor(host.store, self._clock, faults=self._faults),
+            lambda text: self._event("store.compaction", text, {}),
+        )
+        self._compaction.start()
         for name, adapter in self._blueprint.adapters.items():
             await adapter.start(self.intake)
             self._event("adapter.started", f"adapter {name} started", {"adapter": name})
@@ -213,6 +221,8 @@ class Plant:
             if not self.failure:
                 await self._drain(host, until_ns)
         finally:
+            if self._compaction is not None:
+                self._compaction.stop()
             await asyncio.to_thread(host.engine.stop)
             await self.intake.stop()
             with contextlib.suppress(HeadraceError):  # it has said so, and nobody was told otherwise

@@ -1,0 +1,52 @@
+"""Compaction in the background: what goes wrong is told once, and tried again."""
+
+from headrace.core.errors import StorageError
+from headrace.runtime.compaction import BackgroundCompaction
+from headrace.store.compactor import CompactionReport
+
+
+class Scripted:
+    """A compactor whose runs are given."""
+
+    def __init__(self, *outcomes):
+        self._outcomes = list(outcomes)
+
+    def run_once(self):
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+def test_a_problem_is_told_once_until_it_is_gone():
+    told = []
+    bad, good = CompactionReport(problems=["day 3 is damaged"]), CompactionReport(n_partitions=1)
+    compaction = BackgroundCompaction(Scripted(bad, bad, good, bad), told.append)
+    for _ in range(4):
+        compaction.run_once()
+    assert told == ["day 3 is damaged"] * 2
+    assert compaction.last is bad
+
+
+def test_a_disk_that_refuses_and_a_defect_do_not_end_it():
+    told = []
+    compaction = BackgroundCompaction(
+        Scripted(StorageError("can't write x: the disk is full"), ValueError("odd"), CompactionReport()),
+        told.append,
+    )
+    for _ in range(3):
+        compaction.run_once()
+    assert told == [
+        "compaction: can't write x: the disk is full",
+        "compaction stopped by a defect (ValueError: odd); it is tried again",
+    ]
+    assert compaction.last == CompactionReport()
+
+
+def test_the_thread_runs_until_it_is_stopped():
+    compaction = BackgroundCompaction(Scripted(CompactionReport()), print, period_s=3600.0)
+    compaction.start()
+    compaction.stop()
+    compaction._thread.join(10)
+    assert not compaction._thread.is_alive()
+    assert compaction.last is None
