@@ -93,7 +93,10 @@ def settings_of(scenario: Scenario, n_sensors: int | None = None) -> SimSettings
     """The settings of a scenario."""
     if scenario is Scenario.SPINE:
         return SimSettings(n_sensors or 16, 40, tuple(Mode), unrest=0.15, faults=0.8)
-    return SimSettings(n_sensors or 50, 60, (Mode(scenario.value),))
+    n = n_sensors or 50
+    if n >= 1_000:
+        return SimSettings(n, 26, (Mode(scenario.value),), unrest=0.05)
+    return SimSettings(n, 60, (Mode(scenario.value),))
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ class TrafficSource:
             groups = groups[self._masks[groups] == mask]
             if not len(groups):
                 return []
-            times = now_ns - rng.integers(1, 120, len(groups)) * NS - rng.integers(0, NS, len(groups))
+            times = now_ns - int(rng.integers(1, 120)) * NS - rng.integers(0, 3 * NS, len(groups))
             return [self._message(self._layout(mask), groups, times)]
         old = self._recent[int(rng.integers(len(self._recent)))]
         batch = old.batch
