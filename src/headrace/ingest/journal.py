@@ -157,6 +157,7 @@ class Journal:
         *,
         nonce: int,
         host: str = "embedded",
+        after_incarnation: int = 0,
         settings: JournalSettings | None = None,
         faults: FaultPoints | None = None,
     ) -> Journal:
@@ -166,6 +167,7 @@ class Journal:
         ----------
         nonce : 64 bits that no other owner has.
         host : name of this process, for people.
+        after_incarnation : the new incarnation is above it, where others know of some that the journal has lost.
 
         Raises
         ------
@@ -174,7 +176,7 @@ class Journal:
         for _ in range(_TAKEOVERS_MAX):
             objects = list_objects(disk)
             newest = objects[-1].incarnation if objects else 0
-            header = ObjectHeader(newest + 1, 1, 0, clock.now_ns(), nonce, host)
+            header = ObjectHeader(max(newest, after_incarnation) + 1, 1, 0, clock.now_ns(), nonce, host)
             if objects and not _seal(disk, objects[-1], header):
                 continue
             end = find_end(disk, list_objects(disk))
@@ -220,6 +222,16 @@ class Journal:
         self._begin(self._last_seq + 1)
         self._put([self._header(self._last_seq + 1)])
         return True
+
+    def skip_to(self, seq: int) -> None:
+        """Number the next record `seq` + 1, where others know of records that the journal has lost.
+
+        To be called before the first `append`. Readers are told of the gap.
+        """
+        with self._syncing, self._lock:
+            if seq > self._last_seq:
+                self._leave()
+                self._last_seq = self._durable_seq = seq
 
     # --- figures -------------------------------------------------------------------------------------
 

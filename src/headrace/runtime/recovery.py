@@ -19,11 +19,12 @@ from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 from headrace.ingest.journal import DamagePolicy, Journal, JournalSettings
 from headrace.ingest.journal_format import Record, RecordKind
+from headrace.ingest.journal_reader import FOLDER
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow
 from headrace.runtime.engine_core import EngineCore, EngineSettings
 from headrace.runtime.group_frames import GroupFrames
-from headrace.store.commits import CommitLog, ShardPosition, read_state
+from headrace.store.commits import CommitLog, ShardPosition, load_commits, read_state
 from headrace.store.directories import load_directory
 from headrace.store.flush import Flusher
 from headrace.store.query import Store
@@ -31,6 +32,7 @@ from headrace.store.view import recover_commit
 
 FlowsOf = Callable[[SensorDirectory], list[Flow]]
 SKIP_OPTION = "start with --skip-damaged to go on without"
+_FILLED_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +92,29 @@ def recover(
     """
     points = faults or FaultPoints()
     begun_ns = monotonic_ns()
-    journal = Journal.open(disk, clock, nonce=settings.nonce, settings=settings.journal, faults=points)
+    owner = _newest_owner(disk)
+    skips = settings.damaged is DamagePolicy.SKIP
+    journal = Journal.open(
+        disk, clock, nonce=settings.nonce, after_incarnation=owner if skips else 0,
+        settings=settings.journal, faults=points,
+    )  # fmt: skip
     try:
+        if journal.recovery.incarnation <= owner:
+            raise CorruptionError(
+                f"the store's journal is gone, its commits know of {owner} owners before; restore {FOLDER}/ from a "
+                f"backup, or {SKIP_OPTION} what was not flushed yet"
+            )
         return _Opening(disk, clock, journal, settings, points).run(flows_of, begun_ns)
     except BaseException:
         with contextlib.suppress(HeadraceError):
             journal.close()
         raise
+
+
+def _newest_owner(disk: Disk) -> int:
+    """The newest incarnation that the commits know of; 0 for none."""
+    view = load_commits(disk, recover=recover_commit)
+    return max(view.last[0], view.sealed_by)
 
 
 class _Opening:
@@ -107,6 +125,7 @@ class _Opening:
     ) -> None:
         self._disk, self._journal, self._settings = disk, journal, settings
         self._sentences = list(journal.recovery.sentences)
+        self._has_skipped = False
         self._commits = CommitLog.open(disk, journal.recovery.incarnation, clock, recover_commit)
         self._directory = load_directory(disk)
         self._n_saved_slots = self._directory.n_slots
@@ -138,6 +157,9 @@ class _Opening:
                 self._restore(core, shard, positions[shard])
         accepting_ns = monotonic_ns()
         n_replayed = self._replay(after_seq, cores)
+        if self._has_skipped:  # so that the next start finds nothing missing
+            for core in cores:
+                self._save(core)
         return Recovered(
             self._store,
             self._directory,
@@ -166,13 +188,19 @@ class _Opening:
         n = seq - self._journal.last_seq
         if n <= 0:
             return
-        for _ in range(n):
-            self._journal.append(RecordKind.CONFIG, [b"{}"])
-        self._journal.sync()
-        self._sentences.append(
-            f"the journal ends {n:,} records before what the store has: they were cut, but the store holds their "
-            f"samples"
-        )
+        text = f"the journal ends {n:,} records before what the store has"
+        if n <= _FILLED_MAX:
+            for _ in range(n):
+                self._journal.append(RecordKind.CONFIG, [b"{}"])
+            self._journal.sync()
+        elif self._settings.damaged is DamagePolicy.STOP:
+            raise CorruptionError(
+                f"{text}; restore {FOLDER}/ from a backup, or {SKIP_OPTION} what was not flushed yet"
+            )
+        else:
+            self._journal.skip_to(seq)
+            self._has_skipped = True
+        self._sentences.append(f"{text}: they were cut or removed, but the store holds their samples")
 
     def _records(self, after_seq: int) -> Iterator[Record]:
         """Records behind `after_seq`, as far as the settings allow."""
@@ -186,9 +214,12 @@ class _Opening:
                 raise CorruptionError(
                     f"{text}; restore the commits from a backup, or {SKIP_OPTION} what is missing"
                 ) from e
+            self._has_skipped = True
             self._sentences.append(f"{text}; it is read from its beginning")
             yield from self._journal.records(None, damaged)
-        self._sentences += [f"skipped: {d.text}" for d in self._journal.damage[n_known:]]
+        found = self._journal.damage
+        self._has_skipped |= any(d.last_seq > after_seq for d in found)
+        self._sentences += [f"skipped: {d.text}" for d in found[n_known:]]
 
     def _restore(self, core: EngineCore, shard: int, position: ShardPosition) -> None:
         try:
@@ -198,6 +229,7 @@ class _Opening:
             text = f"the state of shard {shard} can't be read from {position.state} ({e})"
             if self._settings.damaged is DamagePolicy.STOP:
                 raise CorruptionError(f"{text}; restore it from a backup, or {SKIP_OPTION} it") from e
+            self._has_skipped = True
             self._sentences.append(f"{text}; the windows that were open in it are lost")
             core.restore(shard, b"", position.flushed_seq, position.state_seq)
 
@@ -222,7 +254,10 @@ class _Opening:
     def _relieve(self, core: EngineCore) -> None:
         """Flush a core whose buffers outgrow memory: what is replayed is durable."""
         if core.size_bytes > 2 * core.settings.buffer_bytes_max:
-            parts = [core.part(n, snapshot=True) for n in core.due(everything=True)]
-            self._flusher.flush(parts)
-            for part in parts:
-                core.committed(part)
+            self._save(core)
+
+    def _save(self, core: EngineCore) -> None:
+        parts = [core.part(n, snapshot=True) for n in core.due(everything=True)]
+        self._flusher.flush(parts)
+        for part in parts:
+            core.committed(part)

@@ -22,7 +22,7 @@ from headrace.ingest.journal_format import (
     RecordKind,
     define_payload,
 )
-from headrace.ingest.journal_reader import list_objects, object_path, read_records
+from headrace.ingest.journal_reader import Damage, list_objects, object_path, read_records
 from headrace.sim.disk import SimulatedDisk
 from headrace.sim.faults import CountedFaults, Crashed
 
@@ -575,6 +575,27 @@ def test_it_says_how_far_positions_must_be_to_free_the_oldest_object() -> None:
     assert journal.trim(journal.first_needed_seq - 1) == 0
     assert journal.trim(journal.first_needed_seq) > 0
     assert journal.first_needed_seq == 2
+
+
+def test_numbers_and_incarnations_go_on_behind_those_that_others_know() -> None:
+    disk = SimulatedDisk()
+    write(open_journal(disk, 1), "a", "b")
+    journal = Journal.open(disk, VirtualClock(), nonce=2, after_incarnation=7)
+    assert journal.recovery.incarnation == 8
+    journal.skip_to(1)
+    assert journal.last_seq == 2
+    journal.skip_to(100)
+    assert journal.durable_seq == 100
+    assert journal.append(RecordKind.CONFIG, [b"c"]) == 101
+    journal.sync()
+    told: list[Damage] = []
+    assert [r.seq for r in read_records(disk, 0, told.append)] == [1, 2, 101]
+    assert [(d.first_seq, d.last_seq) for d in told] == [(3, 100)]
+    # Whoever needs nothing of the gap is not told of it.
+    assert [r.seq for r in read_records(disk, 100)] == [101]
+    again = Journal.open(disk, VirtualClock(), nonce=3)
+    assert again.recovery.incarnation == 9
+    assert again.last_seq == 101
 
 
 def test_what_cannot_be_written_when_closing_is_told_and_the_journal_is_closed_all_the_same() -> None:
