@@ -335,7 +335,12 @@ class FlowShard:
                 self._revise_lost(slot, batch, result)
             slots = [self._succession.holder(s) for s in batch.slot.tolist()]
             batch = batch.with_(slot=np.array(slots, np.uint32))
-        self._each_class(batch, result, self._hear)
+        # By slot alone: the frames may have the shape of a layout that their group has left.
+        number = self.flow.class_of_slot[batch.slot]
+        for one in np.unique(number[number >= 0]).tolist():
+            mine = batch.take(np.flatnonzero(number == one))
+            for stage in self._chain(one):
+                stage.late(mine, result)
         return result
 
     def _revise_lost(self, slot: int, batch: FrameBatch, result: StepResult) -> None:
@@ -377,10 +382,6 @@ class FlowShard:
         if flow is not None:
             slot = self.flow.derived(0)[flow.slot]
             result.derived.append(flow.with_(slot=slot, origin=self.flow.spec.name))
-
-    def _hear(self, number: int, batch: FrameBatch, result: StepResult) -> None:
-        for stage in self._chain(number):
-            stage.late(batch, result)
 
     def _select(self, number: int, batch: FrameBatch) -> FrameBatch | None:
         columns = self.flow.classes[number].columns
