@@ -169,6 +169,22 @@ async def test_a_broker_that_is_away_at_the_start_and_again_later_costs_nothing(
     assert await asyncio.to_thread(headrace.stop) == Exit.DONE
 
 
+# --- an end by itself ------------------------------------------------------------------------------------
+
+
+def test_a_store_that_somebody_else_has_taken_over_ends_it_with_a_sentence(headrace):
+    write_idle(headrace, **{'url = "./store"': 'url = "./store"\nflush_interval = "1s"'})
+    headrace.start()
+    headrace.up()
+    commits = headrace.until(lambda: sorted(headrace.store.glob("commits/*/*.json")))
+    folder, newest = commits[-1].parent, int(commits[-1].stem)
+    for m in range(newest + 1, newest + 20):
+        if not (folder / f"{m:08d}.json").exists():
+            (folder / f"{m:08d}.json").write_text("somebody else's")
+    assert headrace.wait(30) == Exit.FAILED
+    assert f"commits/{folder.name}/" in only_line(headrace.said)
+
+
 # --- the end ---------------------------------------------------------------------------------------------
 
 

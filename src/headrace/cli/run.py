@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import click
 
 from headrace.cli.exits import Exit
 from headrace.cli.teaching import TaughtCommand
-from headrace.core.errors import StorageError
 
 
 @click.command(
@@ -59,8 +57,7 @@ def run(file: str, overrides: tuple[str, ...], skip_damaged: bool) -> int:
     server = ApiServer(plant, config.api.host, config.api.port, clock)
     server.bind()
     # Compiling them (the first time) while data come in would hold up everything, the end too.
-    with contextlib.suppress(OSError, StorageError):  # it needs a little room for temporary files
-        warm_kernels()
+    warm_kernels()
     screen = Screen(plant, clock, f"headrace run {file}")
     try:
         asyncio.run(Session(plant, server, clock, screen).run())

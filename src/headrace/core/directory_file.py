@@ -33,16 +33,18 @@ Rows = list[tuple[int, list[str], Layout, str, Sequence[Sequence[int]] | None]]
 
 
 def write_directory(directory: SensorDirectory, first_slot: int) -> bytes:
-    """Slots from `first_slot` on as Parquet bytes."""
-    slots = range(first_slot, directory.n_slots)
-    used = sorted(set(directory.layout_index[first_slot:].tolist()))
+    """Slots from `first_slot` on as Parquet bytes; another thread may be defining more meanwhile."""
+    end = directory.n_slots
+    slots = range(first_slot, end)
+    numbers = directory.layout_index[first_slot:end].tolist()
+    used = sorted(set(numbers))
     layouts = {str(directory.layouts[i].id): directory.layouts[i].to_json() for i in used}
     table = pa.table(
         [
             pa.array(slots, pa.uint32()),
-            pa.array(directory.paths[first_slot:], pa.string()),
-            pa.array(directory.parts[first_slot:], pa.string()),
-            pa.array([directory.layouts[i].id for i in directory.layout_index[first_slot:]], pa.uint64()),
+            pa.array(directory.paths[first_slot:end], pa.string()),
+            pa.array(directory.parts[first_slot:end], pa.string()),
+            pa.array([directory.layouts[i].id for i in numbers], pa.uint64()),
             pa.array([directory.overridden(s) for s in slots], pa.list_(pa.uint64())),
         ],
         schema=_SCHEMA.with_metadata({"headrace.layouts": json.dumps(layouts), "headrace.version": "1"}),

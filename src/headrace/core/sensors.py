@@ -288,8 +288,9 @@ class SensorDirectory:
         self._ids.add(ids.reshape(-1), first_sensor)
         if sensors is not None:
             self._renamed.update(range(first_slot, first_slot + n))
-        self.paths += paths
+        # Last, because other threads take their number for that of all slots.
         self.parts += [part] * n
+        self.paths += paths
         for i, path in enumerate(paths):
             self._slot_of[group_key(path, part)] = first_slot + i
 

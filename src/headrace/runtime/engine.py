@@ -4,7 +4,7 @@ One runner a core owns some of the shards, so all work in a shard is in order an
 the GIL. The committer writes a segment and its commit once the journal is durable that far.
 
 A disk that refuses stops nothing: the buffers keep what they have, the journal keeps what was acknowledged. A
-runner whose buffers hold twice what they may works off nothing more until a flush has succeeded, so credits run
+runner whose buffers hold half more than they may works off nothing more until a flush has succeeded, so credits run
 out and the sources slow down. A defect, or another owner, ends the engine: `on_failed` is told once.
 """
 
@@ -26,7 +26,7 @@ from headrace.store.flush import Flusher, FlushPart
 _DURABLE_S = 5.0
 _LOOK_S = 0.25
 _RETRY_S_MIN, _RETRY_S_MAX = 0.5, 8.0
-_HELD_BACK_AT = 2.0
+_HELD_BACK_AT = 1.5
 _NEVER = 2**63
 
 
@@ -292,7 +292,7 @@ class Runner:
             self._committer.submit(self.core, [self.core.part(n, snapshot) for n in shards])
 
     def _hold_back(self) -> None:
-        """Work off nothing more while the buffers hold twice what they may."""
+        """Work off nothing more while the buffers hold half more than they may."""
         retry_s = _RETRY_S_MIN
         while self._is_too_full():
             if self._stopping.is_set():

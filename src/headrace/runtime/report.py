@@ -9,7 +9,7 @@ from headrace.adapters.base import AdapterDiagnostics, AdapterState
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
 from headrace.core.config import PlantConfig
 from headrace.core.disk import LocalDisk
-from headrace.core.errors import StorageError
+from headrace.core.errors import HeadraceError, StorageError
 from headrace.ingest.intake import Intake
 from headrace.metrics import catalog
 from headrace.metrics.exposition import Metrics
@@ -95,10 +95,13 @@ class Report:
         except StorageError as e:
             out["problem"] = str(e)
         if self._host is not None:
-            segments = self._host.store.status()
-            out.update(
-                size_bytes=segments.size_bytes, samples=segments.n_samples, segments=segments.n_segments
-            )
+            try:
+                segments = self._host.store.status()
+                out.update(
+                    size_bytes=segments.size_bytes, samples=segments.n_samples, segments=segments.n_segments
+                )
+            except HeadraceError as e:
+                out["problem"] = str(e)
             refusal = self._host.engine.committer.counters.refusal
             if refusal:
                 out["problem"] = refusal

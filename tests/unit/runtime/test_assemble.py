@@ -23,6 +23,7 @@ from headrace.core.problems import InvalidConfig
 from headrace.ingest.intake_core import IntakeSettings
 from headrace.ingest.journal import DamagePolicy, Journal
 from headrace.runtime.assemble import build_plant, check_plant, host_settings
+from headrace.runtime.engine_core import EngineSettings
 from headrace.runtime.reader import open_store
 from headrace.store.flush import Flusher
 from headrace.testing.plants import HandFed, hand_fed_plant
@@ -321,6 +322,66 @@ async def test_a_store_that_refuses_for_a_while_is_told_once_and_written_when_it
     assert kinds == ["store.refused", "store.recovered"]
     await plant.stop()
     assert len(stored(tmp_path)) == 12 * 24
+
+
+async def test_a_disk_short_of_space_slows_the_sources_until_there_is_some(tmp_path, monkeypatch):
+    clock = VirtualClock(T0)
+    plain = host_settings(parse_plant({"version": 1}, tmp_path))
+    settings = replace(plain, intake=IntakeSettings(limit_samples=1_000), engine=EngineSettings(3_600 * NS))
+    plant, hand = hand_fed_plant(tmp_path, settings=settings, clock=clock)
+    await plant.start()
+    slots = hand.define(PATHS)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalDisk, "free_bytes", lambda disk: 1_000_000)
+        n = 0
+        while hand.sink.has_credit(24):
+            await hand.emit(slots, T0 + n * NS, np.zeros((12, 2)))
+            n += 1
+            await asyncio.sleep(0)
+        assert n < 100
+        clock.advance(1.0)
+        await until(lambda: plant.status()["journal"]["refusal"])
+        assert plant.status()["journal"]["refusal"] == (
+            f"less than {plant.journal.reserve_bytes:,} bytes are free on the disk, which the store needs; "
+            "free some space"
+        )
+        waiting = asyncio.ensure_future(hand.emit(slots, T0 + n * NS, np.zeros((12, 2))))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+    clock.advance(1.0)
+    await asyncio.wait_for(waiting, 20)
+    samples = await settled(plant)
+    assert adds_up(samples)
+    assert hand.n_acked == n + 1
+    assert [e.kind for e in plant.events if "journal" in e.kind] == ["journal.refused", "journal.recovered"]
+    await plant.stop()
+    assert len(stored(tmp_path)) == 12 * (n + 1)
+
+
+async def test_devices_may_appear_at_any_moment(tmp_path):
+    """Groups are defined by one thread while others step, flush and save those that are known."""
+    clock = VirtualClock(T0)
+    plain = host_settings(parse_plant({"version": 1}, tmp_path))
+    settings = replace(plain, engine=EngineSettings(NS, turns=1, buffer_bytes_max=20_000, snapshot_every=2))
+    plant, hand = hand_fed_plant(tmp_path, WINDOWS, settings=settings, clock=clock)
+    await plant.start()
+    paths: list[str] = []
+    n = 0
+    for second in range(60):
+        paths += [f"plant/hall/line/new{len(paths) + k}" for k in range(7)]
+        slots = hand.define(paths)
+        await hand.emit(slots, T0 + second * NS, np.full((len(paths), 2), float(second)))
+        n += 2 * len(paths)
+        clock.advance(1.0)
+        await asyncio.sleep(0.002)
+    samples = await settled(plant)
+    await plant.stop()
+    assert plant.failure == ""
+    assert samples["received"] == samples["stored"] == n
+    answer = open_store(tmp_path / "store").query(
+        "plant/hall/line/*/a", from_="2025-12-01", to="2026-02-01", agg="count"
+    )
+    assert sum(int(row["count"]) for row in answer.to_rows()) == n // 2
 
 
 async def test_a_second_plant_is_refused_the_store(tmp_path):
