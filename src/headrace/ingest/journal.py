@@ -22,7 +22,7 @@ from enum import StrEnum
 
 from headrace.core.clock import Clock
 from headrace.core.disk import AppendFile, Buffer, Disk
-from headrace.core.errors import Closed, CorruptionError, Fenced, NotFound, StorageError
+from headrace.core.errors import Closed, CorruptionError, Fenced, StorageError
 from headrace.core.faults import FaultPoints
 from headrace.ingest.journal_format import (
     MAX_RECORD_BYTES,
@@ -45,10 +45,10 @@ from headrace.ingest.journal_reader import (
     Damage,
     JournalEnd,
     JournalObject,
-    Tail,
     find_end,
     list_objects,
     object_path,
+    object_size,
     read_records,
 )
 
@@ -197,7 +197,7 @@ class Journal:
                 self._copy(tail.path)
             self._disk.truncate(tail.path, tail.n_kept_bytes)
             if tail.n_cut_bytes:
-                sentences.append(_cut_text(tail))
+                sentences.append(tail.text)
         self.recovery = Recovery(
             self._owner.incarnation,
             end.last_seq,
@@ -483,13 +483,13 @@ class Journal:
         """
         self._check_seal()
         own = object_path(self._owner.incarnation, self._n)
-        size_bytes = _size(self._disk, own)
+        size_bytes = object_size(self._disk, own)
         if size_bytes is None or size_bytes < self._size_bytes:
             raise self._fenced(f"{own} was cut or removed")
 
     def _check_seal(self) -> None:
         seal = object_path(self._owner.incarnation, self._n + 1)
-        if _size(self._disk, seal) is not None:
+        if object_size(self._disk, seal) is not None:
             raise self._fenced(f"{seal} is there")
 
     def _fenced(self, why: str) -> Fenced:
@@ -593,17 +593,3 @@ def _seal(disk: Disk, last: JournalObject, owner: ObjectHeader) -> bool:
     return disk.put_if_absent(
         object_path(last.incarnation, last.n + 1), b"".join([header.to_bytes(), *record])
     )
-
-
-def _cut_text(tail: Tail) -> str:
-    text = f"{tail.path}: cut {tail.n_cut_bytes:,} bytes at byte {tail.n_kept_bytes:,}, a write that was never confirmed"
-    if tail.n_cut_records:
-        text += f" ({tail.n_cut_records} whole records among them; a copy is in {FOLDER}/quarantine)"
-    return text
-
-
-def _size(disk: Disk, path: str) -> int | None:
-    try:
-        return disk.size(path)
-    except NotFound:
-        return None

@@ -266,6 +266,15 @@ class Tail:
     n_cut_bytes: int
     n_cut_records: int
 
+    @property
+    def text(self) -> str:
+        """What is cut, in a sentence."""
+        where = f"{self.n_cut_bytes:,} bytes at byte {self.n_kept_bytes:,}"
+        text = f"{self.path}: cut {where}, a write that was never confirmed"
+        if self.n_cut_records:
+            text += f" ({self.n_cut_records} whole records among them; a copy is in {FOLDER}/quarantine)"
+        return text
+
 
 @dataclass(frozen=True, slots=True)
 class JournalEnd:
@@ -275,6 +284,14 @@ class JournalEnd:
     last_seq: int
     tails: tuple[Tail, ...]
     damaged: tuple[Damage, ...]
+
+
+def object_size(disk: Disk, path: str) -> int | None:
+    """Bytes of an object; None where it is gone."""
+    try:
+        return disk.size(path)
+    except NotFound:
+        return None
 
 
 def find_end(disk: Disk, objects: list[JournalObject]) -> JournalEnd:
