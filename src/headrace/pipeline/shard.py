@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import xxhash
+
+from headrace.core.errors import CorruptionError
 from headrace.core.frames import FrameBatch
 from headrace.pipeline.base import Revise, Stage, StepResult, Tick
 from headrace.pipeline.packing import pack_parts, unpack_parts
@@ -99,11 +102,20 @@ class Shard:
         head = self.now_ns.to_bytes(8, "little", signed=True)
         names = "\x00".join(self._branches).encode()
         parts = [b.snapshot() for b in self._branches.values()]
-        return pack_parts([head, names, self._order.snapshot(), *parts])
+        data = pack_parts([head, names, self._order.snapshot(), *parts])
+        return data + xxhash.xxh3_64_digest(data)
 
     def restore(self, data: bytes | memoryview) -> None:
-        """Take over a snapshot; pipelines that are gone are passed over, new ones start empty."""
-        head, names, order, *parts = unpack_parts(data)
+        """Take over a snapshot; pipelines that are gone are passed over, new ones start empty.
+
+        Raises
+        ------
+        CorruptionError : the bytes are not what `snapshot` gave.
+        """
+        body, digest = memoryview(data)[:-8], memoryview(data)[-8:]
+        if xxhash.xxh3_64_digest(body) != digest:
+            raise CorruptionError(f"the checksum of {len(data):,} bytes of a shard's state does not match")
+        head, names, order, *parts = unpack_parts(body)
         self.now_ns = int.from_bytes(head, "little", signed=True)
         self._order.restore(order)
         for name, part in zip(bytes(names).decode().split("\x00"), parts, strict=False):
