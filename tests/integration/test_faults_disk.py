@@ -90,6 +90,7 @@ async def test_a_journal_at_its_bound_holds_the_sources_back_instead_of_growing(
     await plant.all_there()
     # The store can't write: something else stands where its segments go.
     segments = headrace.store / "segments"
+    await plant.until(segments.is_dir)
     shutil.move(segments, headrace.folder / "aside")
     segments.write_text("in the way")
     await plant.publish(20_000, pad=20)
