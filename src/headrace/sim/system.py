@@ -125,7 +125,9 @@ class SimReport:
     @property
     def command(self) -> str:
         """What replays it."""
-        return f"uv run headrace sim {self.scenario} --seed {self.seed}"
+        own = settings_of(Scenario(self.scenario)).n_sensors
+        sensors = "" if self.n_sensors == own else f" --sensors {self.n_sensors}"
+        return f"uv run headrace sim {self.scenario} --seed {self.seed}{sensors}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -165,8 +167,8 @@ class Life:
         self._compactor = Compactor(self.store, world.clock, faults=faults, policy=policy)
         self._queues: list[deque[tuple[int, FrameBatch | Tick]]] = [deque() for _ in self.cores]
         self._flushes: deque[tuple[EngineCore, list[FlushPart]]] = deque()
-        self._n_refused_flushes = 0
-        self.n_compactions = 0
+        self._first_seq = self.journal.last_seq + 1
+        self._n_flush_duplicates = self.n_compactions = 0
 
     # --- in ------------------------------------------------------------------------------------------
 
@@ -253,7 +255,7 @@ class Life:
         try:
             if self.journal.durable_seq < max(part.seq for part in parts):
                 raise StorageError(self.journal.refusal)
-            self.recovered.flusher.flush(parts)
+            flushed = self.recovered.flusher.flush(parts)
         except StorageError:
             for core, some in jobs:
                 for part in some:
@@ -262,6 +264,7 @@ class Life:
         for core, some in jobs:
             for part in some:
                 core.committed(part)
+        self._n_flush_duplicates += flushed.n_duplicates
         view = self.store.refresh()
         self.journal.directory_saved(self.recovered.flusher.n_saved_slots)
         seq = view.commits.trim_seq(range(self.directory.n_shards))
@@ -318,6 +321,27 @@ class Life:
             world.problems.append(f"bound: the journal has {self.journal.size_bytes:,} bytes")
 
     # --- looking -------------------------------------------------------------------------------------
+
+    def audit_counters(self) -> list[str]:
+        """Once all is flushed: received = stored + duplicates + rejected, and stored is what is new."""
+        mine = [core.counters for core in self.cores]
+        received = sum(self.intake.counters.received.values())
+        rejected = sum(self.intake.counters.rejected.values())
+        stored = sum(c.accepted + c.late for c in mine) - self._n_flush_duplicates
+        duplicates = sum(c.duplicates for c in mine) + self._n_flush_duplicates
+        problems = []
+        if received != stored + duplicates + rejected:
+            problems.append(
+                f"counters: {received} received, {stored} stored, {duplicates} duplicates, {rejected} rejected"
+            )
+        log = self._world.log
+        every = Account.of(self.directory, [batch for _, batch in log])
+        before = Account.of(self.directory, [batch for seq, batch in log if seq < self._first_seq])
+        if stored != every.n_versions() - before.n_versions():
+            problems.append(
+                f"counters: {stored} stored, {every.n_versions() - before.n_versions()} came that were new"
+            )
+        return problems
 
     def tail(self, slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
         """Unflushed frames, as a running engine gives them."""
@@ -507,6 +531,7 @@ class World:
         life.work(_TURNS_MAX)
         self.audit(life, "at the end")
         life.flush_all()
+        self.problems += life.audit_counters()
         if self._rng.random() < 0.7:
             life.compact(force=True)
             self.audit(life, "after compaction")
