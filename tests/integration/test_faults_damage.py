@@ -266,13 +266,12 @@ def test_a_damaged_segment_costs_its_own_samples_only_and_is_named(headrace, sto
     assert values() == (ALL, [])
 
 
-def test_a_segment_that_is_no_file_of_ours_is_named(headrace, store, values):
+def test_a_segment_that_is_no_file_of_ours_is_named(store, values):
     first = sorted(store.glob("segments/hot/**/*.parquet"))[0]
     first.write_bytes(b"not parquet")
     found, missing = values()
     assert set(ALL) - set(found)
     assert any(first.name in sentence for sentence in missing)
-    starts(headrace)
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -316,7 +315,6 @@ def test_state_that_can_not_be_read_refuses_the_start_and_says_how_to_go_on(head
     starts(headrace, "--skip-damaged")
     assert "the windows that were open in it are lost" in headrace.said
     assert values() == (ALL, [])
-    starts(headrace)
 
 
 def test_a_damaged_directory_of_sensors_is_named(headrace, store):

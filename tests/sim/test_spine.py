@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.sim.system import Scenario, run_seed, run_seeds
+from headrace.sim.scenarios import Scenario
+from headrace.sim.system import run_seed, run_seeds
 
 CHUNK = 8
 SEEDS = range(200)

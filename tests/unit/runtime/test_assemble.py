@@ -57,6 +57,25 @@ async def settled(plant: Any) -> dict[str, int]:
     return dict(plant.summary())
 
 
+def cut_off(folder: Path, copy: Path) -> None:
+    """Copy a folder as it is at one moment: taken again while another thread changes it meanwhile."""
+
+    def seen() -> dict[str, tuple[int, int]]:
+        stats = ((str(p), p.stat(follow_symlinks=False)) for p in folder.rglob("*"))
+        return {name: (s.st_size, s.st_mtime_ns) for name, s in stats}
+
+    for _ in range(1_000):
+        try:
+            before = seen()
+            shutil.copytree(folder, copy)
+            if seen() == before:
+                return
+        except (shutil.Error, FileNotFoundError):
+            pass  # a file went while it was looked at
+        shutil.rmtree(copy, ignore_errors=True)
+    raise AssertionError(f"{folder} does not keep still")
+
+
 def adds_up(samples: dict[str, int]) -> bool:
     return samples["received"] == sum(samples[fate] for fate in FATES)
 
@@ -131,7 +150,7 @@ async def test_received_is_stored_duplicate_rejected_or_thinned_whatever_comes(t
         assert samples["duplicates"] > 0
         assert samples["rejected"] > 0
         if life == 1:  # the power goes: what is on the disk at this moment is all there is
-            shutil.copytree(folder, tmp_path / "1")
+            cut_off(folder, tmp_path / "1")
         await plant.stop()
         samples = plant.summary()
         assert adds_up(samples), samples
@@ -184,7 +203,7 @@ async def test_every_acknowledged_batch_is_in_a_store_cut_off_at_any_moment(tmp_
         await hand.emit(slots, T0 + i * NS, np.full((12, 2), float(i)))
         if i % 10 == 9:
             await until(lambda i=i: hand.n_acked == i + 1)
-            shutil.copytree(tmp_path / "live", tmp_path / f"cut{i}")
+            cut_off(tmp_path / "live", tmp_path / f"cut{i}")
             assert len(stored(tmp_path / f"cut{i}")) == 12 * (i + 1)
     await plant.stop()
 
