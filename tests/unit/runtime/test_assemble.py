@@ -352,14 +352,14 @@ async def test_a_disk_short_of_space_slows_the_sources_until_there_is_some(tmp_p
     slots = hand.define(PATHS)
     with monkeypatch.context() as patch:
         patch.setattr(LocalDisk, "free_bytes", lambda disk: 1_000_000)
-        n = 0
+        await hand.emit(slots, T0, np.zeros((12, 2)))
+        n = 1
+        await until(lambda: plant.status()["journal"]["refusal"] and not plant.summary()["in_flight"])
         while hand.sink.has_credit(24):
             await hand.emit(slots, T0 + n * NS, np.zeros((12, 2)))
             n += 1
             await asyncio.sleep(0)
-        assert n < 100
-        clock.advance(1.0)
-        await until(lambda: plant.status()["journal"]["refusal"])
+        assert n == 1 + 1_000 // 24
         assert plant.status()["journal"]["refusal"] == (
             f"less than {plant.journal.reserve_bytes:,} bytes are free on the disk, which the store needs; "
             "free some space"
