@@ -27,11 +27,11 @@ own `stop` cancels its tasks; a cancelled `emit` may or may not have taken the b
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from headrace.core.clock import NO_TIME, Clock
 from headrace.core.events import Reject
@@ -145,4 +145,31 @@ class Adapter(Protocol):
 
     def diagnostics(self) -> AdapterDiagnostics:
         """The present state and counts; cheap, callable at any time, also before start and after stop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """One body that a client pushed, not compressed any more; `key` is its idempotency key or empty."""
+
+    body: bytes
+    content_type: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
+    arrival_ns: int = NO_TIME
+
+
+@runtime_checkable
+class Receiver(Protocol):
+    """An adapter that clients push to, instead of one that goes to its devices."""
+
+    async def receive(self, pushed: Pushed) -> None:
+        """Take a body; returns only when everything in it is durable.
+
+        Raises
+        ------
+        Rejected : some of it, or all, can never be taken; the rest is durable. The text says how much and why.
+        Overloaded : come again after `wait_s` seconds with the whole of it.
+        Closed : the adapter does not run; nothing of it is acknowledged.
+        """
         ...

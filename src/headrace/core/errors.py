@@ -39,7 +39,11 @@ class RetryLater(HeadraceError):
 
 
 class Overloaded(HeadraceError):
-    """A bounded queue is full: slow the source."""
+    """A bounded queue is full: slow the source; it may try again after `wait_s` seconds."""
+
+    def __init__(self, message: str, wait_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
 
 
 class Rejected(HeadraceError):
