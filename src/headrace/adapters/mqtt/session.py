@@ -24,7 +24,7 @@ _EXPIRY_S_MAX = 0xFFFF_FFFF
 _log = logging.getLogger("headrace.adapters.mqtt")
 
 
-class Receiver(Protocol):
+class MessageTaker(Protocol):
     """Who takes the messages of a session."""
 
     def take(self, topic: str, payload: bytes, packet_id: int | None, is_again: bool) -> None:
@@ -76,7 +76,7 @@ class BrokerSession:
         self.since_ns = clock.now_ns()
         self._retry_ns = NO_TIME
 
-    async def run(self, receiver: Receiver) -> None:
+    async def run(self, receiver: MessageTaker) -> None:
         """Stay connected until cancelled; `receiver` takes the messages."""
         while True:
             try:
@@ -111,7 +111,7 @@ class BrokerSession:
         if client is not None:
             await client.close()
 
-    async def _connect(self, receiver: Receiver) -> None:
+    async def _connect(self, receiver: MessageTaker) -> None:
         config = self._config
         self.generation += 1
         self._is_ready = False
@@ -165,13 +165,13 @@ class BrokerSession:
     # --- called by the client ------------------------------------------------------------------------
 
     @staticmethod
-    def _on_session(receiver: Receiver, is_resumed: bool) -> None:
+    def _on_session(receiver: MessageTaker, is_resumed: bool) -> None:
         if not is_resumed:
             receiver.forget()
 
     def _on_message(
         self,
-        receiver: Receiver,
+        receiver: MessageTaker,
         topic: str,
         payload: bytes,
         packet_id: int | None,
