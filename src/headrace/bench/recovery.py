@@ -200,7 +200,7 @@ class _Target:
         while monotonic_ns() < until:
             running = read_announcement(LocalDisk(self._folder / "store"))
             if running is not None:
-                engine = EngineClient(running.address, running.pid)
+                engine = EngineClient.announced(running)
                 adapters = await asyncio.to_thread(engine.json, "/api/v1/adapters")
                 if all(adapter["state"] == "connected" for adapter in adapters):
                     return

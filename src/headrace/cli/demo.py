@@ -23,10 +23,10 @@ from headrace.core.clock import NS, SystemClock, monotonic_ns
 from headrace.core.errors import ConfigError, PluginError, StorageError
 
 if TYPE_CHECKING:
+    from headrace.cli.doors import Doors
     from headrace.core.clock import Clock
     from headrace.core.config import PlantConfig
     from headrace.runtime.assemble import Plant
-    from headrace.runtime.server import ApiServer
 
 _N_STORES = 9
 _PIPELINE = (
@@ -71,7 +71,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> f
     help="Folder of the store; default: one in the cache, new each time.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Another seed, another factory.")
-@click.option("--no-web", is_flag=True, help="Without the page (there is none yet).")
+@click.option("--no-web", is_flag=True, help="Without the process for page, queries and API.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON document.")
 def demo(
     for_s: float | None, speed: float, store: Path | None, seed: int, no_web: bool, as_json: bool
@@ -87,7 +87,7 @@ def demo(
     keeping = contextlib.nullcontext(store.absolute()) if store is not None else _cache_store()
     with tempfile.TemporaryDirectory(prefix="headrace-demo-") as folder, keeping as kept:
         try:
-            summary = _run(_Wanted(Path(folder), kept, seed, speed, for_s, begun_ns))
+            summary = _run(_Wanted(Path(folder), kept, seed, speed, for_s, begun_ns, no_web))
         except KeyboardInterrupt:
             output.note("stopped before it began")
             return Exit.DONE
@@ -109,6 +109,7 @@ class _Wanted:
     speed: float
     for_s: float | None
     begun_ns: int
+    no_web: bool
 
 
 def _run(wanted: _Wanted) -> dict[str, Any]:
@@ -159,10 +160,10 @@ def _collect(wanted: _Wanted, file: Path, clock: Clock) -> dict[str, Any]:
 
     config = load_plant(file, [f"store.url={output.toml_text(str(wanted.store))}", _PIPELINE])
     plant = build_plant(config, clock=clock)
-    server = _bound_server(plant, config, clock)
+    doors = _bound_doors(wanted, plant, config, clock)
     screen = FactoryScreen(plant, clock, "headrace demo")
     try:
-        asyncio.run(Session(plant, server, clock, screen, wanted.for_s).run())
+        asyncio.run(Session(plant, doors, screen, wanted.for_s).run())
     finally:
         screen.close()
     seen_ns = screen.first_stored_ns
@@ -170,18 +171,17 @@ def _collect(wanted: _Wanted, file: Path, clock: Clock) -> dict[str, Any]:
     return {**plant.summary(), "first_stored_s": first_s}
 
 
-def _bound_server(plant: Plant, config: PlantConfig, clock: Clock) -> ApiServer:
-    """The HTTP port; another free one where the usual one is taken, for two demos may run at once."""
-    from headrace.runtime.server import ApiServer
+def _bound_doors(wanted: _Wanted, plant: Plant, config: PlantConfig, clock: Clock) -> Doors:
+    """The ports; another free one where the usual one is taken, for two demos may run at once."""
+    from headrace.cli.doors import Doors, Web, installed_web
 
-    server = ApiServer(plant, config.api.host, config.api.port, clock)
+    doors = Doors(plant, clock, Web.ENGINE if wanted.no_web else installed_web())
     try:
-        server.bind()
+        doors.bind()
     except ConfigError:
         output.note(f"port {config.api.port} is in use; taking another one")
-        server = ApiServer(plant, config.api.host, 0, clock)
-        server.bind()
-    return server
+        doors.bind(0)
+    return doors
 
 
 # --- the store ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 import click
 
-from headrace.core.errors import ConfigError, HeadraceError, PluginError, Unreachable
+from headrace.core.errors import ConfigError, HeadraceError, NotAllowed, PluginError, Unreachable
 
 
 class Exit(IntEnum):
@@ -25,10 +25,6 @@ class Exit(IntEnum):
     """The target can't be reached."""
     NOT_ALLOWED = 4
     """The target refuses: not permitted."""
-
-
-class NotAllowed(HeadraceError):
-    """The target refuses what was asked (exit code 4)."""
 
 
 def exit_of(error: BaseException) -> Exit:

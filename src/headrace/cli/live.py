@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _RATE_OVER_NS = 5 * NS
 _LINE_EVERY_NS = 10 * NS
 _SAID_MAX = 4
-_QUIET = ("adapter.started",)
-"""Events that the adapters' own lines say better."""
+_QUIET = ("adapter.started", "api.started")
+"""Events that the other lines say better."""
 _STYLES = {
     AdapterState.CONNECTED: "green", AdapterState.STARTING: "yellow", AdapterState.DEGRADED: "yellow",
     AdapterState.BACKOFF: "red", AdapterState.FAILED: "red", AdapterState.STOPPED: "dim",

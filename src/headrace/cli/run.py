@@ -30,20 +30,23 @@ from headrace.cli.teaching import TaughtCommand
     is_flag=True,
     help="Go on without records and state that can't be read; the journal's are kept aside.",
 )
-def run(file: str, overrides: tuple[str, ...], skip_damaged: bool) -> int:
+@click.option(
+    "--no-web", is_flag=True, help="Without the process for page, queries and API; health and status stay."
+)
+def run(file: str, overrides: tuple[str, ...], skip_damaged: bool, no_web: bool) -> int:
     """Run a plant: collect, make durable, compute, store, and answer on its HTTP port.
 
     Devices that are away are no error: they are retried, and the line of their adapter says why. SIGINT
     (Ctrl-C) or SIGTERM ends it: what was received is written first, within ten seconds. Restarted, it goes on
     where it stopped, also after a crash or a power cut.
     """
+    from headrace.cli.doors import Doors, Web, installed_web
     from headrace.cli.live import Screen
     from headrace.cli.session import Session
     from headrace.core.clock import SystemClock
     from headrace.core.config import load_plant
     from headrace.ingest.journal import DamagePolicy
     from headrace.runtime.assemble import build_plant, host_settings
-    from headrace.runtime.server import ApiServer
     from headrace.runtime.warm import warm_kernels
     from headrace.sim.faults import VARIABLE, fault_points
 
@@ -54,13 +57,13 @@ def run(file: str, overrides: tuple[str, ...], skip_damaged: bool) -> int:
     faults = fault_points(os.environ.get(VARIABLE))
     settings = host_settings(config, DamagePolicy.SKIP if skip_damaged else DamagePolicy.STOP)
     plant = build_plant(config, clock=clock, faults=faults, settings=settings)
-    server = ApiServer(plant, config.api.host, config.api.port, clock)
-    server.bind()
+    doors = Doors(plant, clock, Web.ENGINE if no_web else installed_web())
+    doors.bind()
     # Compiling them (the first time) while data come in would hold up everything, the end too.
     warm_kernels()
     screen = Screen(plant, clock, f"headrace run {file}")
     try:
-        asyncio.run(Session(plant, server, clock, screen).run())
+        asyncio.run(Session(plant, doors, screen).run())
     finally:
         screen.close()
     return Exit.DONE

@@ -8,13 +8,12 @@ import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.core.clock import Clock, monotonic_ns
-from headrace.core.disk import LocalDisk
+from headrace.core.clock import monotonic_ns
 from headrace.core.errors import HeadraceError
 
 if TYPE_CHECKING:
+    from headrace.cli.doors import Doors
     from headrace.runtime.assemble import Plant
-    from headrace.runtime.server import ApiServer
 
 BEAT_S = 0.5
 DRAIN_S = 8.0
@@ -37,18 +36,16 @@ class Watch(Protocol):
 
 
 class Session:
-    """One run of a plant with its HTTP port.
+    """One run of a plant with its HTTP ports.
 
     Parameters
     ----------
-    server : bound to its port already. watch : shown what happens.
+    doors : bound to their ports already. watch : shown what happens.
     for_s : end by itself after so many seconds; None: on SIGINT or SIGTERM only.
     """
 
-    def __init__(
-        self, plant: Plant, server: ApiServer, clock: Clock, watch: Watch, for_s: float | None = None
-    ) -> None:
-        self._plant, self._server, self._clock, self._watch = plant, server, clock, watch
+    def __init__(self, plant: Plant, doors: Doors, watch: Watch, for_s: float | None = None) -> None:
+        self._plant, self._doors, self._watch = plant, doors, watch
         self._for_s = for_s
         self._wanted = asyncio.Event()
 
@@ -59,23 +56,20 @@ class Session:
         ------
         HeadraceError : the plant could not start, or ended by itself; the text says why.
         """
-        from headrace.runtime.server import announced
-
         plant = self._plant
         plant.on_failure(self._wanted.set)
         with self._signals():
             try:
-                await self._server.start()
+                await self._doors.start()
                 await plant.start()
-                disk = LocalDisk(plant.config.store_folder)
-                async with announced(disk, self._server.address, self._clock):
-                    self._watch.started(self._server.address)
+                async with self._doors.announced():
+                    self._watch.started(self._doors.address)
                     await self._until_wanted()
                     self._watch.stopping()
                     await plant.stop(DRAIN_S)
             finally:
                 await plant.stop(DRAIN_S)
-                await self._server.stop()
+                await self._doors.stop()
         if plant.failure:
             raise HeadraceError(plant.failure)
 

@@ -39,7 +39,7 @@ def _facts(where: Target) -> dict[str, Any]:
     engine = where.engine()
     if engine is not None:
         found: dict[str, Any] = engine.json("/api/v1/status")
-        return {**found, "address": engine.address, **_difference(where, found)}
+        return {**found, "address": engine.public, **_difference(where, found)}
     from headrace.core.disk import LocalDisk
     from headrace.runtime.announcement import is_store
     from headrace.runtime.reader import StoreReader

@@ -59,9 +59,9 @@ class Target:
         An address is taken at its word: whether somebody answers there shows when it is asked.
         """
         if self.address is not None:
-            return EngineClient(self.address)
+            return EngineClient.at(self.address)
         found = read_announcement(LocalDisk(self.store_folder))
-        return None if found is None else EngineClient(found.address, found.pid)
+        return None if found is None else EngineClient.announced(found)
 
     @property
     def store_folder(self) -> Path:
@@ -73,7 +73,7 @@ class Target:
         """
         if self.folder is not None:
             return self.folder
-        folder = Path(str(EngineClient(str(self.address)).json("/api/v1/status")["store"]["url"]))
+        folder = Path(str(EngineClient.at(str(self.address)).json("/api/v1/status")["store"]["url"]))
         if not folder.is_dir():
             raise Unreachable(
                 f"the engine at {self.address} keeps its store in {folder}, which is not on this machine; "

@@ -74,5 +74,9 @@ class Unreachable(HeadraceError):
     """The target process or store can't be reached (exit code 3)."""
 
 
+class NotAllowed(HeadraceError):
+    """The target refuses what was asked: no token, the wrong one, or one that may not (exit code 4)."""
+
+
 class PluginError(HeadraceError):
     """A plug-in is missing, clashes with another, or broke its contract."""

@@ -2,35 +2,50 @@
 
 The engine writes the file when it answers and removes it when it stops. An engine that was killed leaves it
 behind: a file whose process is gone, or whose address does not answer for it, is stale and counts as none.
+
+Only the engine's own user may read the file, because it holds the key of the control port.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from headrace.core.disk import Disk
-from headrace.core.errors import HeadraceError, NotFound, StorageError, Unreachable
+from headrace.core.disk import Disk, LocalDisk, storage_error
+from headrace.core.errors import HeadraceError, NotAllowed, NotFound, Overloaded, StorageError, Unreachable
 
 RUNNING_FILE = "running.json"
 PID_HEADER, NOW_HEADER = "Headrace-Pid", "Headrace-Now-Ns"
+TOKEN_VARIABLE = "HEADRACE_TOKEN"
+"""Environment variable with the token for an engine that is named by its public address."""
 TIMEOUT_S = 5.0
+PUBLIC_TIMEOUT_S = 20.0
+"""For the public address: its process may be starting anew, and the question waits until it answers."""
 MAX_ANSWER_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """An engine's own word: which process it is, where it answers, since when (RFC 3339)."""
+    """An engine's own word.
+
+    Parameters
+    ----------
+    pid : which process it is. address : where everybody asks it, ``http://127.0.0.1:8844``.
+    control : where programs of this machine that have the `key` steer it. started : since when (RFC 3339).
+    """
 
     pid: int
     address: str
+    control: str
+    key: str
     started: str
 
     def is_alive(self) -> bool:
@@ -49,27 +64,34 @@ def is_store(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("store.json", "commits", "journal"))
 
 
-def announce(disk: Disk, announcement: Announcement) -> None:
-    """Write ``running.json``, atomically. Raises `StorageError`."""
-    text = json.dumps(
-        {"pid": announcement.pid, "address": announcement.address, "started": announcement.started}
-    )
-    disk.replace(RUNNING_FILE, text.encode() + b"\n")
+def announce(disk: LocalDisk, announcement: Announcement) -> None:
+    """Write ``running.json``, atomically, for our own user only. Raises `StorageError`."""
+    path = disk.root / RUNNING_FILE
+    temporary = path.with_name(f".{RUNNING_FILE}.{os.getpid()}.tmp")
+    try:
+        disk.root.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        # The mode is there from the first moment: another user must not catch the key in between.
+        fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(announcement)) + "\n")
+        temporary.replace(path)
+    except OSError as e:
+        raise storage_error("write", path, e) from e
 
 
 def withdraw(disk: Disk) -> None:
     """Remove ``running.json``; a disk that refuses leaves a stale file, which readers recognise."""
-    try:
+    with contextlib.suppress(StorageError):
         disk.delete(RUNNING_FILE)
-    except StorageError:
-        pass
 
 
 def read_announcement(disk: Disk) -> Announcement | None:
     """The engine that runs on a store; None where none does (no file, unreadable, or its process is gone)."""
     try:
         data = json.loads(bytes(disk.read(RUNNING_FILE)))
-        found = Announcement(int(data["pid"]), str(data["address"]), str(data["started"]))
+        texts = (str(data[name]) for name in ("address", "control", "key", "started"))
+        found = Announcement(int(data["pid"]), *texts)
     except (NotFound, StorageError, ValueError, KeyError, TypeError):
         return None
     return found if found.is_alive() else None
@@ -88,37 +110,74 @@ class EngineClient:
 
     Parameters
     ----------
-    address : ``http://127.0.0.1:8844``.
+    address : ``http://127.0.0.1:8844``. key : its control key, or a token of its public address.
     pid : the process that must answer; None for whoever does. A port may have gone to another program.
+    public : the address to tell people, where `address` is that of the control port.
     """
 
-    def __init__(self, address: str, pid: int | None = None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        pid: int | None = None,
+        timeout_s: float = TIMEOUT_S,
+        *,
+        key: str = "",
+        public: str = "",
+    ) -> None:
         self.address = address.rstrip("/")
         self.pid = pid
         self.timeout_s = timeout_s
+        self.key = key
+        self.public = public or self.address
+
+    @classmethod
+    def announced(cls, by: Announcement) -> EngineClient:
+        """To the control port of the engine that announced itself."""
+        return cls(by.control, by.pid, key=by.key, public=by.address)
+
+    @classmethod
+    def at(cls, address: str) -> EngineClient:
+        """To an engine's public address, with the token of the environment."""
+        return cls(address, timeout_s=PUBLIC_TIMEOUT_S, key=os.environ.get(TOKEN_VARIABLE, ""))
 
     def json(self, path: str) -> Any:
         """The answer, which is JSON. Raises as `ask`."""
+        return self._parsed(path, self.ask(path))
+
+    def send(self, method: str, path: str, document: Any = None) -> Any:
+        """Ask for a change, or say one, with a JSON document; the answer, None where it is empty. Raises as `ask`."""
+        body = b"" if document is None else json.dumps(document).encode()
+        answer = self.ask(path, body, method=method)
+        return self._parsed(path, answer) if answer.body else None
+
+    def _parsed(self, path: str, answer: EngineAnswer) -> Any:
         try:
-            return json.loads(self.ask(path).body)
+            return json.loads(answer.body)
         except ValueError as e:
             raise Unreachable(f"{self.address}{path} does not answer as a Headrace engine: no JSON") from e
 
     def ask(
-        self, path: str, body: bytes | None = None, content_type: str = "application/json"
+        self,
+        path: str,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+        method: str | None = None,
     ) -> EngineAnswer:
-        """Ask (GET, or POST where there is a body).
+        """Ask (GET, or POST where there is a body, unless `method` says otherwise).
 
         Raises
         ------
         Unreachable : nobody answers there, or no engine, or another one.
-        NotFound : the engine has no such thing; HeadraceError : it refuses, in its words.
+        NotFound : the engine has no such thing; Overloaded : it takes nothing now; NotAllowed : not with
+        this key; HeadraceError : it refuses, in its words.
         """
         if urlsplit(self.address).scheme not in ("http", "https"):
             raise Unreachable(f"{self.address!r} is no http address")
-        request = urllib.request.Request(self.address + path, data=body)
+        request = urllib.request.Request(self.address + path, data=body, method=method)
         if body is not None:
             request.add_header("Content-Type", content_type)
+        if self.key:
+            request.add_header("Authorization", f"Bearer {self.key}")
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as answer:
                 now_ns = self._check_engine(answer.headers)
@@ -151,4 +210,5 @@ def _problem(error: urllib.error.HTTPError) -> HeadraceError:
         detail = str(json.loads(error.read(1 << 20))["detail"])
     except (ValueError, KeyError, TypeError, OSError):
         detail = f"{error.code} {error.reason}"
-    return NotFound(detail) if error.code == 404 else HeadraceError(detail)
+    kinds: dict[int, type[HeadraceError]] = {401: NotAllowed, 403: NotAllowed, 404: NotFound, 429: Overloaded}
+    return kinds.get(error.code, HeadraceError)(detail)

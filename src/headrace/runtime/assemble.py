@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,6 +36,7 @@ from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.compaction import BackgroundCompaction
 from headrace.runtime.engine import is_fatal
 from headrace.runtime.engine_core import EngineSettings
+from headrace.runtime.event_log import EventLog
 from headrace.runtime.host import Host, HostSettings
 from headrace.runtime.report import Report
 from headrace.store.compactor import Compactor
@@ -108,7 +108,7 @@ class Plant:
         self, blueprint: Blueprint, *, clock: Clock, faults: FaultPoints, settings: HostSettings
     ) -> None:
         self.config = blueprint.config
-        self.events: deque[Event] = deque(maxlen=_EVENTS_MAX)
+        self.events = EventLog(_EVENTS_MAX)
         self.metrics = Metrics()
         self.state = "stopped"
         self.failure = ""

@@ -242,7 +242,7 @@ class StoreReader:
         if announced is None:
             return ask(self.journal_tail())
         try:
-            return ask(self.engine_tail(EngineClient(announced.address, announced.pid)))
+            return ask(self.engine_tail(EngineClient.announced(announced)))
         except EngineSilent as e:
             result = ask(self.journal_tail())
             return replace(result, missing=(*result.missing, f"{e}; its journal was read instead"))

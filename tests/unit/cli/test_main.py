@@ -5,9 +5,9 @@ import time
 import click
 import pytest
 
-from headrace.cli.exits import Exit, NotAllowed, exit_of, sentence
+from headrace.cli.exits import Exit, exit_of, sentence
 from headrace.cli.main import COMMANDS, run_command
-from headrace.core.errors import ConfigError, NotFound, PluginError, StorageError, Unreachable
+from headrace.core.errors import ConfigError, NotAllowed, NotFound, PluginError, StorageError, Unreachable
 
 
 def test_help_names_every_command_and_imports_none(capsys):

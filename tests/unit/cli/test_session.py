@@ -1,24 +1,22 @@
 """A session around a plant and a port that are made by hand: order of calls, signals, failures."""
 
 import asyncio
+import contextlib
 import os
 import signal
 
 import pytest
 
 from headrace.cli.session import Session
-from headrace.core.clock import SystemClock
 from headrace.core.errors import HeadraceError, StorageError
 
 
 class Recorder:
     """Plant, port and watch at once: writes down what is called."""
 
-    def __init__(self, folder, fails=None):
+    def __init__(self, fails=None):
         self.calls, self.failure, self.fails = [], "", fails
-        self.config = type("Config", (), {"store_folder": folder})
         self.address = "http://127.0.0.1:1"
-        self.folder = folder
         self._on_failure = None
 
     def part(self, name):
@@ -26,7 +24,7 @@ class Recorder:
         outer = self
 
         class Part:
-            address, config = outer.address, outer.config
+            address = outer.address
             failure = property(lambda _: outer.failure)
 
             async def start(self):
@@ -40,10 +38,15 @@ class Recorder:
             def on_failure(self, call):
                 outer._on_failure = call
 
+            @contextlib.asynccontextmanager
+            async def announced(self):
+                outer.calls.append("announced")
+                yield
+                outer.calls.append("withdrawn")
+
         return Part()
 
     def started(self, address):
-        assert (self.folder / "running.json").exists()
         self.calls.append("started")
 
     def beat(self):
@@ -53,22 +56,24 @@ class Recorder:
         self.calls.append("stopping")
 
     def session(self, for_s=None):
-        return Session(self.part("plant"), self.part("port"), SystemClock(), self, for_s)
+        return Session(self.part("plant"), self.part("port"), self, for_s)
 
 
-ALL = ["port.start", "plant.start", "started", "beat", "stopping", "plant.stop", "plant.stop", "port.stop"]
+ALL = [
+    "port.start", "plant.start", "announced", "started", "beat", "stopping", "plant.stop", "withdrawn", "plant.stop",
+    "port.stop",
+]  # fmt: skip
 
 
-async def test_ends_by_itself_and_drains(tmp_path):
-    made = Recorder(tmp_path)
+async def test_ends_by_itself_and_drains():
+    made = Recorder()
     await made.session(0.01).run()
     assert made.calls == ALL
-    assert not (tmp_path / "running.json").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_asks_for_the_end(tmp_path, number):
-    made = Recorder(tmp_path)
+async def test_a_signal_asks_for_the_end(number):
+    made = Recorder()
     before = signal.getsignal(number)
     made.started = lambda _: (made.calls.append("started"), os.kill(os.getpid(), number))
     await made.session().run()
@@ -76,8 +81,8 @@ async def test_a_signal_asks_for_the_end(tmp_path, number):
     assert signal.getsignal(number) == before
 
 
-async def test_a_plant_that_ends_by_itself_is_a_failure(tmp_path):
-    made = Recorder(tmp_path)
+async def test_a_plant_that_ends_by_itself_is_a_failure():
+    made = Recorder()
 
     def fail(_):
         made.calls.append("started")
@@ -90,9 +95,8 @@ async def test_a_plant_that_ends_by_itself_is_a_failure(tmp_path):
     assert made.calls == ALL
 
 
-async def test_a_plant_that_does_not_start_closes_its_port(tmp_path):
-    made = Recorder(tmp_path, fails="plant")
+async def test_a_plant_that_does_not_start_closes_its_port():
+    made = Recorder(fails="plant")
     with pytest.raises(StorageError, match="the disk is full"):
         await made.session().run()
     assert made.calls == ["port.start", "plant.start", "plant.stop", "port.stop"]
-    assert not (tmp_path / "running.json").exists()

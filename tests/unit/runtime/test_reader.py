@@ -18,7 +18,7 @@ from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.announcement import Announcement, announce
 from headrace.runtime.pipe import Pipe
 from headrace.runtime.reader import StoreReader, open_store
-from headrace.runtime.server import ApiServer, announced
+from headrace.runtime.server import ControlServer, announced
 
 T0 = 1_767_225_600 * NS
 LAYOUT = Layout("u16", (Column("temperature", unit="degC", scale=0.5), Column("speed")))
@@ -190,7 +190,7 @@ class PipePlant:
 async def served(tmp_path):
     """A pipe that answers on a port."""
     fed = Fed(tmp_path / "store", [MINUTES])
-    server = ApiServer(PipePlant(fed.pipe), "127.0.0.1", 0, fed.clock)
+    server = ControlServer(PipePlant(fed.pipe), fed.clock, "key")
     server.bind()
     await server.start()
     yield fed, server
@@ -202,7 +202,7 @@ async def test_the_running_engine_is_asked(served, tmp_path):
     fed, server = served
     disk = LocalDisk(tmp_path / "store")
     reader = await asyncio.to_thread(open_store, tmp_path / "store", UTC)
-    async with announced(disk, server.address, fed.clock):
+    async with announced(disk, server.address, server, fed.clock):
         await asyncio.to_thread(fed.feed, 150)
         fed.pipe.host.engine.wait_processed(fed.pipe.host.delivered_seq, 10.0)
         result = await asyncio.to_thread(reader.query, "**/o1/temperature_mean_1m", last="1h")
@@ -220,7 +220,7 @@ async def test_the_running_engine_is_asked(served, tmp_path):
 def test_an_engine_that_does_not_answer_is_told_and_its_journal_read(fed, tmp_path):
     fed.feed(2)
     disk = LocalDisk(tmp_path / "store")
-    announce(disk, Announcement(os.getpid(), "http://127.0.0.1:9", ""))
+    announce(disk, Announcement(os.getpid(), "http://127.0.0.1:9", "http://127.0.0.1:9", "key", ""))
     result = open_store(tmp_path / "store").query("**/o1/temperature", last="1h")
     assert result.n_rows == 2
     assert any("was not heard" in s and "its journal was read instead" in s for s in result.missing)

@@ -12,7 +12,8 @@ import pytest
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics
 from headrace.core.clock import NS, VirtualClock
 from headrace.core.disk import LocalDisk
-from headrace.core.errors import ConfigError, HeadraceError, NotFound, Unreachable
+from headrace.core.errors import ConfigError, HeadraceError, NotAllowed, NotFound, Overloaded, Unreachable
+from headrace.core.events import Event
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout
 from headrace.core.sensors import SensorDirectory
@@ -26,9 +27,12 @@ from headrace.runtime.announcement import (
     is_store,
     read_announcement,
 )
-from headrace.runtime.server import ApiServer, announced
+from headrace.runtime.event_log import EventLog
+from headrace.runtime.server import Access, ControlServer, announced, is_loopback
 from headrace.runtime.tail_format import read_tail
 
+KEY = "k" * 48
+WITH_KEY = {"Authorization": f"Bearer {KEY}"}
 LAYOUT = Layout("u16", (Column("temperature"), Column("running")))
 
 
@@ -41,7 +45,7 @@ class HandMadePlant:
 
     def __init__(self):
         self.state, self.failure = "running", ""
-        self.journal, self.metrics = _Journal(), Metrics()
+        self.journal, self.metrics, self.events = _Journal(), Metrics(), EventLog(3)
         self.directory = SensorDirectory()
         self.slots = self.directory.define_many(["a/l1/o1", "a/l1/o2"], LAYOUT)
         self.metrics.counter(SAMPLES_STORED).add(7)
@@ -75,15 +79,15 @@ def plant():
 
 @pytest.fixture
 async def client(plant):
-    server = ApiServer(plant, "127.0.0.1", 0, VirtualClock(42))
+    server = ControlServer(plant, VirtualClock(42), KEY)
     server.bind()
     await server.start()
-    engine = EngineClient(server.address, os.getpid())
+    engine = EngineClient(server.address, os.getpid(), key=KEY)
 
     async def ask(path, body=None, content_type="application/json"):
         return await asyncio.to_thread(engine.ask, path, body, content_type)
 
-    ask.address = server.address
+    ask.address, ask.engine = server.address, engine
     yield ask
     await server.stop()
     await server.stop()
@@ -176,7 +180,8 @@ async def test_definitions_since(client, plant):
 async def test_errors_are_problems(client):
     def fetch():
         try:
-            urllib.request.urlopen(client.address + "/nothing")
+            request = urllib.request.Request(client.address + "/nothing", headers=WITH_KEY)
+            urllib.request.urlopen(request)
         except urllib.error.HTTPError as e:
             with e:
                 return e.headers["Content-Type"], json.loads(e.read())
@@ -198,7 +203,9 @@ async def test_a_defect_answers_500_and_the_port_lives_on(client, plant):
 
 async def test_foreign_host_names_are_refused(client):
     def fetch():
-        request = urllib.request.Request(client.address + "/api/v1/status", headers={"Host": "evil.example"})
+        request = urllib.request.Request(
+            client.address + "/api/v1/status", headers={**WITH_KEY, "Host": "evil.example"}
+        )
         try:
             urllib.request.urlopen(request)
         except urllib.error.HTTPError as e:
@@ -233,33 +240,164 @@ def test_a_port_in_use_is_a_plain_sentence(plant):
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"api.listen: port {port} of 127.0.0.1 is in use .* listen = "):
-            ApiServer(plant, "127.0.0.1", port, VirtualClock()).bind()
+            ControlServer(plant, VirtualClock(), KEY).bind(port=port)
 
 
-def test_loopback_only(plant):
-    with pytest.raises(ConfigError, match="needs a token"):
-        ApiServer(plant, "0.0.0.0", 0, VirtualClock())
+def test_the_engine_itself_listens_on_loopback_only(plant):
+    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 is not this machine"):
+        ControlServer(plant, VirtualClock(), KEY).bind("0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ours"),
+    [
+        ("127.0.0.1", True), ("127.0.0.1:8844", True), ("LOCALHOST:1", True), ("::1", True), ("[::1]:80", True),
+        ("127.0.0.1.evil.example", False), ("10.0.0.1", False), ("", False), ("::2", False),
+    ],
+)  # fmt: skip
+def test_what_is_this_machine(host, is_ours):
+    assert is_loopback(host) is is_ours
 
 
 async def test_stop_before_start(plant):
-    server = ApiServer(plant, "127.0.0.1", 0, VirtualClock())
+    server = ControlServer(plant, VirtualClock(), KEY)
     await server.stop()
     server.bind()
     await server.stop()
 
 
-async def test_an_engine_announces_itself(tmp_path):
+# --- the key ---------------------------------------------------------------------------------------------
+
+
+async def test_without_the_key_only_health_and_metrics_answer(client):
+    for key in ("", KEY[:-1], KEY.upper()):
+        stranger = EngineClient(client.address, key=key)
+        for path in ("/livez", "/readyz", "/metrics"):
+            await asyncio.to_thread(stranger.ask, path)
+        for path in ("/api/v1/status", "/api/v1/directory", "/nothing"):
+            with pytest.raises(NotAllowed, match="asks for the key"):
+                await asyncio.to_thread(stranger.ask, path)
+        with pytest.raises(NotAllowed):
+            await asyncio.to_thread(stranger.ask, "/livez", b"")
+
+
+async def test_a_port_that_stands_in_for_the_public_one_lets_everybody_read(plant):
+    server = ControlServer(plant, VirtualClock(42), KEY, Access.OPEN_READS)
+    server.bind()
+    await server.start()
+    try:
+        stranger = EngineClient(server.address)
+        assert await asyncio.to_thread(stranger.json, "/api/v1/status") == {"state": "running"}
+        with pytest.raises(NotAllowed):
+            await asyncio.to_thread(stranger.send, "POST", "/api/v1/adapters/ovens/pause")
+    finally:
+        await server.stop()
+
+
+# --- changing --------------------------------------------------------------------------------------------
+
+
+async def test_verbs_reach_the_plant(client, plant):
+    seen = []
+
+    async def pause(name):
+        seen.append(("pause", name))
+
+    async def probe(name, document):
+        return {"adapter": name, **document}
+
+    async def replay_rejects(document):
+        seen.append(document)
+        return {"replayed": 3}
+
+    async def change_config(document, if_match, is_dry):
+        raise Overloaded(f"{document} {if_match} {is_dry}")
+
+    plant.pause, plant.probe, plant.replay_rejects = pause, probe, replay_rejects
+    plant.change_config = change_config
+    send = client.engine.send
+    assert await asyncio.to_thread(send, "POST", "/api/v1/adapters/ovens/pause") is None
+    found = await asyncio.to_thread(send, "POST", "/api/v1/adapters/ovens/probe", {"address": "holding:1"})
+    assert found == {"adapter": "ovens", "address": "holding:1"}
+    assert await asyncio.to_thread(send, "POST", "/api/v1/rejects/replay", {"code": "malformed"}) == {
+        "replayed": 3
+    }
+    assert seen == [("pause", "ovens"), {"code": "malformed"}]
+    with pytest.raises(Overloaded, match=r"\{'a': 1\}  True"):
+        await asyncio.to_thread(send, "PUT", "/api/v1/config?dry_run=true", {"a": 1})
+
+
+async def test_what_can_not_be_done_is_said(client, plant):
+    send = client.engine.send
+    with pytest.raises(HeadraceError, match="this engine can't reload while it runs"):
+        await asyncio.to_thread(send, "POST", "/api/v1/adapters/ovens/reload")
+    with pytest.raises(NotFound, match="an adapter can't 'explode'"):
+        await asyncio.to_thread(send, "POST", "/api/v1/adapters/ovens/explode")
+    with pytest.raises(NotFound, match="no adapter 'x'"):
+        await asyncio.to_thread(send, "POST", "/api/v1/adapters/x/pause")
+    plant.replay_rejects = lambda document: None
+    with pytest.raises(HeadraceError, match="the body is not JSON"):
+        await client("/api/v1/rejects/replay", b"{")
+    with pytest.raises(HeadraceError, match="the body is not a JSON object"):
+        await asyncio.to_thread(send, "POST", "/api/v1/rejects/replay", [])
+
+
+# --- following -------------------------------------------------------------------------------------------
+
+
+def read_lines(url, n, key=KEY):
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return [json.loads(answer.readline()) for _ in range(n)]
+
+
+async def test_events_are_followed(client, plant):
+    for number in range(5):
+        plant.events.append(Event(number, "test.event", f"event {number}", {"n": number}))
+    url = client.address + "/api/v1/events"
+    first = await asyncio.to_thread(read_lines, url, 3)
+    assert [(e["id"], e["text"]) for e in first] == [(3, "event 2"), (4, "event 3"), (5, "event 4")]
+    following = asyncio.create_task(asyncio.to_thread(read_lines, url + "?after=5", 1))
+    plant.events.append(Event(7 * NS, "test.event", "the next"))
+    (one,) = await following
+    assert one == {
+        "id": 6, "ts": "1970-01-01T00:00:07.000000000Z", "kind": "test.event", "text": "the next", "fields": {},
+    }  # fmt: skip
+    # A number of another engine's life begins anew.
+    assert (await asyncio.to_thread(read_lines, url + "?after=99", 1))[0]["id"] == 4
+
+
+async def test_an_adapter_is_followed(client, plant):
+    async def follow(name):
+        for n in range(2):
+            yield {"adapter": name, "n": n}
+
+    plant.follow = follow
+    found = await asyncio.to_thread(read_lines, client.address + "/api/v1/adapters/ovens/tail", 2)
+    assert found == [{"adapter": "ovens", "n": 0}, {"adapter": "ovens", "n": 1}]
+
+
+# --- running.json ----------------------------------------------------------------------------------------
+
+
+async def test_an_engine_announces_itself(tmp_path, plant):
     disk = LocalDisk(tmp_path)
     assert read_announcement(disk) is None
-    async with announced(disk, "http://127.0.0.1:1", VirtualClock(NS)):
+    server = ControlServer(plant, VirtualClock(NS), KEY)
+    server.bind()
+    async with announced(disk, "http://127.0.0.1:1", server, VirtualClock(NS)):
         found = read_announcement(disk)
-        assert found == Announcement(os.getpid(), "http://127.0.0.1:1", "1970-01-01T00:00:01.000000000Z")
+        started = "1970-01-01T00:00:01.000000000Z"
+        assert found == Announcement(os.getpid(), "http://127.0.0.1:1", server.address, KEY, started)
+        assert (tmp_path / RUNNING_FILE).stat().st_mode & 0o777 == 0o600
+        assert EngineClient.announced(found).public == "http://127.0.0.1:1"
     assert not (tmp_path / RUNNING_FILE).exists()
+    await server.stop()
 
 
 def test_a_stale_announcement_counts_as_none(tmp_path):
     disk = LocalDisk(tmp_path)
-    announce(disk, Announcement(2**22 + 1, "http://127.0.0.1:1", ""))
+    announce(disk, Announcement(2**22 + 1, "http://127.0.0.1:1", "http://127.0.0.1:2", KEY, ""))
     assert read_announcement(disk) is None
     (tmp_path / RUNNING_FILE).write_text("{")
     assert read_announcement(disk) is None

@@ -1,0 +1,91 @@
+"""``python -m headrace.api``: the api process of an engine, started by it and ended with it.
+
+The first line of stdin says how to answer (`ApiSettings`); its end, which the kernel brings about also when the
+engine is killed, ends this process. It says ``ready`` on stdout when it answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from headrace.api.app import create_app
+from headrace.api.backend import Backend
+from headrace.api.settings import ApiSettings
+from headrace.runtime.server import QuietServer
+
+READY = b"ready\n"
+_GRACE_S = 2
+_KEEP_ALIVE_S = 75
+
+
+class _ApiServer(QuietServer):
+    """Says on stdout when it answers."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        os.write(sys.stdout.fileno(), READY)
+
+
+def _watch_stdin(end: Callable[[], Any]) -> None:
+    """Call `end` when stdin ends; at the latest a moment later the process is gone."""
+    while os.read(sys.stdin.fileno(), 4_096):
+        pass
+    end()
+    timer = threading.Timer(_GRACE_S + 1.0, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+async def serve(settings: ApiSettings, sock: socket.socket) -> None:
+    """Answer on `sock` until stdin ends or SIGTERM comes."""
+    backend = Backend(settings, settings.clock())
+    config = uvicorn.Config(
+        create_app(backend), log_config=None, access_log=False, lifespan="on", server_header=False,
+        timeout_graceful_shutdown=_GRACE_S, timeout_keep_alive=_KEEP_ALIVE_S,
+    )  # fmt: skip
+    server = _ApiServer(config)
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        server.should_exit = True
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+    watcher = threading.Thread(
+        target=_watch_stdin,
+        args=(lambda: loop.call_soon_threadsafe(end),),
+        name="headrace-parent",
+        daemon=True,
+    )
+    watcher.start()
+    try:
+        await server.serve([sock])
+    finally:
+        await backend.close()
+
+
+def main() -> None:
+    """Read the settings, answer, end with the engine."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the engine
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(sys.stdin.fileno(), 1)
+        if not part:
+            return
+        line += part
+    settings = ApiSettings.from_json(line)
+    asyncio.run(serve(settings, socket.socket(fileno=settings.fd)))
+
+
+if __name__ == "__main__":
+    main()

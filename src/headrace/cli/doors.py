@@ -1,0 +1,108 @@
+"""Where a running plant answers: the public port, which the api process serves, and the engine's control port."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+from contextlib import AbstractAsyncContextManager
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from headrace.api.settings import ApiSettings, settings_clock
+from headrace.cli.api_process import ApiProcess
+from headrace.core.clock import Clock
+from headrace.core.disk import LocalDisk
+from headrace.core.events import Event
+from headrace.runtime.server import Access, ControlServer, address_of, announced, bind_port, new_key
+
+if TYPE_CHECKING:
+    from headrace.runtime.assemble import Plant
+
+
+class Web(Enum):
+    """Who answers on the public port."""
+
+    PROCESS = auto()
+    """The api process: page, queries, everything."""
+    ENGINE = auto()
+    """The engine itself: health, metrics, status, adapters; nothing else is started."""
+
+
+def installed_web() -> Web:
+    """The api process, where its libraries are installed."""
+    return Web.PROCESS if importlib.util.find_spec("fastapi") else Web.ENGINE
+
+
+class Doors:
+    """Both ports of one plant.
+
+    Order of calls: `bind`, `start`, `announced`, `stop`.
+    """
+
+    def __init__(self, plant: Plant, clock: Clock, web: Web) -> None:
+        self._plant, self._clock, self._web = plant, clock, web
+        access = Access.KEYED if web is Web.PROCESS else Access.OPEN_READS
+        self._control = ControlServer(plant, clock, new_key(), access)
+        self._public: socket.socket | None = None
+        self.child: ApiProcess | None = None
+        """The api process, once started."""
+
+    def bind(self, port: int | None = None) -> None:
+        """Take the ports; a port in use is an error at once.
+
+        Parameters
+        ----------
+        port : another one than the plant file's.
+
+        Raises
+        ------
+        ConfigError : a port is in use, or not ours to take.
+        """
+        api = self._plant.config.api
+        port = api.port if port is None else port
+        if self._web is Web.ENGINE:
+            self._control.bind(api.host, port)
+            return
+        self._public = bind_port(api.host, port)
+        self._control.bind()
+
+    @property
+    def address(self) -> str:
+        """The public one, once bound."""
+        return self._control.address if self._public is None else address_of(self._public)
+
+    async def start(self) -> None:
+        """Answer: the control port at once, the public one when its process is up."""
+        await self._control.start()
+        if self._public is not None:
+            self.child = ApiProcess(self._settings(self._public), self._public, self._tell)
+            self.child.start()
+
+    def _settings(self, public: socket.socket) -> ApiSettings:
+        config = self._plant.config
+        return ApiSettings(
+            store=str(config.store_folder.absolute()),
+            control=self._control.address,
+            key=self._control.key,
+            pid=os.getpid(),
+            fd=public.fileno(),
+            levels=config.plant.levels,
+            timezone=config.plant.timezone,
+            **settings_clock(self._clock),
+        )
+
+    def _tell(self, kind: str, text: str) -> None:
+        self._plant.events.append(Event(self._clock.now_ns(), kind, text))
+
+    def announced(self) -> AbstractAsyncContextManager[None]:
+        """While entered, the store says where to ask."""
+        return announced(LocalDisk(self._plant.config.store_folder), self.address, self._control, self._clock)
+
+    async def stop(self) -> None:
+        """Close both. May be called twice, and before `start`."""
+        if self.child is not None:
+            await self.child.stop()
+        if self._public is not None:
+            self._public.close()
+        await self._control.stop()

@@ -1,0 +1,303 @@
+"""What each address of the control port answers.
+
+It runs in the engine's event loop. Reading has nothing to lock; what takes longer than a moment (the tail of many
+sensors) runs in a thread. What changes something is handed to the plant's method of that name; a plant that has no
+such method answers 501.
+
+==================================================  ==============================================================
+``GET /livez /readyz /metrics``                     open to every program of this machine
+``GET /api/v1/status``                              `Plant.status`
+``GET /api/v1/adapters[/{name}]``                   `adapter_summary`, `adapter_report`
+``GET /api/v1/directory?after=n``                   definitions of the slots from n on, Parquet
+``POST /api/v1/tail``                               unflushed frames, see `tail_format`
+``GET /api/v1/events?after=n``                      one JSON object a line, for ever
+``POST /api/v1/adapters/{name}/pause`` and others   ``await plant.pause(name)``, ``resume``, ``reload``: JSON or None
+``POST /api/v1/adapters/{name}/probe``              ``await plant.probe(name, document)``: JSON
+``GET /api/v1/adapters/{name}/tail``                ``plant.follow(name)``: an async iterator of JSON objects
+``POST /api/v1/rejects/replay``                     ``await plant.replay_rejects(document)``: JSON
+``PUT /api/v1/config?dry_run=true``                 ``await plant.change_config(document, if_match, dry_run)``: JSON
+==================================================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from headrace.core.clock import SystemClock
+from headrace.core.errors import (
+    ConfigError,
+    HeadraceError,
+    NotAllowed,
+    NotFound,
+    Overloaded,
+    Rejected,
+    RetryLater,
+    Unreachable,
+)
+from headrace.core.registry import nearest
+from headrace.metrics.exposition import CONTENT_TYPE
+from headrace.runtime.diagnostics import adapter_report, adapter_summary
+from headrace.runtime.tail_format import tail_parts
+from headrace.runtime.times import rfc3339
+
+if TYPE_CHECKING:
+    from headrace.runtime.assemble import Plant
+
+MAX_BODY_BYTES = 64 << 20
+_LOOK_S = 0.2
+"""How often somebody who follows events is told of new ones."""
+_HEARTBEAT_S = 10.0
+_CODES = {
+    400: "bad-request", 401: "unauthorized", 403: "forbidden", 404: "not-found", 405: "method-not-allowed",
+    406: "not-acceptable", 409: "conflict", 412: "changed-meanwhile", 413: "too-large", 415: "unsupported-type",
+    422: "bad-request", 429: "overloaded", 500: "internal", 501: "not-available", 503: "not-ready",
+}  # fmt: skip
+"""The closed set of codes of problems, by status."""
+_STATUS: tuple[tuple[type[HeadraceError], int], ...] = (
+    (NotFound, 404), (ConfigError, 400), (Rejected, 400), (Overloaded, 429), (RetryLater, 503), (NotAllowed, 403),
+    (Unreachable, 503),
+)  # fmt: skip
+
+
+def problem(
+    status: int, detail: str, code: str = "", headers: dict[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    """An error as RFC 9457 says: `detail` is a plain sentence, `code` from a closed set; `more` are its extensions."""
+    code = code or _CODES.get(status, "internal")
+    body = {
+        "type": "about:blank",
+        "title": code.replace("-", " "),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **more,
+    }
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def problem_of(error: Exception) -> JSONResponse:
+    """The problem that says what `error` says."""
+    if isinstance(error, HTTPException):
+        return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+    for kind, status in _STATUS:
+        if isinstance(error, kind):
+            wait_s = getattr(error, "wait_s", 1.0 if status in (429, 503) else None)
+            headers = {} if wait_s is None else {"Retry-After": str(max(1, round(wait_s)))}
+            return problem(status, str(error), headers=headers)
+    if isinstance(error, HeadraceError):
+        return problem(500, str(error))
+    return problem(500, f"unexpected {type(error).__name__}: {error}")
+
+
+async def body_of(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """The body, where it is not too large."""
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > max_bytes:
+            raise HTTPException(413, f"the body is larger than {max_bytes:,} bytes")
+    return bytes(data)
+
+
+class ControlRoutes:
+    """The routes over a plant, which may not have started yet."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.plant = plant
+
+    def all(self) -> list[Route]:
+        """All routes."""
+        adapter = "/api/v1/adapters/{name}"
+        return [
+            Route("/livez", self.live),
+            Route("/readyz", self.ready),
+            Route("/metrics", self.metrics),
+            Route("/api/v1/status", self.status),
+            Route("/api/v1/adapters", self.adapters),
+            Route(adapter, self.adapter),
+            Route("/api/v1/directory", self.directory),
+            Route("/api/v1/tail", self.tail, methods=["POST"]),
+            Route("/api/v1/events", self.events),
+            Route(adapter + "/tail", self.follow),
+            Route(adapter + "/probe", self.probe, methods=["POST"]),
+            Route(adapter + "/{verb:str}", self.steer, methods=["POST"]),
+            Route("/api/v1/rejects/replay", self.replay, methods=["POST"]),
+            Route("/api/v1/config", self.change_config, methods=["PUT"]),
+        ]
+
+    # --- health and reading --------------------------------------------------------------------------
+
+    async def live(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def ready(self, _: Request) -> Response:
+        if self.plant.state != "running":
+            return problem(503, self.plant.failure or f"the plant is {self.plant.state}")
+        refusal = self.plant.journal.refusal
+        return problem(503, refusal) if refusal else PlainTextResponse("ready\n")
+
+    async def metrics(self, _: Request) -> Response:
+        self._started()
+        return Response(self.plant.metrics.expose(), media_type=CONTENT_TYPE)
+
+    async def status(self, _: Request) -> Response:
+        self._started()
+        return JSONResponse(self.plant.status())
+
+    async def adapters(self, _: Request) -> Response:
+        return JSONResponse([adapter_summary(a) for a in self.plant.adapters()])
+
+    async def adapter(self, request: Request) -> Response:
+        name = self._adapter_name(request)
+        return JSONResponse(adapter_report(next(a for a in self.plant.adapters() if a.name == name)))
+
+    def _adapter_name(self, request: Request) -> str:
+        name = str(request.path_params["name"])
+        known = [a.name for a in self.plant.adapters()]
+        if name not in known:
+            raise HTTPException(404, f"no adapter {name!r}{nearest(name, known)}")
+        return name
+
+    async def directory(self, request: Request) -> Response:
+        """Definitions of the slots from ``after`` on, as `SensorDirectory.to_bytes` writes them."""
+        self._started()
+        after = min(_number(request, "after"), self.plant.directory.n_slots)
+        data = self.plant.directory.to_bytes(after) if after < self.plant.directory.n_slots else b""
+        return Response(data, media_type="application/vnd.apache.parquet")
+
+    async def tail(self, request: Request) -> Response:
+        """Unflushed frames of slots (u32, little-endian), or of the sensors of ``{"pattern": ...}``."""
+        self._started()
+        body = await body_of(request)
+        slots = await asyncio.to_thread(self._slots, request.headers.get("content-type", ""), body)
+        batches = await asyncio.to_thread(self.plant.tail, slots)
+        return StreamingResponse(tail_parts(batches), media_type="application/vnd.headrace.frames")
+
+    def _slots(self, content_type: str, body: bytes) -> npt.NDArray[np.uint32]:
+        directory = self.plant.directory
+        if content_type.startswith("application/json"):
+            try:
+                pattern = json.loads(body)["pattern"]
+                found = directory.find(str(pattern))
+            except (ValueError, KeyError, TypeError, HeadraceError) as e:
+                raise HTTPException(400, f'the body is not {{"pattern": "..."}}: {e}') from e
+            groups = directory.group_id[np.unique(found.slot)]
+            # Frames of a group's earlier layouts may wait as well.
+            return np.flatnonzero(np.isin(directory.group_id, groups)).astype(np.uint32)
+        if len(body) % 4:
+            raise HTTPException(400, f"{len(body)} bytes are no list of slots: 4 bytes each")
+        slots = np.frombuffer(body, np.uint32)
+        if len(slots) and int(slots.max()) >= directory.n_slots:
+            raise HTTPException(404, f"slot {int(slots.max())} is not known; there are {directory.n_slots}")
+        return slots
+
+    def _started(self) -> None:
+        if self.plant.state not in ("running", "stopping"):
+            raise HTTPException(503, f"the plant is {self.plant.state}; ask again in a moment")
+
+    # --- following -----------------------------------------------------------------------------------
+
+    async def events(self, request: Request) -> Response:
+        """Events numbered above ``after`` as they come, one JSON object a line; an empty line says that we live."""
+        return StreamingResponse(
+            self._event_lines(_number(request, "after")), media_type="application/x-ndjson"
+        )
+
+    async def _event_lines(self, after: int) -> AsyncIterator[str]:
+        clock, quiet_s = SystemClock(), 0.0
+        if after > self.plant.events.n_ever:
+            after = 0  # the number of an engine before this one
+        while True:
+            new = self.plant.events.since(after)
+            for after, event in new:
+                document = {
+                    "id": after,
+                    "ts": rfc3339(event.ts_ns),
+                    "kind": event.kind,
+                    "text": event.text,
+                    "fields": event.fields,
+                }
+                yield json.dumps(document) + "\n"
+            quiet_s = 0.0 if new else quiet_s + _LOOK_S
+            if quiet_s >= _HEARTBEAT_S:
+                quiet_s = 0.0
+                yield "\n"
+            await clock.sleep(_LOOK_S)
+
+    async def follow(self, request: Request) -> Response:
+        """What an adapter takes in, as it comes, one JSON object a line."""
+        self._started()
+        documents: AsyncIterator[Any] = self._plants("follow")(self._adapter_name(request))
+
+        async def lines() -> AsyncIterator[str]:
+            async for document in documents:
+                yield json.dumps(document) + "\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    # --- changing ------------------------------------------------------------------------------------
+
+    async def steer(self, request: Request) -> Response:
+        """``pause``, ``resume``, ``reload`` of one adapter."""
+        self._started()
+        name, verb = self._adapter_name(request), request.path_params["verb"]
+        if verb not in ("pause", "resume", "reload"):
+            raise HTTPException(404, f"an adapter can't {verb!r}; it can pause, resume, reload, probe")
+        return _answer(await self._plants(verb)(name))
+
+    async def probe(self, request: Request) -> Response:
+        """One reading of a device, which is not stored."""
+        self._started()
+        name = self._adapter_name(request)
+        return _answer(await self._plants("probe")(name, await _document(request)))
+
+    async def replay(self, request: Request) -> Response:
+        """Take rejected input in again."""
+        self._started()
+        return _answer(await self._plants("replay_rejects")(await _document(request)))
+
+    async def change_config(self, request: Request) -> Response:
+        """Make another plant file the running one; ``dry_run`` only says what would differ."""
+        self._started()
+        is_dry = request.query_params.get("dry_run", "false").lower() in ("true", "1")
+        if_match = request.headers.get("if-match", "").strip('"')
+        return _answer(await self._plants("change_config")(await _document(request), if_match, is_dry))
+
+    def _plants(self, method: str) -> Any:
+        found = getattr(self.plant, method, None)
+        if found is None:
+            raise HTTPException(501, f"this engine can't {method.replace('_', ' ')} while it runs")
+        return found
+
+
+def _answer(document: Any) -> Response:
+    return Response(status_code=204) if document is None else JSONResponse(document)
+
+
+def _number(request: Request, name: str) -> int:
+    text = request.query_params.get(name, "0")
+    if not text.isdecimal() or len(text) > 18:
+        raise HTTPException(400, f"{name}={text[:40]!r} is not a number")
+    return int(text)
+
+
+async def _document(request: Request) -> dict[str, Any]:
+    """The body, a JSON object; an empty one where there is none."""
+    body = await body_of(request)
+    try:
+        found = json.loads(body) if body else {}
+    except ValueError as e:
+        raise HTTPException(400, f"the body is not JSON: {e}") from e
+    if not isinstance(found, dict):
+        raise HTTPException(400, "the body is not a JSON object")
+    return found
