@@ -14,6 +14,7 @@ such method answers 501.
 ``POST /api/v1/adapters/{name}/pause`` and others   ``await plant.pause(name)``, ``resume``, ``reload``: JSON or None
 ``POST /api/v1/adapters/{name}/probe``              ``await plant.probe(name, document)``: JSON
 ``GET /api/v1/adapters/{name}/tail``                ``plant.follow(name)``: an async iterator of JSON objects
+``POST /api/v1/receive/{name}``                     ``await plant.receive(name, pushed)``: 204 once it is durable
 ``POST /api/v1/rejects/replay``                     ``await plant.replay_rejects(document)``: JSON
 ``PUT /api/v1/config?dry_run=true``                 ``await plant.change_config(document, if_match, dry_run)``: JSON
 ==================================================  ==============================================================
@@ -33,7 +34,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from headrace.core.clock import SystemClock
+from headrace.adapters.base import Pushed
+from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import (
     ConfigError,
     HeadraceError,
@@ -112,8 +114,8 @@ async def body_of(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
 class ControlRoutes:
     """The routes over a plant, which may not have started yet."""
 
-    def __init__(self, plant: Plant) -> None:
-        self.plant = plant
+    def __init__(self, plant: Plant, clock: Clock) -> None:
+        self.plant, self._clock = plant, clock
 
     def all(self) -> list[Route]:
         """All routes."""
@@ -131,6 +133,7 @@ class ControlRoutes:
             Route(adapter + "/tail", self.follow),
             Route(adapter + "/probe", self.probe, methods=["POST"]),
             Route(adapter + "/{verb:str}", self.steer, methods=["POST"]),
+            Route("/api/v1/receive/{name}", self.receive, methods=["POST"]),
             Route("/api/v1/rejects/replay", self.replay, methods=["POST"]),
             Route("/api/v1/config", self.change_config, methods=["PUT"]),
         ]
@@ -138,15 +141,18 @@ class ControlRoutes:
     # --- health and reading --------------------------------------------------------------------------
 
     async def live(self, _: Request) -> Response:
+        """Whether this process answers."""
         return PlainTextResponse("ok\n")
 
     async def ready(self, _: Request) -> Response:
+        """Whether the plant runs and the disk takes what comes."""
         if self.plant.state != "running":
             return problem(503, self.plant.failure or f"the plant is {self.plant.state}")
         refusal = self.plant.journal.refusal
         return problem(503, refusal) if refusal else PlainTextResponse("ready\n")
 
     async def metrics(self, _: Request) -> Response:
+        """All metrics, OpenMetrics."""
         self._started()
         return Response(self.plant.metrics.expose(), media_type=CONTENT_TYPE)
 
@@ -260,6 +266,19 @@ class ControlRoutes:
         self._started()
         name = self._adapter_name(request)
         return _answer(await self._plants("probe")(name, await _document(request)))
+
+    async def receive(self, request: Request) -> Response:
+        """Hand a body to an adapter that is pushed to; answers when everything in it is durable."""
+        self._started()
+        name = self._adapter_name(request)
+        pushed = Pushed(
+            body=await body_of(request),
+            content_type=request.headers.get("content-type", ""),
+            parameters=dict(request.query_params),
+            key=request.headers.get("idempotency-key", ""),
+            arrival_ns=self._clock.now_ns(),
+        )
+        return _answer(await self._plants("receive")(name, pushed))
 
     async def replay(self, request: Request) -> Response:
         """Take rejected input in again."""

@@ -108,7 +108,7 @@ async def _refused(_: Request, error: Exception) -> Response:
 def build_control_app(plant: Plant, clock: Clock, key: str, access: Access = Access.KEYED) -> ASGIApp:
     """The application over a plant, which may not have started yet."""
     handlers: dict[Any, Any] = {HTTPException: _refused, HeadraceError: _refused, Exception: _refused}
-    app = Starlette(routes=ControlRoutes(plant).all(), exception_handlers=handlers)
+    app = Starlette(routes=ControlRoutes(plant, clock).all(), exception_handlers=handlers)
     return _Envelope(app, clock, key, access)
 
 

@@ -327,6 +327,32 @@ async def test_verbs_reach_the_plant(client, plant):
         await asyncio.to_thread(send, "PUT", "/api/v1/config?dry_run=true", {"a": 1})
 
 
+async def test_what_is_pushed_reaches_an_adapter(client, plant):
+    seen = []
+
+    async def receive(name, pushed):
+        seen.append((name, pushed))
+        if pushed.body == b"more":
+            raise Overloaded("the journal is full", 7.0)
+
+    plant.receive = receive
+    path = "/api/v1/receive/ovens?bucket=b&precision=ms"
+    assert (await client(path, b"t value=1", "text/plain")).body == b""
+    ((name, pushed),) = seen
+    assert (name, pushed.body, pushed.content_type) == ("ovens", b"t value=1", "text/plain")
+    assert (pushed.parameters, pushed.key, pushed.arrival_ns) == ({"bucket": "b", "precision": "ms"}, "", 42)
+
+    def overload():
+        request = urllib.request.Request(client.address + path, b"more", WITH_KEY)
+        try:
+            urllib.request.urlopen(request)
+        except urllib.error.HTTPError as e:
+            with e:
+                return e.code, e.headers["Retry-After"], json.loads(e.read())["detail"]
+
+    assert await asyncio.to_thread(overload) == (429, "7", "the journal is full")
+
+
 async def test_what_can_not_be_done_is_said(client, plant):
     send = client.engine.send
     with pytest.raises(HeadraceError, match="this engine can't reload while it runs"):
