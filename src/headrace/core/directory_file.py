@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -36,22 +37,31 @@ def write_directory(directory: SensorDirectory, first_slot: int) -> bytes:
     """Slots from `first_slot` on as Parquet bytes; another thread may be defining more meanwhile."""
     end = directory.n_slots
     slots = range(first_slot, end)
-    numbers = directory.layout_index[first_slot:end].tolist()
-    used = sorted(set(numbers))
-    layouts = {str(directory.layouts[i].id): directory.layouts[i].to_json() for i in used}
+    numbers = directory.layout_index[first_slot:end]
+    used = np.unique(numbers)
+    ids = np.array([directory.layouts[i].id for i in used.tolist()], np.uint64)
+    layouts = {str(directory.layouts[i].id): directory.layouts[i].to_json() for i in used.tolist()}
     table = pa.table(
         [
             pa.array(slots, pa.uint32()),
             pa.array(directory.paths[first_slot:end], pa.string()),
             pa.array(directory.parts[first_slot:end], pa.string()),
-            pa.array([directory.layouts[i].id for i in numbers], pa.uint64()),
-            pa.array([directory.overridden(s) for s in slots], pa.list_(pa.uint64())),
+            pa.array(ids[np.searchsorted(used, numbers)], pa.uint64()),
+            _overridden(directory, slots),
         ],
         schema=_SCHEMA.with_metadata({"headrace.layouts": json.dumps(layouts), "headrace.version": "1"}),
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
+
+
+def _overridden(directory: SensorDirectory, slots: range) -> pa.Array:
+    """Ids of the columns of slots that were given theirs; few were, so most of the column is null."""
+    given = directory.overridden(slots)
+    if not given:
+        return pa.nulls(len(slots), pa.list_(pa.uint64()))
+    return pa.array([given.get(slot) for slot in slots], pa.list_(pa.uint64()))
 
 
 def read_directory(data: bytes | memoryview) -> Rows:

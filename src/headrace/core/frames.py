@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
@@ -33,8 +33,9 @@ U8 = npt.NDArray[np.uint8]
 
 # version, shape, dtype, flags, width, frames, values, arrival, sequence, origin bytes, dictionary bytes
 _HEADER = struct.Struct("<BBBBIIQqqHxxI")
-_VERSION = 1
-_HAS_QUALITY, _HAS_VALUE_TS, _HAS_DICTIONARY = 1, 2, 4
+_VERSION, _VERSION_PACKED = 1, 2
+_HAS_QUALITY, _HAS_VALUE_TS, _HAS_DICTIONARY, _PACKED_TIMES, _PACKED_SLOTS = 1, 2, 4, 8, 16
+_PACKED_FROM_FRAMES = 512
 # Columns in the order of their bytes: the type each must have (None: any value type), and one entry a what.
 _COLUMNS: dict[str, tuple[Any, str]] = {
     "ts_ns": (np.int64, "frame"), "start": (np.int64, "edge"), "value_ts_ns": (np.int64, "value"),
@@ -288,19 +289,33 @@ class FrameBatch:
             _HAS_VALUE_TS if self.value_ts_ns is not None else 0
         )
         flags |= _HAS_DICTIONARY if self.dictionary is not None else 0
+        packed = self._packed()
+        flags |= _PACKED_TIMES if "ts_ns" in packed else 0
+        flags |= _PACKED_SLOTS if "slot" in packed else 0
         head = _HEADER.pack(
-            _VERSION, self.shape, DTYPES.index(self.dtype), flags, self.width, self.n_frames, self.n_values,
+            _VERSION_PACKED if packed else _VERSION, self.shape, DTYPES.index(self.dtype), flags, self.width, self.n_frames, self.n_values,
             self.arrival_ns, self.sequence, len(origin), len(words),
         )  # fmt: skip
         text = head + origin + words
         out: list[bytes | memoryview] = [text + bytes(-len(text) % 8)]
         for name, column in self._columns():
-            kind = _COLUMNS[name][0] or numpy_dtype(self.dtype)
-            plain = np.ascontiguousarray(column, kind).reshape(-1)
-            out.append(plain.view(np.uint8).data)
-            if plain.nbytes % 8:
-                out.append(bytes(-plain.nbytes % 8))
+            data: bytes | memoryview | None = packed.get(name)
+            if data is None:
+                kind = _COLUMNS[name][0] or numpy_dtype(self.dtype)
+                data = np.ascontiguousarray(column, kind).reshape(-1).view(np.uint8).data
+            out.append(data)
+            if len(data) % 8:
+                out.append(bytes(-len(data) % 8))
         return out
+
+    def _packed(self) -> dict[str, bytes]:
+        """Columns of many frames that are smaller than they are long; format version 2."""
+        if self.n_frames < _PACKED_FROM_FRAMES:
+            return {}
+        from headrace.core.frame_packing import pack_slots, pack_times
+
+        tried = {"ts_ns": pack_times(self.ts_ns), "slot": pack_slots(self.slot)}
+        return {name: data for name, data in tried.items() if data is not None}
 
     def to_bytes(self) -> bytes:
         """The batch as one byte string; see `to_buffers`."""
@@ -325,8 +340,8 @@ class FrameBatch:
     def _parse(cls, data: memoryview) -> FrameBatch:
         version, *codes, arrival_ns, sequence, n_origin, n_words = _HEADER.unpack_from(data)
         shape_code, dtype_code, flags, width, n_frames, n_values = codes
-        if version != _VERSION:
-            raise ValueError(f"version {version}, this program reads {_VERSION}")
+        if version not in (_VERSION, _VERSION_PACKED):
+            raise ValueError(f"version {version}, this program reads {_VERSION} and {_VERSION_PACKED}")
         shape, dtype = Shape(shape_code), numpy_dtype(DTYPES[dtype_code])
         at = _HEADER.size
         origin = str(data[at : at + n_origin], "utf-8")
@@ -343,16 +358,26 @@ class FrameBatch:
             at += array.nbytes + -array.nbytes % 8
             return array
 
+        def by_frame(flag: int, kind: Any, unpack: Callable[[memoryview, int], tuple[Any, int]]) -> Any:
+            nonlocal at
+            if not flags & flag:
+                return column(kind, n_frames, True)
+            array, n_bytes = unpack(data[at:], n_frames)
+            at += n_bytes + -n_bytes % 8
+            return _frozen(array)[0]
+
+        from headrace.core.frame_packing import unpack_slots, unpack_times
+
         ragged = shape is not Shape.DENSE
         if not ragged and n_values != n_frames * width:
             raise ValueError(f"{n_frames} frames of {width} columns are not {n_values} values")
-        ts_ns = column(np.int64, n_frames, True)
+        ts_ns = by_frame(_PACKED_TIMES, np.int64, unpack_times)
         start = column(np.int64, n_frames + 1, ragged)
         value_ts_ns = column(np.int64, n_values, bool(flags & _HAS_VALUE_TS))
         rate_num = column(np.int64, n_frames, shape is Shape.WAVE)
         rate_den = column(np.int64, n_frames, shape is Shape.WAVE)
         values = column(dtype, n_values, True)
-        slot = column(np.uint32, n_frames, True)
+        slot = by_frame(_PACKED_SLOTS, np.uint32, unpack_slots)
         columns = column(np.uint16, n_values, shape is Shape.SPARSE)
         quality = column(np.uint8, n_values, bool(flags & _HAS_QUALITY))
         if not ragged:

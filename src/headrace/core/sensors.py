@@ -429,9 +429,9 @@ class SensorDirectory:
                     f"definitions from slot {first} on contradict what is known: {e}"
                 ) from e
 
-    def overridden(self, slot: int) -> list[int] | None:
-        """Ids of a slot's columns where they were given; None where they are the hashes of its paths."""
-        return self.sensors(slot).tolist() if slot in self._renamed else None
+    def overridden(self, slots: range) -> dict[int, list[int]]:
+        """Slot → ids of its columns, of those slots that were given ids; the others' are the hashes of their paths."""
+        return {slot: self.sensors(slot).tolist() for slot in sorted(self._renamed) if slot in slots}
 
 
 def join_path(path: str, name: str) -> str:

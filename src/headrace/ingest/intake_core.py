@@ -32,6 +32,7 @@ from headrace.ingest.credits import Credits
 from headrace.ingest.journal import Journal
 from headrace.ingest.journal_format import Index, RecordKind, define_payload, shard_index, tick_payload
 from headrace.ingest.normalize import Normalised, TimePolicy, normalise
+from headrace.ingest.ordering import in_place_order
 from headrace.ingest.rejects import encode_rejects
 
 Deliver = Callable[[int, RecordKind, FrameBatch | int], None]
@@ -102,24 +103,6 @@ def credit_of(item: FrameBatch | Reject) -> int:
     if isinstance(item, FrameBatch):
         return max(item.n_values, item.n_frames, 1)
     return 1 + len(item.raw) // 8
-
-
-def in_place_order(batch: FrameBatch, directory: SensorDirectory) -> FrameBatch:
-    """Frames in the order of the shards' state, where each group has one frame and many groups have one.
-
-    A round of polls in random order is put in order with one scatter, cheaper than a sort; what follows then
-    walks through memory instead of jumping: stepping a lone sensor costs half. Other batches stay as they are.
-    """
-    n_slots = directory.n_slots
-    if batch.n_frames * 8 < n_slots:
-        return batch
-    place = directory.place[batch.slot]
-    if not (place[1:] < place[:-1]).any():
-        return batch
-    frame = np.full(n_slots, -1, np.int32)
-    frame[place] = np.arange(batch.n_frames, dtype=np.int32)
-    order = frame[frame >= 0].astype(np.intp)
-    return batch.take(order) if len(order) == batch.n_frames else batch
 
 
 class IntakeCore:

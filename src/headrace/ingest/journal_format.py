@@ -80,7 +80,7 @@ _SHARD = struct.Struct("<I")
 _SLOTS = struct.Struct("<II")
 _TRIAL_FROM_BYTES = 1 << 18
 _TRIAL_BYTES = 1 << 15
-_PAYS_BELOW = 0.7
+_PAYS_BELOW = 0.5
 _COMPRESS_FROM_BYTES = 128
 
 Index = npt.NDArray[np.uint32]

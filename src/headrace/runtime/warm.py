@@ -1,4 +1,4 @@
-"""Compile every kernel of the live path, or load it from the cache, before the first live batch.
+"""Make a process ready for the live path: kernels compiled or loaded, and memory that is kept.
 
 A few frames of each value type go through shards, buffers and encoding in memory; nothing is written.
 """
@@ -13,10 +13,12 @@ from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout, numpy_dtype
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
+from headrace.ingest.ordering import in_place_order
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow, FlowSpec
 from headrace.pipeline.operators.window import AGGREGATES
 from headrace.runtime.engine_core import EngineCore
+from headrace.runtime.memory import keep_freed_memory
 from headrace.store.chunks import RowEncoder
 
 LIVE_TYPES = ("u8", "u16", "i16", "u32", "i32", "f32", "f64")
@@ -26,11 +28,13 @@ _MINUTE = {"op": "window", "every": "1m", "agg": list(AGGREGATES)}
 
 
 def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES) -> None:
-    """Run the live path once in memory.
+    """Run the live path once in memory; keep what memory it frees (`keep_freed_memory`).
 
     Cost: 1 to 2 s of CPU from the cache, Numba's own start among it; 30 to 60 s without one.
     """
+    keep_freed_memory()
     warm.warm_kernels()
+    _warm_intake(dtypes)
     directory = SensorDirectory(shard_bits=0)
     flow = Flow(FlowSpec("warm", "**", (_MINUTE,), "{parent}/{signal}_{agg}_1m"), directory)
     core = EngineCore(directory, [flow], [0], lambda slots, start_ns, end_ns: {})
@@ -46,6 +50,16 @@ def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES) -> None:
     buffer = core.buffers()[0]
     taken = buffer.take(seq)
     RowEncoder(directory).encode(0, [log.batch() for log in taken.logs], [], seq, _START_NS)
+
+
+def _warm_intake(dtypes: tuple[str, ...]) -> None:
+    """A round of polls in random order, in the order of the shards and as bytes."""
+    directory = SensorDirectory(shard_bits=0)
+    for dtype in dtypes:
+        paths = [f"warm/{dtype}/{i}" for i in range(1_000)]
+        slots = directory.define_many(paths, Layout(dtype, (Column(""),)))[::-1].copy()
+        values = np.zeros((1_000, 1), numpy_dtype(dtype))
+        in_place_order(FrameBatch.dense(slots, _START_NS + np.arange(1_000), values), directory).to_buffers()
 
 
 def _batches(slots: np.ndarray[tuple[int, ...], np.dtype[np.uint32]], dtype: str) -> list[FrameBatch]:

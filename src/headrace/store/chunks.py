@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.codecs.block import EncodedBlocks, encode_blocks
 from headrace.codecs.wave import WaveRuns, encode_wave
 from headrace.core.frames import FrameBatch, Shape
 from headrace.core.quality import USABLE_BELOW, Quality
-from headrace.core.sensors import SensorDirectory, group_key
+from headrace.core.sensors import SensorDirectory
 from headrace.store.grouping import DAY_NS, number_series, plan_blocks
 from headrace.store.late import flatten
 from headrace.store.schema import (
@@ -52,6 +53,12 @@ HOT = (
 HOT_SCHEMA = schema_of(HOT)
 
 
+def group_keys(paths: list[str], parts: list[str]) -> pa.Array:
+    """`group_key` of many groups at once."""
+    path, part = pa.array(paths, pa.string()), pa.array(parts, pa.string())
+    return pc.if_else(pc.equal(part, ""), path, pc.binary_join_element_wise(path, part, "#"))
+
+
 class GroupNames:
     """Keys of groups as an Arrow column that follows the directory: rows take theirs by slot."""
 
@@ -64,10 +71,8 @@ class GroupNames:
         directory, n = self._directory, len(self._names)
         if len(slots) and int(slots.max()) >= n:
             last = directory.n_slots
-            new = [
-                group_key(p, q) for p, q in zip(directory.paths[n:last], directory.parts[n:last], strict=True)
-            ]
-            self._names = pa.concat_arrays([self._names, pa.array(new, pa.string())])
+            new = group_keys(directory.paths[n:last], directory.parts[n:last])
+            self._names = pa.concat_arrays([self._names, new])
         return self._names.take(pa.array(slots))
 
 

@@ -132,8 +132,8 @@ def test_a_renamed_sensor_keeps_its_id():
     kept = directory.sensors(first)
     second = directory.define("a/oven1", layout("temperature"), sensors=kept.tolist())
     assert directory.sensors(second).tolist() == kept.tolist()
-    assert directory.overridden(second) == kept.tolist()
-    assert directory.overridden(first) is None
+    assert directory.overridden(range(2)) == {second: kept.tolist()}
+    assert directory.overridden(range(first, first + 1)) == {}
     assert directory.n_sensors == 1
     assert directory.locate(int(kept[0])) == (second, 0)
 
@@ -145,7 +145,7 @@ def test_derived_series_are_found_by_path_and_not_indexed():
     assert directory.is_derived(slot)
     assert directory.n_sensors == 2
     assert directory.sensors(slot).tolist() == [sensor_id("a/oven1/temperature_mean")]
-    assert directory.overridden(slot) is None
+    assert directory.overridden(range(2)) == {}
     assert found(directory, "**/temperature_mean") == ["a/oven1/temperature_mean"]
     with pytest.raises(NotFound):
         directory.locate(sensor_id("a/oven1/temperature_mean"))

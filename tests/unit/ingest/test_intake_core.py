@@ -13,7 +13,7 @@ from headrace.core.events import Reject, RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout
 from headrace.core.sensors import SensorDirectory
-from headrace.ingest.intake_core import IntakeCore, IntakeSettings, credit_of, in_place_order
+from headrace.ingest.intake_core import IntakeCore, IntakeSettings, credit_of
 from headrace.ingest.journal import Journal, JournalSettings
 from headrace.ingest.journal_format import RecordKind
 from headrace.ingest.journal_reader import read_records
@@ -427,30 +427,3 @@ def test_a_new_owner_ends_it() -> None:
     with pytest.raises(Fenced):
         bench.core.flush()
     assert bench.core.settle() == []
-
-
-def test_a_round_of_polls_is_put_in_the_order_of_the_shards_state():
-    directory = SensorDirectory()
-    layout = Layout("u16", (Column("a"), Column("b")))
-    slots = directory.define_many([f"site/line/device{i}" for i in range(40)], layout)
-    order = np.random.Generator(np.random.PCG64(3)).permutation(40)
-    values = np.arange(80, dtype=np.uint16).reshape(40, 2)
-    batch = FrameBatch.dense(slots[order], np.arange(40), values[order])
-    done = in_place_order(batch, directory)
-    assert (np.diff(directory.place[done.slot]) > 0).all()
-    assert (done.values == values[done.slot]).all()
-    assert in_place_order(done, directory) is done
-
-
-def test_frames_of_one_group_keep_their_order():
-    directory = SensorDirectory()
-    slots = directory.define_many([f"site/line/device{i}" for i in range(8)], Layout("u16", (Column("a"),)))
-    twice = FrameBatch.dense(slots[[7, 0, 7]], np.arange(3), np.zeros((3, 1), np.uint16))
-    assert in_place_order(twice, directory) is twice
-
-
-def test_a_small_batch_of_a_large_plant_is_left_as_it_is():
-    directory = SensorDirectory()
-    slots = directory.define_many([f"site/line/device{i}" for i in range(80)], Layout("u16", (Column("a"),)))
-    few = FrameBatch.dense(slots[[70, 3]], np.arange(2), np.zeros((2, 1), np.uint16))
-    assert in_place_order(few, directory) is few
