@@ -13,7 +13,15 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 PARTS = (
-    ("The journal", ("headrace.ingest.journal", "headrace.ingest.journal_format", "headrace.ingest.rejects")),
+    (
+        "The journal",
+        (
+            "headrace.ingest.journal",
+            "headrace.ingest.journal_format",
+            "headrace.core.frame_packing",
+            "headrace.ingest.rejects",
+        ),
+    ),
     ("Commits", ("headrace.store.flush", "headrace.store.commits")),
     ("Segments", ("headrace.store.segment", "headrace.store.schema", "headrace.store.chunks")),
     ("Encoded runs", ("headrace.codecs.block", "headrace.codecs.columns")),
