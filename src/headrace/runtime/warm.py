@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from headrace.adapters.payloads.line_decoder import warm_lines
 from headrace.codecs import warm
 from headrace.core.clock import NS
 from headrace.core.frames import FrameBatch
@@ -34,6 +35,7 @@ def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES) -> None:
     """
     keep_freed_memory()
     warm.warm_kernels()
+    warm_lines()
     _warm_intake(dtypes)
     directory = SensorDirectory(shard_bits=0)
     flow = Flow(FlowSpec("warm", "**", (_MINUTE,), "{parent}/{signal}_{agg}_1m"), directory)

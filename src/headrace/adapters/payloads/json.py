@@ -43,6 +43,10 @@ class FieldsDecoder:
             top: Any = self._decode(message.payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             raise PayloadError(RejectCode.MALFORMED, f"not JSON: {e}") from None
+        self.add(top, message, group, rows)
+
+    def add(self, top: Any, message: TopicMessage, group: DeviceGroup, rows: Rows) -> None:
+        """Add what is decoded already: a row for each object. Raises PayloadError."""
         node: Any = nested(top, self._root) if self._root else top
         if type(node) is dict:
             row = self._row(node, top, message, rows)

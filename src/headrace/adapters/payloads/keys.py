@@ -128,19 +128,23 @@ class DeviceGroups:
 
     Parameters
     ----------
-    n_max : bound on devices; more are refused.
+    n_max, n_sensors_max : bounds on devices and on keys of all of them; more are refused.
+
+    Attributes
+    ----------
+    n_sensors : keys of all devices. version : changes whenever a device has got another slot.
     """
 
-    def __init__(self, directory: SensorDirectory, n_max: int = 100_000) -> None:
+    def __init__(
+        self, directory: SensorDirectory, n_max: int = 100_000, n_sensors_max: int = 10_000_000
+    ) -> None:
+        self.n_sensors = 0
+        self.version = 0
         self._directory = directory
         self._n_max = n_max
+        self._n_sensors_max = n_sensors_max
         self._root = KeyTable()
         self._by_path: dict[str, DeviceGroup] = {}
-
-    @property
-    def n_sensors(self) -> int:
-        """Keys of all devices."""
-        return sum(len(group.table.index) for group in self._by_path.values())
 
     def group(self, path: str, settings: RuleSettings) -> DeviceGroup:
         """The device at `path`; what the directory knows of it from earlier runs is kept.
@@ -184,6 +188,8 @@ class DeviceGroups:
         for dtype in dict.fromkeys(new.values()):
             slots[dtype] = self._directory.define(group.path, table.parts[dtype].layout, dtype)
         group.table, group.slots = table, slots
+        self.n_sensors += len(new)
+        self.version += 1
 
     def plan(
         self, group: DeviceGroup, keys: tuple[str, ...], values: tuple[Any, ...], settings: RuleSettings
@@ -236,17 +242,10 @@ class DeviceGroups:
         refusals: list[tuple[RejectCode, str, int]],
     ) -> None:
         """Decide on a key that the device has not sent before."""
-        if len(group.table.index) + len(new) >= settings.max_keys:
-            detail = f"key {key!r:.60} would be one more than max_keys = {settings.max_keys}"
-            refusals.append((RejectCode.UNKNOWN_TAG, detail, 1))
-            return
         try:
-            if key:
-                check_path(join_path(group.path, key))
-            if "/" in key:
-                raise ConfigError(f"key {key!r:.60} has a '/', which parts levels")
-        except ConfigError as e:
-            refusals.append((RejectCode.BAD_PATH, e.message, 1))
+            self.check_key(group, key, len(new), settings)
+        except PayloadError as e:
+            refusals.append((e.code, e.detail, 1))
             return
         given = settings.types.get(key)
         if given is not None:
@@ -255,6 +254,27 @@ class DeviceGroups:
             new[key] = "i64" if type(value) is int and EXACT_MAX < abs(value) <= I64_MAX else "f64"
         else:
             new[key] = "u8" if kind == "b" else "u32"
+
+    def check_key(self, group: DeviceGroup, key: str, n_new: int, settings: RuleSettings) -> None:
+        """Make sure that a device may have one more key, besides `n_new` that it is about to get.
+
+        Raises
+        ------
+        PayloadError : unknown-tag where there are too many, bad-path where it can't name a sensor.
+        """
+        if len(group.table.index) + n_new >= settings.max_keys:
+            detail = f"key {key!r:.60} would be one more than max_keys = {settings.max_keys}"
+            raise PayloadError(RejectCode.UNKNOWN_TAG, detail)
+        if self.n_sensors + n_new >= self._n_sensors_max:
+            detail = f"key {key!r:.60} would be one more than the {self._n_sensors_max:,} sensors allowed"
+            raise PayloadError(RejectCode.UNKNOWN_TAG, detail)
+        try:
+            if key:
+                check_path(join_path(group.path, key))
+            if "/" in key:
+                raise ConfigError(f"key {key!r:.60} has a '/', which parts levels")
+        except ConfigError as e:
+            raise PayloadError(RejectCode.BAD_PATH, e.message) from None
 
 
 def _column(key: str, dtype: str, settings: RuleSettings) -> Column:

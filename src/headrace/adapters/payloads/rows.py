@@ -10,6 +10,7 @@ number that is not finite is kept with quality BAD_NOT_FINITE; a text has a boun
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -26,14 +27,15 @@ from headrace.adapters.payloads.keys import (
     PartTable,
     classes_of,
 )
+from headrace.adapters.payloads.words import TEXT_MAX, WordTable, is_word
 from headrace.core.clock import NO_TIME
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import numpy_dtype
 from headrace.core.quality import Quality
 
-TEXT_MAX = 1_024
-N_WORDS_MAX = 256
+N_REJECTS_MAX = 16
+"""Rejects of one message; what else is refused of it is added to the last one of the same code."""
 Bad = npt.NDArray[np.bool_]
 
 
@@ -59,11 +61,13 @@ class Rows:
     def __init__(self, origin: str, groups: DeviceGroups) -> None:
         self._origin = origin
         self._groups = groups
-        self._words: dict[str, int] = {}
+        self._words = WordTable()
         self._buckets: dict[PartTable, list[_Entry]] = {}
         self._segment = 0
         self._batches: list[FrameBatch] = []
         self._rejects: list[Reject] = []
+        self._refused: TopicMessage | None = None
+        self._n_refused = 0
 
     def add(
         self,
@@ -125,6 +129,16 @@ class Rows:
 
     def refuse(self, message: TopicMessage, code: RejectCode, detail: str, n_samples: int = 1) -> None:
         """Take note of `n_samples` values of a message that can't be taken."""
+        if message is not self._refused:
+            self._refused, self._n_refused = message, 0
+        self._n_refused += 1
+        if self._n_refused > N_REJECTS_MAX:
+            # One message of a megabyte can have half a million mistakes; each would keep 4 KiB of it.
+            for i in range(1, N_REJECTS_MAX + 1):
+                same = self._rejects[-i]
+                if same.code is code:
+                    self._rejects[-i] = replace(same, n_samples=same.n_samples + n_samples)
+                    return
         self._rejects.append(make_reject(self._origin, message, code, detail, n_samples))
 
     def build(self, arrival_ns: int) -> Decoded:
@@ -146,7 +160,7 @@ class Rows:
         slots, times, plans, values, messages = zip(*entries, strict=True)
         slot, ts_ns = np.array(slots, np.uint32), np.array(times, np.int64)
         if part.dtype == "u32":
-            self._learn(
+            self._words.learn(
                 chain.from_iterable(p.pick(v) if p.pick else v for p, v in zip(plans, values, strict=True))
             )
         if plans[0].is_whole and len(set(plans)) == 1:
@@ -213,22 +227,13 @@ class Rows:
 
     # --- texts ---------------------------------------------------------------------------------------
 
-    def _learn(self, texts: Any) -> None:
-        """Give every text a code; codes stay the same until more than 256 texts are known."""
-        words = dict.fromkeys(text for text in texts if _is_word(text))
-        new = [text for text in words if text not in self._words]
-        if len(self._words) + len(new) > N_WORDS_MAX:
-            self._words, new = {}, list(words)
-        for text in new:
-            self._words[text] = len(self._words)
-
     def _codes(self, rows: list[tuple[str, ...]]) -> tuple[npt.NDArray[Any], Bad | None]:
-        bad = np.array([[not _is_word(text) for text in row] for row in rows])
-        codes = np.array([[self._words.get(text, 0) for text in row] for row in rows], np.uint32)
+        bad = np.array([[not is_word(text) for text in row] for row in rows])
+        codes = np.array([self._words.codes(row) for row in rows], np.uint32)
         return codes, bad if bad.any() else None
 
     def _dictionary(self, part: PartTable) -> tuple[str, ...] | None:
-        return (tuple(self._words) or ("",)) if part.dtype == "u32" else None
+        return self._words.dictionary if part.dtype == "u32" else None
 
 
 def make_reject(
@@ -266,10 +271,6 @@ def _arrivals(message: TopicMessage, group: DeviceGroup, ts_ns: list[int]) -> li
 def _are_alike(rows: list[tuple[Any, ...]]) -> bool:
     """Whether all rows have the same kinds of values, column by column."""
     return all(len(set(classes_of(set(map(type, column))))) == 1 for column in zip(*rows, strict=True))
-
-
-def _is_word(text: str) -> bool:
-    return len(text) <= TEXT_MAX and "\x00" not in text
 
 
 def _floats(rows: list[tuple[Any, ...]]) -> tuple[npt.NDArray[np.float64], Bad | None]:

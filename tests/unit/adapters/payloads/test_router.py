@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from headrace.adapters.payloads import keys, router, rows
+from headrace.adapters.payloads import keys, router, words
 from headrace.adapters.payloads.base import RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
@@ -210,7 +210,7 @@ def test_what_is_remembered_is_bounded(monkeypatch):
 
 
 def test_texts_keep_their_codes_until_there_are_too_many(monkeypatch):
-    monkeypatch.setattr(rows, "N_WORDS_MAX", 3)
+    monkeypatch.setattr(words, "N_WORDS_MAX", 3)
     bench = Bench()
 
     def codes(*texts):

@@ -1,0 +1,113 @@
+"""JSON that names its sensors: an object a line, or a list of objects.
+
+* ``{"path": "leon/paint/line1/oven1/temperature", "ts": 1795446000.5, "value": 181.2}`` is one sample of one sensor;
+* ``{"device": "leon/paint/line1/oven1", "ts": ..., "temperature": 181.2, "running": true}`` is one instant of a device:
+  all its other members are values, nested ones by keys with dots.
+
+``ts`` is a number since 1970 or RFC 3339 text; without it a sample has the time of its arrival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
+from headrace.adapters.payloads.json import FieldsDecoder
+from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
+from headrace.adapters.payloads.rows import Decoded, Rows
+from headrace.adapters.payloads.times import TimeReader
+from headrace.core.clock import NO_TIME
+from headrace.core.events import RejectCode
+
+PATH, DEVICE, TIME, VALUE = "path", "device", "ts", "value"
+DOCUMENT_BYTES_MAX = 1_000_000
+_SAMPLE = {PATH, TIME, VALUE}
+
+
+class JsonLinesDecoder:
+    """Decodes JSON documents of one adapter instance.
+
+    Parameters
+    ----------
+    origin : the adapter's name. levels : names of a path's levels (empty: any number).
+    settings : types, units and bounds of devices.
+
+    Cost: about 2 us of CPU a line, and 0.2 us a value.
+    """
+
+    def __init__(
+        self, origin: str, groups: DeviceGroups, levels: tuple[str, ...], settings: RuleSettings
+    ) -> None:
+        self._groups = groups
+        self._levels = levels
+        self._settings = settings.model_copy(update={"time": TIME})
+        self._rows = Rows(origin, groups)
+        self._decode = msgspec.json.Decoder().decode
+
+    def decode(
+        self, documents: Sequence[bytes], times: TimeReader, arrival_ns: int, first_number: int = 1
+    ) -> Decoded:
+        """Columns of all documents that are not blank, and rejects; every value is in one or the other.
+
+        Parameters
+        ----------
+        first_number : of the first document's line: rejects come from ``line 7``.
+        """
+        fields = FieldsDecoder(self._settings, times)
+        for number, document in enumerate(documents, first_number):
+            if not document or document.isspace():
+                continue
+            message = TopicMessage(f"line {number}", document, arrival_ns)
+            try:
+                self._read(message, fields, times)
+            except PayloadError as e:
+                self._rows.refuse(message, e.code, e.detail, e.n_samples)
+        return self._rows.build(arrival_ns)
+
+    def _read(self, message: TopicMessage, fields: FieldsDecoder, times: TimeReader) -> None:
+        if len(message.payload) > DOCUMENT_BYTES_MAX:
+            detail = f"{len(message.payload):,} bytes, expected at most {DOCUMENT_BYTES_MAX:,}; send an object a line"
+            raise PayloadError(RejectCode.TOO_LARGE, detail)
+        try:
+            top: Any = self._decode(message.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+            raise PayloadError(RejectCode.MALFORMED, f"not JSON: {e}") from None
+        for item in top if type(top) is list else [top]:
+            try:
+                self._add(item, message, fields, times)
+            except PayloadError as e:
+                self._rows.refuse(message, e.code, e.detail, e.n_samples)
+
+    def _add(self, item: Any, message: TopicMessage, fields: FieldsDecoder, times: TimeReader) -> None:
+        """Add one object. Raises PayloadError."""
+        if type(item) is not dict:
+            raise PayloadError(RejectCode.MALFORMED, f"expected an object, got {item!r:.60}")
+        n_samples = max(1, len(item) - 2)
+        device = item.pop(DEVICE, None)
+        if type(device) is str:
+            group = self._group(device, n_samples)
+            fields.add(item, message, group, self._rows)
+        elif type(item.get(PATH)) is str and item.keys() <= _SAMPLE and VALUE in item:
+            self._add_sample(item, message, times)
+        else:
+            detail = 'expected {"path", "ts", "value"} or {"device", "ts", ...}, got members '
+            raise PayloadError(RejectCode.MALFORMED, detail + f"{', '.join(item)!s:.80}", n_samples)
+
+    def _add_sample(self, item: dict[str, Any], message: TopicMessage, times: TimeReader) -> None:
+        path, _, name = item[PATH].rpartition("/")
+        if not name:
+            raise PayloadError(RejectCode.BAD_PATH, f"path {item[PATH]!r:.80} ends in an empty level")
+        group = self._group(path, 1)
+        ts_ns = NO_TIME if item.get(TIME) is None else times.read(item[TIME])
+        self._rows.add(message, group, ts_ns, ((name,), (item[VALUE],)), self._settings)
+
+    def _group(self, path: str, n_samples: int) -> DeviceGroup:
+        """The device at `path`. Raises PayloadError."""
+        n_levels = path.count("/") + 2
+        if self._levels and n_levels != len(self._levels):
+            detail = f"{path!r:.80} and a name are {n_levels} levels, expected {'/'.join(self._levels)}"
+            raise PayloadError(RejectCode.BAD_PATH, detail, n_samples)
+        return self._groups.group(path, self._settings)

@@ -1,0 +1,88 @@
+"""JSON documents that name their sensors."""
+
+import json
+
+import pytest
+from tests.unit.adapters.payloads.lines import rows_of
+
+from headrace.adapters.payloads.base import RuleSettings
+from headrace.adapters.payloads.json_lines import DOCUMENT_BYTES_MAX, JsonLinesDecoder
+from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.rows import N_REJECTS_MAX
+from headrace.adapters.payloads.times import TimeReader
+from headrace.core.sensors import SensorDirectory
+
+NS = 10**9
+
+
+def decode(*documents, levels=(), **settings):
+    directory = SensorDirectory()
+    rule = RuleSettings(path="{device}/{key}", **settings)
+    decoder = JsonLinesDecoder("push", DeviceGroups(directory), levels, rule)
+    raw = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in documents]
+    batches, rejects = decoder.decode(raw, TimeReader(), 7)
+    return rows_of(directory, batches), rejects
+
+
+def test_samples_and_instants_of_devices():
+    rows, rejects = decode(
+        {"path": "a/d/t", "ts": 1.5, "value": 20.5}, {"device": "a/d", "ts": "1970-01-01T00:00:02Z", "t": 21, "on": True},
+        b" ", b"", {"device": "a/e", "x": {"y": 3}}, [{"path": "a/d/t", "value": 1}, {"path": "a/d/s", "value": "run"}],
+    )  # fmt: skip
+    assert not rejects
+    assert sorted(rows) == [
+        ("a/d/on", "u8", 2 * NS, 1), ("a/d/s", "u32", 8, "run"), ("a/d/t", "f64", 7, 1.0),
+        ("a/d/t", "f64", 1_500_000_000, 20.5), ("a/d/t", "f64", 2 * NS, 21.0), ("a/e/x.y", "f64", 7, 3.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("document", "code", "n_samples", "text"),
+    [
+        (b"{", "malformed", 1, "not JSON"), (b"\xff", "malformed", 1, "not JSON"), ([1], "malformed", 1, "expected an object"),
+        (b"[" * 100_000, "malformed", 1, "not JSON"), ({"path": "a/b"}, "malformed", 1, "got members path"),
+        ({"path": "a/b", "ts": 1, "value": 2, "unit": "K"}, "malformed", 2, "got members path, ts, value, unit"),
+        ({"path": 3, "value": 2}, "malformed", 1, "got members"), ({"device": 3, "t": 2, "u": 3}, "malformed", 1, "got members"),
+        ({"path": "a/b", "ts": [], "value": 2}, "bad-time", 1, "is not a time"), ({"path": "a", "value": 2}, "bad-path", 1, "can't name"),
+        ({"path": "a/", "value": 2}, "bad-path", 1, "empty level"), ({"device": "a//b", "t": 2}, "bad-path", 1, "can't name"),
+        ({"path": "a/b", "value": [1]}, "wrong-type", 1, "a list"), ({"device": "a/b"}, "malformed", 1, "an object of 0 values"),
+        (b"[%s]" % (b" " * DOCUMENT_BYTES_MAX), "too-large", 1, "expected at most 1,000,000"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_taken_is_refused(document, code, n_samples, text):
+    rows, (reject,) = decode({"device": "x/y", "t": 1}, document)
+    assert [path for path, *_ in rows] == ["x/y/t"]
+    assert (reject.code, reject.n_samples, reject.source, reject.adapter) == (
+        code,
+        n_samples,
+        "line 2",
+        "push",
+    )
+    assert text in reject.detail
+
+
+def test_paths_have_the_plants_levels():
+    rows, rejects = decode(
+        {"device": "a/b", "t": 1}, {"device": "a/b/c", "t": 1, "u": 1}, {"path": "a/t", "value": 1},
+        {"path": "a/b/t", "value": 1}, levels=("site", "device", "signal"),
+    )  # fmt: skip
+    assert [path for path, *_ in rows] == ["a/b/t"] * 2
+    assert [(r.code, r.source, r.n_samples) for r in rejects] == [
+        ("bad-path", "line 2", 1),
+        ("bad-path", "line 3", 1),
+    ]
+
+
+def test_a_message_of_mistakes_costs_few_rejects():
+    """Half a million mistakes in a megabyte would keep 4 KiB of it each."""
+    document = b"[" + b",".join([b'1,{"device":"a/b"}'] * 5_000) + b"]"
+    rows, rejects = decode(document)
+    assert not rows
+    assert len(rejects) == N_REJECTS_MAX
+    assert sum(r.n_samples for r in rejects) == 10_000
+
+
+def test_a_late_mistake_of_another_kind_has_its_own_reject():
+    _, rejects = decode(b"[" + b"1," * 50 + b'{"path":"a/","value":1}]')
+    assert [r.code for r in rejects] == ["malformed"] * N_REJECTS_MAX + ["bad-path"]
+    assert sum(r.n_samples for r in rejects) == 51
