@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 
 import numpy as np
 import pytest
 
-from headrace.adapters.base import PlantFacts
+from headrace.adapters.base import PlantFacts, Pushed
+from headrace.adapters.http.adapter import HttpAdapter
+from headrace.adapters.http.simulator import LineMachines, PushAnswer, PushingClient
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
 from headrace.adapters.mqtt.adapter import MqttAdapter
@@ -17,6 +20,7 @@ from headrace.adapters.mqtt.simulator import PublishingDevice, SimulatedBroker, 
 from headrace.adapters.registry import ADAPTERS
 from headrace.adapters.replay import adapter as replay
 from headrace.adapters.replay.simulator import as_long, walks, write_table
+from headrace.core.errors import Closed, Overloaded, Rejected
 from headrace.core.problems import validate_section
 from headrace.core.settings import SignalSettings
 from headrace.testing import adapters as kit
@@ -29,6 +33,7 @@ class ModbusRig:
 
     acknowledges = False
     can_lose = True
+    is_pushed_to = False
 
     def __init__(self, folder):
         self.simulator = ModbusSimulator({1: SimulatedUnit()}, port=free_port())
@@ -143,6 +148,7 @@ class MqttRig:
 
     acknowledges = True
     can_lose = True
+    is_pushed_to = False
 
     def __init__(self, folder):
         self.broker = SimulatedBroker(folder)
@@ -209,6 +215,7 @@ class ReplayRig:
 
     acknowledges = False
     can_lose = False
+    is_pushed_to = False
 
     def __init__(self, folder):
         self.folder = folder
@@ -243,7 +250,62 @@ class ReplayRig:
         raise AssertionError("a file is told nothing")
 
 
-RIGS = {"modbus": ModbusRig, "mqtt": MqttRig, "replay": ReplayRig}
+class HttpRig:
+    """A client whose bodies go to the adapter without a server between them."""
+
+    acknowledges = True
+    can_lose = False
+    is_pushed_to = True
+
+    def __init__(self, folder):
+        self.adapter = None
+        self.tasks = set()
+        self.n_sent = 0
+        self.client = PushingClient(self.post)
+
+    def make(self):
+        settings = validate_section(HttpAdapter.Config, {"protocol": "http"}, "adapters.push")
+        self.adapter = HttpAdapter.from_config("push", settings, {}, FACTS)
+        return self.adapter
+
+    async def post(self, body, key):
+        try:
+            await self.adapter.receive(Pushed(body, "text/plain", {}, key, time.time_ns()))
+        except Rejected as e:
+            return PushAnswer(400, str(e))
+        except Overloaded as e:
+            return PushAnswer(429, str(e), 0.02 * e.wait_s)
+        except Closed as e:
+            return PushAnswer(503, str(e))
+        return PushAnswer(204)
+
+    async def up(self):
+        pass
+
+    async def down(self):
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def push(self, body):
+        task = asyncio.create_task(self.client.push(body))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def send(self):
+        machines = LineMachines(5, seed=self.n_sent, site="a")
+        self.n_sent += 1
+        self.push(machines.lines(1_700_000_000 * 10**9 + self.n_sent))
+        return 20
+
+    async def send_garbage(self):
+        self.push(b"what is this?\n\xff\x00=\n")
+
+    def n_acknowledged(self):
+        return self.client.n_acknowledged
+
+
+RIGS = {"http": HttpRig, "modbus": ModbusRig, "mqtt": MqttRig, "replay": ReplayRig}
 
 
 def test_every_adapter_has_a_rig():

@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.base import Adapter, AdapterDiagnostics, PlantFacts
+from headrace.adapters.base import Adapter, AdapterDiagnostics, PlantFacts, Pushed, Receiver
 from headrace.adapters.registry import ADAPTERS
 from headrace.core.clock import NS, Clock, SystemClock, monotonic_ns
 from headrace.core.config import AdapterSection, PlantConfig
 from headrace.core.disk import LocalDisk
-from headrace.core.errors import ConfigError, HeadraceError
+from headrace.core.errors import ConfigError, HeadraceError, NotFound, Rejected
 from headrace.core.events import Event
 from headrace.core.faults import FaultPoints
 from headrace.core.frames import FrameBatch
 from headrace.core.problems import InvalidConfig, Problem, validate_section
+from headrace.core.registry import nearest
 from headrace.ingest.intake import Intake
 from headrace.ingest.intake_core import IntakeSettings
 from headrace.ingest.journal import DamagePolicy, JournalSettings
@@ -265,6 +266,22 @@ class Plant:
         if not await asyncio.to_thread(host.engine.flush, left_s()):
             why = host.engine.committer.counters.refusal or "there was not enough time"
             self._event("plant.stopped", f"not all was flushed, the journal has it: {why}", {})
+
+    # --- taking --------------------------------------------------------------------------------------
+
+    async def receive(self, name: str, pushed: Pushed) -> None:
+        """Hand what a client pushed to the adapter called `name`; see `Receiver`.
+
+        Raises
+        ------
+        NotFound : no such adapter. Rejected : it goes to its devices itself.
+        """
+        adapter = self._blueprint.adapters.get(name)
+        if adapter is None:
+            raise NotFound(f"no adapter {name!r}{nearest(name, list(self._blueprint.adapters))}")
+        if not isinstance(adapter, Receiver):
+            raise Rejected(f'adapter {name!r} is not pushed to; write one with protocol = "http" for that')
+        await adapter.receive(pushed)
 
     # --- looking -------------------------------------------------------------------------------------
 

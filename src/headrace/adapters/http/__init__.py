@@ -1,0 +1,1 @@
+"""Line protocol and JSON lines that clients push over HTTP."""

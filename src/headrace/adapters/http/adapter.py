@@ -1,0 +1,274 @@
+"""The HTTP adapter: what clients push, durable before they are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from headrace.adapters.base import (
+    AdapterDiagnostics,
+    AdapterState,
+    DeviceDiagnostics,
+    PlantFacts,
+    Pushed,
+    Sink,
+)
+from headrace.adapters.http.config import HttpConfig
+from headrace.adapters.http.formats import BodyDecoder, Slice
+from headrace.adapters.http.keys import Outcome, RecentKeys
+from headrace.adapters.meters import LatencyRing, seconds
+from headrace.adapters.payloads.json_lines import JsonLinesDecoder
+from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.line_decoder import SLICE_BYTES, LineDecoder
+from headrace.adapters.payloads.tag_paths import TagPath, compile_tag_path, default_template
+from headrace.core.clock import NO_TIME, NS, monotonic_ns, thread_cpu_ns
+from headrace.core.errors import Closed, ConfigError, HeadraceError, Overloaded, PluginError, Rejected
+from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
+
+_WAIT_S = 1.0
+_FLUSH_S = 1.0
+_CREDIT_BYTES = 32
+_log = logging.getLogger("headrace.adapters.http")
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What exists between start and stop."""
+
+    sink: Sink
+    groups: DeviceGroups
+    decoder: BodyDecoder
+
+
+class _Landing:
+    """Tells when all parts of a request are durable; begins with one open part, the request itself."""
+
+    def __init__(self) -> None:
+        self._n_open = 1
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def expect(self) -> None:
+        """One part more is handed on."""
+        self._n_open += 1
+
+    def ack(self) -> None:
+        """One part is durable, or will never be."""
+        self._n_open -= 1
+        if not self._n_open and not self.done.done():
+            self.done.set_result(None)
+
+
+class HttpAdapter:
+    """Bodies as frames; see `headrace.adapters.base` for the contract, `Receiver` for the way in."""
+
+    Config: ClassVar[type[HttpConfig]] = HttpConfig
+
+    def __init__(self, name: str, config: HttpConfig, naming: TagPath, plant: PlantFacts) -> None:
+        self.name = name
+        self._config = config
+        self._naming = naming
+        self._plant = plant
+        self._running: _Running | None = None
+        self._keys = RecentKeys(config.remembered_keys)
+        self._open: set[asyncio.Task[None]] = set()
+        self._state = AdapterState.STARTING
+        self._reason = f"nothing was pushed yet; clients POST to /api/v2/write?bucket={name}"
+        self._since_ns = NO_TIME
+        self._last_good_ns = NO_TIME
+        self._waiting_bytes = 0
+        self._n_requests = self._n_overloaded = self._n_sent_again = 0
+        self._n_samples = self._n_frames = self._n_rejects = 0
+        self._decode_ns = 0
+        self._latency = LatencyRing()
+
+    @classmethod
+    def from_config(cls, name: str, config: HttpConfig, profiles: Any, plant: PlantFacts) -> HttpAdapter:
+        """Compile the path.
+
+        Raises
+        ------
+        ConfigError : it can't be one.
+        """
+        template = config.path or default_template(plant.levels)
+        try:
+            naming = compile_tag_path(template, plant.levels, config.defaults, config.other_tags == "keep")
+        except ConfigError as e:
+            raise ConfigError(e.message, where=f"adapters.{name}.path") from e
+        return cls(name, config, naming, plant)
+
+    async def start(self, sink: Sink) -> None:
+        """Begin to take what is pushed."""
+        config = self._config
+        groups = DeviceGroups(sink.directory, config.max_devices, config.max_sensors)
+        lines = LineDecoder(self.name, sink.directory, groups, self._naming, config.rule)
+        json = JsonLinesDecoder(self.name, groups, self._plant.levels, config.rule)
+        self._running = _Running(sink, groups, BodyDecoder(lines, json, self._plant.timezone))
+        self._since_ns = sink.clock.now_ns()
+
+    async def stop(self) -> None:
+        """Take no more; what is under way is waited for a second, then its clients are told to come again."""
+        run, self._running = self._running, None
+        if run is not None:
+            self._since_ns = run.sink.clock.now_ns()
+        self._state, self._reason = AdapterState.STOPPED, ""
+        if self._open:
+            _, late = await asyncio.wait(self._open, timeout=_FLUSH_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def diagnostics(self) -> AdapterDiagnostics:
+        """State and counts; all clients together are the one device."""
+        run = self._running
+        device = DeviceDiagnostics(
+            "clients", self._state, self._reason, self._last_good_ns, NO_TIME, self._n_requests, self._n_rejects,
+            n_polls_skipped=self._n_overloaded,
+        )  # fmt: skip
+        p50, p99 = self._latency.percentiles()
+        return AdapterDiagnostics(
+            self.name, "http", self._state, self._reason, self._since_ns, run.groups.n_sensors if run else 0, (device,),
+            n_samples=self._n_samples, n_frames=self._n_frames, n_rejects=self._n_rejects,
+            n_duplicates=self._n_sent_again, decode_ns=self._decode_ns, latency_s_p50=p50, latency_s_p99=p99,
+        )  # fmt: skip
+
+    # --- one request ---------------------------------------------------------------------------------
+
+    async def receive(self, pushed: Pushed) -> None:
+        """Take a body; returns only when everything in it is durable. See `Receiver`."""
+        run = self._running
+        if run is None:
+            raise Closed(f"adapter {self.name} does not run")
+        self._n_requests += 1
+        outcome = self._keys.find(pushed)
+        if outcome is None:
+            self._check_room(pushed, run)
+            outcome = self._keys.begin(pushed)
+            # A task of its own: a client that hangs up does not leave half a body behind.
+            task = asyncio.create_task(self._take(pushed, run, outcome), name=f"http {self.name} request")
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+        else:
+            self._n_sent_again += 1
+        done, _ = await asyncio.wait([outcome], timeout=seconds(self._config.answer_within))
+        if not done:
+            raise Overloaded("the journal has not taken all of it yet; send it again", _WAIT_S)
+        error = outcome.result()
+        if error is not None:
+            raise error
+
+    def _check_room(self, pushed: Pushed, run: _Running) -> None:
+        """Turn away what would have to wait. Raises Overloaded."""
+        size = len(pushed.body)
+        is_crowded = self._waiting_bytes and self._waiting_bytes + size > self._config.max_waiting
+        if is_crowded or not run.sink.has_credit(1 + min(size, SLICE_BYTES) // _CREDIT_BYTES):
+            self._n_overloaded += 1
+            raise Overloaded("the journal has all that it can take at present; send it again", _WAIT_S)
+
+    async def _take(self, pushed: Pushed, run: _Running, outcome: Outcome) -> None:
+        """Store a body and say what became of it."""
+        began_ns = monotonic_ns()
+        self._waiting_bytes += len(pushed.body)
+        error: HeadraceError | None = Closed(f"adapter {self.name} was stopped; send it again")
+        try:
+            error = await self._store(pushed, run)
+            self._latency.add((monotonic_ns() - began_ns) / NS)
+            self._tell(run, "")
+        except HeadraceError as e:
+            error = e
+            self._tell(run, str(e))
+        finally:
+            self._waiting_bytes -= len(pushed.body)
+            if not isinstance(error, Rejected | None):
+                self._keys.forget(pushed)
+            outcome.set_result(error)
+
+    def _tell(self, run: _Running, reason: str) -> None:
+        """Note, and log once, that nothing is taken, or that it is again."""
+        if self._running is not run:
+            return
+        state = AdapterState.DEGRADED if reason else AdapterState.CONNECTED
+        if state is not self._state:
+            self._since_ns = run.sink.clock.now_ns()
+            if reason:
+                _log.warning("adapter=%s can't take what is pushed: %s", self.name, reason)
+            elif self._state is AdapterState.DEGRADED:
+                _log.info("adapter=%s takes what is pushed again", self.name)
+        self._state, self._reason = state, reason
+
+    async def _store(self, pushed: Pushed, run: _Running) -> Rejected | None:
+        """Decode and hand on a body; returns when all of it is durable. Raises what the sink raises."""
+        landing, first, n_refused = _Landing(), "", 0
+        slices = self._slices(pushed, run)
+        n_frames = self._n_frames
+        while True:
+            cpu_ns = thread_cpu_ns()
+            one = next(slices, None)
+            self._decode_ns += thread_cpu_ns() - cpu_ns
+            if one is None:
+                break
+            await self._hand_on(one, run.sink, landing)
+            n_refused, first = n_refused + one.n_refused, first or one.first
+            await run.sink.clock.sleep(0)
+        landing.ack()
+        await landing.done
+        if not n_refused:
+            return None
+        rest = "the rest is stored" if self._n_frames > n_frames else "nothing is stored"
+        return Rejected(f"{n_refused:,} refused, {rest}; the first: {first}")
+
+    def _slices(self, pushed: Pushed, run: _Running) -> Iterator[Slice]:
+        """The parts of a body; what can't be decoded at all is one that is refused."""
+        size, most = len(pushed.body), self._config.max_body
+        code, detail = RejectCode.MALFORMED, ""
+        try:
+            if size <= most:
+                yield from run.decoder.slices(pushed)
+            else:
+                code, detail = (
+                    RejectCode.TOO_LARGE,
+                    f"{size:,} bytes, expected at most {most:,}; send it in parts",
+                )
+        except Rejected as e:
+            detail = str(e)
+        except Exception as e:
+            _log.exception("adapter=%s: a decoder failed", self.name)
+            code, detail = RejectCode.INTERNAL, f"decoder failed: {e!r}"
+        if detail:
+            raw = pushed.body[:MAX_RAW_BYTES]
+            yield Slice([], [Reject(code, self.name, "request", detail, raw, pushed.arrival_ns)], 1, detail)
+
+    async def _hand_on(self, one: Slice, sink: Sink, landing: _Landing) -> None:
+        rejects = list(one.rejects)
+        for batch in one.batches:
+            landing.expect()
+            try:
+                await sink.emit(batch, landing.ack)
+            except (
+                PluginError
+            ) as e:  # a defect of ours, for ever: kept as a reject, or it would come again and again
+                landing.ack()
+                detail = f"its frames were refused: {e}"
+                raw = batch.to_bytes()[:MAX_RAW_BYTES]
+                rejects.append(
+                    Reject(
+                        RejectCode.INTERNAL,
+                        self.name,
+                        "request",
+                        detail,
+                        raw,
+                        batch.arrival_ns,
+                        batch.n_samples,
+                    )
+                )
+                one.n_refused, one.first = one.n_refused + 1, one.first or detail
+                continue
+            self._n_frames += batch.n_frames
+            self._n_samples += batch.n_samples
+            self._last_good_ns = sink.clock.now_ns()
+        for reject in rejects:
+            landing.expect()
+            await sink.reject(reject, landing.ack)
+            self._n_rejects += 1

@@ -1,0 +1,143 @@
+"""What a body holds, by its content type and parameters, and its decoding slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import cast
+
+from headrace.adapters.base import Pushed
+from headrace.adapters.payloads.base import TimeUnit
+from headrace.adapters.payloads.json_lines import DOCUMENT_BYTES_MAX, JsonLinesDecoder
+from headrace.adapters.payloads.line_decoder import SLICE_BYTES, LineDecoder, LineNumbers
+from headrace.adapters.payloads.line_protocol import FACTORS
+from headrace.adapters.payloads.times import TimeReader
+from headrace.core.errors import Rejected
+from headrace.core.events import Reject
+from headrace.core.frames import FrameBatch
+
+
+class PushFormat(StrEnum):
+    """How a body is written."""
+
+    LINES = "line protocol"
+    JSON = "one JSON document"
+    JSON_LINES = "JSON documents, one a line"
+
+
+_JSON_LINES = {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-lines"}
+_LINES = {
+    "",
+    "application/octet-stream",
+    "application/x-www-form-urlencoded",
+    "application/vnd.influx.line-protocol",
+}
+_UNITS = {"n": "ns", "u": "us", "": "auto"}
+
+
+@dataclass(slots=True)
+class Slice:
+    """Batches and rejects of one part of a body; `n_refused` lines or documents are not whole, `first` says why."""
+
+    batches: list[FrameBatch]
+    rejects: list[Reject]
+    n_refused: int
+    first: str
+
+
+def format_of(pushed: Pushed) -> PushFormat:
+    """How the body is written.
+
+    Raises
+    ------
+    Rejected : in no way that is known here.
+    """
+    kind = pushed.content_type.partition(";")[0].strip().lower()
+    if kind in _JSON_LINES:
+        return PushFormat.JSON_LINES
+    if kind == "application/json":
+        return PushFormat.JSON
+    if kind in _LINES or kind.startswith("text/"):
+        return PushFormat.LINES
+    raise Rejected(
+        f"content type {kind[:80]!r} is not known; send text/plain (line protocol), application/x-ndjson or "
+        f"application/json"
+    )
+
+
+def precision_of(pushed: Pushed) -> str:
+    """The unit of times given as numbers: ns, us, ms, s, m, h; empty where the request does not say.
+
+    Raises
+    ------
+    Rejected : none of them.
+    """
+    text = pushed.parameters.get("precision", "")
+    if text not in FACTORS:
+        raise Rejected(f"precision {text[:20]!r} is not known; it is one of ns, us, ms, s, m, h")
+    return text
+
+
+class BodyDecoder:
+    """Decodes bodies of one adapter instance.
+
+    Parameters
+    ----------
+    timezone : of JSON times without offset.
+    """
+
+    def __init__(self, lines: LineDecoder, json: JsonLinesDecoder, timezone: str) -> None:
+        self._lines = lines
+        self._json = json
+        self._timezone = timezone
+
+    def slices(self, pushed: Pushed) -> Iterator[Slice]:
+        """Decode a body, a few hundred kilobytes at a time, so that the event loop can do other things between.
+
+        Raises
+        ------
+        Rejected : before the first slice; format or precision are not known, a JSON document is too large.
+        """
+        kind, precision = format_of(pushed), precision_of(pushed)
+        if kind is PushFormat.LINES:
+            return self._line_slices(pushed, FACTORS[precision])
+        unit = _UNITS.get(precision, precision)
+        if unit in ("m", "h"):
+            raise Rejected(
+                f"precision {precision!r} is for line protocol; write JSON times in s, ms, us or ns"
+            )
+        times = TimeReader(cast(TimeUnit, unit), self._timezone)
+        if kind is PushFormat.JSON and len(pushed.body) > DOCUMENT_BYTES_MAX:
+            raise Rejected(
+                f"a JSON document of {len(pushed.body):,} bytes, expected at most {DOCUMENT_BYTES_MAX:,}; send an "
+                f"object a line as application/x-ndjson"
+            )
+        parts = iter([(1, [pushed.body])]) if kind is PushFormat.JSON else _documents(pushed.body)
+        return self._json_slices(pushed, parts, times)
+
+    def _line_slices(self, pushed: Pushed, factor: int) -> Iterator[Slice]:
+        numbers, at = LineNumbers(pushed.body), 0
+        while at < len(pushed.body):
+            done = self._lines.decode(numbers, at, factor, pushed.arrival_ns)
+            at = done.end
+            yield Slice(done.batches, done.rejects, done.n_refused, done.first)
+
+    def _json_slices(
+        self, pushed: Pushed, parts: Iterator[tuple[int, list[bytes]]], times: TimeReader
+    ) -> Iterator[Slice]:
+        for number, documents in parts:
+            batches, rejects = self._json.decode(documents, times, pushed.arrival_ns, number)
+            first = f"{rejects[0].source}: {rejects[0].detail}" if rejects else ""
+            yield Slice(batches, rejects, len({reject.source for reject in rejects}), first)
+
+
+def _documents(body: bytes) -> Iterator[tuple[int, list[bytes]]]:
+    """Lines of a body, some hundred kilobytes at a time, with the number of the first."""
+    at, number = 0, 1
+    while at < len(body):
+        end = body.find(b"\n", min(at + SLICE_BYTES, len(body)))
+        end = len(body) if end < 0 else end + 1
+        lines = body[at:end].split(b"\n")
+        yield number, lines
+        number, at = number + len(lines) - 1, end
