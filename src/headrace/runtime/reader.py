@@ -67,12 +67,13 @@ class EngineTail:
 
     name = "engine"
 
-    def __init__(self, engine: EngineClient, directory: SensorDirectory) -> None:
+    def __init__(self, engine: EngineClient, store: Store) -> None:
         self._engine = engine
         # Sensors that it has met since its last commit are made known here first.
-        known = self._ask(f"/api/v1/directory?after={directory.n_slots}")
+        known = self._ask(f"/api/v1/directory?after={store.directory.n_slots}")
         if known.body:
-            directory.apply_bytes(known.body)
+            with store.defining:
+                store.directory.apply_bytes(known.body)
         self.now_ns = known.now_ns
 
     def _ask(self, path: str, body: bytes | None = None) -> EngineAnswer:
@@ -107,19 +108,21 @@ class JournalTail:
     name = "journal"
 
     @classmethod
-    def load(cls, disk: Disk, view: CommitView, directory: SensorDirectory) -> JournalTail:
-        """Look through the journal; definitions in it are made known to `directory`.
+    def load(cls, disk: Disk, view: CommitView, store: Store) -> JournalTail:
+        """Look through the journal; definitions in it are made known to the store's directory.
 
         Raises
         ------
         NotFound : it was trimmed meanwhile; the newest commits say where to start.
         """
+        directory = store.directory
         tail = cls(directory, view, now_ns=view.published_ns)
         first = int(tail._flushed().min())
         # While a shard was never flushed nothing is trimmed: from the oldest there is.
         for record in read_records(disk, None if first < 0 else first, tail.damages.append):
             if record.kind is RecordKind.DEFINE:
-                record.define(directory)
+                with store.defining:
+                    record.define(directory)
             elif record.kind is RecordKind.TICK:
                 tail.now_ns = max(tail.now_ns, record.tick_ns())
             elif record.kind is RecordKind.FRAMES:
@@ -259,10 +262,20 @@ class StoreReader:
             "fresh_to": rfc3339(self.journal_tail().now_ns or NO_TIME),
         }
 
+    def tail(self) -> UnflushedTail:
+        """What is not flushed: of the engine where one answers, else of its journal. Raises as `journal_tail`."""
+        announced = read_announcement(self._disk)
+        if announced is not None:
+            try:
+                return self.engine_tail(EngineClient.announced(announced))
+            except EngineSilent:
+                pass  # it is starting, or has just ended
+        return self.journal_tail()
+
     def engine_tail(self, engine: EngineClient) -> EngineTail:
         """The tail of a running engine. Raises `EngineSilent`."""
         self.store.refresh()
-        return EngineTail(engine, self.directory)
+        return EngineTail(engine, self.store)
 
     def journal_tail(self) -> JournalTail:
         """The tail as the journal has it.
@@ -274,7 +287,7 @@ class StoreReader:
         for _ in range(_TRIES):
             view = self.store.refresh().commits
             try:
-                return JournalTail.load(self._disk, view, self.directory)
+                return JournalTail.load(self._disk, view, self.store)
             except NotFound:
                 continue  # an engine flushed and trimmed meanwhile: its newest commit says where to start
         raise Unreachable("the store is flushed faster than its journal can be read; try again")

@@ -11,6 +11,7 @@ import difflib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,11 @@ class Store:
                 load_directory(self.disk, self.directory)
             return self.view
 
+    @property
+    def defining(self) -> AbstractContextManager[Any]:
+        """Hold it while you make sensors known to a directory that is our own: `refresh` does as well."""
+        return self._lock
+
     def retired(self, segments: Sequence[SegmentInfo]) -> set[str]:
         """Names of hot segments that are compacted and deleted, so that a fold of the commits may forget them."""
         there = set(self.disk.list(HOT_FOLDER))
@@ -167,10 +173,46 @@ class Store:
         NotFound : no sensor matches. ConfigError : the span, the aggregates or the limit can't be.
         """
         _check(start_ns, end_ns, every_ns, agg, limit)
+        self.refresh()
+        return self._ask(self._wanted(pattern), start_ns, end_ns, every_ns, agg, tail, limit)
+
+    def query_sensors(
+        self,
+        sensors: Selection,
+        start_ns: int,
+        end_ns: int,
+        every_ns: int | None = None,
+        agg: Sequence[str] = (),
+        *,
+        tail: Tail | None = None,
+    ) -> QueryResult:
+        """The same of sensors that were found before, in whatever order; rows come sorted by path."""
+        _check(start_ns, end_ns, every_ns, agg, None)
+        return self._ask(self.index(sensors), start_ns, end_ns, every_ns, agg, tail, None)
+
+    def index(self, sensors: Selection) -> Wanted:
+        """A selection, indexed for reading."""
+        return Wanted(self.directory, self.series, sensors)
+
+    def expected_samples(self, wanted: Wanted, start_ns: int, end_ns: int) -> npt.NDArray[np.float64]:
+        """About how many committed samples of [start_ns, end_ns) a query would decode: float64[len(wanted.groups)].
+
+        Rows count whole, so it is rather too many; reads the rows' headers only.
+        """
+        return _weights(wanted, self.scan(self.view, wanted, start_ns, end_ns))
+
+    def _ask(
+        self,
+        wanted: Wanted,
+        start_ns: int,
+        end_ns: int,
+        every_ns: int | None,
+        agg: Sequence[str],
+        tail: Tail | None,
+        limit: int | None,
+    ) -> QueryResult:
         if every_ns is not None and not agg:
             agg = ("mean",)
-        self.refresh()
-        wanted = self._wanted(pattern)
         for attempt in (1, 2):
             asked_ns = self._clock.now_ns()
             batches = [] if tail is None else tail(wanted.slots)
@@ -345,14 +387,20 @@ def _take(found: FoundRows, place: I64, is_warm: bool, mine: Array) -> tuple[Fou
     return FoundRows(found.file, found.rows.take(keep), found.group_index[keep]), place[keep], is_warm
 
 
-def _slices(wanted: Wanted, scan: Scan) -> tuple[I64, int]:
-    """Slice of each group, in the order of its first sensor, so that a slice has a bounded number of samples."""
+def _weights(wanted: Wanted, scan: Scan) -> npt.NDArray[np.float64]:
+    """Wanted samples of each group in the rows that were found."""
     weight = np.zeros(len(wanted.groups))
     width = np.diff(wanted.start)
     for found, place, _ in scan.found:
         known = place >= 0
         columns = np.where(found.rows.column[known] >= 0, 1, width[place[known]])
         np.add.at(weight, found.group_index[known], found.rows.n_frames[known] * columns.astype(np.float64))
+    return weight
+
+
+def _slices(wanted: Wanted, scan: Scan) -> tuple[I64, int]:
+    """Slice of each group, in the order of its first sensor, so that a slice has a bounded number of samples."""
+    weight = _weights(wanted, scan)
     order = np.argsort(wanted.first_sensor_of_group, kind="stable")
     number = np.empty(len(order), np.int64)
     number[order] = (np.cumsum(weight[order]) // SLICE_SAMPLES).astype(np.int64)
