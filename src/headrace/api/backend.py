@@ -12,21 +12,52 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+from headrace.api.answers import OpenAnswer
 from headrace.api.control import ControlClient
+from headrace.api.forms import Form
+from headrace.api.listing import SensorFacts, facts_of_id, list_sensors
 from headrace.api.settings import ApiSettings
-from headrace.core.clock import Clock
+from headrace.core.clock import NS, Clock, monotonic_ns
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import Overloaded, Unreachable
 from headrace.runtime.announcement import is_store
 from headrace.runtime.reader import StoreReader
+from headrace.runtime.slices import SLICE_ROWS, Place, Question, SlicedAnswer
+from headrace.runtime.tree import SensorTree, TreeNode
 from headrace.store.result import QueryResult
 
 P = ParamSpec("P")
 T = TypeVar("T")
 N_THREADS = 4
 N_WAITING_MAX = 64
+N_LARGE_MAX, N_FOLLOWERS_MAX = 16, 200
+_SLICE_ROWS_MIN = 20_000
+_LEARN_EVERY_NS = NS
+
+
+class Places:
+    """A bounded number of answers of one kind that may be under way; each holds memory or a connection.
+
+    Parameters
+    ----------
+    what : what there are enough of, for the sentence of the refusal.
+    """
+
+    def __init__(self, n: int, what: str) -> None:
+        self._n, self._n_taken, self._what = n, 0, what
+
+    def take(self) -> None:
+        """Take a place. Raises `Overloaded` where there is none."""
+        if self._n_taken >= self._n:
+            raise Overloaded(f"{self._n} {self._what} already; ask again in a moment", 5.0)
+        self._n_taken += 1
+
+    def give_back(self) -> None:
+        """Leave it to the next."""
+        self._n_taken -= 1
 
 
 class Backend:
@@ -38,7 +69,7 @@ class Backend:
 
     Attributes
     ----------
-    control : the engine's control port.
+    control : the engine's control port. large_answers, followers : how many of them there may be at once.
     """
 
     def __init__(self, settings: ApiSettings, clock: Clock) -> None:
@@ -48,7 +79,11 @@ class Backend:
         self._threads = ThreadPoolExecutor(N_THREADS, "headrace-query")
         self._n_waiting = 0
         self._reader: StoreReader | None = None
-        self._opening = asyncio.Lock()
+        self._tree: SensorTree | None = None
+        self._opening, self._learning = asyncio.Lock(), asyncio.Lock()
+        self._learned_ns = -_LEARN_EVERY_NS
+        self.large_answers = Places(N_LARGE_MAX, "large answers are on their way")
+        self.followers = Places(N_FOLLOWERS_MAX, "clients follow what happens")
 
     async def close(self) -> None:
         """Let go of connections; threads end with what they are at."""
@@ -100,26 +135,80 @@ class Backend:
 
     async def adapter(self, name: str) -> dict[str, Any]:
         """One adapter with its devices."""
-        from urllib.parse import quote
-
         found: dict[str, Any] = await self.control.json(f"/api/v1/adapters/{quote(name, safe='')}")
         return found
 
     # --- the store -----------------------------------------------------------------------------------
+
+    async def tree(self) -> SensorTree:
+        """All sensors by path. Raises as `reader`."""
+        reader = await self.reader()
+        async with self._opening:
+            if self._tree is None:
+                self._tree = await self.blocking(SensorTree, reader.directory)
+        await self._learn(reader)
+        return self._tree
+
+    async def _learn(self, reader: StoreReader) -> None:
+        """Make known which sensors came since; asked for anew after a while only."""
+        async with self._learning:
+            now_ns = monotonic_ns()
+            if now_ns - self._learned_ns > _LEARN_EVERY_NS:
+                await self.blocking(reader.tail)
+                self._learned_ns = now_ns
+
+    async def children(self, path: str = "", after: str = "", limit: int = 1_000) -> list[TreeNode]:
+        """What is one level below a path, see `SensorTree.children`."""
+        tree = await self.tree()
+        return await self.blocking(tree.children, path, after, limit)
+
+    async def sensors(self, pattern: str, after: str = "", limit: int = 1_000) -> list[SensorFacts]:
+        """Sensors that match, in the order of `SensorTree`; behind the path `after`, at most `limit`."""
+        reader, tree = await self.reader(), await self.tree()
+        return await self.blocking(list_sensors, reader.directory, tree, pattern, after, limit)
+
+    async def sensor(self, sensor: int) -> SensorFacts:
+        """One sensor by its id. Raises `NotFound`."""
+        reader, _ = await self.reader(), await self.tree()
+        return await self.blocking(facts_of_id, reader.directory, sensor)
 
     async def query(self, pattern: str, **arguments: Any) -> QueryResult:
         """Samples or aggregates, as `StoreReader.query` answers them; of a size that fits into memory."""
         reader = await self.reader()
         return await self.blocking(reader.query, pattern, **arguments)
 
-    async def sensors(self, pattern: str, limit: int = 1_000) -> list[str]:
-        """Paths of sensors that match, in order of definition, at most `limit`."""
+    async def now_ns(self) -> int:
+        """The plant's present; where no engine runs, when the store was last written to."""
         reader = await self.reader()
+        tail = await self.blocking(reader.tail)
+        return tail.now_ns
 
-        def find() -> list[str]:
-            reader.store.refresh()
-            found = reader.directory.find(pattern)
-            pairs = zip(found.slot[:limit].tolist(), found.column[:limit].tolist(), strict=True)
-            return [reader.directory.sensor_path(slot, column) for slot, column in pairs]
+    async def answer(
+        self, question: Question, form: Form, limit: int | None = None, after: Place | None = None
+    ) -> OpenAnswer:
+        """Begin to answer a question, slice by slice. Raises as `SlicedAnswer`, and `Overloaded`."""
+        reader, tree = await self.reader(), await self.tree()
+        rows = SLICE_ROWS if limit is None else max(_SLICE_ROWS_MIN, min(2 * limit, SLICE_ROWS))
 
-        return await self.blocking(find)
+        def begin() -> OpenAnswer:
+            return OpenAnswer(SlicedAnswer(reader, tree, question, after, rows), form, limit)
+
+        return await self.blocking(begin)
+
+    @asynccontextmanager
+    async def streaming(self) -> AsyncIterator[None]:
+        """While entered, one of the few answers that are on their way; each may hold a slice.
+
+        Raises
+        ------
+        Overloaded : there are enough of them.
+        """
+        if self._n_streams >= N_STREAMS_MAX:
+            raise Overloaded(
+                f"{N_STREAMS_MAX} large answers are on their way already; ask again in a moment", 5.0
+            )
+        self._n_streams += 1
+        try:
+            yield
+        finally:
+            self._n_streams -= 1

@@ -120,13 +120,17 @@ def test_an_answer_is_continued_behind_any_row(opened, monkeypatch, asked, limit
 
 def test_wrong_questions(opened):
     reader, tree = opened
-    with pytest.raises(NotFound, match="no sensor matches 'p/l1/o1/temp'; the nearest path is 'p/l1/o1/temperature'"):
+    with pytest.raises(
+        NotFound, match="no sensor matches 'p/l1/o1/temp'; the nearest path is 'p/l1/o1/temperature'"
+    ):
         SlicedAnswer(reader, tree, Question("p/l1/o1/temp", 0, 1))
     with pytest.raises(ConfigError, match="unknown aggregate"):
         list(SlicedAnswer(reader, tree, Question("**", 0, 1, 1, ("men",))))
 
 
-@pytest.mark.parametrize("text", ["", "x", "bm90IGpzb24", "e30", "W10", "eyJxdWVzdGlvbiI6IHt9fQ", "\xff", "[" * 9_000])
+@pytest.mark.parametrize(
+    "text", ["", "x", "bm90IGpzb24", "e30", "W10", "eyJxdWVzdGlvbiI6IHt9fQ", "\xff", "[" * 9_000]
+)
 def test_what_is_no_cursor_is_refused(text):
     with pytest.raises(ConfigError, match="the cursor is none that was given out"):
         Place.from_text(text)

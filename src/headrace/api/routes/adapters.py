@@ -1,23 +1,97 @@
-"""How adapters and their devices are."""
+"""How adapters and their devices are, and what can be done about it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import quote
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Body, Path, Request
+from starlette.responses import Response
 
-from headrace.api.routes.asked import Asked
+from headrace.api.answers import PatientResponse
+from headrace.api.routes.asked import PROBLEMS, Asked, problems
+from headrace.api.routes.handing_on import handed_on
 
-router = APIRouter(prefix="/api/v1/adapters", tags=["adapters"])
+router = APIRouter(
+    prefix="/api/v1", tags=["adapters"], responses={**PROBLEMS, **problems(409, 500, 501)}
+)
+Name = Annotated[str, Path(description="as the plant file has it", max_length=200, examples=["ovens"])]
 
 
-@router.get("")
+class Verb(StrEnum):
+    """What can be done to a running adapter."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    RELOAD = "reload"
+
+
+def _of(name: str, rest: str = "") -> str:
+    return f"/api/v1/adapters/{quote(name, safe='')}{rest}"
+
+
+@router.get("/adapters")
 async def adapters(backend: Asked) -> list[dict[str, Any]]:
     """All adapters: state, reason, last good sample, counts."""
     return await backend.adapters()
 
 
-@router.get("/{name}")
-async def adapter(name: str, backend: Asked) -> dict[str, Any]:
+@router.get("/adapters/{name}")
+async def adapter(name: Name, backend: Asked) -> dict[str, Any]:
     """One adapter with all its devices."""
     return await backend.adapter(name)
+
+
+@router.get("/adapters/{name}/tail", response_class=Response)
+async def tail(name: Name, backend: Asked) -> Response:
+    """What an adapter takes in, as it comes: one JSON object a line, for as long as you listen."""
+    await backend.adapter(name)
+    backend.followers.take()
+
+    async def stream() -> AsyncIterator[str]:
+        async with backend.control.lines(_of(name, "/tail")) as lines:
+            async for line in lines:
+                yield line + "\n"
+
+    return PatientResponse(stream(), media_type="application/x-ndjson", at_end=backend.followers.give_back)
+
+
+@router.post("/adapters/{name}/probe")
+async def probe(
+    name: Name,
+    backend: Asked,
+    request: Request,
+    wanted: Annotated[dict[str, Any] | None, Body(examples=[{"device": "leon/paint/line1/oven1"}])] = None,
+) -> Response:
+    """One reading of a device, shown in every way it can be understood; nothing is stored."""
+    headers = {"Content-Type": "application/json"}
+    answer = await backend.control.send("POST", _of(name, "/probe"), body=await request.body(), headers=headers)
+    return handed_on(answer)
+
+
+@router.post("/adapters/{name}/{verb}")
+async def steer(name: Name, verb: Verb, backend: Asked) -> Response:
+    """Pause an adapter, let it go on, or start it anew with what its files say now."""
+    return handed_on(await backend.control.send("POST", _of(name, f"/{verb.value}")))
+
+
+@router.get("/rejects")
+async def rejects(backend: Asked, request: Request) -> Response:
+    """Refused input that is kept, newest first: code, adapter, source, and why."""
+    return handed_on(await backend.control.get("/api/v1/rejects", dict(request.query_params)))
+
+
+@router.post("/rejects/replay")
+async def replay(
+    backend: Asked,
+    request: Request,
+    wanted: Annotated[dict[str, Any] | None, Body(examples=[{"code": "unknown-topic"}])] = None,
+) -> Response:
+    """Take rejected input in again, after what was wrong with it has been mended."""
+    headers = {"Content-Type": "application/json"}
+    answer = await backend.control.send(
+        "POST", "/api/v1/rejects/replay", body=await request.body(), headers=headers
+    )
+    return handed_on(answer)
