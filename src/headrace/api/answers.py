@@ -29,9 +29,7 @@ class PatientResponse(StreamingResponse):
     at_end : called once, however the answer ends.
     """
 
-    def __init__(
-        self, content: Any, *, at_end: Callable[[], None] | None = None, **more: Any
-    ) -> None:
+    def __init__(self, content: Any, *, at_end: Callable[[], None] | None = None, **more: Any) -> None:
         super().__init__(content, **more)
         self._at_end = at_end
 

@@ -194,21 +194,3 @@ class Backend:
             return OpenAnswer(SlicedAnswer(reader, tree, question, after, rows), form, limit)
 
         return await self.blocking(begin)
-
-    @asynccontextmanager
-    async def streaming(self) -> AsyncIterator[None]:
-        """While entered, one of the few answers that are on their way; each may hold a slice.
-
-        Raises
-        ------
-        Overloaded : there are enough of them.
-        """
-        if self._n_streams >= N_STREAMS_MAX:
-            raise Overloaded(
-                f"{N_STREAMS_MAX} large answers are on their way already; ask again in a moment", 5.0
-            )
-        self._n_streams += 1
-        try:
-            yield
-        finally:
-            self._n_streams -= 1

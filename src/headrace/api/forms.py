@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
+import numpy as np
+
 from headrace.core.quality import word
 from headrace.runtime.times import rfc3339
 from headrace.store.result import QueryResult
@@ -141,6 +143,8 @@ class _CsvRows:
         self._is_first = True
 
     def rows(self, result: QueryResult) -> bytes:
+        if result.text is None and "value" in result.columns:  # another slice may have words
+            result = replace(result, text=np.full(result.n_rows, None, np.object_))
         data = result.to_csv(labels=True)
         if self._is_first:
             self._is_first = False

@@ -7,16 +7,15 @@ from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Body, Path, Request
+from fastapi import APIRouter, Body, Path, Query, Request
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from headrace.api.answers import PatientResponse
 from headrace.api.routes.asked import PROBLEMS, Asked, problems
 from headrace.api.routes.handing_on import handed_on
 
-router = APIRouter(
-    prefix="/api/v1", tags=["adapters"], responses={**PROBLEMS, **problems(409, 500, 501)}
-)
+router = APIRouter(prefix="/api/v1", tags=["adapters"], responses={**PROBLEMS, **problems(409, 500, 501)})
 Name = Annotated[str, Path(description="as the plant file has it", max_length=200, examples=["ovens"])]
 
 
@@ -45,13 +44,17 @@ async def adapter(name: Name, backend: Asked) -> dict[str, Any]:
 
 
 @router.get("/adapters/{name}/tail", response_class=Response)
-async def tail(name: Name, backend: Asked) -> Response:
+async def tail(
+    name: Name,
+    backend: Asked,
+    pattern: Annotated[str, Query(description="only of sensors that match", max_length=4_096)] = "**",
+) -> Response:
     """What an adapter takes in, as it comes: one JSON object a line, for as long as you listen."""
     await backend.adapter(name)
     backend.followers.take()
 
     async def stream() -> AsyncIterator[str]:
-        async with backend.control.lines(_of(name, "/tail")) as lines:
+        async with backend.control.lines(_of(name, f"/tail?pattern={quote(pattern, safe='')}")) as lines:
             async for line in lines:
                 yield line + "\n"
 
@@ -67,7 +70,9 @@ async def probe(
 ) -> Response:
     """One reading of a device, shown in every way it can be understood; nothing is stored."""
     headers = {"Content-Type": "application/json"}
-    answer = await backend.control.send("POST", _of(name, "/probe"), body=await request.body(), headers=headers)
+    answer = await backend.control.send(
+        "POST", _of(name, "/probe"), body=await request.body(), headers=headers
+    )
     return handed_on(answer)
 
 
@@ -77,10 +82,29 @@ async def steer(name: Name, verb: Verb, backend: Asked) -> Response:
     return handed_on(await backend.control.send("POST", _of(name, f"/{verb.value}")))
 
 
+class WantedRejects(BaseModel):
+    """Which rejects."""
+
+    adapter: str | None = Field(None, max_length=200)
+    code: str | None = Field(None, description="malformed, unknown-topic, wrong-type, ...", max_length=40)
+    from_ns: int | None = Field(None, ge=0, lt=2**63)
+    to_ns: int | None = Field(None, ge=0, lt=2**63)
+    limit: int = Field(100, ge=1, le=1_000, description="the newest so many")
+
+
 @router.get("/rejects")
-async def rejects(backend: Asked, request: Request) -> Response:
-    """Refused input that is kept, newest first: code, adapter, source, and why."""
-    return handed_on(await backend.control.get("/api/v1/rejects", dict(request.query_params)))
+async def rejects(backend: Asked, wanted: Annotated[WantedRejects, Query()]) -> Response:
+    """Refused input that is kept: counts by code, and the newest with adapter, source and reason."""
+    parameters = {name: str(value) for name, value in wanted.model_dump().items() if value is not None}
+    return handed_on(await backend.control.get("/api/v1/rejects", parameters))
+
+
+@router.get("/rejects/{id}")
+async def reject(
+    backend: Asked, id_: Annotated[str, Path(alias="id", max_length=100, description="as the list has it")]
+) -> Response:
+    """One reject with its bytes."""
+    return handed_on(await backend.control.get(f"/api/v1/rejects/{quote(id_, safe='')}"))
 
 
 @router.post("/rejects/replay")

@@ -61,7 +61,9 @@ class WantedRows(BaseModel):
     to: str | None = Field(None, description="end, outside; default: the present")
     every: str | None = Field(None, description="length of the windows that `agg` is of", examples=["1m"])
     agg: str = Field(
-        "", description="count, sum, min, max, first, last, mean, var; parted by commas", examples=["mean,max"]
+        "",
+        description="count, sum, min, max, first, last, mean, var; parted by commas",
+        examples=["mean,max"],
     )
     limit: int | None = Field(
         None, ge=1, le=LIMIT_MAX, description=f"rows at most; JSON has {JSON_ROWS:,} unless you say"
@@ -91,7 +93,9 @@ async def query(
     limit = asked.limit or (JSON_ROWS if form is Form.JSON else None)
     if limit is not None:
         answer = await backend.answer(question, form, limit, after)
-        return PatientResponse(answer.parts(backend.blocking), headers=answer.headers(), media_type=form.value)
+        return PatientResponse(
+            answer.parts(backend.blocking), headers=answer.headers(), media_type=form.value
+        )
     backend.large_answers.take()
     try:
         answer = await backend.answer(question, form, None, after)

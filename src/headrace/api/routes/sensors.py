@@ -43,9 +43,7 @@ async def sensors(
         ),
     ] = "**",
     limit: Annotated[int, Query(ge=1, le=10_000, description="sensors at most")] = 1_000,
-    cursor: Annotated[
-        str, Query(description="of the answer before: go on behind it", max_length=4_096)
-    ] = "",
+    cursor: Annotated[str, Query(description="of the answer before: go on behind it", max_length=4_096)] = "",
 ) -> dict[str, Any]:
     """Sensors whose path matches, device by device.
 
@@ -72,9 +70,7 @@ async def tree(
     backend: Asked,
     path: Annotated[str, Query(description="of any level; empty for the top", max_length=4_096)] = "",
     limit: Annotated[int, Query(ge=1, le=10_000, description="children at most")] = 1_000,
-    cursor: Annotated[
-        str, Query(description="of the answer before: go on behind it", max_length=4_096)
-    ] = "",
+    cursor: Annotated[str, Query(description="of the answer before: go on behind it", max_length=4_096)] = "",
 ) -> dict[str, Any]:
     """What is one level below a path, each child with the number of sensors below it."""
     found = await backend.children(path, cursor, limit)
