@@ -9,7 +9,6 @@ import urllib.request
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from tests.integration.api_client import ask
 from tests.integration.test_cli import N_SECONDS, SPAN, RunningPlant, write_plant
 
@@ -92,7 +91,9 @@ def test_a_limited_table_says_how_it_goes_on(address):
 
 
 def test_an_empty_answer_still_has_its_columns(address):
-    found = ask(address, "/api/v1/query?pattern=**&from=2020-01-01&to=2020-01-02", headers={"Accept": "text/csv"})
+    found = ask(
+        address, "/api/v1/query?pattern=**&from=2020-01-01&to=2020-01-02", headers={"Accept": "text/csv"}
+    )
     assert list(csv.reader(io.StringIO(found.text))) == [["path", "ts", "value", "quality", "text"]]
     assert ask(address, "/api/v1/query?pattern=**&from=2020-01-01&to=2020-01-02").json()["rows"] == []
 

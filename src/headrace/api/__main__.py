@@ -20,12 +20,13 @@ import uvicorn
 
 from headrace.api.app import create_app
 from headrace.api.backend import Backend
+from headrace.api.connections import PatientProtocol, allow_many
 from headrace.api.settings import ApiSettings
 from headrace.runtime.server import QuietServer
 
 READY = b"ready\n"
 _GRACE_S = 2
-_KEEP_ALIVE_S = 75
+_KEEP_ALIVE_S = 15
 
 
 class _ApiServer(QuietServer):
@@ -50,8 +51,9 @@ async def serve(settings: ApiSettings, sock: socket.socket) -> None:
     """Answer on `sock` until stdin ends or SIGTERM comes."""
     backend = Backend(settings, settings.clock())
     config = uvicorn.Config(
-        create_app(backend), log_config=None, access_log=False, lifespan="on", server_header=False,
-        timeout_graceful_shutdown=_GRACE_S, timeout_keep_alive=_KEEP_ALIVE_S,
+        create_app(backend), http=PatientProtocol, log_config=None, access_log=False, lifespan="on",
+        server_header=False, timeout_graceful_shutdown=_GRACE_S, timeout_keep_alive=_KEEP_ALIVE_S,
+        limit_concurrency=allow_many(),
     )  # fmt: skip
     server = _ApiServer(config)
     loop = asyncio.get_running_loop()

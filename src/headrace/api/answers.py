@@ -12,7 +12,7 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from headrace.api.forms import AnswerFacts, Encoder, Form, encoder_of, part_of
+from headrace.api.forms import AnswerFacts, Encoder, RowForm, encoder_of, part_of
 from headrace.runtime.slices import SlicedAnswer
 from headrace.store.result import QueryResult
 
@@ -63,7 +63,7 @@ class OpenAnswer:
     limit : rows at most; None for all of them. An answer with a limit is whole in memory.
     """
 
-    def __init__(self, sliced: SlicedAnswer, form: Form, limit: int | None) -> None:
+    def __init__(self, sliced: SlicedAnswer, form: RowForm, limit: int | None) -> None:
         self._sliced, self.form, self._limit = sliced, form, limit
         self._slices: Iterator[QueryResult] = iter(sliced)
         self._first: list[QueryResult] = []

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from headrace.api.access import Tokens
 from headrace.api.backend import Backend
 from headrace.api.control import EngineRefused
 from headrace.api.envelope import PublicEnvelope
@@ -57,7 +58,8 @@ def create_app(backend: Backend) -> FastAPI:
     for kind in (HTTPException, HeadraceError, Exception):
         app.add_exception_handler(kind, _refused)
     app.add_exception_handler(EngineRefused, _handed_on)
-    app.add_middleware(PublicEnvelope, pid=backend.settings.pid, clock=backend.clock)
+    tokens = Tokens(backend.settings.tokens)
+    app.add_middleware(PublicEnvelope, pid=backend.settings.pid, clock=backend.clock, tokens=tokens)
     _mount_page(app, backend)
     return app
 

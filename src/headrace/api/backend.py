@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from headrace.api.answers import OpenAnswer
 from headrace.api.control import ControlClient
-from headrace.api.forms import Form
+from headrace.api.forms import RowForm
 from headrace.api.listing import SensorFacts, facts_of_id, list_sensors
 from headrace.api.settings import ApiSettings
 from headrace.core.clock import NS, Clock, monotonic_ns
@@ -25,7 +25,7 @@ from headrace.core.disk import LocalDisk
 from headrace.core.errors import Overloaded, Unreachable
 from headrace.runtime.announcement import is_store
 from headrace.runtime.reader import StoreReader
-from headrace.runtime.slices import SLICE_ROWS, Place, Question, SlicedAnswer
+from headrace.runtime.slices import SLICE_ROWS, AnswerPlace, Question, SlicedAnswer
 from headrace.runtime.tree import SensorTree, TreeNode
 from headrace.store.result import QueryResult
 
@@ -184,7 +184,7 @@ class Backend:
         return tail.now_ns
 
     async def answer(
-        self, question: Question, form: Form, limit: int | None = None, after: Place | None = None
+        self, question: Question, form: RowForm, limit: int | None = None, after: AnswerPlace | None = None
     ) -> OpenAnswer:
         """Begin to answer a question, slice by slice. Raises as `SlicedAnswer`, and `Overloaded`."""
         reader, tree = await self.reader(), await self.tree()

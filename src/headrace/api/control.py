@@ -63,7 +63,7 @@ class ControlClient:
         headers: Mapping[str, str] | None = None,
         parameters: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """Ask, with whatever body.
+        """Ask, with whatever body; `headers` say among others who asks (``Headrace-Actor``).
 
         Raises
         ------

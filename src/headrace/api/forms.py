@@ -21,7 +21,7 @@ from headrace.store.result import QueryResult
 _ROWS_AT_ONCE = 2_000
 
 
-class Form(StrEnum):
+class RowForm(StrEnum):
     """A form and its media type."""
 
     JSON = "application/json"
@@ -31,14 +31,14 @@ class Form(StrEnum):
 
 
 _ALSO = {
-    "application/*": Form.JSON, "text/*": Form.CSV, "*/*": Form.JSON, "application/parquet": Form.PARQUET,
-    "application/x-parquet": Form.PARQUET, "application/arrow": Form.ARROW,
+    "application/*": RowForm.JSON, "text/*": RowForm.CSV, "*/*": RowForm.JSON, "application/parquet": RowForm.PARQUET,
+    "application/x-parquet": RowForm.PARQUET, "application/arrow": RowForm.ARROW,
 }  # fmt: skip
 
 
-def form_of(accept: str) -> Form | None:
+def form_of(accept: str) -> RowForm | None:
     """The form that an ``Accept`` header asks for; None where it takes none that we have."""
-    best: tuple[float, Form] | None = None
+    best: tuple[float, RowForm] | None = None
     for part in accept.split(",") if accept.strip() else ["*/*"]:
         kind, *parameters = (word.strip() for word in part.split(";"))
         weight = 1.0
@@ -50,7 +50,7 @@ def form_of(accept: str) -> Form | None:
                 except ValueError:
                     weight = 0.0
         kind = kind.lower()
-        known = _ALSO.get(kind) or next((form for form in Form if form.value == kind), None)
+        known = _ALSO.get(kind) or next((form for form in RowForm if form.value == kind), None)
         if known is not None and weight > 0 and (best is None or weight > best[0]):
             best = weight, known
     return None if best is None else best[1]
@@ -88,7 +88,7 @@ class Encoder(Protocol):
         ...
 
 
-def encoder_of(form: Form, is_whole: bool) -> Encoder:
+def encoder_of(form: RowForm, is_whole: bool) -> Encoder:
     """An encoder.
 
     Parameters
@@ -96,11 +96,11 @@ def encoder_of(form: Form, is_whole: bool) -> Encoder:
     is_whole : whether the first slice is all there is. Only then do integers keep their type in Arrow and
         Parquet: the slices of one answer must have one type, which is float64 where there may be others.
     """
-    if form is Form.JSON:
+    if form is RowForm.JSON:
         return _JsonRows()
-    if form is Form.CSV:
+    if form is RowForm.CSV:
         return _CsvRows()
-    return _ArrowRows(is_whole) if form is Form.ARROW else _ParquetRows(is_whole)
+    return _ArrowRows(is_whole) if form is RowForm.ARROW else _ParquetRows(is_whole)
 
 
 def json_row(row: dict[str, Any]) -> dict[str, Any]:

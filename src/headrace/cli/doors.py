@@ -14,6 +14,7 @@ from headrace.cli.api_process import ApiProcess
 from headrace.core.clock import Clock
 from headrace.core.disk import LocalDisk
 from headrace.core.events import Event
+from headrace.runtime.audit import AuditLog
 from headrace.runtime.server import Access, ControlServer, address_of, announced, bind_port, new_key
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ class Doors:
     def __init__(self, plant: Plant, clock: Clock, web: Web) -> None:
         self._plant, self._clock, self._web = plant, clock, web
         access = Access.KEYED if web is Web.PROCESS else Access.OPEN_READS
-        self._control = ControlServer(plant, clock, new_key(), access)
+        audit = AuditLog(plant.config.store_folder, clock)
+        self._control = ControlServer(plant, clock, new_key(), access, audit)
         self._public: socket.socket | None = None
+        self._tokens: dict[str, str] = {}
         self.child: ApiProcess | None = None
         """The api process, once started."""
 
@@ -57,9 +60,11 @@ class Doors:
 
         Raises
         ------
-        ConfigError : a port is in use, or not ours to take.
+        ConfigError : a port is in use, or not ours to take; a token can't be read.
         """
-        api = self._plant.config.api
+        config = self._plant.config
+        api = config.api
+        self._tokens = api.tokens.read(config.folder)
         port = api.port if port is None else port
         if self._web is Web.ENGINE:
             self._control.bind(api.host, port)
@@ -89,6 +94,7 @@ class Doors:
             fd=public.fileno(),
             levels=config.plant.levels,
             timezone=config.plant.timezone,
+            tokens=self._tokens,
             **settings_clock(self._clock),
         )
 

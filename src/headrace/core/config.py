@@ -33,6 +33,7 @@ from headrace.core.settings import (
 )
 
 VERSION = 1
+MIN_TOKEN_CHARACTERS = 16
 _LATER = ("tiers", "health", "scaling", "alerts")
 _LEVEL = re.compile(r"[a-z][a-z0-9_]*")
 _AT_LINE = re.compile(r"(.*) \(at line (\d+), column \d+\)")
@@ -79,10 +80,8 @@ def _listen(value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65_535:
         raise ValueError(f"{value!r} is not host:port; write '127.0.0.1:8844'")
-    if not _LOOPBACK.fullmatch(host):
-        raise ValueError(
-            f"listening on {host or 'every address'} needs a token, which a later version brings; use 127.0.0.1"
-        )
+    if not host or host == "*":
+        raise ValueError("names no address; write '0.0.0.0:8844' for every one of this machine")
     return value
 
 
@@ -169,10 +168,37 @@ class RuntimeSection(Section):
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
 
 
+class TokensSection(Section):
+    """``[api.tokens]``: who may do what.
+
+    A *viewer* reads, an *operator* also writes samples and steers adapters, an *admin* also changes the
+    configuration. Without any token whoever is on this machine may do everything.
+    """
+
+    viewer: SecretRef | None = None
+    operator: SecretRef | None = None
+    admin: SecretRef | None = None
+
+    def read(self, folder: Path) -> dict[str, str]:
+        """Role → token. Raises `ConfigError`: one can't be read, or is too short to be a secret."""
+        found = {}
+        for role in ("viewer", "operator", "admin"):
+            secret: SecretRef | None = getattr(self, role)
+            if secret is not None:
+                found[role] = secret.read(folder)
+                if len(found[role]) < MIN_TOKEN_CHARACTERS:
+                    raise ConfigError(
+                        f"is shorter than {MIN_TOKEN_CHARACTERS} characters; make one with: openssl rand -hex 24",
+                        f"api.tokens.{role}",
+                    )
+        return found
+
+
 class ApiSection(Section):
-    """``[api]``: where the process answers."""
+    """``[api]``: where the process answers, and to whom."""
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8844"
+    tokens: TokensSection = TokensSection()
 
     @property
     def host(self) -> str:
@@ -320,6 +346,10 @@ def _key_parts(key: str) -> list[str]:
 def _cross_problems(config: PlantConfig) -> list[Problem]:
     """What no table can know alone."""
     problems: list[Problem] = []
+    host = config.api.listen.rpartition(":")[0]
+    if not _LOOPBACK.fullmatch(host) and config.api.tokens == TokensSection():
+        text = f"listening on {host} lets the whole network in; write [api.tokens], or listen on 127.0.0.1"
+        problems.append(Problem("api.listen", text))
     for name, section in config.adapters.items():
         where = dotted(("adapters", name))
         if section.profile is not None and section.profile not in config.profiles:

@@ -61,7 +61,7 @@ _LOOK_S = 0.2
 _HEARTBEAT_S = 10.0
 _CODES = {
     400: "bad-request", 401: "unauthorized", 403: "forbidden", 404: "not-found", 405: "method-not-allowed",
-    406: "not-acceptable", 409: "conflict", 412: "changed-meanwhile", 413: "too-large", 415: "unsupported-type",
+    406: "not-acceptable", 408: "too-slow", 409: "conflict", 412: "changed-meanwhile", 413: "too-large", 415: "unsupported-type",
     422: "bad-request", 429: "overloaded", 500: "internal", 501: "not-available", 503: "not-ready",
 }  # fmt: skip
 """The closed set of codes of problems, by status."""

@@ -32,6 +32,7 @@ from headrace.core.clock import Clock
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import ConfigError, HeadraceError
 from headrace.runtime.announcement import NOW_HEADER, PID_HEADER, Announcement, announce, withdraw
+from headrace.runtime.audit import ACTOR_HEADER, AuditLog
 from headrace.runtime.control_routes import ControlRoutes, problem, problem_of
 from headrace.runtime.times import rfc3339
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 _OPEN = ("/livez", "/readyz", "/metrics")
+_NO_CHANGE = ("/api/v1/tail", "/api/v1/receive/")
 _BACKLOG = 1_024
 _KEY_BYTES = 24
 
@@ -70,13 +72,23 @@ class _Envelope:
     machine should see; such a request carries the page's name.
     """
 
-    def __init__(self, app: ASGIApp, clock: Clock, key: str, access: Access) -> None:
-        self._app, self._clock, self._access = app, clock, access
+    def __init__(
+        self, app: ASGIApp, clock: Clock, key: str, access: Access, audit: AuditLog | None = None
+    ) -> None:
+        self._app, self._clock, self._access, self._audit = app, clock, access, audit
         self._bearer = f"Bearer {key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        refusal = self._refusal(scope)
+        writes_down = self._audit if refusal is None and _changes(scope) else None
+
         async def send_signed(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if writes_down is not None:
+                    actor = dict(scope["headers"]).get(ACTOR_HEADER.lower().encode(), b"").decode("latin-1")
+                    writes_down.write(actor, scope["method"], _target(scope), message["status"])
                 signed = [
                     (PID_HEADER.lower().encode(), str(os.getpid()).encode()),
                     (NOW_HEADER.lower().encode(), str(self._clock.now_ns()).encode()),
@@ -84,7 +96,7 @@ class _Envelope:
                 message = {**message, "headers": [*message.get("headers", []), *signed]}
             await send(message)
 
-        await (self._refusal(scope) or self._app)(scope, receive, send_signed)
+        await (refusal or self._app)(scope, receive, send_signed)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         headers = dict(scope["headers"])
@@ -101,15 +113,27 @@ class _Envelope:
         )
 
 
+def _changes(scope: Scope) -> bool:
+    """Whether a request is to change something; a tail is asked for by POST, and samples are data."""
+    return scope["method"] not in ("GET", "HEAD") and not scope["path"].startswith(_NO_CHANGE)
+
+
+def _target(scope: Scope) -> str:
+    query = scope["query_string"].decode("latin-1")
+    return f"{scope['path']}?{query}" if query else str(scope["path"])
+
+
 async def _refused(_: Request, error: Exception) -> Response:
     return problem_of(error)
 
 
-def build_control_app(plant: Plant, clock: Clock, key: str, access: Access = Access.KEYED) -> ASGIApp:
+def build_control_app(
+    plant: Plant, clock: Clock, key: str, access: Access = Access.KEYED, audit: AuditLog | None = None
+) -> ASGIApp:
     """The application over a plant, which may not have started yet."""
     handlers: dict[Any, Any] = {HTTPException: _refused, HeadraceError: _refused, Exception: _refused}
     app = Starlette(routes=ControlRoutes(plant, clock).all(), exception_handlers=handlers)
-    return _Envelope(app, clock, key, access)
+    return _Envelope(app, clock, key, access, audit)
 
 
 def bind_port(host: str, port: int) -> socket.socket:
@@ -158,11 +182,18 @@ class ControlServer:
 
     Parameters
     ----------
-    key : what a caller must show. access : what it may do without.
+    key : what a caller must show. access : what it may do without. audit : where changes are written down.
     """
 
-    def __init__(self, plant: Plant, clock: Clock, key: str, access: Access = Access.KEYED) -> None:
-        self._plant, self._clock, self.key, self._access = plant, clock, key, access
+    def __init__(
+        self,
+        plant: Plant,
+        clock: Clock,
+        key: str,
+        access: Access = Access.KEYED,
+        audit: AuditLog | None = None,
+    ) -> None:
+        self._plant, self._clock, self.key, self._access, self._audit = plant, clock, key, access, audit
         self._socket: socket.socket | None = None
         self._server: QuietServer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -185,7 +216,7 @@ class ControlServer:
     async def start(self) -> None:
         """Answer on the port."""
         assert self._socket is not None
-        app = build_control_app(self._plant, self._clock, self.key, self._access)
+        app = build_control_app(self._plant, self._clock, self.key, self._access, self._audit)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1,
             server_header=False,

@@ -46,7 +46,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AnswerPlace:
     """A place in an answer: behind the row of `path` at `ts_ns`.
 
     It carries the whole question, so that the rest of an answer has the same span, whatever the time is by then.
@@ -116,7 +116,7 @@ class SlicedAnswer:
         reader: StoreReader,
         tree: SensorTree,
         question: Question,
-        after: Place | None = None,
+        after: AnswerPlace | None = None,
         slice_rows: int = SLICE_ROWS,
     ) -> None:
         self._reader, self._tree, self._asked = reader, tree, question
@@ -135,9 +135,9 @@ class SlicedAnswer:
         self.missing: list[str] = []
         self.sources: dict[str, int] = {}
 
-    def place(self, path: str, ts_ns: int) -> Place:
+    def place(self, path: str, ts_ns: int) -> AnswerPlace:
         """Behind a row of the answer."""
-        return Place(self._asked, path, ts_ns, self.by_shard)
+        return AnswerPlace(self._asked, path, ts_ns, self.by_shard)
 
     def __iter__(self) -> Iterator[QueryResult]:
         """Slices, none of them empty but perhaps the first, which shows the columns."""
@@ -170,7 +170,7 @@ class SlicedAnswer:
             if matched:
                 yield iter(matched), self._frames(matched)
 
-    def _shard(self, after: Place) -> int:
+    def _shard(self, after: AnswerPlace) -> int:
         """Shard of the sensor at which an answer ended."""
         directory = self._reader.directory
         found = self._tree.of_parent(after.parent)

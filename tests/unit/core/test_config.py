@@ -272,11 +272,11 @@ def test_all_problems_are_told_at_once(file):
         ("[api]\nlisten = '127.0.0.1:99999'", "api.listen", "'127.0.0.1:99999' is not host:port; write '127.0.0.1:8844'"),
         (
             "[api]\nlisten = ':8844'", "api.listen",
-            "listening on every address needs a token, which a later version brings; use 127.0.0.1",
+            "names no address; write '0.0.0.0:8844' for every one of this machine",
         ),
         (
             "[api]\nlisten = '10.0.0.1:8844'", "api.listen",
-            "listening on 10.0.0.1 needs a token, which a later version brings; use 127.0.0.1",
+            "listening on 10.0.0.1 lets the whole network in; write [api.tokens], or listen on 127.0.0.1",
         ),
     ],
 )  # fmt: skip
@@ -358,3 +358,15 @@ def test_the_schema_knows_the_keys_of_adapters():
     assert keys["doors"]["items"]["$ref"] == "#/$defs/Door"
     assert "Door" in schema["$defs"]
     assert keys["interval"] != OvenSettings.model_json_schema()["properties"]["interval"]
+
+
+def test_tokens_are_kept_elsewhere_and_long_enough(tmp_path, monkeypatch):
+    text = '[api]\nlisten = "0.0.0.0:8844"\n[api.tokens]\nviewer = { env = "VIEWER" }\nadmin = { file = "admin.token" }'
+    (tmp_path / "plant.toml").write_text(f"version = 1\n{text}")
+    tokens = load_plant(tmp_path / "plant.toml").api.tokens
+    monkeypatch.setenv("VIEWER", "v" * 16)
+    (tmp_path / "admin.token").write_text("a" * 20 + "\n")
+    assert tokens.read(tmp_path) == {"viewer": "v" * 16, "admin": "a" * 20}
+    monkeypatch.setenv("VIEWER", "v" * 15)
+    with pytest.raises(ConfigError, match="api.tokens.viewer: is shorter than 16 characters"):
+        tokens.read(tmp_path)

@@ -10,7 +10,7 @@ from headrace.core.layouts import Column, Layout
 from headrace.runtime import slices
 from headrace.runtime.pipe import Pipe
 from headrace.runtime.reader import open_store
-from headrace.runtime.slices import Place, Question, SlicedAnswer
+from headrace.runtime.slices import AnswerPlace, Question, SlicedAnswer
 from headrace.runtime.tree import SensorTree
 
 T0 = 1_767_225_600 * NS
@@ -112,7 +112,7 @@ def test_an_answer_is_continued_behind_any_row(opened, monkeypatch, asked, limit
         if not page:
             break
         found += page
-        after = Place.from_text(answer.place(page[-1][0], page[-1][1]).to_text())
+        after = AnswerPlace.from_text(answer.place(page[-1][0], page[-1][1]).to_text())
         assert after.question == asked
     assert sorted(found) == sorted(whole(reader, asked))
     assert len(found) == len(set(found))
@@ -133,4 +133,4 @@ def test_wrong_questions(opened):
 )
 def test_what_is_no_cursor_is_refused(text):
     with pytest.raises(ConfigError, match="the cursor is none that was given out"):
-        Place.from_text(text)
+        AnswerPlace.from_text(text)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from headrace.api.answers import PatientResponse
 from headrace.api.routes.asked import PROBLEMS, Asked, problems
-from headrace.api.routes.handing_on import handed_on
+from headrace.api.routes.handing_on import forwarded, handed_on
 
 router = APIRouter(prefix="/api/v1", tags=["adapters"], responses={**PROBLEMS, **problems(409, 500, 501)})
 Name = Annotated[str, Path(description="as the plant file has it", max_length=200, examples=["ovens"])]
@@ -77,9 +77,10 @@ async def probe(
 
 
 @router.post("/adapters/{name}/{verb}")
-async def steer(name: Name, verb: Verb, backend: Asked) -> Response:
+async def steer(name: Name, verb: Verb, backend: Asked, request: Request) -> Response:
     """Pause an adapter, let it go on, or start it anew with what its files say now."""
-    return handed_on(await backend.control.send("POST", _of(name, f"/{verb.value}")))
+    answer = await backend.control.send("POST", _of(name, f"/{verb.value}"), headers=forwarded(request))
+    return handed_on(answer)
 
 
 class WantedRejects(BaseModel):
@@ -114,8 +115,7 @@ async def replay(
     wanted: Annotated[dict[str, Any] | None, Body(examples=[{"code": "unknown-topic"}])] = None,
 ) -> Response:
     """Take rejected input in again, after what was wrong with it has been mended."""
-    headers = {"Content-Type": "application/json"}
     answer = await backend.control.send(
-        "POST", "/api/v1/rejects/replay", body=await request.body(), headers=headers
+        "POST", "/api/v1/rejects/replay", body=await request.body(), headers=forwarded(request)
     )
     return handed_on(answer)

@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from headrace.api.answers import PatientResponse
 from headrace.api.backend import Backend
-from headrace.api.forms import Form, form_of
+from headrace.api.forms import RowForm, form_of
 from headrace.api.routes.asked import PROBLEMS, Asked
 from headrace.core.errors import ConfigError
 from headrace.core.paths import parse_duration_ns
 from headrace.core.spans import parse_range
-from headrace.runtime.slices import Place, Question
+from headrace.runtime.slices import AnswerPlace, Question
 
 router = APIRouter(prefix="/api/v1", tags=["query"], responses=PROBLEMS)
 
@@ -37,10 +37,10 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Rows sensor by sensor, each by time. Headers say how it ended: `Headrace-Cursor` continues it.",
         "content": {
-            Form.JSON: {"schema": {"type": "object"}, "example": _EXAMPLE},
-            Form.CSV: {"schema": {"type": "string"}, "example": _CSV},
-            Form.ARROW: {"schema": {"type": "string", "format": "binary"}},
-            Form.PARQUET: {"schema": {"type": "string", "format": "binary"}},
+            RowForm.JSON: {"schema": {"type": "object"}, "example": _EXAMPLE},
+            RowForm.CSV: {"schema": {"type": "string"}, "example": _CSV},
+            RowForm.ARROW: {"schema": {"type": "string", "format": "binary"}},
+            RowForm.PARQUET: {"schema": {"type": "string", "format": "binary"}},
         },
     }
 }
@@ -87,10 +87,10 @@ async def query(
     """
     form = form_of(accept)
     if form is None:
-        raise HTTPException(406, f"Accept: {accept[:200]} has none of {', '.join(Form)}")
-    after = None if asked.cursor is None else Place.from_text(asked.cursor)
+        raise HTTPException(406, f"Accept: {accept[:200]} has none of {', '.join(RowForm)}")
+    after = None if asked.cursor is None else AnswerPlace.from_text(asked.cursor)
     question = await _question(backend, asked) if after is None else after.question
-    limit = asked.limit or (JSON_ROWS if form is Form.JSON else None)
+    limit = asked.limit or (JSON_ROWS if form is RowForm.JSON else None)
     if limit is not None:
         answer = await backend.answer(question, form, limit, after)
         return PatientResponse(

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from headrace.api.answers import PatientResponse
 from headrace.api.routes.asked import PROBLEMS, Asked
-from headrace.api.routes.handing_on import handed_on
+from headrace.api.routes.handing_on import forwarded, handed_on
 
 router = APIRouter(prefix="/api/v1", tags=["plant"], responses=PROBLEMS)
 _EVENTS = 'id: 17\nevent: store.refused\ndata: {"id": 17, "ts": "2026-03-02T06:00:00.000000000Z", "kind": '
@@ -72,9 +72,7 @@ async def change_config(
     if_match: Annotated[str | None, Header(description="the `ETag` that the change starts from")] = None,
 ) -> Response:
     """Make another plant file the running one; only what differs is touched."""
-    headers = {"Content-Type": request.headers.get("content-type", "application/json")}
-    if if_match is not None:
-        headers["If-Match"] = if_match
+    headers = forwarded(request, **({} if if_match is None else {"If-Match": if_match}))
     parameters = {"dry_run": "true"} if dry_run else {}
     answer = await backend.control.send(
         "PUT", "/api/v1/config", body=await request.body(), headers=headers, parameters=parameters
