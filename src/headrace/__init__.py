@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headrace.runtime.history import Pipeline
     from headrace.runtime.reader import open_store
 
-__all__ = ["open_store"]
+__all__ = ["Pipeline", "open_store"]
 
 # Where each name lives; nothing is imported before it is asked for.
-_HOMES = {"open_store": "headrace.runtime.reader"}
+_HOMES = {"Pipeline": "headrace.runtime.history", "open_store": "headrace.runtime.reader"}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -253,3 +254,104 @@ def test_a_restart_from_snapshots_goes_on_as_if_nothing_had_been(story: Story, r
     assert restarted.samples == whole.samples
     assert restarted.derived == whole.derived
     assert [s.snapshot() for s in restarted.shards] == [s.snapshot() for s in whole.shards]
+
+
+# --- sliding windows and time-weighted means -----------------------------------------------------------------
+
+SIZE_NS = 3 * EVERY_NS
+
+
+def sliding() -> FlowSpec:
+    step = {"op": "sliding", "every": "1m", "size": "3m", "agg": AGGREGATES}
+    return FlowSpec("w", "**", (step,), "{parent}/{signal}_{agg}_1m")
+
+
+def weighted(method: str = "auto") -> FlowSpec:
+    step = {"op": "time_weighted_mean", "every": "1m", "method": method}
+    return FlowSpec("w", "**", (step,), "{parent}/{signal}_{agg}_1m")
+
+
+def usable_samples(engine: PlainEngine) -> Any:
+    """(path, column, time → raw value) of every sensor of a device."""
+    directory = engine.directory
+    for slot in range(directory.n_slots):
+        for i, column in enumerate(directory.layout(slot).columns):
+            path = directory.sensor_path(slot, i)
+            if not directory.is_derived(slot):
+                kept = engine.samples.get(path, {})
+                yield path, column, {t: k.value for t, k in kept.items() if k.is_usable}
+
+
+def by_sliding_window(samples: dict[int, Any]) -> dict[int, list[tuple[int, Any]]]:
+    windows: dict[int, list[tuple[int, Any]]] = {}
+    for ts_ns, value in samples.items():
+        for k in range(SIZE_NS // EVERY_NS):
+            start_ns = ts_ns // EVERY_NS * EVERY_NS - k * EVERY_NS
+            windows.setdefault(start_ns, []).append((ts_ns, value))
+    return windows
+
+
+@given(stories())
+def test_sliding_windows_equal_a_computation_from_scratch(story: Story) -> None:
+    engine = Plant(story, spec=sliding()).tell()
+    assert engine.disorder == []
+    expected: dict[str, set[int]] = {}
+    for path, column, samples in usable_samples(engine):
+        for start_ns, some in by_sliding_window(samples).items():
+            truth, found = Aggregates.of(some, column.scale, column.offset), {}
+            for name in AGGREGATES:
+                expected.setdefault(f"{path}_{name}_1m", set()).add(start_ns)
+                kept = engine.derived[f"{path}_{name}_1m"][start_ns]
+                assert kept.is_usable, (path, name, start_ns)
+                found[name] = kept.value
+            assert truth.differences(found) == [], (path, start_ns)
+    for path, series in engine.derived.items():
+        more = {t for t, k in series.items() if k.is_usable} - expected.get(path, set())
+        assert all(series[t].value == 0 for t in more) if "_count_1m" in path else not more, path
+
+
+def area(samples: list[tuple[int, Any]], start_ns: int, is_step: bool) -> float:
+    """Mean of a window weighted by time, exactly."""
+    ordered = sorted(samples)
+    times = [start_ns, *(t for t, _ in ordered[1:]), start_ns + EVERY_NS]
+    values = [Fraction(v) for _, v in ordered]
+    total = Fraction(0)
+    for i, value in enumerate(values):
+        is_straight = not is_step and i + 1 < len(values)
+        begin = times[i] if i else start_ns
+        if i == 0:  # it counts from the window's start
+            total += value * (ordered[0][0] - start_ns)
+            begin = ordered[0][0]
+        level = (value + values[i + 1]) / 2 if is_straight else value
+        total += level * (times[i + 1] - begin)
+    return float(total / EVERY_NS)
+
+
+@pytest.mark.parametrize("method", ["auto", "step"])
+@given(story=stories())
+def test_time_weighted_means_equal_a_computation_from_scratch(story: Story, method: str) -> None:
+    engine = Plant(story, spec=weighted(method)).tell()
+    assert engine.disorder == []
+    for path, column, samples in usable_samples(engine):
+        expected = by_window(samples, EVERY_NS)
+        series = engine.derived.get(f"{path}_twa_1m", {})
+        assert {t for t, k in series.items() if k.is_usable} == expected.keys(), path
+        for start_ns, some in expected.items():
+            raw = area(some, start_ns, method == "step")
+            size = max(abs(float(v)) for _, v in some)
+            slack = 1e-9 * (size * abs(column.scale) + abs(column.offset) + 1)
+            assert abs(series[start_ns].value - (raw * column.scale + column.offset)) <= slack, path
+
+
+@pytest.mark.parametrize("spec", [sliding(), weighted()], ids=["sliding", "weighted"])
+@given(
+    story=stories(),
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+    restarts=st.sets(st.integers(0, 40), max_size=5),
+)
+def test_any_split_and_any_restart_give_the_same_bits_of_other_windows(
+    spec: FlowSpec, story: Story, cuts: list[int], restarts: set[int]
+) -> None:
+    expected = results(Plant(story, spec=spec).tell())
+    assert results(Plant(story, 0, spec).tell(cuts)) == expected
+    assert results(Plant(story, spec=spec).tell(restarts=tuple(restarts))) == expected

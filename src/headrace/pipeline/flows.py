@@ -26,8 +26,9 @@ from headrace.core.quality import Quality
 from headrace.core.sensors import DERIVED, Growing, SensorDirectory, join_path
 from headrace.pipeline.base import BACK, NEW, Revise, Stage, StepResult
 from headrace.pipeline.operators.base import Context, Operator
+from headrace.pipeline.operators.map import function_name
 from headrace.pipeline.operators.registry import operator_of
-from headrace.pipeline.operators.window import Window, WindowOperator, output_layout, outputs
+from headrace.pipeline.operators.window import Window, Windowed, output_layout
 from headrace.pipeline.packing import pack_parts, unpack_parts
 from headrace.pipeline.succession import Succession
 from headrace.pipeline.windows import MIXED, only_class
@@ -43,7 +44,8 @@ class FlowSpec:
     Parameters
     ----------
     read : pattern of sensor paths. steps : operators in order, ``{"op": name, ...}``; `window` comes last.
-    write : template of the derived paths: ``{parent}/`` and a name of ``{signal}`` and ``{agg}``.
+    write : template of the derived paths: ``{parent}/`` and a name with ``{signal}`` or ``{agg}`` or one of its own.
+    folder : where functions of `map` steps are looked for first: that of the plant file.
 
     Raises
     ------
@@ -54,6 +56,7 @@ class FlowSpec:
     read: str
     steps: tuple[dict[str, Any], ...]
     write: str
+    folder: str = ""
 
     def __post_init__(self) -> None:
         where = f"pipelines.{self.name}"
@@ -74,10 +77,10 @@ class FlowSpec:
 
     def _check_write(self, where: str) -> None:
         head, _, name = self.write.partition("/")
-        if head != "{parent}" or "/" in name or "{signal}" not in name:
+        if head != "{parent}" or "/" in name or not name:
             raise ConfigError(
-                f"{self.write!r} must be '{{parent}}/' and a name with {{signal}}, as in "
-                "'{parent}/{signal}_{agg}_1m': derived series stand beside their source",
+                f"{self.write!r} must be '{{parent}}/' and a name, as in '{{parent}}/{{signal}}_{{agg}}_1m': "
+                "derived series stand beside their source",
                 where,
             )
         if name == "{signal}":
@@ -93,13 +96,16 @@ class FlowSpec:
     def operators(self) -> tuple[Operator, ...]:
         """The steps as operators."""
         where = f"pipelines.{self.name}.steps"
-        return tuple(operator_of(step, f"{where}[{i}]") for i, step in enumerate(self.steps))
+        steps = [
+            {**s, "folder": self.folder} if s.get("op") == "map" and self.folder else s for s in self.steps
+        ]
+        return tuple(operator_of(step, f"{where}[{i}]") for i, step in enumerate(steps))
 
     @property
-    def window(self) -> WindowOperator | None:
-        """The window step, if there is one."""
+    def window(self) -> Windowed | None:
+        """The step that ends the flow with windows, if there is one."""
         last = self.operators[-1] if self.operators else None
-        return last if isinstance(last, WindowOperator) else None
+        return last if isinstance(last, Windowed) else None
 
     def derived_name(self, signal: str, aggregate: str = "") -> str:
         """Name of the derived series of a signal."""
@@ -207,6 +213,13 @@ class Flow:
             return known
         source = self.directory.layouts[layout_index]
         chosen = Layout(source.dtype, tuple(source.columns[i] for i in columns))
+        if chosen.width > 1 and "{signal}" not in self.spec.write:
+            names = ", ".join(c.name for c in chosen.columns[:3])
+            raise ConfigError(
+                f"{self.spec.write!r} gives {chosen.width:,} signals of one device ({names}, ...) the same name; write "
+                "{signal} into it, or read one signal only",
+                f"pipelines.{self.spec.name}.write",
+            )
         layout = chosen
         for operator in self.spec.operators:
             layout = operator.layout(layout)
@@ -243,7 +256,7 @@ class Flow:
 
         if self.spec.window is None:
             return [Layout(layout.dtype, tuple(replace(c, name=name(c.name)) for c in layout.columns))]
-        found = outputs(layout.dtype, self.spec.window.agg)
+        found = self.spec.window.outputs(layout.dtype)
         return [output_layout(layout, o, name) for o in found]
 
 
@@ -350,8 +363,8 @@ class FlowShard:
         if self.flow.class_of_slot[slot] < 0 or not self._lost(slot).any():
             return
         ts_ns = batch.take(np.flatnonzero(batch.slot == slot)).value_times()
-        for start_ns in np.unique(ts_ns // window.every_ns * window.every_ns).tolist():
-            result.effects.append(Revise(self.flow.spec.name, slot, start_ns, start_ns + window.every_ns))
+        for start_ns in window.starts(ts_ns):
+            result.effects.append(Revise(self.flow.spec.name, slot, start_ns, start_ns + window.size_ns))
 
     def _lost(self, slot: int) -> npt.NDArray[np.bool_]:
         """Which sensors of a succeeded `slot` its group's present layout does not have: bool[D]."""
@@ -430,21 +443,23 @@ class FlowShard:
             if self._is_held_by_another(effect):
                 # The present layout will tell of the sensors that it has.
                 lost = self._lost(effect.slot)
-                out += [b for b in (_only(b, lost) for b in self._recompute(number, batch)) if b.n_samples]
+                found = self._recompute(number, batch, effect.start_ns)
+                out += [b for b in (_only(b, lost) for b in found) if b.n_samples]
             else:
-                together.setdefault((number, batch.kind_key), []).append(batch)
-        for (number, _), batches in together.items():
-            out += self._recompute(number, FrameBatch.concat(batches))
+                key = number, batch.kind_key, effect.start_ns
+                together.setdefault(key, []).append(batch)
+        for (number, _, start_ns), batches in together.items():
+            out += self._recompute(number, FrameBatch.concat(batches), start_ns)
         return out
 
-    def _recompute(self, number: int, batch: FrameBatch) -> list[FrameBatch]:
+    def _recompute(self, number: int, batch: FrameBatch, start_ns: int) -> list[FrameBatch]:
         result = StepResult()
         chosen = self._select(number, batch)
         for stage in self._make(number):
             if chosen is None or not chosen.n_frames:
                 break
             if isinstance(stage, Window):
-                stage.recompute(chosen, result)
+                stage.recompute(chosen, start_ns, result)
             else:
                 chosen = stage.process(chosen, StepResult())
         return result.revised
@@ -466,7 +481,8 @@ class FlowShard:
         return pack_parts([json.dumps(head).encode(), *parts])
 
     def _steps(self) -> str:
-        return json.dumps([self.flow.spec.read, self.flow.spec.steps], sort_keys=True)
+        spec = self.flow.spec
+        return json.dumps([spec.read, spec.steps], sort_keys=True, default=function_name)
 
     def restore(self, data: bytes | memoryview) -> None:
         """Take over the chains of a snapshot; a pipeline that was changed since starts empty."""

@@ -65,7 +65,7 @@ def look_ahead(ts_ns: Array, row: Array, window: Array, every_ns: int) -> tuple[
 
 
 @kernel
-def _close(r: int, n: int, out: tuple[Array, ...], state: tuple[Array, ...]) -> int:
+def close_row(r: int, n: int, out: tuple[Array, ...], state: tuple[Array, ...]) -> int:
     """Copy row `r` to output place `n`; the next free place."""
     window, count, loose, told, _, flags, first, last, low, high, shifted, squares, skipped = state
     o_row, o_window, o_heard, o_told, o_loose, o_flags = out[:6]
@@ -92,7 +92,8 @@ def _close(r: int, n: int, out: tuple[Array, ...], state: tuple[Array, ...]) -> 
 
 
 @kernel
-def _open(r: int, start_ns: int, state: tuple[Array, ...]) -> None:
+def open_row(r: int, start_ns: int, state: tuple[Array, ...]) -> None:
+    """Begin the window at `start_ns` in row `r`."""
     window, count, loose, told, newest, flags = state[:6]
     skipped = state[12]
     window[r] = start_ns
@@ -124,8 +125,8 @@ def accumulate(
         # A division costs more than all the rest for a lone sensor: only where the window may change.
         if start == EMPTY or ts_ns[f] - start >= every_ns:
             if start != EMPTY:
-                n_out = _close(r, n_out, out, state)
-            _open(r, ts_ns[f] // every_ns * every_ns, state)
+                n_out = close_row(r, n_out, out, state)
+            open_row(r, ts_ns[f] // every_ns * every_ns, state)
         n = count[r]
         count[r] = n + 1
         if flags[r]:
@@ -192,8 +193,8 @@ def accumulate_some(
         start = window[r]
         if start == EMPTY or ts_ns[f] - start >= every_ns:
             if start != EMPTY:
-                n_out = _close(r, n_out, out, state)
-            _open(r, ts_ns[f] // every_ns * every_ns, state)
+                n_out = close_row(r, n_out, out, state)
+            open_row(r, ts_ns[f] // every_ns * every_ns, state)
         if flags[r] and ts_ns[f] <= newest[r]:
             flags[r] = flags[r] | DIRTY
         n = count[r]
@@ -262,8 +263,8 @@ def accumulate_loose(
                 continue
             if opened == EMPTY or t - opened >= every_ns:
                 if opened != EMPTY:
-                    n_out = _close(r, n_out, out, state)
-                _open(r, t // every_ns * every_ns, state)
+                    n_out = close_row(r, n_out, out, state)
+                open_row(r, t // every_ns * every_ns, state)
                 before = EMPTY
                 newest[r] = EMPTY
             if t <= before or (count[r] > 0 and t != frame_ts[f]):
@@ -295,7 +296,7 @@ def accumulate_loose(
 def close_rows(rows: Array, out: tuple[Array, ...], state: tuple[Array, ...]) -> None:
     """Copy `rows` to `out` and remember in each how much was told of; rows stay open."""
     for i in range(len(rows)):
-        _close(rows[i], i, out, state)
+        close_row(rows[i], i, out, state)
         state[3][rows[i]] = state[1][rows[i]] + state[2][rows[i]]
 
 
@@ -310,8 +311,8 @@ def move_on(rows: Array, start_ns: Array, out: tuple[Array, ...], state: tuple[A
     for i in range(len(rows)):
         r = rows[i]
         if state[0][r] != EMPTY:
-            n_out = _close(r, n_out, out, state)
-        _open(r, start_ns[i], state)
+            n_out = close_row(r, n_out, out, state)
+        open_row(r, start_ns[i], state)
         state[1][r] = 1
         state[3][r] = 1
         state[5][r] = SKIPPED | DIRTY

@@ -77,7 +77,8 @@ def check_plant(config: PlantConfig) -> Blueprint:
     flows = []
     for name, pipeline in config.pipelines.items():
         try:
-            flows.append(FlowSpec(name, pipeline.read, pipeline.steps, pipeline.write))
+            folder = str(config.folder)
+            flows.append(FlowSpec(name, pipeline.read, pipeline.steps, pipeline.write, folder))
         except ConfigError as e:
             problems.append(Problem(e.where or f"pipelines.{name}", e.message))
     if problems:

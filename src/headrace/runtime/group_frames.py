@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,18 @@ from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Layout, numpy_dtype
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
-from headrace.store.buffer import HotBuffer
 from headrace.store.query import Store
 from headrace.store.regroup import read_layouts
 
 Array = npt.NDArray[Any]
+
+
+class Unflushed(Protocol):
+    """Where frames that are not committed are found: a hot buffer, or a journal."""
+
+    def frames(self, slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
+        """Frames of `slots`; later batches win."""
+        ...
 
 
 class GroupFrames:
@@ -32,7 +39,7 @@ class GroupFrames:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.buffers: Mapping[int, HotBuffer] = {}
+        self.buffers: Mapping[int, Unflushed] = {}
 
     def __call__(self, slot: int, start_ns: int, end_ns: int) -> FrameBatch | None:
         """The frames; None where there are none, or where a damaged segment hides some of them."""

@@ -185,6 +185,11 @@ class StoreReader:
         self.store = Store.open(disk)
 
     @property
+    def disk(self) -> Disk:
+        """The store's folder."""
+        return self._disk
+
+    @property
     def directory(self) -> SensorDirectory:
         """All sensors."""
         return self.store.directory

@@ -115,6 +115,29 @@ class Flusher:
             part.buffer.release(one)
         return done
 
+    def add(self, buffers: Sequence[HotBuffer], seq: int) -> int:
+        """Publish what buffers hold up to `seq` as a segment, and leave the shards' positions as they are.
+
+        For an owner that writes what did not come through the journal: derived series of history. Samples that
+        are committed already are left out.
+
+        Returns
+        -------
+        How many samples were written.
+        """
+        taken = [buffer.take(seq) for buffer in buffers]
+        parts = [FlushPart(buffer, seq) for buffer in buffers]
+        tables, (n_dropped, _) = self._encode(parts, taken)
+        directory = save_directory(self._disk, self._directory, self._saved_slots)
+        self._saved_slots = saved_slots(self._disk)
+        if tables:
+            counters = dict(self._commits.view.counters)
+            segment = self._segment(tables, {}, directory, counters)
+            self._commits.publish(segment, {}, directory, counters, self._faults)
+        for buffer, one in zip(buffers, taken, strict=True):
+            buffer.release(one)
+        return sum(one.n_samples for one in taken) - n_dropped
+
     def _write(self, parts: Sequence[FlushPart], taken: list[Taken], counters: dict[str, int]) -> Flushed:
         start_ns = thread_cpu_ns()
         tables, (n_dropped, n_duplicates) = self._encode(parts, taken)

@@ -311,7 +311,7 @@ class Store:
         """Decode slice by slice; sentences about what was damaged."""
         wanted = answer.wanted
         damaged: list[str] = []
-        slices, n_slices = _slices(wanted, scan)
+        slices, n_slices = slices_of(wanted, scan)
         for number in range(n_slices):
             mine = slices == number
             found = [_take(f, p, w, mine) for f, p, w in scan.found]
@@ -398,7 +398,7 @@ def _weights(wanted: Wanted, scan: Scan) -> npt.NDArray[np.float64]:
     return weight
 
 
-def _slices(wanted: Wanted, scan: Scan) -> tuple[I64, int]:
+def slices_of(wanted: Wanted, scan: Scan) -> tuple[I64, int]:
     """Slice of each group, in the order of its first sensor, so that a slice has a bounded number of samples."""
     weight = _weights(wanted, scan)
     order = np.argsort(wanted.first_sensor_of_group, kind="stable")

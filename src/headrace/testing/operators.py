@@ -206,7 +206,17 @@ def check_layout_is_pure(make: Make) -> None:
         first, again = make().layout(scene.layout), make().layout(scene.layout)
         assert first == again, scene.name
         assert first.width == scene.layout.width, scene.name
-        assert first.dtype == scene.layout.dtype, scene.name
+
+
+def check_frames_have_the_layout(make: Make) -> None:
+    """What is handed on has the value type and the columns of the operator's layout."""
+    for scene, stage in _staged(make):
+        layout = make().layout(scene.layout)
+        for record in scene.records:
+            given = None if isinstance(record, int) else stage.process(record, StepResult())
+            if given is not None:
+                assert given.dtype == layout.dtype, scene.name
+                assert given.shape is not Shape.DENSE or given.width == layout.width, scene.name
 
 
 def check_input_is_not_changed(make: Make) -> None:
@@ -348,6 +358,7 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     check_is_a_frozen_value,
     check_comes_from_its_step,
     check_layout_is_pure,
+    check_frames_have_the_layout,
     check_input_is_not_changed,
     check_any_split_gives_the_same,
     check_order_of_groups_is_free,

@@ -46,7 +46,7 @@ def values(engine: PlainEngine, path: str) -> list[float]:
         ({"read": "a/{b"}, "pipelines.w.read", "braces do not match"),
         ({"write": "x/{signal}"}, "pipelines.w.write", "stand beside their source"),
         ({"write": "{parent}/deep/{signal}"}, "pipelines.w.write", "stand beside their source"),
-        ({"write": "{parent}/mean"}, "pipelines.w.write", "a name with {signal}"),
+        ({"write": "{parent}/"}, "pipelines.w.write", "and a name, as in"),
         ({"write": "{parent}/{signal}"}, "pipelines.w.write", "add a suffix"),
         ({"write": "{parent}/{signal}_{unit}"}, "pipelines.w.write", "only {signal} and {agg}"),
         ({"write": "{parent}/{signal}_{self}"}, "pipelines.w.write", "only {signal} and {agg}"),

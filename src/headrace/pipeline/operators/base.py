@@ -85,7 +85,7 @@ class FromStep:
             raise ConfigError(e.message, where) from e
 
 
-_KINDS = {"float": "a number", "str": "text", "tuple[str,": "a list of texts"}
+_KINDS = {"float": "a number", "str": "text", "Any": "text", "tuple[str,": "a list of texts"}
 
 
 def _fits(value: Any, kind: str) -> bool:

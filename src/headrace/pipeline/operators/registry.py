@@ -12,8 +12,12 @@ OPERATORS = Registry(
     {
         "clamp": "headrace.pipeline.operators.range:ClampOperator",
         "dead_band": "headrace.pipeline.operators.dead_band:DeadBandOperator",
+        "map": "headrace.pipeline.operators.map:MapOperator",
         "range": "headrace.pipeline.operators.range:RangeOperator",
+        "resample": "headrace.pipeline.operators.resample:ResampleOperator",
         "scale": "headrace.pipeline.operators.scale:ScaleOperator",
+        "sliding": "headrace.pipeline.operators.sliding:SlidingOperator",
+        "time_weighted_mean": "headrace.pipeline.operators.time_weighted_mean:TimeWeightedMeanOperator",
         "window": "headrace.pipeline.operators.window:WindowOperator",
     },
 )

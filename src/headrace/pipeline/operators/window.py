@@ -45,6 +45,10 @@ from headrace.pipeline.windows import (
 )
 
 Array = npt.NDArray[Any]
+LooseFrames = tuple[Array, Array, Array]
+"""ts_ns[F], row[F], start[F + 1] of sparse frames or waves."""
+LooseSamples = tuple[Array, Array, Array, Array, Array]
+"""ts_ns[N], column[N], values[N], usable[N], early[N] of their values."""
 SAME_TYPE = ("min", "max", "first", "last")
 FLOAT = ("sum", "mean", "var")
 AGGREGATES = ("count", *FLOAT, *SAME_TYPE)
@@ -98,8 +102,58 @@ def output_layout(layout: Layout, output: Output, name: Any) -> Layout:
     return Layout(output.dtype, tuple(columns))
 
 
+class Windowed(FromStep):
+    """Base of the operators that end a flow with windows: dataclasses with `every`, `agg` and `idle`."""
+
+    __slots__ = ()
+    every: str
+    agg: tuple[str, ...]
+    idle: str
+    ends_flow: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True
+
+    @property
+    def every_ns(self) -> int:
+        """Time between the starts of two windows."""
+        return parse_duration_ns(self.every)
+
+    @property
+    def size_ns(self) -> int:
+        """Length of a window."""
+        return self.every_ns
+
+    def check_times(self) -> None:
+        """Raise `ConfigError` where windows are too short or a duration is none."""
+        if self.every_ns < 1_000_000:
+            raise ConfigError(f"a window of {self.every} is too short; 1ms at least")
+        parse_duration_ns(self.idle)
+
+    def check_agg(self) -> None:
+        """Raise `ConfigError` where `agg` does not name aggregates, each once."""
+        if not self.agg:
+            raise ConfigError(f"agg names no aggregate; known: {', '.join(AGGREGATES)}")
+        check_aggregates(self.agg)
+        if len(set(self.agg)) < len(self.agg):
+            raise ConfigError(f"agg names an aggregate twice: {', '.join(self.agg)}")
+
+    def starts(self, ts_ns: Array) -> list[int]:
+        """Starts of the windows that samples fall into, once each, ascending."""
+        panes = np.unique(ts_ns // self.every_ns * self.every_ns)
+        before = np.arange(0, self.size_ns, self.every_ns)
+        found: list[int] = np.unique(panes[:, None] - before).tolist()
+        return found
+
+    def outputs(self, dtype: str) -> list[Output]:
+        """The derived groups of windows over values of `dtype`."""
+        return outputs(dtype, self.agg)
+
+    def layout(self, layout: Layout) -> Layout:
+        """Of what arrives; what leaves are the derived groups of `outputs`."""
+        return layout
+
+
 @dataclass(frozen=True, slots=True)
-class WindowOperator(FromStep):
+class WindowOperator(Windowed):
     """``{ op = "window", every = "1m", agg = ["mean", "max"], idle = "5s" }``.
 
     Windows start at multiples of `every` since 1970 UTC; a silent group's window is told of `idle` after its end.
@@ -108,27 +162,10 @@ class WindowOperator(FromStep):
     every: str
     agg: tuple[str, ...]
     idle: str = "5s"
-    ends_flow: ClassVar[bool] = True
-    remembers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.agg:
-            raise ConfigError(f"agg names no aggregate; known: {', '.join(AGGREGATES)}")
-        check_aggregates(self.agg)
-        if len(set(self.agg)) < len(self.agg):
-            raise ConfigError(f"agg names an aggregate twice: {', '.join(self.agg)}")
-        if self.every_ns < 1_000_000:
-            raise ConfigError(f"a window of {self.every} is too short; 1ms at least")
-        parse_duration_ns(self.idle)
-
-    @property
-    def every_ns(self) -> int:
-        """Length of a window."""
-        return parse_duration_ns(self.every)
-
-    def layout(self, layout: Layout) -> Layout:
-        """Of what arrives; what leaves are the derived groups of `outputs`."""
-        return layout
+        self.check_agg()
+        self.check_times()
 
     def stage(self, context: Context) -> Window:
         """The windows of one shard."""
@@ -182,11 +219,12 @@ class Window:
     bytes a group.
     """
 
-    def __init__(self, operator: WindowOperator, context: Context) -> None:
+    def __init__(self, operator: Windowed, context: Context) -> None:
         self._operator, self._context = operator, context
         self._every_ns, self._idle_ns = operator.every_ns, parse_duration_ns(operator.idle)
+        self._size_ns = operator.size_ns
         self._layout = context.layout
-        self._outputs = outputs(context.layout.dtype, operator.agg)
+        self._outputs = operator.outputs(context.layout.dtype)
         self._map = RowMap(context.directory, context.shard)
         self._rows = _Accumulators(self._layout.dtype, self._layout.width)
         self._nothing = self._rows.output(0)
@@ -216,23 +254,31 @@ class Window:
             self._revise_early(batch.slot[early], batch.ts_ns[early], result)
             batch, row = batch.take(np.flatnonzero(~early)), row[~early]
         out = self._rows.output(n_rolls) if n_rolls else self._nothing
-        if batch.quality is None:
-            n = accumulate(batch.ts_ns, row, batch.values, every_ns, out, state)
-        else:
-            good = usable(batch.quality)
-            n = accumulate_some((batch.ts_ns, row), batch.values, good, every_ns, out, state)
+        n = self._accumulate(batch, row, out)
         if n:
             self._emit(tuple(a[:n] for a in out), result)
 
+    def _accumulate(self, batch: FrameBatch, row: Array, out: tuple[Array, ...]) -> int:
+        """Add dense frames; how many windows closed into `out`."""
+        state = self._rows.state
+        if batch.quality is None:
+            return accumulate(batch.ts_ns, row, batch.values, self._every_ns, out, state)
+        good = usable(batch.quality)
+        return accumulate_some((batch.ts_ns, row), batch.values, good, self._every_ns, out, state)
+
+    def _accumulate_loose(self, frames: LooseFrames, samples: LooseSamples, out: tuple[Array, ...]) -> int:
+        """Add the values of sparse frames or waves; how many windows closed into `out`."""
+        return accumulate_loose(frames, samples, self._every_ns, out, self._rows.state)
+
     def _add_loose(self, batch: FrameBatch, row: Array, result: StepResult) -> None:
         assert batch.start is not None
-        state, ts_ns, n_values = self._rows.state, _read_only(batch.value_times()), batch.n_values
-        column = _read_only(np.zeros(n_values, np.uint16)) if batch.column is None else batch.column
+        state, ts_ns, n_values = self._rows.state, read_only(batch.value_times()), batch.n_values
+        column = read_only(np.zeros(n_values, np.uint16)) if batch.column is None else batch.column
         good = np.ones(n_values, np.bool_) if batch.quality is None else usable(batch.quality)
         early = np.empty(n_values, np.bool_)
         out = self._rows.output(look_ahead_loose(ts_ns, row, batch.start, state[0], self._every_ns))
         frames, samples = (batch.ts_ns, row, batch.start), (ts_ns, column, batch.values, good, early)
-        n = accumulate_loose(frames, samples, self._every_ns, out, state)
+        n = self._accumulate_loose(frames, samples, out)
         if n:
             self._emit(tuple(a[:n] for a in out), result)
         if early.any():
@@ -240,7 +286,7 @@ class Window:
             self._revise_early(slot[early], ts_ns[early], result)
 
     def _revise_early(self, slot: Array, ts_ns: Array, result: StepResult) -> None:
-        for one, start_ns in _windows_of(slot, ts_ns, self._every_ns):
+        for one, start_ns in self._panes_of(slot, ts_ns):
             result.effects.append(self._revise(one, start_ns))
 
     # --- late data and time ----------------------------------------------------------------------------
@@ -251,11 +297,7 @@ class Window:
         A late frame tells that its group's time has gone past it: so the row moves on to its window where it
         has not been there, and no such window is told of for the first time after it was revised.
         """
-        slot, ts_ns = batch.slot, batch.ts_ns
-        if batch.start is not None:
-            slot, ts_ns = np.repeat(slot, np.diff(batch.start)), batch.value_times()
-        timed = ts_ns != NO_TIME
-        pairs = _windows_of(slot[timed], ts_ns[timed], self._every_ns)
+        pairs = self._panes_of(*self._timed(batch))
         if not pairs:
             return
         row = self._row(np.array([slot for slot, _ in pairs], np.uint32)).tolist()
@@ -273,13 +315,27 @@ class Window:
                 if told[r] == count[r] + loose[r]:
                     result.effects.append(self._revise(one, start_ns))
 
+    def _panes_of(self, slot: Array, ts_ns: Array) -> list[tuple[int, int]]:
+        """The stretches of `every` that samples fall into, once each: (slot, start), ascending."""
+        starts = ts_ns // self._every_ns * self._every_ns
+        pairs = np.unique(np.stack([slot.astype(np.int64), starts]), axis=1)
+        return [(slot, start_ns) for slot, start_ns in pairs.T.tolist()]
+
+    @staticmethod
+    def _timed(batch: FrameBatch) -> tuple[Array, Array]:
+        """Slot and time of the values of frames that have a time."""
+        slot, ts_ns = batch.slot, batch.ts_ns
+        if batch.start is not None:
+            slot, ts_ns = np.repeat(slot, np.diff(batch.start)), batch.value_times()
+        timed = ts_ns != NO_TIME
+        return slot[timed], ts_ns[timed]
+
     def _revise(self, slot: int, start_ns: int) -> Revise:
-        return Revise(self._context.flow, slot, start_ns, start_ns + self._every_ns)
+        return Revise(self._context.flow, slot, start_ns, start_ns + self._size_ns)
 
     def tick(self, now_ns: int, result: StepResult) -> None:
         """Tell of windows that ended while their group was silent; each shard looks every few ticks."""
-        self._ticks += 1
-        if self._ticks % _IDLE_ROUNDS:
+        if not self._is_round():
             return
         window, count, loose, told = (a[: self._map.n] for a in self._rows.state[:4])
         ended = (window != EMPTY) & (count + loose > told)
@@ -290,12 +346,18 @@ class Window:
             close_rows(due, out, self._rows.state)
             self._emit(out, result)
 
-    def recompute(self, batch: FrameBatch, result: StepResult) -> None:
+    def _is_round(self) -> bool:
+        """Count a tick; whether it is this shard's turn to look for silent groups."""
+        self._ticks += 1
+        return self._ticks % _IDLE_ROUNDS == 0
+
+    def recompute(self, batch: FrameBatch, start_ns: int, result: StepResult) -> None:
         """One window of each group from all its stored frames, as revisions.
 
-        `batch` holds the frames of groups in one window, each in time order, in the source's own type.
+        `batch` holds the frames of groups in the window from `start_ns`, each in time order, in the source's own
+        type.
         """
-        fresh = Window(self._operator, self._context)
+        fresh = type(self)(self._operator, self._context)
         fresh.process(batch, StepResult())
         rows = np.arange(fresh._map.n)
         out = fresh._rows.output(len(rows))
@@ -323,7 +385,7 @@ class Window:
         for a, b in zip(mine[:6], theirs[:6], strict=True):
             a[r] = b[r_old]
         kept = np.flatnonzero(columns >= 0)
-        kept = kept[_same_grid(self._layout, old._layout, kept, columns[kept])]
+        kept = kept[same_grid(self._layout, old._layout, kept, columns[kept])]
         mine[12][r] = mine[1][r]
         for a, b in zip(mine[6:], theirs[6:], strict=True):
             a[r, kept] = b[r_old, columns[kept]]
@@ -462,19 +524,13 @@ def _columns_seen(batch: FrameBatch, row: Array, shape: tuple[int, ...]) -> Arra
     return None if seen.all() else seen
 
 
-def _windows_of(slot: Array, ts_ns: Array, every_ns: int) -> list[tuple[int, int]]:
-    """The windows that samples fall into, once each: (slot, start), ascending."""
-    pairs = np.unique(np.stack([slot.astype(np.int64), ts_ns // every_ns * every_ns]), axis=1)
-    return [(slot, start_ns) for slot, start_ns in pairs.T.tolist()]
-
-
-def _read_only(array: Array) -> Array:
+def read_only(array: Array) -> Array:
     """As the columns of batches are: the kernels are compiled for one kind of array only."""
     array.flags.writeable = False
     return array
 
 
-def _same_grid(new: Layout, old: Layout, columns: Array, old_columns: Array) -> Array:
+def same_grid(new: Layout, old: Layout, columns: Array, old_columns: Array) -> Array:
     """Which columns mean the same raw values in both layouts."""
     same = np.full(len(columns), new.dtype == old.dtype)
     same &= new.scale[columns] == old.scale[old_columns]
