@@ -16,7 +16,7 @@ from headrace.core.layouts import Column, Layout, numpy_dtype
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.pipeline.flows import FlowSpec
-from headrace.pipeline.operators.window import AGGREGATES
+from headrace.pipeline.windowing import AGGREGATES
 from headrace.sim.auditors import Aggregates, by_window
 from headrace.testing.engines import PlainEngine, Series, cut
 

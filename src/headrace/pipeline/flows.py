@@ -28,9 +28,9 @@ from headrace.pipeline.base import BACK, NEW, Revise, Stage, StepResult
 from headrace.pipeline.operators.base import Context, Operator
 from headrace.pipeline.operators.map import function_name
 from headrace.pipeline.operators.registry import operator_of
-from headrace.pipeline.operators.window import Window, Windowed, output_layout
 from headrace.pipeline.packing import pack_parts, unpack_parts
 from headrace.pipeline.succession import Succession
+from headrace.pipeline.windowing import Window, Windowed, output_layout
 from headrace.pipeline.windows import MIXED, only_class
 
 Array = npt.NDArray[Any]

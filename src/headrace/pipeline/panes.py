@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.core.kernels import kernel
+from headrace.pipeline.windows import DIRTY
 
 Array = npt.NDArray[Any]
 
@@ -50,7 +51,7 @@ def _put(i: int, out: tuple[Array, ...], every_ns: int, ring: tuple[Array, ...])
 def merge_panes(
     rows: Array, end_ns: Array, every_ns: int, out: tuple[Array, ...], ring: tuple[Array, ...]
 ) -> int:
-    """Put together the windows of `rows` that end at `end_ns` from their panes; how many hold anything.
+    """Put together the windows of `rows` that end at `end_ns` from their panes; how many hold anything or are dirty.
 
     `out` gets rows as closed windows have them: row, start, heard, told (0), loose, flags, then by column.
     """
@@ -84,7 +85,7 @@ def merge_panes(
             out[4][n_out] += loose[r, k]
             out[5][n_out] |= flags[r, k]
             _merge(r, k, n_out, out, ring)
-        n_out += out[2][n_out] > 0
+        n_out += out[2][n_out] > 0 or out[5][n_out] & DIRTY != 0
     return n_out
 
 

@@ -17,7 +17,7 @@ from headrace.core.sensors import SensorDirectory
 from headrace.ingest.ordering import in_place_order
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow, FlowSpec
-from headrace.pipeline.operators.window import AGGREGATES
+from headrace.pipeline.windowing import AGGREGATES
 from headrace.runtime.engine_core import EngineCore
 from headrace.runtime.memory import keep_freed_memory
 from headrace.store.chunks import RowEncoder

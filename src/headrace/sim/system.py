@@ -27,7 +27,7 @@ from headrace.ingest.journal import JournalSettings
 from headrace.ingest.journal_format import RecordKind
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow
-from headrace.pipeline.operators.window import AGGREGATES
+from headrace.pipeline.windowing import AGGREGATES
 from headrace.runtime.engine_core import EngineCore, EngineSettings
 from headrace.runtime.recovery import RecoverySettings, recover
 from headrace.sim.auditors import Account, audit_acked, audit_samples, audit_windows

@@ -25,11 +25,11 @@ from headrace.core.layouts import Layout, numpy_dtype
 from headrace.core.paths import parse_duration_ns
 from headrace.core.quality import CLASS_MASK, USABLE_BELOW, Quality
 from headrace.pipeline.base import StepResult
+from headrace.pipeline.interpolation import check_method, is_step
 from headrace.pipeline.operators.base import Context, FromStep
-from headrace.pipeline.operators.time_weighted_mean import check_method, is_step
-from headrace.pipeline.operators.window import read_only, same_grid
 from headrace.pipeline.packing import pack, unpack
 from headrace.pipeline.rows import UNKNOWN, RowMap
+from headrace.pipeline.windowing import read_only, same_grid
 
 Array = npt.NDArray[Any]
 GAP_STEPS = 10

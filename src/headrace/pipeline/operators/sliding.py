@@ -2,7 +2,7 @@
 
 A window starts at every multiple of `every` since 1970 UTC and is `size` long; its time is its start, as that of
 all windows, so the newest result lies `size` behind the present. Windows close, wait for silent groups, and are revised
-after late data as tumbling ones are (`headrace.pipeline.operators.window`); late data touch every window that they
+after late data as tumbling ones are (`headrace.pipeline.windowing`); late data touch every window that they
 fall into.
 
 Samples are gathered in panes as long as `every`, and windows put together from panes
@@ -12,7 +12,7 @@ windows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,10 @@ from headrace.core.layouts import Layout, numpy_dtype
 from headrace.core.paths import parse_duration_ns
 from headrace.pipeline.base import BACK, NEW, StepResult
 from headrace.pipeline.operators.base import Context
-from headrace.pipeline.operators.window import Window, Windowed, WindowOperator, same_grid
 from headrace.pipeline.packing import pack, pack_parts, unpack, unpack_parts
 from headrace.pipeline.panes import merge_panes, put_panes
 from headrace.pipeline.rows import UNKNOWN
+from headrace.pipeline.windowing import Window, Windowed, same_grid
 from headrace.pipeline.windows import DIRTY, ELSEWHERE, EMPTY, close_rows, move_on
 
 Array = npt.NDArray[Any]
@@ -111,7 +111,7 @@ class Sliding(Window):
 
     def __init__(self, operator: SlidingOperator, context: Context) -> None:
         super().__init__(operator, context)
-        self._whole = WindowOperator(operator.size, operator.agg, operator.idle)
+        self._whole = replace(operator, every=operator.size)
         self._ring = _Ring(context.layout, self._size_ns // self._every_ns)
 
     def _row(self, slot: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
@@ -157,25 +157,36 @@ class Sliding(Window):
 
     def _merge(self, rows: Array, after_ns: Array, n: Array, result: StepResult, told: int = 0) -> None:
         """Tell of the `n` windows of each row whose ends follow `after_ns`."""
-        total = int(n.sum())
-        if not total:
-            return
-        step = np.arange(total) - np.repeat(np.cumsum(n) - n, n) + 1
-        end_ns = np.repeat(after_ns, n) + step * self._every_ns
-        out = self._rows.output(total)
-        n_out = merge_panes(np.repeat(rows, n), end_ns, self._every_ns, out, self._ring.panes)
+        # Window by window, so that dense and sparse results of a group keep their order.
+        for k in range(int(n.max(initial=0))):
+            some = np.flatnonzero(n > k)
+            self._tell(rows[some], after_ns[some] + (k + 1) * self._every_ns, result, told)
+
+    def _tell(self, rows: Array, end_ns: Array, result: StepResult, told: int) -> None:
+        """Tell of one window of each row."""
+        out = self._rows.output(len(rows))
+        n_out = merge_panes(rows, end_ns, self._every_ns, out, self._ring.panes)
         out[3][:] = told
-        super()._emit(tuple(a[:n_out] for a in out), result)
+        heard = out[2][:n_out] > 0
+        # Where there is nothing but late data, only the store can tell.
+        for r, start_ns in zip(out[0][:n_out][~heard].tolist(), out[1][:n_out][~heard].tolist(), strict=True):
+            result.effects.append(self._revise(int(self._map.slot[r]), start_ns))
+        super()._emit(tuple(a[:n_out][heard] for a in out), result)
 
     def tick(self, now_ns: int, result: StepResult) -> None:
         """Tell of windows that ended while their group was silent; each shard looks every few ticks."""
         if not self._is_round():
             return
         n, every_ns, ring = self._map.n, self._every_ns, self._ring
-        window, told_end = self._rows.state[0][:n], ring.told_end[:n]
+        window, count, loose, told = (a[:n] for a in self._rows.state[:4])
+        told_end = ring.told_end[:n]
         over_ns = (now_ns - self._idle_ns) // every_ns * every_ns
         until_ns = np.minimum(over_ns, np.where(window == EMPTY, EMPTY, window + self._size_ns))
-        due = np.flatnonzero((window != EMPTY) & (until_ns > np.maximum(told_end, window)))
+        is_due = until_ns > np.maximum(told_end, window)
+        is_due |= (count + loose > told) & (
+            told_end > window
+        )  # something came after its windows were told of
+        due = np.flatnonzero((window != EMPTY) & is_due)
         if not len(due):
             return
         ring.told_end[due] = np.maximum(told_end[due], window[due])
@@ -212,12 +223,12 @@ class Sliding(Window):
             result.effects.append(self._revise(slot, end_ns - self._size_ns))
         if pane_ns == self._rows.state[0][r]:
             self._rows.state[5][r] |= DIRTY
-        elif pane_ns + self._size_ns > told_end:
+        elif pane_ns + self._size_ns > self._rows.state[0][r]:
             k = pane_ns // every_ns % ring.panes[0].shape[1]
             if ring.panes[0][r, k] != pane_ns:
                 for a in ring.panes:
                     a[r, k] = 0
-                ring.panes[0][r, k], ring.panes[1][r, k] = pane_ns, 1
+                ring.panes[0][r, k] = pane_ns
             ring.panes[3][r, k] |= DIRTY
 
     def recompute(self, batch: FrameBatch, start_ns: int, result: StepResult) -> None:

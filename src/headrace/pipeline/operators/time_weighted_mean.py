@@ -9,7 +9,7 @@ Between two samples x is a straight line for analog signals (the trapezoid rule)
 before the first sample of a window it has that sample's value, after the last one the last's. So a window's result
 follows from its own samples alone, can be revised when late data come, and is what a query's ``twa`` gives.
 
-Windows close, wait and are revised as those of `headrace.pipeline.operators.window`; the derived series' ``{agg}``
+Windows close, wait and are revised as those of `headrace.pipeline.windowing`; the derived series' ``{agg}``
 is ``twa``.
 """
 
@@ -22,29 +22,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from headrace.core.errors import ConfigError
 from headrace.core.frames import FrameBatch
-from headrace.core.layouts import Kind, Layout
 from headrace.core.quality import usable
+from headrace.pipeline.interpolation import check_method, is_step
 from headrace.pipeline.operators.base import Context
-from headrace.pipeline.operators.window import LooseFrames, LooseSamples, Output, Window, Windowed
 from headrace.pipeline.time_weights import weigh_dense, weigh_loose
+from headrace.pipeline.windowing import LooseFrames, LooseSamples, Output, Window, Windowed
 
 Array = npt.NDArray[Any]
-METHODS = ("auto", "step", "linear")
-
-
-def is_step(layout: Layout, method: str) -> npt.NDArray[np.bool_]:
-    """Which columns keep a value until the next one: bool[D]; ``auto`` goes by the signals' kinds."""
-    if method != "auto":
-        return np.full(layout.width, method == "step")
-    return np.array([c.kind not in (Kind.ANALOG, Kind.WAVEFORM) for c in layout.columns])
-
-
-def check_method(method: str) -> None:
-    """Raise `ConfigError` where `method` is none."""
-    if method not in METHODS:
-        raise ConfigError(f"method {method!r} is not one of {', '.join(METHODS)}")
 
 
 @dataclass(frozen=True, slots=True)
