@@ -12,7 +12,7 @@ import tomllib
 import zoneinfo
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
@@ -124,6 +124,10 @@ class StoreSection(Section):
     flush_interval: DurationNs = Field(default="2m", validate_default=True)
     flush_size: SizeBytes = Field(default="1GB", validate_default=True)
     journal_size: SizeBytes = Field(default="4GB", validate_default=True)
+    rollups: Literal["1m", "off"] = Field(
+        default="1m",
+        description="aggregates of each minute as plain Parquet in the store's folder rollups/1m",
+    )
 
     def folder(self, base: Path) -> Path:
         """The store's folder; a relative one lies in `base`, the folder of the plant file."""

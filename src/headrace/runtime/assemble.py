@@ -41,6 +41,8 @@ from headrace.runtime.event_log import EventLog
 from headrace.runtime.host import Host, HostSettings
 from headrace.runtime.report import Report
 from headrace.store.compactor import Compactor
+from headrace.store.query import Store
+from headrace.store.rollups import Rollups
 
 _EVENTS_MAX = 200
 _RESERVE_BYTES, _RESERVE_SHARE = 64 << 20, 32
@@ -154,12 +156,18 @@ class Plant:
         self._compaction = BackgroundCompaction(
             Compactor(host.store, self._clock, faults=self._faults),
             lambda text: self._event("store.compaction", text, {}),
+            rollups=self._rollups(host.store),
         )
         self._compaction.start()
         for name, adapter in self._blueprint.adapters.items():
             await adapter.start(self.intake)
             self._event("adapter.started", f"adapter {name} started", {"adapter": name})
         self.state = "running"
+
+    def _rollups(self, store: Store) -> Rollups | None:
+        if self.config.store.rollups == "off":
+            return None
+        return Rollups(store, self._clock, self.config.plant.levels)
 
     def _open(self) -> Host:
         return Host(

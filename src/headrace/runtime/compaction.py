@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from headrace.core.errors import HeadraceError
 from headrace.store.compactor import CompactionReport, Compactor
+from headrace.store.rollups import Rollups
 
 
 class BackgroundCompaction:
@@ -19,10 +20,18 @@ class BackgroundCompaction:
     Parameters
     ----------
     tell : called, from the thread, with a sentence where a run could not do what was due.
+    rollups : what is run before it: so they have seen every segment before compaction deletes any.
     """
 
-    def __init__(self, compactor: Compactor, tell: Callable[[str], None], period_s: float = 300.0) -> None:
+    def __init__(
+        self,
+        compactor: Compactor,
+        tell: Callable[[str], None],
+        period_s: float = 300.0,
+        rollups: Rollups | None = None,
+    ) -> None:
         self._compactor, self._tell, self._period_s = compactor, tell, period_s
+        self._rollups = rollups
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace-compaction", daemon=True)
         self._said: set[str] = set()
@@ -42,13 +51,24 @@ class BackgroundCompaction:
 
     def run_once(self) -> None:
         """One run; what goes wrong is told once and tried again."""
-        try:
-            self.last = self._compactor.run_once()
-            problems = set(self.last.problems)
-        except HeadraceError as e:
-            problems = {f"compaction: {e}"}
-        except Exception as e:  # a defect of compaction must not end collection
-            problems = {f"compaction stopped by a defect ({type(e).__name__}: {e}); it is tried again"}
+        problems = self._try("rollups", self._roll_up) | self._try("compaction", self._compact)
         for sentence in sorted(problems - self._said):
             self._tell(sentence)
         self._said = problems
+
+    def _roll_up(self) -> list[str]:
+        return [] if self._rollups is None else self._rollups.run_once().problems
+
+    def _compact(self) -> list[str]:
+        self.last = self._compactor.run_once()
+        return self.last.problems
+
+    @staticmethod
+    def _try(name: str, run: Callable[[], list[str]]) -> set[str]:
+        """Sentences for what went wrong; a defect must not end collection."""
+        try:
+            return set(run())
+        except HeadraceError as e:
+            return {f"{name}: {e}"}
+        except Exception as e:
+            return {f"{name} stopped by a defect ({type(e).__name__}: {e}); it is tried again"}

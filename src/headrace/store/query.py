@@ -174,7 +174,7 @@ class Store:
         """
         _check(start_ns, end_ns, every_ns, agg, limit)
         self.refresh()
-        return self._ask(self._wanted(pattern), start_ns, end_ns, every_ns, agg, tail, limit)
+        return self.ask(self._wanted(pattern), start_ns, end_ns, every_ns, agg, tail, limit)
 
     def query_sensors(
         self,
@@ -188,7 +188,7 @@ class Store:
     ) -> QueryResult:
         """The same of sensors that were found before, in whatever order; rows come sorted by path."""
         _check(start_ns, end_ns, every_ns, agg, None)
-        return self._ask(self.index(sensors), start_ns, end_ns, every_ns, agg, tail, None)
+        return self.ask(self.index(sensors), start_ns, end_ns, every_ns, agg, tail, None)
 
     def index(self, sensors: Selection) -> Wanted:
         """A selection, indexed for reading."""
@@ -201,16 +201,17 @@ class Store:
         """
         return _weights(wanted, self.scan(self.view, wanted, start_ns, end_ns))
 
-    def _ask(
+    def ask(
         self,
         wanted: Wanted,
         start_ns: int,
         end_ns: int,
         every_ns: int | None,
         agg: Sequence[str],
-        tail: Tail | None,
-        limit: int | None,
+        tail: Tail | None = None,
+        limit: int | None = None,
     ) -> QueryResult:
+        """The same of a selection that was indexed before."""
         if every_ns is not None and not agg:
             agg = ("mean",)
         for attempt in (1, 2):
