@@ -120,7 +120,7 @@ class Decoding:
                 quality = None if done.quality is None else done.quality[:, 0]
                 return done.ts_ns, done.values[:, 0], quality, np.diff(done.starts)
             parts = [
-                _decode_one(payload[a:b].tobytes(), one, n)
+                decode_row(payload[a:b].tobytes(), one.codecs, one.dtype, n)
                 for a, b, n in zip(
                     starts[:-1].tolist(),
                     starts[1:].tolist(),
@@ -252,11 +252,14 @@ class Decoding:
         return out
 
 
-def _decode_one(payload: bytes, one: _Class, n: int) -> tuple[I64, Array, U8 | None]:
-    if one.codecs[1] == WAVE:
-        runs, values, quality = decode_wave(payload, one.dtype)
+def decode_row(
+    payload: bytes, codecs: tuple[str, str], dtype: np.dtype[Any], n: int
+) -> tuple[I64, Array, U8 | None]:
+    """Times, values and quality of a row that is no block. Raises `CorruptionError`."""
+    if codecs[1] == WAVE:
+        runs, values, quality = decode_wave(payload, dtype)
         return runs.ts_ns(), values, quality
-    return decode_chunk(payload, one.codecs, n, one.dtype)
+    return decode_chunk(payload, codecs, n, dtype)
 
 
 def _runs_of(key: Array) -> tuple[I64, I64]:

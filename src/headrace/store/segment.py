@@ -233,6 +233,15 @@ class SegmentFile:
         except (ValueError, KeyError, OSError, pa.ArrowException) as e:
             raise self.damaged(f"row group {group}: {e}") from e
 
+    def row_group(self, group: int, columns: Sequence[str]) -> pa.Table | None:
+        """Some columns of one row group; None where the file has not all of them."""
+        if not set(columns) <= set(self._names):
+            return None
+        try:
+            return self._file.read_row_group(group, columns=list(columns))
+        except (OSError, pa.ArrowException) as e:
+            raise self.damaged(f"row group {group}: {e}") from e
+
     def _parse(self, group: int, table: pa.Table) -> RowHeaders:
         n_bytes = _numbers(table["n_bytes"]).astype(np.uint32)
         codecs, codec = _codec_pairs(table)

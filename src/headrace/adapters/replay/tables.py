@@ -27,7 +27,7 @@ from headrace.core.layouts import numpy_dtype
 from headrace.core.quality import Quality
 
 PATH_COLUMNS = ("path", "sensor")
-_SETTINGS = RuleSettings(path="", max_keys=65_535)
+ANY_TABLE = RuleSettings(path="", max_keys=65_535)
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
@@ -70,8 +70,16 @@ class _Words:
 class TableReader:
     """Turns the record batches of files into frames, for one adapter."""
 
-    def __init__(self, name: str, groups: DeviceGroups, times: TimeReader, columns: TableColumns) -> None:
+    def __init__(
+        self,
+        name: str,
+        groups: DeviceGroups,
+        times: TimeReader,
+        columns: TableColumns,
+        settings: RuleSettings = ANY_TABLE,
+    ) -> None:
         self._name = name
+        self._settings = settings
         self._groups = groups
         self._times = times
         self._columns = columns
@@ -142,7 +150,7 @@ class TableReader:
     # --- wide ----------------------------------------------------------------------------------------
 
     def _wide(self, table: pa.RecordBatch, ts_ns: I64, names: Sequence[str]) -> list[FrameBatch]:
-        group = self._groups.group(self._columns.group, _SETTINGS)
+        group = self._groups.group(self._columns.group, self._settings)
         dtypes = {name: _dtype_of(table.column(name).type) for name in names}
         self._learn(group, {name: d for name, d in dtypes.items() if d is not None})
         by_part: dict[str, list[str]] = {}
@@ -183,11 +191,11 @@ class TableReader:
         if not new:
             return
         try:
-            self._groups.extend(group, new, _SETTINGS)
+            self._groups.extend(group, new, self._settings)
         except ConfigError:
             for key, dtype in new.items():
                 try:
-                    self._groups.extend(group, {key: dtype}, _SETTINGS)
+                    self._groups.extend(group, {key: dtype}, self._settings)
                 except ConfigError as e:
                     self._problem = e.message
 
@@ -238,7 +246,7 @@ class TableReader:
 
     def _group(self, path: str) -> DeviceGroup | None:
         try:
-            return self._groups.group(path, _SETTINGS)
+            return self._groups.group(path, self._settings)
         except PayloadError as e:
             self._problem = e.detail
             return None
