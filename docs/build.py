@@ -26,6 +26,7 @@ PARTS = (
     ("Segments", ("headrace.store.segment", "headrace.store.schema", "headrace.store.chunks")),
     ("Encoded runs", ("headrace.codecs.block", "headrace.codecs.columns")),
     ("The warm tier", ("headrace.store.manifests",)),
+    ("Rollups", ("headrace.store.rollups",)),
     ("The sensor directory", ("headrace.store.directories", "headrace.core.directory_file")),
     ("The running engine", ("headrace.runtime.announcement",)),
 )
@@ -42,6 +43,7 @@ read the segments.
 | `commits/<incarnation>/<m>.json` | what the store holds, and how far the journal is in it |
 | `segments/` | Parquet files of encoded runs: `hot` as they were flushed, `warm` sorted by sensor, a day each |
 | `manifests/warm/<day>/` | which warm files make up a day |
+| `rollups/1m/<day>/` | each minute of each sensor as plain Parquet, for any other tool |
 | `state/` | snapshots of the shards' state, so that a restart need not replay much |
 | `directory/` | the sensors: paths, groups, layouts |
 | `store.json` | the version of the format |

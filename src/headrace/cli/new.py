@@ -187,7 +187,7 @@ def _plugin_files(kind: str, name: str) -> dict[str, str]:
     values = {
         "NAME": name, "CLASS": "".join(w.capitalize() for w in words) + _CLASS_SUFFIX[kind], "MODULE": name,
         "PACKAGE": f"headrace_{name}", "DIST": f"headrace-{name.replace('_', '-')}", "GROUP": _GROUPS[kind],
-        "TITLE": f"{title[:1].upper()}{title[1:]}, a plug-in ({kind})", "CHECKS": "kit.VALUE_CHECKS",
+        "TITLE": title[:1].upper() + title[1:], "CHECKS": "kit.VALUE_CHECKS",
     }  # fmt: skip
     values["EXAMPLE"] = _filled(_EXAMPLES[kind], values)
     package = f"src/headrace_{name}"

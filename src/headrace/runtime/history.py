@@ -270,6 +270,7 @@ class _Run:
         owned = self._owned
         if self._start_ns >= self._end_ns:
             return
+        mine = np.flatnonzero(self._flow.class_of_slot >= 0)
         wanted = Wanted(owned.directory, owned.store.series, owned.store.select(self._spec.read))
         last_day = (self._end_ns - 1) // DAY_NS
         for day in range(self._first_day(), last_day + 1):
@@ -279,8 +280,7 @@ class _Run:
             for one in range(n):
                 groups = np.flatnonzero(number == one)
                 places = np.flatnonzero(np.isin(wanted.group_of_place, groups))
-                chosen = wanted.slots[places]
-                yield [int(s) for s in chosen if self._flow.class_of_slot[s] >= 0], start_ns, end_ns
+                yield np.intersect1d(wanted.slots[places], mine).tolist(), start_ns, end_ns
 
     def _first_day(self) -> int:
         """The first day of the span that anything is stored of."""
