@@ -108,7 +108,10 @@ def _config(target: str | None) -> PlantConfig:
     is_new = (
         bool(named)
         and "://" not in named
-        and (not path.exists() or (path.is_dir() and not any(path.iterdir())))
+        and (
+            not path.exists()
+            or (path.is_dir() and not any(p for p in path.iterdir() if not p.name.startswith(".")))
+        )
     )
     if is_new and path.suffix != ".toml":
         return PlantConfig.model_validate({"version": 1, "store": {"url": str(path.absolute())}})

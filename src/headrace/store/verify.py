@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from headrace.codecs.block import decode_block
 from headrace.core.disk import Disk
@@ -22,6 +23,7 @@ from headrace.core.quality import Quality, usable
 from headrace.store.aggregates import Grid, in_units, partials_of
 from headrace.store.commits import SegmentInfo
 from headrace.store.decoding import decode_row
+from headrace.store.manifests import WARM_FOLDER
 from headrace.store.query import Store
 from headrace.store.runs import SensorSamples
 from headrace.store.schema import BLOCK
@@ -78,7 +80,7 @@ def verify_store(disk: Disk, store: Store, tell: Tell = lambda i, n, name: None)
         found.n_segments += 1
         found.size_bytes += info.size_bytes
         try:
-            _verify(disk, info, found)
+            verify_segment_rows(disk, info, found)
         except NotFound:
             if info.name in {s.info.name for s in store.refresh().sources(-(2**63), 2**63 - 1)}:
                 found.harms.append(Harm(info.name, "it is missing; restore it from a backup"))
@@ -87,9 +89,13 @@ def verify_store(disk: Disk, store: Store, tell: Tell = lambda i, n, name: None)
     return found
 
 
-def _verify(disk: Disk, info: SegmentInfo, found: Verification) -> None:
+def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> None:
+    """Read one segment; what is wrong goes to `found`. Raises `CorruptionError` where it can't be opened."""
     file = SegmentFile(disk, info)
     file.table()  # every page against its checksum
+    digest = info.name.rpartition("-")[2].removesuffix(".parquet")
+    if info.name.startswith(WARM_FOLDER) and xxhash.xxh3_64_hexdigest(disk.read(info.name)) != digest:
+        found.harms.append(Harm(info.name, "its content is not what its name says; restore it from a backup"))
     n_rows = n_samples = 0
     for group in range(file.n_groups):
         rows = file.headers(group)

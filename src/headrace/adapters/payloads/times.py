@@ -13,6 +13,9 @@ import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
+import numpy as np
+import numpy.typing as npt
+
 from headrace.adapters.payloads.base import PayloadError, TimeUnit
 from headrace.core.clock import NO_TIME, NS
 from headrace.core.events import RejectCode
@@ -22,6 +25,7 @@ _TEXT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)?
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CACHE_MAX = 1_024
+_QUARTER_NS = 900 * NS  # no zone changes its offset inside of one
 
 
 class TimeReader:
@@ -65,6 +69,20 @@ class TimeReader:
                 self.read(last)
                 return [value * factor for value in values]  # type: ignore[operator]
         return [self.read(value) for value in values]
+
+    def of_plant_clock(self, ts_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Times that a clock in the plant's zone showed, ns since its 1970, as UTC; of an hour that comes twice the first.
+
+        Cost: about 2 us for each quarter of an hour that occurs.
+        """
+        quarter, place = np.unique(ts_ns // _QUARTER_NS, return_inverse=True)
+        shift_ns = [self._shift_ns(q) for q in quarter.tolist()]
+        return ts_ns - np.array(shift_ns, np.int64)[place]
+
+    def _shift_ns(self, quarter: int) -> int:
+        shown = _EPOCH + timedelta(seconds=quarter * (_QUARTER_NS // NS))
+        shift = shown.replace(tzinfo=self._zone).utcoffset() or timedelta()
+        return (shift.days * 86_400 + shift.seconds) * NS
 
     def _scale(self, value: float) -> int:
         """Nanoseconds of one unit of a time given as a number."""

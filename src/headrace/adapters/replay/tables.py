@@ -121,7 +121,8 @@ class TableReader:
         """Nanoseconds; `NO_TIME` where there is none that can be read."""
         if pa.types.is_timestamp(column.type):
             exact = column.cast(pa.timestamp("ns"), safe=False).cast(pa.int64()).fill_null(NO_TIME)
-            return np.asarray(exact.to_numpy(zero_copy_only=False), np.int64)
+            ts_ns = np.asarray(exact.to_numpy(zero_copy_only=False), np.int64)
+            return ts_ns if column.type.tz is not None else self._of_plant(ts_ns)
         out = np.full(len(column), NO_TIME, np.int64)
         values = column.to_pylist()
         try:
@@ -129,6 +130,13 @@ class TableReader:
         except PayloadError:
             for row, value in enumerate(values):
                 out[row] = self._time_or_none(value)
+        return out
+
+    def _of_plant(self, ts_ns: I64) -> I64:
+        """Times without a zone are plant time, as they are in texts."""
+        there = ts_ns != NO_TIME
+        out = np.full(len(ts_ns), NO_TIME, np.int64)
+        out[there] = self._times.of_plant_clock(ts_ns[there])
         return out
 
     def _time_or_none(self, value: object) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace.adapters.payloads.base import PayloadError
+from headrace.adapters.payloads.base import PayloadError, RuleSettings
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.times import TimeReader
 from headrace.adapters.replay.tables import TableColumns, TableReader
@@ -236,3 +236,24 @@ def test_tables_that_are_neither():
         Bench().read(ts=times(0), path=["a"])
     with pytest.raises(PayloadError, match="can't name a sensor"):
         Bench(group="").read(ts=times(0), a=[1.0])
+
+
+def test_times_without_a_zone_are_plant_time():
+    """Both sides of the change to summer time in Madrid, and a hole."""
+    shown = pa.array([1_774_749_540, 1_774_753_200, None]).cast(pa.timestamp("s"))  # 01:59 and 03:00
+    columns = TableColumns("ts", "value", "leon/d", ())
+    times = TimeReader("auto", "Europe/Madrid")
+    reader = TableReader("r", DeviceGroups(SensorDirectory(), 9), times, columns)
+    table = pa.RecordBatch.from_pydict({"ts": shown, "a": [1.0, 2.0, 3.0]})
+    (batch,), rejects = reader.read(table, "file")
+    assert [t // 10**9 for t in batch.ts_ns.tolist()] == [1_774_745_940, 1_774_746_000]
+    assert [str(r.code) for r in rejects] == ["bad-time"]
+
+
+def test_units_of_signals_can_be_given():
+    directory = SensorDirectory()
+    columns = TableColumns("ts", "value", "leon/d", ())
+    settings = RuleSettings(path="", units={"a": "degC"})
+    reader = TableReader("r", DeviceGroups(directory, 9), TimeReader(), columns, settings)
+    reader.read(pa.RecordBatch.from_pydict({"ts": times(0), "a": [1.0], "b": [2.0]}), "file")
+    assert [c.unit for c in directory.layout(directory.n_slots - 1).columns] == ["degC", ""]
