@@ -222,7 +222,7 @@ class _Takeover:
         self.store = Store.open(self._disk, self.directory, self.clock)
         commits.retired = self.store.retired
         # Groups that were defined and not saved yet: new ones must not get their numbers.
-        self.tail = JournalTail.load(self._disk, self.store.refresh().commits, self.directory)
+        self.tail = JournalTail.load(self._disk, self.store.refresh().commits, self.store)
         self.flusher = Flusher(self._disk, self.directory, commits, self.store, clock=self.clock)
         # As new as anything that is stored, so that what is written wins over what it replaces.
         flushed = (p.flushed_seq for p in commits.view.shards.values())

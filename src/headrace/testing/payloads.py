@@ -34,21 +34,21 @@ _N_GARBAGE = 300
 
 
 @dataclass
-class Read:
+class ReadMessages:
     """What messages gave: (path, time, value) of every sample in order, and codes of what was refused."""
 
     samples: list[tuple[str, int, Any]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
 
-def read(make: Make, messages: Sequence[bytes], together: bool = True, **rule: Any) -> Read:
+def read(make: Make, messages: Sequence[bytes], together: bool = True, **rule: Any) -> ReadMessages:
     """Decode messages of one device, a second apart.
 
     Parameters
     ----------
     together : in one batch, as a busy source is read, or each alone. rule : keys of the topic rule.
     """
-    directory, out = SensorDirectory(), Read()
+    directory, out = SensorDirectory(), ReadMessages()
     settings = RuleSettings(path=f"{DEVICE}/{{key}}", **rule)
     decoder, groups = make(settings, TimeReader(settings.time_unit, "UTC")), DeviceGroups(directory)
     rows = Rows("kit", groups)
@@ -64,7 +64,7 @@ def read(make: Make, messages: Sequence[bytes], together: bool = True, **rule: A
     return out
 
 
-def _take(rows: Rows, directory: SensorDirectory, out: Read) -> None:
+def _take(rows: Rows, directory: SensorDirectory, out: ReadMessages) -> None:
     decoded = rows.build(ARRIVAL_NS)
     for batch in decoded.batches:
         batch.check_columns()

@@ -1,0 +1,41 @@
+"""Built-in payload decoders pass the public kit."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.adapters.payloads.csv import CsvDecoder
+from headrace.adapters.payloads.json import FieldsDecoder
+from headrace.testing import payloads as kit
+
+CASES = {
+    "fields": (FieldsDecoder, [b'{"a": 1.5, "b": true}', b'{"a": 2}', b'{"s": "on", "a": 3}'], {}),
+    "csv": (CsvDecoder, [b"1,2\n3,4", b"5,6"], {"columns": ("a", "b")}),
+}
+
+
+@pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", CASES)
+def test_payload(name, check):
+    make, messages, rule = CASES[name]
+    check(make, messages, **rule)
+
+
+def test_the_kit_notices_a_decoder_that_breaks_its_promises():
+    class Raises(FieldsDecoder):
+        def read(self, message, group, rows):
+            if b"\xff" in message.payload or b"9" in message.payload:
+                raise ValueError("not for me")
+            super().read(message, group, rows)
+
+    class Forgets(FieldsDecoder):
+        def read(self, message, group, rows):
+            if message.arrival_ns == kit.ARRIVAL_NS:
+                super().read(message, group, rows)
+
+    messages = [b'{"a": 1}', b'{"a": 2}']
+    with pytest.raises(ValueError, match="not for me"):
+        kit.check_garbage_is_refused(Raises, messages)
+    with pytest.raises(AssertionError, match="nothing was read"):
+        kit.check_good_messages_are_taken(FieldsDecoder, [b"{}"])
+    assert kit.read(Forgets, messages).samples == kit.read(FieldsDecoder, messages[:1]).samples
