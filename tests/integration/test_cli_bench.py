@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from headrace.bench.load import LoadSpec, RegisterLoad
+from headrace.bench.throughput import run
 from headrace.cli.exits import Exit
 from headrace.cli.main import run_command
+from headrace.core.errors import HeadraceError
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -21,6 +24,41 @@ def test_throughput_as_one_json_object(capfd):
     assert {"decode", "normalise", "journal", "pipeline", "encode", "write"} <= set(result["stages"])
     assert result["reference"]["cpu_ns_per_sample"] > 0
     assert "loading kernels" in err
+
+
+@pytest.mark.parametrize(
+    ("shape", "sensors", "group", "n_samples"),
+    [("mixed", 1_000, 50, None), ("sparse", 2_000, 1_000, 2 * 100 * 3 * 16), ("wave", 2, 1, 2 * 12_000 * 16)],
+)
+@pytest.mark.parametrize("dtype", ["u16", "f64"])
+def test_every_shape_goes_through_and_comes_back_bit_for_bit(
+    shape, sensors, group, n_samples, dtype, tmp_path
+):
+    result = run(LoadSpec(sensors, group, dtype, "shuffled", shape=shape), 16, tmp_path, with_reference=False)
+    assert result["lost"] == result["duplicated"] == 0
+    assert result["samples"] == result["stored"]
+    assert n_samples is None or result["samples"] == n_samples
+    assert result["compared"] > 0
+
+
+def test_what_does_not_read_back_as_it_was_sent_is_no_result(tmp_path, monkeypatch):
+    stored_of = RegisterLoad.stored_of
+
+    def other(load, place, n_rounds):
+        values, quality = stored_of(load, place, n_rounds)
+        values[3, 1] += 1
+        return values, quality
+
+    monkeypatch.setattr(RegisterLoad, "stored_of", other)
+    with pytest.raises(HeadraceError, match="2 of 2 groups do not read back"):
+        run(LoadSpec(100, 50, "u16", "poll"), 16, tmp_path, with_reference=False)
+
+
+def test_only_a_share_of_the_registered_sensors_sends(tmp_path):
+    result = run(LoadSpec(5_000, 50, "u16", "poll", active=0.1), 16, tmp_path)
+    assert (result["sensors"], result["samples"]) == (5_000, 500 * 16)
+    assert result["reference"]["rows"] == 500 * 16
+    assert result["register_cpu_s"] > 0
 
 
 def test_throughput_for_people(capfd):
@@ -47,6 +85,9 @@ def test_settings_that_make_no_sense(capsys):
     assert "--sensors must be a multiple of --group" in capsys.readouterr().err
     assert run_command(["bench", "throughput", "--order", "sorted"]) == Exit.CONFIG
     assert "'sorted' is not one of" in capsys.readouterr().err
+    for wrong in (["--group", "200"], ["--active", "0"], ["--shape", "wave", "--group", "2"]):
+        assert run_command(["bench", "throughput", "--sensors", "1000", *wrong]) == Exit.CONFIG
+        assert wrong[-2].lstrip("-") in capsys.readouterr().err
 
 
 def test_bench_alone_lists_what_there_is(capsys):

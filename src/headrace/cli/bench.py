@@ -28,6 +28,8 @@ def bench(ctx: click.Context) -> None:
         "headrace bench throughput --order shuffled --json",
         "headrace bench throughput --group 1 --dtype f64 --order random",
         "headrace bench throughput --sensors 50000 --rounds 32   # a quick look",
+        "headrace bench throughput --sensors 10000000 --active 0.01",
+        "headrace bench throughput --shape wave --sensors 1000 --group 1",
     ),
 )
 @click.option(
@@ -46,17 +48,28 @@ def bench(ctx: click.Context) -> None:
     show_default=True,
     help="How devices follow each other in a round.",
 )
+@click.option(
+    "--shape",
+    type=click.Choice(["dense", "mixed", "sparse", "wave"]),
+    default="dense",
+    show_default=True,
+    help="Registers; values with qualities; 3 changes a frame; a second of 12 kHz a frame.",
+)
+@click.option(
+    "--active", type=float, default=1.0, show_default=True, help="Share of the devices that send anything."
+)
 @click.option("--rounds", type=click.IntRange(1), help="Seconds of plant time; default: as memory allows.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
-def throughput(as_json: bool, **settings: Any) -> None:
+def throughput(as_json: bool, rounds: int | None, **settings: Any) -> None:
     """CPU time of a sample from its payload bytes to the committed segment, by stage.
 
     In the same run Polars computes the same windows in memory, without journal or store, as a reference. CPU
     time holds on a shared machine; wall-clock figures are marked invalid where others used the cores.
     """
+    from headrace.bench.load import LoadSpec
     from headrace.bench.throughput import run
 
-    _show(run(**settings, progress=output.note), as_json)
+    _show(run(LoadSpec(**settings), rounds, progress=output.note), as_json)
 
 
 @bench.command(

@@ -305,7 +305,7 @@ class IntakeCore:
             self.counters.record_ns += thread_cpu_ns() - started_ns
 
     def _write_frames(self, bucket: _Bucket) -> None:
-        self._define()
+        self.define()
         if bucket.ready is None:
             batch = in_place_order(FrameBatch.concat(bucket.batches), self.directory)
             ordered, start = batch.split(self.directory.shard[batch.slot], self.directory.n_shards)
@@ -322,8 +322,13 @@ class IntakeCore:
         self._written(seq, self._rejects_bucket.acks)
         self._rejects, self._rejects_bucket = [], _Bucket()
 
-    def _define(self) -> None:
-        """Write definitions of slots that the journal does not know yet."""
+    def define(self) -> None:
+        """Write definitions of slots that the journal does not know yet; a record of frames does it by itself.
+
+        Raises
+        ------
+        StorageError : the journal refuses.
+        """
         n_slots = self.directory.n_slots
         if n_slots > self._n_defined:
             self.journal.append(RecordKind.DEFINE, define_payload(self.directory, self._n_defined))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -27,6 +27,7 @@ _DURABLE_S = 5.0
 _LOOK_S = 0.25
 _RETRY_S_MIN, _RETRY_S_MAX = 0.5, 8.0
 _HELD_BACK_AT = 1.5
+_COMMIT_BYTES_MAX = 256 << 20
 _NEVER = 2**63
 
 
@@ -38,6 +39,7 @@ class _Order(Enum):
 
 
 _Job = tuple[EngineCore, list[FlushPart]]
+_Part = tuple[EngineCore, FlushPart]
 
 
 @dataclass(slots=True)
@@ -111,7 +113,8 @@ class Committer:
         while True:
             jobs, stopping = self._next_jobs()
             if jobs:
-                self._write([(core, part) for core, parts in jobs for part in parts])
+                for some in _commits([(core, part) for core, parts in jobs for part in parts]):
+                    self._write(some)
             with self._written:
                 self._n_open -= len(jobs)
                 self._written.notify_all()
@@ -129,7 +132,7 @@ class Committer:
             if self._queue.empty():
                 return jobs, False
 
-    def _write(self, parts: list[tuple[EngineCore, FlushPart]]) -> None:
+    def _write(self, parts: list[_Part]) -> None:
         is_committed = not parts and not self._has_failed
         try:
             if parts and not self._has_failed:
@@ -189,6 +192,19 @@ class Committer:
         except Exception as e:
             self._has_failed = True
             self._on_failed(e)
+
+
+def _commits(parts: list[_Part]) -> Iterator[list[_Part]]:
+    """The parts of each commit: what is encoded for one is in memory all at once, so it has a bound."""
+    some: list[_Part] = []
+    size_bytes = 0
+    for core, part in parts:
+        if some and size_bytes + part.buffer.size_bytes > _COMMIT_BYTES_MAX:
+            yield some
+            some, size_bytes = [], 0
+        some.append((core, part))
+        size_bytes += part.buffer.size_bytes
+    yield some
 
 
 class Runner:

@@ -32,13 +32,13 @@ class EngineSettings:
 
     Parameters
     ----------
-    flush_ns : a shard is flushed this often; shards take turns. buffer_bytes_max : and when all buffers
-    together hold more. snapshot_every : state is saved with each n-th flush of a shard.
+    flush_ns : a shard is flushed this often; shards take turns. buffer_bytes_max : the fullest are flushed before
+    their turn when all buffers together hold more. snapshot_every : state is saved with each n-th flush of a shard.
     """
 
     flush_ns: int = 128 * NS
     turns: int = 8
-    buffer_bytes_max: int = 2 << 30
+    buffer_bytes_max: int = 512 << 20
     snapshot_every: int = 4
 
 
@@ -168,22 +168,34 @@ class EngineCore:
     # --- flushing ------------------------------------------------------------------------------------
 
     def due(self, everything: bool = False) -> list[int]:
-        """Shards that want to be flushed now: those whose turn it is, or all when memory runs short.
+        """Shards that want to be flushed now: those whose turn it is, and the fullest where memory runs short.
 
         With `everything` all that no flush is under way for, those that failed a moment ago too.
         """
         if everything:
             return [n for n, h in self._held.items() if not h.in_flight]
         waiting = self._waiting()
-        if self.size_bytes > self.settings.buffer_bytes_max:
-            return list(waiting)
         found = []
+        if self.size_bytes > self.settings.buffer_bytes_max:
+            found = self._fullest(waiting)
+            waiting = {n: held for n, held in waiting.items() if n not in found}
         for number, held in waiting.items():
             if held.next_flush_ns == NO_TIME and self.now_ns != NO_TIME:
                 turn = number % self.settings.turns + 1
                 held.next_flush_ns = self.now_ns + self.settings.flush_ns * turn // self.settings.turns
             if held.next_flush_ns != NO_TIME and self.now_ns >= held.next_flush_ns:
                 found.append(number)
+        return found
+
+    def _fullest(self, waiting: Mapping[int, _Held]) -> list[int]:
+        """Shards to flush so that the others hold half of what they may: few and long blocks instead of all at once."""
+        size = {n: held.buffer.size_bytes for n, held in waiting.items()}
+        left, found = sum(size.values()), []
+        for number in sorted(size, key=lambda n: (-size[n], n)):
+            if left <= self.settings.buffer_bytes_max // 2:
+                break
+            found.append(number)
+            left -= size[number]
         return found
 
     def behind(self, seq: int) -> list[int]:

@@ -78,6 +78,11 @@ class Pipe:
         self._flush()
         self._settle()
 
+    def define(self) -> None:
+        """Return when all groups defined so far are in the journal and in the store's directory."""
+        self._core.define()
+        self.drain()
+
     def tick(self) -> None:
         """Let the plant's time reach the shards: a tick record, if a second has passed."""
         self._core.tick()

@@ -17,6 +17,7 @@ from headrace.core.errors import Fenced, NotFound, StorageError
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout
 from headrace.ingest.journal import JournalSettings
+from headrace.runtime import engine
 from headrace.runtime.engine import is_fatal
 from headrace.runtime.engine_core import EngineSettings
 from headrace.runtime.host import Host, HostSettings
@@ -131,6 +132,16 @@ def test_a_flush_has_everything_delivered_before_it_and_snapshots() -> None:
         view = rig.host.store.refresh().commits
         assert min(view.shards[s].state_seq for s in range(64)) == rig.host.delivered_seq
         assert rig.engine.flush(20)
+
+
+def test_much_at_once_is_written_in_several_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_COMMIT_BYTES_MAX", 4 * 16)
+    with running(Rig()) as rig:
+        rig.feed(5)
+        assert rig.engine.flush(20)
+        assert rig.n_committed == 5 * N * 2
+        assert rig.engine.committer.counters.n_commits > 5
+        assert rig.failures == []
 
 
 def test_full_buffers_are_flushed_without_waiting_for_a_tick() -> None:
