@@ -1,6 +1,7 @@
 """The benchmarks as commands: short forms, for their output; what they measure is tested beside them."""
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 
@@ -59,6 +60,33 @@ def test_only_a_share_of_the_registered_sensors_sends(tmp_path):
     assert (result["sensors"], result["samples"]) == (5_000, 500 * 16)
     assert result["reference"]["rows"] == 500 * 16
     assert result["register_cpu_s"] > 0
+
+
+def test_a_sweep_draws_cost_against_sensors(capfd, tmp_path):
+    chart = tmp_path / "sweep.svg"
+    arguments = ["bench", "throughput", "--sweep", "--up-to", "100", "--chart", str(chart)]
+    assert run_command([*arguments, "--json"]) == Exit.DONE
+    points = json.loads(capfd.readouterr().out)["points"]
+    assert [(p["shape"], p["sensors"]) for p in points] == [
+        (shape, n) for shape in ("dense", "mixed", "sparse", "wave") for n in (10, 100)
+    ]
+    assert all(p["lost"] == p["duplicated"] == 0 and p["cpu_ns_per_sample"] > 0 for p in points)
+    drawing = ElementTree.parse(chart).getroot()
+    assert len(drawing.findall("{*}polyline")) == 4
+    assert len(drawing.findall("{*}circle")) == 8
+    texts = [e.text for e in drawing.findall("{*}text")]
+    assert {"dense", "mixed", "sparse", "wave", "sensors", "ns of CPU a sample"} <= set(texts)
+
+
+def test_stages_as_a_picture(capfd, tmp_path):
+    chart = tmp_path / "stages.svg"
+    arguments = ["bench", "throughput", "--sensors", "100", "--rounds", "16", "--chart", str(chart), "--json"]
+    assert run_command(arguments) == Exit.DONE
+    stages = json.loads(capfd.readouterr().out)["stages"]
+    drawing = ElementTree.parse(chart).getroot()
+    texts = [e.text for e in drawing.findall("{*}text")]
+    assert set(stages) <= set(texts)
+    assert f"{sum(stages.values()):.1f} ns" in texts
 
 
 def test_throughput_for_people(capfd):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -30,6 +31,7 @@ def bench(ctx: click.Context) -> None:
         "headrace bench throughput --sensors 50000 --rounds 32   # a quick look",
         "headrace bench throughput --sensors 10000000 --active 0.01",
         "headrace bench throughput --shape wave --sensors 1000 --group 1",
+        "headrace bench throughput --sweep --up-to 100000 --chart sweep.svg",
     ),
 )
 @click.option(
@@ -59,17 +61,62 @@ def bench(ctx: click.Context) -> None:
     "--active", type=float, default=1.0, show_default=True, help="Share of the devices that send anything."
 )
 @click.option("--rounds", type=click.IntRange(1), help="Seconds of plant time; default: as memory allows.")
+@click.option("--sweep", is_flag=True, help="All shapes, from ten sensors to ten million.")
+@click.option("--up-to", type=click.IntRange(10), help="Sensors of the largest plant of a sweep.")
+@click.option(
+    "--chart", "chart_file", type=click.Path(dir_okay=False, writable=True), help="A picture too, as SVG."
+)
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
-def throughput(as_json: bool, rounds: int | None, **settings: Any) -> None:
+def throughput(
+    as_json: bool,
+    rounds: int | None,
+    sweep: bool,
+    up_to: int | None,
+    chart_file: str | None,
+    **settings: Any,
+) -> None:
     """CPU time of a sample from its payload bytes to the committed segment, by stage.
 
     In the same run Polars computes the same windows in memory, without journal or store, as a reference. CPU
     time holds on a shared machine; wall-clock figures are marked invalid where others used the cores.
     """
+    if sweep:
+        _sweep(up_to, settings["dtype"], chart_file, as_json)
+        return
+    from headrace.bench.chart import bar_chart
     from headrace.bench.load import LoadSpec
     from headrace.bench.throughput import run
 
-    _show(run(LoadSpec(**settings), rounds, progress=output.note), as_json)
+    result = run(LoadSpec(**settings), rounds, progress=output.note)
+    if chart_file is not None:
+        name = f"{result['sensors']:,} sensors"
+        Path(chart_file).write_text(
+            bar_chart("CPU time of a sample by stage", "ns", {name: result["stages"]})
+        )
+    _show(result, as_json)
+
+
+def _sweep(up_to: int | None, dtype: str, chart_file: str | None, as_json: bool) -> None:
+    from headrace.bench import sweep
+
+    result = sweep.sweep(up_to or sweep.SENSORS_MAX, dtype, progress=output.note)
+    if chart_file is not None:
+        Path(chart_file).write_text(sweep.chart(result))
+    if as_json:
+        output.emit_json(result)
+        return
+    header = ("shape", "sensors", "samples", "ns of CPU", "stored bytes")
+    rows = [
+        [
+            one["shape"],
+            output.count(one["sensors"]),
+            output.count(one["samples"]),
+            f"{one['cpu_ns_per_sample']:,.1f}",
+            f"{one['bytes_per_sample']:.2f}",
+        ]
+        for one in result["points"]
+    ]
+    click.echo(output.table(header, rows, (1, 2, 3, 4)))
 
 
 @bench.command(

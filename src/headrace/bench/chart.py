@@ -1,0 +1,115 @@
+"""Charts of measurements as SVG: small enough for a page, and nothing to install."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from xml.sax.saxutils import escape
+
+Points = Sequence[tuple[float, float]]
+
+_WIDTH, _HEIGHT = 720, 420
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 130, 48, 56
+_COLOURS = ("#0f6fc5", "#d9480f", "#2b8a3e", "#862e9c", "#b08900", "#495057", "#0b7285")
+_STYLE = (
+    "text{font:13px system-ui,sans-serif;fill:#6b7280}.t{font-size:16px;font-weight:600}"
+    ".g{stroke:#9ca3af;stroke-opacity:.35}.l{fill:none;stroke-width:2}.v{fill:#fff;font-size:12px}"
+)
+
+
+def line_chart(title: str, axes: tuple[str, str], lines: Mapping[str, Points]) -> str:
+    """Lines on logarithmic axes, each labelled at its end.
+
+    Parameters
+    ----------
+    axes : what x and y are, with units. lines : name → points (x, y), all above 0.
+    """
+    every = [point for points in lines.values() for point in points]
+    x_low, x_high = _decades([x for x, _ in every])
+    y_low, y_high = _decades([y for _, y in every])
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (math.log10(x) - x_low) / (x_high - x_low)
+        up = (math.log10(y) - y_low) / (y_high - y_low)
+        return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
+
+    parts = [_text(_LEFT, 24, title, "t")]
+    for decade in range(x_low, x_high + 1):
+        x, y = at(10.0**decade, 10.0**y_low)
+        parts += [_line((x, y), (x, _TOP)), _text(x, y + 20, _number(10.0**decade), anchor="middle")]
+    for decade in range(y_low, y_high + 1):
+        x, y = at(10.0**x_low, 10.0**decade)
+        parts += [
+            _line((x, y), (_WIDTH - _RIGHT, y)),
+            _text(x - 8, y + 4, _number(10.0**decade), anchor="end"),
+        ]
+    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, axes[0], anchor="middle"))
+    parts.append(_text(_LEFT, _TOP - 8, axes[1]))
+    for colour, (name, points) in zip(_COLOURS, lines.items(), strict=False):
+        places = [at(*point) for point in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(f'<polyline class="l" stroke="{colour}" points="{path}"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
+        parts.append(_text(places[-1][0] + 8, places[-1][1] + 4, name, colour=colour))
+    return _page(_HEIGHT, parts)
+
+
+def bar_chart(title: str, unit: str, bars: Mapping[str, Mapping[str, float]]) -> str:
+    """Stacked bars, one below the other: what each is made of.
+
+    Parameters
+    ----------
+    bars : name → part → size; parts have the same colour in every bar.
+    """
+    names = list(dict.fromkeys(part for bar in bars.values() for part in bar))
+    colour = dict(zip(names, _COLOURS * (1 + len(names) // len(_COLOURS)), strict=False))
+    left, row, most = 190, 54, max(sum(bar.values()) for bar in bars.values())
+    height = _TOP + row * len(bars) + 44
+    parts = [_text(20, 24, title, "t")]
+    for i, (name, bar) in enumerate(bars.items()):
+        x, y = float(left), _TOP + row * i
+        parts.append(_text(left - 10, y + 22, name, anchor="end"))
+        for part, size in bar.items():
+            wide = size / most * (_WIDTH - left - 90)
+            parts.append(
+                f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="34" fill="{colour[part]}"/>'
+                + (_text(x + wide / 2, y + 22, f"{size:.1f}", "v", anchor="middle") if wide > 28 else "")
+            )
+            x += wide
+        parts.append(_text(x + 8, y + 22, f"{sum(bar.values()):.1f} {unit}"))
+    x = 20.0
+    for part in names:
+        parts.append(f'<rect x="{x}" y="{height - 26}" width="12" height="12" fill="{colour[part]}"/>')
+        parts.append(_text(x + 17, height - 15, part))
+        x += 32 + 7.5 * len(part)
+    return _page(height, parts)
+
+
+def _decades(values: Sequence[float]) -> tuple[int, int]:
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return low, max(high, low + 1)
+
+
+def _number(value: float) -> str:
+    for size, letter in ((1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def _line(a: tuple[float, float], b: tuple[float, float]) -> str:
+    return f'<line class="g" x1="{a[0]:.1f}" y1="{a[1]:.1f}" x2="{b[0]:.1f}" y2="{b[1]:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, style: str = "", *, anchor: str = "start", colour: str = "") -> str:
+    own = f' class="{style}"' if style else ""
+    own += f' style="fill:{colour}"' if colour else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{own}>{escape(text)}</text>'
+
+
+def _page(height: int, parts: Sequence[str]) -> str:
+    inside = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}">'
+        f"<style>{_STYLE}</style>\n{inside}\n</svg>\n"
+    )
