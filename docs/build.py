@@ -22,6 +22,8 @@ PARTS = (
             "headrace.ingest.rejects",
         ),
     ),
+    ("Kept rejects", ("headrace.ingest.rejects_log",)),
+    ("Configurations", ("headrace.runtime.versions", "headrace.runtime.pipelines")),
     ("Commits", ("headrace.store.flush", "headrace.store.commits")),
     ("Segments", ("headrace.store.segment", "headrace.store.schema", "headrace.store.chunks")),
     ("Encoded runs", ("headrace.codecs.block", "headrace.codecs.columns")),

@@ -75,6 +75,7 @@ class AdapterState(StrEnum):
     DEGRADED = "degraded"  # some devices or requests fail, others work
     BACKOFF = "backoff"  # nothing works; the next attempt is due later
     FAILED = "failed"  # nothing works before someone changes something (retried slowly all the same)
+    PAUSED = "paused"  # somebody asked for it; it stays so until somebody resumes it
     STOPPED = "stopped"
 
 

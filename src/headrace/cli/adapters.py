@@ -1,12 +1,14 @@
-"""``headrace adapters list`` and ``show``: how adapters and their devices are."""
+"""``headrace adapters``: how adapters and their devices are, and what can be done with them."""
 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import click
 
 from headrace.cli import output
+from headrace.cli.probe import probe
 from headrace.cli.target import Target, find_target, target_option
 from headrace.cli.teaching import TaughtCommand
 from headrace.core.errors import NotFound, Unreachable
@@ -18,7 +20,7 @@ _NOT_RUNNING = "not running"
 @click.group(invoke_without_command=True)
 @click.pass_context
 def adapters(ctx: click.Context) -> None:
-    """How each adapter and its devices are: state, reason, last good sample, next retry."""
+    """How each adapter and its devices are: state, reason, last good sample, next retry; and steer them."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
@@ -89,6 +91,116 @@ def show(name: str, target: str | None, as_json: bool) -> None:
     click.echo(output.fields(pairs))
     if one["devices"]:
         click.echo("\n" + _devices(one["devices"]))
+
+
+_WHY = click.option("--reason", default="", help="Why; shown with the adapter's state.")
+_YES = click.option("--yes", is_flag=True, help="Do not ask.")
+_CHANGE_S = 60.0
+
+
+@adapters.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace adapters pause ovens --reason 'valve is changed'",
+        "headrace adapters pause ovens --yes                 # in a script",
+    ),
+)
+@click.argument("name")
+@target_option
+@_WHY
+@_YES
+def pause(name: str, target: str | None, reason: str, yes: bool) -> None:
+    """Let an adapter stand still, until it is resumed; also over restarts.
+
+    What it has received is written first. Nothing is polled and no connection is held meanwhile; a broker keeps
+    QoS 1 messages for it, as long as session_expiry says.
+    """
+    engine = find_target(target).running(_CHANGE_S)
+    output.confirm(f"pause adapter {name}? Nothing is collected from it before it is resumed", yes)
+    engine.send("POST", f"/api/v1/adapters/{quote(name)}/pause", {"by": _who(), "reason": reason})
+    click.echo(f"{name} is paused; it goes on with: headrace adapters resume {name}")
+
+
+@adapters.command(cls=TaughtCommand, examples=("headrace adapters resume ovens",))
+@click.argument("name")
+@target_option
+def resume(name: str, target: str | None) -> None:
+    """Let a paused adapter go on."""
+    engine = find_target(target).running(_CHANGE_S)
+    engine.send("POST", f"/api/v1/adapters/{quote(name)}/resume", {"by": _who()})
+    click.echo(f"{name} goes on")
+
+
+@adapters.command(
+    cls=TaughtCommand,
+    examples=("headrace adapters reload ovens       # after its section, or its ovens.csv, was changed",),
+)
+@click.argument("name")
+@target_option
+@_YES
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def reload(name: str, target: str | None, yes: bool, as_json: bool) -> None:
+    """Read an adapter's section of the plant file anew and give it a new instance; others are not touched.
+
+    Where the new section can't be used, the old instance runs on.
+    """
+    engine = find_target(target).running(_CHANGE_S)
+    output.confirm(f"reload adapter {name}? Its connections are made anew", yes)
+    found = engine.send("POST", f"/api/v1/adapters/{quote(name)}/reload", {"by": _who()})
+    if as_json:
+        output.emit_json(found)
+        return
+    click.echo(
+        f"{name} has a new instance" + ("" if found["lines"] else "; nothing in its section has changed")
+    )
+    for line in found["lines"]:
+        click.echo(f"  {line}")
+
+
+@adapters.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace adapters tail ovens",
+        "headrace adapters tail ovens --match '**/temperature' --json | jq .value",
+    ),
+)
+@click.argument("name")
+@target_option
+@click.option("--match", "pattern", default="**", help="Only sensors of this pattern.")
+@click.option("--limit", type=click.IntRange(1), help="End after so many readings.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def tail(name: str, target: str | None, pattern: str, limit: int | None, as_json: bool) -> None:
+    """Follow what an adapter takes in: path, time (UTC), value, quality. Ctrl-C ends it.
+
+    Intake is never slowed by it: at most 2,000 readings a second are shown, and it is told how many were not.
+    """
+    engine = find_target(target).running()
+    query = urlencode({"pattern": pattern})
+    n = 0
+    for one in engine.follow(f"/api/v1/adapters/{quote(name)}/tail?{query}"):
+        if one is None:
+            continue
+        if "skipped" in one and not as_json:
+            output.note(f"({one['skipped']:,} readings were not shown)")
+            continue
+        click.echo(output.json_line(one) if as_json else _reading(one))
+        n += "path" in one
+        if limit is not None and n >= limit:
+            return
+
+
+def _reading(one: dict[str, Any]) -> str:
+    quality = "" if one["quality"] == "good" else f"  {one['quality']}"
+    return f"{_moment(one['ts'])}  {one['path']}  {output.number(one['value'])}{quality}"
+
+
+def _who() -> str:
+    from headrace.runtime.reconfigure import who
+
+    return who()
+
+
+adapters.add_command(probe)
 
 
 def _devices(devices: list[dict[str, Any]]) -> str:

@@ -30,6 +30,7 @@ _QUIET = ("adapter.started", "api.started")
 _STYLES = {
     AdapterState.CONNECTED: "green", AdapterState.STARTING: "yellow", AdapterState.DEGRADED: "yellow",
     AdapterState.BACKOFF: "red", AdapterState.FAILED: "red", AdapterState.STOPPED: "dim",
+    AdapterState.PAUSED: "dim",
 }  # fmt: skip
 
 

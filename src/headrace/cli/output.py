@@ -33,6 +33,29 @@ def emit_json(document: Any) -> None:
     click.echo(json.dumps(plain(document), indent=indent, allow_nan=False, ensure_ascii=False))
 
 
+def json_line(document: Any) -> str:
+    """One JSON document on one line, for output that is followed."""
+    return json.dumps(plain(document), allow_nan=False, ensure_ascii=False)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something is changed.
+
+    Parameters
+    ----------
+    yes : whether the user has said so already.
+
+    Raises
+    ------
+    click.Abort : the answer is no. ConfigError : there is nobody to ask.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError("this changes a running plant and there is nobody to ask: add --yes")
+    click.confirm(question, abort=True, err=True)
+
+
 def plain(value: Any) -> Any:
     """`value` with only what JSON has: numbers that are none of JSON's (NaN, infinities) become null."""
     if isinstance(value, float):

@@ -55,9 +55,13 @@ def _difference(where: Target, running: dict[str, Any]) -> dict[str, Any]:
     """Whether the plant file says something else than what runs."""
     if where.config is None or "config_hash" not in running:
         return {}
-    from headrace.runtime.diagnostics import config_hash
+    from headrace.core.config import PlantSource
+    from headrace.runtime.changes import config_hash
 
-    return {"config_differs": config_hash(where.config) != running["config_hash"]}
+    config, overrides = where.config, tuple(running.get("config", {}).get("overrides", ()))
+    if config.source is not None and overrides:  # what its command line has overridden is no difference
+        config = PlantSource(config.source.file, overrides).load()
+    return {"config_differs": config_hash(config) != running["config_hash"]}
 
 
 def _screen(facts: dict[str, Any]) -> str:
@@ -122,7 +126,7 @@ def _state(facts: dict[str, Any]) -> str:
     if "address" in facts:
         text += f", answers at {facts['address']}"
     if facts.get("config_differs"):
-        text += "; the plant file has changed since: restart it to apply"
+        text += "; the plant file has changed since: headrace apply makes it the running one"
     return text
 
 

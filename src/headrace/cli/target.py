@@ -63,6 +63,24 @@ class Target:
         found = read_announcement(LocalDisk(self.store_folder))
         return None if found is None else EngineClient.announced(found)
 
+    def running(self, timeout_s: float | None = None) -> EngineClient:
+        """The running engine, for what only it can do.
+
+        Parameters
+        ----------
+        timeout_s : how long an answer may take, where that is long.
+
+        Raises
+        ------
+        Unreachable : none runs.
+        """
+        engine = self.engine()
+        if engine is None:
+            raise Unreachable(f"no engine runs on {self.text}; start it with: headrace run")
+        if timeout_s is not None:
+            engine.timeout_s = timeout_s
+        return engine
+
     @property
     def store_folder(self) -> Path:
         """The store's folder; a running engine that was named by its address is asked for it.

@@ -11,6 +11,7 @@ import re
 import tomllib
 import zoneinfo
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -117,7 +118,8 @@ class StoreSection(Section):
     """``[store]``: where data stay, and how much may wait.
 
     Each shard is written every `flush_interval`, in turns, and all of them when unflushed frames together
-    pass `flush_size`; the journal slows the sources when it reaches `journal_size`.
+    pass `flush_size`; the journal slows the sources when it reaches `journal_size`. Refused input is kept
+    for replay, the newest `rejects_size` of it.
     """
 
     url: Annotated[str, AfterValidator(_store_url)] = "./store"
@@ -128,6 +130,7 @@ class StoreSection(Section):
         default="1m",
         description="aggregates of each minute as plain Parquet in the store's folder rollups/1m",
     )
+    rejects_size: SizeBytes = Field(default="256MB", validate_default=True)
 
     def folder(self, base: Path) -> Path:
         """The store's folder; a relative one lies in `base`, the folder of the plant file."""
@@ -215,6 +218,18 @@ class ApiSection(Section):
         return int(self.listen.rpartition(":")[2])
 
 
+@dataclass(frozen=True, slots=True)
+class PlantSource:
+    """Where a plant's configuration comes from: a file, and the keys that were overridden."""
+
+    file: Path
+    overrides: tuple[str, ...] = ()
+
+    def load(self) -> PlantConfig:
+        """Read it as it is now. Raises as `load_plant`."""
+        return load_plant(self.file, self.overrides)
+
+
 class PlantConfig(Section):
     """A whole plant file."""
 
@@ -228,11 +243,23 @@ class PlantConfig(Section):
     api: ApiSection = ApiSection()
 
     _folder: Path = PrivateAttr(default=Path())
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _source: PlantSource | None = PrivateAttr(default=None)
 
     @property
     def folder(self) -> Path:
         """The folder of the plant file: relative names in it start here."""
         return self._folder
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """The whole file as written, with what was overridden."""
+        return dict(self._written)
+
+    @property
+    def source(self) -> PlantSource | None:
+        """The file it was read from; None where it was made otherwise."""
+        return self._source
 
     @property
     def store_folder(self) -> Path:
@@ -252,20 +279,38 @@ def load_plant(path: str | Path, overrides: Iterable[str] = ()) -> PlantConfig:
     ConfigError : the file can't be read or is not TOML (with file and line).
     InvalidConfig : it has problems; all of them.
     """
-    file = Path(path)
+    source = PlantSource(Path(path), tuple(overrides))
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = source.file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"not UTF-8 text (byte {e.start}); save it as UTF-8", str(source.file)) from e
+    except OSError as e:
+        raise ConfigError(f"can't be read: {e.strerror}", str(source.file)) from e
+    return read_plant(text, source)
+
+
+def read_plant(text: str, source: PlantSource) -> PlantConfig:
+    """Check a plant file's text, wherever it came from.
+
+    Parameters
+    ----------
+    source : the file that it is, or would be, the text of, and what is overridden in it.
+
+    Raises
+    ------
+    ConfigError : it is not TOML (with file and line). InvalidConfig : it has problems; all of them.
+    """
+    try:
+        data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
         match = _AT_LINE.fullmatch(str(e))
-        where = f"{file}:{match[2]}" if match else str(file)
+        where = f"{source.file}:{match[2]}" if match else str(source.file)
         raise ConfigError(f"not valid TOML: {match[1] if match else e}", where) from e
-    except UnicodeDecodeError as e:
-        raise ConfigError(f"not UTF-8 text (byte {e.start}); save it as UTF-8", str(file)) from e
-    except OSError as e:
-        raise ConfigError(f"can't be read: {e.strerror}", str(file)) from e
-    for override in overrides:
+    for override in source.overrides:
         _override(data, override)
-    return parse_plant(data, file.parent)
+    config = parse_plant(data, source.file.parent)
+    config._source = source
+    return config
 
 
 def parse_plant(data: Mapping[str, Any], folder: Path) -> PlantConfig:
@@ -289,6 +334,7 @@ def parse_plant(data: Mapping[str, Any], folder: Path) -> PlantConfig:
     if problems:
         raise InvalidConfig(problems)
     config._folder = folder
+    config._written = dict(data)
     for name, section in config.adapters.items():
         section._written = known["adapters"][name]
     return config

@@ -70,6 +70,10 @@ class NotFound(HeadraceError):
     """What was asked for does not exist (exit code 1)."""
 
 
+class ChangedMeanwhile(HeadraceError):
+    """What was to be changed is not any more as the caller saw it: look again (exit code 1)."""
+
+
 class Unreachable(HeadraceError):
     """The target process or store can't be reached (exit code 3)."""
 

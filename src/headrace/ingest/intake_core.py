@@ -131,6 +131,8 @@ class IntakeCore:
         self.settings = settings or IntakeSettings()
         self.credits = Credits(self.settings.limit_samples)
         self.counters = IntakeCounters()
+        self.on_rejects: Callable[[int, Sequence[Reject]], None] = lambda seq, rejects: None
+        """Told of each REJECT record, before it is durable: whoever keeps rejects longer than the journal."""
         self._deliver = deliver
         self._n_defined = n_saved_slots
         self._last_tick_ns = last_tick_ns
@@ -320,6 +322,7 @@ class IntakeCore:
         seq = self.journal.append(RecordKind.REJECT, [encode_rejects(self._rejects)])
         self._reject_weights.append((seq, self._rejects_bucket.weight))
         self._written(seq, self._rejects_bucket.acks)
+        self.on_rejects(seq, self._rejects)
         self._rejects, self._rejects_bucket = [], _Bucket()
 
     def define(self) -> None:

@@ -40,7 +40,8 @@ offset bytes field
 ====== ===== ==================================================================================
 
 Payloads: FRAMES `FrameBatch.to_bytes` with frames in shard order; REJECT see `headrace.ingest.rejects`;
-DEFINE first slot and number of slots (u32 each), then `SensorDirectory.to_bytes`; CONFIG JSON; TICK now, ns
+DEFINE first slot and number of slots (u32 each), then `SensorDirectory.to_bytes`; CONFIG JSON (``pipelines``: those in force from
+here on, else nothing); TICK now, ns
 (i64); RELEASE shard (u32); SEAL nonce (u64) and host.
 """
 

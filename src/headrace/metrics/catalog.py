@@ -86,6 +86,12 @@ WINDOW_REVISIONS = Metric("window_revisions", _C, "Windows written anew because 
 
 JOURNAL_BYTES = Metric("journal_bytes", _G, "Size of the journal on disk.", "bytes")
 REJECTS_BYTES = Metric("rejects_bytes", _G, "Size of the rejected input kept for replay.", "bytes")
+REJECTS_DROPPED = Metric(
+    "rejects_dropped",
+    _C,
+    "Rejected inputs that had to go because their bound was reached: they can't be replayed.",
+)
+REJECTS_REPLAYED = Metric("rejects_replayed", _C, "Rejected inputs that were replayed and are stored now.")
 DISK_FREE_BYTES = Metric("disk_free_bytes", _G, "Free space where the store is.", "bytes")
 STORE_BYTES = Metric("store_bytes", _G, "Size of the stored segments.", "bytes", ("tier",))
 STORE_SAMPLES = Metric("store_samples", _G, "Samples in the stored segments.", "", ("tier",))
@@ -98,7 +104,7 @@ CATALOG: tuple[Metric, ...] = (
     SAMPLES_RECEIVED, SAMPLES_STORED, SAMPLES_DUPLICATE, SAMPLES_THINNED, SAMPLES_REJECTED, SAMPLES_IN_FLIGHT,
     DEVICE_UP, DEVICE_LAST_GOOD, ADAPTER_REQUEST_DURATION, ADAPTER_POLLS_SKIPPED,
     STAGE_CPU, QUEUE_UTILISATION, CREDIT_UTILISATION, PIPELINE_WATERMARK, WINDOW_REVISIONS,
-    JOURNAL_BYTES, REJECTS_BYTES, DISK_FREE_BYTES, STORE_BYTES, STORE_SAMPLES,
+    JOURNAL_BYTES, REJECTS_BYTES, REJECTS_DROPPED, REJECTS_REPLAYED, DISK_FREE_BYTES, STORE_BYTES, STORE_SAMPLES,
     PROCESS_CPU, PROCESS_MEMORY, BUILD,
 )  # fmt: skip
 """All metrics, in the order of the documentation."""

@@ -130,6 +130,11 @@ class Metrics:
             cell: C = cells.setdefault(labels, make())  # type: ignore[assignment]
             return cell
 
+    def forget(self, metric: Metric, *labels: str) -> None:
+        """Drop a cell: what its labels name is gone."""
+        with self._lock:
+            self._cells[metric.name].pop(labels, None)
+
     def before_scrape(self, read: Callable[[], None]) -> None:
         """Run `read` before each exposition: it sets cells from values that somebody else keeps."""
         self._readers.append(read)

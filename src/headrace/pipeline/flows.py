@@ -92,6 +92,20 @@ class FlowSpec:
                 f"{name!r}: only {{signal}} and {{agg}} stand in braces; {e.message}", where
             ) from e
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; the inverse of `from_dict`. The folder is there where functions are looked for in it."""
+        out = {"name": self.name, "read": self.read, "steps": list(self.steps), "write": self.write}
+        return {**out, "folder": self.folder} if self._has_folder else out
+
+    @property
+    def _has_folder(self) -> bool:
+        return bool(self.folder) and any(step.get("op") == "map" for step in self.steps)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FlowSpec:
+        """The inverse of `to_dict`. Raises `ConfigError`."""
+        return cls(data["name"], data["read"], tuple(data["steps"]), data["write"], data.get("folder", ""))
+
     @cached_property
     def operators(self) -> tuple[Operator, ...]:
         """The steps as operators."""
@@ -476,7 +490,13 @@ class FlowShard:
     def snapshot(self) -> bytes:
         """State of all chains, by what their class looks like."""
         chains = {self.flow.classes[n].signature: chain for n, chain in self._chains.items()}
-        head = {"steps": self._steps(), "classes": list(chains), "begun": self._succession.begun}
+        head = {
+            "steps": self._steps(),
+            "write": self.flow.spec.write,
+            "folder": self.flow.spec.folder,
+            "classes": list(chains),
+            "begun": self._succession.begun,
+        }
         parts = (pack_parts([stage.snapshot() for stage in chain]) for chain in chains.values())
         return pack_parts([json.dumps(head).encode(), *parts])
 
@@ -497,6 +517,18 @@ class FlowShard:
             if number is not None:
                 for stage, state in zip(self._chain(number), unpack_parts(part), strict=True):
                     stage.restore(state)
+
+
+def spec_of_state(name: str, state: bytes | memoryview) -> FlowSpec:
+    """The pipeline that a snapshot of its part in a shard is of.
+
+    Raises
+    ------
+    ConfigError : it can't be run any more: an operator is gone.
+    """
+    head = json.loads(bytes(unpack_parts(state)[0]))
+    read, steps = json.loads(head["steps"])
+    return FlowSpec(name, read, tuple(steps), head["write"], head["folder"])
 
 
 def _only(batch: FrameBatch, columns: npt.NDArray[np.bool_]) -> FrameBatch:

@@ -97,6 +97,15 @@ class Shard:
             out += branch.recompute(mine, frames) if mine else []
         return out
 
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        """The pipelines' parts by name."""
+        return self._branches
+
+    def rebranch(self, branches: dict[str, Branch]) -> None:
+        """Go on with other pipelines; between two records, at a place that the journal knows."""
+        self._branches = branches
+
     def snapshot(self) -> bytes:
         """All state at this point of the journal."""
         head = self.now_ns.to_bytes(8, "little", signed=True)
@@ -112,12 +121,31 @@ class Shard:
         ------
         CorruptionError : the bytes are not what `snapshot` gave.
         """
-        body, digest = memoryview(data)[:-8], memoryview(data)[-8:]
-        if xxhash.xxh3_64_digest(body) != digest:
-            raise CorruptionError(f"the checksum of {len(data):,} bytes of a shard's state does not match")
-        head, names, order, *parts = unpack_parts(body)
+        head, _, order, *_ = parts = _parts(data)
         self.now_ns = int.from_bytes(head, "little", signed=True)
         self._order.restore(order)
-        for name, part in zip(bytes(names).decode().split("\x00"), parts, strict=False):
+        for name, part in _named(parts).items():
             if name in self._branches:
                 self._branches[name].restore(part)
+
+
+def branch_states(data: bytes | memoryview) -> dict[str, memoryview]:
+    """What a snapshot of a shard has of each pipeline, by name.
+
+    Raises
+    ------
+    CorruptionError : the bytes are not what `Shard.snapshot` gave.
+    """
+    return _named(_parts(data))
+
+
+def _parts(data: bytes | memoryview) -> list[memoryview]:
+    body, digest = memoryview(data)[:-8], memoryview(data)[-8:]
+    if xxhash.xxh3_64_digest(body) != digest:
+        raise CorruptionError(f"the checksum of {len(data):,} bytes of a shard's state does not match")
+    return unpack_parts(body)
+
+
+def _named(parts: list[memoryview]) -> dict[str, memoryview]:
+    _, names, _, *states = parts
+    return dict(zip(bytes(names).decode().split("\x00"), states, strict=False))

@@ -14,13 +14,22 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from headrace.core.disk import Disk, LocalDisk, storage_error
-from headrace.core.errors import HeadraceError, NotAllowed, NotFound, Overloaded, StorageError, Unreachable
+from headrace.core.errors import (
+    ConfigError,
+    HeadraceError,
+    NotAllowed,
+    NotFound,
+    Overloaded,
+    StorageError,
+    Unreachable,
+)
 
 RUNNING_FILE = "running.json"
 PID_HEADER, NOW_HEADER = "Headrace-Pid", "Headrace-Now-Ns"
@@ -104,6 +113,13 @@ class EngineAnswer:
     body: bytes
     now_ns: int
 
+    def json(self) -> Any:
+        """The body, which is JSON. Raises `Unreachable`: it is not."""
+        try:
+            return json.loads(self.body)
+        except ValueError as e:
+            raise Unreachable("the answer is not a Headrace engine's: no JSON") from e
+
 
 class EngineClient:
     """Questions to a running engine.
@@ -150,6 +166,35 @@ class EngineClient:
         answer = self.ask(path, body, method=method)
         return self._parsed(path, answer) if answer.body else None
 
+    def follow(self, path: str) -> Iterator[Any]:
+        """JSON documents line by line as they come, for ever; None for a line that only says that it lives.
+
+        Raises as `ask`, also when it ends in the middle.
+        """
+        try:
+            with _OPENER.open(self._request(path, None), timeout=self.timeout_s) as answer:
+                self._check_engine(answer.headers)
+                for line in answer:
+                    yield json.loads(line) if line.strip() else None
+        except urllib.error.HTTPError as e:
+            with e:
+                self._check_engine(e.headers)
+                raise _problem(e) from e
+        except ValueError as e:
+            raise Unreachable(f"{self.address}{path} does not answer as a Headrace engine: no JSON") from e
+        except (OSError, http.client.HTTPException) as e:
+            raise Unreachable(
+                f"the engine at {self.address} has ended: {getattr(e, 'reason', None) or e}"
+            ) from e
+
+    def _request(self, path: str, body: bytes | None, method: str | None = None) -> urllib.request.Request:
+        if urlsplit(self.address).scheme not in ("http", "https"):
+            raise Unreachable(f"{self.address!r} is no http address")
+        request = urllib.request.Request(self.address + path, data=body, method=method)
+        if self.key:
+            request.add_header("Authorization", f"Bearer {self.key}")
+        return request
+
     def _parsed(self, path: str, answer: EngineAnswer) -> Any:
         try:
             return json.loads(answer.body)
@@ -162,6 +207,7 @@ class EngineClient:
         body: bytes | None = None,
         content_type: str = "application/json",
         method: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> EngineAnswer:
         """Ask (GET, or POST where there is a body, unless `method` says otherwise).
 
@@ -169,15 +215,13 @@ class EngineClient:
         ------
         Unreachable : nobody answers there, or no engine, or another one.
         NotFound : the engine has no such thing; Overloaded : it takes nothing now; NotAllowed : not with
-        this key; HeadraceError : it refuses, in its words.
+        this key; ConfigError : what was asked makes no sense; HeadraceError : it refuses, in its words.
         """
-        if urlsplit(self.address).scheme not in ("http", "https"):
-            raise Unreachable(f"{self.address!r} is no http address")
-        request = urllib.request.Request(self.address + path, data=body, method=method)
+        request = self._request(path, body, method)
         if body is not None:
             request.add_header("Content-Type", content_type)
-        if self.key:
-            request.add_header("Authorization", f"Bearer {self.key}")
+        for name, value in (headers or {}).items():
+            request.add_header(name, value)
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as answer:
                 now_ns = self._check_engine(answer.headers)
@@ -210,5 +254,11 @@ def _problem(error: urllib.error.HTTPError) -> HeadraceError:
         detail = str(json.loads(error.read(1 << 20))["detail"])
     except (ValueError, KeyError, TypeError, OSError):
         detail = f"{error.code} {error.reason}"
-    kinds: dict[int, type[HeadraceError]] = {401: NotAllowed, 403: NotAllowed, 404: NotFound, 429: Overloaded}
+    kinds: dict[int, type[HeadraceError]] = {
+        400: ConfigError,
+        401: NotAllowed,
+        403: NotAllowed,
+        404: NotFound,
+        429: Overloaded,
+    }
     return kinds.get(error.code, HeadraceError)(detail)

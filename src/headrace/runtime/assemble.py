@@ -18,17 +18,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.base import Adapter, AdapterDiagnostics, PlantFacts, Pushed, Receiver
+from headrace.adapters.base import Adapter, AdapterDiagnostics, PlantFacts, Pushed
 from headrace.adapters.registry import ADAPTERS
 from headrace.core.clock import NS, Clock, SystemClock, monotonic_ns
-from headrace.core.config import AdapterSection, PlantConfig
+from headrace.core.config import PlantConfig
 from headrace.core.disk import LocalDisk
-from headrace.core.errors import ConfigError, HeadraceError, NotFound, Rejected
+from headrace.core.errors import ConfigError, HeadraceError, StorageError
 from headrace.core.events import Event
 from headrace.core.faults import FaultPoints
 from headrace.core.frames import FrameBatch
 from headrace.core.problems import InvalidConfig, Problem, validate_section
-from headrace.core.registry import nearest
 from headrace.ingest.intake import Intake
 from headrace.ingest.intake_core import IntakeSettings
 from headrace.ingest.journal import DamagePolicy, JournalSettings
@@ -39,7 +38,11 @@ from headrace.runtime.engine import is_fatal
 from headrace.runtime.engine_core import EngineSettings
 from headrace.runtime.event_log import EventLog
 from headrace.runtime.host import Host, HostSettings
+from headrace.runtime.operations import Operations
+from headrace.runtime.reconfigure import Reconfiguring
+from headrace.runtime.replay import RejectsReplay
 from headrace.runtime.report import Report
+from headrace.runtime.supervision import Supervisor
 from headrace.store.compactor import Compactor
 from headrace.store.query import Store
 from headrace.store.rollups import Rollups
@@ -68,10 +71,9 @@ def check_plant(config: PlantConfig) -> Blueprint:
     """
     problems: list[Problem] = []
     adapters: dict[str, Adapter] = {}
-    facts = PlantFacts(config.plant.levels, config.plant.timezone, config.folder)
-    for name, section in config.adapters.items():
+    for name in config.adapters:
         try:
-            adapters[name] = _adapter(name, section, config, facts)
+            adapters[name] = make_adapter(config, name)
         except InvalidConfig as e:
             problems += e.problems
         except ConfigError as e:
@@ -88,8 +90,10 @@ def check_plant(config: PlantConfig) -> Blueprint:
     return Blueprint(config, adapters, tuple(flows))
 
 
-def _adapter(name: str, section: AdapterSection, config: PlantConfig, facts: PlantFacts) -> Adapter:
-    where = f"adapters.{name}"
+def make_adapter(config: PlantConfig, name: str) -> Adapter:
+    """One adapter of a plant file, not started; no I/O but files beside the plant file. Raises `ConfigError`."""
+    where, section = f"adapters.{name}", config.adapters[name]
+    facts = PlantFacts(config.plant.levels, config.plant.timezone, config.folder)
     try:
         kind = ADAPTERS.load(section.protocol)
     except HeadraceError as e:
@@ -124,6 +128,10 @@ class Plant:
         self._failing = threading.Lock()
         self._on_failure: Callable[[], None] | None = None
         self._report = Report(self.metrics, clock, self._disk)
+        self.supervisor = Supervisor(blueprint.adapters, self._disk, clock, self._event)
+        self.reconfiguring = Reconfiguring(
+            self.config, self._disk, clock, self.supervisor, check_plant, make_adapter, self._event
+        )
 
     # --- start ---------------------------------------------------------------------------------------
 
@@ -159,15 +167,22 @@ class Plant:
             rollups=self._rollups(host.store),
         )
         self._compaction.start()
-        for name, adapter in self._blueprint.adapters.items():
-            await adapter.start(self.intake)
-            self._event("adapter.started", f"adapter {name} started", {"adapter": name})
+        await self.supervisor.start(self.intake)
+        self._begin_operations(host)
         self.state = "running"
 
     def _rollups(self, store: Store) -> Rollups | None:
         if self.config.store.rollups == "off":
             return None
         return Rollups(store, self._clock, self.config.plant.levels)
+
+    def _begin_operations(self, host: Host) -> None:
+        try:
+            self.reconfiguring.begin(host.reflow)
+        except StorageError as e:
+            self._event("config.not-kept", f"this configuration is not kept for undo: {e}", {})
+        replay = RejectsReplay(host.rejects, self.intake, self.supervisor.get)
+        self.operations = Operations(self.supervisor, self.reconfiguring, host.rejects, replay, self._clock)
 
     def _open(self) -> Host:
         return Host(
@@ -226,7 +241,7 @@ class Plant:
         until_ns = monotonic_ns() + int(timeout_s * NS)
         if not self.failure:
             self.state = "stopping"
-        await self._stop_adapters(timeout_s / 2)
+        await self.supervisor.stop(timeout_s / 2)
         try:
             if not self.failure:
                 await self._drain(host, until_ns)
@@ -239,21 +254,6 @@ class Plant:
                 await asyncio.to_thread(host.journal.close)
             self._disk.unlock()
             self.state = "failed" if self.failure else "stopped"
-
-    async def _stop_adapters(self, timeout_s: float) -> None:
-        stopping = {asyncio.ensure_future(a.stop()): n for n, a in self._blueprint.adapters.items()}
-        if not stopping:
-            return
-        _, late = await asyncio.wait(stopping, timeout=timeout_s)
-        for task in late:
-            task.cancel()
-        for result, name in zip(
-            await asyncio.gather(*stopping, return_exceptions=True), stopping.values(), strict=True
-        ):
-            if isinstance(result, BaseException):
-                self._event(
-                    "adapter.stopped", f"adapter {name} did not stop cleanly: {result!r}", {"adapter": name}
-                )
 
     async def _drain(self, host: Host, until_ns: int) -> None:
         """Make durable and flush what was taken, as far as time and disk allow."""
@@ -276,35 +276,32 @@ class Plant:
             why = host.engine.committer.counters.refusal or "there was not enough time"
             self._event("plant.stopped", f"not all was flushed, the journal has it: {why}", {})
 
-    # --- taking --------------------------------------------------------------------------------------
-
-    async def receive(self, name: str, pushed: Pushed) -> None:
-        """Hand what a client pushed to the adapter called `name`; see `Receiver`.
-
-        Raises
-        ------
-        NotFound : no such adapter. Rejected : it goes to its devices itself.
-        """
-        adapter = self._blueprint.adapters.get(name)
-        if adapter is None:
-            raise NotFound(f"no adapter {name!r}{nearest(name, list(self._blueprint.adapters))}")
-        if not isinstance(adapter, Receiver):
-            raise Rejected(f'adapter {name!r} is not pushed to; write one with protocol = "http" for that')
-        await adapter.receive(pushed)
-
     # --- looking -------------------------------------------------------------------------------------
 
     def adapters(self) -> list[AdapterDiagnostics]:
         """Diagnostics of every adapter."""
-        return [a.diagnostics() for a in self._blueprint.adapters.values()]
+        return self.supervisor.diagnostics()
 
     def tail(self, slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
         """Frames of `slots` that are not flushed yet; later ones win."""
         return [] if self._host is None else self._host.tail(slots)
 
+    async def receive(self, name: str, pushed: Pushed) -> None:
+        """Hand a body to an adapter that is pushed to; see `Operations.receive`."""
+        await self.operations.receive(name, pushed)
+
     def status(self) -> dict[str, Any]:
         """One screen of facts, JSON-ready."""
-        return {"state": self.state, "failure": self.failure, **self._report.status(self.config)}
+        running = self.reconfiguring
+        return {
+            "state": self.state,
+            "failure": self.failure,
+            **self._report.status(running.running.hash),
+            "config": {
+                "version": running.version.n if running.version else None,
+                "overrides": list(running.overrides),
+            },
+        }
 
     def summary(self) -> dict[str, Any]:
         """What happened since the start, JSON-ready; whole once stopped."""
@@ -330,6 +327,7 @@ def host_settings(config: PlantConfig, damaged: DamagePolicy = DamagePolicy.STOP
         ),
         threads=n_threads,
         damaged=damaged,
+        rejects_bytes=config.store.rejects_size,
     )
 
 

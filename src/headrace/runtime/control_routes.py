@@ -2,7 +2,7 @@
 
 It runs in the engine's event loop. Reading has nothing to lock; what takes longer than a moment (the tail of many
 sensors) runs in a thread. What changes something is handed to the plant's method of that name; a plant that has no
-such method answers 501.
+such method answers 501. The methods are those of `headrace.runtime.operations`.
 
 ==================================================  ==============================================================
 ``GET /livez /readyz /metrics``                     open to every program of this machine
@@ -11,9 +11,11 @@ such method answers 501.
 ``GET /api/v1/directory?after=n``                   definitions of the slots from n on, Parquet
 ``POST /api/v1/tail``                               unflushed frames, see `tail_format`
 ``GET /api/v1/events?after=n``                      one JSON object a line, for ever
-``POST /api/v1/adapters/{name}/pause`` and others   ``await plant.pause(name)``, ``resume``, ``reload``: JSON or None
-``POST /api/v1/adapters/{name}/probe``              ``await plant.probe(name, document)``: JSON
-``GET /api/v1/adapters/{name}/tail``                ``plant.follow(name)``: an async iterator of JSON objects
+``GET /api/v1/rejects``, ``/rejects/{id}``          `Operations.rejects`, `Operations.reject`
+``GET /api/v1/config``                              `Operations.present_config`
+``POST /api/v1/adapters/{name}/pause`` and others   `Operations.pause`, ``resume``, ``reload``: JSON or 204
+``POST /api/v1/adapters/{name}/probe``              `Operations.probe`: JSON
+``GET /api/v1/adapters/{name}/tail?pattern=p``      `Operations.follow`: one JSON object a line
 ``POST /api/v1/receive/{name}``                     ``await plant.receive(name, pushed)``: 204 once it is durable
 ``POST /api/v1/rejects/replay``                     ``await plant.replay_rejects(document)``: JSON
 ``PUT /api/v1/config?dry_run=true``                 ``await plant.change_config(document, if_match, dry_run)``: JSON
@@ -37,17 +39,21 @@ from starlette.routing import Route
 from headrace.adapters.base import Pushed
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import (
+    ChangedMeanwhile,
     ConfigError,
     HeadraceError,
     NotAllowed,
+    NotConnected,
     NotFound,
     Overloaded,
+    PluginError,
     Rejected,
     RetryLater,
     Unreachable,
 )
 from headrace.core.registry import nearest
 from headrace.metrics.exposition import CONTENT_TYPE
+from headrace.runtime.audit import ACTOR_HEADER
 from headrace.runtime.diagnostics import adapter_report, adapter_summary
 from headrace.runtime.tail_format import tail_parts
 from headrace.runtime.times import rfc3339
@@ -67,7 +73,7 @@ _CODES = {
 """The closed set of codes of problems, by status."""
 _STATUS: tuple[tuple[type[HeadraceError], int], ...] = (
     (NotFound, 404), (ConfigError, 400), (Rejected, 400), (Overloaded, 429), (RetryLater, 503), (NotAllowed, 403),
-    (Unreachable, 503),
+    (Unreachable, 503), (ChangedMeanwhile, 412), (NotConnected, 503), (PluginError, 501),
 )  # fmt: skip
 
 
@@ -134,7 +140,10 @@ class ControlRoutes:
             Route(adapter + "/probe", self.probe, methods=["POST"]),
             Route(adapter + "/{verb:str}", self.steer, methods=["POST"]),
             Route("/api/v1/receive/{name}", self.receive, methods=["POST"]),
+            Route("/api/v1/rejects", self.rejects),
             Route("/api/v1/rejects/replay", self.replay, methods=["POST"]),
+            Route("/api/v1/rejects/{id}", self.reject),
+            Route("/api/v1/config", self.config),
             Route("/api/v1/config", self.change_config, methods=["PUT"]),
         ]
 
@@ -243,11 +252,13 @@ class ControlRoutes:
     async def follow(self, request: Request) -> Response:
         """What an adapter takes in, as it comes, one JSON object a line."""
         self._started()
-        documents: AsyncIterator[Any] = self._plants("follow")(self._adapter_name(request))
+        pattern = request.query_params.get("pattern", "**")
+        documents: AsyncIterator[Any] = self._plants("follow")(self._adapter_name(request), pattern)
 
         async def lines() -> AsyncIterator[str]:
             async for document in documents:
-                yield json.dumps(document) + "\n"
+                # An empty line says that we live.
+                yield (json.dumps(document) if document else "") + "\n"
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 
@@ -259,7 +270,7 @@ class ControlRoutes:
         name, verb = self._adapter_name(request), request.path_params["verb"]
         if verb not in ("pause", "resume", "reload"):
             raise HTTPException(404, f"an adapter can't {verb!r}; it can pause, resume, reload, probe")
-        return _answer(await self._plants(verb)(name))
+        return _answer(await self._plants(verb)(name, await _change(request)))
 
     async def probe(self, request: Request) -> Response:
         """One reading of a device, which is not stored."""
@@ -280,20 +291,38 @@ class ControlRoutes:
         )
         return _answer(await self._plants("receive")(name, pushed))
 
+    async def rejects(self, request: Request) -> Response:
+        """Counts of rejects and the newest: ``adapter, code, from_ns, to_ns, limit``."""
+        self._started()
+        wanted: dict[str, Any] = dict(request.query_params)
+        wanted |= {k: _number(request, k) for k in ("limit", "from_ns", "to_ns") if k in wanted}
+        return _answer(await self._plants("rejects")(wanted))
+
+    async def reject(self, request: Request) -> Response:
+        """One reject with its bytes."""
+        self._started()
+        return _answer(await self._plants("reject")(str(request.path_params["id"])))
+
     async def replay(self, request: Request) -> Response:
         """Take rejected input in again."""
         self._started()
         return _answer(await self._plants("replay_rejects")(await _document(request)))
+
+    async def config(self, _: Request) -> Response:
+        """The configuration that runs; its hash is the entity tag."""
+        self._started()
+        found = self._plants("present_config")()
+        return JSONResponse(found, headers={"ETag": f'"{found["hash"]}"'})
 
     async def change_config(self, request: Request) -> Response:
         """Make another plant file the running one; ``dry_run`` only says what would differ."""
         self._started()
         is_dry = request.query_params.get("dry_run", "false").lower() in ("true", "1")
         if_match = request.headers.get("if-match", "").strip('"')
-        return _answer(await self._plants("change_config")(await _document(request), if_match, is_dry))
+        return _answer(await self._plants("change_config")(await _change(request), if_match, is_dry))
 
     def _plants(self, method: str) -> Any:
-        found = getattr(self.plant, method, None)
+        found = getattr(getattr(self.plant, "operations", self.plant), method, None)
         if found is None:
             raise HTTPException(501, f"this engine can't {method.replace('_', ' ')} while it runs")
         return found
@@ -305,9 +334,15 @@ def _answer(document: Any) -> Response:
 
 def _number(request: Request, name: str) -> int:
     text = request.query_params.get(name, "0")
-    if not text.isdecimal() or len(text) > 18:
+    if not text.isdecimal() or len(text) > 19:  # a time in ns has 19 digits
         raise HTTPException(400, f"{name}={text[:40]!r} is not a number")
     return int(text)
+
+
+async def _change(request: Request) -> dict[str, Any]:
+    """What is to be changed, and by whom: the api process knows better than the body who asks it."""
+    found, actor = await _document(request), request.headers.get(ACTOR_HEADER)
+    return {**found, "by": actor} if actor else found
 
 
 async def _document(request: Request) -> dict[str, Any]:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
-
-import xxhash
 
 from headrace.adapters.base import AdapterDiagnostics, DeviceDiagnostics
 from headrace.core.clock import NO_TIME
-from headrace.core.config import PlantConfig
 from headrace.runtime.times import rfc3339
-
-
-def config_hash(config: PlantConfig) -> str:
-    """16 hexadecimal digits that change with what a plant file says."""
-    return f"{xxhash.xxh3_64_intdigest(config.model_dump_json().encode()):016x}"
 
 
 def adapter_summary(adapter: AdapterDiagnostics) -> dict[str, Any]:
@@ -62,3 +55,31 @@ def device_report(device: DeviceDiagnostics) -> dict[str, Any]:
         "timeouts": device.n_timeouts,
         "polls_skipped": device.n_polls_skipped,
     }
+
+
+def carried(before: AdapterDiagnostics, now: AdapterDiagnostics) -> AdapterDiagnostics:
+    """The present instance's diagnostics with the counts of those before it: what is counted only grows."""
+    known = {device.path: device for device in before.devices}
+    return replace(
+        now,
+        n_samples=before.n_samples + now.n_samples,
+        n_frames=before.n_frames + now.n_frames,
+        n_rejects=before.n_rejects + now.n_rejects,
+        n_duplicates=before.n_duplicates + now.n_duplicates,
+        transport_ns=before.transport_ns + now.transport_ns,
+        decode_ns=before.decode_ns + now.decode_ns,
+        devices=tuple(_carried_device(known.get(d.path), d) for d in now.devices) or before.devices,
+    )
+
+
+def _carried_device(before: DeviceDiagnostics | None, now: DeviceDiagnostics) -> DeviceDiagnostics:
+    if before is None:
+        return now
+    return replace(
+        now,
+        last_good_ns=max(before.last_good_ns, now.last_good_ns),
+        n_requests=before.n_requests + now.n_requests,
+        n_errors=before.n_errors + now.n_errors,
+        n_timeouts=before.n_timeouts + now.n_timeouts,
+        n_polls_skipped=before.n_polls_skipped + now.n_polls_skipped,
+    )

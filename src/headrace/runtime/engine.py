@@ -20,7 +20,7 @@ from headrace.core.clock import NS, monotonic_ns
 from headrace.core.errors import Fenced, HeadraceError, StorageError
 from headrace.core.frames import FrameBatch
 from headrace.pipeline.base import Tick
-from headrace.runtime.engine_core import EngineCore
+from headrace.runtime.engine_core import EngineCore, Reflow
 from headrace.store.flush import Flusher, FlushPart
 
 _DURABLE_S = 5.0
@@ -228,7 +228,7 @@ class Runner:
         self._asked_seq = -1
         self._committer, self._needed_seq = committer, needed_seq
         self._on_processed, self._on_failed = on_processed, on_failed
-        self._queue: queue.SimpleQueue[tuple[int, FrameBatch | Tick] | _Order] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[int, FrameBatch | Tick | Reflow] | _Order] = queue.SimpleQueue()
         self._handed = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace-runner", daemon=True)
@@ -237,7 +237,7 @@ class Runner:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, seq: int, record: FrameBatch | Tick) -> None:
+    def put(self, seq: int, record: FrameBatch | Tick | Reflow) -> None:
         """Queue the next record; credits bound the queue."""
         self._queue.put((seq, record))
 
@@ -278,7 +278,7 @@ class Runner:
             self._handed.set()
             self._on_failed(e)
 
-    def _process(self, seq: int, record: FrameBatch | Tick) -> None:
+    def _process(self, seq: int, record: FrameBatch | Tick | Reflow) -> None:
         core = self.core
         core.process(seq, record)
         self.done_seq = seq
@@ -355,7 +355,7 @@ class Engine:
         for runner in self._runners:
             runner.start()
 
-    def deliver(self, seq: int, record: FrameBatch | Tick) -> None:
+    def deliver(self, seq: int, record: FrameBatch | Tick | Reflow) -> None:
         """The next record of the journal; returns at once."""
         for runner in self._runners:
             runner.put(seq, record)

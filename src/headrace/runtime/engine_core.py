@@ -42,6 +42,17 @@ class EngineSettings:
     snapshot_every: int = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Reflow:
+    """Other pipelines from this place of the journal on.
+
+    A pipeline that is the same `Flow` as before keeps its state; one that reads and computes the same and only
+    writes elsewhere takes it over; any other begins anew.
+    """
+
+    flows: tuple[Flow, ...]
+
+
 @dataclass(slots=True)
 class EngineCounters:
     """Samples by fate; derived ones are counted apart.
@@ -105,16 +116,21 @@ class EngineCore:
         for number in self.shards:
             self._held[number] = _Held(self._new_shard(number), HotBuffer(number, self.directory))
 
-    def _new_shard(self, number: int) -> Shard:
-        branches = {f.spec.name: FlowShard(f, number) for f in self.flows}
+    def _new_shard(self, number: int, flows: Sequence[Flow] | None = None) -> Shard:
+        branches = {f.spec.name: FlowShard(f, number) for f in (self.flows if flows is None else flows)}
         return Shard(number, Deduplicate(self.directory, number), dict(branches))
 
     # --- records -------------------------------------------------------------------------------------
 
-    def process(self, seq: int, record: FrameBatch | Tick) -> None:
+    def process(self, seq: int, record: FrameBatch | Tick | Reflow) -> None:
         """Take the next record of the journal (frames in shard order, as the journal has them)."""
         before = thread_cpu_ns()
-        if isinstance(record, Tick):
+        if isinstance(record, Reflow):
+            for held in self._held.values():
+                if seq > held.state_seq:
+                    _reflow(held.shard, record.flows)
+            self.flows = record.flows
+        elif isinstance(record, Tick):
             for held in self._held.values():
                 self._step(held, seq, record)
             self.now_ns = record.now_ns
@@ -257,19 +273,27 @@ class EngineCore:
 
     # --- recovery ------------------------------------------------------------------------------------
 
-    def restore(self, number: int, state: bytes | memoryview, flushed_seq: int, state_seq: int) -> None:
+    def restore(
+        self,
+        number: int,
+        state: bytes | memoryview,
+        flushed_seq: int,
+        state_seq: int,
+        flows: Sequence[Flow] | None = None,
+    ) -> None:
         """Put a shard where a commit left it; then replay the journal after `state_seq`.
 
         Parameters
         ----------
-        state : empty for a shard that begins anew.
+        state : empty for a shard that begins anew. flows : the pipelines at that place of the journal, where they
+        are not those of today.
 
         Raises
         ------
         CorruptionError : the bytes are no state; the shard begins anew unless it is restored again.
         """
         held = self._held[number]
-        held.shard = self._new_shard(number)
+        held.shard = self._new_shard(number, flows)
         held.flushed_seq, held.state_seq, held.wants_state = flushed_seq, state_seq, not state
         if state:
             held.shard.restore(state)
@@ -284,3 +308,17 @@ class EngineCore:
     def positions(self) -> dict[int, tuple[int, int]]:
         """(flushed_seq, state_seq) of each shard."""
         return {n: (h.flushed_seq, h.state_seq) for n, h in self._held.items()}
+
+
+def _reflow(shard: Shard, flows: Sequence[Flow]) -> None:
+    """Let a shard go on with other pipelines; see `Reflow`."""
+    before, after = shard.branches, {}
+    for flow in flows:
+        old = before.get(flow.spec.name)
+        if isinstance(old, FlowShard) and old.flow is flow:
+            after[flow.spec.name] = old
+            continue
+        after[flow.spec.name] = new = FlowShard(flow, shard.number)
+        if old is not None:
+            new.restore(old.snapshot())
+    shard.rebranch(dict(after))

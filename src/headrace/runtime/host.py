@@ -24,8 +24,12 @@ from headrace.ingest.journal_format import RecordKind
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow, FlowSpec
 from headrace.runtime.engine import Committer, Engine
-from headrace.runtime.engine_core import EngineSettings
+from headrace.runtime.engine_core import EngineSettings, Reflow
+from headrace.runtime.pipelines import config_payload, key_of
 from headrace.runtime.recovery import RecoverySettings, recover
+
+_REJECTS_PENDING_BYTES = 2 << 20
+"""Rejects that are written to the store before the next commit would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class HostSettings:
     ----------
     nonce : tells this owner of the journal from any other; the process that composes the host draws it.
     threads : runners; default: one a core. damaged : what to do about records and state that can't be read.
+    rejects_bytes : bound of the refused input that is kept for replay.
     """
 
     nonce: int
@@ -44,6 +49,7 @@ class HostSettings:
     intake: IntakeSettings = field(default_factory=IntakeSettings)
     threads: int | None = None
     damaged: DamagePolicy = DamagePolicy.STOP
+    rejects_bytes: int = 256 << 20
 
 
 class Host:
@@ -86,7 +92,12 @@ class Host:
 
         per_core = [list(range(i, n_shards, n_threads)) for i in range(n_threads)]
         chosen = RecoverySettings(
-            settings.nonce, per_core, settings.engine, settings.journal, settings.damaged
+            settings.nonce,
+            per_core,
+            settings.engine,
+            settings.journal,
+            settings.damaged,
+            settings.rejects_bytes,
         )
         self.recovered = recover(disk, clock, flows_of, chosen, faults)
         self.directory, self.store = self.recovered.directory, self.recovered.store
@@ -101,6 +112,8 @@ class Host:
             n_saved_slots=self.recovered.n_saved_slots,
             last_tick_ns=self.recovered.last_tick_ns,
         )
+        self.rejects = self.recovered.rejects
+        self.core.on_rejects = self.rejects.note
         committer = Committer(
             self.flusher,
             lambda seq, timeout_s: self.wait_durable(seq, timeout_s),
@@ -116,9 +129,33 @@ class Host:
             on_failed,
         )
 
+    def reflow(self, specs: Sequence[FlowSpec]) -> None:
+        """Put other pipelines in force, behind everything taken so far; those that stay the same keep their state.
+
+        On the thread of the event loop. Nothing has changed where it raises.
+
+        Raises
+        ------
+        ConfigError : a pipeline would give a name that is taken. StorageError : the journal refuses.
+        """
+        known = {key_of(flow.spec): flow for flow in self._flows}
+        flows = [known.get(key_of(spec)) or Flow(spec, self.directory) for spec in specs]
+        new = [flow for flow in flows if key_of(flow.spec) not in known]
+        for flow in new:
+            flow.extend()
+        seq = self.core.record(RecordKind.CONFIG, [config_payload(specs)])
+        old = [flow.extend for flow in self._flows]
+        self.directory.watchers = [w for w in self.directory.watchers if w not in old]
+        self.directory.watchers += [flow.extend for flow in flows]
+        self._flows = flows
+        self.delivered_seq = seq
+        self.engine.deliver(seq, Reflow(tuple(flows)))
+
     def _deliver(self, seq: int, kind: RecordKind, record: FrameBatch | int) -> None:
         self.delivered_seq = seq
         self.engine.deliver(seq, Tick(record) if isinstance(record, int) else record)
+        if isinstance(record, int) and self.rejects.pending_bytes > _REJECTS_PENDING_BYTES:
+            self.engine.committer.submit(self.engine.cores[0], [])  # which ends in `_trim`
 
     def _needed_seq(self) -> int:
         """Record that all shards must be saved beyond to free journal that is short of room; -1 if it is not."""
@@ -127,7 +164,8 @@ class Host:
         return journal.first_needed_seq if is_pressed else -1
 
     def _trim(self) -> None:
-        """Let go of the journal that no shard needs any more."""
+        """Let go of the journal that no shard needs any more, once its rejects are kept elsewhere."""
+        self.rejects.save(self.journal.durable_seq)
         view = self.store.refresh()
         self.journal.directory_saved(self.flusher.n_saved_slots)
         seq = view.commits.trim_seq(range(self.directory.n_shards))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from headrace.core.clock import NS, Clock, monotonic_ns
 from headrace.core.disk import Disk
@@ -20,10 +21,13 @@ from headrace.core.sensors import SensorDirectory
 from headrace.ingest.journal import DamagePolicy, Journal, JournalSettings
 from headrace.ingest.journal_format import Record, RecordKind
 from headrace.ingest.journal_reader import FOLDER
+from headrace.ingest.rejects import decode_rejects
+from headrace.ingest.rejects_log import RejectsLog, rejects_of_journal
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow
-from headrace.runtime.engine_core import EngineCore, EngineSettings
+from headrace.runtime.engine_core import EngineCore, EngineSettings, Reflow
 from headrace.runtime.group_frames import GroupFrames
+from headrace.runtime.pipelines import PipelineHistory, config_payload
 from headrace.store.commits import CommitLog, ShardPosition, load_commits, read_state
 from headrace.store.directories import load_directory
 from headrace.store.flush import Flusher
@@ -50,6 +54,7 @@ class RecoverySettings:
     engine: EngineSettings = field(default_factory=EngineSettings)
     journal: JournalSettings = field(default_factory=JournalSettings)
     damaged: DamagePolicy = DamagePolicy.STOP
+    rejects_bytes: int = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class Recovered:
     directory: SensorDirectory
     journal: Journal
     flusher: Flusher
+    rejects: RejectsLog
     cores: tuple[EngineCore, ...]
     n_saved_slots: int
     last_tick_ns: int
@@ -132,6 +138,8 @@ class _Opening:
         self._store = Store.open(disk, self._directory, clock)
         self._commits.retired = self._store.retired
         self._sentences += self._commits.view.damaged
+        self._rejects = RejectsLog(disk, settings.rejects_bytes)
+        self._rejects.open()
         self._flusher = Flusher(disk, self._directory, self._commits, self._store, clock=clock, faults=faults)
 
     def run(self, flows_of: FlowsOf, begun_ns: int) -> Recovered:
@@ -140,10 +148,16 @@ class _Opening:
         # Shards without a state need everything there is; nothing was trimmed for them.
         after_seq = max(0, min(p.state_seq for p in positions))
         # All definitions first, so that slots get the numbers they had; pipelines then find theirs defined.
+        configs = []
         for record in self._records(after_seq):
             if record.kind is RecordKind.DEFINE:
                 record.define(self._directory)
+            elif record.kind is RecordKind.CONFIG:
+                configs.append(record)
         flows = flows_of(self._directory)
+        self._history = PipelineHistory(self._directory, flows)
+        for record in configs:
+            self._history.note(record)
         for flow in flows:
             flow.extend()
         frames = GroupFrames(self._store)
@@ -155,8 +169,10 @@ class _Opening:
         for core in cores:
             for shard in core.shards:
                 self._restore(core, shard, positions[shard])
+        self._find_rejects(after_seq)
         accepting_ns = monotonic_ns()
         n_replayed = self._replay(after_seq, cores)
+        self._put_in_force(flows, cores)
         if self._has_skipped:  # so that the next start finds nothing missing
             for core in cores:
                 self._save(core)
@@ -165,13 +181,14 @@ class _Opening:
             self._directory,
             self._journal,
             self._flusher,
+            self._rejects,
             cores,
             self._n_saved_slots,
             max(core.now_ns for core in cores),
             n_replayed,
             (accepting_ns - begun_ns) / NS,
             (monotonic_ns() - begun_ns) / NS,
-            tuple(dict.fromkeys(self._sentences)),
+            tuple(dict.fromkeys([*self._sentences, *self._history.sentences])),
         )
 
     def _positions(self) -> list[ShardPosition]:
@@ -224,32 +241,60 @@ class _Opening:
     def _restore(self, core: EngineCore, shard: int, position: ShardPosition) -> None:
         try:
             state = read_state(self._disk, position) or b""
-            core.restore(shard, state, position.flushed_seq, position.state_seq)
+            flows = self._history.before(state, position.state_seq)
+            core.restore(shard, state, position.flushed_seq, position.state_seq, flows)
         except (CorruptionError, NotFound) as e:
             text = f"the state of shard {shard} can't be read from {position.state} ({e})"
             if self._settings.damaged is DamagePolicy.STOP:
                 raise CorruptionError(f"{text}; restore it from a backup, or {SKIP_OPTION} it") from e
             self._has_skipped = True
             self._sentences.append(f"{text}; the windows that were open in it are lost")
-            core.restore(shard, b"", position.flushed_seq, position.state_seq)
+            flows = self._history.before(b"", position.state_seq)
+            core.restore(shard, b"", position.flushed_seq, position.state_seq, flows)
+
+    def _find_rejects(self, last_seq: int) -> None:
+        """Rejects of records that no shard needs any more, which were not kept yet when the process ended."""
+        if self._rejects.saved_seq < last_seq:
+            for seq, some in groupby(
+                rejects_of_journal(self._disk, self._rejects.saved_seq, last_seq), key=lambda one: one.seq
+            ):
+                self._rejects.note(seq, [one.reject for one in some])
 
     def _replay(self, after_seq: int, cores: Sequence[EngineCore]) -> int:
         """Step the frames and ticks behind `after_seq`; how many records."""
         n = 0
         for record in self._records(after_seq):
-            if record.kind is RecordKind.TICK:
-                step: FrameBatch | Tick = Tick(record.tick_ns())
-            elif record.kind is RecordKind.FRAMES:
-                step = record.batch()
-            else:
+            step = self._step_of(record)
+            if step is None:
                 continue
             n += 1
             for core in cores:
                 core.process(record.seq, step)
                 self._relieve(core)
+        return n
+
+    def _step_of(self, record: Record) -> FrameBatch | Tick | Reflow | None:
+        """What a record is to shards; None for nothing."""
+        if record.kind is RecordKind.TICK:
+            return Tick(record.tick_ns())
+        if record.kind is RecordKind.FRAMES:
+            return record.batch()
+        if record.kind is RecordKind.REJECT:
+            self._rejects.note(record.seq, decode_rejects(record.payload))
+        elif record.kind is RecordKind.CONFIG:
+            flows = self._history.flows_of(record)
+            return None if flows is None else Reflow(flows)
+        return None
+
+    def _put_in_force(self, flows: Sequence[Flow], cores: Sequence[EngineCore]) -> None:
+        """Let the pipelines of today follow those that the journal ends with, where they are others."""
+        if not self._history.is_present:
+            seq = self._journal.append(RecordKind.CONFIG, [config_payload([flow.spec for flow in flows])])
+            # Made durable with what follows it; no commit comes before.
+            for core in cores:
+                core.process(seq, Reflow(tuple(flows)))
         for core in cores:
             core.begin(self._journal.last_seq)
-        return n
 
     def _relieve(self, core: EngineCore) -> None:
         """Flush a core whose buffers outgrow memory: what is replayed is durable."""

@@ -7,14 +7,13 @@ from typing import Any
 
 from headrace.adapters.base import AdapterDiagnostics, AdapterState
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
-from headrace.core.config import PlantConfig
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import HeadraceError, StorageError
 from headrace.ingest.intake import Intake
 from headrace.metrics import catalog
 from headrace.metrics.exposition import Metrics
 from headrace.metrics.process import measure_process
-from headrace.runtime.diagnostics import adapter_summary, config_hash
+from headrace.runtime.diagnostics import adapter_summary
 from headrace.runtime.host import Host
 from headrace.runtime.times import rfc3339
 from headrace.runtime.version import version
@@ -32,6 +31,7 @@ class Report:
         self._host: Host | None = None
         self._started_ns = NO_TIME
         self._rate = (0, 0, 0.0)
+        self._devices: dict[tuple[str, str], None] = {}
 
     def watch(self, host: Host, intake: Intake, adapters: Callable[[], list[AdapterDiagnostics]]) -> None:
         """Begin: these are the parts."""
@@ -109,15 +109,15 @@ class Report:
 
     # --- answers -------------------------------------------------------------------------------------
 
-    def status(self, config: PlantConfig) -> dict[str, Any]:
-        """One screen of facts, JSON-ready."""
+    def status(self, config_hash: str) -> dict[str, Any]:
+        """One screen of facts, JSON-ready; `config_hash` is of the configuration that runs."""
         samples = self.samples()
         adapters = [adapter_summary(a) for a in self._adapters()] if self._host else []
         out = {
             "version": version(),
             "since": rfc3339(self._started_ns),
             "now": rfc3339(self._clock.now_ns()),
-            "config_hash": config_hash(config),
+            "config_hash": config_hash,
             "sensors": self._host.directory.n_sensors if self._host else 0,
             "samples": samples,
             "rate": {"samples_per_s": self._per_second(samples["received"])},
@@ -134,6 +134,8 @@ class Report:
                 "durable_seq": journal.durable_seq,
                 "refusal": self._intake.status().reason,
             }
+            rejects = self._host.rejects
+            out["rejects"] = {"size_bytes": rejects.size_bytes, "dropped": rejects.n_dropped}
             out["lag_s"] = self._lag_s()
             out["recovery"] = {
                 "replayed_records": self._host.recovered.n_replayed,
@@ -176,6 +178,10 @@ class Report:
         metrics.gauge(catalog.SAMPLES_IN_FLIGHT).set(samples["in_flight"])
         metrics.gauge(catalog.CREDIT_UTILISATION).set(core.credits.utilisation)
         metrics.gauge(catalog.JOURNAL_BYTES).set(journal.size_bytes)
+        rejects = self._host.rejects
+        metrics.gauge(catalog.REJECTS_BYTES).set(rejects.size_bytes)
+        metrics.counter(catalog.REJECTS_DROPPED).reach(rejects.n_dropped)
+        metrics.counter(catalog.REJECTS_REPLAYED).reach(rejects.n_removed)
         metrics.gauge(catalog.QUEUE_UTILISATION, "journal").set(
             journal.size_bytes / max(1, journal.limit_bytes)
         )
@@ -191,7 +197,13 @@ class Report:
         self._scrape_adapters()
 
     def _scrape_adapters(self) -> None:
-        for adapter in self._adapters():
+        adapters = self._adapters()
+        devices = dict.fromkeys((a.name, d.path) for a in adapters for d in a.devices)
+        for gone in [one for one in self._devices if one not in devices]:
+            self._metrics.forget(catalog.DEVICE_UP, *gone)
+            self._metrics.forget(catalog.DEVICE_LAST_GOOD, *gone)
+        self._devices = devices
+        for adapter in adapters:
             skipped = 0
             for device in adapter.devices:
                 up = device.state is AdapterState.CONNECTED

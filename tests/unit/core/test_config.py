@@ -370,3 +370,16 @@ def test_tokens_are_kept_elsewhere_and_long_enough(tmp_path, monkeypatch):
     monkeypatch.setenv("VIEWER", "v" * 15)
     with pytest.raises(ConfigError, match="api.tokens.viewer: is shorter than 16 characters"):
         tokens.read(tmp_path)
+
+
+def test_a_file_can_be_read_again_as_it_was_asked_for(tmp_path):
+    file = tmp_path / "plant.toml"
+    file.write_text(PLANT)
+    config = load_plant(file, ["store.url=./other"])
+    assert config.source is not None
+    assert (config.source.file, config.source.overrides) == (file, ("store.url=./other",))
+    assert config.written["store"]["url"] == "./other"
+    file.write_text(PLANT.replace("90s", "80s"))
+    again = config.source.load()
+    assert (again.store.flush_interval, again.store.url) == (parse_duration_ns("80s"), "./other")
+    assert parse_plant({"version": 1}, tmp_path).source is None

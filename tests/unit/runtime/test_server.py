@@ -300,7 +300,7 @@ async def test_a_port_that_stands_in_for_the_public_one_lets_everybody_read(plan
 async def test_verbs_reach_the_plant(client, plant):
     seen = []
 
-    async def pause(name):
+    async def pause(name, document):
         seen.append(("pause", name))
 
     async def probe(name, document):
@@ -394,13 +394,22 @@ async def test_events_are_followed(client, plant):
 
 
 async def test_an_adapter_is_followed(client, plant):
-    async def follow(name):
+    async def follow(name, pattern):
         for n in range(2):
-            yield {"adapter": name, "n": n}
+            yield {"adapter": name, "n": n, "pattern": pattern}
+            yield {}
 
     plant.follow = follow
-    found = await asyncio.to_thread(read_lines, client.address + "/api/v1/adapters/ovens/tail", 2)
-    assert found == [{"adapter": "ovens", "n": 0}, {"adapter": "ovens", "n": 1}]
+    path = "/api/v1/adapters/ovens/tail?pattern=a/*"
+
+    def followed():
+        some = client.engine.follow(path)
+        return [next(some) for _ in range(4)]
+
+    first = {"adapter": "ovens", "n": 0, "pattern": "a/*"}
+    assert await asyncio.to_thread(followed) == [first, None, {**first, "n": 1}, None]
+    with pytest.raises(NotFound):
+        await asyncio.to_thread(lambda: next(client.engine.follow("/api/v1/adapters/nobody/tail")))
 
 
 # --- running.json ----------------------------------------------------------------------------------------

@@ -5,18 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
 from headrace.adapters.meters import Backoff
 from headrace.adapters.modbus.collector import Collector
-from headrace.adapters.modbus.config import DevicePlan, ModbusConfig, Profile, device_plans
+from headrace.adapters.modbus.config import (
+    DevicePlan,
+    ModbusConfig,
+    Profile,
+    device_plans,
+    device_rows,
+    parse_url,
+)
 from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice
-from headrace.adapters.payloads.registers import ReadMap
+from headrace.adapters.modbus.probe import ProbeTarget, check_wanted, count_of, probe_target
+from headrace.adapters.payloads.registers import ReadMap, parse_address
 from headrace.core.clock import NO_TIME, NS, Clock
+from headrace.core.errors import ConfigError
+from headrace.core.registry import nearest
 from headrace.core.sensors import SensorDirectory
 
 N_CONNECTING_MAX = 64
+N_NAMED_MAX = 50
 _FLUSH_S = 1.0
 
 
@@ -32,15 +44,30 @@ class _Running:
     polling: list[asyncio.Task[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceSource:
+    """A device as the plant file has it: its url and its signals."""
+
+    url: str
+    profile: Profile
+
+
 class ModbusAdapter:
     """Polled devices as frames; see `headrace.adapters.base` for the contract."""
 
     Config: ClassVar[type[ModbusConfig]] = ModbusConfig
 
-    def __init__(self, name: str, config: ModbusConfig, plans: list[DevicePlan]) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: ModbusConfig,
+        plans: list[DevicePlan],
+        sources: Mapping[str, DeviceSource],
+    ) -> None:
         self.name = name
         self._config = config
         self._plans = plans
+        self._sources = sources
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
@@ -55,7 +82,12 @@ class ModbusAdapter:
         ------
         ConfigError : an unknown profile, a bad path, url or address.
         """
-        return cls(name, config, device_plans(name, config, profiles, plant))
+        rows = device_rows(config.devices, plant.folder)
+        sources = {
+            path: DeviceSource(fields["url"], profiles.get(fields.get("profile") or config.profile, {}))
+            for path, fields in rows
+        }
+        return cls(name, config, device_plans(name, config, profiles, plant), sources)
 
     async def start(self, sink: Sink) -> None:
         """Define the groups and begin to poll.
@@ -86,6 +118,53 @@ class ModbusAdapter:
 
     def _backoff(self, key: str) -> Backoff:
         return Backoff(f"{self.name}:{key}", self._config.reconnect_first, self._config.reconnect_most)
+
+    async def probe(self, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
+        """Read one address of a device: ``device`` (or ``url``), ``address`` (or ``signal``), ``count``.
+
+        It goes over the adapter's own connection where that stands, between two polls, because many devices take
+        no second one; else a connection is made for it.
+
+        Raises
+        ------
+        ConfigError : it is not said what to read, or there is no such device or signal.
+        NotConnected : the device does not answer. Rejected : it refuses.
+        """
+        target = self._probe_target(wanted)
+        host, port, unit, timeout_s = parse_url(target.url)
+        run = self._running
+        for poller in run.pollers if run is not None and not self._is_stopped else ():
+            if poller.peer == (host, port) and poller.is_connected:
+                return await probe_target(target, partial(poller.ask, unit=unit, timeout_s=timeout_s))
+        return await probe_target(target)
+
+    @classmethod
+    async def probe_url(cls, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
+        """Look at a device that no adapter has: ``url``, ``address``, ``count``. Raises as `probe`."""
+        return await probe_target(ProbeTarget.of_url(wanted))
+
+    def _probe_target(self, wanted: Mapping[str, str]) -> ProbeTarget:
+        check_wanted(wanted)
+        if "url" in wanted:
+            return ProbeTarget.of_url(wanted, self._config.numbering)
+        known = list(self._sources)
+        device = wanted.get("device") or (known[0] if len(known) == 1 else "")
+        if not device:
+            raise ConfigError(
+                f"name one of the {len(known):,} devices of {self.name!r}: {known[0]}, ...", "device"
+            )
+        if device not in self._sources:
+            near = nearest(device, known) if len(known) <= N_NAMED_MAX else ""
+            raise ConfigError(f"adapter {self.name!r} has no device {device!r}{near}", "device")
+        source = self._sources[device]
+        address, signal = wanted.get("address", ""), wanted.get("signal", "")
+        if not address and signal not in source.profile:
+            raise ConfigError(
+                f"say which address, as in holding:100, or which signal{nearest(signal, list(source.profile))}",
+                "signal" if signal else "address",
+            )
+        parsed = parse_address(address or source.profile[signal].address, self._config.numbering)
+        return ProbeTarget(device, source.url, parsed, count_of(wanted))
 
     async def stop(self) -> None:
         """End polling, close the connections, hand on the last slice."""

@@ -138,6 +138,7 @@ class ConnectionPoller:
         self._n_silent = 0
         self._is_lost = False
         self._due: list[tuple[int, int]] = []
+        self._asking = asyncio.Lock()
         self.latency = LatencyRing()
 
     @property
@@ -154,6 +155,27 @@ class ConnectionPoller:
             except Exception as e:
                 _log.exception("adapter=%s %s:%d: polling failed", self._name, self._host, self._port)
                 self._drop(f"internal error: {e!r}")
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """Host and port."""
+        return self._host, self._port
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection stands."""
+        return self._transport is not None
+
+    async def ask(self, pdu: bytes, unit: int, timeout_s: float) -> bytes:
+        """One request between the polls, for a person: over this connection, as many devices take but one.
+
+        Raises
+        ------
+        NotConnected : the connection is, or gets, lost. TimeoutError : no answer in time.
+        """
+        if self._transport is None:
+            raise NotConnected(f"{self._host}:{self._port} is not connected")
+        return await self._in_turn(unit, pdu, timeout_s, self._transport)
 
     def close(self) -> None:
         """Close the connection."""
@@ -269,17 +291,23 @@ class ConnectionPoller:
         return 0
 
     async def _request(self, device: PolledDevice, transport: ModbusTransport, pdu: bytes) -> bytes:
-        wait_ns = min(self._next_request_ns - self._clock.now_ns(), self._gap_ns)
-        if wait_ns > 0:
-            await self._clock.sleep(seconds(wait_ns))
-        self._next_request_ns = self._clock.now_ns() + self._gap_ns
         device.n_requests += 1
-        sent_ns = monotonic_ns()
-        answer = await transport.request(device.plan.unit, pdu, device.plan.timeout_s)
-        self.latency.add(seconds(monotonic_ns() - sent_ns))
+        answer = await self._in_turn(device.plan.unit, pdu, device.plan.timeout_s, transport)
         self._n_silent = 0
         self._backoff.reset()
         return answer
+
+    async def _in_turn(self, unit: int, pdu: bytes, timeout_s: float, transport: ModbusTransport) -> bytes:
+        """Send a request when the one before it is answered, and not sooner than the cap allows."""
+        async with self._asking:
+            wait_ns = min(self._next_request_ns - self._clock.now_ns(), self._gap_ns)
+            if wait_ns > 0:
+                await self._clock.sleep(seconds(wait_ns))
+            self._next_request_ns = self._clock.now_ns() + self._gap_ns
+            sent_ns = monotonic_ns()
+            answer = await transport.request(unit, pdu, timeout_s)
+            self.latency.add(seconds(monotonic_ns() - sent_ns))
+            return answer
 
     def _answered(self, device: PolledDevice, reason: str) -> None:
         device.backoff.reset()

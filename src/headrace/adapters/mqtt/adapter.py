@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.mqtt.config import BrokerAddress, MqttConfig, broker_address
 from headrace.adapters.mqtt.inbox import Inbox
+from headrace.adapters.mqtt.probe import Ear, Listening, heard, listen
 from headrace.adapters.mqtt.session import BrokerSession
+from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules
-from headrace.core.clock import NO_TIME, Clock
+from headrace.core.clock import NO_TIME, NS, Clock
+from headrace.core.events import MAX_RAW_BYTES, Reject
+from headrace.core.frames import FrameBatch
+from headrace.core.sensors import SensorDirectory
 
 _FLUSH_S = 1.0
 _LAND_S = 0.4
@@ -91,6 +96,46 @@ class MqttAdapter:
         landing.cancel()
         await asyncio.gather(run.taking, run.connecting, landing, return_exceptions=True)
         await run.session.close()
+
+    async def probe(self, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
+        """Listen to the broker: ``topic`` (a filter; default: those of the rules), ``for`` (default 5s).
+
+        Raises
+        ------
+        ConfigError : what is wanted is not understood. NotConnected : the broker is away, or refuses us.
+        """
+        listening = Listening.of(wanted, self._rules)
+        ear = Ear(clock)
+        client_id = self._config.client_id or f"headrace-{self.name}"
+        await listen(ear, listening, self._config, self._address, self._folder, client_id)
+        return {
+            "protocol": "mqtt",
+            "broker": str(self._address),
+            "filters": list(listening.filters),
+            "seconds": listening.listen_ns / NS,
+            **heard(ear, self.name, self._rules),
+        }
+
+    @classmethod
+    async def probe_url(cls, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
+        """Listen to a broker that no adapter has: ``url``, ``topic`` (default all), ``for``. Raises as `probe`."""
+        rest = {"topic": "#", **{k: v for k, v in wanted.items() if k != "url"}}
+        config = MqttConfig(url=wanted["url"], topics={})
+        address = broker_address(config, Path(), "")
+        adapter = cls("probe", config, address, (), Path())
+        return await adapter.probe(rest, clock)
+
+    def redecode(
+        self, reject: Reject, directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode a refused message by the present rules."""
+        if len(reject.raw) >= MAX_RAW_BYTES:
+            cut = f"only its first {MAX_RAW_BYTES:,} bytes were kept"
+            return [], [replace(reject, detail=cut)]
+        run = self._running
+        groups = DeviceGroups(directory, self._config.max_devices) if run is None else run.groups
+        message = TopicMessage(reject.source, reject.raw, reject.arrival_ns)
+        return MessageRouter(self.name, self._rules, groups).again(message)
 
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts; the broker is the one device."""

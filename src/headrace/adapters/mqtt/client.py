@@ -18,6 +18,7 @@ import logging
 import ssl
 import struct
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Any
 
 import gmqtt
@@ -35,6 +36,15 @@ logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
 
 OnMessage = Callable[[str, bytes, int | None, bool, bool], None]
 """topic, payload, packet id (None at QoS 0), whether it is sent again, whether it was retained."""
+
+
+class Stay(StrEnum):
+    """What the broker does with our session when the connection ends."""
+
+    LASTING = "lasting"
+    """It keeps the session, and QoS 1 messages that come meanwhile."""
+    BRIEF = "brief"
+    """It forgets us."""
 
 
 class Refused(NotConnected):
@@ -64,6 +74,7 @@ class BrokerClient(SingleConnection):
     on_session : called when the broker has let us in, before any message: whether it kept our session.
     on_message : called for each message, must not raise.
     on_lost : called with the reason when the connection ends by itself.
+    stay : whether the broker keeps the session when the connection ends, and what came meanwhile.
     """
 
     def __init__(
@@ -72,9 +83,12 @@ class BrokerClient(SingleConnection):
         on_session: Callable[[bool], None],
         on_message: OnMessage,
         on_lost: Callable[[str], None],
+        stay: Stay,
         **properties: Any,
     ) -> None:
-        super().__init__(client_id, clean_session=False, optimistic_acknowledgement=False, **properties)
+        super().__init__(
+            client_id, clean_session=stay is Stay.BRIEF, optimistic_acknowledgement=False, **properties
+        )
         self._tell_session = on_session
         self._take = on_message
         self._tell_lost = on_lost

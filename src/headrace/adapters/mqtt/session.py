@@ -15,7 +15,7 @@ from typing import Protocol
 
 from headrace.adapters.base import AdapterState
 from headrace.adapters.meters import Backoff, reason_of, seconds
-from headrace.adapters.mqtt.client import BrokerClient, OldBroker, Refused, Silent
+from headrace.adapters.mqtt.client import BrokerClient, OldBroker, Refused, Silent, Stay
 from headrace.adapters.mqtt.config import BrokerAddress, MqttConfig
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.errors import ConfigError, NotConnected
@@ -117,7 +117,7 @@ class BrokerSession:
         self._is_ready = False
         self._drop_reason = ""
         self._ended.clear()
-        tls = _tls_context(self._address) if self._address.is_tls else None
+        tls = tls_context(self._address) if self._address.is_tls else None
         properties: dict[str, int] = {}
         if self._version == "5":
             expiry_s = min(config.session_expiry // NS, _EXPIRY_S_MAX)
@@ -125,7 +125,7 @@ class BrokerSession:
         client_id = config.client_id or f"headrace-{self._name}"
         client = BrokerClient(
             client_id, partial(self._on_session, receiver), partial(self._on_message, receiver), self._on_lost,
-            **properties,
+            Stay.LASTING, **properties,
         )  # fmt: skip
         if config.user is not None:
             password = None if config.password is None else config.password.read(self._folder)
@@ -219,7 +219,7 @@ class BrokerSession:
         return self._retry_ns if self.state in (AdapterState.BACKOFF, AdapterState.FAILED) else NO_TIME
 
 
-def _tls_context(address: BrokerAddress) -> ssl.SSLContext:
+def tls_context(address: BrokerAddress) -> ssl.SSLContext:
     """Trust and our own certificate; read anew for each connection, for certificates get renewed.
 
     Raises

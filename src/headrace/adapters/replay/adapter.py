@@ -59,6 +59,8 @@ class ReplayAdapter:
         self._n_rejects = 0
         self._decode_ns = 0
         self._is_stopped = False
+        self._may_play = asyncio.Event()
+        self._may_play.set()
 
     @classmethod
     def from_config(cls, name: str, config: ReplayConfig, profiles: Any, plant: PlantFacts) -> ReplayAdapter:
@@ -86,6 +88,14 @@ class ReplayAdapter:
         self._groups = DeviceGroups(sink.directory, self._config.max_sensors)
         self._enter(AdapterState.STARTING, "", sink)
         self._task = asyncio.create_task(self._run(sink, self._groups), name=f"replay {self.name}")
+
+    def suspend(self) -> None:
+        """Play no further for now: a new instance would begin with the first file again."""
+        self._may_play.clear()
+
+    def proceed(self) -> None:
+        """Play on; frames whose time has passed meanwhile come at once."""
+        self._may_play.set()
 
     async def finished(self) -> None:
         """Wait until all files have been played."""
@@ -220,6 +230,7 @@ class ReplayAdapter:
                 at[number] = end
 
     async def _emit(self, batch: FrameBatch, sink: Sink) -> None:
+        await self._may_play.wait()
         batch = batch.with_(
             ts_ns=batch.ts_ns + (self._shift_ns or 0), arrival_ns=sink.clock.now_ns(), sequence=self._n_frames
         )

@@ -77,9 +77,17 @@ async def probe(
 
 
 @router.post("/adapters/{name}/{verb}")
-async def steer(name: Name, verb: Verb, backend: Asked, request: Request) -> Response:
+async def steer(
+    name: Name,
+    verb: Verb,
+    backend: Asked,
+    request: Request,
+    why: Annotated[dict[str, Any] | None, Body(examples=[{"reason": "valve is changed"}])] = None,
+) -> Response:
     """Pause an adapter, let it go on, or start it anew with what its files say now."""
-    answer = await backend.control.send("POST", _of(name, f"/{verb.value}"), headers=forwarded(request))
+    answer = await backend.control.send(
+        "POST", _of(name, f"/{verb.value}"), body=await request.body(), headers=forwarded(request)
+    )
     return handed_on(answer)
 
 

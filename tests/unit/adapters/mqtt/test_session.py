@@ -232,11 +232,11 @@ def test_tls_files(monkeypatch, tmp_path):
 
     monkeypatch.setattr(ssl, "create_default_context", lambda cafile: seen.append(cafile) or Context())
     cert, key, ca = (tmp_path / name for name in ("cert", "key", "ca"))
-    session_module._tls_context(BrokerAddress("h", 1, True, ca, cert, key))
+    session_module.tls_context(BrokerAddress("h", 1, True, ca, cert, key))
     assert seen == [ca, (cert, key)]
-    session_module._tls_context(BrokerAddress("h", 1, True, None, None, None))
+    session_module.tls_context(BrokerAddress("h", 1, True, None, None, None))
     assert seen[2:] == [None]
     monkeypatch.undo()
     ca.write_text("no certificate")
     with pytest.raises(ConfigError, match="TLS files can't be used"):
-        session_module._tls_context(BrokerAddress("h", 1, True, ca, None, None))
+        session_module.tls_context(BrokerAddress("h", 1, True, ca, None, None))

@@ -200,3 +200,19 @@ def test_files_by_their_names(tmp_path):
     assert find_files(tmp_path, "**/*.csv") == [tmp_path / "x/a.csv", tmp_path / "x/b.csv"]
     assert find_files(tmp_path, "x/c.txt") == []
     assert find_files(tmp_path, "none.csv") == []
+
+
+async def test_it_waits_in_place_and_plays_on(tmp_path):
+    for name in ("a", "b"):
+        write_table(walks(10, 3, START_NS, NS, 1), tmp_path / f"{name}.parquet")
+    sink = RecordingSink()
+    adapter = adapter_of(tmp_path, ("site", "device", "signal"), path="leon/d/{key}")
+    adapter.suspend()
+    await adapter.start(sink)
+    await until(lambda: adapter.diagnostics().state is AdapterState.CONNECTED, "it has found its files")
+    await asyncio.sleep(0.02)
+    assert not sink.batches
+    adapter.proceed()
+    await adapter.finished()
+    assert sink.n_samples == 60
+    await adapter.stop()

@@ -1,0 +1,263 @@
+"""What people do to a plant while it runs: pause and probe adapters, follow them, change the configuration, replay.
+
+The control port hands requests here as they come, JSON documents whose words are those of the command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from typing import Any
+
+from headrace.adapters.abilities import Probes
+from headrace.adapters.base import Pushed, Receiver
+from headrace.core.clock import Clock, SystemClock
+from headrace.core.config import parse_plant, read_plant
+from headrace.core.errors import ConfigError, HeadraceError, NotFound, Overloaded, PluginError, Rejected
+from headrace.core.quality import word
+from headrace.core.readings import Reading
+from headrace.ingest.rejects_log import RejectFilter, RejectsLog, parse_reject_id
+from headrace.runtime.reconfigure import Reconfiguring
+from headrace.runtime.replay import RejectsReplay, filter_of
+from headrace.runtime.supervision import Supervisor
+from headrace.runtime.times import rfc3339
+
+READINGS_MAX = 1_000
+"""Readings of one adapter that are shown to somebody who follows it, every half second."""
+_FOLLOW_S = 0.5
+_PAUSED_S = 30.0
+_REJECTS_SHOWN = 100
+_REJECTS_SHOWN_MAX = 1_000
+
+
+class Operations:
+    """The verbs of one running plant. All on the event loop.
+
+    Parameters
+    ----------
+    replay : of its rejects.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        reconfiguring: Reconfiguring,
+        log: RejectsLog,
+        replay: RejectsReplay,
+        clock: Clock,
+    ) -> None:
+        self._supervisor, self._reconfiguring = supervisor, reconfiguring
+        self._log, self._replay, self._clock = log, replay, clock
+
+    # --- adapters ------------------------------------------------------------------------------------
+
+    async def pause(self, name: str, document: Mapping[str, Any]) -> None:
+        """Let an adapter stand still: ``{"by", "reason"}``. Raises as `Supervisor.pause`."""
+        await self._supervisor.pause(name, _text(document, "by"), _text(document, "reason"))
+
+    async def resume(self, name: str, document: Mapping[str, Any]) -> None:
+        """Let it go on: ``{"by"}``. Raises as `Supervisor.resume`."""
+        await self._supervisor.resume(name, _text(document, "by"), partial(self._reconfiguring.make, name))
+
+    async def reload(self, name: str, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Give it a new instance by the plant file: ``{"by"}``. Raises as `Reconfiguring.reload`."""
+        return await self._reconfiguring.reload(name, _text(document, "by"))
+
+    async def probe(self, name: str, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Look at its source once.
+
+        Raises
+        ------
+        ConfigError, NotConnected : see `Probes.probe`. PluginError : there is nothing to probe.
+        HeadraceError : the source answers with an error of its own.
+        """
+        adapter = self._supervisor.get(name)
+        if not isinstance(adapter, Probes):
+            raise PluginError(f"adapter {name} has nothing to probe")
+        try:
+            found = await adapter.probe({k: str(v) for k, v in document.items()}, self._clock)
+        except Rejected as e:  # not the request is wrong: it is what the source says
+            raise HeadraceError(str(e)) from e
+        return probe_report(found)
+
+    def follow(self, name: str, pattern: str = "**") -> AsyncIterator[dict[str, Any]]:
+        """What an adapter hands on: readings, ``{"skipped": n}`` where some were passed over, ``{}`` when quiet.
+
+        Raises
+        ------
+        NotFound, ConfigError, HeadraceError : see `Supervisor.tap`; at once, not when it is iterated.
+        """
+        tap = self._supervisor.tap(name, pattern)
+
+        async def documents() -> AsyncIterator[dict[str, Any]]:
+            try:
+                while (found := await tap.read(READINGS_MAX, _FOLLOW_S)) is not None:
+                    for reading in found[0]:
+                        yield reading_report(reading)
+                    if found[1]:
+                        yield {"skipped": found[1]}
+                    if found == ([], 0):
+                        yield {}
+                    else:  # a person reads no faster, and the event loop has other work
+                        await SystemClock().sleep(_FOLLOW_S)
+            finally:
+                self._supervisor.untap(name, tap)
+
+        return documents()
+
+    async def receive(self, name: str, pushed: Pushed) -> None:
+        """Hand a body to an adapter that is pushed to; returns once it is durable.
+
+        Raises
+        ------
+        NotFound : no such adapter. Overloaded : it is paused, or full. Rejected : it can't be read, or the adapter
+        goes to its devices itself.
+        """
+        adapter = self._supervisor.get(name)
+        pause = self._supervisor.pause_of(name)
+        if pause is not None:
+            raise Overloaded(f"adapter {name} is {pause.text}", _PAUSED_S)
+        if not isinstance(adapter, Receiver):
+            raise Rejected(f'adapter {name!r} is not pushed to; write one with protocol = "http" for that')
+        await adapter.receive(pushed)
+
+    # --- rejects -------------------------------------------------------------------------------------
+
+    async def rejects(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Counts of rejects by adapter and code, and the newest of them, one by one."""
+        wanted = filter_of(document)
+        tables = await asyncio.to_thread(self._log.tables)
+        return await asyncio.to_thread(rejects_report, tables, wanted, _limit(document, _REJECTS_SHOWN))
+
+    async def reject(self, reject_id: str) -> dict[str, Any]:
+        """One reject with its bytes. Raises `NotFound`, `ConfigError`."""
+        tables = await asyncio.to_thread(self._log.tables)
+        return await asyncio.to_thread(reject_report_of, tables, reject_id)
+
+    async def replay_rejects(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Replay: a filter, ``limit``, ``dry_run``. Raises as `RejectsReplay.run`."""
+        wanted = filter_of(document)
+        return await self._replay.run(wanted, _limit(document, 1_000), bool(document.get("dry_run", False)))
+
+    # --- configuration -------------------------------------------------------------------------------
+
+    def present_config(self) -> dict[str, Any]:
+        """The configuration that runs."""
+        return self._reconfiguring.present()
+
+    async def change_config(self, document: Mapping[str, Any], if_match: str, is_dry: bool) -> dict[str, Any]:
+        """Apply ``{"toml", "file"}`` or ``{"config"}``, or go back: ``{"undo": true}``; with ``by``.
+
+        Raises
+        ------
+        ConfigError : it says none of these. Else as `Reconfiguring.apply` and `undo`.
+        """
+        changing, by = self._reconfiguring, _text(document, "by")
+        if document.get("undo"):
+            return await changing.undo(by, if_match=if_match, is_trial=is_dry)
+        source = changing.source_of(_text(document, "file"))
+        if isinstance(document.get("toml"), str):
+            config = read_plant(document["toml"], source)
+        elif isinstance(document.get("config"), Mapping):
+            config = parse_plant(document["config"], source.file.parent)
+        else:
+            raise ConfigError('say what to apply: {"toml": "..."}, {"config": {...}} or {"undo": true}')
+        return await changing.apply(config, by, if_match=if_match, is_trial=is_dry)
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    value = document.get(key, "")
+    if not isinstance(value, str) or len(value) > 1 << 24:
+        raise ConfigError(f"{key} is not a text", key)
+    return value
+
+
+def _limit(document: Mapping[str, Any], default: int) -> int:
+    value = document.get("limit", default)
+    if not isinstance(value, int) or not 1 <= value <= _REJECTS_SHOWN_MAX:
+        raise ConfigError(f"limit is a number from 1 to {_REJECTS_SHOWN_MAX:,}", "limit")
+    return value
+
+
+def reading_report(reading: Reading) -> dict[str, Any]:
+    """One reading, JSON-ready."""
+    return {
+        "path": reading.path,
+        "ts": rfc3339(reading.ts_ns),
+        "value": reading.value,
+        "quality": word(reading.quality),
+    }
+
+
+def probe_report(found: dict[str, Any]) -> dict[str, Any]:
+    """What a probe found, with times as the API writes them."""
+    topics = found.get("topics")
+    if topics is None:
+        return found
+    return {
+        **found,
+        "topics": [
+            {
+                **topic,
+                "values": [
+                    {
+                        "path": v["path"],
+                        "ts": rfc3339(v["ts_ns"]),
+                        "value": v["value"],
+                        "quality": v["quality"],
+                    }
+                    for v in topic["values"]
+                ],
+            }
+            for topic in topics
+        ],
+    }
+
+
+def rejects_report(tables: Any, wanted: RejectFilter, limit: int) -> dict[str, Any]:
+    """Rejects by adapter and code, and the newest `limit` of them, newest first, JSON-ready."""
+    counts = [
+        {
+            **{k: v for k, v in row.items() if not k.endswith("_ns")},
+            "first": rfc3339(row["first_ns"]),
+            "last": rfc3339(row["last_ns"]),
+        }
+        for row in tables.summary(wanted)
+    ]
+    newest = [
+        {
+            "id": kept.id,
+            "adapter": kept.reject.adapter,
+            "code": str(kept.reject.code),
+            "source": kept.reject.source,
+            "detail": kept.reject.detail,
+            "arrived": rfc3339(kept.reject.arrival_ns),
+            "samples": kept.reject.n_samples,
+            "size_bytes": len(kept.reject.raw),
+        }
+        for kept in reversed(tables.newest(wanted, limit))
+    ]
+    return {"counts": counts, "rejects": newest, "problems": tables.problems}
+
+
+def reject_report_of(tables: Any, reject_id: str) -> dict[str, Any]:
+    """One reject with its bytes as hexadecimal digits and as text, JSON-ready. Raises `NotFound`."""
+    found = tables.chosen(RejectFilter(ids=frozenset([parse_reject_id(reject_id)])), 1)
+    if not found:
+        raise NotFound(
+            f"no reject {reject_id!r} is kept: it was replayed, or dropped because the bound was reached"
+        )
+    reject = found[0].reject
+    return {
+        "id": found[0].id,
+        "adapter": reject.adapter,
+        "code": str(reject.code),
+        "source": reject.source,
+        "detail": reject.detail,
+        "arrived": rfc3339(reject.arrival_ns),
+        "samples": reject.n_samples,
+        "size_bytes": len(reject.raw),
+        "hex": reject.raw.hex(),
+        "text": reject.raw.decode("utf-8", "backslashreplace"),
+    }

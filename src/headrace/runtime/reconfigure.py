@@ -1,0 +1,296 @@
+"""Making another configuration the running one, part by part, and going back.
+
+Only what differs is touched: adapters are removed, replaced and added in this order (a sensor may move from one to
+another), pipelines change last, at one place of the journal (`Host.reflow`). If anything can't be done, what was
+done is taken back, so that a plant runs with the whole new configuration or with the whole old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from headrace.adapters.base import Adapter
+from headrace.core.clock import Clock
+from headrace.core.config import PlantConfig, PlantSource, parse_plant
+from headrace.core.disk import LocalDisk
+from headrace.core.errors import ChangedMeanwhile, ConfigError, HeadraceError, NotFound
+from headrace.core.registry import nearest
+from headrace.pipeline.flows import FlowSpec
+from headrace.runtime.changes import Change, Difference, Fate, Fingerprints, difference
+from headrace.runtime.supervision import Supervisor, Tell
+from headrace.runtime.times import rfc3339
+from headrace.runtime.versions import AppliedVersion, Versions, version_before
+
+
+class CheckedPlant(Protocol):
+    """A checked configuration: its adapters, made and not started, and its pipelines."""
+
+    @property
+    def adapters(self) -> Mapping[str, Adapter]:
+        """By name."""
+        ...
+
+    @property
+    def flows(self) -> tuple[FlowSpec, ...]:
+        """In the order of the file."""
+        ...
+
+
+_ORDER = (Fate.REMOVED, Fate.CHANGED, Fate.ADDED)
+Check = Callable[[PlantConfig], CheckedPlant]
+MakeAdapter = Callable[[PlantConfig, str], Adapter]
+Reflowing = Callable[[Sequence[FlowSpec]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody wants: a configuration, from whom, how it came about, and which one `undo` goes back to."""
+
+    config: PlantConfig
+    by: str
+    how: str
+    previous: int
+    is_trial: bool = False
+    """Only say what would change."""
+
+
+class Reconfiguring:
+    """The running configuration and its changes. All on the event loop.
+
+    Parameters
+    ----------
+    check : makes adapters and pipelines of a configuration, without I/O but files beside the plant file.
+    make : one adapter of a configuration, alike.
+    """
+
+    def __init__(
+        self,
+        config: PlantConfig,
+        disk: LocalDisk,
+        clock: Clock,
+        supervisor: Supervisor,
+        check: Check,
+        make: MakeAdapter,
+        tell: Tell,
+    ) -> None:
+        self._clock, self._supervisor, self._check, self._make, self._tell = (
+            clock,
+            supervisor,
+            check,
+            make,
+            tell,
+        )
+        self._source = config.source
+        self._lock = asyncio.Lock()
+        self.versions = Versions(disk)
+        self.running = Fingerprints.of(config)
+        self.version: AppliedVersion | None = None
+        self._reflow: Reflowing = lambda specs: None
+
+    def begin(self, reflow: Reflowing) -> None:
+        """The plant has started: keep its configuration, where it is not the newest that is kept.
+
+        Raises
+        ------
+        StorageError : the disk refuses.
+        """
+        self._reflow = reflow
+        newest = self.versions.newest()
+        if newest is not None and newest.hash == self.running.hash:
+            self.version = newest
+        else:
+            self._keep("", "start", 0 if newest is None else newest.n)
+
+    def _keep(self, by: str, how: str, previous: int) -> None:
+        now = str(rfc3339(self._clock.now_ns()))
+        self.version = self.versions.add(self.running, time=now, by=by, how=how, previous=previous)
+
+    # --- looking -------------------------------------------------------------------------------------
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """Keys that the command line has overridden; they stay so whatever file is applied."""
+        return () if self._source is None else self._source.overrides
+
+    def present(self) -> dict[str, Any]:
+        """The running configuration, JSON-ready."""
+        return {
+            "hash": self.running.hash,
+            "version": None if self.version is None else self.version.summary(),
+            "file": "" if self._source is None else str(self._source.file),
+            "overrides": list(self.overrides),
+            "config": self.running.config.written,
+        }
+
+    def make(self, name: str) -> Adapter:
+        """A new instance of an adapter as it runs. Raises `ConfigError`, `NotFound`."""
+        return self._made(self.running.config, name)
+
+    def _made(self, config: PlantConfig, name: str) -> Adapter:
+        if name not in config.adapters:
+            raise NotFound(f"the configuration has no adapter {name!r}{nearest(name, list(config.adapters))}")
+        return self._make(config, name)
+
+    def source_of(self, file: str) -> PlantSource:
+        """Where an applied text is from: the file that is named, else the one that the plant was started with."""
+        if file:
+            return PlantSource(_path_of(file), self.overrides)
+        if self._source is None:
+            raise ConfigError("say which file it is the text of: relative names in it start there", "file")
+        return self._source
+
+    def check_unchanged(self, if_match: str) -> None:
+        """Raise `ChangedMeanwhile` where another configuration runs than the one that the caller saw."""
+        if if_match not in ("", "*", self.running.hash):
+            raise ChangedMeanwhile(
+                f"the plant runs with configuration {self.running.hash} and not with {if_match}: somebody has changed "
+                f"it meanwhile; look again"
+            )
+
+    # --- changing ------------------------------------------------------------------------------------
+
+    async def apply(
+        self, config: PlantConfig, by: str, *, if_match: str = "", is_trial: bool = False
+    ) -> dict[str, Any]:
+        """Make a configuration the running one.
+
+        Raises
+        ------
+        InvalidConfig, ConfigError : it can't be; nothing was changed. ChangedMeanwhile : see `check_unchanged`.
+        StorageError : the journal refuses; nothing was changed.
+        """
+        async with self._lock:
+            self.check_unchanged(if_match)
+            wish = Wish(config, by, "apply", self._number(), is_trial)
+            answer = await self._carry_out(wish)
+            if answer["applied"]:
+                self._source = config.source or self._source
+            return answer
+
+    async def undo(self, by: str, *, if_match: str = "", is_trial: bool = False) -> dict[str, Any]:
+        """Go back to the configuration before; again, and it goes further back. Raises as `apply`, and `NotFound`."""
+        async with self._lock:
+            self.check_unchanged(if_match)
+            before = version_before(self.versions, self.version)
+            config = self.versions.restored(before)
+            answer = await self._carry_out(Wish(config, by, "undo", before.previous, is_trial))
+            return {**answer, "back_to": before.summary()}
+
+    async def reload(self, name: str, by: str) -> dict[str, Any]:
+        """Give an adapter a new instance, made from the plant file's present section.
+
+        Raises
+        ------
+        NotFound : there is no such adapter, or no such section any more. ConfigError : it can't be made or
+        started, or there is no file; the old instance runs on.
+        """
+        async with self._lock:
+            if self._source is None:
+                raise ConfigError("this plant was not started from a file, so there is nothing to read anew")
+            self._supervisor.get(name)
+            config = await asyncio.to_thread(self._source.load)
+            if name not in config.adapters:
+                raise NotFound(
+                    f"{self._source.file} has no adapter {name!r} any more; headrace apply takes it out of the plant"
+                )
+            merged = _with_adapter(self.running.config, config, name)
+            after = await asyncio.to_thread(Fingerprints.of, merged)
+            change = [c for c in difference(self.running, after).of("adapters") if c.name == name]
+            made = await asyncio.to_thread(self._made, merged, name)
+            await self._supervisor.replace(name, lambda: made, lambda: self.make(name))
+            if after.by_adapter[name] != self.running.by_adapter.get(name):
+                kept = {**self.running.by_adapter, name: after.by_adapter[name]}
+                self.running = Fingerprints(merged, kept, after.tables)
+                self._keep(by, "reload", self._number())
+            return {"adapter": name, "lines": list(change[0].lines) if change else []}
+
+    def _number(self) -> int:
+        return 0 if self.version is None else self.version.n
+
+    async def _carry_out(self, wish: Wish) -> dict[str, Any]:
+        after = await asyncio.to_thread(Fingerprints.of, wish.config)
+        found = difference(self.running, after)
+        checked = await asyncio.to_thread(self._check, wish.config)
+        answer = {**found.to_dict(), "applied": False, "from": self.running.hash, "to": after.hash}
+        if wish.is_trial or not found:
+            return answer
+        if found.restart:
+            raise ConfigError(
+                f"only a restart changes {'; '.join(found.restart)}. Nothing was changed: restart the plant with "
+                f"this file, or leave that as it is"
+            )
+        await self._change(found, checked)
+        self.running = after
+        try:
+            self._keep(wish.by, wish.how, wish.previous)
+        except HeadraceError as e:
+            self._tell("config.not-kept", f"the new configuration runs, but it can't be undone: {e}", {})
+        text = f"{wish.how}: {len(found.changes)} parts changed"
+        self._tell("config.applied", text, {"by": wish.by, "hash": after.hash})
+        return {**answer, "applied": True, "version": self._number()}
+
+    async def _change(self, found: Difference, checked: CheckedPlant) -> None:
+        """Touch what differs; where something can't be done, take everything back."""
+        taken_back: list[Callable[[], Awaitable[None]]] = []
+        try:
+            for change in sorted(found.of("adapters"), key=lambda one: _ORDER.index(one.fate)):
+                step = await self._adapter(change, checked)
+                taken_back.append(step)
+            if found.of("pipelines"):
+                self._reflow(checked.flows)
+        except Exception as e:
+            for step in reversed(taken_back):
+                try:
+                    await step()
+                except HeadraceError as again:
+                    self._tell("config.not-undone", f"it could not be taken back: {again}", {})
+            text = str(e) if isinstance(e, HeadraceError) else repr(e)
+            self._tell("config.refused", f"nothing was changed: {text}", {})
+            raise
+
+    async def _adapter(self, change: Change, checked: CheckedPlant) -> Callable[[], Awaitable[None]]:
+        """Touch one adapter; what takes it back."""
+        name, supervisor = change.name, self._supervisor
+        if change.fate is Fate.REMOVED:
+            pause = supervisor.pause_of(name)
+            await supervisor.remove(name)
+            return lambda: supervisor.add(name, self.make(name), pause)
+        if change.fate is Fate.ADDED:
+            await supervisor.add(name, checked.adapters[name])
+            return lambda: supervisor.remove(name)
+
+        def old() -> Adapter:
+            return self.make(name)
+
+        await supervisor.replace(name, lambda: checked.adapters[name], old)
+        return lambda: supervisor.replace(name, old, old)
+
+
+def _with_adapter(running: PlantConfig, file: PlantConfig, name: str) -> PlantConfig:
+    """The running configuration with one adapter, and the profiles, of the file."""
+    data = running.written
+    data["adapters"] = {**data.get("adapters", {}), name: file.written["adapters"][name]}
+    if "profiles" in file.written:
+        data["profiles"] = {**data.get("profiles", {}), **file.written["profiles"]}
+    return parse_plant(data, file.folder)
+
+
+def _path_of(file: str) -> Path:
+    path = Path(file)
+    if not path.is_absolute():
+        raise ConfigError(f"{file!r} is not a whole path, as the engine needs it", "file")
+    return path
+
+
+def who() -> str:
+    """The user of this process, for the record: ``ann``."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run under a number that has no name
+        return f"uid {os.getuid()}"
