@@ -19,6 +19,7 @@ from headrace.api.answers import OpenAnswer
 from headrace.api.control import ControlClient
 from headrace.api.forms import RowForm
 from headrace.api.listing import SensorFacts, facts_of_id, list_sensors
+from headrace.api.promql.answers import PromStore
 from headrace.api.settings import ApiSettings
 from headrace.core.clock import NS, Clock, monotonic_ns
 from headrace.core.disk import LocalDisk
@@ -156,6 +157,10 @@ class Backend:
             if now_ns - self._learned_ns > _LEARN_EVERY_NS:
                 await self.blocking(reader.tail)
                 self._learned_ns = now_ns
+
+    async def prometheus(self) -> PromStore:
+        """What PromQL queries are answered from. Raises as `reader`."""
+        return PromStore(await self.reader(), await self.tree(), self.settings.levels)
 
     async def children(self, path: str = "", after: str = "", limit: int = 1_000) -> list[TreeNode]:
         """What is one level below a path, see `SensorTree.children`."""

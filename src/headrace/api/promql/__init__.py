@@ -1,0 +1,1 @@
+"""The part of Prometheus' query language that Grafana's forms write, over the store's series."""
