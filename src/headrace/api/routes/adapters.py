@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Body, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -17,6 +17,12 @@ from headrace.api.routes.handing_on import forwarded, handed_on
 
 router = APIRouter(prefix="/api/v1", tags=["adapters"], responses={**PROBLEMS, **problems(409, 500, 501)})
 Name = Annotated[str, Path(description="as the plant file has it", max_length=200, examples=["ovens"])]
+
+
+def _body(example: Any) -> dict[str, Any]:
+    """Description of a body that the engine itself reads, whatever its content type."""
+    content = {"application/json": {"schema": {"type": "object"}, "example": example}}
+    return {"requestBody": {"content": content}}
 
 
 class Verb(StrEnum):
@@ -61,12 +67,11 @@ async def tail(
     return PatientResponse(stream(), media_type="application/x-ndjson", at_end=backend.followers.give_back)
 
 
-@router.post("/adapters/{name}/probe")
+@router.post("/adapters/{name}/probe", openapi_extra=_body({"device": "leon/paint/line1/oven1"}))
 async def probe(
     name: Name,
     backend: Asked,
     request: Request,
-    wanted: Annotated[dict[str, Any] | None, Body(examples=[{"device": "leon/paint/line1/oven1"}])] = None,
 ) -> Response:
     """One reading of a device, shown in every way it can be understood; nothing is stored."""
     headers = {"Content-Type": "application/json"}
@@ -116,11 +121,10 @@ async def reject(
     return handed_on(await backend.control.get(f"/api/v1/rejects/{quote(id_, safe='')}"))
 
 
-@router.post("/rejects/replay")
+@router.post("/rejects/replay", openapi_extra=_body({"code": "unknown-topic"}))
 async def replay(
     backend: Asked,
     request: Request,
-    wanted: Annotated[dict[str, Any] | None, Body(examples=[{"code": "unknown-topic"}])] = None,
 ) -> Response:
     """Take rejected input in again, after what was wrong with it has been mended."""
     answer = await backend.control.send(

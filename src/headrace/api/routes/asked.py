@@ -34,7 +34,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Responses of a route that may be problems with these statuses."""
     words = {
         400: "What was asked can't be", 401: "No token, or one that is not known", 403: "Not with this token",
-        404: "There is no such thing", 406: "No form that is accepted", 409: "It clashes with what is there",
+        404: "There is no such thing", 405: "Not with this method", 406: "No form that is accepted", 408: "It came too slowly", 409: "It clashes with what is there",
         412: "It was changed meanwhile", 413: "Too large", 415: "A content type that can't be read",
         422: "Nothing of it can be taken", 429: "Too much at once: ask again after `Retry-After` seconds",
         500: "A defect", 501: "This engine can't", 503: "The engine or its store is not ready",
@@ -43,5 +43,5 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": words[status], "content": content} for status in statuses}
 
 
-PROBLEMS = problems(400, 401, 403, 404, 406, 413, 422, 429, 503)
+PROBLEMS = problems(400, 401, 403, 404, 405, 406, 408, 413, 422, 429, 503)
 """Of most routes."""

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from headrace.api.answers import PatientResponse
-from headrace.api.routes.asked import PROBLEMS, Asked
+from headrace.api.routes.asked import PROBLEMS, Asked, problems
 from headrace.api.routes.handing_on import forwarded, handed_on
 
 router = APIRouter(prefix="/api/v1", tags=["plant"], responses=PROBLEMS)
@@ -58,13 +58,17 @@ async def events(
     )  # fmt: skip
 
 
-@router.get("/config")
+@router.get("/config", responses=problems(501))
 async def config(backend: Asked) -> Response:
     """The plant file that runs, without secrets, and its `ETag`."""
     return handed_on(await backend.control.get("/api/v1/config"))
 
 
-@router.put("/config")
+@router.put(
+    "/config",
+    responses=problems(409, 412, 500, 501),
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
+)
 async def change_config(
     request: Request,
     backend: Asked,

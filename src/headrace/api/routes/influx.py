@@ -1,0 +1,206 @@
+"""Samples that clients push: line protocol as InfluxDB takes it, so that Telegraf's outputs work unchanged.
+
+The body is handed to an adapter of the protocol ``http``, and the answer waits for the journal. Errors have InfluxDB's
+form here: its clients read nothing else.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from headrace.api.backend import Backend
+from headrace.api.control import EngineRefused
+from headrace.api.routes.asked import PROBLEMS, Asked, problems
+from headrace.api.routes.handing_on import forwarded
+from headrace.core.errors import HeadraceError, NotFound, Rejected
+from headrace.core.registry import nearest
+from headrace.runtime.control_routes import MAX_BODY_BYTES
+from headrace.runtime.version import version
+
+router = APIRouter(tags=["write"])
+_PROTOCOL = "http"
+_CODES = {
+    400: "invalid", 401: "unauthorized", 403: "forbidden", 404: "not found", 408: "invalid", 413: "request too large",
+    415: "invalid", 429: "too many requests", 500: "internal error", 503: "unavailable",
+}  # fmt: skip
+_EXAMPLE = {"code": "invalid", "message": "1 of 3 lines can't be taken: line 2: expected a field"}
+_INFLUX: dict[int | str, dict[str, Any]] = {
+    204: {"description": "everything is durable"},
+    **{
+        status: {"description": text, "content": {"application/json": {"example": _EXAMPLE}}}
+        for status, text in (
+            (400, "some of it, or all, can never be taken; the rest is durable"), (401, "no token"),
+            (403, "not with this token"), (404, "no adapter takes what is pushed"), (413, "the body is too large"),
+            (415, "an encoding that can't be read"), (429, "come again after `Retry-After` seconds"),
+            (500, "a defect"), (501, "this engine can't"), (503, "the engine is not ready"),
+        )
+    },
+}  # fmt: skip
+_LINES = {
+    "requestBody": {
+        "content": {
+            "text/plain": {
+                "schema": {"type": "string"},
+                "example": "oven,site=leon,line=line1,host=oven1 temperature=181.25 1772431200000000000\n",
+            }
+        }
+    }
+}
+Precision = Annotated[str, Query(description="of times: ns, us, ms, s, m, h", max_length=10, examples=["ns"])]
+
+
+async def _unpacked(backend: Backend, request: Request) -> bytes:
+    """The body, decompressed; of a bounded size, however small it came.
+
+    Raises
+    ------
+    HTTPException : it is too large, or not what its encoding says.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    body = await request.body()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip"):
+        raise HTTPException(415, f"content encoding {encoding[:40]!r} can't be read; gzip and identity can")
+
+    def unpack() -> bytes:
+        out, rest = bytearray(), body
+        while rest:  # several members may stand one behind the other
+            packed = zlib.decompressobj(31)
+            out += packed.decompress(rest, MAX_BODY_BYTES + 1 - len(out))
+            if len(out) > MAX_BODY_BYTES:
+                raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES:,} bytes when unpacked")
+            if not packed.eof:
+                raise HTTPException(400, "the gzip body is cut short")
+            rest = packed.unused_data
+        return bytes(out)
+
+    try:
+        return await backend.blocking(unpack)
+    except zlib.error as e:
+        raise HTTPException(400, f"the body is no gzip: {e}") from e
+
+
+async def _push(backend: Backend, request: Request, wanted: str, parameters: Mapping[str, str]) -> None:
+    """Hand a body to an adapter; returns when everything in it is durable. Raises as the engine refuses."""
+    name = await _adapter(backend, wanted)
+    headers = forwarded(request)
+    if "content-type" not in request.headers:
+        headers["Content-Type"] = "text/plain"
+    if "idempotency-key" in request.headers:
+        headers["Idempotency-Key"] = request.headers["idempotency-key"]
+    body = await _unpacked(backend, request)
+    await backend.control.send(
+        "POST", f"/api/v1/receive/{quote(name, safe='')}", body=body, headers=headers, parameters=parameters
+    )
+
+
+async def _adapter(backend: Backend, wanted: str) -> str:
+    """The adapter of that name, else the only one that is pushed to. Raises `NotFound`."""
+    known = [one["name"] for one in await backend.adapters() if one["protocol"] == _PROTOCOL]
+    if wanted in known:
+        return wanted
+    if len(known) == 1:
+        return str(known[0])
+    if not known:
+        raise NotFound('no adapter takes what is pushed; write [adapters.NAME] with protocol = "http"')
+    raise NotFound(f"no adapter {wanted[:100]!r} takes what is pushed{nearest(wanted[:100], known)}")
+
+
+async def _as_influx(backend: Backend, request: Request, wanted: str, precision: str) -> Response:
+    try:
+        await _push(backend, request, wanted, {"precision": precision} if precision else {})
+    except EngineRefused as e:
+        return influx_error(e.status if e.status != 401 else 503, str(e), e.retry_after)
+    except HTTPException as e:
+        return influx_error(e.status_code, str(e.detail))
+    except HeadraceError as e:
+        status = 404 if isinstance(e, NotFound) else 400 if isinstance(e, Rejected) else 503
+        return influx_error(status, str(e), "1" if status == 503 else None)
+    return Response(status_code=204)
+
+
+def influx_error(status: int, text: str, retry_after: str | None = None) -> Response:
+    """An error as InfluxDB says it."""
+    headers = {} if retry_after is None else {"Retry-After": retry_after}
+    return JSONResponse({"code": _CODES.get(status, "internal error"), "message": text}, status, headers)
+
+
+@router.post(
+    "/api/v2/write", status_code=204, responses=_INFLUX, openapi_extra=_LINES, response_class=Response
+)
+async def write_v2(
+    backend: Asked,
+    request: Request,
+    bucket: Annotated[
+        str, Query(description="name of the adapter; any where there is only one", max_length=200)
+    ] = "",
+    org: Annotated[str, Query(description="not used", max_length=200)] = "",
+    precision: Precision = "ns",
+) -> Response:
+    """Line protocol, as InfluxDB 2 and Telegraf's `influxdb_v2` output write it; 204 when the journal has it.
+
+    [[outputs.influxdb_v2]]
+    urls = ["http://127.0.0.1:8844"]
+    bucket = "telegraf"
+    """
+    return await _as_influx(backend, request, bucket, precision)
+
+
+@router.post("/write", status_code=204, responses=_INFLUX, openapi_extra=_LINES, response_class=Response)
+async def write_v1(
+    backend: Asked,
+    request: Request,
+    db: Annotated[
+        str, Query(description="name of the adapter; any where there is only one", max_length=200)
+    ] = "",
+    precision: Precision = "ns",
+) -> Response:
+    """Line protocol, as InfluxDB 1 and Telegraf's `influxdb` output (with `skip_database_creation`) write it."""
+    return await _as_influx(backend, request, db, {"n": "ns", "u": "us"}.get(precision, precision))
+
+
+@router.post(
+    "/api/v1/write", status_code=204, response_class=Response, openapi_extra=_LINES,
+    responses={**PROBLEMS, **problems(408, 415, 500, 501), 204: {"description": "everything is durable"}},
+)  # fmt: skip
+async def write(
+    backend: Asked,
+    request: Request,
+    adapter: Annotated[str, Query(description="its name; any where there is only one", max_length=200)] = "",
+    precision: Precision = "",
+) -> Response:
+    """Line protocol (`text/plain`), JSON (`application/json`) or JSON lines (`application/x-ndjson`).
+
+    204 when the journal has it. `Idempotency-Key` makes sending it again harmless.
+    """
+    await _push(backend, request, adapter, {"precision": precision} if precision else {})
+    return Response(status_code=204)
+
+
+@router.get("/ping", status_code=204, response_class=Response)
+@router.head("/ping", status_code=204, response_class=Response, include_in_schema=False)
+@router.get("/api/v2/ping", status_code=204, response_class=Response)
+@router.head("/api/v2/ping", status_code=204, response_class=Response, include_in_schema=False)
+async def ping() -> Response:
+    """Say that somebody is there, as InfluxDB does."""
+    return Response(status_code=204, headers={"X-Influxdb-Version": f"2.0-headrace-{version()}"})
+
+
+@router.get("/health")
+async def health(backend: Asked) -> Response:
+    """Whether what is pushed would be taken, as InfluxDB says it."""
+    try:
+        await backend.control.get("/readyz")
+        status, text = "pass", "ready for queries and writes"
+    except (EngineRefused, HeadraceError) as e:
+        status, text = "fail", str(e)
+    document = {"name": "influxdb", "message": text, "status": status, "checks": [], "version": version()}
+    return JSONResponse(document, 200 if status == "pass" else 503)
