@@ -13,7 +13,9 @@ from headrace.core.clock import NS
 from headrace.core.errors import ConfigError
 
 MAX_PATH_BYTES = 1_024
+MAX_WILDCARDS = 24
 _BAD = re.compile(r"[\x00-\x1f\ud800-\udfff*{},#+]|^/|/\Z|//")
+_STARS = re.compile(r"\*+")
 _UNITS_NS = {
     "ns": 1, "us": 1_000, "ms": 1_000_000, "s": NS, "m": 60 * NS, "h": 3_600 * NS,
     "d": 86_400 * NS, "w": 7 * 86_400 * NS, "y": 365 * 86_400 * NS,
@@ -50,9 +52,13 @@ def pattern_regex(pattern: str) -> re.Pattern[str]:
     ------
     ConfigError : empty pattern or braces that don't close.
     """
-    levels = pattern.strip("/").split("/")
+    levels = [_STARS.sub("*", level) if level != "**" else level for level in pattern.strip("/").split("/")]
     if levels == [""]:
         raise ConfigError("an empty pattern matches nothing; '**' matches every path")
+    levels = [level for i, level in enumerate(levels) if i == 0 or (level, levels[i - 1]) != ("**", "**")]
+    # What a pattern costs grows with the number of ways in which its wildcards can share a path.
+    if sum(level.count("*") + level.count("{") for level in levels) > MAX_WILDCARDS:
+        raise ConfigError(f"a pattern has at most {MAX_WILDCARDS} wildcards: *, ** and {{a,b}}")
     out = ""
     for i, level in enumerate(levels):
         last = i == len(levels) - 1

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 _OPEN = ("/livez", "/readyz", "/metrics")
 _NO_CHANGE = ("/api/v1/tail", "/api/v1/receive/")
-_BACKLOG = 1_024
+_BACKLOG = 4_096
 _KEY_BYTES = 24
 
 

@@ -28,7 +28,7 @@ from headrace.store.query import nearest_path
 from headrace.store.result import QueryResult
 
 BY_SHARD_ABOVE = 20_000
-SLICE_ROWS = 500_000
+SLICE_ROWS = 200_000
 """About how many samples or windows a slice has."""
 _BATCH_SENSORS = 5_000
 _SPAN_NS_MIN = NS

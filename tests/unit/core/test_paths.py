@@ -125,3 +125,15 @@ def test_sizes(text, size_bytes):
 def test_sizes_that_are_none(text):
     with pytest.raises(ConfigError, match="is not a size"):
         parse_size_bytes(text)
+
+
+@pytest.mark.parametrize("pattern", ["**/**/b", "**/b", "a***/b", "a*/**/**/b"])
+def test_repeated_wildcards_are_one(pattern):
+    assert pattern_regex(pattern).fullmatch("a/b")
+    assert not pattern_regex(pattern).fullmatch("a/c")
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 25, "{a,b}" * 25, "*/" * 25 + "x"])
+def test_a_pattern_with_too_many_wildcards_is_refused(pattern):
+    with pytest.raises(ConfigError, match="at most 24 wildcards"):
+        pattern_regex(pattern)
