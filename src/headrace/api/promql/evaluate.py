@@ -36,7 +36,7 @@ CELLS_MAX = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedSamples:
     """Samples that a selector needs.
 
     Parameters
@@ -56,7 +56,7 @@ class Wanted:
 class SampleSource(Protocol):
     """Where samples come from."""
 
-    def series(self, wanted: Wanted) -> list[RawSeries]:
+    def series(self, wanted: WantedSamples) -> list[RawSeries]:
         """All series that match, with their samples. Raises `PromQlError`."""
         ...
 
@@ -142,7 +142,9 @@ class Evaluator:
     def _read(self, node: Selector, steps_ns: I64, range_ns: int, function: str) -> list[RawSeries]:
         first_ns, last_ns = int(steps_ns[0]) - range_ns, int(steps_ns[-1])
         found = self._source.series(
-            Wanted(node.matchers, first_ns, last_ns, function, self._window_ns(steps_ns, range_ns, function))
+            WantedSamples(
+                node.matchers, first_ns, last_ns, function, self._window_ns(steps_ns, range_ns, function)
+            )
         )
         if len(found) * self._n > CELLS_MAX:
             raise PromQlError(

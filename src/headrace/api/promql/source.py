@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from headrace.api.promql.evaluate import Wanted
+from headrace.api.promql.evaluate import WantedSamples
 from headrace.api.promql.labels import FoundSeries, select
 from headrace.api.promql.nodes import PromQlError
 from headrace.api.promql.vectors import RawSeries
@@ -41,7 +41,7 @@ class StoreSamples:
         self._tail = reader.tail() if tail is None else tail
         self.warnings: list[str] = []
 
-    def series(self, wanted: Wanted) -> list[RawSeries]:
+    def series(self, wanted: WantedSamples) -> list[RawSeries]:
         """All series that match, with their samples of good and uncertain quality. Raises `PromQlError`."""
         found = select(self._tree, self._levels, wanted.matchers)
         if not found.paths:
@@ -57,7 +57,7 @@ class StoreSamples:
             )
         return self._windows(found, wanted)
 
-    def _expected(self, found: FoundSeries, wanted: Wanted) -> float:
+    def _expected(self, found: FoundSeries, wanted: WantedSamples) -> float:
         store = self._reader.store
         weights = store.expected_samples(store.index(found.sensors), wanted.start_ns + 1, wanted.end_ns + 1)
         return float(weights.sum())
@@ -71,7 +71,7 @@ class StoreSamples:
         self.warnings += [one for one in result.missing if one not in self.warnings]
         return result
 
-    def _samples(self, found: FoundSeries, wanted: Wanted) -> list[RawSeries]:
+    def _samples(self, found: FoundSeries, wanted: WantedSamples) -> list[RawSeries]:
         result = self._ask(found, (wanted.start_ns + 1, wanted.end_ns + 1), None, ())
         good = np.flatnonzero(usable(result.columns["quality"]))
         result = replace(
@@ -80,7 +80,7 @@ class StoreSamples:
         )  # fmt: skip
         return _split(found, result, result.columns["value"].astype(np.float64), None)
 
-    def _windows(self, found: FoundSeries, wanted: Wanted) -> list[RawSeries]:
+    def _windows(self, found: FoundSeries, wanted: WantedSamples) -> list[RawSeries]:
         window_ns = wanted.window_ns
         n_windows = (wanted.end_ns - wanted.start_ns) // window_ns + 2
         if n_windows * len(found.paths) > WINDOWS_MAX:
