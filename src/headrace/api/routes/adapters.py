@@ -74,20 +74,18 @@ async def probe(
     request: Request,
 ) -> Response:
     """One reading of a device, shown in every way it can be understood; nothing is stored."""
-    headers = {"Content-Type": "application/json"}
     answer = await backend.control.send(
-        "POST", _of(name, "/probe"), body=await request.body(), headers=headers
+        "POST", _of(name, "/probe"), body=await request.body(), headers=forwarded(request)
     )
     return handed_on(answer)
 
 
-@router.post("/adapters/{name}/{verb}")
+@router.post("/adapters/{name}/{verb}", openapi_extra=_body({"reason": "valve is changed"}))
 async def steer(
     name: Name,
     verb: Verb,
     backend: Asked,
     request: Request,
-    why: Annotated[dict[str, Any] | None, Body(examples=[{"reason": "valve is changed"}])] = None,
 ) -> Response:
     """Pause an adapter, let it go on, or start it anew with what its files say now."""
     answer = await backend.control.send(
