@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     "--agg",
     metavar="WORDS",
     default="",
-    help="count, sum, min, max, first, last, mean, var; parted by commas.",
+    help="count, sum, min, max, first, last, mean, var, twa; parted by commas.",
 )
 @click.option(
     "--format",

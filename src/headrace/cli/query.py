@@ -35,7 +35,7 @@ _TABLE_ROWS = 100
 @click.option("--to", metavar="TIME", help="End, outside; default: the present.")
 @click.option("--every", metavar="DURATION", help="Length of the windows that --agg is of.")
 @click.option(
-    "--agg", metavar="WORDS", help="count, sum, min, max, first, last, mean, var; parted by commas."
+    "--agg", metavar="WORDS", help="count, sum, min, max, first, last, mean, var, twa; parted by commas."
 )
 @click.option(
     "--limit", type=click.IntRange(1), help=f"Rows at most; a table has {_TABLE_ROWS} unless you say."

@@ -213,7 +213,7 @@ class StoreReader:
         last : ``1h`` back from the plant's present; for a store whose engine does not run, from its end.
         from_, to : the span instead: ``2026-03-01 06:00``, plant time unless an offset is there. The end is
             outside.
-        every : length of the windows. agg : what of each window: count, sum, min, max, first, last, mean, var.
+        every : length of the windows. agg : what of each window: count, sum, min, max, first, last, mean, var, twa.
         limit : rows at most.
 
         Returns

@@ -98,3 +98,47 @@ def _finish(
     sums[n, 0] = first * count + total
     sums[n, 1] = first + total / count
     sums[n, 2] = max(squares - total * total / count, 0.0)
+
+
+@kernel
+def weigh_windows(
+    samples: tuple[Array, Array, Array, Array],
+    is_step: Array,
+    every_ns: int,
+    span: tuple[int, int],
+    twa: Array,
+) -> None:
+    """Fill ``twa[n]``, the time-weighted mean of each window of `reduce_windows`.
+
+    ``samples`` = (start, ts_ns, values, quality); ``is_step: bool[s]``; ``span``: the window where `every_ns` is 0.
+
+    Areas are of differences from the window's first value, in value times ns.
+    """
+    start, ts_ns, values, quality = samples
+    n = -1
+    for s in range(len(start) - 1):
+        begin = _NO_WINDOW
+        end = _NO_WINDOW
+        first = level = area = 0.0
+        newest = np.int64(0)
+        for i in range(start[s], start[s + 1]):
+            v = values[i]
+            if quality[i] >= USABLE_BELOW or v != v:
+                continue
+            ts = ts_ns[i]
+            if end == _NO_WINDOW or (every_ns > 0 and not begin <= ts < end):
+                if end != _NO_WINDOW:
+                    twa[n] = first + (area + level * (end - newest)) / (end - begin)
+                n += 1
+                begin = ts - ts % every_ns if every_ns > 0 else np.int64(span[0])
+                end = begin + every_ns if every_ns > 0 else np.int64(span[1])
+                first = np.float64(v)
+                area = level = 0.0
+                newest = ts
+                continue
+            now = np.float64(v) - first
+            area += (level if is_step[s] else 0.5 * (level + now)) * (ts - newest)
+            level = now
+            newest = ts
+        if end != _NO_WINDOW:
+            twa[n] = first + (area + level * (end - newest)) / (end - begin)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.core.errors import ConfigError
-from headrace.store.aggregates import Grid, Partials, in_units, join, partials_of
+from headrace.store.aggregates import TIME_WEIGHTED, Grid, Partials, Weighting, in_units, join, partials_of
 from headrace.store.result import QueryResult
 from headrace.store.runs import SensorSamples
 from headrace.store.wanted import Lane, Wanted
@@ -112,8 +112,11 @@ class Answer:
 
     def _add_windows(self, samples: dict[Lane, SensorSamples], headers: Partials | None) -> None:
         parts = []
+        weighting = None
+        if TIME_WEIGHTED in self.agg:
+            weighting = Weighting(self.wanted.is_step, self.start_ns, self.end_ns)
         for lane, one in samples.items():
-            found = partials_of(one, self.every_ns or 0)
+            found = partials_of(one, self.every_ns or 0, weighting)
             if lane is Lane.RAW and self._dtype.kind == "f":
                 sensor = found.sensor
                 grid = Grid(self.wanted.sensor_scale[sensor], self.wanted.sensor_offset[sensor])
@@ -184,7 +187,7 @@ class Answer:
         columns: dict[str, Array] = {
             "count": rows.count, "sum": total, "min": rows.low, "max": rows.high, "first": rows.first,
             "last": rows.last, "mean": np.where(exact, total / rows.count, rows.mean),
-            "var": rows.squares / rows.count,
+            "var": rows.squares / rows.count, TIME_WEIGHTED: rows.twa,
         }  # fmt: skip
         if self._whole_sums:
             columns["sum"] = rows.raw_sum
@@ -200,4 +203,4 @@ class Answer:
     def _type_of(self, name: str) -> np.dtype[Any]:
         if name == "count" or (name == "sum" and self._whole_sums):
             return np.dtype(np.int64)
-        return np.dtype(np.float64) if name in ("sum", "mean", "var") else self._dtype
+        return np.dtype(np.float64) if name in ("sum", "mean", "var", TIME_WEIGHTED) else self._dtype

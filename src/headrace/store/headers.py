@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from headrace.core.frames import FrameBatch, Shape
 from headrace.core.layouts import DTYPES
-from headrace.store.aggregates import Partials
+from headrace.store.aggregates import TIME_WEIGHTED, Partials
 from headrace.store.segment import STATISTIC_COLUMNS, RowHeaders
 from headrace.store.wanted import NOWHERE, Lane, Wanted
 
@@ -58,7 +58,7 @@ class HeaderAnswers:
 
 def _candidates(rows: RowHeaders, place: I64, answer: Answer) -> npt.NDArray[np.bool_]:
     """Rows with statistics that lie inside the span and one window."""
-    if any(name not in rows.statistics for name in STATISTIC_COLUMNS):
+    if TIME_WEIGHTED in answer.agg or any(name not in rows.statistics for name in STATISTIC_COLUMNS):
         return np.zeros(len(rows), np.bool_)
     element = answer.wanted.elements(rows.column, place)
     lane = answer.wanted.lane[answer.wanted.sensor[np.maximum(element, 0)]]
@@ -145,5 +145,5 @@ def _partials(rows: RowHeaders, wanted: Wanted, place: I64, answer: Answer) -> P
     window = np.zeros(len(rows), np.int64) if every_ns is None else rows.t_min // every_ns * every_ns
     return Partials(
         sensor, window, rows.t_min, rows.t_max, count, s["min"], s["max"], s["first"], s["last"], s["sum"],
-        s["raw_sum"], s["sum"] / count, s["m2"],
+        s["raw_sum"], s["sum"] / count, s["m2"], np.full(len(rows), np.nan),
     )  # fmt: skip

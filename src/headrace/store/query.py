@@ -25,7 +25,7 @@ from headrace.core.errors import ConfigError, CorruptionError, NotFound
 from headrace.core.frames import FrameBatch
 from headrace.core.registry import nearest
 from headrace.core.sensors import Selection, SensorDirectory, join_path, sensor_id
-from headrace.store.aggregates import AGGREGATES
+from headrace.store.aggregates import QUERY_AGGREGATES
 from headrace.store.answer import Answer
 from headrace.store.base import Tail
 from headrace.store.commits import SegmentInfo
@@ -367,8 +367,8 @@ def _check(start_ns: int, end_ns: int, every_ns: int | None, agg: Sequence[str],
     if start_ns >= end_ns:
         raise ConfigError(f"the span is empty: it ends at {end_ns} ns, not after its start at {start_ns} ns")
     for name in agg:
-        if name not in AGGREGATES:
-            raise ConfigError(f"unknown aggregate {name!r}{nearest(name, list(AGGREGATES))}", "agg")
+        if name not in QUERY_AGGREGATES:
+            raise ConfigError(f"unknown aggregate {name!r}{nearest(name, list(QUERY_AGGREGATES))}", "agg")
     if every_ns is not None and every_ns <= 0:
         raise ConfigError(f"a window of {every_ns} ns is too short; 1 ns at least", "every")
     if limit is not None and limit < 1:

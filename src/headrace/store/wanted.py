@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headrace.core.layouts import Column, Layout
+from headrace.core.layouts import Column, Kind, Layout
 from headrace.core.sensors import Selection, SensorDirectory
 from headrace.store.series import SeriesMap
 
@@ -231,6 +231,12 @@ class Wanted:
     def units(self) -> npt.NDArray[np.object_]:
         """Unit of each sensor."""
         return self._of_columns(lambda column: column.unit)
+
+    @cached_property
+    def is_step(self) -> npt.NDArray[np.bool_]:
+        """Whether each sensor keeps its value until the next one: all but analog signals and waveforms."""
+        straight = (Kind.ANALOG, Kind.WAVEFORM)
+        return self._of_columns(lambda column: column.kind not in straight).astype(np.bool_)
 
     @cached_property
     def is_labelled(self) -> npt.NDArray[np.bool_]:

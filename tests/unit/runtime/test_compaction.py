@@ -50,3 +50,29 @@ def test_the_thread_runs_until_it_is_stopped():
     compaction._thread.join(10)
     assert not compaction._thread.is_alive()
     assert compaction.last is None
+
+
+def test_rollups_run_first_and_their_problems_are_told_too():
+    from headrace.store.rollups import RollupReport
+
+    told, order = [], []
+
+    class Noted(Scripted):
+        def __init__(self, name, *outcomes):
+            super().__init__(*outcomes)
+            self.name = name
+
+        def run_once(self):
+            order.append(self.name)
+            return super().run_once()
+
+    rollups = Noted(
+        "rollups", RollupReport(problems=["an hour is damaged"]), StorageError("the disk is full")
+    )
+    compactor = Noted("compactor", CompactionReport(), CompactionReport())
+    compaction = BackgroundCompaction(compactor, told.append, rollups=rollups)
+    compaction.run_once()
+    compaction.run_once()
+    # Compaction deletes what it has replaced: rollups must have seen it.
+    assert order == ["rollups", "compactor"] * 2
+    assert told == ["an hour is damaged", "rollups: the disk is full"]

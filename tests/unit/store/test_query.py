@@ -10,14 +10,19 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace.core.clock import VirtualClock
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import ConfigError, NotFound
 from headrace.core.frames import FrameBatch
-from headrace.core.layouts import Column, Layout
+from headrace.core.layouts import Column, Kind, Layout
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
+from headrace.pipeline.base import StepResult
+from headrace.pipeline.operators.base import Context
+from headrace.pipeline.operators.time_weighted_mean import TimeWeightedMeanOperator
 from headrace.store import query as query_module
 from headrace.store.query import Store, open_disk
 from headrace.store.regroup import read_frames
@@ -305,3 +310,56 @@ def test_a_sensor_keeps_its_history_through_a_new_layout():
         step()
         assert ask(rig, "p/oven/temp").columns["value"].tolist() == [10.0, 12.5]
         assert ask(rig, "p/oven/temp", None, ("sum",)).columns["sum"].tolist() == [22.5]
+
+
+def test_time_weighted_means_weigh_each_value_by_how_long_it_lasted(plant):
+    kinds = Layout("u16", (Column("level", scale=0.5, offset=1.0), Column("state", Kind.DISCRETE)))
+    slot = plant.directory.define("leon/line9/tank", kinds)
+    rig = StoreRig(_memory(), plant.directory)
+    at_s, values = np.array([0, 6, 8, 14, 21]), [[10, 0], [20, 1], [20, 1], [0, 0], [4, 1]]
+    times = NOON + at_s * NS
+    batch = FrameBatch.dense(np.full(5, slot, np.uint32), times, np.array(values, np.uint16))
+    rig.add(batch)
+    rig.flush()
+    level = np.array(values, float)[:, 0]
+    first = (np.trapezoid(level[:3], at_s[:3]) + 2 * level[2]) / 10 * 0.5 + 1
+    second = 1.0  # the only sample of its window is flat to both sides
+    for _ in ("hot", "warm"):
+        answer = ask(rig, "**/tank/level", 10 * NS, ("twa", "mean"))
+        assert answer.columns["twa"].tolist() == pytest.approx([first, second, 4 * 0.5 + 1])
+        steps = ask(rig, "**/tank/state", 10 * NS, ("twa",)).columns["twa"]
+        assert steps.tolist() == pytest.approx([0.4, 0.0, 1.0])
+        whole = ask(rig, "**/tank/state", None, ("twa", "count")).to_rows()[0]
+        assert whole["count"] == 5
+        assert 0 < whole["twa"] < 1
+        rig.compact()
+
+
+@given(st.lists(st.tuples(st.integers(1, 20_000), st.integers(0, 60_000)), min_size=1, max_size=40))
+def test_a_query_weighs_as_the_operator_does(steps):
+    layout = Layout("u16", (Column("x", scale=0.1, offset=-3.0),))
+    directory = SensorDirectory()
+    slot = directory.define("a/b", layout)
+    times = NOON + np.cumsum([s for s, _ in steps]) * 1_000_000
+    values = np.array([[v] for _, v in steps], np.uint16)
+    batch = FrameBatch.dense(np.full(len(steps), slot, np.uint32), times, values)
+    operator = TimeWeightedMeanOperator(every="7s")
+    stage, result = (
+        operator.stage(
+            Context("w", directory, int(directory.shard[slot]), layout, [np.array([0], np.uint32)])
+        ),
+        StepResult(),
+    )
+    stage.process(batch, result)
+    for _ in range(8):
+        stage.tick(int(times[-1]) + 60 * NS, result)
+    expected = {
+        int(t): float(v) for b in result.derived for t, v in zip(b.ts_ns, b.values[:, 0], strict=True)
+    }
+    rig = StoreRig(_memory(), directory)
+    rig.add(batch)
+    rig.flush()
+    start_ns, end_ns = int(times[0]) - NS, int(times[-1]) + NS
+    answer = rig.store.query("a/b/x", start_ns, end_ns, 7 * NS, ("twa",))
+    found = dict(zip(answer.ts_ns.tolist(), answer.columns["twa"].tolist(), strict=True))
+    assert found == pytest.approx(expected, rel=1e-12)

@@ -62,7 +62,7 @@ class WantedRows(BaseModel):
     every: str | None = Field(None, description="length of the windows that `agg` is of", examples=["1m"])
     agg: str = Field(
         "",
-        description="count, sum, min, max, first, last, mean, var; parted by commas",
+        description="count, sum, min, max, first, last, mean, var, twa; parted by commas",
         examples=["mean,max"],
     )
     limit: int | None = Field(
