@@ -133,6 +133,11 @@ class Plant:
             self.config, self._disk, clock, self.supervisor, check_plant, make_adapter, self._event
         )
 
+    @property
+    def flows(self) -> tuple[FlowSpec, ...]:
+        """Its pipelines."""
+        return self._blueprint.flows
+
     # --- start ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:

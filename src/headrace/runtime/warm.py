@@ -5,6 +5,8 @@ A few frames of each value type go through shards, buffers and encoding in memor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from headrace.adapters.payloads.line_decoder import warm_lines
@@ -26,10 +28,15 @@ LIVE_TYPES = ("u8", "u16", "i16", "u32", "i32", "f32", "f64")
 """Value types that devices send every day; 64-bit integers compile when the first one comes."""
 _START_NS = 1_767_225_600 * NS
 _MINUTE = {"op": "window", "every": "1m", "agg": list(AGGREGATES)}
+_WARM = FlowSpec("warm", "**", (_MINUTE,), "{parent}/{signal}_{agg}_1m")
 
 
-def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES) -> None:
+def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES, specs: Sequence[FlowSpec] = ()) -> None:
     """Run the live path once in memory; keep what memory it frees (`keep_freed_memory`).
+
+    Parameters
+    ----------
+    specs : pipelines whose operators are run too, but for the functions of `map` steps.
 
     Cost: 1 to 2 s of CPU from the cache, Numba's own start among it; 30 to 60 s without one.
     """
@@ -38,13 +45,14 @@ def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES) -> None:
     warm_lines()
     _warm_intake(dtypes)
     directory = SensorDirectory(shard_bits=0)
-    flow = Flow(FlowSpec("warm", "**", (_MINUTE,), "{parent}/{signal}_{agg}_1m"), directory)
-    core = EngineCore(directory, [flow], [0], lambda slots, start_ns, end_ns: {})
+    flows = [Flow(spec, directory) for spec in (_WARM, *_own(specs))]
+    core = EngineCore(directory, flows, [0], lambda slots, start_ns, end_ns: {})
     seq = 0
     for dtype in dtypes:
         layout = Layout(dtype, (Column("a"), Column("b")))
         slots = directory.define_many([f"warm/{dtype}/one", f"warm/{dtype}/two"], layout)
-        flow.extend()
+        for flow in flows:
+            flow.extend()
         for batch in _batches(slots, dtype):
             core.process(seq, batch)
             seq += 1
@@ -52,6 +60,16 @@ def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES) -> None:
     buffer = core.buffers()[0]
     taken = buffer.take(seq)
     RowEncoder(directory).encode(0, [log.batch() for log in taken.logs], [], seq, _START_NS)
+
+
+def _own(specs: Sequence[FlowSpec]) -> list[FlowSpec]:
+    """Pipelines with the operators of others, over what is sent here."""
+    out = []
+    for i, spec in enumerate(specs):
+        steps = tuple(step for step in spec.steps if step["op"] != "map")
+        agg = "_{agg}" if spec.window else ""
+        out.append(FlowSpec(f"warm{i}", "**", steps, f"{{parent}}/{{signal}}{agg}_warm{i}"))
+    return out
 
 
 def _warm_intake(dtypes: tuple[str, ...]) -> None:
