@@ -17,13 +17,10 @@ from headrace.cli.teaching import TaughtCommand
     ),
 )
 def schema() -> int:
-    r"""The JSON schema of plant files, with the keys of every adapter that is installed.
+    """The JSON schema of plant files, with the keys of every adapter that is installed.
 
-    Put it beside the plant file, and this line at the file's top: editors with Taplo (Even Better TOML) then complete
-    and check keys while one types.
-
-    \b
-      #:schema plant.schema.json
+    Put it beside the plant file, and the line `#:schema plant.schema.json` at the file's top: editors with Taplo (Even
+    Better TOML) then complete and check keys while one types. `headrace new plant` does both.
     """
     from headrace.adapters.registry import ADAPTERS
     from headrace.core.config import json_schema
