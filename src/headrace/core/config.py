@@ -306,6 +306,8 @@ def read_plant(text: str, source: PlantSource) -> PlantConfig:
         match = _AT_LINE.fullmatch(str(e))
         where = f"{source.file}:{match[2]}" if match else str(source.file)
         raise ConfigError(f"not valid TOML: {match[1] if match else e}", where) from e
+    except (ValueError, RecursionError) as e:  # a number of thousands of digits, brackets in thousands
+        raise ConfigError(f"not valid TOML: {e}", str(source.file)) from e
     for override in source.overrides:
         _override(data, override)
     config = parse_plant(data, source.file.parent)
@@ -370,7 +372,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise ConfigError("an override is written KEY=VALUE, as in store.url=./other", override)
     try:
         value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     at = data
     for part in parts[:-1]:
@@ -384,7 +386,7 @@ def _key_parts(key: str) -> list[str]:
     """``adapters.ovens.devices."a/b"`` → its parts; none where it is no key."""
     try:
         at: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return []
     parts = []
     while isinstance(at, dict):

@@ -72,7 +72,9 @@ def read_directory(data: bytes | memoryview) -> Rows:
     CorruptionError : the bytes are not such a file, or its slots are not in order.
     """
     try:
-        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+        # Without threads: where one of Arrow's meets damage, others go on reading memory that is gone by then, and
+        # the process dies (seen with pyarrow 26 once in some ten thousand damaged files).
+        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
         layouts = {
             int(k): Layout.from_json(v)
             for k, v in json.loads(table.schema.metadata[b"headrace.layouts"]).items()
@@ -81,7 +83,16 @@ def read_directory(data: bytes | memoryview) -> Rows:
             raise ValueError("a layout is not what its name says")
         columns = [table.column(name).to_pylist() for name in _SCHEMA.names]
         return _runs(columns, layouts)
-    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError, ConfigError) as e:
+    except (
+        pa.ArrowException,
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        ConfigError,
+    ) as e:
         raise CorruptionError(f"{len(data):,} bytes are not a sensor directory: {e}") from e
 
 
@@ -93,6 +104,10 @@ def _runs(columns: list[list[Any]], layouts: dict[int, Layout]) -> Rows:
         slots = [m[0] for m in members]
         if slots != list(range(slots[0], slots[0] + len(slots))):
             raise ValueError("slots are not in order")
-        ids = None if own else [m[4] for m in members]
-        rows.append((slots[0], [m[1] for m in members], layouts[layout], part, ids))
+        paths, ids = [m[1] for m in members], None if own else [m[4] for m in members]
+        if not all(isinstance(text, str) for text in (part, *paths)):
+            raise ValueError("a path or part is missing")
+        if ids is not None and {len(one) for one in ids} != {layouts[layout].width}:
+            raise ValueError("there are not as many ids as columns")
+        rows.append((slots[0], paths, layouts[layout], part, ids))
     return rows

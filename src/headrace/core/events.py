@@ -61,8 +61,12 @@ class Reject:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Reject:
-        """The inverse of `to_dict`."""
-        return cls(**{**data, "code": RejectCode(data["code"]), "raw": bytes.fromhex(data["raw"])})
+        """The inverse of `to_dict`. Raises ValueError, TypeError or KeyError where `data` is none."""
+        found = cls(**{**data, "code": RejectCode(data["code"]), "raw": bytes.fromhex(data["raw"])})
+        texts, numbers = (found.adapter, found.source, found.detail), (found.arrival_ns, found.n_samples)
+        if not all(type(text) is str for text in texts) or not all(type(n) is int for n in numbers):
+            raise TypeError("a reject has texts and whole numbers")
+        return found
 
 
 @dataclass(frozen=True, slots=True)

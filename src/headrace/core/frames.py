@@ -333,7 +333,7 @@ class FrameBatch:
             batch = cls._parse(memoryview(data).toreadonly())
             batch.check_columns()
             return batch
-        except (struct.error, ValueError, IndexError, OverflowError) as e:
+        except (struct.error, ValueError, IndexError, OverflowError, RecursionError) as e:
             raise CorruptionError(f"{len(data):,} bytes are not a frame batch: {e}") from e
 
     @classmethod

@@ -22,6 +22,7 @@ _UNITS_NS = {
 }  # fmt: skip
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kMGT])(i?))?B\s*")
 MAX_DURATION_NS = 200 * _UNITS_NS["y"]
+MAX_SIZE_BYTES = 10**18
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
 
 
@@ -123,7 +124,10 @@ def parse_size_bytes(text: str) -> int:
         raise ConfigError(f"{text!r} is not a size; write a number and a unit: 512kB, 64MB, 8GB, 8GiB")
     base = 1024 if match[3] else 1000
     factor: int = base ** " kMGT".index(match[2] or " ")
-    return round(float(match[1]) * factor)
+    size_bytes = float(match[1]) * factor
+    if size_bytes > MAX_SIZE_BYTES:
+        raise ConfigError(f"{text[:40]!r} is more than the largest size, 1000000TB")
+    return round(size_bytes)
 
 
 def format_duration(duration_ns: int) -> str:

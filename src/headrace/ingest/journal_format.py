@@ -83,6 +83,7 @@ _TRIAL_FROM_BYTES = 1 << 18
 _TRIAL_BYTES = 1 << 15
 _PAYS_BELOW = 0.5
 _COMPRESS_FROM_BYTES = 128
+_LZ4_RATIO_MAX = 255
 
 Index = npt.NDArray[np.uint32]
 _NO_INDEX: Index = np.empty((0, 2), np.uint32)
@@ -175,7 +176,16 @@ class ObjectHeader:
                 f"use the Headrace version that wrote it"
             )
         previous = Place(before, before_n, n_bytes)
-        return cls(incarnation, n, first_seq, created_ns, nonce, host[:n_host].decode(), previous, flags)
+        return cls(
+            incarnation,
+            n,
+            first_seq,
+            created_ns,
+            nonce,
+            host[:n_host].decode(errors="replace"),
+            previous,
+            flags,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,6 +222,10 @@ class Record:
         """
         if not self.flags & LZ4:
             return self.stored
+        if self.n_raw_bytes > _LZ4_RATIO_MAX * len(self.stored):
+            raise CorruptionError(
+                f"journal record {self.seq} claims {self.n_raw_bytes:,} bytes, more than {len(self.stored):,} can hold"
+            )
         try:
             raw = lz4_codec().decompress(self.stored, decompressed_size=self.n_raw_bytes)
         except OSError as e:
@@ -224,8 +238,18 @@ class Record:
         return self.index[:, 0]
 
     def batch(self, shard: int | None = None) -> FrameBatch:
-        """The frames of a FRAMES record, in shard order; or those of one shard (none: an empty batch)."""
+        """The frames of a FRAMES record, in shard order; or those of one shard (none: an empty batch).
+
+        Raises
+        ------
+        CorruptionError : it holds no frames, or other ones than its index says.
+        """
         batch = FrameBatch.from_bytes(self.payload)
+        ends = np.append(self.index[:, 1], batch.n_frames)
+        if (ends[1:] < ends[:-1]).any() or (self.shards[1:] <= self.shards[:-1]).any():
+            raise CorruptionError(
+                f"the index of journal record {self.seq} is not that of {batch.n_frames:,} frames"
+            )
         if shard is None:
             return batch
         at = int(np.searchsorted(self.shards, shard))
@@ -235,12 +259,18 @@ class Record:
         return batch.slice(int(self.index[at, 1]), last)
 
     def tick_ns(self) -> int:
-        """The time of a TICK record."""
-        return int(_TICK.unpack(self.payload)[0])
+        """The time of a TICK record. Raises `CorruptionError`."""
+        return self._number(_TICK)
 
     def released_shard(self) -> int:
-        """The shard of a RELEASE record."""
-        return int(_SHARD.unpack(self.payload)[0])
+        """The shard of a RELEASE record. Raises `CorruptionError`."""
+        return self._number(_SHARD)
+
+    def _number(self, form: struct.Struct) -> int:
+        try:
+            return int(form.unpack(self.payload)[0])
+        except struct.error as e:
+            raise CorruptionError(f"journal record {self.seq} is no {self.kind.name} record: {e}") from e
 
     def define(self, directory: SensorDirectory) -> None:
         """Define in `directory` what a DEFINE record holds; what is known already is passed over.

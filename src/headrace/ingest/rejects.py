@@ -43,5 +43,5 @@ def decode_rejects(payload: Buffer) -> list[Reject]:
     """
     try:
         return [Reject.from_dict(d) for d in json.loads(bytes(payload))]
-    except (ValueError, TypeError, KeyError) as e:
+    except (ValueError, TypeError, KeyError, RecursionError) as e:
         raise CorruptionError(f"{len(payload):,} bytes are not rejects: {e}") from e

@@ -16,6 +16,9 @@ from headrace.core.frames import FrameBatch
 from headrace.pipeline.base import Revise, Stage, StepResult, Tick
 from headrace.pipeline.packing import pack_parts, unpack_parts
 
+_FOREIGN = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+"""What comes of state whose checksum is right and whose content is somebody else's."""
+
 
 class Branch(Protocol):
     """What a shard hands accepted frames to: one pipeline's part in the shard."""
@@ -121,7 +124,13 @@ class Shard:
         ------
         CorruptionError : the bytes are not what `snapshot` gave.
         """
-        head, _, order, *_ = parts = _parts(data)
+        try:
+            self._restore(_parts(data))
+        except _FOREIGN as e:
+            raise CorruptionError(f"{len(data):,} bytes are no state of this shard: {e!r}") from e
+
+    def _restore(self, parts: list[memoryview]) -> None:
+        head, _, order, *_ = parts
         self.now_ns = int.from_bytes(head, "little", signed=True)
         self._order.restore(order)
         for name, part in _named(parts).items():
@@ -136,7 +145,10 @@ def branch_states(data: bytes | memoryview) -> dict[str, memoryview]:
     ------
     CorruptionError : the bytes are not what `Shard.snapshot` gave.
     """
-    return _named(_parts(data))
+    try:
+        return _named(_parts(data))
+    except _FOREIGN as e:
+        raise CorruptionError(f"{len(data):,} bytes are no state of a shard: {e!r}") from e
 
 
 def _parts(data: bytes | memoryview) -> list[memoryview]:

@@ -101,7 +101,7 @@ def read_announcement(disk: Disk) -> Announcement | None:
         data = json.loads(bytes(disk.read(RUNNING_FILE)))
         texts = (str(data[name]) for name in ("address", "control", "key", "started"))
         found = Announcement(int(data["pid"]), *texts)
-    except (NotFound, StorageError, ValueError, KeyError, TypeError):
+    except (NotFound, StorageError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if found.is_alive() else None
 

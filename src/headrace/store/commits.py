@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import xxhash
 
@@ -29,9 +29,17 @@ STATE_FOLDER = "state"
 FOLD_EVERY = 64
 _VERSION = 1
 _TRIES = 8
+T = TypeVar("T")
 
 Retired = Callable[[Sequence["SegmentInfo"]], set[str]]
 Recover = Callable[[Disk, int, int], "Commit"]
+
+
+def checked(value: Any, kind: type[T]) -> T:
+    """`value`, which is exactly of this kind. Raises TypeError."""
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.60} is no {kind.__name__}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +67,10 @@ class SegmentInfo:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SegmentInfo:
-        """The inverse of `to_dict`."""
-        return cls(**{**data, "days": tuple(data["days"])})
+        """The inverse of `to_dict`. Raises KeyError, TypeError or AttributeError where `data` is none."""
+        kinds = {name: str if name in ("name", "footer") else int for name in cls.__slots__ if name != "days"}
+        fields: dict[str, Any] = {name: checked(data[name], kind) for name, kind in kinds.items()}
+        return cls(**fields, days=tuple(checked(day, int) for day in data["days"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,12 @@ class ShardPosition:
     def to_list(self) -> list[Any]:
         """JSON-ready values."""
         return [self.flushed_seq, self.state, self.state_seq]
+
+    @classmethod
+    def from_list(cls, data: list[Any]) -> ShardPosition:
+        """The inverse of `to_list`. Raises TypeError or ValueError where `data` is none."""
+        flushed_seq, state, state_seq = data
+        return cls(checked(flushed_seq, int), checked(state, str), checked(state_seq, int))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +131,20 @@ class Commit:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Commit:
-        """The inverse of `to_dict`."""
-        base, segment = data["base"], data["segment"]
-        return cls(
-            data["incarnation"], data["m"], data["published_ns"],
-            None if segment is None else SegmentInfo.from_dict(segment),
-            {int(s): ShardPosition(*p) for s, p in data["shards"].items()},
-            data["directory"], data["counters"],
-            None if base is None else tuple(SegmentInfo.from_dict(s) for s in base),
-            data["sealed_by"],
-        )  # fmt: skip
+        """The inverse of `to_dict`. Raises `CorruptionError`."""
+        try:
+            base, segment = data["base"], data["segment"]
+            return cls(
+                checked(data["incarnation"], int), checked(data["m"], int), checked(data["published_ns"], int),
+                None if segment is None else SegmentInfo.from_dict(segment),
+                {int(s): ShardPosition.from_list(p) for s, p in data["shards"].items()},
+                checked(data["directory"], str),
+                {checked(k, str): checked(n, int) for k, n in data["counters"].items()},
+                None if base is None else tuple(SegmentInfo.from_dict(s) for s in base),
+                checked(data["sealed_by"], int),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise CorruptionError(f"its content is no commit: {e!r}") from e
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +218,7 @@ def unsealed_json(data: bytes | memoryview, name: str) -> dict[str, Any]:
         if found["version"] != _VERSION:
             raise ValueError(f"it has format version {found['version']}, this program reads {_VERSION}")
         return found
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise CorruptionError(f"{name} is damaged: {e}; restore it from a backup") from e
 
 

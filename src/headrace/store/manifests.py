@@ -13,7 +13,7 @@ from typing import Any
 
 from headrace.core.disk import Disk
 from headrace.core.errors import CorruptionError, NotFound
-from headrace.store.commits import SegmentInfo, sealed_json, unsealed_json
+from headrace.store.commits import SegmentInfo, checked, sealed_json, unsealed_json
 
 FOLDER = "manifests/warm"
 HOT_FOLDER, WARM_FOLDER = "segments/hot", "segments/warm"
@@ -60,12 +60,16 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Manifest:
-        """The inverse of `to_dict`."""
-        return cls(
-            data["day"], data["number"], data["published_ns"],
-            tuple(SegmentInfo.from_dict(f) for f in data["files"]),
-            {int(i): m for i, m in data["consumed"].items()}, tuple(data["left_out"]), data["is_whole"],
-        )  # fmt: skip
+        """The inverse of `to_dict`. Raises `CorruptionError`."""
+        try:
+            return cls(
+                checked(data["day"], int), checked(data["number"], int), checked(data["published_ns"], int),
+                tuple(SegmentInfo.from_dict(f) for f in data["files"]),
+                {int(i): checked(m, int) for i, m in data["consumed"].items()},
+                tuple(checked(name, str) for name in data["left_out"]), checked(data["is_whole"], bool),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise CorruptionError(f"its content is no manifest: {e!r}") from e
 
 
 def manifest_path(day: int, number: int) -> str:

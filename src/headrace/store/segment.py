@@ -228,7 +228,7 @@ class SegmentFile:
         """Headers of one row group."""
         try:
             wanted = [n for n in HEADER if n in self._names and n not in _UNUSED]
-            table = self._file.read_row_group(group, columns=wanted)
+            table = self._file.read_row_group(group, columns=wanted, use_threads=False)
             return self._parse(group, table)
         except (ValueError, KeyError, OSError, pa.ArrowException) as e:
             raise self.damaged(f"row group {group}: {e}") from e
@@ -238,7 +238,7 @@ class SegmentFile:
         if not set(columns) <= set(self._names):
             return None
         try:
-            return self._file.read_row_group(group, columns=list(columns))
+            return self._file.read_row_group(group, columns=list(columns), use_threads=False)
         except (OSError, pa.ArrowException) as e:
             raise self.damaged(f"row group {group}: {e}") from e
 

@@ -383,3 +383,15 @@ def test_a_file_can_be_read_again_as_it_was_asked_for(tmp_path):
     again = config.source.load()
     assert (again.store.flush_interval, again.store.url) == (parse_duration_ns("80s"), "./other")
     assert parse_plant({"version": 1}, tmp_path).source is None
+
+
+@pytest.mark.parametrize("text", ["a = " + "9" * 5_000, "a = " + "[" * 5_000])
+def test_toml_of_absurd_shape_is_no_toml(tmp_path, text):
+    file = tmp_path / "plant.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"plant\.toml: not valid TOML: "):
+        load_plant(file)
+    file.write_text("version = 1")
+    assert load_plant(file, [f"store.url={text[4:]}"]).store.url == text[4:]
+    with pytest.raises(ConfigError):
+        load_plant(file, [f"{text[4:]}=1"])

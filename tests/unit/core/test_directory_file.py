@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,3 +86,21 @@ def test_any_damage_is_corruption_or_harmless(saved):
 def test_a_file_cut_short_is_corrupt(saved, size_bytes):
     with pytest.raises(CorruptionError, match="bytes are not a sensor directory"):
         SensorDirectory().apply_bytes(saved[:size_bytes])
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ((0, None, "", LAYOUT.id, None), "a path or part is missing"), ((0, "l/d", None, LAYOUT.id, None), "a path or part is missing"),
+        ((0, "l/d", "", LAYOUT.id, [7]), "not as many ids as columns"),
+    ],
+)  # fmt: skip
+def test_rows_that_say_too_little_are_damage(row, text):
+    kinds = [pa.uint32(), pa.string(), pa.string(), pa.uint64(), pa.list_(pa.uint64())]
+    names = ["slot", "path", "part", "layout", "sensors"]
+    about = {"headrace.layouts": json.dumps({str(LAYOUT.id): LAYOUT.to_json()})}
+    columns = [pa.array([value], kind) for value, kind in zip(row, kinds, strict=True)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, names, metadata=about), sink)
+    with pytest.raises(CorruptionError, match=text):
+        SensorDirectory().apply_bytes(bytes(sink.getvalue()))

@@ -137,3 +137,9 @@ def test_repeated_wildcards_are_one(pattern):
 def test_a_pattern_with_too_many_wildcards_is_refused(pattern):
     with pytest.raises(ConfigError, match="at most 24 wildcards"):
         pattern_regex(pattern)
+
+
+def test_sizes_that_no_disk_has():
+    with pytest.raises(ConfigError, match="is more than the largest size, 1000000TB"):
+        parse_size_bytes("9" * 400 + "GB")
+    assert parse_size_bytes("1000000TB") == 10**18

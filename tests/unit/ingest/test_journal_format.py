@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from headrace.ingest.journal_format import (
     HEADER_BYTES,
     LZ4,
     SEAL_OBJECT,
+    Index,
     ObjectHeader,
     Place,
+    Record,
     RecordKind,
     define_payload,
     defined_slots,
@@ -157,6 +160,43 @@ def test_a_payload_that_cannot_be_decompressed_is_corruption() -> None:
     assert record is not None
     with pytest.raises(CorruptionError, match="journal record 9 can't be decompressed"):
         _ = record.payload
+
+
+def a_record(kind: RecordKind, payload: bytes, index: Index | None = None, **changed: int) -> Record:
+    body = replace(encode_body(kind, [payload], index, lz4_codec()), **changed)
+    record = parse_record(memoryview(b"".join(encode_record(body, 9, 0, 0))), 0, 0)
+    assert record is not None
+    return record
+
+
+def test_a_payload_that_claims_more_than_its_bytes_can_hold_is_corruption() -> None:
+    record = a_record(RecordKind.CONFIG, b"a" * 500, n_raw_bytes=0xFFFFFFF0)
+    with pytest.raises(CorruptionError, match=r"claims 4,294,967,280 bytes, more than \d+ can hold"):
+        _ = record.payload
+
+
+@pytest.mark.parametrize("index", [[(0, 0), (1, 7)], [(0, 3), (1, 2)], [(1, 0), (0, 1)], [(1, 0), (1, 1)]])
+def test_an_index_of_other_frames_is_corruption(index: list[tuple[int, int]]) -> None:
+    batch = FrameBatch.dense(np.zeros(3, np.uint32), np.arange(3, dtype=np.int64), np.zeros((3, 1)))
+    record = a_record(RecordKind.FRAMES, batch.to_bytes(), np.array(index, np.uint32))
+    with pytest.raises(CorruptionError, match="the index of journal record 9 is not that of 3 frames"):
+        record.batch(0)
+
+
+def test_ticks_and_releases_of_another_size_are_corruption() -> None:
+    with pytest.raises(CorruptionError, match="journal record 9 is no TICK record"):
+        a_record(RecordKind.TICK, b"1234567").tick_ns()
+    with pytest.raises(CorruptionError, match="journal record 9 is no RELEASE record"):
+        a_record(RecordKind.RELEASE, b"").released_shard()
+
+
+def test_a_host_that_is_no_text_is_read_all_the_same() -> None:
+    data = bytearray(header().to_bytes())
+    data[64] = 0xFF
+    data[8:12] = struct.pack("<I", zlib.crc32(data[12:]))
+    read = ObjectHeader.from_bytes(bytes(data))
+    assert read is not None
+    assert read.host == "\ufffdlant-A"
 
 
 def test_frames_of_one_shard_can_be_read_alone() -> None:

@@ -25,7 +25,7 @@ def test_text_and_raw_bytes_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"{}x", b'[{"code": "no-such"}]', b"[1]", b"\xff", b'[{"adapter": "a"}]']
+    "payload", [b"", b"{}x", b'[{"code": "no-such"}]', b"[1]", b"\xff", b'[{"adapter": "a"}]', b"[" * 100_000]
 )
 def test_what_is_not_rejects_is_corruption(payload: bytes) -> None:
     with pytest.raises(CorruptionError, match="are not rejects"):

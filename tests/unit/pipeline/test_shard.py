@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 
 from headrace.core.errors import CorruptionError
 from headrace.core.frames import FrameBatch
@@ -120,6 +121,12 @@ def test_a_shard_without_pipelines_has_a_snapshot_too() -> None:
     again = shard_of(directory, spec())
     again.restore(memoryview(shard.snapshot()))
     assert again.step([frames([slot], [5])]).accepted == []
+
+
+@pytest.mark.parametrize("body", [b"", b"\x00" * 4, b"\x03\x00\x00\x00" + b"\x00" * 12, b"\xff" * 40])
+def test_a_snapshot_of_other_content_is_refused_whatever_its_checksum_says(body: bytes) -> None:
+    with pytest.raises(CorruptionError):
+        shard_of(SensorDirectory(0), spec()).restore(body + xxhash.xxh3_64_digest(body))
 
 
 def test_a_snapshot_with_a_flipped_bit_is_refused() -> None:

@@ -18,6 +18,7 @@ from headrace.store.commits import (
     sealed_json,
     unsealed_json,
 )
+from headrace.store.manifests import Manifest, manifest_path, read_manifest
 
 
 def info(m):
@@ -179,3 +180,38 @@ def test_an_owner_that_can_not_tell_stops(disk, log, monkeypatch):
     monkeypatch.setattr(disk, "read", refuse)
     with pytest.raises(Fenced, match="can't tell whether"):
         log.publish(info(1), {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shards", {"0": [1, "x"]}), ("shards", {"x": [1, "x", 1]}), ("shards", []), ("segment", {}), ("segment", 5), ("base", [{}]),
+        ("counters", {"stored": None}), ("m", "1"), ("published_ns", 1.5), ("directory", None), ("sealed_by", True),
+    ],
+)  # fmt: skip
+def test_a_commit_of_other_content_is_damaged_whatever_its_checksum_says(key, value):
+    data = Commit(1, 1, 5).to_dict()
+    with pytest.raises(CorruptionError, match="its content is no commit"):
+        Commit.from_dict({**data, key: value})
+    disk = SimulatedDisk(1)
+    disk.put_if_absent("commits/00000001/00000001.json", sealed_json({**data, key: value}))
+    assert load_commits(disk).damaged
+
+
+def test_json_that_nests_too_deep_is_damaged():
+    with pytest.raises(CorruptionError, match="x is damaged"):
+        unsealed_json(b"[" * 100_000, "x")
+
+
+def test_a_manifest_of_other_content_is_damaged_whatever_its_checksum_says(disk):
+    data = Manifest(5, 1).to_dict()
+    for key, value in (
+        ("consumed", {"1": "2"}),
+        ("left_out", [3]),
+        ("files", [{}]),
+        ("is_whole", 1),
+        ("day", None),
+    ):
+        disk.replace(manifest_path(5, 1), sealed_json({**data, key: value}))
+        with pytest.raises(CorruptionError, match="its content is no manifest"):
+            read_manifest(disk, 5, [1])

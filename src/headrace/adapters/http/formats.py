@@ -33,6 +33,7 @@ _LINES = {
     "application/x-www-form-urlencoded",
     "application/vnd.influx.line-protocol",
 }
+_LINES_MAX = 1_000
 _UNITS = {"n": "ns", "u": "us", "": "auto"}
 
 
@@ -133,11 +134,12 @@ class BodyDecoder:
 
 
 def _documents(body: bytes) -> Iterator[tuple[int, list[bytes]]]:
-    """Lines of a body, some hundred kilobytes at a time, with the number of the first."""
+    """Lines of a body, some hundred kilobytes or a thousand at a time, with the number of the first."""
     at, number = 0, 1
     while at < len(body):
         end = body.find(b"\n", min(at + SLICE_BYTES, len(body)))
         end = len(body) if end < 0 else end + 1
         lines = body[at:end].split(b"\n")
-        yield number, lines
+        for first in range(0, len(lines), _LINES_MAX):
+            yield number + first, lines[first : first + _LINES_MAX]
         number, at = number + len(lines) - 1, end

@@ -13,7 +13,7 @@ import msgspec
 
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroup
-from headrace.adapters.payloads.rows import Rows
+from headrace.adapters.payloads.rows import N_REFUSED_MAX, Rows
 from headrace.adapters.payloads.times import TimeReader
 from headrace.core.clock import NO_TIME
 from headrace.core.events import RejectCode
@@ -86,10 +86,17 @@ class FieldsDecoder:
         self, node: list[Any], top: Any, message: TopicMessage, group: DeviceGroup, rows: Rows
     ) -> None:
         """Add a list of objects of any kind, one by one."""
-        for item in node:
+        n_refused = 0
+        for number, item in enumerate(node):
             row = self._row(item, top, message, rows)
             if row is not None:
                 rows.add(message, group, row[0], (row[1], row[2]), self._settings)
+                continue
+            n_refused += 1
+            if n_refused > N_REFUSED_MAX and number + 1 < len(node):
+                detail = f"more than {N_REFUSED_MAX:,} mistakes; what follows was not read"
+                rows.refuse(message, RejectCode.MALFORMED, detail, len(node) - number - 1)
+                return
 
     def _row(
         self, item: Any, top: Any, message: TopicMessage, rows: Rows

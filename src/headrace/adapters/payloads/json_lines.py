@@ -17,7 +17,7 @@ import msgspec
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.json import FieldsDecoder
 from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
-from headrace.adapters.payloads.rows import Decoded, Rows
+from headrace.adapters.payloads.rows import N_REFUSED_MAX, Decoded, Rows
 from headrace.adapters.payloads.times import TimeReader
 from headrace.core.clock import NO_TIME
 from headrace.core.events import RejectCode
@@ -75,10 +75,16 @@ class JsonLinesDecoder:
             top: Any = self._decode(message.payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             raise PayloadError(RejectCode.MALFORMED, f"not JSON: {e}") from None
-        for item in top if type(top) is list else [top]:
+        items = top if type(top) is list else [top]
+        n_refused = 0
+        for number, item in enumerate(items):
             try:
                 self._add(item, message, fields, times)
             except PayloadError as e:
+                n_refused += 1
+                if n_refused > N_REFUSED_MAX:
+                    detail = f"more than {N_REFUSED_MAX:,} mistakes; what follows was not read; {e.detail}"
+                    raise PayloadError(e.code, detail, len(items) - number) from None
                 self._rows.refuse(message, e.code, e.detail, e.n_samples)
 
     def _add(self, item: Any, message: TopicMessage, fields: FieldsDecoder, times: TimeReader) -> None:

@@ -48,6 +48,7 @@ _ESCAPED = re.compile(rb"\\([,= ])")
 _ESCAPED_MEASUREMENT = re.compile(rb"\\([, ])")
 _ESCAPED_TEXT = re.compile(rb'\\(["\\])')
 _DIGITS_MAX = 400
+FIELDS_MAX = 65_535
 I64_MAX, U64_MAX = 2**63 - 1, 2**64 - 1
 
 
@@ -90,7 +91,7 @@ def read_line(data: bytes, at: int, factor: int) -> Line:
 
     Raises
     ------
-    LineError : malformed, or bad-time.
+    LineError : malformed, too-large, or bad-time.
     """
     key_end = _key_end(data, at)
     fields: list[LineField] = []
@@ -99,6 +100,9 @@ def read_line(data: bytes, at: int, factor: int) -> Line:
         here += 1
     more = True
     while more:
+        if len(fields) == FIELDS_MAX:
+            detail = f"more than {FIELDS_MAX:,} fields in a line"
+            raise LineError(RejectCode.TOO_LARGE, detail, _next_line(data, here), FIELDS_MAX)
         field, here = _field(data, here)
         fields.append(field)
         more = data[here : here + 1] == b","

@@ -319,6 +319,8 @@ class ReadMap:
         """
         stride = header_bytes + self.image_bytes if stride_bytes is None else stride_bytes
         flat = np.frombuffer(data, np.uint8)
+        if stride < header_bytes + self.image_bytes:
+            raise ValueError(f"an image of {self.image_bytes} bytes does not fit in {stride} bytes")
         if len(flat) % stride:
             raise ValueError(f"{len(flat):,} bytes are not a whole number of images of {stride} bytes")
         images = flat.reshape(-1, stride)[:, header_bytes : header_bytes + self.image_bytes]

@@ -36,6 +36,8 @@ from headrace.core.quality import Quality
 
 N_REJECTS_MAX = 16
 """Rejects of one message; what else is refused of it is added to the last one of the same code."""
+N_REFUSED_MAX = 1_000
+"""Mistakes of one message after which a decoder reads no further: it would only take time."""
 Bad = npt.NDArray[np.bool_]
 
 

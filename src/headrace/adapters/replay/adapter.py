@@ -260,7 +260,7 @@ def read_file(file: Path) -> Iterator[Any]:
     """
     if file.suffix == ".parquet":
         with pq.ParquetFile(file) as parquet:
-            yield from parquet.iter_batches(BATCH_ROWS)
+            yield from parquet.iter_batches(BATCH_ROWS, use_threads=False)
     else:
         with pa.csv.open_csv(file) as lines:
             yield from lines

@@ -95,13 +95,22 @@ class TableReader:
         PayloadError : the table is neither long nor wide as configured, as a whole.
         """
         self._source, self._rejects, self._problem = source, [], ""
+        try:
+            return self._read(table), self._rejects
+        except (UnicodeDecodeError, pa.ArrowException) as e:
+            # Arrow hands on texts without a look at them, and can't cast every type to every other.
+            raise PayloadError(
+                RejectCode.MALFORMED, f"the table can't be read: {e}", max(1, table.num_rows)
+            ) from e
+
+    def _read(self, table: pa.RecordBatch) -> list[FrameBatch]:
         names = table.schema.names
         path = next((name for name in PATH_COLUMNS if name in names), None)
         needed = [self._columns.time, *([self._columns.value] if path else self._columns.only)]
         missing = [name for name in needed if name not in names]
         if missing:
             detail = f"no column {', '.join(missing)}; there are {', '.join(names)}"
-            raise PayloadError(RejectCode.MALFORMED, detail, table.num_rows)
+            raise PayloadError(RejectCode.MALFORMED, detail, max(1, table.num_rows))
         values = [self._columns.value] if path else list(self._columns.only)
         values = values or [name for name in names if name != self._columns.time]
         ts_ns = self._read_times(table.column(self._columns.time))
@@ -111,11 +120,12 @@ class TableReader:
             self._refuse(RejectCode.BAD_TIME, f"{n_bad:,} rows without a time", n_bad * len(values))
             table, ts_ns = table.filter(pa.array(good)), ts_ns[good]
         if path:
-            return self._long(table, ts_ns, path), self._rejects
-        return self._wide(table, ts_ns, values), self._rejects
+            return self._long(table, ts_ns, path)
+        return self._wide(table, ts_ns, values)
 
     def _refuse(self, code: RejectCode, detail: str, n_samples: int) -> None:
-        self._rejects.append(Reject(code, self._name, self._source, detail, n_samples=n_samples))
+        if n_samples:
+            self._rejects.append(Reject(code, self._name, self._source, detail, n_samples=n_samples))
 
     def _read_times(self, column: pa.Array) -> I64:
         """Nanoseconds; `NO_TIME` where there is none that can be read."""

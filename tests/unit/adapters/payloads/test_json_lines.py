@@ -86,3 +86,13 @@ def test_a_late_mistake_of_another_kind_has_its_own_reject():
     _, rejects = decode(b"[" + b"1," * 50 + b'{"path":"a/","value":1}]')
     assert [r.code for r in rejects] == ["malformed"] * N_REJECTS_MAX + ["bad-path"]
     assert sum(r.n_samples for r in rejects) == 51
+
+
+def test_a_document_is_not_read_on_behind_a_thousand_mistakes():
+    rows, rejects = decode(b"[" + b"1," * 1_500 + b'{"device":"a/b","v":1}]')
+    assert not rows
+    assert sum(r.n_samples for r in rejects) == 1_501
+    assert (
+        "more than 1,000 mistakes; what follows was not read" in rejects[-1].detail
+        or len(rejects) == N_REJECTS_MAX
+    )

@@ -365,3 +365,22 @@ def test_arrays_of_bits_are_what_they_say():
 
 def test_the_scanner_can_be_made_ready_beforehand():
     line_decoder.warm_lines()
+
+
+def test_a_line_of_more_fields_than_a_device_can_have(monkeypatch):
+    monkeypatch.setattr("headrace.adapters.payloads.line_protocol.FIELDS_MAX", 3)
+    rows, (reject,) = Lines().decode(b"m a=1,b=2,c=3,d=4 5\nm a=1 6\n")
+    assert [ts for _, _, ts, _ in rows] == [6]
+    assert (reject.code, reject.n_samples, reject.detail) == (
+        "too-large",
+        3,
+        "line 1: more than 3 fields in a line",
+    )
+
+
+def test_a_slice_ends_where_many_lines_are_unusual(monkeypatch):
+    """The reference takes long; other adapters must have their turn."""
+    monkeypatch.setattr(line_decoder, "N_LEFT_MAX", 10)
+    done = Lines().decoder.decode(line_decoder.LineNumbers(b"bad\n" * 25), 0, 1, 7)
+    assert (done.end, done.n_refused) == (40, 10)
+    assert Lines().decode(b"bad\n" * 25)[1][0].n_samples == 10

@@ -180,6 +180,8 @@ def test_many_responses_decode_in_one_call():
 def test_half_a_response_is_not_decoded():
     with pytest.raises(ValueError, match="5 bytes are not a whole number of images of 4 bytes"):
         read_map("holding:0:F32").decode(bytes(5))
+    with pytest.raises(ValueError, match="an image of 4 bytes does not fit in 5 bytes"):
+        read_map("holding:0:F32").decode(bytes(10), header_bytes=2, stride_bytes=5)
 
 
 def test_an_address_knows_its_size():

@@ -396,3 +396,12 @@ def test_a_million_values_need_no_memory_of_their_messages():
     assert not bench.router._rows._buckets
     assert len(bench.router._groups._by_path["leon/d"].table.by_type) == 1
     assert np.isfinite(bench.groups.n_sensors)
+
+
+def test_a_list_is_not_read_on_behind_a_thousand_mistakes():
+    bench = Bench()
+    out = bench.feed(("plant/d", "[" + "1," * 1_500 + '{"ts": 1, "a": 2}]'))
+    assert not out.batches
+    assert sum(r.n_samples for r in out.rejects) == 1_501
+    out = bench.feed(("plant/d", "[" + "1," * 1_000 + "1]"))
+    assert sum(r.n_samples for r in out.rejects) == 1_001

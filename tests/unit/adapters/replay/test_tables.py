@@ -257,3 +257,19 @@ def test_units_of_signals_can_be_given():
     reader = TableReader("r", DeviceGroups(directory, 9), TimeReader(), columns, settings)
     reader.read(pa.RecordBatch.from_pydict({"ts": times(0), "a": [1.0], "b": [2.0]}), "file")
     assert [c.unit for c in directory.layout(directory.n_slots - 1).columns] == ["degC", ""]
+
+
+def test_texts_that_are_no_text_are_one_reject_of_the_table():
+    broken = pa.array([b"a/b", b"\xff"]).view(pa.string())
+    with pytest.raises(PayloadError, match="the table can't be read: .*utf-8") as caught:
+        Bench().read(path=broken, ts=times(0, 1), value=pa.array([1.0, 2.0]))
+    assert (caught.value.code, caught.value.n_samples) == ("malformed", 2)
+
+
+def test_paths_of_a_type_that_is_no_text():
+    with pytest.raises(PayloadError, match="the table can't be read: Unsupported cast"):
+        Bench().read(path=pa.array([[1], [2]]), ts=times(0, 1), value=pa.array([1.0, 2.0]))
+
+
+def test_nothing_is_lost_with_a_column_that_has_nothing():
+    assert Bench().read(path=["a/b"], ts=times(0), value=pa.array([None], pa.list_(pa.int8()))) == ([], [])
