@@ -71,7 +71,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> f
     help="Folder of the store; default: one in the cache, new each time.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Another seed, another factory.")
-@click.option("--no-web", is_flag=True, help="Without the process for page, queries and API.")
+@click.option("--no-web", is_flag=True, help="Without page, queries and API: no process for them is started.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON document.")
 def demo(
     for_s: float | None, speed: float, store: Path | None, seed: int, no_web: bool, as_json: bool

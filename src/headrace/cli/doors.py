@@ -77,6 +77,11 @@ class Doors:
         """The public one, once bound."""
         return self._control.address if self._public is None else address_of(self._public)
 
+    @property
+    def has_page(self) -> bool:
+        """Whether a browser finds the plant's page at `address`."""
+        return self._web is Web.PROCESS and importlib.util.find_spec("nicegui") is not None
+
     async def start(self) -> None:
         """Answer: the control port at once, the public one when its process is up."""
         await self._control.start()

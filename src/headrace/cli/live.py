@@ -16,7 +16,7 @@ from headrace.adapters.base import AdapterDiagnostics, AdapterState
 from headrace.cli import output
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
 from headrace.core.events import Event
-from headrace.runtime.report import RAW_BYTES
+from headrace.runtime.phrases import RAW_BYTES
 from headrace.runtime.times import rfc3339
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Screen:
         self._console = console or Console(stderr=True, highlight=False)
         self._rate = Rate()
         self._live: Live | None = None
-        self._address = ""
+        self._address = self._page = ""
         self._begun_ns = monotonic_ns()
         self._next_line_ns = 0
         self._last_event: Event | None = None
@@ -121,14 +121,16 @@ class Screen:
         self.first_stored_ns: int | None = None
         """Monotonic time at which the first stored sample was seen."""
 
-    def started(self, address: str) -> None:
+    def started(self, address: str, has_page: bool = False) -> None:
         """Begin to show."""
+        page = ", where its page is" if has_page else ""
+        self._page = "page " if has_page else ""
         self._address, self._begun_ns = address, monotonic_ns()
         if self._console.is_terminal:
             self._live = Live(self.render(), console=self._console, auto_refresh=False, transient=True)
             self._live.start()
         else:
-            self.say(f"{self._title} runs; it answers at {address}; stop it with SIGINT or SIGTERM")
+            self.say(f"{self._title} runs; it answers at {address}{page}; stop it with SIGINT or SIGTERM")
 
     def beat(self) -> None:
         """Show the present."""
@@ -216,7 +218,7 @@ class Screen:
     def _head(self, status: dict[str, Any]) -> Text:
         passed = output.span((monotonic_ns() - self._begun_ns) / NS)
         facts = f"  running for {passed}, {status['sensors']:,} sensors  "
-        return Text.assemble((self._title, "bold"), facts, (self._address, "cyan"))
+        return Text.assemble((self._title, "bold"), facts, (self._page, "dim"), (self._address, "cyan"))
 
     def _adapters(self) -> Table:
         grid = Table(box=None, pad_edge=False, header_style="dim")

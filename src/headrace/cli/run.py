@@ -31,7 +31,9 @@ from headrace.cli.teaching import TaughtCommand
     help="Go on without records and state that can't be read; the journal's are kept aside.",
 )
 @click.option(
-    "--no-web", is_flag=True, help="Without the process for page, queries and API; health and status stay."
+    "--no-web",
+    is_flag=True,
+    help="Without page, queries and API: no process for them; health and status stay.",
 )
 def run(file: str, overrides: tuple[str, ...], skip_damaged: bool, no_web: bool) -> int:
     """Run a plant: collect, make durable, compute, store, and answer on its HTTP port.

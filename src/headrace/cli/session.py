@@ -22,8 +22,8 @@ DRAIN_S = 8.0
 class Watch(Protocol):
     """What looks at a running plant and shows it."""
 
-    def started(self, address: str) -> None:
-        """The plant runs and answers at `address`."""
+    def started(self, address: str, has_page: bool = False) -> None:
+        """The plant runs and answers at `address`, where its page may be too."""
         ...
 
     def beat(self) -> None:
@@ -63,7 +63,7 @@ class Session:
                 await self._doors.start()
                 await plant.start()
                 async with self._doors.announced():
-                    self._watch.started(self._doors.address)
+                    self._watch.started(self._doors.address, self._doors.has_page)
                     await self._until_wanted()
                     self._watch.stopping()
                     await plant.stop(DRAIN_S)

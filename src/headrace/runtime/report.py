@@ -15,11 +15,10 @@ from headrace.metrics.exposition import Metrics
 from headrace.metrics.process import measure_process
 from headrace.runtime.diagnostics import adapter_summary
 from headrace.runtime.host import Host
+from headrace.runtime.phrases import RAW_BYTES
 from headrace.runtime.times import rfc3339
 from headrace.runtime.version import version
 
-RAW_BYTES = 16
-"""A sample as int64 time and float64 value: what a compression ratio is measured against."""
 _RATE_NS = 2 * NS
 
 

@@ -25,6 +25,7 @@ class Recorder:
 
         class Part:
             address = outer.address
+            has_page = False
             failure = property(lambda _: outer.failure)
 
             async def start(self):
@@ -46,7 +47,7 @@ class Recorder:
 
         return Part()
 
-    def started(self, address):
+    def started(self, address, has_page):
         self.calls.append("started")
 
     def beat(self):
@@ -75,7 +76,7 @@ async def test_ends_by_itself_and_drains():
 async def test_a_signal_asks_for_the_end(number):
     made = Recorder()
     before = signal.getsignal(number)
-    made.started = lambda _: (made.calls.append("started"), os.kill(os.getpid(), number))
+    made.started = lambda *_: (made.calls.append("started"), os.kill(os.getpid(), number))
     await made.session().run()
     assert made.calls == ALL
     assert signal.getsignal(number) == before
@@ -84,7 +85,7 @@ async def test_a_signal_asks_for_the_end(number):
 async def test_a_plant_that_ends_by_itself_is_a_failure():
     made = Recorder()
 
-    def fail(_):
+    def fail(*_):
         made.calls.append("started")
         made.failure = "another engine took over"
         asyncio.get_running_loop().call_soon(made._on_failure)
