@@ -79,9 +79,9 @@ QUEUE_UTILISATION = Metric(
 CREDIT_UTILISATION = Metric(
     "credit_utilisation_ratio", _G, "Share of the credit in use, 0 to 1; at 1 sources wait.", "ratio"
 )
-PIPELINE_WATERMARK = Metric(
-    "pipeline_watermark_timestamp_seconds", _G, "Up to when a pipeline's windows are closed.", "seconds", ("pipeline",)
-)  # fmt: skip
+LAG = Metric(
+    "lag_seconds", _G, "How far the time that pipelines have reached is behind the plant's.", "seconds"
+)
 WINDOW_REVISIONS = Metric("window_revisions", _C, "Windows written anew because of late data.")
 
 JOURNAL_BYTES = Metric("journal_bytes", _G, "Size of the journal on disk.", "bytes")
@@ -103,7 +103,7 @@ BUILD = Metric("build", _I, "The version that runs.", "", ("version",))
 CATALOG: tuple[Metric, ...] = (
     SAMPLES_RECEIVED, SAMPLES_STORED, SAMPLES_DUPLICATE, SAMPLES_THINNED, SAMPLES_REJECTED, SAMPLES_IN_FLIGHT,
     DEVICE_UP, DEVICE_LAST_GOOD, ADAPTER_REQUEST_DURATION, ADAPTER_POLLS_SKIPPED,
-    STAGE_CPU, QUEUE_UTILISATION, CREDIT_UTILISATION, PIPELINE_WATERMARK, WINDOW_REVISIONS,
+    STAGE_CPU, QUEUE_UTILISATION, CREDIT_UTILISATION, LAG, WINDOW_REVISIONS,
     JOURNAL_BYTES, REJECTS_BYTES, REJECTS_DROPPED, REJECTS_REPLAYED, DISK_FREE_BYTES, STORE_BYTES, STORE_SAMPLES,
     PROCESS_CPU, PROCESS_MEMORY, BUILD,
 )  # fmt: skip

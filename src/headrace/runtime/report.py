@@ -190,6 +190,10 @@ class Report:
         n = max(1, samples["received"])
         for stage, ns in self.stages_ns().items():
             metrics.counter(catalog.STAGE_CPU, stage).reach(ns * n / NS)
+        metrics.gauge(catalog.LAG).set(self._lag_s())
+        metrics.counter(catalog.WINDOW_REVISIONS).reach(
+            sum(c.counters.revisions for c in self._host.engine.cores)
+        )
         store = self._store()
         metrics.gauge(catalog.STORE_BYTES, "all").set(store["size_bytes"])
         metrics.gauge(catalog.STORE_SAMPLES, "all").set(store["samples"])
@@ -206,7 +210,7 @@ class Report:
             skipped = 0
             for device in adapter.devices:
                 up = device.state is AdapterState.CONNECTED
-                self._metrics.gauge(catalog.DEVICE_UP, adapter.name, device.path).set(up)
+                self._metrics.gauge(catalog.DEVICE_UP, adapter.name, device.path).set(float(up))
                 if device.last_good_ns != NO_TIME:
                     cell = self._metrics.gauge(catalog.DEVICE_LAST_GOOD, adapter.name, device.path)
                     cell.set(device.last_good_ns / NS)

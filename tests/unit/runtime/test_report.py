@@ -137,6 +137,8 @@ async def test_metrics_follow_the_counts(tmp_path):
         'headrace_samples_rejected_total{adapter="hand",code="malformed"} 3',
         "headrace_samples_in_flight 0",
         "headrace_journal_bytes ",
+        "headrace_lag_seconds ",
+        "headrace_window_revisions_total 0",
         'headrace_queue_utilisation_ratio{queue="hot_buffers"} ',
         'headrace_stage_cpu_seconds_total{stage="pipeline"} ',
     ):
