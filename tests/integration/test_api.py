@@ -112,7 +112,7 @@ def test_an_empty_answer_still_has_its_columns(address):
         ("/api/v1/sensors?pattern={a", 400, "bad-request", "braces do not match"),
         ("/api/v1/sensors/xyz", 400, "bad-request", "id"),
         ("/api/v1/sensors/0000000000000000", 404, "not-found", "no sensor has the id 0000000000000000"),
-        ("/api/v1/nothing", 404, "not-found", "Not Found"),
+        ("/api/v1/nothing", 404, "not-found", "nothing is at /api/v1/nothing"),
     ],
 )
 def test_problems_say_what_is_wrong(address, path, status, code, says):
