@@ -43,7 +43,14 @@ Times are RFC 3339 with nanoseconds, ids 16 hexadecimal digits. An error is a pr
 
 
 def create_app(backend: Backend) -> FastAPI:
-    """The application over one plant."""
+    """The application over one plant, with its page."""
+    app = create_interface(backend)
+    _mount_page(app, backend)
+    return app
+
+
+def create_interface(backend: Backend) -> FastAPI:
+    """The application without its page: what programs ask, and what the reference is made from."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,7 +69,6 @@ def create_app(backend: Backend) -> FastAPI:
     app.add_exception_handler(EngineRefused, _handed_on)
     tokens = Tokens(backend.settings.tokens)
     app.add_middleware(PublicEnvelope, pid=backend.settings.pid, clock=backend.clock, tokens=tokens)
-    _mount_page(app, backend)
     return app
 
 

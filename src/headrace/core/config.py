@@ -99,14 +99,13 @@ def _write_template(value: str) -> str:
 class PlantSection(Section):
     """``[plant]``: what all paths and times have in common."""
 
-    levels: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_levels)] = (
-        "site",
-        "area",
-        "line",
-        "device",
-        "signal",
+    levels: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_levels)] = Field(
+        default=("site", "area", "line", "device", "signal"),
+        description="names of the levels of every path, 3 to 8; the last one is the signal",
     )
-    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
+        default="UTC", description="zone of times that have no offset"
+    )
 
     @property
     def zone(self) -> zoneinfo.ZoneInfo:
@@ -122,15 +121,27 @@ class StoreSection(Section):
     for replay, the newest `rejects_size` of it.
     """
 
-    url: Annotated[str, AfterValidator(_store_url)] = "./store"
-    flush_interval: DurationNs = Field(default="2m", validate_default=True)
-    flush_size: SizeBytes = Field(default="1GB", validate_default=True)
-    journal_size: SizeBytes = Field(default="4GB", validate_default=True)
+    url: Annotated[str, AfterValidator(_store_url)] = Field(
+        default="./store", description="the store's folder; a relative one lies beside the plant file"
+    )
+    flush_interval: DurationNs = Field(
+        default="2m", validate_default=True, description="how often each shard is written to segments"
+    )
+    flush_size: SizeBytes = Field(
+        default="1GB",
+        validate_default=True,
+        description="unflushed frames together; beyond it all are written",
+    )
+    journal_size: SizeBytes = Field(
+        default="4GB", validate_default=True, description="the journal on disk; beyond it sources are slowed"
+    )
     rollups: Literal["1m", "off"] = Field(
         default="1m",
         description="aggregates of each minute as plain Parquet in the store's folder rollups/1m",
     )
-    rejects_size: SizeBytes = Field(default="256MB", validate_default=True)
+    rejects_size: SizeBytes = Field(
+        default="256MB", validate_default=True, description="refused input kept for replay, the newest"
+    )
 
     def folder(self, base: Path) -> Path:
         """The store's folder; a relative one lies in `base`, the folder of the plant file."""
@@ -145,11 +156,13 @@ class AdapterSection(Section):
     model_config = ConfigDict(extra="allow")
 
     protocol: str = Field(description="which adapter it is: 'modbus', 'mqtt', ...")
-    profile: str | None = None
-    interval: DurationNs | None = None
-    url: PlainUrl | None = None
-    user: str | None = None
-    password: SecretRef | None = None
+    profile: str | None = Field(
+        default=None, description="name of a [profiles.NAME]: what the devices report"
+    )
+    interval: DurationNs | None = Field(default=None, description="time between polls")
+    url: PlainUrl | None = Field(default=None, description="where the source is; never with a password in it")
+    user: str | None = Field(default=None, description="who we are to the source")
+    password: SecretRef | None = Field(default=None, description="of that user")
     devices: Any = None
     topics: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
@@ -164,15 +177,23 @@ class AdapterSection(Section):
 class PipelineSection(Section):
     """``[pipelines.<name>]``: sensors read, steps, and the template of what is written."""
 
-    read: PathPattern
-    steps: Annotated[tuple[dict[str, Any], ...], Field(strict=False, min_length=1)]
-    write: Annotated[str, AfterValidator(_write_template)]
+    read: PathPattern = Field(
+        description="pattern of the sensors it reads; series that are derived are never read"
+    )
+    steps: Annotated[tuple[dict[str, Any], ...], Field(strict=False, min_length=1)] = Field(
+        description='operators in order, each a table: { op = "window", every = "1m", agg = ["mean"] }'
+    )
+    write: Annotated[str, AfterValidator(_write_template)] = Field(
+        description="path of what is written: {parent}, {signal}, {agg}, as in '{parent}/{signal}_{agg}_1m'"
+    )
 
 
 class RuntimeSection(Section):
     """``[runtime]``: how the work is spread. `threads` runs shards; default: a thread a core."""
 
-    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        default=None, description="threads that run shards; default: one a core"
+    )
 
 
 class TokensSection(Section):
@@ -182,9 +203,13 @@ class TokensSection(Section):
     configuration. Without any token whoever is on this machine may do everything.
     """
 
-    viewer: SecretRef | None = None
-    operator: SecretRef | None = None
-    admin: SecretRef | None = None
+    viewer: SecretRef | None = Field(default=None, description="token of those who may read")
+    operator: SecretRef | None = Field(
+        default=None, description="token of those who may also write samples and steer adapters"
+    )
+    admin: SecretRef | None = Field(
+        default=None, description="token of those who may also change the configuration"
+    )
 
     def read(self, folder: Path) -> dict[str, str]:
         """Role → token. Raises `ConfigError`: one can't be read, or is too short to be a secret."""
@@ -204,7 +229,9 @@ class TokensSection(Section):
 class ApiSection(Section):
     """``[api]``: where the process answers, and to whom."""
 
-    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8844"
+    listen: Annotated[str, AfterValidator(_listen)] = Field(
+        default="127.0.0.1:8844", description="host:port; beyond loopback only with [api.tokens]"
+    )
     tokens: TokensSection = TokensSection()
 
     @property

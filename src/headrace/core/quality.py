@@ -16,17 +16,29 @@ class Quality(IntEnum):
     """Quality of one value; `Quality.X & 0xC0` is its class."""
 
     GOOD = 0x00
+    """As the source gave it."""
     UNCERTAIN = 0x40
+    """The source says so."""
     UNCERTAIN_RANGE = 0x41
+    """Outside what the source warrants."""
     UNCERTAIN_STALE = 0x42
+    """Older than it should be."""
     UNCERTAIN_TIME = 0x43
+    """Its time was put right, or is doubtful."""
     BAD = 0x80
+    """The source says so, a function failed on it, or a result was taken back."""
     BAD_RANGE = 0x81
+    """Outside the limits of its profile, or of a `range` step."""
     BAD_DEVICE = 0x82
+    """The device answered with an error of its own."""
     BAD_COMMUNICATION = 0x83
+    """The device could not be asked."""
     BAD_TYPE = 0x84
+    """Of a type that its sensor can't take."""
     BAD_NOT_FINITE = 0x85
+    """Infinite, or not a number."""
     ABSENT = 0xC0
+    """No value in this frame; never a row of an answer."""
 
 
 CLASS_MASK = 0xC0

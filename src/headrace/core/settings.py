@@ -109,8 +109,8 @@ PlainUrl = Annotated[str, AfterValidator(check_url)]
 class SecretRef(Section):
     """Where a secret is kept: an environment variable or a file; never in the plant file itself."""
 
-    env: str | None = None
-    file: str | None = None
+    env: str | None = Field(default=None, description="name of the environment variable that holds it")
+    file: str | None = Field(default=None, description="file that holds it, looked up beside the plant file")
 
     @model_validator(mode="before")
     @classmethod
@@ -144,10 +144,18 @@ class SignalSettings(Section):
     """One signal of a profile: where the device keeps it and what it means."""
 
     address: str = Field(description="where the device keeps it, as its protocol writes addresses")
-    unit: str = ""
-    kind: KindName = Field(default="analog", validate_default=True)
-    limits: Annotated[tuple[float | None, float | None], Field(strict=False)] = (None, None)
-    labels: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    unit: str = Field(default="", description="engineering unit of the values")
+    kind: KindName = Field(
+        default="analog",
+        validate_default=True,
+        description="how it behaves: counters only rise, discrete ones have few values",
+    )
+    limits: Annotated[tuple[float | None, float | None], Field(strict=False)] = Field(
+        default=(None, None), description="lowest and highest value that can be right; others get bad-range"
+    )
+    labels: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(), description="names of the values 0, 1, 2 ... of a discrete signal"
+    )
 
     def column(self, name: str) -> Column:
         """The signal as a column; its grid comes from the address. An infinite limit is none."""

@@ -65,7 +65,7 @@ MAX_BODY_BYTES = 64 << 20
 _LOOK_S = 0.2
 """How often somebody who follows events is told of new ones."""
 _HEARTBEAT_S = 10.0
-_CODES = {
+PROBLEM_CODES = {
     400: "bad-request", 401: "unauthorized", 403: "forbidden", 404: "not-found", 405: "method-not-allowed",
     406: "not-acceptable", 408: "too-slow", 409: "conflict", 412: "changed-meanwhile", 413: "too-large", 415: "unsupported-type",
     422: "bad-request", 429: "overloaded", 500: "internal", 501: "not-available", 503: "not-ready",
@@ -81,7 +81,7 @@ def problem(
     status: int, detail: str, code: str = "", headers: dict[str, str] | None = None, **more: Any
 ) -> JSONResponse:
     """An error as RFC 9457 says: `detail` is a plain sentence, `code` from a closed set; `more` are its extensions."""
-    code = code or _CODES.get(status, "internal")
+    code = code or PROBLEM_CODES.get(status, "internal")
     body = {
         "type": "about:blank",
         "title": code.replace("-", " "),

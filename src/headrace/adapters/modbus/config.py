@@ -36,9 +36,9 @@ _URL = "modbus+tcp://host[:502][?unit=1&timeout=1s]"
 class DeviceSettings(Section):
     """One device, where it needs more than its url."""
 
-    url: PlainUrl
-    profile: str | None = None
-    interval: DurationNs | None = None
+    url: PlainUrl = Field(description=_URL)
+    profile: str | None = Field(default=None, description="where it is not the adapter's")
+    interval: DurationNs | None = Field(default=None, description="where it is not the adapter's")
 
 
 class ModbusConfig(Section):

@@ -22,8 +22,8 @@ class MqttConfig(Section):
 
     protocol: Literal["mqtt"] = "mqtt"
     url: PlainUrl = Field(description=_URL)
-    user: str | None = None
-    password: SecretRef | None = None
+    user: str | None = Field(default=None, description="who we are to the broker")
+    password: SecretRef | None = Field(default=None, description="of that user")
     ca_file: str | None = Field(
         default=None, description="certificates of authorities to trust; default: the system's"
     )

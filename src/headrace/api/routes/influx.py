@@ -147,9 +147,11 @@ async def write_v2(
 ) -> Response:
     """Line protocol, as InfluxDB 2 and Telegraf's `influxdb_v2` output write it; 204 when the journal has it.
 
-    [[outputs.influxdb_v2]]
-    urls = ["http://127.0.0.1:8844"]
-    bucket = "telegraf"
+    In telegraf.conf:
+
+        [[outputs.influxdb_v2]]
+        urls = ["http://127.0.0.1:8844"]
+        bucket = "telegraf"
     """
     return await _as_influx(backend, request, bucket, precision)
 

@@ -36,7 +36,9 @@ async def events(
 ) -> Response:
     """What happens, as server-sent events: the last ones at once, new ones as they come.
 
-    curl -N http://127.0.0.1:8844/api/v1/events
+    On a command line:
+
+        curl -N http://127.0.0.1:8844/api/v1/events
     """
     if last_event_id is not None and last_event_id.isdecimal() and len(last_event_id) < 17:
         after = int(last_event_id)
