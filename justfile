@@ -27,6 +27,10 @@ search *arguments:
 coverage:
     uv run coverage erase && uv run coverage run -m pytest -q && uv run coverage combine -q && uv run coverage html
 
+# write the pages that follow from the code, and check the whole site
+docs:
+    uv run python docs/build.py && NO_MKDOCS_2_WARNING=1 uv run mkdocs build --strict
+
 # a simulated factory and the pipeline
 demo *arguments:
     uv run headrace demo {{arguments}}
