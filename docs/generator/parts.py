@@ -45,13 +45,14 @@ def _adapters() -> str:
     for name in ADAPTERS.built_in:
         facts = _manifest(ADAPTERS, name)
         page = f"[{code(name)}](../../src/headrace/adapters/{name}/README.md)"
-        extra = code(f"headrace[{facts['extra']}]") if facts["extra"] else "–"
+        extra = code(facts["extra"]) if facts["extra"] else "–"
         protocols = ", ".join(facts["protocols"])
         rows.append((page, protocols, facts["direction"], facts["delivery"], facts["time"], extra))
         rules += [(code(name), rule.replace("-", " "), code(where)) for rule, where in facts["rules"].items()]
-    head = ("`protocol`", "speaks", "direction", "delivery", "time of a sample", "install")
+    head = ("`protocol`", "speaks", "direction", "delivery", "time of a sample", "extra")
     text = "## Adapters\n\n" + table(head, rows)
-    text += "\nTheir keys are in [`plant.toml`](plant.md#adapters). All are beta.\n"
+    text += "\nTheir keys are in [`plant.toml`](plant.md#adapters). All are beta. An extra is installed with them: "
+    text += "`pip install 'headrace[modbus]'`.\n"
     assert all(_manifest(ADAPTERS, name)["stability"] == "beta" for name in ADAPTERS.built_in)
     text += "\n### What they are tested for\n\n" + table(("adapter", "rule", "shown by"), rules)
     return text
