@@ -23,6 +23,7 @@ from headrace.api.backend import Backend
 from headrace.api.connections import PatientProtocol, allow_many
 from headrace.api.settings import ApiSettings
 from headrace.runtime.server import QuietServer
+from headrace.runtime.warm import warm_queries
 
 READY = b"ready\n"
 _GRACE_S = 2
@@ -30,11 +31,12 @@ _KEEP_ALIVE_S = 15
 
 
 class _ApiServer(QuietServer):
-    """Says on stdout when it answers."""
+    """Says on stdout when it answers, and only then loads what no first caller should wait for."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         os.write(sys.stdout.fileno(), READY)
+        threading.Thread(target=warm_queries, name="headrace-warm", daemon=True).start()
 
 
 def _watch_stdin(end: Callable[[], Any]) -> None:

@@ -10,14 +10,15 @@ from headrace.cli.teaching import TaughtCommand
 
 @click.command(cls=TaughtCommand, examples=("headrace warmup    # once, while an image is built",))
 def warmup() -> int:
-    """Compile every kernel of the live path, or load it from the cache, and say how long that took.
+    """Compile every kernel of the live path and of queries, or load it from the cache, and say how long that took.
 
     The first start on a machine compiles for half a minute; an image that ran this starts at once.
     """
     from headrace.core.clock import NS, cpu_ns
-    from headrace.runtime.warm import warm_kernels
+    from headrace.runtime.warm import warm_kernels, warm_queries
 
     begun = cpu_ns()
     warm_kernels()
+    warm_queries()
     click.echo(f"kernels are ready after {(cpu_ns() - begun) / NS:.1f} s of CPU")
     return Exit.DONE

@@ -22,7 +22,9 @@ from headrace.pipeline.flows import Flow, FlowSpec
 from headrace.pipeline.windowing import AGGREGATES
 from headrace.runtime.engine_core import EngineCore
 from headrace.runtime.memory import keep_freed_memory
+from headrace.store.aggregates import Weighting, partials_of
 from headrace.store.chunks import RowEncoder
+from headrace.store.runs import SensorSamples
 
 LIVE_TYPES = ("u8", "u16", "i16", "u32", "i32", "f32", "f64")
 """Value types that devices send every day; 64-bit integers compile when the first one comes."""
@@ -60,6 +62,26 @@ def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES, specs: Sequence[FlowSpec]
     buffer = core.buffers()[0]
     taken = buffer.take(seq)
     RowEncoder(directory).encode(0, [log.batch() for log in taken.logs], [], seq, _START_NS)
+
+
+def warm_queries() -> None:
+    """Load what the first query of a process waits for: Arrow, the decoding of blocks, the aggregates of windows.
+
+    Cost: 1 to 2 s of CPU from the cache, nearly all of it Numba's and Arrow's own start; 30 s without one.
+    """
+    import pyarrow as pa
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    pa.array(
+        np.zeros(1)
+    )  # where pandas is installed, Arrow loads it with the first array, for a second of CPU
+    warm.warm_kernels()
+    weighting = Weighting(np.zeros(1, np.bool_), 0, NS)
+    ts_ns = _START_NS + np.arange(2)
+    for values in (np.arange(2), np.arange(2.0)):  # 64-bit unsigned integers compile when the first one comes
+        one = SensorSamples(np.zeros(1, np.int64), np.array([0, 2]), ts_ns, values, np.zeros(2, np.uint8))
+        partials_of(one, NS, weighting)
 
 
 def _own(specs: Sequence[FlowSpec]) -> list[FlowSpec]:

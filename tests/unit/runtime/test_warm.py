@@ -1,11 +1,20 @@
 """Warming: a plant's own operators are compiled before its first batch."""
 
+import numpy as np
 import pytest
 
+from headrace.codecs import block_kernels
+from headrace.core.clock import NS, VirtualClock
+from headrace.core.frames import FrameBatch
+from headrace.core.layouts import Column, Layout, numpy_dtype
 from headrace.pipeline.flows import FlowSpec
 from headrace.pipeline.panes import merge_panes
 from headrace.pipeline.time_weights import weigh_dense, weigh_loose
-from headrace.runtime.warm import warm_kernels
+from headrace.runtime.pipe import Pipe
+from headrace.runtime.reader import open_store
+from headrace.runtime.warm import warm_kernels, warm_queries
+from headrace.store import aggregate_kernels
+from headrace.store.aggregates import QUERY_AGGREGATES
 
 
 @pytest.mark.timeout(240)
@@ -28,3 +37,39 @@ def test_the_operators_of_the_plants_pipelines_are_compiled_too():
     warm_kernels(("u16",), specs)
     for kernel in (merge_panes, weigh_dense, weigh_loose):
         assert kernel.signatures, kernel
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("dtype", ["u16", "f32", "f64"])
+def test_the_first_query_compiles_nothing(tmp_path, dtype):
+    entries = (
+        block_kernels.measure_blocks,
+        block_kernels.decode_blocks,
+        aggregate_kernels.count_windows,
+        aggregate_kernels.reduce_windows,
+        aggregate_kernels.weigh_windows,
+    )
+    warm_queries()
+    known = [len(entry.signatures) for entry in entries]
+    assert all(known)
+    start_ns = 1_772_431_200 * NS
+    pipe = Pipe(tmp_path / "store", [], VirtualClock(start_ns))
+    slots = pipe.directory.define_many(
+        ["a/b"], Layout(dtype, (Column("t", scale=0.5 if dtype == "u16" else 1.0),))
+    )
+    for n in range(2):
+        ts = np.array([start_ns + n * NS])
+        pipe.offer(FrameBatch.dense(slots, ts, np.array([[n]], dtype=numpy_dtype(dtype)), origin="t"))
+    pipe.drain()
+    pipe.close()
+    store = open_store(tmp_path / "store")
+    assert len(store.query("**", from_="2026-03-02 06:00", to="2026-03-02 06:01").ts_ns) == 2
+    assert (
+        len(
+            store.query(
+                "**", from_="2026-03-02 06:00", to="2026-03-02 06:01", every="1m", agg=QUERY_AGGREGATES
+            ).ts_ns
+        )
+        == 1
+    )
+    assert [len(entry.signatures) for entry in entries] == known
