@@ -7,7 +7,7 @@ import signal
 
 import pytest
 from influxdb_client import InfluxDBClient, Point, WritePrecision
-from influxdb_client.client.write_api import SYNCHRONOUS
+from influxdb_client.client.write_api import SYNCHRONOUS, WriteOptions
 from influxdb_client.rest import ApiException
 from tests.integration.api_client import ask
 from tests.integration.test_cli import RunningPlant
@@ -80,6 +80,36 @@ def test_influxdbs_own_client_writes(served):
             write.write("telegraf", record="oven,site=leon temperature=\n")
         assert caught.value.status == 400
         assert json.loads(caught.value.body)["code"] == "invalid"
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize(
+    "precision", [WritePrecision.S, WritePrecision.MS, WritePrecision.US, WritePrecision.NS]
+)
+def test_influxdbs_own_client_packs_and_says_its_precision(served, is_packed, precision):
+    host = f"influx-{precision}-{is_packed}"
+    per_s = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[precision]
+    with InfluxDBClient(url=served.address, token=OPERATOR, org="any", enable_gzip=is_packed) as client:
+        points = [
+            Point("oven").tag("site", "leon").tag("area", "paint").tag("line", "line1").tag("host", host)
+            .field("temperature", 200.0 + n).field("running", True).time((T0 + n) * per_s, precision)
+            for n in range(5)
+        ]  # fmt: skip
+        client.write_api(write_options=SYNCHRONOUS).write("b", record=points, write_precision=precision)
+    found = served.ask(f"/api/v1/query?pattern=**/{host}/temperature&from=2026-01-01", VIEWER).json()["rows"]
+    assert [(row["ts"], row["value"]) for row in found] == [
+        (f"2026-03-02T06:00:0{n}.000000000Z", 200.0 + n) for n in range(5)
+    ]
+    assert len(served.values(f"**/{host}/running")) == 5
+
+
+def test_influxdbs_own_client_batches_in_the_background(served):
+    with InfluxDBClient(url=served.address, token=OPERATOR, org="any", enable_gzip=True) as client:
+        options = WriteOptions(batch_size=500, flush_interval=1_000)
+        with client.write_api(write_options=options) as write:  # its end flushes
+            for n in range(2_000):
+                write.write("b", record=line(n, "batched").strip())
+    assert len(served.values("**/batched/*")) == 2_000
 
 
 def test_what_was_answered_survives_a_kill(tmp_path, monkeypatch):
@@ -172,6 +202,8 @@ def test_roles(served):
     assert "needs the token of an operator" in refused.json()["detail"]
     assert served.ask("/api/v1/config?dry_run=true", OPERATOR, method="PUT", body=b"{}").status == 403
     assert served.ask("/api/v1/config?dry_run=true", ADMIN, method="PUT", body=b"{}").status != 403
+    refused = served.ask("/api/v1/config?dry_run=true", OPERATOR, method="PUT", body=b"{}")
+    assert "an admin, not of an operator" in refused.json()["detail"]
     # With tokens any host name will do: who knows the token has not been lured here.
     assert served.ask("/api/v1/status", VIEWER, headers={"Host": "plant.example"}).status == 200
     other = served.ask(

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headrace.api.access import Tokens, needed_role
+from headrace.api.access import CallerRole, Tokens, needed_role
 from headrace.core.clock import Clock
 from headrace.runtime.announcement import NOW_HEADER, PID_HEADER
 from headrace.runtime.control_routes import MAX_BODY_BYTES, problem
@@ -79,9 +79,8 @@ class PublicEnvelope:
             if role is None:
                 return problem(401, "show a token: Authorization: Bearer <token>", headers=_CHALLENGE)
             if role < needed:
-                return problem(
-                    403, f"this needs the token of an {needed.name.lower()}, not of a {role.name.lower()}"
-                )
+                shown = "an operator" if role is CallerRole.OPERATOR else "a viewer"
+                return problem(403, f"this needs the token of an {needed.name.lower()}, not of {shown}")
             scope.setdefault("state", {})["role"] = role.name.lower()
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:19]) > MAX_BODY_BYTES:
