@@ -14,7 +14,7 @@ from headrace.cli.teaching import TaughtCommand
 @click.group(invoke_without_command=True)
 @click.pass_context
 def bench(ctx: click.Context) -> None:
-    """Measure this machine: throughput, recovery.
+    """Measure this machine: throughput, recovery, queries.
 
     The benchmarks run the parts that a plant runs, on data made here. They need no plant and leave nothing behind.
     """
@@ -135,6 +135,38 @@ def recovery(as_json: bool, **settings: Any) -> None:
     journal, segment, commit and snapshot among them.
     """
     from headrace.bench.recovery import run
+
+    _show(run(**settings, progress=output.note), as_json)
+
+
+@bench.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace bench query --json",
+        "headrace bench query --sensors 2000 --seconds 2000 --chunks 2000   # a quick look",
+    ),
+)
+@click.option(
+    "--sensors", type=click.IntRange(1), default=10_000, show_default=True, help="Of the running plant."
+)
+@click.option(
+    "--seconds", type=click.IntRange(1), default=10_000, show_default=True, help="How long it ran, at 1 Hz."
+)
+@click.option(
+    "--chunks",
+    type=click.IntRange(1),
+    default=1_000_000,
+    show_default=True,
+    help="Warm chunks that are aggregated.",
+)
+@click.option("--repeats", type=click.IntRange(1), default=41, show_default=True, help="Asked so often each.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def query(as_json: bool, **settings: Any) -> None:
+    """How long questions take: a sensor's last hour while the engine runs, a day, windows, aggregates of everything.
+
+    In the same run DuckDB answers the same from the same rows as a Parquet file, sorted by sensor and time.
+    """
+    from headrace.bench.query import run
 
     _show(run(**settings, progress=output.note), as_json)
 

@@ -201,11 +201,11 @@ class LocalDisk:
             raise storage_error("repair", full, e) from e
 
     def list(self, folder: str) -> list[str]:
-        top, found = self.root / folder, []
+        root = os.path.join(os.fspath(self.root), "")
+        top, found = root + folder, []
         try:
             for where, _, names in os.walk(top, onerror=_raise_unless_gone):
-                below = Path(where).relative_to(self.root).as_posix()
-                prefix = "" if below == "." else f"{below}/"
+                prefix = os.path.join(where[len(root) :], "")
                 found += [prefix + n for n in names if not n.startswith(".")]
         except OSError as e:
             raise storage_error("list", top, e) from e

@@ -104,6 +104,7 @@ class SensorDirectory:
         self._shard = Growing(np.uint16)
         self._local = Growing(np.uint32)
         self._previous = Growing(np.int64)
+        self._renewed = Growing(np.int64)
         self._group_id = Growing(np.uint64)
         self._sensor = Growing(np.uint64)
         self._n_local = np.zeros(1 << shard_bits, np.int64)
@@ -172,6 +173,11 @@ class SensorDirectory:
         return self._previous.view
 
     @property
+    def renewed(self) -> npt.NDArray[np.int64]:
+        """The slots that replaced another, in order."""
+        return self._renewed.view
+
+    @property
     def group_id(self) -> U64:
         """64-bit name of each slot's group (xxh3 of its key): the same for all its layouts."""
         return self._group_id.view
@@ -205,6 +211,20 @@ class SensorDirectory:
     def sensor_path(self, slot: int, column: int) -> str:
         """Path of one sensor."""
         return join_path(self.paths[slot], self.layout(slot).columns[column].name)
+
+    def sensor_paths(
+        self, slot: npt.NDArray[np.uint32], column: npt.NDArray[np.uint16]
+    ) -> npt.NDArray[np.object_]:
+        """Paths of many sensors; runs of one slot share the work."""
+        out = np.empty(len(slot), np.object_)
+        if not len(slot):
+            return out
+        first = np.flatnonzero(np.append(True, slot[1:] != slot[:-1]))
+        columns, ends = column.tolist(), [*first[1:].tolist(), len(slot)]
+        for number, a, b in zip(slot[first].tolist(), first.tolist(), ends, strict=True):
+            path, names = self.paths[number], self.layout(number).columns
+            out[a:b] = [join_path(path, names[c].name) for c in columns[a:b]]
+        return out
 
     # --- defining ------------------------------------------------------------------------------------
 
@@ -282,6 +302,8 @@ class SensorDirectory:
         self._layout_index.extend(number, n)
         self._width.extend(layout.width, n)
         self._previous.extend(previous, n)
+        again = first_slot + np.flatnonzero(previous >= 0)
+        self._renewed.extend(again, len(again))
         self._group_id.extend(group_ids, n)
         self._first.extend(first_sensor + np.arange(n) * len(names), n)
         self._sensor.extend(ids.reshape(-1), ids.size)

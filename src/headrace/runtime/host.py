@@ -176,9 +176,7 @@ class Host:
         """Frames of `slots` that are not flushed yet; later ones win."""
         found: list[FrameBatch] = []
         shards = self.directory.shard[slots]
-        for core in self.engine.cores:
-            for number, buffer in core.buffers().items():
-                mine = slots[shards == number]
-                if len(mine):
-                    found += buffer.frames(mine)
+        buffers = {n: b for core in self.engine.cores for n, b in core.buffers().items()}
+        for number in np.unique(shards).tolist():
+            found += buffers[number].frames(slots[shards == number])
         return found

@@ -28,6 +28,7 @@ Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
+_COUNTED_MAX = 1 << 20
 AGGREGATES = ("count", "sum", "min", "max", "first", "last", "mean", "var")
 TIME_WEIGHTED = "twa"
 QUERY_AGGREGATES = (*AGGREGATES, TIME_WEIGHTED)
@@ -112,15 +113,21 @@ def partials_of(samples: SensorSamples, every_ns: int, weighting: Weighting | No
 
 
 def join(parts: Partials) -> Partials:
-    """One row for each (sensor, window), in that order. No sample may be in two stretches."""
-    order = np.lexsort((parts.first_ns, parts.window_ns, parts.sensor))
+    """One row for each (sensor, window). No sample may be in two stretches.
+
+    They are in that order; but where no two stretches have to be joined they stay in the order they have.
+    """
+    rank, is_distinct = ranked(parts.sensor, parts.window_ns)
+    if is_distinct:
+        return parts
+    order = np.lexsort(
+        (parts.first_ns, parts.window_ns, parts.sensor) if rank is None else (parts.first_ns, rank)
+    )
     if not np.array_equal(order, np.arange(len(order))):
         parts = parts.take(order)
     new = np.append(
         True, (parts.sensor[1:] != parts.sensor[:-1]) | (parts.window_ns[1:] != parts.window_ns[:-1])
     )
-    if not len(parts) or new.all():
-        return parts
     at = np.flatnonzero(new)
     row = np.cumsum(new) - 1
     # Stretches may enclose one another: the last sample is that of the stretch that ends last.
@@ -135,6 +142,39 @@ def join(parts: Partials) -> Partials:
         np.minimum.reduceat(parts.low, at), np.maximum.reduceat(parts.high, at), parts.first[at], parts.last[latest],
         total, np.add.reduceat(parts.raw_sum, at), mean, squares, parts.twa[at],
     )  # fmt: skip
+
+
+def ranked(sensor: I64, window_ns: I64) -> tuple[I64 | None, bool]:
+    """A small number of each row that orders rows as (sensor, window) do, and whether no two rows have the same.
+
+    None for the numbers where they would not be small enough to count with.
+    """
+    if not len(sensor):
+        return None, True
+    low, step = int(window_ns.min()), 1
+    span = int(window_ns.max()) - low
+    if span:
+        step = int(np.gcd.reduce(window_ns - low))
+    n_windows = span // step + 1
+    if n_windows * (int(sensor.max()) + 1) > _COUNTED_MAX + 8 * len(sensor):
+        order = np.lexsort((window_ns, sensor))
+        s, w = sensor[order], window_ns[order]
+        return None, not bool(((s[1:] == s[:-1]) & (w[1:] == w[:-1])).any())
+    rank = sensor if n_windows == 1 else sensor * n_windows + (window_ns - low) // step
+    return rank, int(np.bincount(rank).max()) == 1
+
+
+def order_of(sensor: I64, window_ns: I64) -> I64 | None:
+    """Indices that put rows in the order of (sensor, window); None where they are in it."""
+    rising = (sensor[1:] > sensor[:-1]) | ((sensor[1:] == sensor[:-1]) & (window_ns[1:] >= window_ns[:-1]))
+    if rising.all():
+        return None
+    rank, is_distinct = ranked(sensor, window_ns)
+    if rank is None or not is_distinct:
+        return np.lexsort((window_ns, sensor))
+    place = np.full(int(rank.max()) + 1, -1, np.int64)
+    place[rank] = np.arange(len(rank))
+    return place if len(place) == len(rank) else place[place >= 0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.core.errors import ConfigError
-from headrace.store.aggregates import TIME_WEIGHTED, Grid, Partials, Weighting, in_units, join, partials_of
+from headrace.store.aggregates import TIME_WEIGHTED, Grid, Partials, Weighting, in_units, join, order_of, partials_of
 from headrace.store.result import QueryResult
 from headrace.store.runs import SensorSamples
 from headrace.store.wanted import Lane, Wanted
@@ -48,9 +49,7 @@ class Answer:
         self._raw: list[_Raw] = []
         self._partials: list[Partials] = []
         self._string_sensors: set[int] = set()
-        lanes = np.unique(wanted.lane).tolist()
-        plain = (wanted.sensor_scale == 1.0) & (wanted.sensor_offset == 0.0)
-        whole = bool(plain[wanted.lane == Lane.RAW].all())
+        lanes, whole = list(wanted.lanes), wanted.has_plain_integers
         self._dtype: np.dtype[Any] = np.dtype(np.float64)
         if lanes == [Lane.UNSIGNED]:
             self._dtype = np.dtype(np.uint64)
@@ -129,7 +128,8 @@ class Answer:
             self.n_headers += len(headers)
             parts.append(headers)
         if parts:
-            joined = join(Partials.concat([one.as_type(self._dtype) for one in parts]))
+            typed = [one.as_type(self._dtype) for one in parts]
+            joined = join(typed[0] if len(typed) == 1 else Partials.concat(typed))
             self.n_rows += len(joined)
             self._partials.append(joined)
 
@@ -142,7 +142,7 @@ class Answer:
             sensor, ts_ns, columns = self._windows()
         else:
             sensor, ts_ns, columns, text = self._samples()
-        order = np.lexsort((ts_ns, sensor)) if (sensor[1:] < sensor[:-1]).any() else None
+        order = order_of(sensor, ts_ns) if self.is_aggregate or (sensor[1:] < sensor[:-1]).any() else None
         n = len(sensor) if self._limit is None else min(len(sensor), self._limit)
         chosen: Any = slice(0, n) if order is None else order[:n]
         notes = [_FLOAT_NOTE] if self._mixed else []
@@ -180,20 +180,19 @@ class Answer:
         if not self._partials:
             empty = np.empty(0, np.int64)
             return empty, empty, {name: np.empty(0, self._type_of(name)) for name in self.agg}
-        rows = Partials.concat(self._partials)
+        rows = self._partials[0] if len(self._partials) == 1 else Partials.concat(self._partials)
         exact = self.wanted.lane[rows.sensor] == Lane.RAW
         scale, offset = self.wanted.sensor_scale[rows.sensor], self.wanted.sensor_offset[rows.sensor]
         total = np.where(exact, rows.raw_sum * scale + rows.count * offset, rows.sum)
-        columns: dict[str, Array] = {
-            "count": rows.count, "sum": total, "min": rows.low, "max": rows.high, "first": rows.first,
-            "last": rows.last, "mean": np.where(exact, total / rows.count, rows.mean),
-            "var": rows.squares / rows.count, TIME_WEIGHTED: rows.twa,
+        columns: dict[str, Callable[[], Array]] = {
+            "count": lambda: rows.count, "sum": lambda: rows.raw_sum if self._whole_sums else total,
+            "min": lambda: rows.low, "max": lambda: rows.high, "first": lambda: rows.first, "last": lambda: rows.last,
+            "mean": lambda: np.where(exact, total / rows.count, rows.mean), "var": lambda: rows.squares / rows.count,
+            TIME_WEIGHTED: lambda: rows.twa,
         }  # fmt: skip
-        if self._whole_sums:
-            columns["sum"] = rows.raw_sum
-        out = {name: columns[name].astype(self._type_of(name), copy=False) for name in self.agg}
-        strings = np.isin(rows.sensor, np.array(sorted(self._string_sensors), np.int64))
-        if strings.any():  # codes of words have no size
+        out = {name: columns[name]().astype(self._type_of(name), copy=False) for name in self.agg}
+        if self._string_sensors:  # codes of words have no size
+            strings = np.isin(rows.sensor, np.array(sorted(self._string_sensors), np.int64))
             for name in out:
                 if name != "count":
                     out[name] = np.where(strings, np.nan, out[name])

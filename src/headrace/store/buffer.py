@@ -215,9 +215,8 @@ class HotBuffer:
             batches = [log.batch() for log in logs if log.n_frames]
         if slots is None:
             return batches
-        wanted = np.zeros(self._directory.n_slots, np.bool_)
-        wanted[slots] = True
-        return [b for b in (_only(batch, wanted) for batch in batches) if b.n_frames]
+        ordered = np.sort(slots)
+        return [b for b in (_only(batch, ordered) for batch in batches) if b.n_frames]
 
     def _waiting(self) -> list[FrameLog]:
         logs = [*self._logs.values(), *(log for taken in self._returned for log in taken.logs)]
@@ -259,8 +258,12 @@ def _keep_or_drop(logs: dict[KindKey, Any], key: KindKey, later: Any) -> None:
         logs[key] = later
 
 
-def _only(batch: FrameBatch, wanted: npt.NDArray[np.bool_]) -> FrameBatch:
-    keep = wanted[batch.slot]
+def _only(batch: FrameBatch, wanted: U32) -> FrameBatch:
+    """Frames of slots that are among `wanted`, which is sorted."""
+    if len(wanted) == 1:
+        keep = batch.slot == wanted[0]
+    else:
+        keep = np.isin(batch.slot, wanted)
     return batch if keep.all() else batch.take(np.flatnonzero(keep))
 
 

@@ -63,7 +63,7 @@ class Decoding:
     # --- rows ----------------------------------------------------------------------------------------
 
     def add_rows(self, found: FoundRows, place: I64) -> None:
-        """Decode rows of one segment; `place` says where each stands in the selection."""
+        """Decode rows; `place` says where each stands in the selection."""
         sensor = self.wanted.elements(found.rows.column, place)
         rank = found.rows.seq * 2 + found.rows.kind
         for one in self._classes(found, place):
@@ -113,7 +113,7 @@ class Decoding:
         self, found: FoundRows, one: _Class, index: I64, column: int
     ) -> tuple[I64, Array, U8 | None, I64] | None:
         """Times, values, quality, length of each row; None where one of them is damaged."""
-        payload, starts = found.file.payloads(found.rows.offset[index], found.rows.n_bytes[index])
+        payload, starts = found.payloads(index)
         try:
             if one.codecs[1] == BLOCK:
                 done = decode_blocks(payload, starts, one.dtype, column)
@@ -142,14 +142,13 @@ class Decoding:
     ) -> tuple[I64, tuple[I64, Array, U8 | None, I64]]:
         """The rows that can be decoded, one by one; the others are told of."""
         sound, parts = [], []
-        name = found.file.info.name
         for row in one.index.tolist():
             part = self._decode(found, one, np.array([row]), column)
             if part is not None:
                 sound.append(row)
                 parts.append(part)
                 continue
-            group = self.wanted.groups[found.group_index[row]]
+            group, name = self.wanted.groups[found.group_index[row]], found.file_of(row).info.name
             sentence = (
                 f"segment {name}: a row of {int(found.rows.n_samples[row]):,} samples of group {int(group):016x} is damaged; "
                 "restore the segment from a backup"

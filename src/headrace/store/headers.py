@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 Part = tuple[RowHeaders, I64, I64]
+"""Headers, group index, and place or sensor, of each row."""
 
 _EXACT_DTYPES = np.array([name[1:] != "64" or name[0] == "f" for name in DTYPES])
 _TIME_BITS = 43
@@ -42,27 +43,28 @@ class HeaderAnswers:
         if not answer.is_aggregate:
             return
         wanted = answer.wanted
-        candidates = [_candidates(rows, place, answer) for rows, _, place in parts]
-        if not any(c.any() for c in candidates):
+        inside = [may_answer(rows, answer) for rows, _, _ in parts]
+        if not any(one.any() for one in inside):
             return
-        clear = _clear(wanted, parts, batches)
+        sensors = [_sensors(wanted, rows, place) for rows, _, place in parts]
+        clear = _clear(
+            wanted, [(rows, index, s) for (rows, index, _), s in zip(parts, sensors, strict=True)], batches
+        )
         found = []
-        for i, (rows, _, place) in enumerate(parts):
-            self.answered[i] = candidates[i] & clear[i]
-            index = np.flatnonzero(self.answered[i])
-            if len(index):
-                found.append(_partials(rows.take(index), wanted, place[index], answer))
+        for i, (rows, _, _) in enumerate(parts):
+            self.answered[i] = inside[i] & clear[i] & (wanted.lane[sensors[i]] <= Lane.RAW)
+            if self.answered[i].any():
+                found.append(_partials(rows, sensors[i], self.answered[i], answer))
         if found:
-            self.partials = Partials.concat(found)
+            self.partials = found[0] if len(found) == 1 else Partials.concat(found)
 
 
-def _candidates(rows: RowHeaders, place: I64, answer: Answer) -> npt.NDArray[np.bool_]:
-    """Rows with statistics that lie inside the span and one window."""
-    if TIME_WEIGHTED in answer.agg or any(name not in rows.statistics for name in STATISTIC_COLUMNS):
+def may_answer(rows: RowHeaders, answer: Answer) -> npt.NDArray[np.bool_]:
+    """Rows of single series with statistics that lie inside the span and one window."""
+    can = answer.is_aggregate and TIME_WEIGHTED not in answer.agg
+    if not can or any(name not in rows.statistics for name in STATISTIC_COLUMNS):
         return np.zeros(len(rows), np.bool_)
-    element = answer.wanted.elements(rows.column, place)
-    lane = answer.wanted.lane[answer.wanted.sensor[np.maximum(element, 0)]]
-    good: npt.NDArray[np.bool_] = (element != NOWHERE) & _EXACT_DTYPES[rows.dtype] & (lane <= Lane.RAW)
+    good: npt.NDArray[np.bool_] = (rows.column >= 0) & _EXACT_DTYPES[rows.dtype]
     good &= (rows.t_min >= answer.start_ns) & (rows.t_max < answer.end_ns)
     if rows.dictionary is not None:
         good &= np.array([words is None for words in rows.dictionary])
@@ -71,15 +73,22 @@ def _candidates(rows: RowHeaders, place: I64, answer: Answer) -> npt.NDArray[np.
     return good
 
 
+def _sensors(wanted: Wanted, rows: RowHeaders, place: I64) -> I64:
+    """The sensor of each row of one series; `NOWHERE` for rows of whole groups and columns nobody wants."""
+    element = wanted.elements(rows.column, place)
+    sensor: I64 = wanted.sensor[element]
+    sensor[element == NOWHERE] = NOWHERE
+    return sensor
+
+
 def _clear(
     wanted: Wanted, parts: Sequence[Part], batches: Sequence[FrameBatch]
 ) -> list[npt.NDArray[np.bool_]]:
-    """Rows whose sensor has no other samples at their times: bool[n] for each part."""
-    t_min = np.concatenate([rows.t_min for rows, _, _ in parts])
-    t_max = np.concatenate([rows.t_max for rows, _, _ in parts])
-    group = np.concatenate([index for _, index, _ in parts])
-    element = np.concatenate([wanted.elements(rows.column, place) for rows, _, place in parts])
-    sensor = np.where(element >= 0, wanted.sensor[np.maximum(element, 0)], NOWHERE)
+    """Rows whose sensor has no other samples at their times: bool[n] for each (headers, group index, sensor)."""
+    t_min = _joined([rows.t_min for rows, _, _ in parts])
+    t_max = _joined([rows.t_max for rows, _, _ in parts])
+    group = _joined([index for _, index, _ in parts])
+    sensor = _joined([one for _, _, one in parts])
     tail_group, tail_min, tail_max = _tail_spans(wanted, batches)
     whole = sensor == NOWHERE
     others = (
@@ -89,13 +98,26 @@ def _clear(
     )
     clear = ~whole & ~_touched(group, t_min, t_max, others)
     single = np.flatnonzero(~whole)
-    order = single[np.lexsort((t_min[single], sensor[single]))]
-    same = sensor[order][1:] == sensor[order][:-1]
-    overlap = same & (t_min[order][1:] <= t_max[order][:-1])
-    # Where any two rows of a sensor overlap, all of its rows are decoded.
-    clear &= ~np.isin(sensor, sensor[order][1:][overlap])
+    if np.bincount(sensor[single], minlength=1).max() > 1:
+        # Where any two rows of a sensor overlap, all of its rows are decoded.
+        clear &= ~np.isin(sensor, _overlapping(sensor[single], t_min[single], t_max[single]))
     ends = np.cumsum([len(rows) for rows, _, _ in parts])
     return np.split(clear, ends[:-1])
+
+
+def _overlapping(sensor: I64, t_min: I64, t_max: I64) -> I64:
+    """Sensors of which two rows overlap."""
+    order = np.argsort(sensor, kind="stable")  # mostly in time order already: files of days follow each other
+    same = sensor[order][1:] == sensor[order][:-1]
+    if (same & (t_min[order][1:] < t_min[order][:-1])).any():
+        order = np.lexsort((t_min, sensor))
+        same = sensor[order][1:] == sensor[order][:-1]
+    overlap = same & (t_min[order][1:] <= t_max[order][:-1])
+    return sensor[order][1:][overlap]
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _touched(group: I64, t_min: I64, t_max: I64, others: tuple[I64, I64, I64]) -> npt.NDArray[np.bool_]:
@@ -135,15 +157,15 @@ def _tail_spans(wanted: Wanted, batches: Sequence[FrameBatch]) -> tuple[I64, I64
     return there, first[there], last[there]
 
 
-def _partials(rows: RowHeaders, wanted: Wanted, place: I64, answer: Answer) -> Partials:
-    """What headers say, in engineering units."""
-    rows_with = np.flatnonzero(rows.count > 0)
-    rows, place = rows.take(rows_with), place[rows_with]
-    sensor = wanted.sensor[wanted.elements(rows.column, place)]
-    count, s = rows.count.astype(np.int64), rows.statistics
-    every_ns = answer.every_ns
-    window = np.zeros(len(rows), np.int64) if every_ns is None else rows.t_min // every_ns * every_ns
+def _partials(rows: RowHeaders, sensor: I64, answered: npt.NDArray[np.bool_], answer: Answer) -> Partials:
+    """What the headers of the `answered` rows say, in engineering units; rows without a usable sample say nothing."""
+    keep = answered & (rows.count > 0)
+    index: Any = slice(None) if keep.all() else np.flatnonzero(keep)
+    s = {name: values[index] for name, values in rows.statistics.items()}
+    t_min, every_ns = rows.t_min[index], answer.every_ns
+    count = rows.count[index].astype(np.int64)
+    window = np.zeros(len(count), np.int64) if every_ns is None else t_min // every_ns * every_ns
     return Partials(
-        sensor, window, rows.t_min, rows.t_max, count, s["min"], s["max"], s["first"], s["last"], s["sum"],
-        s["raw_sum"], s["sum"] / count, s["m2"], np.full(len(rows), np.nan),
+        sensor[index], window, t_min, rows.t_max[index], count, s["min"], s["max"], s["first"], s["last"], s["sum"],
+        s["raw_sum"], s["sum"] / count, s["m2"], np.full(len(count), np.nan),
     )  # fmt: skip

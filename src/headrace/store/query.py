@@ -32,7 +32,7 @@ from headrace.store.commits import SegmentInfo
 from headrace.store.decoding import Decoding
 from headrace.store.directories import load_directory
 from headrace.store.grouping import DAY_NS
-from headrace.store.headers import HeaderAnswers
+from headrace.store.headers import HeaderAnswers, may_answer
 from headrace.store.manifests import HOT_FOLDER
 from headrace.store.reader import FoundRows, SegmentReader
 from headrace.store.result import QueryResult
@@ -45,6 +45,7 @@ I64 = npt.NDArray[np.int64]
 
 SLICE_SAMPLES = 4_000_000
 """About how many samples a query decodes at a time."""
+_HEADER_SAMPLES = 2  # what a row that is answered from its header takes of that
 _HINT_SLOTS, _HINT_PATHS = 20_000, 500
 _ASKED_SENSORS = 500_000  # sensors in remembered selections, about 200 bytes each
 
@@ -173,7 +174,8 @@ class Store:
         NotFound : no sensor matches. ConfigError : the span, the aggregates or the limit can't be.
         """
         _check(start_ns, end_ns, every_ns, agg, limit)
-        self.refresh()
+        if self._owns_directory:
+            self.refresh()  # for sensors that were defined since
         return self.ask(self._wanted(pattern), start_ns, end_ns, every_ns, agg, tail, limit)
 
     def query_sensors(
@@ -312,22 +314,23 @@ class Store:
         """Decode slice by slice; sentences about what was damaged."""
         wanted = answer.wanted
         damaged: list[str] = []
-        slices, n_slices = slices_of(wanted, scan)
+        slices, n_slices = slices_of(wanted, scan, answer)
         for number in range(n_slices):
             mine = slices == number
-            found = [_take(f, p, w, mine) for f, p, w in scan.found]
+            found = [_take(f, p, w, None if n_slices == 1 else mine) for f, p, w in scan.found]
             found = [one for one in found if len(one[1])]
             decoding = Decoding(wanted)
             of_slice = None if n_slices == 1 else mine[wanted.group_of_place]
             headers = HeaderAnswers(answer, [(f.rows, f.group_index, p) for f, p, w in found], batches)
-            for (rows, place, is_warm), answered in zip(found, headers.answered, strict=True):
-                if is_warm and answered.any():
+            left = []
+            for (rows, place, _), answered in zip(found, headers.answered, strict=True):
+                if not answered.any():
+                    left.append((rows, place))
+                elif not answered.all():
                     keep = np.flatnonzero(~answered)
-                    rows, place = (
-                        FoundRows(rows.file, rows.rows.take(keep), rows.group_index[keep]),
-                        place[keep],
-                    )
-                decoding.add_rows(rows, place)
+                    left.append((rows.take(keep), place[keep]))
+            if left:
+                decoding.add_rows(FoundRows.join([f for f, _ in left]), np.concatenate([p for _, p in left]))
             decoding.add_tail(batches, of_slice)
             answer.add(decoding.samples(answer.start_ns, answer.end_ns), headers.partials, decoding.words)
             damaged += decoding.damaged
@@ -379,29 +382,39 @@ def _of_days(found: FoundRows, source: Source) -> FoundRows:
     """Leave out rows of days that the warm tier has."""
     if source.days is None:
         return found
-    keep = np.flatnonzero(np.isin(found.rows.t_min // DAY_NS, np.array(source.days)))
-    return FoundRows(found.file, found.rows.take(keep), found.group_index[keep])
+    return found.take(np.flatnonzero(np.isin(found.rows.t_min // DAY_NS, np.array(source.days))))
 
 
-def _take(found: FoundRows, place: I64, is_warm: bool, mine: Array) -> tuple[FoundRows, I64, bool]:
-    keep = np.flatnonzero(mine[found.group_index] & (place != NOWHERE))
-    return FoundRows(found.file, found.rows.take(keep), found.group_index[keep]), place[keep], is_warm
+def _take(found: FoundRows, place: I64, is_warm: bool, mine: Array | None) -> tuple[FoundRows, I64, bool]:
+    """The rows that a slice reads; `mine` says which groups are in it, None for all."""
+    keep = place != NOWHERE
+    if mine is not None:
+        keep &= mine[found.group_index]
+    if keep.all():
+        return found, place, is_warm
+    index = np.flatnonzero(keep)
+    return found.take(index), place[index], is_warm
 
 
-def _weights(wanted: Wanted, scan: Scan) -> npt.NDArray[np.float64]:
-    """Wanted samples of each group in the rows that were found."""
+def _weights(wanted: Wanted, scan: Scan, answer: Answer | None = None) -> npt.NDArray[np.float64]:
+    """Wanted samples of each group in the rows that were found; few in those that headers answer to `answer`."""
     weight = np.zeros(len(wanted.groups))
     width = np.diff(wanted.start)
     for found, place, _ in scan.found:
         known = place >= 0
-        columns = np.where(found.rows.column[known] >= 0, 1, width[place[known]])
-        np.add.at(weight, found.group_index[known], found.rows.n_frames[known] * columns.astype(np.float64))
+        columns = np.where(found.rows.column >= 0, 1, width[np.where(known, place, 0)])
+        samples = found.rows.n_frames * columns.astype(np.float64)
+        if answer is not None:
+            samples = np.where(may_answer(found.rows, answer), _HEADER_SAMPLES, samples)
+        weight += np.bincount(found.group_index, samples * known, len(weight))
     return weight
 
 
-def slices_of(wanted: Wanted, scan: Scan) -> tuple[I64, int]:
+def slices_of(wanted: Wanted, scan: Scan, answer: Answer | None = None) -> tuple[I64, int]:
     """Slice of each group, in the order of its first sensor, so that a slice has a bounded number of samples."""
-    weight = _weights(wanted, scan)
+    weight = _weights(wanted, scan, answer)
+    if weight.sum() < SLICE_SAMPLES:
+        return np.zeros(len(weight), np.int64), 1
     order = np.argsort(wanted.first_sensor_of_group, kind="stable")
     number = np.empty(len(order), np.int64)
     number[order] = (np.cumsum(weight[order]) // SLICE_SAMPLES).astype(np.int64)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,27 +19,74 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
 HEADER_CACHE_BYTES = 256 << 20
+FOOTER_CACHE_BYTES = 64 << 20
 _FILES_MAX = 2_048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundRows:
-    """Rows of one segment that a query may need: their headers, and the index of each one's group."""
+    """Rows that a query may need: their headers, and the index of each one's group.
 
-    file: SegmentFile
+    ``files`` they are in, ``file_number`` which of them each row is in; None where there is one file.
+    """
+
+    files: tuple[SegmentFile, ...]
     rows: RowHeaders
     group_index: I64
+    file_number: npt.NDArray[np.int32] | None = None
+
+    def take(self, index: npt.NDArray[Any]) -> FoundRows:
+        """The rows at `index`."""
+        number = None if self.file_number is None else self.file_number[index]
+        return FoundRows(self.files, self.rows.take(index), self.group_index[index], number)
+
+    def file_of(self, row: int) -> SegmentFile:
+        """The segment that a row is in."""
+        return self.files[0 if self.file_number is None else int(self.file_number[row])]
+
+    def payloads(self, index: I64) -> tuple[npt.NDArray[np.uint8], I64]:
+        """Payloads of the rows at `index`, one behind the other, and where each starts."""
+        offset, n_bytes = self.rows.offset[index], self.rows.n_bytes[index]
+        if self.file_number is None:
+            return self.files[0].payloads(offset, n_bytes)
+        numbers = self.file_number[index]
+        first = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1]))
+        each = zip(first.tolist(), [*first[1:].tolist(), len(numbers)], strict=True)
+        parts = [self.files[int(numbers[a])].payloads(offset[a:b], n_bytes[a:b])[0] for a, b in each]
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(n_bytes, dtype=np.int64)])
+        return np.concatenate(parts), starts
+
+    @classmethod
+    def join(cls, parts: Sequence[FoundRows]) -> FoundRows:
+        """Rows of several segments, to be decoded together; without their statistics."""
+        if len(parts) == 1:
+            return parts[0]
+        numbers = [np.full(len(p.rows), n, np.int32) for n, p in enumerate(parts)]
+        rows = _concat([replace(p.rows, statistics={}) for p in parts])
+        files = tuple(p.files[0] for p in parts)
+        return cls(files, rows, np.concatenate([p.group_index for p in parts]), np.concatenate(numbers))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cached:
+    """Headers of a row group; its groups in order, and where the rows of each start in `order`."""
+
     rows: RowHeaders
     order: npt.NDArray[np.int32]
-    sorted_groups: U64
+    groups: U64
+    start: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, rows: RowHeaders) -> _Cached:
+        order = np.argsort(rows.group, kind="stable").astype(np.int32)
+        ordered = rows.group[order]
+        new = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
+        first = np.flatnonzero(new).astype(np.int32)
+        return cls(rows, order, ordered[first], np.append(first, len(ordered)).astype(np.int32))
 
     @property
     def size_bytes(self) -> int:
-        return self.rows.size_bytes + self.order.nbytes + self.sorted_groups.nbytes
+        return self.rows.size_bytes + self.order.nbytes + self.groups.nbytes + self.start.nbytes
 
 
 class SegmentReader:
@@ -47,13 +94,19 @@ class SegmentReader:
 
     Parameters
     ----------
-    header_cache_bytes : memory that headers may take (about 100 bytes a row).
+    header_cache_bytes : memory that headers may take (about 100 bytes a row). footer_cache_bytes : memory that
+    the footers of open files may take.
     """
 
-    def __init__(self, disk: Disk, header_cache_bytes: int = HEADER_CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        header_cache_bytes: int = HEADER_CACHE_BYTES,
+        footer_cache_bytes: int = FOOTER_CACHE_BYTES,
+    ) -> None:
         self._disk = disk
-        self._limit = header_cache_bytes
-        self._used = 0
+        self._limit, self._footer_limit = header_cache_bytes, footer_cache_bytes
+        self._used = self._footers_used = 0
         self._lock = threading.Lock()
         self._files: OrderedDict[str, SegmentFile] = OrderedDict()
         self._headers: OrderedDict[tuple[str, int], _Cached] = OrderedDict()
@@ -67,16 +120,26 @@ class SegmentReader:
                 return file
         file = SegmentFile(self._disk, info)
         with self._lock:
-            self._files[info.name] = file
-            if len(self._files) > _FILES_MAX:
-                self._files.popitem(last=False)
+            if info.name not in self._files:
+                self._files[info.name] = file
+                self._footers_used += file.footer_bytes
+            while len(self._files) > 1 and (
+                len(self._files) > _FILES_MAX or self._footers_used > self._footer_limit
+            ):
+                self._footers_used -= self._files.popitem(last=False)[1].footer_bytes
         return file
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that headers and footers take."""
+        return self._used + self._footers_used
 
     def forget(self, names: set[str]) -> None:
         """Let go of segments that were deleted."""
         with self._lock:
             for name in names:
-                self._files.pop(name, None)
+                file = self._files.pop(name, None)
+                self._footers_used -= 0 if file is None else file.footer_bytes
             for key in [k for k in self._headers if k[0] in names]:
                 self._used -= self._headers.pop(key).size_bytes
 
@@ -87,9 +150,7 @@ class SegmentReader:
             if known is not None:
                 self._headers.move_to_end(key)
                 return known
-        rows = file.headers(group)
-        order = np.argsort(rows.group, kind="stable").astype(np.int32)
-        found = _Cached(rows, order, rows.group[order])
+        found = _Cached.of(file.headers(group))
         with self._lock:
             if key not in self._headers:
                 self._headers[key] = found
@@ -114,32 +175,45 @@ class SegmentReader:
         file = self.open(info)
         first, last = file.spans
         parts: list[tuple[RowHeaders, I64]] = []
-        for group in np.flatnonzero((last >= start_ns) & (first < end_ns)).tolist():
+        for group in ((last >= start_ns) & (first < end_ns)).nonzero()[0].tolist():
             cached = self._load(file, group)
             row, index = _match(cached, groups)
+            if not len(row):
+                continue
             rows = cached.rows
             inside = (rows.t_max[row] >= start_ns) & (rows.t_min[row] < end_ns)
-            row, index = row[inside], index[inside]
-            if len(row):
+            if not inside.all():
+                row, index = row[inside], index[inside]
+            if (row[1:] < row[:-1]).any():
                 in_order = np.argsort(row, kind="stable")
-                parts.append((rows.take(row[in_order]), index[in_order]))
+                row, index = row[in_order], index[in_order]
+            if len(row):
+                parts.append((rows if len(row) == len(rows) else rows.take(row), index))
         if not parts:
             return None
-        return FoundRows(file, _concat([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
+        return FoundRows((file,), _concat([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
 
 
 def _match(cached: _Cached, groups: U64) -> tuple[npt.NDArray[np.int32], I64]:
     """(row, index in `groups`) of every row of these groups: by the shorter of the two lists."""
-    if len(groups) < len(cached.order):
-        first = np.searchsorted(cached.sorted_groups, groups, "left")
-        count = np.searchsorted(cached.sorted_groups, groups, "right") - first
-        index = np.repeat(np.arange(len(groups)), count)
-        at = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(len(index))
-        return cached.order[at], index
-    at = np.searchsorted(groups, cached.sorted_groups)
-    at[at == len(groups)] = 0
-    hit = np.flatnonzero(groups[at] == cached.sorted_groups)
-    return cached.order[hit], at[hit]
+    if len(groups) < len(cached.groups):
+        run = cached.groups.searchsorted(groups)
+        run[run == len(cached.groups)] = 0
+        index = (cached.groups[run] == groups).nonzero()[0]
+        run = run[index]
+    else:
+        at = groups.searchsorted(cached.groups)
+        at[at == len(groups)] = 0
+        run = (groups[at] == cached.groups).nonzero()[0]
+        index = at[run]
+    if not len(run):
+        return cached.order[:0], index
+    first = cached.start[run]
+    count = cached.start[run + 1] - first
+    if len(run) == len(cached.groups):
+        return cached.order, index.repeat(count)
+    place = (first - (count.cumsum() - count)).repeat(count) + np.arange(int(count.sum()))
+    return cached.order[place], index.repeat(count)
 
 
 def _concat(parts: list[RowHeaders]) -> RowHeaders:

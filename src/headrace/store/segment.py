@@ -34,6 +34,7 @@ _ROWS_MAX = 8_192
 _GROUP_BYTES_MAX = 8 << 20
 _PAGE_BYTES = 1 << 30  # one page for each row group's payloads
 _FOOTER_TAIL = 8
+_FOOTER_IN_MEMORY = 4
 _ABOUT = "headrace.segment"
 
 
@@ -206,6 +207,11 @@ class SegmentFile:
         """What the file says of itself."""
         found: dict[str, Any] = json.loads(self.metadata[_ABOUT.encode()])
         return found
+
+    @cached_property
+    def footer_bytes(self) -> int:
+        """About the memory that the parsed footer takes: some times its size in the file."""
+        return _FOOTER_IN_MEMORY * int(self._file.metadata.serialized_size)
 
     @property
     def n_groups(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from headrace.core.disk import Disk
 from headrace.core.errors import CorruptionError, NotFound
@@ -23,9 +24,9 @@ class Source:
     days: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoreView:
-    """The hot segments of the commits, and the warm partitions."""
+    """The hot segments of the commits, and the warm partitions. One object while nothing changes."""
 
     commits: CommitView = field(default_factory=CommitView)
     manifests: dict[int, Manifest] = field(default_factory=dict)
@@ -39,11 +40,17 @@ class StoreView:
                 out += [
                     Source(f, True) for f in manifest.files if f.t_max_ns >= start_ns and f.t_min_ns < end_ns
                 ]
+        out += [s for s in self._hot if s.info.t_max_ns >= start_ns and s.info.t_min_ns < end_ns]
+        return out
+
+    @cached_property
+    def _hot(self) -> list[Source]:
+        """Hot segments that have days which are not in the warm tier."""
+        out = []
         for info in self.commits.segments:
-            if info.t_max_ns >= start_ns and info.t_min_ns < end_ns:
-                left = self.days_left(info)
-                if left:
-                    out.append(Source(info, False, None if len(left) == len(info.days) else left))
+            left = self.days_left(info)
+            if left:
+                out.append(Source(info, False, None if len(left) == len(info.days) else left))
         return out
 
     def days_left(self, info: SegmentInfo) -> tuple[int, ...]:
@@ -78,6 +85,7 @@ class ViewLoader:
         self._disk, self._recover = disk, recover
         self._commits = CommitView()
         self._manifests: dict[int, tuple[int, Manifest, str]] = {}
+        self._view = StoreView()
 
     def load(self) -> StoreView:
         """The present view. Commits first: a manifest that is newer than they are only repeats them."""
@@ -88,8 +96,17 @@ class ViewLoader:
                 break
             except NotFound:  # replaced while we looked
                 continue
-        damaged = [*self._commits.damaged, *(s for _, _, s in self._manifests.values() if s)]
-        return StoreView(self._commits, {d: m for d, (_, m, _) in self._manifests.items()}, tuple(damaged))
+        damaged = (*self._commits.damaged, *(s for _, _, s in self._manifests.values() if s))
+        manifests = {d: m for d, (_, m, _) in self._manifests.items()}
+        known = self._view
+        if (
+            known.commits is not self._commits
+            or known.damaged != damaged
+            or known.manifests.keys() != manifests.keys()
+            or any(known.manifests[d] is not m for d, m in manifests.items())
+        ):
+            self._view = StoreView(self._commits, manifests, damaged)
+        return self._view
 
     def _load_manifests(self) -> None:
         listed = list_manifests(self._disk)

@@ -18,6 +18,7 @@ Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 NOWHERE = -1
+_SORTED_BY_NUMPY_MAX = 1_000
 
 
 class Lane(IntEnum):
@@ -58,6 +59,23 @@ def from_bits(bits: I64, dtype: np.dtype[Any]) -> Array:
     return bits.astype(f"i{dtype.itemsize}").view(dtype)
 
 
+def _distinct(numbers: I64) -> list[int]:
+    """The different numbers; mostly there is one."""
+    if not len(numbers) or (numbers == numbers[0]).all():
+        return numbers[:1].tolist()
+    return np.unique(numbers).tolist()
+
+
+def _path_order(paths: npt.NDArray[np.object_]) -> I64:
+    """Indices that sort paths; by Arrow where there are many, which is ten times as fast."""
+    if len(paths) < _SORTED_BY_NUMPY_MAX:
+        return np.argsort(paths, kind="stable")
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.sort_indices(pa.array(paths, pa.large_string()))).astype(np.int64)
+
+
 class Wanted:
     """A selection, indexed for reading.
 
@@ -75,11 +93,8 @@ class Wanted:
     ) -> None:
         self.directory = directory
         self.is_raw = is_raw
-        paths = np.array(
-            [directory.sensor_path(s, c) for s, c in zip(selection.slot.tolist(), selection.column.tolist(), strict=True)],
-            np.object_,
-        )  # fmt: skip
-        order = np.argsort(paths, kind="stable")
+        paths = directory.sensor_paths(selection.slot, selection.column)
+        order = _path_order(paths)
         self.paths: npt.NDArray[np.object_] = paths[order]
         self.slot, self.column = selection.slot[order], selection.column[order]
         self.n = len(order)
@@ -98,13 +113,11 @@ class Wanted:
         slot, self.columns, self.sensor = slot[order], column[order], sensor[order]
         self.slots, first, count = np.unique(slot, return_index=True, return_counts=True)
         self.start: I64 = np.append(first, len(slot)).astype(np.int64)
-        self._place_of_slot = np.full(directory.n_slots, NOWHERE, np.int32)
-        self._place_of_slot[self.slots] = np.arange(len(self.slots))
         self._find_column_sets(count)
         group = directory.group_id[self.slots]
-        self.layout_id: U64 = np.array([one.id for one in directory.layouts], np.uint64)[
-            directory.layout_index[self.slots]
-        ]
+        used, which = np.unique(directory.layout_index[self.slots], return_inverse=True)
+        ids = np.array([directory.layouts[i].id for i in used.tolist()], np.uint64)
+        self.layout_id: U64 = ids[which]
         order = np.lexsort((self.slots, group))
         last = np.append(group[order][1:] != group[order][:-1], True) if len(order) else np.empty(0, np.bool_)
         self.groups: U64 = group[order][last]
@@ -124,7 +137,9 @@ class Wanted:
     def _other_layouts(self, series: SeriesMap) -> list[tuple[int, I64, I64]]:
         """(slot, columns, sensors) of the slots that are not those of the selection but of the same groups."""
         directory = self.directory
-        later = np.flatnonzero(directory.previous >= 0)
+        later = directory.renewed
+        if not len(later):
+            return []
         mine = np.unique(directory.group_id[self.slot])
         later = later[np.isin(directory.group_id[later], mine)]
         every = np.unique(np.concatenate([later, directory.previous[later]])).astype(np.int64)
@@ -197,8 +212,20 @@ class Wanted:
 
     def places_of_slots(self, slot: npt.NDArray[np.uint32]) -> I64:
         """Place of each slot; `NOWHERE` where nothing of it is wanted."""
-        known = slot < len(self._place_of_slot)
-        return np.where(known, self._place_of_slot[np.where(known, slot, 0)], NOWHERE).astype(np.int64)
+        at = self.slots.searchsorted(slot)
+        at[at == len(self.slots)] = 0
+        return np.where(self.slots[at] == slot, at, NOWHERE)
+
+    @cached_property
+    def lanes(self) -> tuple[Lane, ...]:
+        """The lanes that there are."""
+        return tuple(Lane(one) for one in np.unique(self.lane).tolist())
+
+    @cached_property
+    def has_plain_integers(self) -> bool:
+        """Whether raw integers are engineering values, of all sensors in that lane."""
+        plain = (self.sensor_scale == 1.0) & (self.sensor_offset == 0.0)
+        return bool(plain[self.lane == Lane.RAW].all())
 
     def places_of_groups(self, group_index: I64, layout_id: U64) -> I64:
         """Place of each (index in `groups`, layout); `NOWHERE` where the layout has nothing wanted."""
@@ -214,7 +241,7 @@ class Wanted:
         out = np.full(len(place), NOWHERE, np.int64)
         single = np.flatnonzero((column >= 0) & (place >= 0))
         sets = self.column_set[place[single]]
-        for number in np.unique(sets).tolist():
+        for number in _distinct(sets):
             mine = single[sets == number]
             columns = self.column_sets[number]
             at = np.searchsorted(columns, column[mine])
