@@ -49,6 +49,8 @@ class Life:
         self.host = Host(
             disk, self.clock, [SECONDS], settings=chosen, on_failed=lambda e: pytest.fail(repr(e))
         )
+        if not self.host.recovered.replay.is_done:
+            self.host.catch_up()
         self.slots = self.host.directory.define_many([f"plant/hall/d{i}" for i in range(N)], PAIR)
 
     def feed(self, first: int, n: int) -> None:

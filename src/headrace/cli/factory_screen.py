@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from rich.text import Text
 from headrace.cli import output
 from headrace.cli.live import Screen
 from headrace.core.clock import NO_TIME, Clock
+from headrace.core.errors import RetryLater
 from headrace.core.frames import FrameBatch, Shape
 from headrace.core.sensors import SensorDirectory
 
@@ -141,7 +143,8 @@ class FactoryScreen(Screen):
         newest.choose()
         if not newest.shown:
             return []
-        newest.take(self._plant.tail(newest.slots))
+        with contextlib.suppress(RetryLater):  # just started, and still catching up
+            newest.take(self._plant.tail(newest.slots))
         head = _common_head([line for line, _ in newest.line_states()])
         lines = Text("lines    ", style="dim").append(f"{head}  " if head else "")
         for line, state in newest.line_states():

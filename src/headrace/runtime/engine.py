@@ -20,6 +20,7 @@ from headrace.core.clock import NS, monotonic_ns
 from headrace.core.errors import Fenced, HeadraceError, StorageError
 from headrace.core.frames import FrameBatch
 from headrace.pipeline.base import Tick
+from headrace.runtime.backlog import Backlog, Replay
 from headrace.runtime.engine_core import EngineCore, Reflow
 from headrace.store.flush import Flusher, FlushPart
 
@@ -36,6 +37,7 @@ class _Order(Enum):
 
     STOP = auto()
     FLUSH_ALL = auto()
+    BEGIN = auto()
 
 
 _Job = tuple[EngineCore, list[FlushPart]]
@@ -226,6 +228,8 @@ class Runner:
         self.core = core
         self.done_seq = -1
         self._asked_seq = -1
+        self._last_replayed = -1
+        self._on_begun: Callable[[], None] = lambda: None
         self._committer, self._needed_seq = committer, needed_seq
         self._on_processed, self._on_failed = on_processed, on_failed
         self._queue: queue.SimpleQueue[tuple[int, FrameBatch | Tick | Reflow] | _Order] = queue.SimpleQueue()
@@ -248,6 +252,11 @@ class Runner:
         self._queue.put(_Order.FLUSH_ALL)
         if not self._thread.is_alive():
             self._handed.set()
+
+    def begin(self, seq: int, on_begun: Callable[[], None]) -> None:
+        """Queue the end of the replay, at record `seq`; `on_begun` is called when it is reached."""
+        self._last_replayed, self._on_begun = seq, on_begun
+        self._queue.put(_Order.BEGIN)
 
     def wait_handed(self, timeout_s: float) -> None:
         """Wait until `flush_all` has handed its parts to the committer."""
@@ -273,6 +282,9 @@ class Runner:
                     self._process(*item)
                 elif item is _Order.FLUSH_ALL:
                     self._flush_all()
+                elif item is _Order.BEGIN:
+                    self.core.begin(self._last_replayed)
+                    self._on_begun()
         except Exception as e:  # a defect: stop acknowledging, tell, keep what is journalled
             self._asked_seq = _NEVER
             self._handed.set()
@@ -330,13 +342,15 @@ class Engine:
 
     Parameters
     ----------
-    cores : one a runner thread; their shards are disjoint and all. needed_seq : see `Runner`.
+    cores : one a runner thread; their shards are disjoint and all. replay : what they are stepped through first.
+    needed_seq : see `Runner`.
     on_processed : told of the newest record that all runners have worked off. on_failed : told of what ended it.
     """
 
     def __init__(
         self,
         cores: Sequence[EngineCore],
+        replay: Replay,
         committer: Committer,
         needed_seq: Callable[[], int],
         on_processed: Callable[[int], None],
@@ -348,17 +362,37 @@ class Engine:
         self._changed = threading.Condition()
         self._told_seq = -1
         self._runners = [Runner(core, committer, needed_seq, self._processed, on_failed) for core in cores]
+        self._replay = replay
+        self._n_begun = 0
+        self.backlog = Backlog(replay, self._put, self.wait_processed, self._begin, on_failed)
 
     def start(self) -> None:
         """Start all threads."""
         self.committer.start()
         for runner in self._runners:
             runner.start()
+        self.backlog.start()
 
     def deliver(self, seq: int, record: FrameBatch | Tick | Reflow) -> None:
-        """The next record of the journal; returns at once."""
+        """The next record of the journal; returns at once. What is replayed goes before it."""
+        self.backlog.deliver(seq, record)
+
+    def _put(self, seq: int, record: FrameBatch | Tick | Reflow) -> None:
         for runner in self._runners:
             runner.put(seq, record)
+
+    def _begin(self) -> None:
+        for runner in self._runners:
+            runner.begin(self._replay.last_seq, self._begun)
+            if self._replay.saves:
+                runner.flush_all()
+
+    def _begun(self) -> None:
+        """A runner has caught up; told by each."""
+        with self._changed:
+            self._n_begun += 1
+            if self._n_begun == len(self._runners):
+                self._replay.end()
 
     def _processed(self) -> None:
         with self._changed:
@@ -384,6 +418,8 @@ class Engine:
         def left_s() -> float:
             return max(0.0, (until_ns - monotonic_ns()) / NS)
 
+        if not self.backlog.wait_handed(left_s()):
+            return False
         for runner in self._runners:
             runner.flush_all()
         for runner in self._runners:
@@ -393,6 +429,7 @@ class Engine:
 
     def stop(self) -> None:
         """End all threads, soon: what is not worked off or not written is in the journal."""
+        self.backlog.stop()
         for runner in self._runners:
             runner.stop()
         self.committer.stop()

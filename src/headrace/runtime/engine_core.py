@@ -110,7 +110,7 @@ class EngineCore:
     def __post_init__(self) -> None:
         self.seq = -1
         self.now_ns = NO_TIME
-        self.counters = EngineCounters()
+        self.counters = self._counting = EngineCounters()
         self._counted_from = 0
         self._held: dict[int, _Held] = {}
         for number in self.shards:
@@ -141,7 +141,7 @@ class EngineCore:
                 if mine is not None:
                     self._step(mine, seq, record.slice(int(start[number]), int(start[number + 1])))
         self.seq = seq
-        self.counters.cpu_ns += thread_cpu_ns() - before
+        self._counting.cpu_ns += thread_cpu_ns() - before
 
     def _step(self, held: _Held, seq: int, record: FrameBatch | Tick) -> None:
         if seq <= held.state_seq:
@@ -152,7 +152,7 @@ class EngineCore:
         self._keep(held, seq, result)
 
     def _keep(self, held: _Held, seq: int, result: StepResult) -> None:
-        counters, buffer = self.counters, held.buffer
+        counters, buffer = self._counting, held.buffer
         for batch in result.accepted:
             counters.accepted += batch.n_samples
             buffer.append(seq, batch)
@@ -174,7 +174,7 @@ class EngineCore:
     def _revise(self, held: _Held, seq: int, effects: list[Revise]) -> None:
         by_span: dict[tuple[int, int], list[Revise]] = {}
         for effect in dict.fromkeys(effects):
-            self.counters.revisions += 1
+            self._counting.revisions += 1
             by_span.setdefault((effect.start_ns, effect.end_ns), []).append(effect)
         for (start_ns, end_ns), some in by_span.items():
             frames = self.frames(sorted({effect.slot for effect in some}), start_ns, end_ns)
@@ -239,8 +239,10 @@ class EngineCore:
         if snapshot or (held.n_flushes + number) % self.settings.snapshot_every == 0:
             held.wants_state = True
         state = held.shard.snapshot() if held.wants_state else None
-        state_seq = self.seq if held.wants_state else -1
-        return FlushPart(held.buffer, self.seq, state, state_seq, self._counted_from)
+        # While others are replayed a shard may be further than this core's records.
+        state_seq = max(self.seq, held.state_seq) if held.wants_state else -1
+        seq = max(self.seq, held.flushed_seq)
+        return FlushPart(held.buffer, seq, state, state_seq, self._counted_from)
 
     def committed(self, part: FlushPart) -> None:
         """A part is in the store: remember how far."""
@@ -293,6 +295,7 @@ class EngineCore:
         CorruptionError : the bytes are no state; the shard begins anew unless it is restored again.
         """
         held = self._held[number]
+        self.counters = EngineCounters()  # what is replayed was counted by the process that took it in
         held.shard = self._new_shard(number, flows)
         held.flushed_seq, held.state_seq, held.wants_state = flushed_seq, state_seq, not state
         if state:
@@ -302,7 +305,7 @@ class EngineCore:
     def begin(self, seq: int) -> None:
         """The replay has ended at record `seq`: what is counted from now on, this process took in."""
         self.seq = max(self.seq, seq)
-        self.counters = EngineCounters()
+        self.counters = self._counting = EngineCounters()
         self._counted_from = self.seq + 1
 
     def positions(self) -> dict[int, tuple[int, int]]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from headrace.core.clock import Clock
 from headrace.core.disk import Disk
+from headrace.core.errors import RetryLater
 from headrace.core.faults import FaultPoints
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
@@ -123,6 +124,7 @@ class Host:
         )
         self.engine = Engine(
             self.recovered.cores,
+            self.recovered.replay,
             committer,
             self._needed_seq,
             lambda seq: self.on_processed(seq),
@@ -172,8 +174,24 @@ class Host:
         if seq >= 0:
             self.journal.trim(seq)
 
+    def catch_up(self) -> None:
+        """Replay in this thread, where no threads of the engine do."""
+        self.recovered.catch_up()
+        self.engine.backlog.release()
+
     def tail(self, slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
-        """Frames of `slots` that are not flushed yet; later ones win."""
+        """Frames of `slots` that are not flushed yet; later ones win.
+
+        Raises
+        ------
+        RetryLater : the replay is under way, so that not all is here; the journal has it.
+        """
+        replay = self.recovered.replay
+        if not replay.is_done:
+            raise RetryLater(
+                f"the engine is catching up with its journal, {replay.n_done:,} of {replay.n_records:,} records",
+                1.0,
+            )
         found: list[FrameBatch] = []
         shards = self.directory.shard[slots]
         buffers = {n: b for core in self.engine.cores for n, b in core.buffers().items()}

@@ -97,6 +97,13 @@ class Pipe:
         for ack in self._core.settle():
             ack()
 
+    def wait_acknowledged(self) -> None:
+        """Return when all that was offered is durable and acknowledged; the engine may be behind."""
+        self._flush()
+        self._writer.wait(self.host.journal.last_seq, _WAIT_S)
+        self._settle()
+        self._check()
+
     def drain(self) -> None:
         """Return when all that was offered is durable, stepped, committed and acknowledged."""
         self._flush()

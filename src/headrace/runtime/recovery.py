@@ -3,6 +3,9 @@
 The same code starts an empty store, restarts after a clean stop (nothing to replay), and takes over after a
 crash: a shard's state is restored from its snapshot and the journal's records after it are stepped again. Up to
 the shard's flushed position only the state is rebuilt; beyond it frames reach the hot buffers again.
+
+Two moments count. The store is *accepting* when `recover` returns: what comes from then on is journalled and
+acknowledged. It has *caught up* when the `Replay` that `recover` hands out has been stepped through.
 """
 
 from __future__ import annotations
@@ -12,11 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from headrace.core.clock import NS, Clock, monotonic_ns
+from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
 from headrace.core.disk import Disk
 from headrace.core.errors import CorruptionError, HeadraceError, NotFound
 from headrace.core.faults import FaultPoints
-from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 from headrace.ingest.journal import DamagePolicy, Journal, JournalSettings
 from headrace.ingest.journal_format import Record, RecordKind
@@ -27,6 +29,7 @@ from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow
 from headrace.runtime.engine_core import EngineCore, EngineSettings, Reflow
 from headrace.runtime.group_frames import GroupFrames
+from headrace.runtime.backlog import Replay, Step
 from headrace.runtime.pipelines import PipelineHistory, config_payload
 from headrace.store.commits import CommitLog, ShardPosition, load_commits, read_state
 from headrace.store.directories import load_directory
@@ -37,6 +40,7 @@ from headrace.store.view import recover_commit
 FlowsOf = Callable[[SensorDirectory], list[Flow]]
 SKIP_OPTION = "start with --skip-damaged to go on without"
 _FILLED_MAX = 1_000_000
+_STEPPED = (RecordKind.FRAMES, RecordKind.TICK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,9 @@ class Recovered:
 
     Parameters
     ----------
-    n_saved_slots : groups that the directory's files hold. last_tick_ns : the newest tick that shards have seen.
-    accepting_s : real time until the journal could take records; caught_up_s : until all were replayed.
+    replay : what the cores have to be stepped through before anything that comes now.
+    n_saved_slots : groups that the directory's files hold. last_tick_ns : the newest tick of the journal.
+    accepting_s : real time until the journal could take records.
     sentences : what was repaired or is damaged, for people.
     """
 
@@ -74,18 +79,27 @@ class Recovered:
     flusher: Flusher
     rejects: RejectsLog
     cores: tuple[EngineCore, ...]
+    replay: Replay
     n_saved_slots: int
     last_tick_ns: int
-    n_replayed: int
     accepting_s: float
-    caught_up_s: float
     sentences: tuple[str, ...]
+
+    def catch_up(self) -> None:
+        """Replay everything in this thread; for a process without runners."""
+        self.replay.run(self.cores, self._save)
+
+    def _save(self, core: EngineCore) -> None:
+        parts = [core.part(n, snapshot=True) for n in core.due(everything=True)]
+        self.flusher.flush(parts)
+        for part in parts:
+            core.committed(part)
 
 
 def recover(
     disk: Disk, clock: Clock, flows_of: FlowsOf, settings: RecoverySettings, faults: FaultPoints | None = None
 ) -> Recovered:
-    """Open a store and bring its shards to the end of the journal.
+    """Open a store, so that it can take records; its shards are where the last commits left them.
 
     Parameters
     ----------
@@ -148,12 +162,17 @@ class _Opening:
         # Shards without a state need everything there is; nothing was trimmed for them.
         after_seq = max(0, min(p.state_seq for p in positions))
         # All definitions first, so that slots get the numbers they had; pipelines then find theirs defined.
-        configs = []
+        configs, rejects, n_records, last_tick_ns = [], [], 0, NO_TIME
         for record in self._records(after_seq):
             if record.kind is RecordKind.DEFINE:
                 record.define(self._directory)
             elif record.kind is RecordKind.CONFIG:
                 configs.append(record)
+            elif record.kind is RecordKind.REJECT:
+                rejects.append(record)
+            elif record.kind is RecordKind.TICK:
+                last_tick_ns = max(last_tick_ns, record.tick_ns())
+            n_records += record.kind in _STEPPED
         flows = flows_of(self._directory)
         self._history = PipelineHistory(self._directory, flows)
         for record in configs:
@@ -170,26 +189,22 @@ class _Opening:
             for shard in core.shards:
                 self._restore(core, shard, positions[shard])
         self._find_rejects(after_seq)
-        accepting_ns = monotonic_ns()
-        n_replayed = self._replay(after_seq, cores)
-        self._put_in_force(flows, cores)
-        if self._has_skipped:  # so that the next start finds nothing missing
-            for core in cores:
-                self._save(core)
+        for record in rejects:
+            self._rejects.note(record.seq, decode_rejects(record.payload))
+        last_seq = self._journal.last_seq
+        reflow = self._put_in_force(flows)
+        n_changes = len(reflow) + sum(self._history.flows_of(record) is not None for record in configs)
+        replay = Replay(
+            lambda: self._steps(after_seq, last_seq, reflow), n_records + n_changes, self._journal.last_seq,
+            begun_ns, saves=self._has_skipped,
+        )  # fmt: skip
+        if not n_records and not self._has_skipped:
+            replay.run(cores, lambda core: None)
         return Recovered(
-            self._store,
-            self._directory,
-            self._journal,
-            self._flusher,
-            self._rejects,
-            cores,
-            self._n_saved_slots,
-            max(core.now_ns for core in cores),
-            n_replayed,
-            (accepting_ns - begun_ns) / NS,
-            (monotonic_ns() - begun_ns) / NS,
+            self._store, self._directory, self._journal, self._flusher, self._rejects, cores, replay, self._n_saved_slots,
+            max(last_tick_ns, *(core.now_ns for core in cores)), (monotonic_ns() - begun_ns) / NS,
             tuple(dict.fromkeys([*self._sentences, *self._history.sentences])),
-        )
+        )  # fmt: skip
 
     def _positions(self) -> list[ShardPosition]:
         """Of every shard, in order."""
@@ -260,49 +275,27 @@ class _Opening:
             ):
                 self._rejects.note(seq, [one.reject for one in some])
 
-    def _replay(self, after_seq: int, cores: Sequence[EngineCore]) -> int:
-        """Step the frames and ticks behind `after_seq`; how many records."""
-        n = 0
+    def _steps(self, after_seq: int, last_seq: int, reflow: Sequence[Step]) -> Iterator[Step]:
+        """What shards step behind `after_seq`, up to `last_seq`, and then `reflow`."""
         for record in self._records(after_seq):
-            step = self._step_of(record)
-            if step is None:
-                continue
-            n += 1
-            for core in cores:
-                core.process(record.seq, step)
-                self._relieve(core)
-        return n
+            if record.seq > last_seq:
+                break
+            if record.kind is RecordKind.TICK:
+                yield record.seq, Tick(record.tick_ns())
+            elif record.kind is RecordKind.FRAMES:
+                yield record.seq, record.batch()
+            elif record.kind is RecordKind.CONFIG:
+                flows = self._history.flows_of(record)
+                if flows is not None:
+                    yield record.seq, Reflow(flows)
+            if record.seq == last_seq:
+                break
+        yield from reflow
 
-    def _step_of(self, record: Record) -> FrameBatch | Tick | Reflow | None:
-        """What a record is to shards; None for nothing."""
-        if record.kind is RecordKind.TICK:
-            return Tick(record.tick_ns())
-        if record.kind is RecordKind.FRAMES:
-            return record.batch()
-        if record.kind is RecordKind.REJECT:
-            self._rejects.note(record.seq, decode_rejects(record.payload))
-        elif record.kind is RecordKind.CONFIG:
-            flows = self._history.flows_of(record)
-            return None if flows is None else Reflow(flows)
-        return None
-
-    def _put_in_force(self, flows: Sequence[Flow], cores: Sequence[EngineCore]) -> None:
+    def _put_in_force(self, flows: Sequence[Flow]) -> list[Step]:
         """Let the pipelines of today follow those that the journal ends with, where they are others."""
-        if not self._history.is_present:
-            seq = self._journal.append(RecordKind.CONFIG, [config_payload([flow.spec for flow in flows])])
-            # Made durable with what follows it; no commit comes before.
-            for core in cores:
-                core.process(seq, Reflow(tuple(flows)))
-        for core in cores:
-            core.begin(self._journal.last_seq)
-
-    def _relieve(self, core: EngineCore) -> None:
-        """Flush a core whose buffers outgrow memory: what is replayed is durable."""
-        if core.size_bytes > 2 * core.settings.buffer_bytes_max:
-            self._save(core)
-
-    def _save(self, core: EngineCore) -> None:
-        parts = [core.part(n, snapshot=True) for n in core.due(everything=True)]
-        self._flusher.flush(parts)
-        for part in parts:
-            core.committed(part)
+        if self._history.is_present:
+            return []
+        # Made durable with what follows it; no commit comes before.
+        seq = self._journal.append(RecordKind.CONFIG, [config_payload([flow.spec for flow in flows])])
+        return [(seq, Reflow(tuple(flows)))]

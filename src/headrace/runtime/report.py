@@ -136,10 +136,12 @@ class Report:
             rejects = self._host.rejects
             out["rejects"] = {"size_bytes": rejects.size_bytes, "dropped": rejects.n_dropped}
             out["lag_s"] = self._lag_s()
+            replay = self._host.recovered.replay
             out["recovery"] = {
-                "replayed_records": self._host.recovered.n_replayed,
+                "records": replay.n_records,
+                "replayed_records": replay.n_done,
                 "accepting_s": round(self._host.recovered.accepting_s, 3),
-                "caught_up_s": round(self._host.recovered.caught_up_s, 3),
+                "caught_up_s": None if replay.caught_up_s is None else round(replay.caught_up_s, 3),
             }
         return out
 

@@ -72,6 +72,7 @@ class Life:
         )  # fmt: skip
         policy = CompactionPolicy(min_age_s=5, late_every_s=10, n_hot_max=6, grace_s=5, slice_samples=3_000)
         self._compactor = Compactor(self.store, world.clock, faults=faults, policy=policy)
+        self._backlog = self.recovered.replay.steps()
         self._queues: list[deque[tuple[int, FrameBatch | Tick]]] = [deque() for _ in self.cores]
         self._flushes: deque[tuple[EngineCore, list[FlushPart]]] = deque()
         self._first_seq = self.journal.last_seq + 1
@@ -126,7 +127,12 @@ class Life:
             ack()
 
     def work(self, n_records_max: int) -> None:
-        """Let every core process so many records; shards that are due are handed to the committer."""
+        """Let every core process so many records; shards that are due are handed to the committer.
+
+        Records of the replay come first; what was taken in meanwhile waits behind them.
+        """
+        if not self._catch_up(n_records_max):
+            return
         for core, queue in zip(self.cores, self._queues, strict=True):
             for _ in range(min(n_records_max, len(queue))):
                 seq, record = queue.popleft()
@@ -137,6 +143,24 @@ class Life:
             self._flush_due(core)
         done = [queue[0][0] - 1 if queue else self.journal.last_seq for queue in self._queues]
         self.intake.processed(min(done))
+
+    def _catch_up(self, n_records_max: int) -> bool:
+        """Replay so many records, all where that is the most at once; whether there are no more."""
+        replay, n = self.recovered.replay, 0
+        while not replay.is_done:
+            if n == n_records_max < _TURNS_MAX:
+                return False
+            step = next(self._backlog, None)
+            for core in self.cores:
+                if step is None:
+                    core.begin(replay.last_seq)
+                else:
+                    core.process(*step)
+                    self._flush_due(core)
+            if step is None:
+                replay.end()
+            n += 1
+        return True
 
     def _flush_due(self, core: EngineCore) -> None:
         due = core.due()
@@ -445,6 +469,7 @@ class World:
         self._forget_life()
         self.start()
         assert self.life is not None
+        self.life.work(_TURNS_MAX)
         self.audit(self.life, "after a restart")
 
     def audit(self, life: Life, when: str, with_windows: bool = True) -> None:

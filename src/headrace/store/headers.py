@@ -113,7 +113,8 @@ def _overlapping(sensor: I64, t_min: I64, t_max: I64) -> I64:
         order = np.lexsort((t_min, sensor))
         same = sensor[order][1:] == sensor[order][:-1]
     overlap = same & (t_min[order][1:] <= t_max[order][:-1])
-    return sensor[order][1:][overlap]
+    found: I64 = sensor[order][1:][overlap]
+    return found
 
 
 def _joined(parts: Sequence[Array]) -> Array:

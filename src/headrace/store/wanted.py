@@ -61,9 +61,9 @@ def from_bits(bits: I64, dtype: np.dtype[Any]) -> Array:
 
 def _distinct(numbers: I64) -> list[int]:
     """The different numbers; mostly there is one."""
-    if not len(numbers) or (numbers == numbers[0]).all():
-        return numbers[:1].tolist()
-    return np.unique(numbers).tolist()
+    is_one = not len(numbers) or bool((numbers == numbers[0]).all())
+    found: list[int] = (numbers[:1] if is_one else np.unique(numbers)).tolist()
+    return found
 
 
 def _path_order(paths: npt.NDArray[np.object_]) -> I64:

@@ -308,7 +308,9 @@ async def test_a_store_that_refuses_at_the_end_is_told_and_the_journal_has_every
     assert len(stored(tmp_path)) == 12
     again, _ = hand_fed_plant(tmp_path, clock=VirtualClock(T0))
     await again.start()
-    assert again.status()["recovery"]["replayed_records"] > 0
+    while again.status()["recovery"]["caught_up_s"] is None:
+        await asyncio.sleep(0.01)
+    assert again.status()["recovery"]["replayed_records"] == again.status()["recovery"]["records"] > 0
     await again.stop()
     assert again.store.status().n_samples == 24
 

@@ -77,6 +77,9 @@ async def test_what_a_restart_replays_is_not_received_again(tmp_path):
     await first.stop()
     plant, hand = hand_fed_plant(tmp_path, clock=VirtualClock(T0 + NS))
     await plant.start()
+    while plant.status()["recovery"]["caught_up_s"] is None:
+        assert plant.summary()["stored"] == 0
+        await asyncio.sleep(0.01)
     assert plant.status()["recovery"]["replayed_records"] == 1
     assert plant.summary()["stored"] == 0
     slots = hand.define(["plant/hall/line/d0"])
