@@ -6,12 +6,13 @@ are the hashes of the sensors' paths). The same bytes travel in the journal's de
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -30,7 +31,28 @@ _SCHEMA = pa.schema(
         ("sensors", pa.list_(pa.uint64())),
     ]
 )
-Rows = list[tuple[int, list[str], Layout, str, Sequence[Sequence[int]] | None]]
+_AT_ONCE = 1 << 16
+_UNREADABLE = (
+    pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError, ConfigError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DefinedRows:
+    """Some slots of a directory, one behind the other.
+
+    Parameters
+    ----------
+    first : slot of the first row. texts : paths in UTF-8. layout : index in `layouts` of each row.
+    sensors : ids of the columns, by row, where they are not the hashes of the paths.
+    """
+
+    first: int
+    texts: list[bytes]
+    parts: list[str]
+    layouts: list[Layout]
+    layout: npt.NDArray[np.int64]
+    sensors: dict[int, list[int]]
 
 
 def write_directory(directory: SensorDirectory, first_slot: int) -> bytes:
@@ -44,8 +66,10 @@ def write_directory(directory: SensorDirectory, first_slot: int) -> bytes:
     table = pa.table(
         [
             pa.array(slots, pa.uint32()),
-            pa.array(directory.paths[first_slot:end], pa.string()),
-            pa.array(directory.parts[first_slot:end], pa.string()),
+            _paths(directory, first_slot, end),
+            pa.DictionaryArray.from_arrays(
+                pa.array(directory.parts.number[first_slot:end]), pa.array(directory.parts.names, pa.string())
+            ).cast(pa.string()),
             pa.array(ids[np.searchsorted(used, numbers)], pa.uint64()),
             _overridden(directory, slots),
         ],
@@ -56,6 +80,15 @@ def write_directory(directory: SensorDirectory, first_slot: int) -> bytes:
     return bytes(sink.getvalue())
 
 
+def _paths(directory: SensorDirectory, first: int, end: int) -> pa.Array:
+    """Paths of some slots, straight from the bytes that the directory holds."""
+    starts, data = directory.paths.buffers(end)
+    starts = starts[first:]
+    offsets = (starts - starts[0]).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data[int(starts[0]) :])]
+    return pa.Array.from_buffers(pa.string(), end - first, buffers)
+
+
 def _overridden(directory: SensorDirectory, slots: range) -> pa.Array:
     """Ids of the columns of slots that were given theirs; few were, so most of the column is null."""
     given = directory.overridden(slots)
@@ -64,50 +97,52 @@ def _overridden(directory: SensorDirectory, slots: range) -> pa.Array:
     return pa.array([given.get(slot) for slot in slots], pa.list_(pa.uint64()))
 
 
-def read_directory(data: bytes | memoryview) -> Rows:
-    """Runs of slots with one layout and part: (first slot, paths, layout, part, ids or None).
+def read_directory(data: bytes | memoryview) -> Iterator[DefinedRows]:
+    """The slots of a file, a bounded number at a time.
 
     Raises
     ------
     CorruptionError : the bytes are not such a file, or its slots are not in order.
     """
     try:
-        # Without threads: where one of Arrow's meets damage, others go on reading memory that is gone by then, and
-        # the process dies (seen with pyarrow 26 once in some ten thousand damaged files).
-        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         layouts = {
             int(k): Layout.from_json(v)
-            for k, v in json.loads(table.schema.metadata[b"headrace.layouts"]).items()
+            for k, v in json.loads(file.schema_arrow.metadata[b"headrace.layouts"]).items()
         }
         if any(number != layout.id for number, layout in layouts.items()):
             raise ValueError("a layout is not what its name says")
-        columns = [table.column(name).to_pylist() for name in _SCHEMA.names]
-        return _runs(columns, layouts)
-    except (
-        pa.ArrowException,
-        OSError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-        ConfigError,
-    ) as e:
+        # Without threads: where one of Arrow's meets damage, others go on reading memory that is gone by then, and
+        # the process dies (seen with pyarrow 26 once in some ten thousand damaged files).
+        table = file.read(columns=_SCHEMA.names, use_threads=False)
+        expected = None
+        for batch in table.to_batches(max_chunksize=_AT_ONCE):
+            rows = _rows(batch, layouts)
+            if expected not in (None, rows.first):
+                raise ValueError("slots are not in order")
+            expected = rows.first + len(rows.texts)
+            yield rows
+    except _UNREADABLE as e:
         raise CorruptionError(f"{len(data):,} bytes are not a sensor directory: {e}") from e
 
 
-def _runs(columns: list[list[Any]], layouts: dict[int, Layout]) -> Rows:
-    rows: Rows = []
-    keyed = zip(*columns, strict=True)
-    for (part, layout, own), group in itertools.groupby(keyed, key=lambda r: (r[2], r[3], r[4] is None)):
-        members = list(group)
-        slots = [m[0] for m in members]
-        if slots != list(range(slots[0], slots[0] + len(slots))):
-            raise ValueError("slots are not in order")
-        paths, ids = [m[1] for m in members], None if own else [m[4] for m in members]
-        if not all(isinstance(text, str) for text in (part, *paths)):
-            raise ValueError("a path or part is missing")
-        if ids is not None and {len(one) for one in ids} != {layouts[layout].width}:
-            raise ValueError("there are not as many ids as columns")
-        rows.append((slots[0], paths, layouts[layout], part, ids))
-    return rows
+def _rows(batch: pa.RecordBatch, layouts: dict[int, Layout]) -> DefinedRows:
+    """Rows of a file, checked for themselves."""
+    columns = {name: batch.column(name) for name in _SCHEMA.names}
+    if any(columns[name].null_count for name in _SCHEMA.names[:-1]):
+        raise ValueError("a slot has no path, part or layout")
+    slots = columns["slot"].to_numpy()
+    if (np.diff(slots.astype(np.int64)) != 1).any():
+        raise ValueError("slots are not in order")
+    ids, first, index = np.unique(columns["layout"].to_numpy(), return_index=True, return_inverse=True)
+    by_first = np.argsort(first)  # layouts are numbered in the order in which they came
+    given = columns["sensors"]
+    own = np.flatnonzero(given.is_valid().to_numpy(zero_copy_only=False)).tolist()
+    return DefinedRows(
+        int(slots[0]),
+        columns["path"].cast(pa.binary()).to_pylist(),
+        columns["part"].to_pylist(),
+        [layouts[i] for i in ids[by_first].tolist()],
+        np.argsort(by_first)[index],
+        {row: given[row].as_py() for row in own},
+    )

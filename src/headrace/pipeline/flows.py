@@ -20,10 +20,11 @@ import numpy.typing as npt
 
 from headrace.core.errors import ConfigError
 from headrace.core.frames import FrameBatch, Shape
+from headrace.core.growing import Growing
 from headrace.core.layouts import Layout
 from headrace.core.paths import check_path, pattern_regex
 from headrace.core.quality import Quality
-from headrace.core.sensors import DERIVED, Growing, SensorDirectory, join_path
+from headrace.core.sensors import DERIVED, SensorDirectory, join_path
 from headrace.pipeline.base import BACK, NEW, Revise, Stage, StepResult
 from headrace.pipeline.operators.base import Context, Operator
 from headrace.pipeline.operators.map import function_name

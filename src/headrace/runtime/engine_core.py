@@ -22,6 +22,7 @@ from headrace.pipeline.shard import Shard
 from headrace.store.buffer import HotBuffer
 from headrace.store.flush import FlushPart
 
+_NEVER = 1 << 62
 Frames = Callable[[Sequence[int], int, int], Mapping[int, FrameBatch]]
 """``frames(slots, start_ns, end_ns)``: by slot, all frames of its group in a span, in time order, newest versions."""
 
@@ -295,7 +296,8 @@ class EngineCore:
         CorruptionError : the bytes are no state; the shard begins anew unless it is restored again.
         """
         held = self._held[number]
-        self.counters = EngineCounters()  # what is replayed was counted by the process that took it in
+        # What is replayed was counted by the process that took it in.
+        self.counters, self._counted_from = EngineCounters(), _NEVER
         held.shard = self._new_shard(number, flows)
         held.flushed_seq, held.state_seq, held.wants_state = flushed_seq, state_seq, not state
         if state:

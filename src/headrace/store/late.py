@@ -17,8 +17,9 @@ import numpy.typing as npt
 import xxhash
 
 from headrace.core.frames import FrameBatch, Shape
+from headrace.core.growing import Growing
 from headrace.core.quality import Quality
-from headrace.core.sensors import Growing, SensorDirectory
+from headrace.core.sensors import SensorDirectory
 from headrace.store.frame_log import FrameLog
 from headrace.store.series import SeriesMap
 from headrace.store.time_index import TimeIndex

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from headrace.core import directory_file
 from headrace.core.errors import CorruptionError
 from headrace.core.layouts import Column, Layout
 from headrace.core.sensors import SensorDirectory
@@ -57,6 +58,16 @@ def test_any_parquet_reader_reads_it(saved):
 def test_a_file_that_is_no_directory_is_corrupt(saved, change):
     with pytest.raises(CorruptionError):
         SensorDirectory().apply_bytes(rewritten(saved, change))
+
+
+def test_a_large_file_is_read_in_pieces(saved, monkeypatch):
+    whole, pieces = SensorDirectory(), SensorDirectory()
+    whole.apply_bytes(saved)
+    monkeypatch.setattr(directory_file, "_AT_ONCE", 10)
+    pieces.apply_bytes(saved)
+    assert pieces.to_bytes() == whole.to_bytes()
+    with pytest.raises(CorruptionError, match="slots are not in order"):
+        SensorDirectory().apply_bytes(rewritten(saved, lambda t: t.filter(pa.array(np.arange(51) != 10))))
 
 
 def test_any_damage_is_corruption_or_harmless(saved):

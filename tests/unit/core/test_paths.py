@@ -2,7 +2,9 @@ import pytest
 
 from headrace.core.errors import ConfigError
 from headrace.core.paths import (
+    MAX_PATH_BYTES,
     check_path,
+    check_paths,
     format_duration,
     parent,
     parse_duration_ns,
@@ -143,3 +145,30 @@ def test_sizes_that_no_disk_has():
     with pytest.raises(ConfigError, match="is more than the largest size, 1000000TB"):
         parse_size_bytes("9" * 400 + "GB")
     assert parse_size_bytes("1000000TB") == 10**18
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "/a",
+        "a/",
+        "a//b",
+        "a*b",
+        "a{b",
+        "a\nb",
+        "a\x00",
+        "x" * (MAX_PATH_BYTES + 1),
+        "ö" * MAX_PATH_BYTES,
+        "a#b",
+    ],
+)
+def test_many_paths_are_checked_as_one_is(wrong):
+    good = ["a", "a/b", "öl/x y"]
+    check_paths([path.encode() for path in good])
+    for place in range(4):
+        texts = [path.encode() for path in [*good[:place], wrong, *good[place:]]]
+        with pytest.raises(ConfigError, match="can't name a sensor"):
+            check_paths(texts)
+    with pytest.raises(ConfigError, match="can't name a sensor"):
+        check_paths([wrong.encode()])

@@ -6,7 +6,7 @@ import pytest
 from headrace.core import sensors
 from headrace.core.errors import ConfigError, CorruptionError, NotFound
 from headrace.core.layouts import Column, Layout
-from headrace.core.sensors import Growing, SensorDirectory, _IdIndex, group_key, join_path, sensor_id
+from headrace.core.sensors import SensorDirectory, group_key, join_path, sensor_id
 
 
 def layout(*names, dtype="u16"):
@@ -44,15 +44,6 @@ def test_paths_of_columns():
     assert join_path("b", "../{self}_mean") == "b_mean"
     assert group_key("a/b") == "a/b"
     assert group_key("a/b", "u16") == "a/b#u16"
-
-
-def test_an_array_that_grows():
-    growing = Growing(np.int32)
-    growing.extend([1, 2, 3], 3)
-    growing.extend(7, 100)
-    growing.extend(range(1_000), 1_000)
-    assert growing.view.tolist() == [1, 2, 3] + [7] * 100 + list(range(1_000))
-    assert growing.n == 1_103
 
 
 # --- defining ----------------------------------------------------------------------------------------
@@ -185,16 +176,16 @@ def test_a_sensor_belongs_to_one_group():
 @pytest.fixture
 def colliding(monkeypatch):
     """A hash under which different paths have the same id."""
-    real = sensors.sensor_id
-    same = {"a/two/t": real("a/one/t"), "a/one/u": real("a/one/t")}
-    monkeypatch.setattr(sensors, "sensor_id", lambda path: same.get(path, real(path)))
+    real = sensors.hashes
+    same = {b"a/two/t": b"a/one/t", b"a/one/u": b"a/one/t", b"b/two": b"b/one"}
+    monkeypatch.setattr(sensors, "hashes", lambda texts: real([same.get(text, text) for text in texts]))
 
 
 @pytest.mark.usefixtures("colliding")
 def test_a_collision_of_ids_is_refused():
     says = "have the same 64-bit id"
     directory = SensorDirectory()
-    with pytest.raises(ConfigError, match=f"sensors 'a/one/t' and 'a/two/t' {says}"):
+    with pytest.raises(ConfigError, match=f"sensors 'a/two/t' and 'a/one/t' {says}"):
         directory.define_many(["a/one", "a/two"], layout("t"))
     directory.define("a/one", layout("t"))
     with pytest.raises(ConfigError, match=f"sensors 'a/two/t' and 'a/one/t' {says}"):
@@ -204,6 +195,57 @@ def test_a_collision_of_ids_is_refused():
     with pytest.raises(ConfigError, match=says):
         directory.define("a/one", layout("t", "u"))
     assert (directory.n_slots, directory.n_sensors) == (1, 1)
+
+
+@pytest.mark.usefixtures("colliding")
+def test_a_collision_of_groups_is_refused():
+    directory = SensorDirectory()
+    with pytest.raises(ConfigError, match="groups 'b/two' and 'b/one' have the same 64-bit id; rename one"):
+        directory.define_many(["b/one", "b/two"], OVEN)
+    directory.define("b/one", OVEN)
+    with pytest.raises(ConfigError, match="groups 'b/two' and 'b/one' have the same 64-bit id; rename one"):
+        directory.define("b/two", layout("t"))
+    with pytest.raises(NotFound, match="no group 'b/two'"):
+        directory.slot("b/two")
+    assert directory.n_slots == 1
+
+
+def test_ids_that_do_not_fit_the_columns_are_refused():
+    with pytest.raises(ConfigError, match="3 ids were given for the 2 sensors of a group"):
+        SensorDirectory().define("a/one", OVEN, sensors=[1, 2, 3])
+
+
+def test_a_path_without_utf8_is_refused():
+    directory = SensorDirectory()
+    with pytest.raises(ConfigError, match="can't name a sensor"):
+        directory.define_many(["a/one", "a/\ud800"], OVEN)
+    with pytest.raises(NotFound):
+        directory.slot("a/\ud800")
+
+
+def test_paths_of_many_sensors_at_once():
+    directory = SensorDirectory()
+    directory.define("a/one", OVEN)
+    directory.define("a/two", layout("../{self}_b"))
+    slots, columns = np.array([0, 0, 1, 0], np.uint32), np.array([1, 0, 0, 1], np.uint16)
+    assert directory.sensor_paths(slots, columns).tolist() == [
+        "a/one/pressure", "a/one/temperature", "a/two_b", "a/one/pressure",
+    ]  # fmt: skip
+    assert directory.sensor_paths(slots[:0], columns[:0]).tolist() == []
+    assert directory.locate(sensor_id("a/two_b")) == (1, 0)
+
+
+def test_many_groups_are_known_again_in_any_order():
+    directory = SensorDirectory()
+    paths = [f"plant/hall/d{i}" for i in range(3_000)]
+    slots = directory.define_many(paths, OVEN)
+    assert slots.tolist() == list(range(3_000))
+    assert directory.define_many(paths[10:900], OVEN).tolist() == list(range(10, 900))
+    assert directory.define_many(paths[::-7], OVEN).tolist() == list(range(3_000))[::-7]
+    assert directory.define_many(["plant/new", *paths[:3]], OVEN).tolist() == [3_000, 0, 1, 2]
+    assert directory.define_many(paths[:2], layout("t"), "second").tolist() == [3_001, 3_002]
+    assert directory.define_many(paths[:2], layout("t"), "second").tolist() == [3_001, 3_002]
+    assert directory.define_many([], OVEN).tolist() == []
 
 
 def test_a_collision_of_layouts_is_refused():
@@ -253,24 +295,6 @@ def test_what_does_not_exist(plant):
         plant.slot("leon/line9")
     with pytest.raises(NotFound, match="no sensor with id 000000000000002a"):
         plant.locate(42)
-
-
-# --- the index of ids --------------------------------------------------------------------------------
-
-
-def test_the_index_merges_recent_ids(monkeypatch):
-    monkeypatch.setattr(_IdIndex, "_RECENT_MAX", 4)
-    index, known = _IdIndex(), {}
-    rng = np.random.default_rng(7)
-    row = 0
-    for size in (0, 1, 3, 2, 9, 1, 4, 1, 6, 2):
-        ids = rng.choice(20, size, replace=False).astype(np.uint64)
-        index.add(ids, row)
-        known.update(zip(ids.tolist(), range(row, row + size), strict=True))
-        row += size
-        wanted = [known.get(i, -1) for i in range(25)]
-        assert index.find(np.arange(25, dtype=np.uint64)).tolist() == wanted
-        assert len(index) == len(known)
 
 
 # --- saving ------------------------------------------------------------------------------------------
