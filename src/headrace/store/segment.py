@@ -9,6 +9,7 @@ payloads their own checksums, and the footer's checksum is in the commit or mani
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -168,7 +169,7 @@ class RowHeaders:
 
 
 class SegmentFile:
-    """An open segment.
+    """An open segment, for any thread: pyarrow's reader takes one at a time, and is kept from taking two.
 
     Raises
     ------
@@ -177,6 +178,7 @@ class SegmentFile:
 
     def __init__(self, disk: Disk, info: SegmentInfo) -> None:
         self.info = info
+        self._reading = threading.Lock()
         self._data = disk.read(info.name)
         try:
             if len(self._data) != info.size_bytes or _footer_digest(self._data) != info.footer:
@@ -234,8 +236,7 @@ class SegmentFile:
         """Headers of one row group."""
         try:
             wanted = [n for n in HEADER if n in self._names and n not in _UNUSED]
-            table = self._file.read_row_group(group, columns=wanted, use_threads=False)
-            return self._parse(group, table)
+            return self._parse(group, self._read_group(group, wanted))
         except (ValueError, KeyError, OSError, pa.ArrowException) as e:
             raise self.damaged(f"row group {group}: {e}") from e
 
@@ -244,9 +245,13 @@ class SegmentFile:
         if not set(columns) <= set(self._names):
             return None
         try:
-            return self._file.read_row_group(group, columns=list(columns), use_threads=False)
+            return self._read_group(group, list(columns))
         except (OSError, pa.ArrowException) as e:
             raise self.damaged(f"row group {group}: {e}") from e
+
+    def _read_group(self, group: int, columns: list[str]) -> pa.Table:
+        with self._reading:
+            return self._file.read_row_group(group, columns=columns, use_threads=False)
 
     def _parse(self, group: int, table: pa.Table) -> RowHeaders:
         n_bytes = _numbers(table["n_bytes"]).astype(np.uint32)
@@ -286,7 +291,8 @@ class SegmentFile:
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Whole columns, every page checked."""
         try:
-            return self._file.read(columns=None if columns is None else list(columns))
+            with self._reading:
+                return self._file.read(columns=None if columns is None else list(columns))
         except (OSError, pa.ArrowException) as e:
             raise self.damaged(str(e)) from e
 

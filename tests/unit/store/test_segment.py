@@ -1,6 +1,7 @@
 """Segments: written whole, read by slices, damage told."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -172,3 +173,19 @@ def test_a_mapped_file_is_read_as_one_in_memory(tmp_path, plant):
     disk.put_if_absent(NAME, done.data)
     headers = SegmentFile(disk, done.info).headers(0)
     assert sorted(headers.n_samples.tolist()) == [4, 4, 8]
+
+
+def test_threads_share_a_file(info, disk):
+    """Two that read it at once would end the process: pyarrow's reader is for one of them."""
+    file = SegmentFile(disk, info)
+    want = file.headers(0)
+
+    def read(_):
+        for _ in range(40):
+            rows = file.headers(0)
+            assert rows.n_samples.tolist() == want.n_samples.tolist()
+            assert len(file.row_group(0, ["group"])) == len(want)
+            assert len(file.table(["n_samples"])) == info.n_rows
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(read, range(8)))
