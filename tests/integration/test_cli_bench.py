@@ -123,3 +123,60 @@ def test_bench_alone_lists_what_there_is(capsys):
     out = capsys.readouterr().out
     assert "throughput" in out
     assert "recovery" in out
+
+
+def test_queries_as_one_json_object(capfd):
+    arguments = [
+        "bench",
+        "query",
+        "--sensors",
+        "1000",
+        "--seconds",
+        "300",
+        "--chunks",
+        "1000",
+        "--repeats",
+        "3",
+        "--json",
+    ]
+    assert run_command(arguments) == Exit.DONE
+    result = json.loads(capfd.readouterr().out)
+    assert result["running"]["last_hour"]["rows"] == 300
+    assert result["line"]["day"]["rows"] == 300
+    assert result["headers"]["aggregate"]["rows"] == 1_000
+    for one in (result["running"]["last_hour"], result["line"]["day"], result["headers"]["aggregate"]):
+        assert 0 < one["p50_ms"] <= one["p95_ms"]
+        assert one["cpu_ratio_to_duckdb"] > 0
+    assert 0 < result["running"]["cached_bytes"] < 10_000_000
+
+
+def test_a_store_of_half_a_line_is_refused(capfd):
+    assert run_command(["bench", "query", "--sensors", "1500"]) != Exit.DONE
+    assert "--sensors must be a multiple of 1,000" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("group", ["50", "1"])
+def test_a_killed_plant_is_opened_again(capfd, group):
+    arguments = ["bench", "restart", "--sensors", "2000", "--group", group, "--seconds", "20", "--json"]
+    assert run_command(arguments) == Exit.DONE
+    result = json.loads(capfd.readouterr().out)
+    assert result["filled"]["journal_bytes"] > 0
+    assert result["replayed_records"] >= 40
+    assert 0 < result["opened_s"] <= result["accepting_s"]
+    assert result["opened_s"] < result["caught_up_s"]
+
+
+@pytest.mark.parametrize("group", ["50", "1"])
+def test_the_directory_as_one_json_object(capfd, group):
+    assert run_command(["bench", "directory", "--sensors", "5000", "--group", group, "--json"]) == Exit.DONE
+    result = json.loads(capfd.readouterr().out)
+    assert result["found"]["all"] == 5_000
+    assert result["found"]["one"] == 1
+    assert result["define_cpu_s"] > 0
+    assert result["rss_peak_bytes"] > 0
+
+
+@pytest.mark.parametrize("name", ["restart", "directory"])
+def test_groups_that_do_not_share_the_sensors_out_are_refused(capfd, name):
+    assert run_command(["bench", name, "--sensors", "70", "--group", "50"]) != Exit.DONE
+    assert "--sensors must be a multiple of --group 50, got 70" in capfd.readouterr().err

@@ -8,7 +8,6 @@ was replayed. It then compares values with what was sent.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -22,13 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.bench.directory import define, layout_of
 from headrace.bench.machine import Machine
 from headrace.bench.throughput import CHAIN, START_NS, Progress
 from headrace.core.clock import NS, VirtualClock, cpu_ns, monotonic_ns
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import HeadraceError
 from headrace.core.frames import FrameBatch
-from headrace.core.layouts import Column, Layout
 from headrace.ingest.journal import JournalSettings
 from headrace.metrics.process import resident_bytes
 from headrace.runtime.host import HostSettings
@@ -37,9 +36,7 @@ from headrace.runtime.warm import warm_kernels
 from headrace.store.directories import load_directory
 
 Array = npt.NDArray[Any]
-DEFINED_AT_ONCE = 100_000
 _WAIT_S = 900.0
-_LEVELS = 10_000
 _JOURNAL_BYTES = 64 << 30
 
 
@@ -96,20 +93,8 @@ class Devices:
 
     def __init__(self, sensors: int, group: int) -> None:
         self.n_groups, self.group = sensors // group, group
-        names = [f"signal{i}" for i in range(group)] if group > 1 else [""]
-        self.layout = Layout("u16", tuple(Column(name, unit="degC") for name in names))
         random = np.random.Generator(np.random.PCG64(5))
         self._base = random.integers(0, 5_000, (self.n_groups, group)).astype(np.uint16)
-
-    def paths(self, first: int, last: int) -> list[str]:
-        """Paths of some groups."""
-        return [f"bench/hall{i // _LEVELS}/line{i // 500 % 20}/device{i}" for i in range(first, last)]
-
-    def define(self, pipe: Pipe) -> npt.NDArray[np.uint32]:
-        """Define all groups, in the order of devices."""
-        ends = [*range(0, self.n_groups, DEFINED_AT_ONCE), self.n_groups]
-        pairs = itertools.pairwise(ends)
-        return np.concatenate([pipe.directory.define_many(self.paths(a, b), self.layout) for a, b in pairs])
 
     def values(self, second: int) -> Array:
         """What all groups send: uint16[groups, group]."""
@@ -129,7 +114,8 @@ def _fill(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     clock = VirtualClock(START_NS)
     pipe = _open(folder, settings, clock, 1)
     begun_ns = monotonic_ns()
-    slots = devices.define(pipe)
+    define(pipe.directory, devices.n_groups, layout_of(devices.group))
+    slots = np.arange(devices.n_groups, dtype=np.uint32)
     defined_s = (monotonic_ns() - begun_ns) / NS
     for second in range(settings["seconds"]):
         _send(pipe, devices, slots, second)

@@ -14,7 +14,7 @@ from headrace.cli.teaching import TaughtCommand
 @click.group(invoke_without_command=True)
 @click.pass_context
 def bench(ctx: click.Context) -> None:
-    """Measure this machine: throughput, recovery, queries.
+    """Measure this machine: throughput, recovery, queries, restarts, the directory.
 
     The benchmarks run the parts that a plant runs, on data made here. They need no plant and leave nothing behind.
     """
@@ -167,6 +167,56 @@ def query(as_json: bool, **settings: Any) -> None:
     In the same run DuckDB answers the same from the same rows as a Parquet file, sorted by sensor and time.
     """
     from headrace.bench.query import run
+
+    _show(run(**settings, progress=output.note), as_json)
+
+
+@bench.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace bench restart --json",
+        "headrace bench restart --sensors 1000000 --group 1      # lone sensors",
+        "headrace bench restart --sensors 50000 --seconds 30     # a quick look",
+    ),
+)
+@click.option(
+    "--sensors", type=click.IntRange(1), default=10_000_000, show_default=True, help="How many, at 1 Hz."
+)
+@click.option(
+    "--group", type=click.IntRange(1), default=50, show_default=True, help="Sensors of each device."
+)
+@click.option(
+    "--seconds", type=click.IntRange(1), default=150, show_default=True, help="How long the plant ran."
+)
+@click.option(
+    "--pipeline/--no-pipeline",
+    default=True,
+    show_default=True,
+    help="Compute windows of a minute: state to restore.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def restart(as_json: bool, **settings: Any) -> None:
+    """How soon a killed plant accepts again, and when it has caught up with its journal."""
+    from headrace.bench.restart import run
+
+    _show(run(**settings, progress=output.note), as_json)
+
+
+@bench.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace bench directory --json",
+        "headrace bench directory --group 1                      # lone sensors",
+    ),
+)
+@click.option("--sensors", type=click.IntRange(1), default=10_000_000, show_default=True, help="How many.")
+@click.option(
+    "--group", type=click.IntRange(1), default=50, show_default=True, help="Sensors of each device."
+)
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def directory(as_json: bool, **settings: Any) -> None:
+    """What it costs to know many sensors: defining, saving, loading, finding, memory."""
+    from headrace.bench.directory import run
 
     _show(run(**settings, progress=output.note), as_json)
 

@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plugins": ("headrace.cli.plugins:plugins", "What adapters, payloads, operators and codecs there are."),
     "store": ("headrace.cli.store:store", "What a store holds, and whether it is sound."),
     "schema": ("headrace.cli.schema:schema", "The JSON schema of plant files, for editors."),
-    "bench": ("headrace.cli.bench:bench", "Measure this machine: throughput, recovery."),
+    "bench": ("headrace.cli.bench:bench", "Measure this machine: throughput, recovery, queries, restarts."),
     "sim": ("headrace.cli.sim:sim", "Simulate the whole pipeline by seed, and audit it."),
     "warmup": ("headrace.cli.warmup:warmup", "Compile the kernels now."),
 }

@@ -27,9 +27,9 @@ from headrace.ingest.rejects import decode_rejects
 from headrace.ingest.rejects_log import RejectsLog, rejects_of_journal
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow
+from headrace.runtime.backlog import Replay, Step
 from headrace.runtime.engine_core import EngineCore, EngineSettings, Reflow
 from headrace.runtime.group_frames import GroupFrames
-from headrace.runtime.backlog import Replay, Step
 from headrace.runtime.pipelines import PipelineHistory, config_payload
 from headrace.store.commits import CommitLog, ShardPosition, load_commits, read_state
 from headrace.store.directories import load_directory

@@ -9,7 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.core.errors import ConfigError
-from headrace.store.aggregates import TIME_WEIGHTED, Grid, Partials, Weighting, in_units, join, order_of, partials_of
+from headrace.store.aggregates import (
+    TIME_WEIGHTED,
+    Grid,
+    Partials,
+    Weighting,
+    in_units,
+    join,
+    order_of,
+    partials_of,
+)
 from headrace.store.result import QueryResult
 from headrace.store.runs import SensorSamples
 from headrace.store.wanted import Lane, Wanted

@@ -47,7 +47,8 @@ def test_each_command_teaches(command, capsys):
 @pytest.mark.parametrize(
     "command",
     [["demo"], ["run"], ["check"], ["query"], ["status"], ["adapters", "list"], ["adapters", "show"],
-     ["bench", "throughput"], ["bench", "recovery"]],
+     ["bench", "throughput"], ["bench", "recovery"], ["bench", "query"],
+     ["bench", "restart"], ["bench", "directory"]],
 )  # fmt: skip
 def test_help_has_examples(command, capsys):
     run_command([*command, "--help"])
