@@ -37,7 +37,7 @@ Ask = Callable[[int], int]
 
 
 @dataclass(frozen=True)
-class Timing:
+class Answered:
     """Of one kind of question."""
 
     rows: int
@@ -211,7 +211,7 @@ def _query(
     return len(store.query(pattern, start_ns, end_ns, every_ns, agg, tail=tail))
 
 
-def _asked(ask: Ask, repeats: int) -> Timing:
+def _asked(ask: Ask, repeats: int) -> Answered:
     """Ask, once without the clock, then `repeats` times."""
     rows = ask(repeats)
     wall, cpu = [], []
@@ -220,7 +220,7 @@ def _asked(ask: Ask, repeats: int) -> Timing:
         rows = ask(i)
         wall.append(monotonic_ns() - begun_ns)
         cpu.append(cpu_ns() - begun_cpu)
-    return Timing(rows, _quantiles(wall), _quantiles(cpu))
+    return Answered(rows, _quantiles(wall), _quantiles(cpu))
 
 
 def _quantiles(values_ns: Sequence[int]) -> tuple[float, float]:
@@ -228,7 +228,7 @@ def _quantiles(values_ns: Sequence[int]) -> tuple[float, float]:
     return round(p50, 3), round(p95, 3)
 
 
-def _beside(ours: Timing, peer: Timing) -> dict[str, Any]:
+def _beside(ours: Answered, peer: Answered) -> dict[str, Any]:
     ratio = round(ours.cpu_ms[0] / max(peer.cpu_ms[0], 1e-6), 3)
     return {**ours.to_dict(), "duckdb": peer.to_dict(), "cpu_ratio_to_duckdb": ratio}
 

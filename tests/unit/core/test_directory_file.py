@@ -102,8 +102,8 @@ def test_a_file_cut_short_is_corrupt(saved, size_bytes):
 @pytest.mark.parametrize(
     ("row", "text"),
     [
-        ((0, None, "", LAYOUT.id, None), "a path or part is missing"), ((0, "l/d", None, LAYOUT.id, None), "a path or part is missing"),
-        ((0, "l/d", "", LAYOUT.id, [7]), "not as many ids as columns"),
+        ((0, None, "", LAYOUT.id, None), "a slot has no path, part or layout"), ((0, "l/d", None, LAYOUT.id, None), "a slot has no path, part or layout"),
+        ((0, "l/d", "", LAYOUT.id, [7]), "1 ids were given for the 2 sensors"),
     ],
 )  # fmt: skip
 def test_rows_that_say_too_little_are_damage(row, text):

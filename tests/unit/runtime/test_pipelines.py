@@ -111,7 +111,7 @@ async def test_a_replay_changes_pipelines_where_they_were_changed(tmp_path):
     }  # fmt: skip
     assert any("a_half" in path for path, *_ in expected)
     again, _, _ = await started(copy, text_of(*CHANGES[-1]))
-    assert again._host.recovered.n_replayed > 80
+    assert again._host.recovered.replay.n_records > 80
     await again.stop()
     assert derived(copy) == expected
 
