@@ -135,7 +135,7 @@ def test_layouts(document):
     about = {"headrace.layouts": json.dumps({"5": json.dumps(document), str(LAYOUT.id): LAYOUT.to_json()})}
     pq.write_table(table.replace_schema_metadata(about), sink)
     with pytest.raises(CorruptionError):
-        read_directory(bytes(sink.getvalue()))
+        list(read_directory(bytes(sink.getvalue())))
 
 
 REJECTS = [

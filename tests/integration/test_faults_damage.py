@@ -120,7 +120,7 @@ def journal(store: Path) -> list[Path]:
 
 
 def go_on(store: Path, n: int = N_FLUSHED + N_BEHIND) -> list[float]:
-    """Five more frames of each device; all values that are then to be found."""
+    """Five more frames of each device, behind a record of the pipelines; all values that are then to be found."""
     pipe = Pipe(store, [], VirtualClock(T0 + 100 * NS), HostSettings(nonce=5))
     slots = pipe.directory.define_many(["plant/hall/d0", "plant/hall/d1"], Layout("f64", (Column("a"),)))
     for i in range(n, n + 5):
@@ -221,7 +221,7 @@ def test_a_journal_that_was_lost_behind_what_is_stored_does_not_swallow_what_com
             with file.open("r+b") as one:
                 one.truncate(found[0][0])
     starts(headrace)
-    assert "the journal ends 5 records before what the store has: they were cut or removed" in headrace.said
+    assert "the journal ends 6 records before what the store has: they were cut or removed" in headrace.said
     assert values() == (want, [])
     want = go_on(store, len(want))
     assert values() == (want, [])
@@ -319,7 +319,7 @@ def test_state_that_can_not_be_read_refuses_the_start_and_says_how_to_go_on(head
 
 def test_a_damaged_directory_of_sensors_is_named(headrace, store):
     for file in store.glob("directory/*.parquet"):
-        flip(file, file.stat().st_size // 2)
+        flip(file, file.stat().st_size // 8)  # in its pages
         name = str(file.relative_to(store))
     code, said = headrace.run()
     assert code == Exit.FAILED
