@@ -168,7 +168,7 @@ def _rejected(samples: Mapping[str, Any]) -> dict[str, Any]:
     if not samples:
         return _figure("Rejected", "–")
     share = 100 * n / max(1, samples["received"])
-    hint = "nothing refused" if not n else f"{share:.2g}% of what came"
+    hint = "nothing refused" if not n else f"{share:.2g}% of all"
     return _figure("Rejected", *_parted(short_count(n)), hint=hint, tone="warn" if n else "")
 
 
@@ -215,7 +215,9 @@ def age_of(moment: str | None, now_ns: int) -> str:
 def wait_until(moment: str, now_ns: int) -> str:
     """``retry in 4 s``."""
     left_s = (parse_time_ns(moment, UTC) - now_ns) / NS
-    return f"retry in {phrases.span(round(left_s))}" if left_s >= 1 else "retrying"
+    if left_s < 1:
+        return "retrying"
+    return f"retry in {phrases.span(left_s)}" if left_s >= 60 else f"retry in {left_s:.0f} s"
 
 
 def device_rows(adapter: Mapping[str, Any], text: str, now_ns: int) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_figures_that_deserve_a_look_say_so():
     late = status(lag_s=12.0, samples={"received": 1_000, "rejected": 25, "in_flight": 0})
     found = by_label(sight(status=late))
     assert found["Lag"]["tone"] == "warn"
-    assert (found["Rejected"]["tone"], found["Rejected"]["hint"]) == ("warn", "2.5% of what came")
+    assert (found["Rejected"]["tone"], found["Rejected"]["hint"]) == ("warn", "2.5% of all")
     assert by_label(sight(status=status(lag_s=90.0)))["Lag"]["tone"] == "bad"
 
 
@@ -122,7 +122,7 @@ def test_lights_put_trouble_first_and_say_why():
         ("oven", "good"),
     ]
     assert (found[0]["reason"], found[0]["age"]) == ("no such host", "1 h 2 min ago")
-    assert (found[1]["reason"], found[1]["retry"]) == ("no route", "retry in 4.0 s")
+    assert (found[1]["reason"], found[1]["retry"]) == ("no route", "retry in 4 s")
     assert (found[2]["age"], found[2]["devices"], found[2]["reason"]) == ("now", "3/3", "")
     (unknown,) = plant_facts.lights(sight(status=None))
     assert (unknown["state"], unknown["tone"]) == ("unknown", "off")
@@ -139,7 +139,7 @@ def test_devices_are_filtered_bounded_and_those_in_trouble_come_first():
     many = [device(f"line1/d{n}") for n in range(300)] + [device("line2/sick", "backoff", "timed out", 3)]
     found = plant_facts.device_rows({**adapter(), "devices": many}, "", NOW)
     assert found["rows"][0]["path"] == "line2/sick"
-    assert (found["rows"][0]["retry"], found["rows"][0]["requests"]) == ("retry in 3.0 s", "12.3 k")
+    assert (found["rows"][0]["retry"], found["rows"][0]["requests"]) == ("retry in 3 s", "12.3 k")
     assert (len(found["rows"]), found["shown"], found["total"]) == (200, "200 of 301", "301")
     assert plant_facts.device_rows({**adapter(), "devices": many}, "TIMED", NOW)["shown"] == "1"
 

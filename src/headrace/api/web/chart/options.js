@@ -22,7 +22,8 @@ export function chartOption({ trend, paint, time, width, heights }) {
   trend.rows.forEach((row, i) => {
     const isLast = i === trend.rows.length - 1;
     grids.push({ left: LEFT, right: RIGHT, top: top + HEAD, height: heights[i] - HEAD - 4 });
-    titles.push({ text: row.title, left: 10, top: top + 2, textStyle: { fontSize: 11, fontWeight: 500, color: paint.dim } });
+    const isEmpty = row.sensors.every((number) => !trend.series[number].t.length);
+    titles.push({ text: isEmpty ? `${row.title} · no samples in this time` : row.title, left: 10, top: top + 2, textStyle: { fontSize: 11, fontWeight: 500, color: paint.dim } });
     xAxes.push(timeAxis(i, trend, ticks, time, paint, isLast));
     yAxes.push(valueAxis(i, row, paint));
     for (const number of row.sensors) series.push(...curveSeries(trend, number, i, paint, width - LEFT - RIGHT));
