@@ -185,7 +185,7 @@ def _headers(store: QueryStore, folder: Path, repeats: int, progress: Progress) 
 
 def _segments(store: Store) -> dict[str, Any]:
     status = store.status()
-    return {"hot_segments": status.n_segments - status.n_warm, "warm_segments": status.n_warm}
+    return {f"{tier.name}_segments": tier.n_segments for tier in status.tiers}
 
 
 # --- asking ----------------------------------------------------------------------------------------------

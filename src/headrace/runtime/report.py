@@ -97,8 +97,9 @@ class Report:
             try:
                 segments = self._host.store.status()
                 out.update(
-                    size_bytes=segments.size_bytes, samples=segments.n_samples, segments=segments.n_segments
-                )
+                    size_bytes=segments.size_bytes, samples=segments.n_samples, segments=segments.n_segments,
+                    tiers={one.name: {"size_bytes": one.size_bytes, "samples": one.n_samples} for one in segments.tiers},
+                )  # fmt: skip
             except HeadraceError as e:
                 out["problem"] = str(e)
             refusal = self._host.engine.committer.counters.refusal
@@ -196,9 +197,9 @@ class Report:
         metrics.counter(catalog.WINDOW_REVISIONS).reach(
             sum(c.counters.revisions for c in self._host.engine.cores)
         )
-        store = self._store()
-        metrics.gauge(catalog.STORE_BYTES, "all").set(store["size_bytes"])
-        metrics.gauge(catalog.STORE_SAMPLES, "all").set(store["samples"])
+        for tier, size in self._store().get("tiers", {}).items():
+            metrics.gauge(catalog.STORE_BYTES, tier).set(size["size_bytes"])
+            metrics.gauge(catalog.STORE_SAMPLES, tier).set(size["samples"])
         self._scrape_adapters()
 
     def _scrape_adapters(self) -> None:

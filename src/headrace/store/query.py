@@ -37,7 +37,7 @@ from headrace.store.manifests import HOT_FOLDER
 from headrace.store.reader import FoundRows, SegmentReader
 from headrace.store.result import QueryResult
 from headrace.store.series import SeriesMap
-from headrace.store.view import Source, StoreView, ViewLoader
+from headrace.store.view import Source, StoreView, TierSize, ViewLoader
 from headrace.store.wanted import NOWHERE, Wanted
 
 Array = npt.NDArray[Any]
@@ -70,7 +70,7 @@ class StoreStatus:
     size_bytes: int
     n_samples: int
     n_segments: int
-    n_warm: int
+    tiers: tuple[TierSize, ...]
     published_ns: int
     quarantined: tuple[str, ...]
 
@@ -141,13 +141,11 @@ class Store:
     def status(self) -> StoreStatus:
         """Sizes as of the last commit; reads no segment."""
         view = self.refresh()
-        hot = [info for info in view.commits.segments if view.days_left(info)]
-        warm = [info for manifest in view.manifests.values() for info in manifest.files]
         return StoreStatus(
-            sum(info.size_bytes for info in (*hot, *warm)),
-            sum(info.n_samples for info in (*hot, *warm)),
-            len(hot) + len(warm),
-            len(warm),
+            sum(tier.size_bytes for tier in view.tiers),
+            sum(tier.n_samples for tier in view.tiers),
+            sum(tier.n_segments for tier in view.tiers),
+            view.tiers,
             view.commits.published_ns,
             tuple(self.quarantined.values()),
         )

@@ -24,6 +24,16 @@ class Source:
     days: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TierSize:
+    """What a tier holds; a sample that has a later version counts once for each."""
+
+    name: str
+    size_bytes: int
+    n_samples: int
+    n_segments: int
+
+
 @dataclass(frozen=True)
 class StoreView:
     """The hot segments of the commits, and the warm partitions. One object while nothing changes."""
@@ -52,6 +62,16 @@ class StoreView:
             if left:
                 out.append(Source(info, False, None if len(left) == len(info.days) else left))
         return out
+
+    @cached_property
+    def tiers(self) -> tuple[TierSize, ...]:
+        """Sizes of the hot and the warm tier."""
+        hot = [source.info for source in self._hot]
+        warm = [info for manifest in self.manifests.values() for info in manifest.files]
+        return tuple(
+            TierSize(name, sum(one.size_bytes for one in some), sum(one.n_samples for one in some), len(some))
+            for name, some in (("hot", hot), ("warm", warm))
+        )
 
     def days_left(self, info: SegmentInfo) -> tuple[int, ...]:
         """Days of a hot segment whose rows are not in the warm tier."""

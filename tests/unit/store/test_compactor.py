@@ -358,8 +358,10 @@ def test_a_manifest_survives_its_json():
 def test_a_store_says_its_size(rig, plant):
     fill(rig, plant)
     status = rig.store.status()
-    assert (status.n_samples, status.n_segments, status.n_warm) == (9, 3, 0)
+    assert (status.n_samples, status.n_segments, [t.n_segments for t in status.tiers]) == (9, 3, [3, 0])
     rig.compact()
-    assert rig.store.status().n_warm == 1
+    hot, warm = rig.store.status().tiers
+    assert (hot.name, hot.n_samples, warm.name, warm.n_segments) == ("hot", 0, "warm", 1)
+    assert warm.size_bytes == rig.store.status().size_bytes
     with pytest.raises(NotFound):
         rig.store.query("nowhere/*", *SPAN)

@@ -11,7 +11,7 @@ from headrace.core.clock import NS
 from headrace.core.spans import parse_time_ns
 from headrace.runtime import phrases
 from headrace.runtime.phrases import RAW_BYTES
-from headrace.store.view import StoreView
+from headrace.store.view import TierSize
 
 TONES = {
     "connected": "good", "starting": "wait", "degraded": "warn", "backoff": "bad", "failed": "bad",
@@ -21,15 +21,6 @@ TONES = {
 _IN_TROUBLE = ("bad", "warn")
 _LAG_S_WARN, _LAG_S_BAD = 5.0, 30.0
 DEVICES_SHOWN = 200
-
-
-@dataclass(frozen=True, slots=True)
-class TierFacts:
-    """One tier of the store."""
-
-    name: str
-    size_bytes: int
-    n_samples: int
 
 
 @dataclass(frozen=True)
@@ -47,22 +38,12 @@ class PlantSight:
     status: Mapping[str, Any] | None = None
     adapters: Sequence[Mapping[str, Any]] = ()
     troubles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    tiers: tuple[TierFacts, ...] | None = None
+    tiers: tuple[TierSize, ...] | None = None
     n_sensors: int = 0
     rejects: Mapping[str, Any] = field(default_factory=dict)
     rates: tuple[float, ...] = ()
     away: str = ""
     away_s: float = 0.0
-
-
-def tiers_of(view: StoreView) -> tuple[TierFacts, ...]:
-    """Bytes and samples of the hot and the warm tier."""
-    hot = [info for info in view.commits.segments if view.days_left(info)]
-    warm = [info for manifest in view.manifests.values() for info in manifest.files]
-    return tuple(
-        TierFacts(name, sum(one.size_bytes for one in infos), sum(one.n_samples for one in infos))
-        for name, infos in (("hot", hot), ("warm", warm))
-    )
 
 
 def short_count(n: float) -> str:
@@ -265,7 +246,7 @@ def device_rows(adapter: Mapping[str, Any], text: str, now_ns: int) -> dict[str,
 def storage(sight: PlantSight) -> dict[str, Any]:
     """Bytes by tier with their share, samples and ratio; where the CPU time of a sample goes."""
     journal = int(sight.status["journal"]["size_bytes"]) if sight.status else 0
-    tiers = [TierFacts("journal", journal, 0), *(sight.tiers or ())]
+    tiers = [TierSize("journal", journal, 0, 0), *(sight.tiers or ())]
     total = max(1, sum(tier.size_bytes for tier in tiers))
     stages = sight.status["stages"] if sight.status else {}
     total_ns = sum(stages.values())

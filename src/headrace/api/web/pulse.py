@@ -14,12 +14,11 @@ from headrace.api.control import EngineRefused
 from headrace.api.web.plant_facts import (
     TONES,
     PlantSight,
-    TierFacts,
     rejects_of_metrics,
-    tiers_of,
 )
 from headrace.core.clock import NS, SystemClock, monotonic_ns
 from headrace.core.errors import HeadraceError
+from headrace.store.view import TierSize
 
 EVERY_S = 2.0
 _PATIENCE_S = 5.0
@@ -46,7 +45,7 @@ class Pulse:
         self._rates: deque[float] = deque(maxlen=_RATES_KEPT)
         self._heard_ns = monotonic_ns()
         self._n_looks = 0
-        self._tiers: tuple[TierFacts, ...] | None = None
+        self._tiers: tuple[TierSize, ...] | None = None
         self._n_sensors = 0
         self._rejects: dict[str, Any] = {}
         self._adapters: list[dict[str, Any]] = []
@@ -122,7 +121,7 @@ class Pulse:
     async def _look_at_store(self) -> None:
         with contextlib.suppress(HeadraceError):
             reader = await self._backend.reader()
-            self._tiers = tiers_of(await self._backend.blocking(reader.store.refresh))
+            self._tiers = (await self._backend.blocking(reader.store.refresh)).tiers
             self._n_sensors = reader.directory.n_sensors
 
     async def _look_at_rejects(self) -> None:

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from headrace.api.web import plant_facts
-from headrace.api.web.plant_facts import PlantSight, TierFacts
+from headrace.api.web.plant_facts import PlantSight
 from headrace.core.clock import NS
 from headrace.core.spans import parse_time_ns
 from headrace.runtime.times import rfc3339
+from headrace.store.view import TierSize
 
 NOW = 1_795_665_281 * NS
 
@@ -37,7 +38,7 @@ def status(**more):
     }  # fmt: skip
 
 
-TIERS = (TierFacts("hot", 1_000_000, 1_000_000), TierFacts("warm", 0, 0))
+TIERS = (TierSize("hot", 1_000_000, 1_000_000, 1), TierSize("warm", 0, 0, 0))
 
 
 def sight(**more):
