@@ -113,6 +113,9 @@ class AdapterDiagnostics:
     decode_ns: int = 0
     latency_s_p50: float = 0.0
     latency_s_p99: float = 0.0
+    latency_counts: tuple[int, ...] = ()
+    """How many durations fell into each bucket of the metric ``adapter_request_duration_seconds``."""
+    latency_total_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from bisect import bisect_left
+from collections.abc import Iterable
 
 import numpy as np
 import xxhash
 
 from headrace.core.clock import NS
+from headrace.metrics.catalog import ADAPTER_REQUEST_DURATION
 
 N_LATENCIES = 1_024
 
@@ -19,9 +22,11 @@ def fraction(key: str) -> float:
 
 
 class LatencyRing:
-    """The latest 1,024 durations; answers percentiles."""
+    """The latest 1,024 durations; answers percentiles, and how all that ever were spread over the metric's buckets."""
 
     def __init__(self) -> None:
+        self.counts = [0] * (len(ADAPTER_REQUEST_DURATION.buckets) + 1)
+        self.total_s = 0.0
         self._seconds = np.zeros(N_LATENCIES)
         self._n = 0
 
@@ -29,6 +34,8 @@ class LatencyRing:
         """Note one duration."""
         self._seconds[self._n % N_LATENCIES] = seconds
         self._n += 1
+        self.counts[bisect_left(ADAPTER_REQUEST_DURATION.buckets, seconds)] += 1
+        self.total_s += seconds
 
     def percentiles(self) -> tuple[float, float]:
         """(p50, p99) in seconds; zeros before the first duration."""
@@ -36,6 +43,13 @@ class LatencyRing:
             return 0.0, 0.0
         p50, p99 = np.percentile(self._seconds[: self._n], (50, 99))
         return float(p50), float(p99)
+
+
+def spread(rings: Iterable[LatencyRing]) -> tuple[tuple[int, ...], float]:
+    """Durations of several rings together: how many in each bucket, and their sum in seconds."""
+    every = list(rings)
+    counts = tuple(sum(column) for column in zip(*(ring.counts for ring in every), strict=True))
+    return counts, sum(ring.total_s for ring in every)
 
 
 class Backoff:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import TypeVar
 
@@ -87,6 +87,11 @@ class Histogram:
         with self._lock:
             self.counts = [a + b for a, b in zip(self.counts, found, strict=True)]
             self.total += float(values.sum())
+
+    def replace(self, counts: Sequence[int], total: float) -> None:
+        """Take over what somebody else counts; it begins anew where that did, which scrapers understand."""
+        with self._lock:
+            self.counts, self.total = list(counts), total
 
 
 Cell = Counter | Gauge | Histogram

@@ -219,3 +219,6 @@ class Report:
                     cell.set(device.last_good_ns / NS)
                 skipped += device.n_polls_skipped
             self._metrics.counter(catalog.ADAPTER_POLLS_SKIPPED, adapter.name).reach(skipped)
+            if adapter.latency_counts:
+                took = self._metrics.histogram(catalog.ADAPTER_REQUEST_DURATION, adapter.name)
+                took.replace(adapter.latency_counts, adapter.latency_total_s)

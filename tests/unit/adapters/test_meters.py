@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from headrace.adapters.meters import N_LATENCIES, Backoff, LatencyRing, fraction, reason_of, seconds
+from headrace.adapters.meters import N_LATENCIES, Backoff, LatencyRing, fraction, reason_of, seconds, spread
 
 MS = 1_000_000
 
@@ -27,6 +27,17 @@ def test_latencies_are_of_the_latest():
     for _ in range(N_LATENCIES):
         ring.add(7.0)
     assert ring.percentiles() == (7.0, 7.0)
+
+
+def test_latencies_of_several_connections_are_counted_together():
+    one, two = LatencyRing(), LatencyRing()
+    for duration in (0.0005, 0.001, 0.002):
+        one.add(duration)
+    two.add(99.0)
+    counts, total_s = spread([one, two])
+    assert (counts[:2], counts[-1], sum(counts)) == ((2, 1), 1, 4)
+    assert total_s == pytest.approx(99.0035)
+    assert spread([]) == ((), 0)
 
 
 def test_backoff_doubles_with_jitter_up_to_its_bound_and_begins_anew():

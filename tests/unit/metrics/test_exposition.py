@@ -76,6 +76,16 @@ def test_histograms_count_into_buckets():
     )
 
 
+def test_a_histogram_that_somebody_else_counts_is_taken_over():
+    metrics = Metrics()
+    took = metrics.histogram(ADAPTER_REQUEST_DURATION, "ovens")
+    for n in (3, 1):  # the second is of an adapter that began anew
+        took.replace((n, *[0] * 8, 1), 0.5)
+        found = scrape(metrics)
+        assert found["headrace_adapter_request_duration_seconds_count", ("adapter", "ovens")] == n + 1
+        assert found["headrace_adapter_request_duration_seconds_sum", ("adapter", "ovens")] == 0.5
+
+
 def test_facts_are_labels():
     metrics = Metrics()
     metrics.info(BUILD, "0.1.0")

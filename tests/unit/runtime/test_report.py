@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,27 @@ async def test_bytes_and_ratio_are_of_what_is_committed(tmp_path):
         "transport", "decode", "normalise", "journal", "pipeline", "encode", "write",
     }  # fmt: skip
     assert summary["cpu_ns_per_sample"]["pipeline"] > 0
+
+
+async def test_a_scrape_tells_sizes_by_tier_and_how_long_requests_took(tmp_path, monkeypatch):
+    clock = VirtualClock(T0)
+    plant, hand = hand_fed_plant(tmp_path, clock=clock)
+    counts = (5, 2, *[0] * 8)
+    diagnostics = hand.diagnostics
+    monkeypatch.setattr(
+        hand, "diagnostics", lambda: replace(diagnostics(), latency_counts=counts, latency_total_s=0.25)
+    )
+    await plant.start()
+    slots = hand.define(["plant/hall/line/d0"])
+    await hand.emit(slots, T0, np.ones((1, 2)))
+    await settled(plant)
+    await plant.stop()
+    lines = plant.metrics.expose().splitlines()
+    assert 'headrace_adapter_request_duration_seconds_bucket{adapter="hand",le="0.003"} 7' in lines
+    assert 'headrace_adapter_request_duration_seconds_sum{adapter="hand"} 0.25' in lines
+    assert 'headrace_store_samples{tier="hot"} 2' in lines
+    assert 'headrace_store_samples{tier="warm"} 0' in lines
+    assert plant.status()["store"]["tiers"]["hot"]["samples"] == 2
 
 
 async def test_what_a_restart_replays_is_not_received_again(tmp_path):

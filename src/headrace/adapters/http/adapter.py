@@ -19,7 +19,7 @@ from headrace.adapters.base import (
 from headrace.adapters.http.config import HttpConfig
 from headrace.adapters.http.formats import BodyDecoder, Slice
 from headrace.adapters.http.keys import Outcome, RecentKeys
-from headrace.adapters.meters import LatencyRing, seconds
+from headrace.adapters.meters import LatencyRing, seconds, spread
 from headrace.adapters.payloads.json_lines import JsonLinesDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_decoder import SLICE_BYTES, LineDecoder
@@ -128,10 +128,12 @@ class HttpAdapter:
             n_polls_skipped=self._n_overloaded,
         )  # fmt: skip
         p50, p99 = self._latency.percentiles()
+        counts, total_s = spread([self._latency])
         return AdapterDiagnostics(
             self.name, "http", self._state, self._reason, self._since_ns, run.groups.n_sensors if run else 0, (device,),
             n_samples=self._n_samples, n_frames=self._n_frames, n_rejects=self._n_rejects,
             n_duplicates=self._n_sent_again, decode_ns=self._decode_ns, latency_s_p50=p50, latency_s_p99=p99,
+            latency_counts=counts, latency_total_s=total_s,
         )  # fmt: skip
 
     # --- one request ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
-from headrace.adapters.meters import Backoff
+from headrace.adapters.meters import Backoff, spread
 from headrace.adapters.modbus.collector import Collector
 from headrace.adapters.modbus.config import (
     DevicePlan,
@@ -193,6 +193,7 @@ class ModbusAdapter:
             return AdapterDiagnostics(self.name, "modbus", state, n_sensors=n_sensors)
         state, reason = self._summary(run)
         latencies = [poller.latency.percentiles() for poller in run.pollers]
+        counts, total_s = spread(poller.latency for poller in run.pollers)
         return AdapterDiagnostics(
             self.name,
             "modbus",
@@ -209,6 +210,8 @@ class ModbusAdapter:
             # The worst connection's: an average would hide it.
             latency_s_p50=max(p50 for p50, _ in latencies),
             latency_s_p99=max(p99 for _, p99 in latencies),
+            latency_counts=counts,
+            latency_total_s=total_s,
         )
 
     def _summary(self, run: _Running) -> tuple[AdapterState, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
+from headrace.adapters.meters import spread
 from headrace.adapters.mqtt.config import BrokerAddress, MqttConfig, broker_address
 from headrace.adapters.mqtt.inbox import Inbox
 from headrace.adapters.mqtt.probe import Ear, Listening, heard, listen
@@ -149,6 +150,7 @@ class MqttAdapter:
             n_requests=inbox.n_messages, n_errors=inbox.n_rejects,
         )  # fmt: skip
         p50, p99 = inbox.latency.percentiles()
+        counts, total_s = spread([inbox.latency])
         return AdapterDiagnostics(
             self.name,
             "mqtt",
@@ -163,5 +165,7 @@ class MqttAdapter:
             n_duplicates=inbox.n_duplicates,
             decode_ns=inbox.decode_ns,
             latency_s_p50=p50,
+            latency_counts=counts,
+            latency_total_s=total_s,
             latency_s_p99=p99,
         )
