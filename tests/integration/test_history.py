@@ -67,7 +67,7 @@ def derived(store, pattern):
 
 
 def test_the_lines_of_the_docs_run_as_written(store, tmp_path, monkeypatch, capsys):
-    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "python.md").read_text(encoding="utf-8")
     lines = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
     assert "from headrace import Pipeline, open_store" in lines
     monkeypatch.chdir(tmp_path)
