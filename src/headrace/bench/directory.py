@@ -13,6 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from headrace.bench.machine import Machine
 from headrace.bench.throughput import Progress
 from headrace.core.clock import NS, cpu_ns, monotonic_ns
@@ -79,10 +82,12 @@ def paths(first: int, last: int) -> list[str]:
     return [f"bench/hall{i // 10_000}/line{i // 500 % 20}/device{i}" for i in range(first, last)]
 
 
-def define(directory: SensorDirectory, n: int, layout: Layout) -> None:
-    """Define `n` devices, some at a time."""
-    for first in range(0, n, DEFINED_AT_ONCE):
-        directory.define_many(paths(first, min(n, first + DEFINED_AT_ONCE)), layout)
+def define(directory: SensorDirectory, n: int, layout: Layout) -> npt.NDArray[np.uint32]:
+    """Define `n` devices, some at a time; their slots, between which a pipeline may have its own."""
+    firsts = range(0, n, DEFINED_AT_ONCE)
+    return np.concatenate(
+        [directory.define_many(paths(at, min(n, at + DEFINED_AT_ONCE)), layout) for at in firsts]
+    )
 
 
 class _Measured:

@@ -96,12 +96,14 @@ class _LocalAppendFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._n_written_bytes = self._n_dropped_bytes = 0
 
     def write(self, data: list[Buffer]) -> None:
         try:
             pending = [memoryview(d).cast("B") for d in data if len(d)]
             while pending:
                 n = os.writev(self._fd, pending[:512])
+                self._n_written_bytes += n
                 while pending and n >= len(pending[0]):
                     n -= len(pending.pop(0))
                 if n:
@@ -114,6 +116,14 @@ class _LocalAppendFile:
             os.fdatasync(self._fd)
         except OSError as e:
             raise storage_error("sync", self._path, e) from e
+        self._drop()
+
+    def _drop(self) -> None:
+        """Take what is on disk out of the page cache: nobody reads it soon, and its pages serve the next write."""
+        first = self._n_dropped_bytes - self._n_dropped_bytes % mmap.PAGESIZE
+        self._n_dropped_bytes = self._n_written_bytes
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, first, self._n_written_bytes - first, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         os.close(self._fd)

@@ -53,27 +53,17 @@ HOT = (
 HOT_SCHEMA = schema_of(HOT)
 
 
-def group_keys(paths: list[str], parts: list[str]) -> pa.Array:
-    """`group_key` of many groups at once."""
-    path, part = pa.array(paths, pa.string()), pa.array(parts, pa.string())
+def group_keys(directory: SensorDirectory, slots: U32) -> pa.Array:
+    """`headrace.core.sensors.group_key` of each slot, made for these slots only: a directory has millions."""
+    n = int(slots.max()) + 1 if len(slots) else 0
+    starts, data = directory.paths.buffers(n)
+    every = pa.LargeStringArray.from_buffers(n, pa.py_buffer(starts), pa.py_buffer(data))
+    path = every.take(pa.array(slots)).cast(pa.string())
+    number = directory.parts.number[slots]
+    if not number.any() and directory.parts.names[:1] == [""]:
+        return path
+    part = pa.array(directory.parts.names, pa.string()).take(pa.array(number))
     return pc.if_else(pc.equal(part, ""), path, pc.binary_join_element_wise(path, part, "#"))
-
-
-class GroupNames:
-    """Keys of groups as an Arrow column that follows the directory: rows take theirs by slot."""
-
-    def __init__(self, directory: SensorDirectory) -> None:
-        self._directory = directory
-        self._names = pa.array([], pa.string())
-
-    def of(self, slots: U32) -> pa.Array:
-        """The key of each slot's group."""
-        directory, n = self._directory, len(self._names)
-        if len(slots) and int(slots.max()) >= n:
-            last = directory.n_slots
-            new = group_keys(directory.paths[n:last], directory.parts[n:last])
-            self._names = pa.concat_arrays([self._names, new])
-        return self._names.take(pa.array(slots))
 
 
 class RowEncoder:
@@ -82,7 +72,6 @@ class RowEncoder:
     def __init__(self, directory: SensorDirectory) -> None:
         self._directory = directory
         self._series = SeriesMap(directory)
-        self._names = GroupNames(directory)
 
     def encode(
         self, shard: int, frames: Sequence[FrameBatch], late: Sequence[FrameBatch], seq: int, arrival_ns: int
@@ -193,7 +182,7 @@ class RowEncoder:
         layouts = [directory.layouts[i] for i in used.tolist()]
         return {
             "shard": np.full(n, shard, np.uint16),
-            "path": self._names.of(slots),
+            "path": group_keys(directory, slots),
             "group": directory.group_id[slots],
             "layout": np.array([one.id for one in layouts], np.uint64)[place],
             "layout_json": coded(place.astype(np.int32), [one.to_json() for one in layouts]),
