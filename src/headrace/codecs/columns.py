@@ -375,6 +375,8 @@ def put_column(x: U64, n: Int, width: Int, out: U8, pos: Int, scratch: Scratch) 
     if n == 0:
         return pos
     base = x[0]
+    if n == 1:
+        return _put_head(out, pos, CONSTANT, base, _1, _0)
     d, z, words = scratch
     size = _differences(x, n, d)
     total, smallest, changes = _survey(d, size)

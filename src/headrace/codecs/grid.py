@@ -108,6 +108,16 @@ def _is_near(value: float, digits: Int, single: bool) -> bool:
     return bool(abs(scaled) < _LIMIT and abs(back - value) <= abs(value) * _NEARNESS)
 
 
+@leaf
+def _is_off_grid(value: float, single: bool) -> bool:
+    """Whether `value` is near no decimal: whatever is near one is near those of more digits, up to the limit."""
+    limit = _LIMIT_SINGLE if single else _LIMIT
+    digits: Int = DIGITS_MAX
+    while digits > 0 and abs(value) * _POWERS[digits] >= limit:
+        digits -= 1
+    return not _is_near(value, digits, single)
+
+
 @step
 def _fit(values: F64, n: Int, single: bool, tally: U64) -> Int:
     """Digits of the grid of most of values[:n], or `_NONE`.
@@ -125,7 +135,7 @@ def _fit(values: F64, n: Int, single: bool, tally: U64) -> Int:
             continue
         digits: Int = usual
         if not _is_near(value, usual, single):
-            digits = ZERO
+            digits = DIGITS_MAX + 1 if _is_off_grid(value, single) else ZERO
             while digits <= DIGITS_MAX and not _is_near(value, digits, single):
                 digits += 1
         if digits > DIGITS_MAX:

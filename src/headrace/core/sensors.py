@@ -95,6 +95,7 @@ class SensorDirectory:
         self._n_local = np.zeros(1 << shard_bits, np.int64)
         self._ids = IdIndex()
         self._place = np.empty(0, np.int32)
+        self._at_place = np.empty(0, np.uint32)
         self._renamed: set[int] = set()
         self.watchers: list[Callable[[], None]] = []
 
@@ -132,6 +133,14 @@ class SensorDirectory:
             start = np.cumsum(self._n_local) - self._n_local
             self._place = (start[self.shard] + self.local).astype(np.int32)
         return self._place
+
+    @property
+    def at_place(self) -> npt.NDArray[np.uint32]:
+        """The slot at each place: the inverse of `place`."""
+        if len(self._at_place) != self.n_slots:
+            self._at_place = np.empty(self.n_slots, np.uint32)
+            self._at_place[self.place] = np.arange(self.n_slots, dtype=np.uint32)
+        return self._at_place
 
     def shard_starts(self, slot: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
         """Where each shard's frames start in a batch that is in shard order: int64[n_shards + 1].

@@ -27,10 +27,12 @@ def test_a_round_of_polls_is_put_in_the_order_of_the_shards_state():
     assert in_place_order(done, directory) is done
 
 
-def test_frames_of_one_group_keep_their_order():
+@pytest.mark.parametrize("names", ["a", "ab"])
+def test_frames_of_one_group_keep_their_order(names):
     directory = SensorDirectory()
-    slots = directory.define_many([f"site/line/device{i}" for i in range(8)], Layout("u16", (Column("a"),)))
-    twice = FrameBatch.dense(slots[[7, 0, 7]], np.arange(3), np.zeros((3, 1), np.uint16))
+    layout = Layout("u16", tuple(Column(name) for name in names))
+    slots = directory.define_many([f"site/line/device{i}" for i in range(8)], layout)
+    twice = FrameBatch.dense(slots[[7, 0, 7]], np.arange(3), np.zeros((3, len(names)), np.uint16))
     assert in_place_order(twice, directory) is twice
 
 
