@@ -10,7 +10,7 @@ Points = Sequence[tuple[float, float]]
 
 _WIDTH, _HEIGHT = 720, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 130, 48, 56
-_COLOURS = ("#0f6fc5", "#d9480f", "#2b8a3e", "#862e9c", "#b08900", "#495057", "#0b7285")
+_COLOURS = ("#0f6fc5", "#d9480f", "#2b8a3e", "#862e9c", "#b08900", "#495057", "#0b7285", "#94a3b8")
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#6b7280}.t{font-size:16px;font-weight:600}"
     ".g{stroke:#9ca3af;stroke-opacity:.35}.l{fill:none;stroke-width:2}.v{fill:#fff;font-size:12px}"

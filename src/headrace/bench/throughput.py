@@ -16,7 +16,7 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.bench.chart import bar_chart
 from headrace.bench.load import SERIES_FOLDER, DeviceLoad, Input, LoadSpec, define_groups
 from headrace.bench.machine import Machine
 from headrace.bench.shapes import make_load
@@ -132,6 +133,25 @@ def run(
         result["reference"] = reference
         result["ratio_to_reference"] = round(result["cpu_ns_per_sample"] / reference["cpu_ns_per_sample"], 4)
     return result
+
+
+def chart(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where the CPU time of a sample goes in some runs, and what the reference takes in the last, as SVG.
+
+    Parameters
+    ----------
+    results : name → what `run` gave.
+    """
+    bars: dict[str, dict[str, float]] = {}
+    reference: dict[str, Any] | None = None
+    for name, result in results.items():
+        stages = {part: ns for part, ns in result["stages"].items() if ns}
+        rest = result["cpu_ns_per_sample"] - sum(stages.values())
+        bars[name] = stages | {"rest": max(0.0, rest)}
+        reference = result.get("reference")
+    if reference is not None:
+        bars["Polars, windows only"] = {"reference": reference["cpu_ns_per_sample"]}
+    return bar_chart("CPU time of a sample, by stage", "ns", bars)
 
 
 def default_rounds(load: DeviceLoad) -> int:

@@ -83,16 +83,12 @@ def throughput(
     if sweep:
         _sweep(up_to, settings["dtype"], chart_file, as_json)
         return
-    from headrace.bench.chart import bar_chart
     from headrace.bench.load import LoadSpec
-    from headrace.bench.throughput import run
+    from headrace.bench.throughput import chart, run
 
     result = run(LoadSpec(**settings), rounds, progress=output.note)
     if chart_file is not None:
-        name = f"{result['sensors']:,} sensors"
-        Path(chart_file).write_text(
-            bar_chart("CPU time of a sample by stage", "ns", {name: result["stages"]})
-        )
+        Path(chart_file).write_text(chart({f"{result['sensors']:,} sensors": result}))
     _show(result, as_json)
 
 
