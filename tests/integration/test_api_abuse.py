@@ -39,9 +39,8 @@ other_tags = "drop"
 T0 = 1_772_431_200 * NS
 N_DEVICES, WIDTH, N_FRAMES = 100, 20, 1_500
 N_SAMPLES = N_DEVICES * WIDTH * N_FRAMES
-RSS_MAX_BYTES = (
-    1_000 << 20
-)  # about 400 MB are libraries, kernels and the page; an answer or body held whole passes it
+RSS_MAX_BYTES = 1_000 << 20  # 800 MB were measured after all heavy queries; a body of 1 GB held whole passes it
+HELD_MAX_SHARE = 0.6  # of a large answer: one that is held whole passes it
 PAUSE_MAX_S = 2.0
 
 
@@ -138,28 +137,37 @@ def served(tmp_path_factory):
         yield Served(plant, folder)
 
 
-@pytest.mark.parametrize("accept", ["application/vnd.apache.arrow.stream", "text/csv"])
-def test_a_query_over_everything_is_streamed_while_intake_flows(served, accept):
-    request = urllib.request.Request(
-        served.address + "/api/v1/query?pattern=leon/paint/**&from=2026-03-01&to=2026-03-04"
-    )
-    request.add_header("Accept", accept)
-    most_bytes = 0
-    with Feeder(served.address) as feeder, urllib.request.urlopen(request, timeout=60) as answer:
+def stream(served, pattern, accept, look):
+    """Rows and bytes of an answer that is read as it comes; `look` is called with every megabyte or so."""
+    path = f"/api/v1/query?pattern={pattern}&from=2026-03-01&to=2026-03-04"
+    request = urllib.request.Request(served.address + path, headers={"Accept": accept})
+    n_rows = n_bytes = 0
+    with urllib.request.urlopen(request, timeout=60) as answer:
         if accept == "text/csv":
             n_rows = -1
             while part := answer.read(1 << 20):
-                n_rows += part.count(b"\n")
-                most_bytes = max(most_bytes, served.rss_bytes())
+                n_rows, n_bytes = n_rows + part.count(b"\n"), n_bytes + len(part)
+                look()
         else:
-            n_rows = 0
             for batch in pa.ipc.open_stream(answer):
-                n_rows += batch.num_rows
-                most_bytes = max(most_bytes, served.rss_bytes())
+                n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + batch.nbytes
+                look()
+    return n_rows, n_bytes
+
+
+@pytest.mark.parametrize("accept", ["application/vnd.apache.arrow.stream", "text/csv"])
+def test_a_query_over_everything_is_streamed_while_intake_flows(served, accept):
+    # Most of the plant first: libraries, kernels and caches are in memory before what is measured.
+    stream(served, "leon/paint/{line0,line1,line2}/**", accept, lambda: None)
+    before_bytes, seen, begun = served.rss_bytes(), [], time.monotonic()
+    with Feeder(served.address) as feeder:
+        n_rows, n_bytes = stream(served, "leon/paint/**", accept, lambda: seen.append(served.rss_bytes()))
+        took_s = time.monotonic() - begun
     assert n_rows == N_SAMPLES
-    assert most_bytes < RSS_MAX_BYTES
+    assert max(seen) - before_bytes < HELD_MAX_SHARE * n_bytes
+    assert max(seen) < RSS_MAX_BYTES
     assert feeder.failures == []
-    assert feeder.n > 5  # it was fed all the while
+    assert feeder.n > 2 * took_s  # it was fed all the while
     assert feeder.longest_s < PAUSE_MAX_S
     served.is_well()
 
@@ -179,7 +187,7 @@ def test_many_heavy_queries_at_once_do_not_stall_the_engine(served):
     assert set(statuses) <= {200, 422, 429}
     assert 200 in statuses
     assert feeder.failures == []
-    assert feeder.n > 5  # it was fed all the while
+    assert feeder.n > 20  # it was fed all the while
     assert feeder.longest_s < PAUSE_MAX_S
     served.is_well()
 

@@ -122,7 +122,8 @@ class _LocalAppendFile:
         """Take what is on disk out of the page cache: nobody reads it soon, and its pages serve the next write."""
         first = self._n_dropped_bytes - self._n_dropped_bytes % mmap.PAGESIZE
         self._n_dropped_bytes = self._n_written_bytes
-        if hasattr(os, "posix_fadvise"):
+        # Advice only: what was synced is durable, whatever a file system says to it, or a system that has none.
+        with contextlib.suppress(OSError, AttributeError):
             os.posix_fadvise(self._fd, first, self._n_written_bytes - first, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:

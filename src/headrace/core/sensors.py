@@ -138,8 +138,10 @@ class SensorDirectory:
     def at_place(self) -> npt.NDArray[np.uint32]:
         """The slot at each place: the inverse of `place`."""
         if len(self._at_place) != self.n_slots:
-            self._at_place = np.empty(self.n_slots, np.uint32)
-            self._at_place[self.place] = np.arange(self.n_slots, dtype=np.uint32)
+            place = self.place
+            at_place = np.empty(len(place), np.uint32)
+            at_place[place] = np.arange(len(place), dtype=np.uint32)
+            self._at_place = at_place
         return self._at_place
 
     def shard_starts(self, slot: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:

@@ -102,6 +102,24 @@ def test_a_write_that_the_system_splits_is_completed(disk, monkeypatch):
     assert bytes(disk.read("a")) == b"abcdefgh"
 
 
+@pytest.mark.parametrize("system", ["refuses", "has none"])
+def test_a_sync_holds_where_the_page_cache_takes_no_advice(disk, monkeypatch, system):
+    def refuse(*_):
+        raise OSError(errno.EINVAL, "no advice taken here")
+
+    if system == "refuses":
+        monkeypatch.setattr(os, "posix_fadvise", refuse)
+    else:
+        monkeypatch.delattr(os, "posix_fadvise")
+    file = disk.append("a")
+    file.write([b"abc"])
+    file.sync()
+    file.write([b"def"])
+    file.sync()
+    file.close()
+    assert bytes(disk.read("a")) == b"abcdef"
+
+
 def test_a_torn_tail_is_cut(disk):
     disk.replace("a", b"whole and torn")
     disk.truncate("a", 5)
