@@ -39,7 +39,9 @@ other_tags = "drop"
 T0 = 1_772_431_200 * NS
 N_DEVICES, WIDTH, N_FRAMES = 100, 20, 1_500
 N_SAMPLES = N_DEVICES * WIDTH * N_FRAMES
-RSS_MAX_BYTES = 1_000 << 20  # 800 MB were measured after all heavy queries; a body of 1 GB held whole passes it
+RSS_MAX_BYTES = (
+    1_000 << 20
+)  # 800 MB were measured after all heavy queries; a body of 1 GB held whole passes it
 HELD_MAX_SHARE = 0.6  # of a large answer: one that is held whole passes it
 PAUSE_MAX_S = 2.0
 
