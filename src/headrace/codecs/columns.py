@@ -350,6 +350,24 @@ def _put_head(out: U8, pos: Int, mode: np.int64, base: np.uint64, step: np.uint6
     return pos
 
 
+@leaf
+def put_constant(out: U8, pos: Int, number: np.uint64) -> Int:
+    """Write a column that is `number` throughout; returns the end."""
+    return _put_head(out, pos, CONSTANT, number, _1, _0)
+
+
+@leaf
+def is_constant(data: U8, pos: Int, end: Int) -> bool:
+    """Whether data[pos:end] is what `put_constant` writes."""
+    return pos < end and data[pos] & 0x8F == CONSTANT and end - pos == (data[pos] >> 4) + 2
+
+
+@leaf
+def get_constant(data: U8, pos: Int, end: Int) -> np.uint64:
+    """The number of a column that `is_constant`."""
+    return extend_sign(get_fixed(data, pos + 1, end - pos - 1), end - pos - 1)
+
+
 @step
 def put_plain(x: U64, n: Int, width: Int, out: U8, pos: Int) -> Int:
     """Write x[:n] as a raw column at `pos`; returns the end."""
@@ -376,7 +394,7 @@ def put_column(x: U64, n: Int, width: Int, out: U8, pos: Int, scratch: Scratch) 
         return pos
     base = x[0]
     if n == 1:
-        return _put_head(out, pos, CONSTANT, base, _1, _0)
+        return put_constant(out, pos, base)
     d, z, words = scratch
     size = _differences(x, n, d)
     total, smallest, changes = _survey(d, size)

@@ -40,7 +40,18 @@ from headrace.codecs.bits import (
     unzigzag,
     zigzag,
 )
-from headrace.codecs.columns import LANES, Scratch, get_column, new_scratch, padded, put_column, put_plain
+from headrace.codecs.columns import (
+    LANES,
+    Scratch,
+    get_column,
+    get_constant,
+    is_constant,
+    new_scratch,
+    padded,
+    put_column,
+    put_constant,
+    put_plain,
+)
 from headrace.codecs.compiled import Int, glue, leaf, step
 
 F64 = npt.NDArray[np.float64]
@@ -289,6 +300,28 @@ def _choose_form(bits: U64, n: Int, width: Int, room: FloatScratch) -> tuple[Int
     return form, beside
 
 
+@step
+def _put_single(bits: np.uint64, value: float, out: U8, pos: Int) -> Int:
+    """Encode one float64, as a window's aggregate is; `NO_POSITION` for a float32, which may have a grid of its own.
+
+    What a survey of many numbers finds costs more than it saves here: the digits are tried one after the other.
+    """
+    form: Int = _ORDERED
+    base = _order(bits, np.int64(8))
+    if abs(value) < _LIMIT and not _is_off_grid(value, False):
+        digits: Int = ZERO
+        while digits <= DIGITS_MAX and abs(value) * _POWERS[digits] < _LIMIT:
+            whole = (value * _POWERS[digits] + _TO_INTEGER) - _TO_INTEGER
+            if whole / _POWERS[digits] == value and (whole != 0.0 or bits == _0):
+                form, base = digits + 1, np.uint64(np.int64(whole))
+                break
+            digits += 1
+    elif np.float64(np.float32(value)) == value:
+        return NO_POSITION
+    out[pos] = np.uint8(form)
+    return put_constant(out, pos + 1, base)
+
+
 @glue
 def put_float_column(bits: U64, n: Int, width: Int, out: U8, pos: Int, room: FloatScratch) -> Int:
     """Encode the floats whose bits are bits[:n] at `pos`; returns the end.
@@ -299,6 +332,10 @@ def put_float_column(bits: U64, n: Int, width: Int, out: U8, pos: Int, room: Flo
         return pos
     x = room.x
     _load_values(bits, n, width, room)
+    if n == 1 and width == 8:
+        end = _put_single(bits[0], room.values[0], out, pos)
+        if end != NO_POSITION:
+            return end
     form, beside = _choose_form(bits, n, width, room)
     new = _sort_out(bits, n, width, form, room) if beside > 0 else 0
     if form != _ORDERED and new * 4 <= n:
@@ -391,6 +428,13 @@ def get_float_column(data: U8, pos: Int, end: Int, n: Int, width: Int, room: Flo
         return n == 0 and pos == end
     form = np.int64(data[pos])
     pos += 1
+    if n == 1 and width == 8 and form <= DIGITS_MAX + 1 and is_constant(data, pos, end):
+        base = get_constant(data, pos, end)
+        if form == _ORDERED:
+            x[0] = _order(base, width)
+        else:
+            room.doubles[0] = np.float64(np.int64(base)) / _POWERS[form - 1]
+        return True
     if form == _ORDERED:
         if not get_column(data, pos, end, n, width, x, scratch):
             return False
