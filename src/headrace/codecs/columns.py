@@ -359,7 +359,7 @@ def put_constant(out: U8, pos: Int, number: np.uint64) -> Int:
 @leaf
 def is_constant(data: U8, pos: Int, end: Int) -> bool:
     """Whether data[pos:end] is what `put_constant` writes."""
-    return pos < end and data[pos] & 0x8F == CONSTANT and end - pos == (data[pos] >> 4) + 2
+    return bool(pos < end and data[pos] & 0x8F == CONSTANT and end - pos == (data[pos] >> 4) + 2)
 
 
 @leaf
