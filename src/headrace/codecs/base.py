@@ -128,6 +128,24 @@ class TimeCodec(Protocol):
         """Decode n times. Raises CorruptionError where the bytes are not that."""
 
 
+class LossyCodec(ValueCodec, Protocol):
+    """A codec of values that may give back others, within a declared bound. One of its settings is `eps`.
+
+    Each finite value comes back with ``|decoded - value| <= eps``, in float64 arithmetic, where both are seen as
+    float64; values that are not finite are refused as `Unfit`. Only float types are taken: states, counters and
+    raw registers are never lossy. ``eps`` is absolute, above 0; what the user declares (a share of the range, a
+    share of the value) is turned into it by `headrace.codecs.bounds`.
+    """
+
+    eps: float
+
+
+def keeps_bound(decoded: Array, values: Array, eps: float) -> bool:
+    """Whether no value is further than `eps` from what was encoded; false where one is not finite."""
+    error = np.abs(decoded.astype(np.float64) - values.astype(np.float64))
+    return bool((error <= eps).all())
+
+
 def same_bits(one: Array, other: Array) -> bool:
     """Whether two arrays have one type, one shape and the same bytes."""
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
