@@ -44,7 +44,7 @@ def decode_integers(body: bytes, n: int) -> I64:
     CorruptionError : it does not hold n numbers; memory is taken for n of them at most.
     """
     decode = _DECODERS.get(body[:1])
-    numbers = None if decode is None else decode(body[1:], n)
+    numbers: I64 | None = None if decode is None else decode(body[1:], n)
     if numbers is None:
         raise CorruptionError(f"a body of {len(body):,} bytes does not hold {n:,} integers")
     return numbers
