@@ -180,7 +180,7 @@ def _flat(directory: SensorDirectory, batch: FrameBatch) -> tuple[Array, Array, 
         mine, layout = slot == one, directory.layout(one)
         sensor[mine] = directory.sensors(one)[column[mine]]
         if layout.has_grid:
-            value[mine] = value[mine] * layout.scale[column[mine]] + layout.offset[column[mine]]
+            value[mine] = layout.grid.values_at(value[mine], column[mine])
     quality = np.zeros(len(slot), np.uint8) if batch.quality is None else batch.quality.reshape(-1)
     there = quality < Quality.ABSENT
     return sensor[there], batch.value_times()[there], value[there], quality[there]
