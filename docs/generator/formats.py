@@ -20,7 +20,10 @@ PARTS = (
     ("Kept rejects", ("headrace.ingest.rejects_log",)),
     ("Configurations", ("headrace.runtime.versions", "headrace.runtime.pipelines")),
     ("Commits", ("headrace.store.flush", "headrace.store.commits")),
-    ("Segments", ("headrace.store.segment", "headrace.store.schema", "headrace.store.chunks")),
+    (
+        "Segments",
+        ("headrace.store.segment", "headrace.store.schema", "headrace.core.grids", "headrace.store.chunks"),
+    ),
     ("Encoded runs", ("headrace.codecs.block", "headrace.codecs.columns")),
     ("The warm tier", ("headrace.store.manifests",)),
     ("Rollups", ("headrace.store.rollups",)),

@@ -66,7 +66,9 @@ def test_a_sweep_draws_cost_against_sensors(capfd, tmp_path):
     chart = tmp_path / "sweep.svg"
     arguments = ["bench", "throughput", "--sweep", "--up-to", "100", "--chart", str(chart)]
     assert run_command([*arguments, "--json"]) == Exit.DONE
-    points = json.loads(capfd.readouterr().out)["points"]
+    result = json.loads(capfd.readouterr().out)
+    points = result["points"]
+    assert result["reference"]["rows"] == 100 * 64
     assert [(p["shape"], p["sensors"]) for p in points] == [
         (shape, n) for shape in ("dense", "mixed", "sparse", "wave") for n in (10, 100)
     ]

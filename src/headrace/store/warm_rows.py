@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.core.quality import USABLE_BELOW
-from headrace.store.aggregates import Grid, in_units, partials_of
+from headrace.store.aggregates import in_units, partials_of
 from headrace.store.runs import SensorSamples
 from headrace.store.schema import (
     COLUMNS,
@@ -139,18 +139,15 @@ def _statistics(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: 
         if not len(mine) or (layout.dtype[1:] == "64" and not is_float):
             continue
         column = wanted.column[chunks.sensor[mine]]
-        grid = Grid(layout.scale[column], layout.offset[column])
+        grid = layout.grid.take(column)
         part = _part(samples, chunks, mine, numpy_dtype(layout.dtype))
         if is_float:
-            length = np.diff(part.start)
-            plain = part.values * np.repeat(grid.scale, length) + np.repeat(grid.offset, length)
-            part = SensorSamples(
-                part.sensor, part.start, part.ts_ns, part.values if grid.is_plain else plain, part.quality
-            )
+            values = part.values if grid.is_plain else grid.values_at(part.values, part.of_each())
+            part = SensorSamples(part.sensor, part.start, part.ts_ns, values, part.quality)
         found = partials_of(part, 0)
         at = mine[found.sensor]
         if not is_float:
-            found = in_units(found, Grid(grid.scale[found.sensor], grid.offset[found.sensor]), exact=True)
+            found = in_units(found, grid.take(found.sensor), exact=True)
             raw_sum[at], has_raw[at] = found.raw_sum, True
         has[at] = True
         count[mine] = 0
