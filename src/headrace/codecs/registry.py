@@ -14,6 +14,7 @@ VALUE_CODECS = Registry(
     "codecs",
     {
         "const": "headrace.codecs.const:ConstCodec",
+        "origin": "headrace.codecs.origin:OriginCodec",
         "pco": "headrace.codecs.pco:PcoCodec",
         "raw": "headrace.codecs.raw:RawCodec",
         "rice_delta": "headrace.codecs.rice_delta:RiceDeltaCodec",
