@@ -8,12 +8,14 @@ byte coder    bytes that follow
 ==== ======== =================================================================================
 0    series   `headrace.codecs.series_kernels`: Rice codes, changes, constants, in pieces
 1    pco      pcodec's standalone format, int64
+2    lpc      order, shift (a byte each), coefficients as int16, then the residuals as a body
 ==== ======== =================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ def encode_integers(numbers: I64) -> bytes:
     candidates = [_SERIES + _series(numbers)]
     if numbers.size >= _PCO_FROM:
         candidates.append(_PCO + _pco(numbers))
+    candidates += [_LPC + body for body in _predicted(numbers)]
     return min(candidates, key=len)
 
 
@@ -79,5 +82,37 @@ def _pco_numbers(body: bytes, n: int) -> I64 | None:
     return numbers if progress.n_processed == n and progress.finished else None
 
 
-_SERIES, _PCO = b"\x00", b"\x01"
-_DECODERS: dict[bytes, Callable[[bytes, int], Any]] = {_SERIES: _series_numbers, _PCO: _pco_numbers}
+def _predicted(numbers: I64) -> Iterator[bytes]:
+    from headrace.codecs.lpc import predictors, residuals
+
+    for coefficients, shift in predictors(numbers):
+        left = np.empty_like(numbers)
+        residuals(numbers, coefficients, shift, left)
+        head = _LPC_HEAD.pack(len(coefficients), shift) + coefficients.astype("<i2").tobytes()
+        yield head + min((_SERIES + _series(left), _PCO + _pco(left)), key=len)
+
+
+def _predicted_numbers(body: bytes, n: int) -> I64 | None:
+    from headrace.codecs.lpc import ORDER_MAX, SHIFT_MAX, restore
+
+    order, shift = _LPC_HEAD.unpack_from(body)
+    end = _LPC_HEAD.size + 2 * order
+    if (
+        not 0 < order <= ORDER_MAX
+        or shift > SHIFT_MAX
+        or len(body) <= end
+        or not n
+        or body[end : end + 1] == _LPC
+    ):
+        return None
+    coefficients = np.frombuffer(body[_LPC_HEAD.size : end], "<i2").astype(np.int64)
+    numbers = decode_integers(body[end:], n)
+    restore(numbers, coefficients, shift)
+    return numbers
+
+
+_LPC_HEAD = struct.Struct("<BB")
+_SERIES, _PCO, _LPC = b"\x00", b"\x01", b"\x02"
+_DECODERS: dict[bytes, Callable[[bytes, int], Any]] = {
+    _SERIES: _series_numbers, _PCO: _pco_numbers, _LPC: _predicted_numbers,
+}  # fmt: skip
