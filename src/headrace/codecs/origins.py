@@ -241,7 +241,7 @@ def _scaled(values: F64) -> Origin | None:
         return None
     step = float(np.diff(level).min())
     size = float(np.abs(level).max())
-    if not 0.0 < step or size / step > 2.0**24:
+    if not step > 0.0 or size / step > 2.0**24:
         return None
     order = np.argsort(np.abs(level))
     level = level[order]

@@ -29,6 +29,7 @@ TIME_CODECS = Registry(
         "gcd_pco": "headrace.codecs.gcd_pco:GcdPcoTime",
         "rate": "headrace.codecs.rate:RateTime",
         "regular": "headrace.codecs.regular:RegularTime",
+        "ticks": "headrace.codecs.ticks:TicksTime",
     },
 )
 """Codecs of times; the entry-point group is ``headrace.time_codecs``."""
