@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.codecs.bits import I64, U8, U64, bit_length, trailing_zeros, unzigzag, zigzag
+from headrace.codecs.bits import I64, U64, bit_length, trailing_zeros, unzigzag, zigzag
 from headrace.codecs.compiled import Int, entry, leaf
 
 PLAIN = 3
@@ -18,7 +18,8 @@ PLAIN = 3
 _ESCAPE = 24
 _U = np.uint64
 _0, _1, _3, _63, _64 = _U(0), _U(1), _U(3), _U(63), _U(64)
-_DECAY, _FIRST = _U(4), _U(16 * 32)
+_DECAY, _SIXTEEN = _U(4), _U(16)
+_FIRST_MAX = 60
 _MEAN_MAX = _U(1) << _U(56)
 SLACK_WORDS = 4
 """Words of room, or of zeros, beyond the stream's end."""
@@ -28,12 +29,12 @@ SLACK_WORDS = 4
 def _parameter(mean: np.uint64) -> np.uint64:
     """About log2 of ln 2 times the mean, of which `mean` is the 16-fold."""
     scaled = (mean * _U(11)) >> _U(8)
-    return _U(max(bit_length(scaled) - 1, 0)) + _0 if scaled > _0 else _0
+    return _U(bit_length(scaled) - 1) if scaled > _0 else _0
 
 
 @leaf
 def _next_mean(mean: np.uint64, z: np.uint64) -> np.uint64:
-    return mean - (mean >> _DECAY) + min(z, _MEAN_MAX)
+    return _U(mean - (mean >> _DECAY) + min(z, _MEAN_MAX))
 
 
 @leaf
@@ -61,18 +62,18 @@ def _get(words: U64, bit: np.uint64, width: np.uint64) -> np.uint64:
 @leaf
 def _residual(x: U64, i: Int, order: Int) -> np.uint64:
     if i == 0 or order == PLAIN:
-        return x[i]
+        return _U(x[i])
     if order == 0:
-        return x[i] - x[0]
+        return _U(x[i] - x[0])
     if order == 1 or i == 1:
-        return x[i] - x[i - 1]
-    return x[i] - x[i - 1] - x[i - 1] + x[i - 2]
+        return _U(x[i] - x[i - 1])
+    return _U(x[i] - x[i - 1] - x[i - 1] + x[i - 2])
 
 
 @entry
-def encode(x: U64, order: Int, words: U64) -> np.uint64:
-    """Write the numbers into cleared words, of which there are ``2 * n + SLACK_WORDS``; returns the bits."""
-    bit, mean = _0, _FIRST
+def encode(x: U64, order: Int, first: np.uint64, words: U64) -> np.uint64:
+    """Write the numbers into ``2 * n + SLACK_WORDS`` cleared words; returns the bits. The mean starts as `first` / 16."""
+    bit, mean = _0, first
     for i in range(x.size):
         z = zigzag(_residual(x, i, order))
         k = _parameter(mean)
@@ -89,9 +90,9 @@ def encode(x: U64, order: Int, words: U64) -> np.uint64:
 
 
 @entry
-def decode(words: U64, n_bits: np.uint64, order: Int, x: U64) -> bool:
+def decode(words: U64, n_bits: np.uint64, order: Int, first: np.uint64, x: U64) -> bool:
     """Read x.size numbers; False where the stream ends early or late. Behind it lie `SLACK_WORDS` cleared words."""
-    bit, mean = _0, _FIRST
+    bit, mean = _0, first
     for i in range(x.size):
         if bit >= n_bits:
             return False
@@ -123,22 +124,34 @@ def decode(words: U64, n_bits: np.uint64, order: Int, x: U64) -> bool:
 
 
 def adaptive_body(numbers: I64, order: int) -> bytes:
-    """The bytes of ``numbers: int64[n]``; the order is not among them."""
+    """The bytes of ``numbers: int64[n]``: order and log2 of the first mean in one byte, and the stream."""
     words = np.zeros(2 * numbers.size + SLACK_WORDS, np.uint64)
+    first = _first_mean(numbers, order)
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
-        bits = int(encode(numbers.view(np.uint64), order, words))
-    return words.tobytes()[: (bits + 7) // 8]
+        bits = int(encode(numbers.view(np.uint64), order, np.uint64(16 << first >> 1), words))
+    return bytes([order | first << 2]) + words.tobytes()[: (bits + 7) // 8]
 
 
-def adaptive_numbers(body: bytes, n: int, order: int) -> I64 | None:
+def adaptive_numbers(body: bytes, n: int) -> I64 | None:
     """The n numbers of a body, or None where it does not hold them."""
-    if n > 8 * len(body):
+    if not body or n > 8 * len(body) or body[0] >> 2 > _FIRST_MAX:
         return None
-    words = np.frombuffer(body + bytes(-len(body) % 8 + 8 * SLACK_WORDS), np.uint64)
+    order, first = body[0] & 3, body[0] >> 2
+    words = np.frombuffer(body[1:] + bytes((1 - len(body)) % 8 + 8 * SLACK_WORDS), np.uint64)
     out = np.empty(n, np.uint64)
     with np.errstate(over="ignore"):
-        sound = decode(words, np.uint64(8 * len(body)), order, out)
+        bits = np.uint64(8 * len(body) - 8)
+        sound = decode(words, bits, order, np.uint64(16 << first >> 1), out)
     return out.view(np.int64) if sound else None
+
+
+def _first_mean(numbers: I64, order: int) -> int:
+    """Log2 of twice the mean of the first residuals, which the running mean has yet to learn."""
+    some = numbers[:33].astype(np.float64)
+    if order < PLAIN:
+        some = np.diff(some, order) if order else some - some[:1]
+    mean = 2.0 * float(np.abs(some[1:] if order == PLAIN else some).mean()) if some.size > 1 else 0.0
+    return min(_FIRST_MAX, max(0, int(np.ceil(np.log2(mean + 1e-9)) + 1)))
 
 
 def best_order(numbers: I64) -> int:

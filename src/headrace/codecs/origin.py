@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from headrace.codecs.base import I64, Array, SeriesCodec, Unfit
 from headrace.core.errors import CorruptionError
+
+if TYPE_CHECKING:
+    from headrace.codecs.origins import Origin
 
 _NEAR, _FAR = 1, 2
 _NEAR_MAX = 64
@@ -54,7 +57,7 @@ class OriginCodec(SeriesCodec):
             raise self.damaged(str(e)) from e
 
 
-def _body(values: Array, origin: Any) -> bytes:
+def _body(values: Array, origin: Origin) -> bytes:
     from headrace.codecs.integers import encode_integers
 
     numbers = origin.numbers(values)

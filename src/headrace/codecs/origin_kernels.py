@@ -16,6 +16,8 @@ from headrace.core.kernels import lean_kernel, lean_leaf
 Array = npt.NDArray[Any]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+Form = tuple[int, int, bool]
+"""Kind, cast, and whether a decimal has levels."""
 
 BITS, DECIMAL, PRODUCT, SINGLE, SCALED = range(5)
 """Kinds: ordered bits; i / 10**k; i * 10**-k; ordered bits of a float32; i * step + offset."""
@@ -47,7 +49,7 @@ def printed(number: float) -> float:
         return number
     decimals = min(_TEXT_DECIMALS, _TEXT_DIGITS - _digits_of(a))
     whole = np.floor(a * POWERS[decimals] + 0.5) / POWERS[decimals]
-    return whole if number > 0.0 else -whole
+    return float(whole if number > 0.0 else -whole)
 
 
 @lean_leaf
@@ -146,7 +148,7 @@ def parsed(number: float) -> float:
             value /= power
         places >>= 1
         power *= power
-    return value if number > 0.0 else -value
+    return float(value if number > 0.0 else -value)
 
 
 @lean_leaf
@@ -165,10 +167,10 @@ def _value(i: np.int64, kind: int, cast: int, digits: int, levels: bool, step: f
 
 
 @lean_kernel
-def to_values(
-    numbers: I64, kind: int, cast: int, digits: int, levels: bool, step: float, offset: float, out: F64
-) -> None:
+def to_values(numbers: I64, form: Form, digits: int, line: tuple[float, float], out: F64) -> None:
     """What the numbers stand for; of BITS and SINGLE the callers do it by views, but for the text."""
+    kind, cast, levels = form
+    step, offset = line
     if kind == SINGLE:
         for i in range(len(out)):
             out[i] = printed(out[i])
@@ -178,10 +180,10 @@ def to_values(
 
 
 @lean_kernel
-def to_numbers(
-    values: F64, kind: int, digits: int, levels: bool, step: float, offset: float, numbers: I64
-) -> None:
+def to_numbers(values: F64, form: Form, digits: int, line: tuple[float, float], numbers: I64) -> None:
     """The nearest numbers; 0 for what has none, where the number before would be as good."""
+    kind, _, levels = form
+    step, offset = line
     last = np.int64(0)
     for i in range(len(values)):
         scaled = values[i] if kind == SCALED else values[i] * POWERS[digits]

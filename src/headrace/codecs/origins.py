@@ -95,6 +95,10 @@ class Origin:
         return origin, at
 
     @property
+    def _form(self) -> tuple[int, int, bool]:
+        return self.kind, self.cast, self.is_levels
+
+    @property
     def _has_step(self) -> bool:
         return self.is_levels or self.kind == SCALED
 
@@ -106,7 +110,7 @@ class Origin:
             with np.errstate(over="ignore", invalid="ignore"):
                 return _ordered_32(values.astype(np.float32).view(np.int32)).astype(np.int64)
         out = np.empty(len(values), np.int64)
-        kernels.to_numbers(values, self.kind, self.digits, self.is_levels, self.step, self.offset, out)
+        kernels.to_numbers(values, self._form, self.digits, (self.step, self.offset), out)
         return out
 
     def values(self, numbers: I64) -> F64:
@@ -124,9 +128,7 @@ class Origin:
         return out
 
     def _run(self, numbers: I64, out: F64) -> None:
-        kernels.to_values(
-            numbers, self.kind, self.cast, self.digits, self.is_levels, self.step, self.offset, out
-        )
+        kernels.to_values(numbers, self._form, self.digits, (self.step, self.offset), out)
 
     def text(self) -> str:
         """In words, for people."""
@@ -202,36 +204,57 @@ def _levels(decimal: Origin, values: F64) -> Origin | None:
     line = _line(level)
     if line is None:
         return None
-    step, offset = line
     for one in (np.float32, np.float64):
-        s, o = float(one(step)), float(one(offset))
-        number = np.floor((level - o) / s + 0.5)
-        if (np.floor(number * s + o + 0.5) == level).mean() > 0.98:
-            return Origin(DECIMAL, decimal.cast, decimal.digits, True, s, o)
+        step, offset = float(one(line[0])), float(one(line[1]))
+        number = np.floor((level - offset) / step + 0.5)
+        if (np.floor(number * step + offset + 0.5) == level).mean() > 0.98:
+            return Origin(DECIMAL, decimal.cast, decimal.digits, True, step, offset)
     return None
 
 
 def _line(level: F64) -> tuple[float, float] | None:
-    """Step and offset so that rising levels lie nearest to whole multiples; None where they do not.
+    """Step and offset of which rising levels are whole multiples, rounded; None where they are not.
 
-    Starts with the smallest gaps, and takes in twice as many levels at a time: what is known of the step by then
-    says which multiples they are.
+    Starts where levels lie closest, and takes in twice as many at a time: what is known of the step by then says which
+    multiples the next ones are. The line that fits best is the one that no level is furthest from.
     """
     gap = np.diff(level)
     step = float(gap[gap <= gap.min() + 1.0].mean())
-    n, offset = 8, level[0]
+    first = int(np.argmin(level[7:] - level[:-7]))
+    last, offset = first + 8, float(level[first])
     while True:
-        part = level[: min(n, len(level))]
+        part = level[first:last]
         for _ in range(3):
             number = np.round((part - offset) / step)
-            step, offset = np.polyfit(number, part, 1)
+            step, offset = (float(c) for c in np.polyfit(number, part, 1))
             if step < 2.0:
                 return None
         if np.abs(part - (number * step + offset)).max() > 0.75:
             return None
-        if n >= len(level):
-            return float(step), float(offset)
-        n *= 2
+        if len(part) == len(level):
+            return _nearest_line(number, level, step)
+        first, last = max(0, first - len(part) // 2), min(len(level), last + len(part) // 2)
+
+
+def _nearest_line(number: F64, level: F64, step: float) -> tuple[float, float]:
+    """Step and offset with the smallest largest distance, which is convex in the step: golden-section search."""
+
+    def span(slope: float) -> float:
+        off = level - number * slope
+        return float(off.max() - off.min())
+
+    ratio = (np.sqrt(5.0) - 1.0) / 2.0
+    reach = 1.0 / max(1.0, float(number.max() - number.min()))
+    low, high = step - reach, step + reach
+    for _ in range(30):
+        one, other = high - ratio * (high - low), low + ratio * (high - low)
+        if span(one) < span(other):
+            high = other
+        else:
+            low = one
+    step = (low + high) / 2.0
+    off = level - number * step
+    return step, float(off.max() + off.min()) / 2.0
 
 
 def _scaled(values: F64) -> Origin | None:

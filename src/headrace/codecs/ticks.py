@@ -11,7 +11,7 @@ import numpy as np
 from headrace.codecs.base import I64, SeriesCodec
 from headrace.core.errors import CorruptionError
 
-_HEAD = struct.Struct("<Bqq")
+_HEAD = struct.Struct("<Bq")
 _LINE = struct.Struct("<df")
 _ON_LINE = 1
 
@@ -21,7 +21,7 @@ class TicksTime(SeriesCodec):
     """``t0 + tick * k[i]``, where k is coded as integers, or what it is beyond ``floor(i * step + offset + 0.5)``.
 
     Milliseconds in nanoseconds waste 20 bits a time unless divided out first; a clock of 12 kHz, cut to whole
-    nanoseconds, wastes one or two unless its line is known. The body is a flag, t0 and tick as int64, step and offset
+    nanoseconds, wastes one or two unless its line is known. The body is a flag, t0 as int64, the tick as a varint, step and offset
     as float64 and float32 where the flag says so, and the integers (`headrace.codecs.integers`).
     """
 
@@ -30,27 +30,30 @@ class TicksTime(SeriesCodec):
     def encode(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``."""
         from headrace.codecs.integers import encode_integers
+        from headrace.codecs.packing import put_signed
 
         start = ts_ns[0] if ts_ns.size else np.int64(0)
         distance = ts_ns - start
         tick = max(int(np.gcd.reduce(distance)), 1)
         number = distance // tick
-        body = _HEAD.pack(0, int(start), tick) + encode_integers(number)
+        size = put_signed(tick)
+        body = _HEAD.pack(0, int(start)) + size + encode_integers(number)
         line = _line_of(number)
         if line is not None:
             left = number - _on_line(number.size, *line)
-            other = _HEAD.pack(_ON_LINE, int(start), tick) + _LINE.pack(*line) + encode_integers(left)
+            other = _HEAD.pack(_ON_LINE, int(start)) + size + _LINE.pack(*line) + encode_integers(left)
             body = min(body, other, key=len)
         return self.seal(body)
 
     def decode(self, payload: bytes, n: int) -> I64:
         """Decode n times."""
         from headrace.codecs.integers import decode_integers
+        from headrace.codecs.packing import get_signed
 
         body = self.unseal(payload)
         try:
-            flag, start, tick = _HEAD.unpack_from(body)
-            at = _HEAD.size
+            flag, start = _HEAD.unpack_from(body)
+            tick, at = get_signed(body, _HEAD.size)
             line = _LINE.unpack_from(body, at) if flag == _ON_LINE else None
             number = decode_integers(body[at + (_LINE.size if line else 0) :], n)
         except (struct.error, CorruptionError) as e:
