@@ -56,7 +56,7 @@ def _get(words: U64, bit: np.uint64, width: np.uint64) -> np.uint64:
         return _0
     word, shift = bit >> _U(6), bit & _63
     value = (words[word] >> shift) | ((words[word + _1] << _1) << (_63 - shift))
-    return value & ((~_0) >> (_64 - width))
+    return _U(value & ((~_0) >> (_64 - width)))
 
 
 @leaf

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from headrace.codecs.base import I64, Array, SeriesCodec, Unfit
+from headrace.codecs.base import I64, Array, SeriesCodec, Unfit, same_bits
 from headrace.core.errors import CorruptionError
 
 if TYPE_CHECKING:
     from headrace.codecs.origins import Origin
 
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NEAR, _FAR = 1, 2
-_NEAR_MAX = 64
 _U16, _U32 = struct.Struct("<H"), struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
 class OriginCodec(SeriesCodec):
-    """The body is a byte of flags, the origin, patches where there are any, and the integers.
+    """The body is the bytes of a value, a byte of flags, the origin, patches where there are any, and the integers.
 
     Patches come in two kinds. *Near*: for every value, how many floats further it is than its integer says, as
     integers with their length before them. *Far*: a count, their distances as integers with their length, their bytes.
@@ -38,33 +38,39 @@ class OriginCodec(SeriesCodec):
     name: ClassVar[str] = "origin"
 
     def encode(self, values: Array) -> bytes:
-        """Encode ``values: float64[n]``; `Unfit` for other types."""
+        """Encode ``values: T[n]``, floats; `Unfit` for integers, and for a float32 that float64 does not keep."""
         from headrace.codecs.origins import find_origins
 
-        if values.dtype != np.float64:
-            raise Unfit(f"values of {values.dtype}, float64 expected")
-        values = np.ascontiguousarray(values)
-        return self.seal(min((_body(values, one) for one in find_origins(values)[-2:]), key=len))
+        if values.dtype not in _FLOATS:
+            raise Unfit(f"values of {values.dtype}, floats expected")
+        with np.errstate(invalid="ignore"):
+            doubles = np.ascontiguousarray(values, np.float64)
+            if not same_bits(doubles.astype(values.dtype), values):
+                raise Unfit("some are not numbers, and of a kind that only a float32 has")
+        body = min((_body(doubles, one) for one in find_origins(doubles)), key=len)
+        return self.seal(bytes([values.dtype.itemsize]) + body)
 
     def decode(self, payload: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
         body = self.unseal(payload)
-        if dtype != np.float64:
-            raise self.damaged(f"it holds float64, {dtype} expected")
+        if body[:1] != bytes([dtype.itemsize]) or dtype not in _FLOATS:
+            raise self.damaged(f"it does not hold {dtype}")
         try:
-            return _values(body, n)
+            with np.errstate(invalid="ignore", over="ignore"):
+                return _values(body[1:], n).astype(dtype, copy=False)
         except (ValueError, IndexError, struct.error, CorruptionError) as e:
             raise self.damaged(str(e)) from e
 
 
 def _body(values: Array, origin: Origin) -> bytes:
     from headrace.codecs.integers import encode_integers
+    from headrace.codecs.origins import NEAR_MAX
 
     numbers = origin.numbers(values)
     error = values.view(np.int64) - origin.values(numbers).view(np.int64)
     if not error.any():
         return b"\x00" + origin.to_bytes() + encode_integers(numbers)
-    far = np.abs(error) > _NEAR_MAX
+    far = np.abs(error) > NEAR_MAX
     flags, parts = 0, []
     near = np.where(far, 0, error)
     if near.any():

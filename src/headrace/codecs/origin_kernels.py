@@ -163,7 +163,7 @@ def _value(i: np.int64, kind: int, cast: int, digits: int, levels: bool, step: f
         value = np.float64(np.float32(value))
         if cast == AS_TEXT:
             value = parsed(value)
-    return value
+    return float(value)
 
 
 @lean_kernel

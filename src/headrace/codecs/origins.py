@@ -46,6 +46,10 @@ I64 = npt.NDArray[np.int64]
 _FLOATS32, _FLOATS64 = struct.Struct("<ff"), struct.Struct("<dd")
 _MAGNITUDE, _MAGNITUDE_32 = np.int64(0x7FFFFFFFFFFFFFFF), np.int32(0x7FFFFFFF)
 _LEVELS, _WIDE = 0x20, 0x40
+NEAR_MAX = 64
+"""How many floats beside its integer's a value may lie to be called near."""
+
+_DIGITS_FEW = 5  # more may be by accident
 _LOOK = 256
 """Values that are looked at to find out what the rest may be."""
 
@@ -151,28 +155,28 @@ def _ordered_32(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def find_origins(values: F64) -> list[Origin]:
-    """What ``values: float64[n]`` may come from, the most telling last; the bits themselves always are."""
-    found = [Origin()]
+    """What ``values: float64[n]`` may come from, at most three; the bits themselves where nothing else is likely."""
     finite = values[np.isfinite(values)]
-    some = np.ascontiguousarray(finite[: _LOOK // 2]) if len(finite) else finite
+    some = np.ascontiguousarray(finite[: _LOOK // 2])
     if len(finite) > _LOOK:
         some = np.concatenate([some, finite[len(finite) // 2 :][: _LOOK // 2]])
     if not len(some):
-        return found
-    with np.errstate(over="ignore"):
-        if (some.astype(np.float32) == some).mean() > 0.9:
-            found.append(Origin(SINGLE))
-    found += _decimals(some)
-    text = Origin(SINGLE, AS_TEXT)
-    if found[-1].digits > 5 and (text.values(text.numbers(some)) == some).mean() > 0.9:
-        found.append(text)
-    elif found[-1].kind != DECIMAL:
-        scaled = _scaled(finite)
-        if scaled is not None:
-            found.append(scaled)
+        return [Origin()]
+    decimals = [one for one in _decimals(some) if _is_likely(one, some)]
+    found = decimals[-1:]
+    if not found or found[-1].digits > _DIGITS_FEW:
+        singles = [one for one in (Origin(SINGLE), Origin(SINGLE, AS_TEXT)) if _is_likely(one, some)]
+        scaled = None if singles else _scaled(finite)
+        found += singles[:1] if scaled is None else [scaled]
     elif (levels := _levels(found[-1], finite)) is not None:
         found.append(levels)
-    return found
+    return found or [Origin()]
+
+
+def _is_likely(origin: Origin, some: F64) -> bool:
+    """Whether nearly all of some values are at most a few floats beside what their integers say."""
+    off = some.view(np.int64) - origin.values(origin.numbers(some)).view(np.int64)
+    return bool((np.abs(off) <= NEAR_MAX).mean() > 0.9)
 
 
 def _decimals(some: F64) -> list[Origin]:
