@@ -37,7 +37,7 @@ class OriginCodec(SeriesCodec):
 
     name: ClassVar[str] = "origin"
 
-    def encode(self, values: Array) -> bytes:
+    def pack(self, values: Array) -> bytes:
         """Encode ``values: T[n]``, floats; `Unfit` for integers, and for a float32 that float64 does not keep."""
         from headrace.codecs.origins import find_origins
 
@@ -48,11 +48,10 @@ class OriginCodec(SeriesCodec):
             if not same_bits(doubles.astype(values.dtype), values):
                 raise Unfit("some are not numbers, and of a kind that only a float32 has")
         body = min((_body(doubles, one) for one in find_origins(doubles)), key=len)
-        return self.seal(bytes([values.dtype.itemsize]) + body)
+        return bytes([values.dtype.itemsize]) + body
 
-    def decode(self, payload: bytes, n: int, dtype: np.dtype[Any]) -> Array:
+    def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
-        body = self.unseal(payload)
         if body[:1] != bytes([dtype.itemsize]) or dtype not in _FLOATS:
             raise self.damaged(f"it does not hold {dtype}")
         try:

@@ -27,7 +27,7 @@ class TicksTime(SeriesCodec):
 
     name: ClassVar[str] = "ticks"
 
-    def encode(self, ts_ns: I64) -> bytes:
+    def pack(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``."""
         from headrace.codecs.integers import encode_integers
         from headrace.codecs.packing import put_signed
@@ -43,14 +43,13 @@ class TicksTime(SeriesCodec):
             left = number - _on_line(number.size, *line)
             other = _HEAD.pack(_ON_LINE, int(start)) + size + _LINE.pack(*line) + encode_integers(left)
             body = min(body, other, key=len)
-        return self.seal(body)
+        return body
 
-    def decode(self, payload: bytes, n: int) -> I64:
+    def unpack(self, body: bytes, n: int) -> I64:
         """Decode n times."""
         from headrace.codecs.integers import decode_integers
         from headrace.codecs.packing import get_signed
 
-        body = self.unseal(payload)
         try:
             flag, start = _HEAD.unpack_from(body)
             tick, at = get_signed(body, _HEAD.size)
