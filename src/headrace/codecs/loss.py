@@ -246,7 +246,7 @@ class _Pointwise(NamedTuple):
 def _pointwise(x: F64, error: F64, is_broken: bool) -> _Pointwise:
     magnitude = np.abs(x)
     peak = float(magnitude.max(initial=0.0))
-    counts = magnitude >= NEAR_ZERO * peak if peak > 0 else np.zeros(x.size, bool)
+    counts = (magnitude >= NEAR_ZERO * peak) & (magnitude > 0)
     mape_left_out = x.size - int(counts.sum())
     if is_broken:
         return _Pointwise(math.inf, math.inf, math.inf, -math.inf, -math.inf, math.inf, mape_left_out)
