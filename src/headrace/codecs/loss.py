@@ -195,8 +195,9 @@ def band_loss(original: Array, decoded: Array, rate_hz: float, band_hz: tuple[fl
     ValueError : as `band_losses`, and where the band has no line of the spectrum in it.
     """
     spectra = _spectra(original, decoded, rate_hz)
-    low, high = (math.floor(f / spectra.line_hz) for f in band_hz)
-    if not 0 <= low < high < len(spectra.original):
+    is_band = 0 <= band_hz[0] < band_hz[1] <= rate_hz / 2
+    low, high = (math.floor(f / spectra.line_hz) for f in band_hz) if is_band else (0, 0)
+    if low == high:
         raise ValueError(
             f"no band from {band_hz[0]:g} to {band_hz[1]:g} Hz: the spectrum has lines every "
             f"{spectra.line_hz:.3g} Hz up to {rate_hz / 2:g} Hz"

@@ -206,7 +206,9 @@ def test_no_power_has_no_relative_error():
     assert BandLoss(0.0, 1.0, 0.0, 2.0).relative is None
 
 
-@pytest.mark.parametrize("band", [(3.0, 2.0), (0.1, 0.2), (10.0, 7_000.0), (-5.0, 10.0)])
+@pytest.mark.parametrize(
+    "band", [(3.0, 2.0), (0.1, 0.2), (10.0, 7_000.0), (-5.0, 10.0), (1.0, math.inf), (math.nan, 5.0)]
+)
 def test_bands_must_be_in_the_spectrum(band):
     with pytest.raises(ValueError, match=r"up to 6000 Hz"):
         band_loss(T, T, RATE, band)
