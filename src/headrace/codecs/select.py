@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headrace.codecs.base import I64, Array, TimeCodec, Unfit, ValueCodec, same_bits
+from headrace.codecs.base import I64, Array, TimeCodec, Unfit, ValueCodec, keeps_bound, same_bits
 from headrace.codecs.delta_of_delta import DeltaOfDeltaTime
 from headrace.codecs.raw import RawCodec
 
@@ -48,6 +48,24 @@ def smallest(values: Array, candidates: Iterable[ValueCodec]) -> ChosenValues:
             continue
         shorter = len(body) < len(best.body)
         if shorter and same_bits(codec.unpack(body, values.size, values.dtype), values):
+            best = ChosenValues(codec, body)
+    return best
+
+
+def smallest_within(
+    values: Array, candidates: Iterable[ValueCodec], eps: float, best: ChosenValues
+) -> ChosenValues:
+    """The shortest body of ``values: T[n]`` that decodes to values within `eps` of them; `best` where none is shorter.
+
+    As `smallest`, for lossy candidates: those that are unfit, or whose decoded values pass the bound, are passed over.
+    """
+    for codec in candidates:
+        try:
+            body = codec.pack(values)
+        except Unfit:
+            continue
+        shorter = len(body) < len(best.body)
+        if shorter and keeps_bound(codec.unpack(body, values.size, values.dtype), values, eps):
             best = ChosenValues(codec, body)
     return best
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,19 @@ import xxhash
 
 from headrace.codecs.base import TimeCodec, ValueCodec
 from headrace.codecs.const import ConstCodec
+from headrace.codecs.hold import HoldCodec
 from headrace.codecs.origin import OriginCodec
 from headrace.codecs.packing import get_varint, put_varint
 from headrace.codecs.pco import PcoCodec
+from headrace.codecs.piecewise_constant import PiecewiseConstantCodec
+from headrace.codecs.quantise import QuantiseCodec
 from headrace.codecs.registry import time_codec, value_codec
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
-from headrace.codecs.select import smallest, smallest_times
+from headrace.codecs.seasonal import SeasonalCodec
+from headrace.codecs.select import smallest, smallest_times, smallest_within
+from headrace.codecs.swing import SwingCodec
+from headrace.codecs.swinging_door import SwingingDoorCodec
 from headrace.codecs.ticks import TicksTime
 from headrace.core.errors import ConfigError, CorruptionError
 
@@ -56,17 +62,35 @@ def _spec(text: str) -> dict[str, Any]:
     return found
 
 
-def encode_chunk(ts_ns: I64, values: Array, quality: U8 | None) -> tuple[bytes, str, str]:
-    """Payload, time codec and value codec of one sensor's samples; each part decoded and compared."""
+class Chunk(NamedTuple):
+    """One row's payload, what the header says of its codecs, and its bound, 0 where it is lossless."""
+
+    payload: bytes
+    time_codec: str
+    value_codec: str
+    bound: float
+
+
+def encode_chunk(ts_ns: I64, values: Array, quality: U8 | None, eps: float = 0.0) -> Chunk:
+    """One sensor's samples, each part in its smallest codec, decoded and compared.
+
+    Parameters
+    ----------
+    eps : how far values may be from what they were, absolute; 0 for lossless. Only floats are ever changed.
+    """
     times = smallest_times(ts_ns, [RegularTime(), TicksTime()])
     chosen = smallest(values, value_candidates(values))
+    if eps > 0.0 and values.dtype.kind == "f":
+        chosen = smallest_within(values, lossy_candidates(eps), eps, chosen)
     tail = b""
     if quality is not None and quality.any():
         marks = smallest(quality, [ConstCodec(), RiceDeltaCodec()])
         tail = codec_text(marks.codec).encode() + b"\x00" + marks.body
     sizes = put_varint(len(times.body)) + put_varint(len(chosen.body))
     rest = b"".join([sizes, times.body, chosen.body, tail])
-    return _SUM.pack(_low_half(rest)) + rest, BARE + codec_text(times.codec), codec_text(chosen.codec)
+    bound = float(getattr(chosen.codec, "eps", 0.0))
+    payload = _SUM.pack(_low_half(rest)) + rest
+    return Chunk(payload, BARE + codec_text(times.codec), codec_text(chosen.codec), bound)
 
 
 def value_candidates(values: Array) -> list[ValueCodec]:
@@ -77,6 +101,14 @@ def value_candidates(values: Array) -> list[ValueCodec]:
     if len(values) >= _PCO_FROM:
         candidates.append(PcoCodec())
     return candidates
+
+
+def lossy_candidates(eps: float) -> list[ValueCodec]:
+    """Codecs that keep a bound, the fast ones first."""
+    return [
+        QuantiseCodec(eps), HoldCodec(eps), PiecewiseConstantCodec(eps), SwingCodec(eps), SwingingDoorCodec(eps),
+        SeasonalCodec(eps),
+    ]  # fmt: skip
 
 
 def decode_chunk(
