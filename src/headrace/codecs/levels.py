@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ I64 = npt.NDArray[np.int64]
 
 SPARE_MIN, SPARE_MAX = 2, 30
 _EPS_MIN, _EPS_MAX = 1e-290, 1e290  # steps and what is computed with them stay normal numbers
-_SPARE_BITS, _SINGLE = 0x1F, 0x20
+_SPARE_BITS, _SINGLE, _VARIANT_SHIFT = 0x1F, 0x20, 6
 _ROUNDED = 2.0**-47
 """What 64 roundings in float64 add up to, as a share of the largest number; the longest chain has 30."""
 
@@ -42,21 +42,22 @@ _CAST = {4: (2.0**-24, 2.0**-149), 8: (0.0, 2.0**-1070)}
 class Room:
     """How a body's numbers are to be read: the head byte of every lossy body.
 
-    Bits 0-4 are `spare` (0: the codec's settings say the step), bit 5 says float32, the others are 0.
+    Bits 0-4 are `spare` (0: the codec's settings say the step), bit 5 says float32, bits 6-7 are the codec's own.
     """
 
     spare: int
     single: bool
+    variant: int = 0
 
     @property
     def head(self) -> bytes:
         """The byte."""
-        return bytes([self.spare | (_SINGLE if self.single else 0)])
+        return bytes([self.spare | (_SINGLE if self.single else 0) | self.variant << _VARIANT_SHIFT])
 
     @classmethod
     def of(cls, head: int) -> Room:
         """Inverse of `head`."""
-        return cls(head & _SPARE_BITS, bool(head & _SINGLE))
+        return cls(head & _SPARE_BITS, bool(head & _SINGLE), head >> _VARIANT_SHIFT)
 
 
 def usable(eps: float, spare: int) -> float:
@@ -82,7 +83,7 @@ def spare_bits(x: F64, eps: float, dtype: np.dtype[Any]) -> int:
     """The largest `spare` that leaves room for rounding. Raises `Unfit` where there is none."""
     if not _EPS_MIN <= eps <= _EPS_MAX:
         raise Unfit(f"a bound of {eps}, {_EPS_MIN} to {_EPS_MAX} can be kept")
-    spare = min(SPARE_MAX, math.floor(math.log2(eps / needed(x, eps, dtype))))
+    spare = min(SPARE_MAX, math.floor(math.log2(eps) - math.log2(needed(x, eps, dtype))))
     if spare < SPARE_MIN:
         raise Unfit(f"values too large for a bound of {eps}")
     return spare
@@ -126,6 +127,7 @@ class BoundedCodec(SeriesCodec):
     """
 
     eps: float
+    variant_max: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.eps) and self.eps > 0):
@@ -143,7 +145,8 @@ class BoundedCodec(SeriesCodec):
         """The body of ``values: T[n]``. Raises as `encode`."""
         if values.dtype.kind != "f" or values.dtype.itemsize not in _CAST:
             raise Unfit(f"values of {values.dtype} are never lossy")
-        x = np.array(values, np.float64)
+        with np.errstate(invalid="ignore"):  # signalling NaNs; refused in a moment
+            x = np.array(values, np.float64)
         if not x.size:
             return b""
         return self._pack(x, Room(self._spare(x, values.dtype), values.dtype.itemsize == 4))
@@ -155,7 +158,7 @@ class BoundedCodec(SeriesCodec):
                 raise self.damaged(f"{len(body)} bytes for {n} values")
             return np.empty(0, dtype)
         room = Room.of(body[0])
-        if dtype.kind != "f" or room.single != (dtype.itemsize == 4) or room.head != body[:1]:
+        if dtype.kind != "f" or room.single != (dtype.itemsize == 4) or room.variant > self.variant_max:
             raise self.damaged(f"it does not hold values of {dtype}")
         with np.errstate(all="ignore"):  # levels that no encoder writes may overflow
             return self._unpack(body[1:], n, room).astype(dtype)

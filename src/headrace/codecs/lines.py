@@ -1,7 +1,7 @@
 """Bodies of values on connected lines, shared by `swing` and `swinging_door`.
 
-After the head byte come the number of knots as a varint, the bytes of the next part, the values between knots but
-for the last two, and the knots' levels, both as integers (`headrace.codecs.integers`).
+After the head byte come the number of knots as a varint, the bytes of the next part, the numbers of values between
+knots, and the knots' levels, both as integers (`headrace.codecs.integers`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def lines_body(x: F64, reach: float, step: float, swing: bool) -> bytes:
 
     ends, levels = np.empty(x.size, np.int64), np.empty(x.size, np.int64)
     count = find_knots(x, reach, step, swing, ends, levels)
-    between = np.diff(ends[:count])[:-1] - 1
+    between = np.diff(ends[:count]) - 1
     return put_varint(count) + put_sized(encode_integers(between)) + encode_integers(levels[:count])
 
 
@@ -28,10 +28,10 @@ def lines_values(body: bytes, n: int, step: float) -> F64 | None:
     from headrace.codecs.line_kernels import write_lines
 
     count, at = get_varint(body, 0)
-    if not min(n, 2) <= count <= n:
+    if not 1 <= count <= n:
         return None
     part, at = get_sized(body, at)
-    ends = _ends(decode_integers(part, max(count - 2, 0)), n)
+    ends = _ends(decode_integers(part, count - 1), n)
     if ends is None:
         return None
     out = np.empty(n)
@@ -40,12 +40,9 @@ def lines_values(body: bytes, n: int, step: float) -> F64 | None:
 
 
 def _ends(between: I64, n: int) -> I64 | None:
-    """Index of each knot; None where the last but one is not before n - 1."""
-    if n == 1:
-        return np.zeros(1, np.int64)
+    """Index of each knot; None where the last is not at n - 1."""
     if between.size and (between.min() < 0 or between.max() >= n):
         return None
-    ends = np.zeros(between.size + 2, np.int64)
-    np.cumsum(between + 1, out=ends[1:-1])
-    ends[-1] = n - 1
-    return ends if ends[-2] < n - 1 else None
+    ends = np.zeros(between.size + 1, np.int64)
+    np.cumsum(between + 1, out=ends[1:])
+    return ends if ends[-1] == n - 1 else None

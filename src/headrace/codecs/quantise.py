@@ -1,7 +1,7 @@
 """Values rounded to levels of twice the bound: the codec for noise, and the grid that colder tiers build upon.
 
-The numbers of the levels are coded by `headrace.codecs.integers`. No quantiser of single values does better: cells
-are as wide as the bound allows, and their numbers go to an entropy coder.
+The numbers of the levels are coded by `headrace.codecs.integers`. Where the values lie on a grid of their own, as
+converters make them, cells may be wider than twice the bound, and are (`headrace.codecs.spacing`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from headrace.codecs.levels import (
     spare_bits,
     usable,
 )
+from headrace.codecs.spacing import Spacing, find_spacing
 
+_SPACED = 1
 _LEVEL_MAX = 2.0**52  # above, not every number of a level is a float64
 
 
 @dataclass(frozen=True, slots=True)
 class QuantiseCodec(BoundedCodec):
-    """``round(value / step)``; the body is a head byte (`headrace.codecs.levels`), then integers.
+    """``round(value / step)``.
+
+    The body is a head byte (`headrace.codecs.levels`), in variant 1 the values' own grid, then integers.
 
     Parameters
     ----------
@@ -50,6 +54,7 @@ class QuantiseCodec(BoundedCodec):
 
     step: float = 0.0
     name: ClassVar[str] = "quantise"
+    variant_max: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         BoundedCodec.__post_init__(self)
@@ -88,9 +93,17 @@ class QuantiseCodec(BoundedCodec):
         return 0
 
     def _pack(self, x: F64, room: Room) -> bytes:
-        return room.head + encode_integers(nearest_levels(x, self._width(room)))
+        plain = room.head + encode_integers(nearest_levels(x, self._width(room)))
+        spacing = None if self.step else find_spacing(x, usable(self.eps, room.spare))
+        if spacing is None:
+            return plain
+        head = replace(room, variant=_SPACED).head + spacing.pack()
+        return min(plain, head + encode_integers(spacing.cells(x)), key=len)
 
     def _unpack(self, body: bytes, n: int, room: Room) -> F64:
+        if room.variant == _SPACED:
+            spacing, at = Spacing.unpack(body)
+            return spacing.middles(decode_integers(body[at:], n))
         if not room.spare and not self.step:
             raise self.damaged("it does not say its step")
         return decode_integers(body, n).astype(np.float64) * self._width(room)

@@ -6,7 +6,7 @@ is below the bound costs its first period and nothing more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -18,16 +18,14 @@ from headrace.codecs.packing import get_sized, get_varint, put_sized, put_varint
 
 _PERIOD_MIN, _PERIOD_MAX = 2, 1 << 20
 _CANDIDATES = 4
-_STEPS = (1, 2)
-"""Distances of levels that are tried, in bounds: twice the bound has fewer levels, one repeats them more often."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeasonalCodec(BoundedCodec):
     """Levels of the first period, then differences from the level a period ago.
 
-    The body is a head byte (`headrace.codecs.levels`), the distance of levels in bounds (a byte, 1 or 2), the period
-    as a varint, the bytes of the next part, the first period's levels and the differences, both as integers.
+    The body is a head byte (`headrace.codecs.levels`; levels are `eps` apart, in variant 1 twice that), the number of
+    values and the period as varints, the bytes of the next part, the first period's levels and the differences, both as integers.
 
     Parameters
     ----------
@@ -45,6 +43,7 @@ class SeasonalCodec(BoundedCodec):
 
     period: int = 0
     name: ClassVar[str] = "seasonal"
+    variant_max: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         BoundedCodec.__post_init__(self)
@@ -57,31 +56,32 @@ class SeasonalCodec(BoundedCodec):
         period = self.period or find_period(x)
         if not period or x.size < 2 * period:
             raise Unfit("no period that comes back")
-        reach = usable(self.eps, room.spare)
-        return room.head + min((_body(x, reach, width, period) for width in _STEPS), key=len)
+        return min((self._body(x, period, replace(room, variant=v)) for v in range(2)), key=len)
+
+    def _body(self, x: F64, period: int, room: Room) -> bytes:
+        from headrace.codecs.seasonal_kernels import repeat_levels
+
+        levels = np.empty(x.size, np.int64)
+        repeat_levels(x, usable(self.eps, room.spare), self._step(room), period, levels)
+        first = encode_integers(levels[:period])
+        changes = encode_integers(levels[period:] - levels[:-period])
+        return room.head + put_varint(x.size) + put_varint(period) + put_sized(first) + changes
 
     def _unpack(self, body: bytes, n: int, room: Room) -> F64:
         from headrace.codecs.seasonal_kernels import add_periods
 
-        width = body[0] if body else 0
-        period, at = get_varint(body, 1)
-        if width not in _STEPS or not _PERIOD_MIN <= period < n:
-            raise self.damaged(f"a period of {period} in {n} values, {width} bounds a level")
+        size, at = get_varint(body, 0)
+        period, at = get_varint(body, at)
+        if size != n or not _PERIOD_MIN <= period < n:
+            raise self.damaged(f"a period of {period} in {size} values, {n} expected")
         part, at = get_sized(body, at)
         first = decode_integers(part, period)
         levels = np.concatenate((first, decode_integers(body[at:], n - period)))
         add_periods(levels, period)
-        return levels.astype(np.float64) * (width * usable(self.eps, room.spare))
+        return levels.astype(np.float64) * self._step(room)
 
-
-def _body(x: F64, reach: float, width: int, period: int) -> bytes:
-    from headrace.codecs.seasonal_kernels import repeat_levels
-
-    levels = np.empty(x.size, np.int64)
-    repeat_levels(x, reach, width * reach, period, levels)
-    first = encode_integers(levels[:period])
-    changes = encode_integers(levels[period:] - levels[:-period])
-    return bytes([width]) + put_varint(period) + put_sized(first) + changes
+    def _step(self, room: Room) -> float:
+        return (1 + room.variant) * usable(self.eps, room.spare)
 
 
 def find_period(x: F64) -> int:
