@@ -139,7 +139,7 @@ def _scale(values: Array) -> tuple[float, float, list[float]]:
         low, high = low - apart, high + apart
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * 0.999)
+    step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * 0.7)
     ticks = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
     return low, high, ticks
 

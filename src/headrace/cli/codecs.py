@@ -186,11 +186,18 @@ def _band_table(bands: list[BandLoss]) -> str:
             f"{band.low_hz:.6g} to {band.high_hz:.6g}",
             f"{band.original:.4g}",
             f"{band.decoded:.4g}",
-            "-" if band.relative is None else f"{band.relative * 100:+.3g} %",
+            _gain(band.relative),
         )
         for band in bands
     ]
     return output.table(("band, Hz", "power", "decoded", "error"), rows, (0, 1, 2, 3))
+
+
+def _gain(relative: float | None) -> str:
+    """Power gained, where it is not much more than there was in percent."""
+    if relative is None:
+        return "-"
+    return f"{relative * 100:+.3g} %" if relative < 9.995 else f"{relative + 1:,.0f} times"
 
 
 def _drawing(title: str, ts_ns: I64, x: Array, y: Array) -> str:
@@ -304,7 +311,11 @@ def _facts(search: BoundSearch, found: BoundTrial) -> dict[str, Any]:
 def _suggestion(facts: dict[str, Any], loss: Loss) -> str:
     share = facts["share_of_range"]
     of_range = f", {share * 100:.3g} % of the range" if share else ""
-    bound = f"{facts['eps']:g}{of_range}" if facts["eps"] else "none is needed: it is so small without loss"
+    bound = (
+        f"{facts['eps']:g}{of_range}"
+        if facts["eps"]
+        else "none: it is small enough, or smaller, without loss"
+    )
     pairs = [
         ("bound", bound),
         ("codec", facts["codec"]),

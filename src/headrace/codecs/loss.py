@@ -125,7 +125,7 @@ def measure(original: Array, decoded: Array, ts_ns: I64 | None = None, lags: int
 
     Notes
     -----
-    Costs about 0.1 us a sample, most of it for the autocorrelation (in proportion to `lags`). Squares of values
+    Costs about 0.15 us a sample, most of it for the autocorrelation (in proportion to `lags`). Squares of values
     beyond 1e150 overflow: such measures are infinite, or None.
 
     Examples

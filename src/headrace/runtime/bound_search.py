@@ -156,7 +156,10 @@ class BoundSearch:
         return best
 
     def for_rmse(self, limit: float) -> BoundTrial:
-        """The largest bound found whose root mean square error is at most `limit`, above 0."""
+        """The largest bound found whose root mean square error is at most `limit`, above 0.
+
+        It is the lossless trial where no block is smaller for its loss.
+        """
         lower, upper = _steps_below(limit), self._top()
         best = self.attempt(_eps(lower))  # no error is larger than the bound, so their mean is not
         while upper - lower > 1:
@@ -166,7 +169,7 @@ class BoundSearch:
                 lower, best = middle, trial
             else:
                 upper = middle
-        return best
+        return self.lossless() if best.n_blocks_lossless == self.n_blocks else best
 
     def _top(self) -> int:
         """Step of a bound at which nothing of the values needs to be left."""

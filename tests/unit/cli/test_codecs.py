@@ -199,7 +199,7 @@ def test_suggest_a_bound_for_an_error(series, rounding, capfd):
 def test_suggest_no_bound_where_none_is_needed(series, rounding, capfd):
     code, out, _ = run(capfd, "suggest", "b.parquet", "--target-ratio", "1.1", "--codec", "rounding")
     assert code == Exit.DONE
-    assert "none is needed" in out
+    assert "none: it is small enough" in out
 
 
 @pytest.mark.parametrize(
