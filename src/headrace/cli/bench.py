@@ -239,6 +239,68 @@ def directory(as_json: bool, **settings: Any) -> None:
     _show(run(**settings, progress=output.note), as_json)
 
 
+def _numbers(ctx: click.Context, parameter: click.Parameter, text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"numbers separated by commas expected, got {text!r}") from None
+    if any(number <= 0 for number in numbers):
+        raise click.BadParameter(f"numbers above 0 expected, got {text!r}")
+    return numbers
+
+
+@bench.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace bench codecs --data my-series                  # a folder of Parquet or CSV files, one a sensor",
+        "headrace bench codecs --data my-series --blocks 1024 --bounds 0.001 --json",
+    ),
+)
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of series files: times and a column 'value'.",
+)
+@click.option(
+    "--blocks", default="256,1024,8192", show_default=True, callback=_numbers, help="Samples of a chunk."
+)
+@click.option(
+    "--bounds",
+    default="0.001,0.005,0.01",
+    show_default=True,
+    callback=_numbers,
+    help="Error bounds, as shares of each series' range.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def codecs(data: Path, blocks: list[float], bounds: list[float], as_json: bool) -> None:
+    """What series cost in the store: raw bytes by stored ones, lossless and within bounds, beside other codecs.
+
+    Raw is 16 bytes a sample. Stored are the chunks of a real segment, timestamps, headers and footer included; the
+    other codecs are not charged for headers. Every chunk is decoded and compared.
+    """
+    from headrace.bench.codecs import run
+
+    result = run(data, [int(block) for block in blocks], bounds, output.note)
+    if as_json:
+        output.emit_json(result)
+        return
+    names = [f"{bound:g}" for bound in bounds]
+    header = ("series", "block", "lossless", *(f"±{name}" for name in names), "codec")
+    rows = [
+        [
+            row["name"],
+            output.count(row["block"]),
+            f"{row['ratio']:.2f}",
+            *(f"{row['bounds'][name]['ratio']:.1f}" for name in names),
+            row["value_codec"],
+        ]
+        for row in result["series"]
+    ]
+    click.echo(output.table(header, rows, tuple(range(1, 3 + len(names)))))
+    _show({key: value for key, value in result.items() if key not in ("series", "geomean_by_kind")}, False)
+
+
 def _show(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.emit_json(result)
