@@ -34,7 +34,7 @@ class HoldCodec(BoundedCodec):
 
     def _pack(self, x: F64, room: Room) -> bytes:
         reach = usable(self.eps, room.spare)
-        return room.head + runs_body(x, reach, reach)
+        return room.head + runs_body(x, reach, reach, central=False)
 
     def _unpack(self, body: bytes, n: int, room: Room) -> F64:
         values = runs_values(body, n, usable(self.eps, room.spare))

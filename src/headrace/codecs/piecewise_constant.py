@@ -32,14 +32,14 @@ class PiecewiseConstantCodec(BoundedCodec):
     >>> codec = PiecewiseConstantCodec(eps=0.5)
     >>> payload = codec.encode(np.array([20.0, 20.4, 20.9, 20.1, 23.0, 23.2]))
     >>> codec.decode(payload, 6, np.dtype(np.float64)).round(3).tolist()
-    [20.5, 20.5, 20.5, 20.5, 22.75, 22.75]
+    [20.5, 20.5, 20.5, 20.5, 23.125, 23.125]
     """
 
     name: ClassVar[str] = "piecewise_constant"
 
     def _pack(self, x: F64, room: Room) -> bytes:
         reach = usable(self.eps, room.spare)
-        return room.head + runs_body(x, reach, reach / _LEVELS_A_BOUND)
+        return room.head + runs_body(x, reach, reach / _LEVELS_A_BOUND, central=True)
 
     def _unpack(self, body: bytes, n: int, room: Room) -> F64:
         values = runs_values(body, n, usable(self.eps, room.spare) / _LEVELS_A_BOUND)

@@ -27,12 +27,15 @@ from headrace.codecs.levels import (
 from headrace.codecs.spacing import Spacing, find_spacing
 
 _SPACED = 1
+_GAIN_SURE, _SMALL = 1.1, 200
+"""Where cells are wider by that much, and there are more bytes than what describes the grid, they always win."""
+
 _LEVEL_MAX = 2.0**52  # above, not every number of a level is a float64
 
 
 @dataclass(frozen=True, slots=True)
 class QuantiseCodec(BoundedCodec):
-    """``round(value / step)``.
+    """Numbers of the nearest levels, ``round(value / step)``.
 
     The body is a head byte (`headrace.codecs.levels`), in variant 1 the values' own grid, then integers.
 
@@ -93,12 +96,15 @@ class QuantiseCodec(BoundedCodec):
         return 0
 
     def _pack(self, x: F64, room: Room) -> bytes:
-        plain = room.head + encode_integers(nearest_levels(x, self._width(room)))
-        spacing = None if self.step else find_spacing(x, usable(self.eps, room.spare))
-        if spacing is None:
-            return plain
-        head = replace(room, variant=_SPACED).head + spacing.pack()
-        return min(plain, head + encode_integers(spacing.cells(x)), key=len)
+        reach = usable(self.eps, room.spare)
+        spacing = None if self.step else find_spacing(x, reach)
+        bodies = []
+        if spacing is not None:
+            head = replace(room, variant=_SPACED).head + spacing.pack()
+            bodies.append(head + encode_integers(spacing.cells(x)))
+        if spacing is None or spacing.gain(reach) < _GAIN_SURE or len(bodies[0]) < _SMALL:
+            bodies.append(room.head + encode_integers(nearest_levels(x, self._width(room))))
+        return min(bodies, key=len)
 
     def _unpack(self, body: bytes, n: int, room: Room) -> F64:
         if room.variant == _SPACED:

@@ -15,16 +15,16 @@ FAR = 2.0**60
 
 
 @lean_kernel
-def longest_runs(x: F64, reach: float, step: float, lengths: I64, levels: I64) -> int:
+def longest_runs(x: F64, reach: float, step: float, central: bool, lengths: I64, levels: I64) -> int:
     """Cut ``x: float64[n]`` into as few runs as have one level ``levels[r] * step`` within `reach` of all values.
 
-    A run goes on while the levels near its values have one in common; no other cut has fewer runs. Of the levels
-    that they have in common the one nearest to the level before is taken: small differences take few bits.
+    A run goes on while the levels near its values have one in common; no other cut has fewer runs.
 
     Parameters
     ----------
-    reach : distance of a level from a value at most. step : distance of levels, at most `reach`. lengths, levels :
-        int64[n], filled.
+    reach : distance of a level from a value at most. step : distance of levels, at most `reach`. central : which of
+        the levels that a run's values have in common is taken: the one in their middle, or the one nearest to the
+        level before. lengths, levels : int64[n], filled.
 
     Returns
     -------
@@ -36,14 +36,14 @@ def longest_runs(x: F64, reach: float, step: float, lengths: I64, levels: I64) -
     for i in range(len(x)):
         lowest, highest = np.ceil((x[i] - reach) / step), np.floor((x[i] + reach) / step)
         if lowest > high or highest < low:
-            level = min(max(level, low), high)
+            level = np.floor((low + high) / 2) if central else min(max(level, low), high)
             levels[runs] = np.int64(level)
             lengths[runs] = i - first
             runs += 1
             first, low, high = i, lowest, highest
         else:
             low, high = max(low, lowest), min(high, highest)
-    levels[runs] = np.int64(min(max(level, low), high))
+    levels[runs] = np.int64(np.floor((low + high) / 2) if central else min(max(level, low), high))
     lengths[runs] = len(x) - first
     return runs + 1
 

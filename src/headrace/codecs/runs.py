@@ -9,26 +9,37 @@ from __future__ import annotations
 
 import numpy as np
 
+from headrace.codecs.base import Unfit
 from headrace.codecs.integers import decode_integers, encode_integers
 from headrace.codecs.levels import F64, I64
 from headrace.codecs.packing import get_sized, get_varint, put_sized, put_varint
 
-_RUN_MEAN_MIN = 3
-"""Shorter runs cost more than what repeats in the levels themselves."""
+_RUN_MEAN_MIN, _FEW = 2, 4
+_RUNS_FROM, _VALUES_UP_TO = 3, 64
+"""Mean lengths from which runs are tried, and up to which the levels of values are: bodies of much repetition."""
 
 
-def runs_body(x: F64, reach: float, step: float) -> bytes:
-    """The shorter of two bodies of ``x: float64[n]``: runs, or the same levels value by value."""
+def runs_body(x: F64, reach: float, step: float, central: bool) -> bytes:
+    """The shorter of two bodies of ``x: float64[n]``: runs, or the same levels value by value.
+
+    Parameters are those of `headrace.codecs.run_kernels.longest_runs`.
+
+    Raises
+    ------
+    Unfit : runs are short, so that rounding each value is better and faster.
+    """
     from headrace.codecs.run_kernels import longest_runs
 
     lengths, levels = np.empty(x.size, np.int64), np.empty(x.size, np.int64)
-    count = longest_runs(x, reach, step, lengths, levels)
+    count = longest_runs(x, reach, step, central, lengths, levels)
+    if x.size > _RUN_MEAN_MIN * _FEW and count * _RUN_MEAN_MIN > x.size:
+        raise Unfit(f"{count:,} runs of {x.size:,} values")
     lengths, levels = lengths[:count], levels[:count]
     bodies = []
-    if x.size >= _RUN_MEAN_MIN * count:
+    if x.size >= _RUNS_FROM * count:
         parts = put_sized(encode_integers(lengths[:-1] - 1)) + encode_integers(levels)
         bodies.append(put_varint(count) + parts)
-    if x.size < 64 * count:
+    if x.size < _VALUES_UP_TO * count:
         bodies.append(put_varint(0) + encode_integers(np.repeat(levels, lengths)))
     return min(bodies, key=len)
 

@@ -18,6 +18,7 @@ from headrace.codecs.packing import get_sized, get_varint, put_sized, put_varint
 
 _PERIOD_MIN, _PERIOD_MAX = 2, 1 << 20
 _CANDIDATES = 4
+_NEARLY = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class SeasonalCodec(BoundedCodec):
     """Levels of the first period, then differences from the level a period ago.
 
     The body is a head byte (`headrace.codecs.levels`; levels are `eps` apart, in variant 1 twice that), the number of
-    values and the period as varints, the bytes of the next part, the first period's levels and the differences, both as integers.
+    values and the period as varints, the bytes of the next part, the first period's levels and the differences, both
+    as integers.
 
     Parameters
     ----------
@@ -87,14 +89,16 @@ class SeasonalCodec(BoundedCodec):
 def find_period(x: F64) -> int:
     """The shift of ``x: float64[n]`` that leaves least of it, of those where the autocorrelation peaks; 0: none.
 
-    The autocorrelation is a sum over what both ends have, so of a period's multiples the first is the highest. Costs
-    an FFT of twice the values.
+    Of a period and its multiples, which leave nearly the same, the shortest is taken. Costs an FFT of twice the values.
     """
     n = x.size
+    scale = float(np.abs(x).max())
+    x = x / scale if scale > 0.0 else x  # squares of huge values would overflow
     spectrum = np.fft.rfft(x - x.mean(), 1 << (2 * n - 1).bit_length())
     correlation = np.fft.irfft(spectrum.real**2 + spectrum.imag**2)[: min(n // 2, _PERIOD_MAX) + 2]
     inner = correlation[1:-1]
     peaks = np.flatnonzero((inner > correlation[:-2]) & (inner >= correlation[2:]) & (inner > 0)) + 1
     peaks = peaks[peaks >= _PERIOD_MIN]
-    best = peaks[np.argsort(-correlation[peaks], kind="stable")[:_CANDIDATES]].tolist()
-    return min(best, key=lambda shift: float(np.abs(x[shift:] - x[:-shift]).mean()), default=0)
+    best = sorted(peaks[np.argsort(-correlation[peaks], kind="stable")[:_CANDIDATES]].tolist())
+    left = [float(np.abs(x[shift:] - x[:-shift]).mean()) for shift in best]
+    return next((shift for shift, mean in zip(best, left, strict=True) if mean <= _NEARLY * min(left)), 0)

@@ -57,6 +57,10 @@ class Spacing:
         points, at = get_varint(body, _HEAD.size)
         return cls(width, phase, points), at
 
+    def gain(self, reach: float) -> float:
+        """How much wider a cell is than twice the bound."""
+        return self.points * self.width / (2.0 * reach)
+
     def numbers(self, x: F64) -> F64:
         """Numbers of the nearest grid points, whole."""
         return np.rint(x / self.width - self.phase / _PHASES)
@@ -95,7 +99,7 @@ def find_spacing(x: F64, reach: float) -> Spacing | None:
     if not stray <= _STRAY_MAX * min(width, reach):
         return None
     spacing = Spacing(width, phase, 1 + math.floor(2.0 * (reach - stray) / width))
-    return spacing if spacing.points * width > 2.0 * reach else None
+    return spacing if spacing.gain(reach) > 1.0 else None
 
 
 def _smallest_gap(ordered: F64, reach: float) -> float:
