@@ -258,7 +258,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, text: str) -> list[
 )
 @click.option(
     "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     required=True,
     help="Folder of series files: times and a column 'value'.",
 )
