@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headrace.codecs.levels import F64, BoundedCodec, Room, usable
-from headrace.codecs.runs import runs_body, runs_values
+from headrace.codecs.runs import RunsCodec
 
 
 @dataclass(frozen=True, slots=True)
-class HoldCodec(BoundedCodec):
+class HoldCodec(RunsCodec):
     """Runs of one level (`headrace.codecs.runs`), levels `eps` apart.
 
     Parameters
@@ -31,13 +30,5 @@ class HoldCodec(BoundedCodec):
     """
 
     name: ClassVar[str] = "hold"
-
-    def _pack(self, x: F64, room: Room) -> bytes:
-        reach = usable(self.eps, room.spare)
-        return room.head + runs_body(x, reach, reach, central=False)
-
-    def _unpack(self, body: bytes, n: int, room: Room) -> F64:
-        values = runs_values(body, n, usable(self.eps, room.spare))
-        if values is None:
-            raise self.damaged(f"its runs are not of {n} values")
-        return values
+    levels_a_bound: ClassVar[int] = 1
+    central: ClassVar[bool] = False

@@ -7,15 +7,34 @@ varints; then the numbers of values between knots but for the last two, and the 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from headrace.codecs.base import Unfit
 from headrace.codecs.integers import decode_integers, encode_integers
-from headrace.codecs.levels import F64, I64
+from headrace.codecs.levels import F64, I64, BoundedCodec, Room, usable
 from headrace.codecs.packing import get_sized, get_varint, put_sized, put_varint
 
 _LINE_MEAN_MIN = 3
 _FEW = 4
+
+
+class LinesCodec(BoundedCodec):
+    """What codecs of connected lines share: levels `eps` apart; `swing` says which lines (`find_knots`)."""
+
+    __slots__ = ()
+    swing: ClassVar[bool]
+
+    def _pack(self, x: F64, room: Room) -> bytes:
+        reach = usable(self.eps, room.spare)
+        return room.head + lines_body(x, reach, reach, swing=self.swing)
+
+    def _unpack(self, body: bytes, n: int, room: Room) -> F64:
+        values = lines_values(body, n, usable(self.eps, room.spare))
+        if values is None:
+            raise self.damaged(f"its knots are not of {n} values")
+        return values
 
 
 def lines_body(x: F64, reach: float, step: float, swing: bool) -> bytes:

@@ -12,14 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headrace.codecs.levels import F64, BoundedCodec, Room, usable
-from headrace.codecs.runs import runs_body, runs_values
-
-_LEVELS_A_BOUND = 4
+from headrace.codecs.runs import RunsCodec
 
 
 @dataclass(frozen=True, slots=True)
-class PiecewiseConstantCodec(BoundedCodec):
+class PiecewiseConstantCodec(RunsCodec):
     """Runs of one level (`headrace.codecs.runs`), levels a quarter of `eps` apart.
 
     Parameters
@@ -36,13 +33,5 @@ class PiecewiseConstantCodec(BoundedCodec):
     """
 
     name: ClassVar[str] = "piecewise_constant"
-
-    def _pack(self, x: F64, room: Room) -> bytes:
-        reach = usable(self.eps, room.spare)
-        return room.head + runs_body(x, reach, reach / _LEVELS_A_BOUND, central=True)
-
-    def _unpack(self, body: bytes, n: int, room: Room) -> F64:
-        values = runs_values(body, n, usable(self.eps, room.spare) / _LEVELS_A_BOUND)
-        if values is None:
-            raise self.damaged(f"its runs are not of {n} values")
-        return values
+    levels_a_bound: ClassVar[int] = 4
+    central: ClassVar[bool] = True

@@ -7,16 +7,36 @@ bytes of the next part, the runs' lengths less 1 but for the last one, and the r
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from headrace.codecs.base import Unfit
 from headrace.codecs.integers import decode_integers, encode_integers
-from headrace.codecs.levels import F64, I64
+from headrace.codecs.levels import F64, I64, BoundedCodec, Room, usable
 from headrace.codecs.packing import get_sized, get_varint, put_sized, put_varint
 
 _RUN_MEAN_MIN, _FEW = 2, 4
 _RUNS_FROM, _VALUES_UP_TO = 3, 64
 """Mean lengths from which runs are tried, and up to which the levels of values are: bodies of much repetition."""
+
+
+class RunsCodec(BoundedCodec):
+    """What codecs of runs share: `levels_a_bound` says how close levels lie, `central` which one a run takes."""
+
+    __slots__ = ()
+    levels_a_bound: ClassVar[int]
+    central: ClassVar[bool]
+
+    def _pack(self, x: F64, room: Room) -> bytes:
+        reach = usable(self.eps, room.spare)
+        return room.head + runs_body(x, reach, reach / self.levels_a_bound, central=self.central)
+
+    def _unpack(self, body: bytes, n: int, room: Room) -> F64:
+        values = runs_values(body, n, usable(self.eps, room.spare) / self.levels_a_bound)
+        if values is None:
+            raise self.damaged(f"its runs are not of {n} values")
+        return values
 
 
 def runs_body(x: F64, reach: float, step: float, central: bool) -> bytes:

@@ -12,12 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from headrace.codecs.levels import F64, BoundedCodec, Room, usable
-from headrace.codecs.lines import lines_body, lines_values
+from headrace.codecs.lines import LinesCodec
 
 
 @dataclass(frozen=True, slots=True)
-class SwingCodec(BoundedCodec):
+class SwingCodec(LinesCodec):
     """Lines between levels `eps` apart (`headrace.codecs.lines`), each as long as can be.
 
     Parameters
@@ -36,13 +35,4 @@ class SwingCodec(BoundedCodec):
     """
 
     name: ClassVar[str] = "swing"
-
-    def _pack(self, x: F64, room: Room) -> bytes:
-        reach = usable(self.eps, room.spare)
-        return room.head + lines_body(x, reach, reach, swing=True)
-
-    def _unpack(self, body: bytes, n: int, room: Room) -> F64:
-        values = lines_values(body, n, usable(self.eps, room.spare))
-        if values is None:
-            raise self.damaged(f"its knots are not of {n} values")
-        return values
+    swing: ClassVar[bool] = True
