@@ -27,6 +27,7 @@ from headrace.core.errors import ConfigError, CorruptionError
 from headrace.core.layouts import Column, Layout
 from headrace.core.sensors import Selection, SensorDirectory
 from headrace.runtime.series_files import read_series
+from headrace.store import warm
 from headrace.store.runs import SensorSamples
 from headrace.store.segment import write_segment
 from headrace.store.series import SeriesMap
@@ -141,7 +142,7 @@ class _Bench:
             self._note(one, block, bound, (n_bytes, value_bytes, decoded, mine))
 
     def _decoded(self, one: Series, rows: list[dict[str, Any]], bound: float) -> tuple[Array, int]:
-        """What its chunks give back, compared chunk by chunk; and about the bytes of their values."""
+        """What its chunks give back, compared chunk by chunk; and the bytes of their values."""
         parts, at, value_bytes = [], 0, 0
         for row in rows:
             n = row["n_frames"]
@@ -158,7 +159,7 @@ class _Bench:
                 parts.append(want)
                 continue
             parts.append(got)
-            value_bytes += row["n_bytes"] - _time_bytes(want_ts)
+            value_bytes += warm.value_bytes(row["payload"])
             if not same_bits(ts_ns, want_ts) or (not bound and not same_bits(got, want)):
                 self.mismatches += 1
             if bound and len(want) and eps > 0.0:
@@ -236,15 +237,6 @@ def _table(series: list[Series], block: int, bound: float) -> Any:
     samples = SensorSamples(np.arange(n), start, ts_ns, values, np.zeros(len(ts_ns), np.uint8))
     eps = np.array([bound * one.span for one in ordered]) if bound else None
     return encode_warm(wanted, samples, Words(), np.zeros(n, np.int64), chunk_samples=block, eps=eps)
-
-
-def _time_bytes(ts_ns: I64) -> int:
-    """What a chunk's times take of its payload."""
-    return len(encode_chunk(ts_ns, np.zeros(len(ts_ns)), None).payload) - _CONSTANT_BYTES
-
-
-_CONSTANT_BYTES = 14
-"""Of a chunk of zeros: checksum, two lengths, the one value."""
 
 
 def _usual(rows: list[dict[str, Any]], column: str) -> str:

@@ -17,8 +17,8 @@ PLAIN = 3
 
 _ESCAPE = 24
 _U = np.uint64
-_0, _1, _3, _63, _64 = _U(0), _U(1), _U(3), _U(63), _U(64)
-_DECAY, _SIXTEEN = _U(4), _U(16)
+_0, _1, _63, _64 = _U(0), _U(1), _U(63), _U(64)
+_DECAY = _U(4)
 _FIRST_MAX = 60
 _MEAN_MAX = _U(1) << _U(56)
 SLACK_WORDS = 4

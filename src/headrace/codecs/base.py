@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -36,7 +37,7 @@ class Unfit(ValueError):
     """The codec can't hold these values; take another."""
 
 
-class SeriesCodec:
+class SeriesCodec(ABC):
     """Settings as data, and the envelope of every payload: version byte, 32 bits of XXH64, body.
 
     The checksum is the low half of the body's XXH64, seeded with the version. A codec defines `pack` and `unpack`,
@@ -67,13 +68,13 @@ class SeriesCodec:
         except (TypeError, ValueError) as e:
             raise ConfigError(f"codec {cls.name!r} can't have settings {settings}: {e}") from e
 
+    @abstractmethod
     def pack(self, values: Any) -> bytes:
         """Encode values or times as a body without an envelope. Raises `Unfit` where it can't."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unpack(self, body: bytes, n: int, *dtype: Any) -> Any:
         """Decode a body. Raises `CorruptionError` where it is not one of n values; takes memory for those only."""
-        raise NotImplementedError
 
     def encode(self, values: Any) -> bytes:
         """`pack`, in the envelope."""
@@ -162,8 +163,7 @@ class LossyCodec(ValueCodec, Protocol):
 
     Each finite value comes back with ``|decoded - value| <= eps``, in float64 arithmetic, where both are seen as
     float64; values that are not finite are refused as `Unfit`. Only float types are taken: states, counters and
-    raw registers are never lossy. ``eps`` is absolute, above 0; what the user declares (a share of the range, a
-    share of the value) is turned into it by `headrace.codecs.bounds`.
+    raw registers are never lossy. ``eps`` is absolute, above 0.
     """
 
     eps: float

@@ -31,7 +31,7 @@ from headrace.core.errors import CorruptionError
 
 I64 = npt.NDArray[np.int64]
 
-LEVEL = 8
+LEVEL = 6
 _PIECE = 1 << 16
 _PCO_FROM, _STEPS_FROM = 64, 16  # their heads are larger than what they save on fewer numbers
 _SPARSE_FROM, _SPARSE_EACH = 16, 4
@@ -45,10 +45,21 @@ def encode_integers(numbers: I64) -> bytes:
     if step > 1:
         rest = int(numbers[0]) % step
         return _STEPS + put_varint(step) + put_varint(rest) + encode_integers((numbers - rest) // step)
+    return min([encode_counts(numbers), *_predicted(numbers)], key=len)
+
+
+def encode_counts(numbers: I64) -> bytes:
+    """The shortest body of numbers that no resonance moves: of ticks, above all."""
     from headrace.codecs.adaptive import best_order
 
-    candidates = [*_direct(numbers, best_order(numbers) if numbers.size > 2 else 0), *_sparse(numbers)]
-    return min([*candidates, *_predicted(numbers)], key=len)
+    return min([_direct(numbers, best_order(numbers) if numbers.size > 2 else 0), *_sparse(numbers)], key=len)
+
+
+def encode_direct(numbers: I64) -> bytes:
+    """The shortest body of numbers that follow no line: patches, remainders."""
+    from headrace.codecs.adaptive import PLAIN
+
+    return _direct(numbers, PLAIN)
 
 
 def decode_integers(body: bytes, n: int) -> I64:
@@ -71,16 +82,28 @@ def decode_integers(body: bytes, n: int) -> I64:
 # --- direct ------------------------------------------------------------------------------------------
 
 
-def _direct(numbers: I64, order: int) -> Iterator[bytes]:
-    from headrace.codecs.adaptive import adaptive_body
+def _direct(numbers: I64, order: int) -> bytes:
+    """The shortest body by a coder that needs no predictor."""
+    coders = [_coded_series, _coded_adaptive, *([_coded_pco] if numbers.size >= _PCO_FROM else [])]
+    return min((coder(numbers, order) for coder in coders), key=len)
+
+
+def _coded_series(numbers: I64, order: int) -> bytes:
     from headrace.codecs.series_kernels import series_body
 
-    yield _SERIES + series_body(numbers, _PIECE)
-    yield _ADAPTIVE + adaptive_body(numbers, order)
-    if numbers.size >= _PCO_FROM:
-        from pcodec import ChunkConfig, standalone
+    return _SERIES + series_body(numbers, _PIECE)
 
-        yield _PCO + standalone.simple_compress(numbers, ChunkConfig(compression_level=LEVEL))
+
+def _coded_adaptive(numbers: I64, order: int) -> bytes:
+    from headrace.codecs.adaptive import adaptive_body
+
+    return _ADAPTIVE + adaptive_body(numbers, order)
+
+
+def _coded_pco(numbers: I64, order: int) -> bytes:
+    from pcodec import ChunkConfig, standalone
+
+    return _PCO + bytes(standalone.simple_compress(numbers, ChunkConfig(compression_level=LEVEL)))
 
 
 def _decode_direct(body: bytes, n: int) -> I64:
@@ -116,14 +139,13 @@ def _adaptive_numbers(body: bytes, n: int) -> I64 | None:
 
 
 def _predicted(numbers: I64) -> Iterator[bytes]:
-    from headrace.codecs.adaptive import PLAIN
     from headrace.codecs.lpc import predictors, residuals
 
     for coefficients, shift in predictors(numbers):
         left = np.empty_like(numbers)
         residuals(numbers, coefficients, shift, left)
         head = _LPC_HEAD.pack(len(coefficients), shift) + coefficients.astype("<i2").tobytes()
-        yield _LPC + head + min(_direct(left, PLAIN), key=len)
+        yield _LPC + head + encode_direct(left)
 
 
 def _predicted_numbers(body: bytes, n: int) -> I64 | None:
@@ -141,11 +163,9 @@ def _predicted_numbers(body: bytes, n: int) -> I64 | None:
 
 def _common_step(numbers: I64) -> int:
     """What all differences from the first number are multiples of; 1 where that is not worth its bytes."""
-    if numbers.size < _STEPS_FROM:
+    if numbers.size < _STEPS_FROM or int(numbers.max()) - int(numbers.min()) >= 2**62:
         return 1
-    with np.errstate(over="ignore"):
-        step = int(np.gcd.reduce(numbers - numbers[0]))
-    return step if 1 < step < 2**62 else 1
+    return max(1, int(np.gcd.reduce(numbers - numbers[0])))
 
 
 def _stepped_numbers(body: bytes, n: int) -> I64 | None:
@@ -160,8 +180,6 @@ def _stepped_numbers(body: bytes, n: int) -> I64 | None:
 
 def _sparse(numbers: I64) -> Iterator[bytes]:
     """A body for numbers that nearly always rise by the same; none where they do not."""
-    from headrace.codecs.adaptive import PLAIN
-
     if numbers.size < _SPARSE_FROM:
         return
     with np.errstate(over="ignore"):
@@ -171,7 +189,7 @@ def _sparse(numbers: I64) -> Iterator[bytes]:
         if at.size * _SPARSE_EACH > rise.size:
             return
         gaps, others = np.diff(at, prepend=-1) - 1, rise[at] - usual
-    distances, off = (min(_direct(part, PLAIN), key=len) for part in (gaps, others))
+    distances, off = encode_direct(gaps), encode_direct(others)
     head = put_signed(int(numbers[0])) + put_signed(int(usual)) + put_varint(at.size)
     yield _SPARSE + head + put_sized(distances) + off
 

@@ -23,6 +23,7 @@ ORDER_MAX = 32
 SHIFT_MAX = 15
 _BITS = 14  # of a coefficient; the sum of 32 products with 44-bit numbers stays below 2**63
 _NUMBER_MAX = 2.0**44
+_SAVED_MIN = 0.02  # bits a number, below which the trial costs more than it saves
 
 
 @lean_kernel
@@ -81,28 +82,32 @@ def _levinson(correlation: F64, wanted: Array, out: F64, error: F64, a: F64, bef
 
 
 def predictors(numbers: I64) -> list[tuple[I64, int]]:
-    """The one or two integer predictors, with their shifts, that promise most; none where none promises anything."""
+    """The integer predictor that promises most, with its shift; none where plain differences are about as good."""
     n = len(numbers)
-    if n < 2 * ORDERS[0] or float(np.abs(numbers).max()) > _NUMBER_MAX:
-        return []
     orders = np.array([o for o in ORDERS if 16 * o <= n])
-    if not len(orders):
+    if not len(orders) or max(abs(int(numbers.min())), abs(int(numbers.max()))) > _NUMBER_MAX:
         return []
     signal = numbers.astype(np.float64) - numbers[0]
     signal = (signal - signal.mean()) * _window(n)
     correlation = _autocorrelation(signal, int(orders[-1]))
-    if correlation[0] <= 0.0:
+    plain = _least_energy(correlation)
+    if plain <= 0.0:
         return []
     correlation[0] *= 1.0 + 1e-9
     found, error = np.zeros((len(orders), ORDER_MAX)), np.zeros(len(orders))
     _levinson(correlation, orders, found, error, np.zeros(ORDER_MAX + 1), np.zeros(ORDER_MAX + 1))
-    bits = n * 0.5 * np.log2(np.maximum(error, 1e-3)) + 8.0 * 2 * orders
-    out = []
-    for row in np.argsort(bits)[:1].tolist():
-        rounded = _rounded(found[row, : orders[row]])
-        if rounded is not None:
-            out.append(rounded)
-    return out
+    saved = 0.5 * n * np.log2(plain / np.maximum(error, 1e-3)) - 16.0 * orders
+    best = int(np.argmax(saved))
+    if saved[best] < _SAVED_MIN * n:
+        return []
+    rounded = _rounded(found[best, : orders[best]])
+    return [] if rounded is None else [rounded]
+
+
+def _least_energy(correlation: F64) -> float:
+    """Energy of the numbers less their mean, of their differences, or of the changes of those: the least."""
+    r0, r1, r2 = correlation[:3].tolist()
+    return float(min(r0, 2.0 * (r0 - r1), 6.0 * r0 - 8.0 * r1 + 2.0 * r2))
 
 
 def _rounded(coefficients: F64) -> tuple[I64, int] | None:

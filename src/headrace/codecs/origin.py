@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from headrace.codecs.base import I64, Array, SeriesCodec, Unfit, same_bits
+from headrace.codecs.packing import get_sized, get_varint, put_sized, put_varint
 from headrace.core.errors import CorruptionError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NEAR, _FAR = 1, 2
-_U16, _U32 = struct.Struct("<H"), struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,9 @@ class OriginCodec(SeriesCodec):
             doubles = np.ascontiguousarray(values, np.float64)
             if not same_bits(doubles.astype(values.dtype), values):
                 raise Unfit("some are not numbers, and of a kind that only a float32 has")
-        body = min((_body(doubles, one) for one in find_origins(doubles)), key=len)
-        return bytes([values.dtype.itemsize]) + body
+        origins = find_origins(doubles)
+        best = min(origins, key=lambda one: _rough_bits(doubles, one)) if len(origins) > 1 else origins[0]
+        return bytes([values.dtype.itemsize]) + _body(doubles, best)
 
     def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
@@ -61,8 +62,24 @@ class OriginCodec(SeriesCodec):
             raise self.damaged(str(e)) from e
 
 
+def explains(body: bytes) -> bool:
+    """Whether a body of `OriginCodec` has integers behind all of its values, with no patches."""
+    from headrace.codecs.origin_kernels import BITS
+    from headrace.codecs.origins import Origin
+
+    return body[1] == 0 and Origin.from_bytes(body[2:])[0].kind != BITS
+
+
+def _rough_bits(values: Array, origin: Origin) -> float:
+    """About the bits that values take by an origin: of the differences, and of what is no integer of it."""
+    numbers = origin.numbers(values)
+    beside = int((origin.values(numbers) != values).sum())
+    change = np.abs(np.diff(numbers.astype(np.float64)))
+    return float(np.log2(1.0 + change).sum()) + 64.0 * beside
+
+
 def _body(values: Array, origin: Origin) -> bytes:
-    from headrace.codecs.integers import encode_integers
+    from headrace.codecs.integers import encode_direct, encode_integers
     from headrace.codecs.origins import NEAR_MAX
 
     numbers = origin.numbers(values)
@@ -74,18 +91,13 @@ def _body(values: Array, origin: Origin) -> bytes:
     near = np.where(far, 0, error)
     if near.any():
         flags |= _NEAR
-        parts.append(_sized(encode_integers(near)))
+        parts.append(put_sized(encode_direct(near)))
     at = np.flatnonzero(far)
     if len(at):
         flags |= _FAR
-        parts += [_U32.pack(len(at)), _sized(encode_integers(np.diff(at, prepend=0))), values[at].tobytes()]
-        keep = ~far
-        numbers = numbers[np.maximum.accumulate(np.where(keep, np.arange(len(far)), 0))]
+        parts += [put_varint(len(at)), put_sized(encode_direct(np.diff(at, prepend=0))), values[at].tobytes()]
+        numbers = numbers[np.maximum.accumulate(np.where(far, 0, np.arange(len(far))))]
     return b"".join([bytes([flags]), origin.to_bytes(), *parts, encode_integers(numbers)])
-
-
-def _sized(body: bytes) -> bytes:
-    return _U32.pack(len(body)) + body
 
 
 def _values(body: bytes, n: int) -> Array:
@@ -97,23 +109,28 @@ def _values(body: bytes, n: int) -> Array:
     at = 1 + size
     near: I64 | None = None
     if flags & _NEAR:
-        (length,) = _U32.unpack_from(body, at)
-        near = decode_integers(body[at + 4 : at + 4 + length], n)
-        at += 4 + length
+        part, at = get_sized(body, at)
+        near = decode_integers(part, n)
     where, far = np.empty(0, np.int64), np.empty(0)
     if flags & _FAR:
-        (count,) = _U32.unpack_from(body, at)
-        (length,) = _U32.unpack_from(body, at + 4)
-        if count > n:
-            raise ValueError(f"{count} patches of {n} values")
-        where = np.cumsum(decode_integers(body[at + 8 : at + 8 + length], count))
-        at += 8 + length
-        far = np.frombuffer(body[at : at + 8 * count], np.float64)
-        if len(far) != count or (count and not 0 <= where.min() <= where.max() < n):
-            raise ValueError("its patches lie outside")
-        at += 8 * count
+        where, far, at = _far(body, at, n)
     values = origin.values(decode_integers(body[at:], n))
     if near is not None:
         values = (values.view(np.int64) + near).view(np.float64)
     values[where] = far
     return values
+
+
+def _far(body: bytes, at: int, n: int) -> tuple[I64, Array, int]:
+    """Where far patches go, what they are, and where they end."""
+    from headrace.codecs.integers import decode_integers
+
+    count, at = get_varint(body, at)
+    if count > n:
+        raise ValueError(f"{count} patches of {n} values")
+    part, at = get_sized(body, at)
+    where = np.cumsum(decode_integers(part, count))
+    far = np.frombuffer(body[at : at + 8 * count], np.float64)
+    if len(far) != count or (count and not 0 <= where.min() <= where.max() < n):
+        raise ValueError("its patches lie outside")
+    return where, far, at + 8 * count

@@ -27,7 +27,6 @@ AS_IS, AS_SINGLE, AS_TEXT = range(3)
 POWERS = np.array([10.0**k for k in range(23)])
 TENTHS = np.array([float(f"1e-{k}") for k in range(23)])
 DIGITS_MAX = 15
-_MAGNITUDE, _MAGNITUDE_32 = np.int64(0x7FFFFFFFFFFFFFFF), np.int32(0x7FFFFFFF)
 _LIMIT = 2.0**52
 _TEXT_DIGITS, _TEXT_DECIMALS = 10, 9
 
@@ -113,7 +112,6 @@ def _divided(high: np.uint64, low: np.uint64, drop: int) -> tuple[np.uint64, flo
     rest = 0.0
     unit = 1.0
     for _ in range(drop):
-        digit = np.uint64(0)
         h = high // np.uint64(10)
         carry = high - h * np.uint64(10)
         upper = (carry << np.uint64(32)) | (low >> np.uint64(32))

@@ -45,6 +45,7 @@ I64 = npt.NDArray[np.int64]
 
 _FLOATS32, _FLOATS64 = struct.Struct("<ff"), struct.Struct("<dd")
 _MAGNITUDE, _MAGNITUDE_32 = np.int64(0x7FFFFFFFFFFFFFFF), np.int32(0x7FFFFFFF)
+_SINGLE_MAX = float(np.finfo(np.float32).max)
 _LEVELS, _WIDE = 0x20, 0x40
 NEAR_MAX = 64
 """How many floats beside its integer's a value may lie to be called near."""
@@ -77,7 +78,7 @@ class Origin:
         if not self._has_step:
             return bytes([head]) + digits
         steps = self.step, self.offset
-        if _FLOATS32.unpack(_FLOATS32.pack(*steps)) == steps:
+        if all(abs(one) <= _SINGLE_MAX and float(np.float32(one)) == one for one in steps):
             return bytes([head]) + digits + _FLOATS32.pack(*steps)
         return bytes([head | _WIDE]) + digits + _FLOATS64.pack(*steps)
 
@@ -155,7 +156,7 @@ def _ordered_32(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def find_origins(values: F64) -> list[Origin]:
-    """What ``values: float64[n]`` may come from, at most three; the bits themselves where nothing else is likely."""
+    """What ``values: float64[n]`` may come from, at most two; the bits themselves where nothing else is likely."""
     finite = values[np.isfinite(values)]
     some = np.ascontiguousarray(finite[: _LOOK // 2])
     if len(finite) > _LOOK:
@@ -169,7 +170,7 @@ def find_origins(values: F64) -> list[Origin]:
         scaled = None if singles else _scaled(finite)
         found += singles[:1] if scaled is None else [scaled]
     elif (levels := _levels(found[-1], finite)) is not None:
-        found.append(levels)
+        found = [levels]
     return found or [Origin()]
 
 
@@ -199,7 +200,7 @@ def _decimals(some: F64) -> list[Origin]:
 
 def _levels(decimal: Origin, values: F64) -> Origin | None:
     """The converter's steps behind decimals: fewer numbers than the decimals have, evenly spaced but for rounding."""
-    level = np.unique(decimal.numbers(values)).astype(np.float64)
+    level = _distinct(decimal.numbers(values)).astype(np.float64)
     if len(level) < 8:
         return None
     gap = np.diff(level)
@@ -214,6 +215,13 @@ def _levels(decimal: Origin, values: F64) -> Origin | None:
         if (np.floor(number * step + offset + 0.5) == level).mean() > 0.98:
             return Origin(DECIMAL, decimal.cast, decimal.digits, True, step, offset)
     return None
+
+
+def _distinct(values: Array) -> Array:
+    """Ascending, each once. NumPy's `unique` hashes first, which takes five times as long here."""
+    ordered = np.sort(values)
+    once: Array = ordered[np.append(True, ordered[1:] != ordered[:-1])]
+    return once
 
 
 def _line(level: F64) -> tuple[float, float] | None:
@@ -263,7 +271,7 @@ def _nearest_line(number: F64, level: F64, step: float) -> tuple[float, float]:
 
 def _scaled(values: F64) -> Origin | None:
     """Steps of a converter, from 0, in full floats."""
-    level = np.unique(values)
+    level = _distinct(values)
     if len(level) < 8:
         return None
     step = float(np.diff(level).min())

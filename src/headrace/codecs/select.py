@@ -26,8 +26,10 @@ class ChosenTimes:
     body: bytes
 
 
-def smallest(values: Array, candidates: Iterable[ValueCodec]) -> ChosenValues:
-    """The shortest body of ``values: T[n]`` that decodes to the same bits; raw bytes where none does.
+def smallest(
+    values: Array, candidates: Iterable[ValueCodec], best: ChosenValues | None = None
+) -> ChosenValues:
+    """The shortest body of ``values: T[n]`` that decodes to the same bits; `best`, else raw bytes, where none does.
 
     Candidates that are unfit, or whose decoded values differ, are passed over. Of equal ones the first wins,
     so put the fast ones first. Costs an encode for each candidate and a decode for each that leads.
@@ -40,7 +42,7 @@ def smallest(values: Array, candidates: Iterable[ValueCodec]) -> ChosenValues:
     >>> smallest(np.full(100, 3, np.uint16), [ConstCodec(), PcoCodec()]).codec
     ConstCodec()
     """
-    best = ChosenValues(RawCodec(), RawCodec().pack(values))
+    best = best or ChosenValues(RawCodec(), RawCodec().pack(values))
     for codec in candidates:
         try:
             body = codec.pack(values)

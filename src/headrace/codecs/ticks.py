@@ -14,6 +14,7 @@ from headrace.core.errors import CorruptionError
 _HEAD = struct.Struct("<Bq")
 _LINE = struct.Struct("<df")
 _ON_LINE = 1
+_MOSTLY = 0.75  # so many equal gaps are coded by where the others lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class TicksTime(SeriesCodec):
 
     def pack(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``."""
-        from headrace.codecs.integers import encode_integers
+        from headrace.codecs.integers import encode_counts
         from headrace.codecs.packing import put_signed
 
         start = ts_ns[0] if ts_ns.size else np.int64(0)
@@ -37,11 +38,11 @@ class TicksTime(SeriesCodec):
         tick = max(int(np.gcd.reduce(distance)), 1)
         number = distance // tick
         size = put_signed(tick)
-        body = _HEAD.pack(0, int(start)) + size + encode_integers(number)
+        body = _HEAD.pack(0, int(start)) + size + encode_counts(number)
         line = _line_of(number)
         if line is not None:
             left = number - _on_line(number.size, *line)
-            other = _HEAD.pack(_ON_LINE, int(start)) + size + _LINE.pack(*line) + encode_integers(left)
+            other = _HEAD.pack(_ON_LINE, int(start)) + size + _LINE.pack(*line) + encode_counts(left)
             body = min(body, other, key=len)
         return body
 
@@ -69,7 +70,7 @@ def _line_of(number: I64) -> tuple[float, float] | None:
     if n < 16 or not 0 < number[-1] < 2**50:
         return None
     gap = np.diff(number)
-    if gap.max() - gap.min() > 64 or gap.max() == gap.min():
+    if int(gap.max()) - int(gap.min()) > 64 or (gap == np.sort(gap)[n // 2]).mean() > _MOSTLY:
         return None
     i = np.arange(n)
     step, offset = np.polyfit(i, number - i * int(gap.min()), 1)

@@ -122,7 +122,7 @@ class BoundSearch:
                 size_bytes += block.lossless_bytes
                 n_lossless += 1
                 continue
-            back = codec.decode(coded, block.values.size, block.values.dtype)
+            back = codec.unpack(coded, block.values.size, block.values.dtype)
             if not keeps_bound(back, block.values, eps):
                 raise PluginError(f"codec {codec.name!r} breaks its bound of {eps:g}; don't use it")
             decoded.append(back)
@@ -197,7 +197,7 @@ def _block(ts_ns: I64, values: Array) -> _Block:
 def _encode(codec: LossyCodec, block: _Block) -> bytes | None:
     """The values with the codec, where that is worth its loss."""
     try:
-        coded = codec.encode(block.values)
+        coded = codec.pack(block.values)
     except Unfit:
         return None
     return coded if block.time_bytes + len(coded) < block.lossless_bytes else None

@@ -22,7 +22,7 @@ import xxhash
 from headrace.codecs.base import TimeCodec, ValueCodec
 from headrace.codecs.const import ConstCodec
 from headrace.codecs.hold import HoldCodec
-from headrace.codecs.origin import OriginCodec
+from headrace.codecs.origin import OriginCodec, explains
 from headrace.codecs.packing import get_varint, put_varint
 from headrace.codecs.pco import PcoCodec
 from headrace.codecs.piecewise_constant import PiecewiseConstantCodec
@@ -31,7 +31,7 @@ from headrace.codecs.registry import time_codec, value_codec
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.seasonal import SeasonalCodec
-from headrace.codecs.select import smallest, smallest_times, smallest_within
+from headrace.codecs.select import ChosenValues, smallest, smallest_times, smallest_within
 from headrace.codecs.swing import SwingCodec
 from headrace.codecs.swinging_door import SwingingDoorCodec
 from headrace.codecs.ticks import TicksTime
@@ -78,8 +78,10 @@ def encode_chunk(ts_ns: I64, values: Array, quality: U8 | None, eps: float = 0.0
     ----------
     eps : how far values may be from what they were, absolute; 0 for lossless. Only floats are ever changed.
     """
-    times = smallest_times(ts_ns, [RegularTime(), TicksTime()])
-    chosen = smallest(values, value_candidates(values))
+    times = smallest_times(ts_ns, [RegularTime()])
+    if not isinstance(times.codec, RegularTime):
+        times = smallest_times(ts_ns, [TicksTime()])
+    chosen = choose_values(values)
     if eps > 0.0 and values.dtype.kind == "f":
         chosen = smallest_within(values, lossy_candidates(eps), eps, chosen)
     tail = b""
@@ -93,14 +95,18 @@ def encode_chunk(ts_ns: I64, values: Array, quality: U8 | None, eps: float = 0.0
     return Chunk(payload, BARE + codec_text(times.codec), codec_text(chosen.codec), bound)
 
 
-def value_candidates(values: Array) -> list[ValueCodec]:
-    """Codecs worth a trial, the fast ones first."""
-    candidates: list[ValueCodec] = [ConstCodec(), RiceDeltaCodec()]
+def choose_values(values: Array) -> ChosenValues:
+    """The smallest lossless codec, as far as it is worth a trial."""
+    chosen = smallest(values, [ConstCodec()])
+    if isinstance(chosen.codec, ConstCodec):
+        return chosen
+    candidates: list[ValueCodec] = [RiceDeltaCodec()]
     if values.dtype.kind == "f":
         candidates.append(OriginCodec())
-    if len(values) >= _PCO_FROM:
-        candidates.append(PcoCodec())
-    return candidates
+    chosen = smallest(values, candidates)
+    if len(values) < _PCO_FROM or (isinstance(chosen.codec, OriginCodec) and explains(chosen.body)):
+        return chosen
+    return smallest(values, [PcoCodec()], chosen)
 
 
 def lossy_candidates(eps: float) -> list[ValueCodec]:
@@ -132,6 +138,12 @@ def decode_chunk(
     except (struct.error, ValueError, ConfigError) as e:
         raise CorruptionError(f"a chunk of {len(payload):,} bytes can't be read: {e}") from e
     return ts_ns, values, quality
+
+
+def value_bytes(payload: bytes) -> int:
+    """How many bytes of a chunk's payload are its values."""
+    _, at = get_varint(payload, _SUM.size)
+    return get_varint(payload, at)[0]
 
 
 def _decode_sealed(

@@ -157,11 +157,11 @@ class Rounding:
     def __init__(self, eps):
         self.eps = eps
 
-    def encode(self, values):
-        return RiceDeltaCodec().encode(np.rint(values / (1.99 * self.eps)).astype(np.int64))
+    def pack(self, values):
+        return RiceDeltaCodec().pack(np.rint(values / (1.99 * self.eps)).astype(np.int64))
 
-    def decode(self, payload, n, dtype):
-        return RiceDeltaCodec().decode(payload, n, np.dtype(np.int64)) * (1.99 * self.eps)
+    def unpack(self, body, n, dtype):
+        return RiceDeltaCodec().unpack(body, n, np.dtype(np.int64)) * (1.99 * self.eps)
 
 
 @pytest.fixture

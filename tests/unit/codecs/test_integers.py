@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from headrace.codecs.adaptive import PLAIN, adaptive_body, adaptive_numbers
 from headrace.codecs.integers import decode_integers, encode_integers
+from headrace.codecs.lpc import predictors
 from headrace.codecs.packing import get_signed, get_sized, get_varint, put_signed, put_sized, put_varint
 from headrace.core.errors import CorruptionError
 
@@ -95,6 +96,19 @@ def test_nonsense_is_told(coder):
                 continue
     with pytest.raises(CorruptionError):
         decode_integers(bytes([coder]), 100)
+
+
+def test_wide_numbers_have_no_step():
+    numbers = np.array([-(2**63), 2**63 - 2, 0, 2**62] * 20)  # their differences wrap around
+    assert encode_integers(numbers)[0] != STEPS
+    assert same(numbers)
+
+
+def test_noise_is_not_predicted():
+    assert predictors(RANDOM.integers(-500, 500, 4_000)) == []
+    assert predictors(np.cumsum(RANDOM.integers(-500, 500, 4_000))) == [], "differences are as good"
+    ((coefficients, _),) = predictors(HUM)
+    assert 4 <= coefficients.size <= 32
 
 
 def test_a_body_cannot_be_inside_itself():

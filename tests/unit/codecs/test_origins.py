@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from headrace.codecs.base import Unfit, same_bits
-from headrace.codecs.origin import OriginCodec
+from headrace.codecs.origin import OriginCodec, explains
 from headrace.codecs.origins import Origin, find_origins
 from headrace.core.errors import CorruptionError
 
@@ -100,6 +100,19 @@ def test_strangers_are_patched(stranger):
 )
 def test_any_floats_come_back(values):
     assert same_bits(OriginCodec().decode(OriginCodec().encode(values), values.size, values.dtype), values)
+
+
+@pytest.mark.parametrize("step", [1e-300, 3e-39, 1.1e39, 1.1e200])
+def test_steps_beyond_float32_are_kept_whole(step):
+    values = (np.arange(-200, 200) % 37) * step
+    payload = OriginCodec().encode(values)
+    assert same_bits(OriginCodec().decode(payload, values.size, values.dtype), values)
+
+
+def test_what_has_no_source_is_not_explained():
+    assert explains(OriginCodec().pack(WALK / 10))
+    assert not explains(OriginCodec().pack(RANDOM.normal(0, 1, N)))
+    assert not explains(OriginCodec().pack(np.append(WALK / 10, np.nan)))
 
 
 def test_float32_comes_back_as_float32():

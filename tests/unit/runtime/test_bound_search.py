@@ -30,24 +30,24 @@ class TinyQuantiser(SeriesCodec):
     name: ClassVar[str] = "tiny"
     eps: float
 
-    def encode(self, values):
+    def pack(self, values):
         if not np.isfinite(values).all() or np.abs(values).max() / self.eps > 1e15:
             raise Unfit
-        payload = RiceDeltaCodec().encode(np.rint(values / (1.99 * self.eps)).astype(np.int64))
-        if not keeps_bound(TinyQuantiser.decode(self, payload, values.size, values.dtype), values, self.eps):
+        body = RiceDeltaCodec().pack(np.rint(values / (1.99 * self.eps)).astype(np.int64))
+        if not keeps_bound(TinyQuantiser.unpack(self, body, values.size, values.dtype), values, self.eps):
             raise Unfit  # the values' own digits are too few
-        return payload
+        return body
 
-    def decode(self, payload, n, dtype):
-        return (RiceDeltaCodec().decode(payload, n, np.dtype(np.int64)) * (1.99 * self.eps)).astype(dtype)
+    def unpack(self, body, n, dtype):
+        return (RiceDeltaCodec().unpack(body, n, np.dtype(np.int64)) * (1.99 * self.eps)).astype(dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class Careless(TinyQuantiser):
     """Does not keep what it promises."""
 
-    def decode(self, payload, n, dtype):
-        return TinyQuantiser.decode(self, payload, n, dtype) + dtype.type(3 * self.eps)
+    def unpack(self, body, n, dtype):
+        return TinyQuantiser.unpack(self, body, n, dtype) + dtype.type(3 * self.eps)
 
 
 def search(values=WALK, make=TinyQuantiser, block=2_048):
