@@ -14,7 +14,7 @@ from headrace.codecs.rice_delta import RiceDeltaCodec
 def warm_kernels() -> None:
     """Encode and decode a few values by every kernel. All value types share them.
 
-    Cost: about 0.15 s of CPU from the cache (beside Numba's own start), 15 s without one.
+    Cost: about 0.15 s of CPU from the cache (beside Numba's own start), 20 s without one.
     """
     values = np.arange(8, dtype=np.uint16)
     blocks = encode_blocks(values.reshape(4, 2), np.arange(4), None, np.arange(4), np.array([0, 4]))
