@@ -31,7 +31,7 @@ from headrace.core.errors import CorruptionError
 
 I64 = npt.NDArray[np.int64]
 
-LEVEL = 6
+LEVEL = 8
 _PIECE = 1 << 16
 _PCO_FROM, _STEPS_FROM = 64, 16  # their heads are larger than what they save on fewer numbers
 _SPARSE_FROM, _SPARSE_EACH = 16, 4
