@@ -173,7 +173,7 @@ class FrameLog:
             column = self._columns[name] = self._room(name, first + n)
         elif first + n > len(column):
             twice = 2 * len(column)
-            if self._words is None:  # frames have at least a value each, but for empty ones
+            if self._words is None and len(column) < self._rows_max:
                 twice = min(twice, self._rows_max)
             grown = self._room(name, max(first + n, twice))
             grown[:first] = column[:first]

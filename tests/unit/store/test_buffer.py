@@ -85,6 +85,16 @@ def test_a_batch_larger_than_a_log_is_taken_whole(plant, buffer, small_pieces):
     assert [b.n_frames for b in buffer.frames()] == [100, 1]
 
 
+def test_frames_without_values_do_not_make_a_log_grow_one_by_one(plant, small_pieces):
+    nothing = np.empty(0, np.int32), np.zeros(2, np.int64), np.empty(0, np.uint16)
+    log, rooms = frame_log.FrameLog((Shape.SPARSE, "i32", 1, None)), set()
+    for k in range(2_000):
+        log.append(k, FrameBatch.sparse(np.zeros(1, np.uint32), np.array([NOON + k]), *nothing))
+        rooms.add(len(log._columns["slot"]))
+    assert log.n_frames == 2_000
+    assert len(rooms) < 10
+
+
 def test_a_late_frame_is_compared_with_every_log(plant, buffer, small_pieces):
     for k in range(8):
         buffer.append(k, plant.frames(plant.lone, k, [float(k)] * 1))
