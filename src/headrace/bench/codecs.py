@@ -59,6 +59,11 @@ class Series:
         return self.name.split("_", 1)[0]
 
     @property
+    def path(self) -> str:
+        """Of its sensor: each is a device of its own, so that none has its times from another."""
+        return f"{self.name}/value"
+
+    @property
     def span(self) -> float:
         """Largest value less the smallest."""
         return float(np.ptp(self.values)) if len(self.values) else 0.0
@@ -136,7 +141,7 @@ class _Bench:
             self.header_bytes[str(block)] = round(header, 1)
         rows = table.to_pylist()
         for one in self.series:
-            mine = [row for row in rows if row["path"] == one.name]
+            mine = [row for row in rows if row["path"] == one.path]
             decoded, value_bytes = self._decoded(one, mine, bound)
             n_bytes = sum(row["n_bytes"] + header for row in mine)
             self._note(one, block, bound, (n_bytes, value_bytes, decoded, mine))
@@ -225,11 +230,11 @@ class _Bench:
 def _table(series: list[Series], block: int, bound: float) -> Any:
     """Warm rows of all series."""
     directory = SensorDirectory()
-    slots = [directory.define(one.name, Layout("f64", (Column(""),))) for one in series]
+    slots = [directory.define(one.path, Layout("f64", (Column(""),))) for one in series]
     n = len(slots)
     selection = Selection(np.array(slots, np.uint32), np.zeros(n, np.uint16), np.zeros(n, np.uint64))
     wanted = Wanted(directory, SeriesMap(directory), selection, is_raw=True)
-    by_path = {one.name: one for one in series}
+    by_path = {one.path: one for one in series}
     ordered = [by_path[path] for path in wanted.paths.tolist()]
     start = np.cumsum([0, *(len(one.values) for one in ordered)])
     ts_ns = np.concatenate([one.ts_ns for one in ordered])

@@ -301,6 +301,44 @@ def codecs(data: Path, blocks: list[float], bounds: list[float], as_json: bool) 
     _show({key: value for key, value in result.items() if key not in ("series", "geomean_by_kind")}, False)
 
 
+@bench.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace bench store",
+        "headrace bench store --data my-series --json            # the mixed set from a folder of series files",
+        "headrace bench store --sustained                        # does compaction keep up, and what does it cost?",
+    ),
+)
+@click.option(
+    "--sensors", type=click.IntRange(1), help="Of the mixed set; default 10,000, 20,000 if sustained."
+)
+@click.option("--samples", type=click.IntRange(2), default=1_000, show_default=True, help="Of each sensor.")
+@click.option("--days", type=click.IntRange(1), help="Of the line; default 30, 3 if sustained.")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of series files that the mixed set is made of; made signals where there is none.",
+)
+@click.option(
+    "--sustained", is_flag=True, help="Cost of taking and compacting, day by day; bytes by number of sensors."
+)
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def store(
+    sensors: int | None, samples: int, days: int | None, data: Path | None, sustained: bool, as_json: bool
+) -> None:
+    """What a store takes on disk, and how fast it is read: many unlike sensors, and a month of a line by tier.
+
+    The same rows as plain Parquet, in its best setting, are beside it. Every sample is read back and compared.
+    """
+    from headrace.bench import store as bench_store
+
+    if sustained:
+        result = bench_store.run_sustained(sensors or 20_000, days or 3, output.note)
+    else:
+        result = bench_store.run(sensors or 10_000, samples, days or 30, data, progress=output.note)
+    _show(result, as_json)
+
+
 def _show(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.emit_json(result)

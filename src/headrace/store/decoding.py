@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,9 @@ from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.store.reader import FoundRows
 from headrace.store.runs import Runs, SensorSamples
 from headrace.store.schema import BLOCK, WAVE
+from headrace.store.segment import RowHeaders, SegmentFile
 from headrace.store.wanted import NOWHERE, Lane, Wanted, to_bits
-from headrace.store.warm import decode_chunk
+from headrace.store.warm import decode_chunk, decode_times
 from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
@@ -28,6 +30,8 @@ U8 = npt.NDArray[np.uint8]
 TAIL_RANK = 1 << 62
 """Rank of the first tail batch; the next ones have more. Committed rows have twice their seq, and one more where
 they came late."""
+
+_AXES_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +58,7 @@ class Decoding:
         self.bad_segments: set[str] = set()
         self.n_rows_decoded = 0
         self._runs: dict[Lane, Runs] = {}
+        self._times = SharedTimes()
 
     def samples(self, start_ns: int, end_ns: int, same: I64 | None = None) -> dict[Lane, SensorSamples]:
         """Everything added since the last call, merged; `same` as in `Runs.merge`."""
@@ -119,14 +124,12 @@ class Decoding:
                 done = decode_blocks(payload, starts, one.dtype, column)
                 quality = None if done.quality is None else done.quality[:, 0]
                 return done.ts_ns, done.values[:, 0], quality, np.diff(done.starts)
+            each = zip(
+                index.tolist(), starts[:-1].tolist(), starts[1:].tolist(), found.rows.n_frames[index].tolist(), strict=True
+            )  # fmt: skip
             parts = [
-                decode_row(payload[a:b].tobytes(), one.codecs, one.dtype, n)
-                for a, b, n in zip(
-                    starts[:-1].tolist(),
-                    starts[1:].tolist(),
-                    found.rows.n_frames[index].tolist(),
-                    strict=True,
-                )
+                decode_row(payload[a:b].tobytes(), one.codecs, one.dtype, n, self._times.of(found, row))
+                for row, a, b, n in each
             ]
         except CorruptionError:
             return None
@@ -250,14 +253,52 @@ class Decoding:
         return grid.values_at(values, np.repeat(np.arange(len(length)), length))
 
 
+class SharedTimes:
+    """Times that rows have in another row's payload; the last ones are kept, since the rows of a device follow."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, int], I64] = OrderedDict()
+
+    def of(self, found: FoundRows, row: int) -> I64 | None:
+        """int64[n]; None where the row has its own. Raises `CorruptionError`."""
+        return None if found.rows.times_offset is None else self.read(found.file_of(row), found.rows, row)
+
+    def read(self, file: SegmentFile, rows: RowHeaders, row: int) -> I64 | None:
+        """The same of a row of one file."""
+        if (
+            rows.times_offset is None
+            or rows.times_bytes is None
+            or rows.times_offset[row] == rows.offset[row]
+        ):
+            return None
+        key = file.info.name, int(rows.times_offset[row])
+        times = self._known.get(key)
+        if times is None:
+            payload, _ = file.payloads(rows.times_offset[row : row + 1], rows.times_bytes[row : row + 1])
+            name = rows.codecs[int(rows.codec[row])][0]
+            times = self._known[key] = decode_times(payload.tobytes(), name, int(rows.n_frames[row]))
+            if len(self._known) > _AXES_KEPT:
+                self._known.popitem(last=False)
+        return times
+
+
 def decode_row(
-    payload: bytes, codecs: tuple[str, str], dtype: np.dtype[Any], n: int
+    payload: bytes, codecs: tuple[str, str], dtype: np.dtype[Any], n: int, times: I64 | None = None
 ) -> tuple[I64, Array, U8 | None]:
-    """Times, values and quality of a row that is no block. Raises `CorruptionError`."""
+    """Times, values and quality of a row that is no block.
+
+    Parameters
+    ----------
+    times : of the row, where another has them (`SharedTimes`).
+
+    Raises
+    ------
+    CorruptionError : the payload is damaged.
+    """
     if codecs[1] == WAVE:
         runs, values, quality = decode_wave(payload, dtype)
         return runs.ts_ns(), values, quality
-    return decode_chunk(payload, codecs, n, dtype)
+    return decode_chunk(payload, codecs, n, dtype, times)
 
 
 def _runs_of(key: Array) -> tuple[I64, I64]:

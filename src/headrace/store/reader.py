@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from headrace.core.disk import Disk
 from headrace.store.commits import SegmentInfo
-from headrace.store.segment import RowHeaders, SegmentFile
+from headrace.store.segment import RARE, RowHeaders, SegmentFile
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -222,16 +222,25 @@ def _concat(parts: list[RowHeaders]) -> RowHeaders:
         return parts[0]
     pairs = list(dict.fromkeys(pair for p in parts for pair in p.codecs))
     codec = [np.array([pairs.index(c) for c in p.codecs], np.uint8)[p.codec] for p in parts]
-    dictionary = None
-    if any(p.dictionary is not None for p in parts):
-        empty = [np.empty(len(p), np.object_) if p.dictionary is None else p.dictionary for p in parts]
-        dictionary = np.concatenate(empty)
     names = parts[0].statistics.keys()
     fixed: dict[str, Any] = {
-        "codecs": tuple(pairs), "codec": np.concatenate(codec), "dictionary": dictionary,
+        "codecs": tuple(pairs), "codec": np.concatenate(codec),
         "statistics": {n: np.concatenate([p.statistics[n] for p in parts]) for n in names},
+        **{n: _concat_rare(parts, n) for n in RARE},
     }  # fmt: skip
     arrays: dict[str, Any] = {
         n: np.concatenate([getattr(p, n) for p in parts]) for n in RowHeaders.__slots__ if n not in fixed
     }
     return RowHeaders(**arrays, **fixed)
+
+
+_OWN = {"times_offset": "offset", "times_bytes": "n_bytes"}
+
+
+def _concat_rare(parts: list[RowHeaders], name: str) -> npt.NDArray[Any] | None:
+    """A field that some have: where a part has none, no words, and each row its own times."""
+    found = [getattr(p, name) for p in parts]
+    if all(one is None for one in found):
+        return None
+    others = [getattr(p, _OWN[name]) if name in _OWN else np.empty(len(p), np.object_) for p in parts]
+    return np.concatenate([other if one is None else one for one, other in zip(found, others, strict=True)])

@@ -22,6 +22,8 @@ min ... m2   float64      of the usable values, engineering units (warm rows): m
 raw_sum      int64        exact sum of the raw integers (warm rows of integers up to 32 bits)
 scale,offset float64      the grid: engineering value = raw * scale + offset (warm rows), as below
 time_codec   string       how times are coded; ``block``, ``wave``: in one payload with the values
+times_back   uint32       so many rows before it in its row group is the row whose payload has its times, which are the
+                          same (sensors of one device); 0: they are in its own
 value_codec  string       how values are coded
 bound        float64      largest error against the original; 0 where lossless
 seq          int64        newest journal number in the row: of two versions of a sample the higher wins
@@ -56,7 +58,7 @@ COLUMNS: dict[str, Any] = {
     "dtype": pa.string(), "t_min": _TIME, "t_max": _TIME, "n_frames": pa.uint32(), "n_samples": pa.uint32(),
     "count": pa.uint32(), "quality": pa.uint8(), "min": pa.float64(), "max": pa.float64(),
     "sum": pa.float64(), "first": pa.float64(), "last": pa.float64(), "m2": pa.float64(),
-    "raw_sum": pa.int64(), "scale": pa.float64(), "offset": pa.float64(), "time_codec": pa.string(),
+    "raw_sum": pa.int64(), "scale": pa.float64(), "offset": pa.float64(), "time_codec": pa.string(), "times_back": pa.uint32(),
     "value_codec": pa.string(), "bound": pa.float64(), "seq": pa.int64(), "arrival": _TIME,
     "dictionary": pa.list_(pa.string()), "n_bytes": pa.uint32(), "payload": pa.binary(),
 }  # fmt: skip

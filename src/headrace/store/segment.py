@@ -95,6 +95,7 @@ def _row_groups(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     for table in tables:
         size = np.cumsum(_numbers(table["n_bytes"]), dtype=np.int64)
+        cuts = _cuts(table)
         first = 0
         while first < len(table):
             n_waiting = sum(len(t) for t in waiting)
@@ -102,17 +103,27 @@ def _row_groups(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
             before = int(size[first - 1]) if first else 0
             room = _GROUP_BYTES_MAX - bytes_waiting
             last = min(int(np.searchsorted(size, before + room, "right")), first + _ROWS_MAX - n_waiting)
+            last = int(cuts[np.searchsorted(cuts, last, "right") - 1])
+            if last <= first and not waiting:
+                last = int(cuts[np.searchsorted(cuts, first, "right")])  # what can't be parted
             if last > first:
                 waiting.append(table.slice(first, last - first))
                 first = last
-            elif not waiting:
-                waiting.append(table.slice(first, 1))
-                first += 1
             if first < len(table):
                 yield pa.concat_tables(waiting).combine_chunks()
                 waiting = []
     if waiting:
         yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _cuts(table: pa.Table) -> I64:
+    """Ascending: before which rows a row group may end, so that none is parted from the row that has its times."""
+    row = np.arange(len(table) + 1)
+    if "times_back" not in table.column_names:
+        return row
+    leader = row.copy()
+    leader[:-1] -= _numbers(table["times_back"])
+    return np.flatnonzero(np.minimum.accumulate(leader[::-1])[::-1] >= row)
 
 
 def _numbers(column: Any) -> Array:
@@ -131,13 +142,18 @@ def _footer_digest(data: memoryview) -> str:
     return xxhash.xxh3_64_hexdigest(data[-_FOOTER_TAIL - length :])
 
 
+RARE = ("dictionary", "times_offset", "times_bytes")
+"""Fields of `RowHeaders` that are None where no row has any."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RowHeaders:
     """The headers of some rows of one segment as parallel arrays; see `headrace.store.schema`.
 
     ``kind`` and ``dtype`` are indices in `KINDS` and `DTYPES`; ``codec`` is an index in `codecs`, pairs of time
     and value codec; ``offset`` is where the payload starts in the file. ``statistics`` are the columns of warm
-    rows: min, max, sum, first, last, m2, raw_sum. ``dictionary`` is None where no row has one.
+    rows: min, max, sum, first, last, m2, raw_sum. ``dictionary`` is None where no row has one. ``times_offset`` and
+    ``times_bytes`` say where the payload is that has a row's times; None where each has its own.
     """
 
     group: npt.NDArray[np.uint64]
@@ -157,6 +173,8 @@ class RowHeaders:
     n_bytes: npt.NDArray[np.uint32]
     statistics: dict[str, Array]
     dictionary: npt.NDArray[np.object_] | None
+    times_offset: I64 | None
+    times_bytes: npt.NDArray[np.uint32] | None
 
     def __len__(self) -> int:
         return len(self.group)
@@ -165,8 +183,10 @@ class RowHeaders:
         """The rows at `index`."""
         fixed: dict[str, Any] = {
             "codecs": self.codecs, "statistics": {k: v[index] for k, v in self.statistics.items()},
-            "dictionary": None if self.dictionary is None else self.dictionary[index],
         }  # fmt: skip
+        for name in RARE:
+            array = getattr(self, name)
+            fixed[name] = None if array is None else array[index]
         arrays = {n: getattr(self, n)[index] for n in self.__slots__ if n not in fixed}
         return RowHeaders(**arrays, **fixed)
 
@@ -174,7 +194,7 @@ class RowHeaders:
     def size_bytes(self) -> int:
         """Memory that the headers take."""
         arrays = [getattr(self, n) for n in self.__slots__ if n not in ("codecs", "statistics", "dictionary")]
-        return sum(a.nbytes for a in (*arrays, *self.statistics.values()))
+        return sum(a.nbytes for a in (*arrays, *self.statistics.values()) if a is not None)
 
 
 class SegmentFile:
@@ -265,6 +285,8 @@ class SegmentFile:
     def _parse(self, group: int, table: pa.Table) -> RowHeaders:
         n_bytes = _numbers(table["n_bytes"]).astype(np.uint32)
         codecs, codec = _codec_pairs(table)
+        offset = self._offsets(group, n_bytes)
+        times_offset, times_bytes = _time_places(table, offset, n_bytes)
         has_words = "dictionary" in table.column_names and table["dictionary"].null_count < len(table)
         return RowHeaders(
             group=_numbers(table["group"]), layout=_numbers(table["layout"]), column=_numbers(table["column"]),
@@ -272,7 +294,7 @@ class SegmentFile:
             t_min=_int64(table["t_min"]), t_max=_int64(table["t_max"]),
             n_frames=_numbers(table["n_frames"]), n_samples=_numbers(table["n_samples"]),
             count=_numbers(table["count"]), seq=_numbers(table["seq"]), codec=codec, codecs=codecs,
-            offset=self._offsets(group, n_bytes), n_bytes=n_bytes,
+            offset=offset, n_bytes=n_bytes, times_offset=times_offset, times_bytes=times_bytes,
             statistics={n: _nullable(table[n]) for n in STATISTIC_COLUMNS if n in table.column_names},
             dictionary=_word_lists(table["dictionary"]) if has_words else None,
         )  # fmt: skip
@@ -330,6 +352,8 @@ def open_segment(disk: Disk, name: str) -> SegmentFile:
         raise CorruptionError(f"segment {name} is damaged: {e}; restore it from a backup") from e
     bare = SegmentFile(disk, SegmentInfo(name, len(data), 0, 0, 0, 0, (), digest))
     table = bare.table(["t_min", "t_max", "n_samples"])
+    if not len(table):
+        raise bare.damaged("it has no rows")
     t_min, t_max = _int64(table["t_min"]), _int64(table["t_max"])
     bare.info = SegmentInfo(
         name, len(data), len(table), int(_numbers(table["n_samples"]).sum()), int(t_min.min()), int(t_max.max()),
@@ -367,6 +391,21 @@ def _codec_pairs(table: pa.Table) -> tuple[tuple[tuple[str, str], ...], npt.NDAr
     words = [times.dictionary.to_pylist(), values.dictionary.to_pylist()]
     pairs = tuple((words[0][u // n], words[1][u % n]) for u in used.tolist())
     return pairs, code.astype(np.uint8)
+
+
+def _time_places(
+    table: pa.Table, offset: I64, n_bytes: npt.NDArray[np.uint32]
+) -> tuple[I64 | None, npt.NDArray[np.uint32] | None]:
+    """Where the payloads with the rows' times are, and their sizes. Raises ValueError."""
+    if "times_back" not in table.column_names:
+        return None, None
+    back = _numbers(table["times_back"]).astype(np.int64)
+    if not back.any():  # nor where there are no rows
+        return None, None
+    row = np.arange(len(back)) - back
+    if row.min() < 0 or back[row].any():
+        raise ValueError("rows refer to times that are not there")
+    return offset[row], n_bytes[row]
 
 
 def _nullable(column: Any) -> Array:

@@ -23,7 +23,7 @@ from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.core.quality import Quality, usable
 from headrace.store.aggregates import in_units, partials_of
 from headrace.store.commits import SegmentInfo
-from headrace.store.decoding import decode_row
+from headrace.store.decoding import SharedTimes, decode_row
 from headrace.store.manifests import WARM_FOLDER
 from headrace.store.query import Store
 from headrace.store.runs import SensorSamples
@@ -98,13 +98,14 @@ def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> N
     if info.name.startswith(WARM_FOLDER) and xxhash.xxh3_64_hexdigest(disk.read(info.name)) != digest:
         found.harms.append(Harm(info.name, "its content is not what its name says; restore it from a backup"))
     n_rows = n_samples = 0
+    times = SharedTimes()
     for group in range(file.n_groups):
         rows = file.headers(group)
         grid = _grids(file, group)
         n_rows += len(rows)
         n_samples += int(rows.n_samples.sum())
         for row in range(len(rows)):
-            problem = _row_problem(file, rows, row, grid)
+            problem = _row_problem(file, rows, row, grid, times)
             if problem:
                 name = f"row {row} of row group {group} (group {int(rows.group[row]):016x})"
                 found.harms.append(Harm(info.name, f"{name}: {problem}"))
@@ -124,7 +125,7 @@ def _grids(file: SegmentFile, group: int) -> Grid | None:
     return Grid.of(zip(scale, offset, strict=True))
 
 
-def _row_problem(file: SegmentFile, rows: RowHeaders, row: int, grid: Grid | None) -> str:
+def _row_problem(file: SegmentFile, rows: RowHeaders, row: int, grid: Grid | None, times: SharedTimes) -> str:
     """What is wrong with a row; "" for nothing."""
     data, _ = file.payloads(rows.offset[row : row + 1], rows.n_bytes[row : row + 1])
     dtype = numpy_dtype(DTYPES[int(rows.dtype[row])])
@@ -133,7 +134,8 @@ def _row_problem(file: SegmentFile, rows: RowHeaders, row: int, grid: Grid | Non
         if codecs[1] == BLOCK:
             ts_ns, values, quality = decode_block(data.tobytes(), dtype)
         else:
-            ts_ns, values, quality = decode_row(data.tobytes(), codecs, dtype, int(rows.n_frames[row]))
+            shared, n = times.read(file, rows, row), int(rows.n_frames[row])
+            ts_ns, values, quality = decode_row(data.tobytes(), codecs, dtype, n, shared)
     except CorruptionError as e:
         return f"its payload can't be decoded: {e}"
     marks = np.zeros(values.shape, np.uint8) if quality is None else quality

@@ -3,7 +3,8 @@
 The payload of a row is the low half of XXH64 over what follows, as uint32, little endian; the bytes of the times and
 of the values, varints; the times, the values, the quality. Quality is empty where all are good, else the name of a
 value codec, a zero byte and its body. What the header columns ``time_codec`` and ``value_codec`` name is a codec's
-name, and its settings as JSON behind a space where it has any; the time codec's name stands behind a `=`.
+name, and its settings as JSON behind a space where it has any; the time codec's name stands behind a `=`. A row whose
+times are those of another (``times_back`` of `headrace.store.schema`) has no bytes of times.
 
 Where there is no `=`, an earlier release wrote ``<u32 bytes of times> <u32 bytes of values> times values quality``, in
 which each part has an envelope with a checksum of its own.
@@ -71,16 +72,19 @@ class Chunk(NamedTuple):
     bound: float
 
 
-def encode_chunk(ts_ns: I64, values: Array, quality: U8 | None, eps: float = 0.0) -> Chunk:
+def encode_chunk(
+    ts_ns: I64, values: Array, quality: U8 | None, eps: float = 0.0, times_of: str | None = None
+) -> Chunk:
     """One sensor's samples, each part in its smallest codec, decoded and compared.
 
     Parameters
     ----------
     eps : how far values may be from what they were, absolute; 0 for lossless. Only floats are ever changed.
+    times_of : the `Chunk.time_codec` of a chunk with the same times, which this one shall refer to.
     """
-    times = smallest_times(ts_ns, [RegularTime()])
-    if not isinstance(times.codec, RegularTime):
-        times = smallest_times(ts_ns, [TicksTime()])
+    times, time_name = b"", times_of
+    if time_name is None:
+        times, time_name = _encode_times(ts_ns)
     chosen = choose_values(values)
     if eps > 0.0 and values.dtype.kind == "f":
         chosen = smallest_within(values, lossy_candidates(eps), eps, chosen)
@@ -88,11 +92,18 @@ def encode_chunk(ts_ns: I64, values: Array, quality: U8 | None, eps: float = 0.0
     if quality is not None and quality.any():
         marks = smallest(quality, [ConstCodec(), RiceDeltaCodec()])
         tail = codec_text(marks.codec).encode() + b"\x00" + marks.body
-    sizes = put_varint(len(times.body)) + put_varint(len(chosen.body))
-    rest = b"".join([sizes, times.body, chosen.body, tail])
+    sizes = put_varint(len(times)) + put_varint(len(chosen.body))
+    rest = b"".join([sizes, times, chosen.body, tail])
     bound = float(getattr(chosen.codec, "eps", 0.0))
     payload = _SUM.pack(_low_half(rest)) + rest
-    return Chunk(payload, BARE + codec_text(times.codec), codec_text(chosen.codec), bound)
+    return Chunk(payload, time_name, codec_text(chosen.codec), bound)
+
+
+def _encode_times(ts_ns: I64) -> tuple[bytes, str]:
+    times = smallest_times(ts_ns, [RegularTime()])
+    if not isinstance(times.codec, RegularTime):
+        times = smallest_times(ts_ns, [TicksTime()])
+    return times.body, BARE + codec_text(times.codec)
 
 
 def choose_values(values: Array) -> ChosenValues:
@@ -118,18 +129,26 @@ def lossy_candidates(eps: float) -> list[ValueCodec]:
 
 
 def decode_chunk(
-    payload: bytes, codecs: tuple[str, str], n: int, dtype: np.dtype[Any]
+    payload: bytes, codecs: tuple[str, str], n: int, dtype: np.dtype[Any], times: I64 | None = None
 ) -> tuple[I64, Array, U8 | None]:
-    """The inverse of `encode_chunk`. Raises `CorruptionError`."""
+    """The inverse of `encode_chunk`.
+
+    Parameters
+    ----------
+    times : of the chunk that it refers to, by `decode_times`; None where it has its own.
+
+    Raises
+    ------
+    CorruptionError : it is no such chunk.
+    """
     try:
         if not codecs[0].startswith(BARE):
             return _decode_sealed(payload, codecs, n, dtype)
-        if len(payload) < _SUM.size or _SUM.unpack_from(payload)[0] != _low_half(payload[_SUM.size :]):
-            raise ValueError("its checksum is wrong")
-        n_times, at = get_varint(payload, _SUM.size)
-        n_values, at = get_varint(payload, at)
-        first, second = at + n_times, at + n_times + n_values
-        ts_ns = time_codec(_spec(codecs[0].removeprefix(BARE))).unpack(payload[at:first], n)
+        at, first, second = _parts(payload)
+        if times is None:
+            times = time_codec(_spec(codecs[0].removeprefix(BARE))).unpack(payload[at:first], n)
+        elif first > at or len(times) != n:
+            raise ValueError("the times it refers to are not its own")
         values = value_codec(_spec(codecs[1])).unpack(payload[first:second], n, dtype)
         quality = None
         if len(payload) > second:
@@ -137,7 +156,25 @@ def decode_chunk(
             quality = value_codec(_spec(name.decode())).unpack(marks, n, np.dtype(np.uint8))
     except (struct.error, ValueError, ConfigError) as e:
         raise CorruptionError(f"a chunk of {len(payload):,} bytes can't be read: {e}") from e
-    return ts_ns, values, quality
+    return times, values, quality
+
+
+def decode_times(payload: bytes, time_name: str, n: int) -> I64:
+    """The times of a chunk alone: int64[n]. Raises `CorruptionError`."""
+    try:
+        at, first, _ = _parts(payload)
+        return time_codec(_spec(time_name.removeprefix(BARE))).unpack(payload[at:first], n)
+    except (struct.error, ValueError, ConfigError) as e:
+        raise CorruptionError(f"the times of a chunk of {len(payload):,} bytes can't be read: {e}") from e
+
+
+def _parts(payload: bytes) -> tuple[int, int, int]:
+    """Where times, values and quality begin. Raises ValueError or struct.error."""
+    if len(payload) < _SUM.size or _SUM.unpack_from(payload)[0] != _low_half(payload[_SUM.size :]):
+        raise ValueError("its checksum is wrong")
+    n_times, at = get_varint(payload, _SUM.size)
+    n_values, at = get_varint(payload, at)
+    return at, at + n_times, at + n_times + n_values
 
 
 def value_bytes(payload: bytes) -> int:

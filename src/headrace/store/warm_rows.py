@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
 from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.core.quality import USABLE_BELOW
@@ -34,11 +35,13 @@ I64 = npt.NDArray[np.int64]
 WARM = (
     "shard", "kind", "path", "group", "sensor", "column", "layout", "layout_json", "dtype", "t_min", "t_max",
     "n_frames", "n_samples", "count", "quality", "min", "max", "sum", "first", "last", "m2", "raw_sum", "scale",
-    "offset", "time_codec", "value_codec", "bound", "seq", "dictionary", "n_bytes", "payload",
+    "offset", "time_codec", "times_back", "value_codec", "bound", "seq", "dictionary", "n_bytes", "payload",
 )  # fmt: skip
 WARM_SCHEMA = schema_of(WARM)
 _FLAG_OF_CLASS = np.array([HAS_GOOD, HAS_UNCERTAIN, HAS_BAD, 0], np.uint8)
 _STRING_DTYPE = "u32"
+_DEVICE_BYTES_MAX, _DEVICE_ROWS_MAX = 4 << 20, 1_024
+"""Rows that share times stand in one row group: no more than half of what one may hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +110,7 @@ def _payloads(
     dtypes: list[str] = []
     dictionaries: list[list[str] | None] = []
     directory = wanted.directory
+    axes = _TimeAxes()
     for sensor, a, b in zip(
         chunks.sensor.tolist(), chunks.start[:-1].tolist(), chunks.start[1:].tolist(), strict=True
     ):
@@ -120,15 +124,51 @@ def _payloads(
             dictionaries.append(None)
         plain = from_bits(bits.astype(np.int64), numpy_dtype(dtype))
         bound = 0.0 if sensor in words.sensors else float(eps[sensor])
-        encoded.append(encode_chunk(samples.ts_ns[a:b], plain, samples.quality[a:b], bound))
+        ts_ns, quality = samples.ts_ns[a:b], samples.quality[a:b]
+        encoded.append(encode_chunk(ts_ns, plain, quality, bound, axes.of(str(wanted.paths[sensor]), ts_ns)))
+        axes.add(encoded[-1])
         dtypes.append(dtype)
     payloads, times, values, bounds = zip(*encoded, strict=True)
     return {
         "bound": np.array(bounds), "payload": pa.array(payloads, pa.binary()), "n_bytes": np.array([len(p) for p in payloads], np.uint32),
         "time_codec": pa.array(times).dictionary_encode(), "value_codec": pa.array(values).dictionary_encode(),
         "dtype": coded(np.array([DTYPES.index(d) for d in dtypes], np.int32), list(DTYPES)),
-        "dictionary": pa.array(dictionaries, COLUMNS["dictionary"]),
+        "dictionary": pa.array(dictionaries, COLUMNS["dictionary"]), "times_back": np.array(axes.back, np.uint32),
     }  # fmt: skip
+
+
+class _TimeAxes:
+    """Which row has the same times as the next one: of its device, and not so far before it that they part.
+
+    ``back``: how many rows before each row the one is that has its times; 0 for itself.
+    """
+
+    def __init__(self) -> None:
+        self.back: list[int] = []
+        self._device = ""
+        self._rows: dict[int, tuple[int, I64, str]] = {}
+        self._key, self._ts_ns = 0, np.empty(0, np.int64)
+        self._size = self._first = 0
+
+    def of(self, path: str, ts_ns: I64) -> str | None:
+        """The time codec of a row that has these times, else None; `add` says what became of the row."""
+        device = path.rpartition("/")[0]
+        if (
+            device != self._device
+            or self._size > _DEVICE_BYTES_MAX
+            or len(self.back) - self._first > _DEVICE_ROWS_MAX
+        ):
+            self._device, self._rows, self._size, self._first = device, {}, 0, len(self.back)
+        self._key, self._ts_ns = xxhash.xxh3_64_intdigest(ts_ns.tobytes()), ts_ns
+        row, same, name = self._rows.get(self._key, (0, ts_ns[:0], ""))
+        is_known = np.array_equal(same, ts_ns)
+        self.back.append(len(self.back) - row if is_known else 0)
+        return name if is_known else None
+
+    def add(self, chunk: Chunk) -> None:
+        """The row that `of` was asked about is this one."""
+        self._size += len(chunk.payload)
+        self._rows.setdefault(self._key, (len(self.back) - 1, self._ts_ns, chunk.time_codec))
 
 
 def _statistics(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: Words) -> dict[str, Any]:

@@ -1,0 +1,182 @@
+"""A simulated line over days, written and compacted as a plant does it, on a virtual clock.
+
+`AgedLine` sends what a `headrace.sim.fleet.Fleet` reports through the path of a plant. After each day, once its day is
+over, the compactor runs, as it would in the background. What that costs, and what is left to do, is kept by day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headrace.bench.codecs import RAW_BYTES
+from headrace.bench.query_stores import GROUP, START_NS, Progress, QueryStore, QueryStoreSpec
+from headrace.core.clock import NS, VirtualClock, thread_cpu_ns
+from headrace.core.errors import HeadraceError
+from headrace.runtime.pipe import Pipe
+from headrace.sim.batches import FleetSlots
+from headrace.sim.fleet import Fleet
+from headrace.store.compactor import Compactor
+
+DAY_NS, HOUR_NS, MINUTE_NS = 86_400 * NS, 3_600 * NS, 60 * NS
+_MONTH_PERIOD_NS = 5 * NS
+_SHIFT_NS = 30 * MINUTE_NS
+_BYTES_SECONDS = 64
+
+
+@dataclass
+class DayCost:
+    """One day: samples, CPU of taking and writing them and of compaction in ns, bytes, and segments left to compact."""
+
+    samples: int
+    hot_bytes: int
+    hot_ns: int
+    compaction_ns: int
+    segments_left: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values; costs a sample."""
+        n = max(1, self.samples)
+        return {
+            "samples": self.samples, "hot_cpu_ns_per_sample": round(self.hot_ns / n, 1),
+            "compaction_cpu_ns_per_sample": round(self.compaction_ns / n, 1), "segments_left": self.segments_left,
+        }  # fmt: skip
+
+
+@dataclass
+class AgedLine:
+    """A line and its store.
+
+    Parameters
+    ----------
+    folder : an empty one. sensors : of the fleet. period_ns : of devices that report periodically, where it is not
+    their own. day_ns : how long of each day they report, from midnight on. seed : of the fleet.
+    """
+
+    folder: Path
+    sensors: int
+    period_ns: int | None = None
+    day_ns: int = DAY_NS
+    seed: int = 1
+    days: list[DayCost] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clock = VirtualClock(START_NS)
+        self.pipe = Pipe(self.folder, [], self.clock)
+        self.fleet = Fleet(self.sensors, seed=self.seed, period_ns=self.period_ns)
+        self._slots = FleetSlots(self.fleet, self.pipe.directory)
+        self.compactor = Compactor(self.pipe.store, self.clock)
+
+    def live(self, days: int, slice_ns: int, progress: Progress = lambda text: None) -> None:
+        """Let so many days pass, each compacted when it is over.
+
+        Parameters
+        ----------
+        slice_ns : what comes at once; the engine flushes as its settings say, but not more often.
+        """
+        for _ in range(days):
+            self._day(START_NS + len(self.days) * DAY_NS, slice_ns)
+            progress(f"  day {len(self.days)}: {self.samples:,} samples")
+
+    def _day(self, start_ns: int, slice_ns: int) -> None:
+        before_ns, taken, ticked_ns = sum(self.pipe.stages_ns().values()), 0, start_ns
+        for frames in self.fleet.frames(start_ns, start_ns + self.day_ns, slice_ns):
+            batch = self._slots.batch(frames, int(frames.ts_ns.max()), "bench")
+            self.clock.set_ns(max(self.clock.now_ns(), batch.arrival_ns))
+            self.pipe.offer(batch)
+            taken += batch.n_samples
+            if batch.arrival_ns >= ticked_ns + slice_ns:
+                ticked_ns = batch.arrival_ns // slice_ns * slice_ns
+                self.pipe.tick()
+        self.pipe.drain()
+        hot_ns = sum(self.pipe.stages_ns().values()) - before_ns
+        hot_bytes = self.bytes_of("hot")
+        self.clock.set_ns(start_ns + DAY_NS + 2 * HOUR_NS)
+        begun = thread_cpu_ns()
+        report = self.compactor.run_once()
+        if report.problems:
+            raise HeadraceError("; ".join(report.problems))
+        spent = thread_cpu_ns() - begun
+        left = self._tier("hot").n_segments
+        self.days.append(DayCost(taken, hot_bytes, hot_ns, spent, left))
+
+    @property
+    def samples(self) -> int:
+        """Samples so far."""
+        return sum(day.samples for day in self.days)
+
+    def bytes_of(self, tier: str) -> int:
+        """Bytes of a tier's files now."""
+        return int(self._tier(tier).size_bytes)
+
+    def _tier(self, name: str) -> Any:
+        return next(one for one in self.pipe.store.status().tiers if one.name == name)
+
+    def close(self) -> None:
+        """End its threads."""
+        self.pipe.close()
+
+
+def month(folder: Path, sensors: int, days: int, hours: int, progress: Progress) -> dict[str, Any]:
+    """Bytes of a line's days in each tier; of the hot one after the first day, which is flushed every minute."""
+    line = AgedLine(folder, sensors, _MONTH_PERIOD_NS, hours * HOUR_NS)
+    try:
+        line.live(1, MINUTE_NS, progress)
+        line.live(days - 1, HOUR_NS, progress)
+        n, first = line.samples, line.days[0]
+        hot = round(first.hot_bytes / max(1, first.samples) * n)
+        return {
+            "sensors": line.fleet.n_sensors, "days": days, "samples": n, "raw_bytes": RAW_BYTES * n,
+            "tiers": {"hot": _tier(n, hot), "warm": _tier(n, line.bytes_of("warm"))},
+        }  # fmt: skip
+    finally:
+        line.close()
+
+
+def _tier(samples: int, size_bytes: int) -> dict[str, float]:
+    return {
+        "bytes": size_bytes, "ratio": round(RAW_BYTES * samples / max(1, size_bytes), 2),
+        "bytes_per_sample": round(size_bytes / max(1, samples), 3),
+    }  # fmt: skip
+
+
+def sustained(folder: Path, sensors: int, days: int, progress: Progress) -> dict[str, Any]:
+    """What taking, writing and compacting cost day by day, and whether anything piles up."""
+    line = AgedLine(folder, sensors, day_ns=_SHIFT_NS)
+    try:
+        line.live(days, MINUTE_NS, progress)
+        spent = sum(day.hot_ns + day.compaction_ns for day in line.days)
+        left = [day.segments_left for day in line.days]
+        return {
+            "sensors": line.fleet.n_sensors, "samples": line.samples,
+            "cpu_ns_per_sample": round(spent / max(1, line.samples), 1),
+            "segments_left": left, "is_growing": left[-1] > 2 * max(1, left[0]),
+            "days": [day.to_dict() for day in line.days],
+        }  # fmt: skip
+    finally:
+        line.close()
+
+
+def bytes_by_size(folder: Path, sizes: Sequence[int], progress: Progress) -> list[dict[str, float]]:
+    """Bytes that a sensor takes in stores of ever more sensors, all with as many samples: segments, and all else."""
+    out = []
+    for n in sizes:
+        progress(f"  {n:,} sensors")
+        store = QueryStore(folder / str(n), QueryStoreSpec(max(GROUP, n), _BYTES_SECONDS))
+        store.fill(lambda text: None)
+        store.settle()
+        segments = sum(tier.size_bytes for tier in store.pipe.store.status().tiers)
+        store.close()
+        whole = sum(
+            f.stat().st_size for f in (folder / str(n)).rglob("*") if f.is_file() and "journal" not in f.parts
+        )
+        out.append(
+            {
+                "sensors": n,
+                "segment_bytes_per_sensor": round(segments / n, 2),
+                "bytes_per_sensor": round(whole / n, 2),
+            }
+        )
+    return out
