@@ -36,6 +36,8 @@ PARTS = (
             "headrace.codecs.levels",
             "headrace.codecs.runs",
             "headrace.codecs.lines",
+            "headrace.codecs.shared_pages",
+            "headrace.codecs.gorilla",
         ),
     ),
     ("The warm tier", ("headrace.store.manifests",)),

@@ -113,7 +113,8 @@ def _codecs() -> str:
         [(code(n), _first_paragraph(VALUE_CODECS, n)) for n in names] for names in (exact, bounded)
     )
     times = [(code(name), _first_paragraph(TIME_CODECS, name)) for name in TIME_CODECS.built_in]
-    text = "## Codecs\n\nThe store chooses the codec of each chunk by the size that comes out; nothing is configured. "
+    text = "## Codecs\n\nThe store chooses the codec of each chunk by the size that comes out; "
+    text += "[`[codecs.NAME]`](plant.md#codecs) steers it. "
     text += "What is written is decoded again and compared: bit for bit, or against the bound.\n\n"
     head = ("codec", "packs")
     sections = (("Of values", values), ("Of values, within a bound", lossy), ("Of times", times))

@@ -57,6 +57,23 @@ PIPELINES = """\
 What is computed as data come in. Raw samples are always stored; pipelines only add. The operators and their keys are
 in [adapters, operators, codecs](parts.md#operators).
 """
+CODECS = """\
+## `[codecs.NAME]` { #codecs }
+
+What is said about the codecs of some sensors; without it the smallest that proves itself wins, chunk by chunk. It counts
+for chunks that are written from then on. See [choose codecs](../how-to/codecs.md); the names are in
+[adapters, operators, codecs](parts.md#codecs).
+
+```toml
+[codecs.vibration]
+match  = "**/vibration_*"
+weight = 0.5                  # half way from small to fast to decode
+
+[codecs.exchange]
+match = "leon/**"
+use   = "pco"
+```
+"""
 _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("plant", config.PlantSection, "What all paths and times have in common."),
     ("store", config.StoreSection, "Where data stay, and how much may wait."),
@@ -89,6 +106,7 @@ def page() -> str:
     for name in ADAPTERS.built_in:
         parts += [_adapter(name)]
     parts += [PIPELINES, _keys(config.PipelineSection)]
+    parts += [CODECS, _keys(settings.CodecSettings)]
     for name, model, text in _LAST:
         parts += [_section(name, model, text)]
     return "\n".join(parts)

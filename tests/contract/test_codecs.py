@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from headrace.codecs import registry
+from headrace.codecs.shared import Axes, SharedTime
 from headrace.testing import codecs as kit
 
 pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
@@ -28,11 +30,30 @@ def test_time_codec(name, check):
     check(registry.TIME_CODECS.load(name))
 
 
-@pytest.mark.parametrize("name", [*kit.value_codecs(), *kit.lossy_codecs()])
+@pytest.mark.parametrize("check", kit.RELATIVE_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", kit.relative_codecs())
+def test_relative_codec(name, check):
+    check(registry.VALUE_CODECS.load(name))
+
+
+@pytest.mark.parametrize("check", kit.TOLERANT_TIME_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", kit.tolerant_time_codecs())
+def test_tolerant_time_codec(name, check):
+    check(registry.TIME_CODECS.load(name))
+
+
+@pytest.mark.parametrize("check", kit.TIME_CHECKS, ids=lambda check: check.__name__)
+def test_times_that_refer_to_an_axis(check):
+    axes = Axes([ts_ns for _, ts_ns in kit.time_samples()])
+    axes.add(1_750_000_000_000_000_000 + np.arange(100) * 1_000_000_000)
+    check(lambda: SharedTime(axes))
+
+
+@pytest.mark.parametrize("name", registry.VALUE_CODECS.names())
 def test_names_are_those_of_the_table(name):
     assert registry.VALUE_CODECS.load(name).name == name
 
 
-@pytest.mark.parametrize("name", kit.time_codecs())
+@pytest.mark.parametrize("name", registry.TIME_CODECS.names())
 def test_time_names_are_those_of_the_table(name):
     assert registry.TIME_CODECS.load(name).name == name

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import xxhash
 
 from headrace.core.errors import ConfigError, CorruptionError
+from headrace.core.layouts import DTYPES, dtype_name
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
@@ -178,3 +179,16 @@ def keeps_bound(decoded: Array, values: Array, eps: float) -> bool:
 def same_bits(one: Array, other: Array) -> bool:
     """Whether two arrays have one type, one shape and the same bytes."""
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def type_byte(dtype: np.dtype[Any]) -> bytes:
+    """A value type in a body: its index in `headrace.core.layouts.DTYPES`.
+
+    Raises
+    ------
+    ValueError : not one of the ten value types, or not in this machine's byte order.
+    """
+    name = dtype_name(dtype)
+    if name not in DTYPES or not dtype.isnative:
+        raise ValueError(f"values of type {dtype} can't be encoded; expected one of {', '.join(DTYPES)}")
+    return bytes([DTYPES.index(name)])

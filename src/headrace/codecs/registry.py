@@ -13,38 +13,64 @@ if TYPE_CHECKING:
 VALUE_CODECS = Registry(
     "codecs",
     {
+        "byte_planes": "headrace.codecs.byte_planes:BytePlanesCodec",
         "const": "headrace.codecs.const:ConstCodec",
-        "origin": "headrace.codecs.origin:OriginCodec",
+        "gorilla": "headrace.codecs.gorilla:GorillaCodec",
         "hold": "headrace.codecs.hold:HoldCodec",
+        "origin": "headrace.codecs.origin:OriginCodec",
         "pco": "headrace.codecs.pco:PcoCodec",
         "piecewise_constant": "headrace.codecs.piecewise_constant:PiecewiseConstantCodec",
         "quantise": "headrace.codecs.quantise:QuantiseCodec",
         "raw": "headrace.codecs.raw:RawCodec",
+        "relative": "headrace.codecs.relative:RelativeCodec",
         "rice_delta": "headrace.codecs.rice_delta:RiceDeltaCodec",
+        "rle": "headrace.codecs.rle:RleCodec",
         "seasonal": "headrace.codecs.seasonal:SeasonalCodec",
         "swing": "headrace.codecs.swing:SwingCodec",
         "swinging_door": "headrace.codecs.swinging_door:SwingingDoorCodec",
     },
 )
 """Codecs of values; third parties add theirs to the entry-point group ``headrace.codecs``. Those with a setting `eps`
-are lossy (`is_lossy`)."""
+or `share` are lossy (`is_lossy`)."""
 
 TIME_CODECS = Registry(
     "time_codecs",
     {
         "delta_of_delta": "headrace.codecs.delta_of_delta:DeltaOfDeltaTime",
         "gcd_pco": "headrace.codecs.gcd_pco:GcdPcoTime",
+        "jitter": "headrace.codecs.jitter:JitterTime",
         "rate": "headrace.codecs.rate:RateTime",
         "regular": "headrace.codecs.regular:RegularTime",
+        "shared": "headrace.codecs.shared:SharedTime",
         "ticks": "headrace.codecs.ticks:TicksTime",
     },
 )
-"""Codecs of times; the entry-point group is ``headrace.time_codecs``."""
+"""Codecs of times; the entry-point group is ``headrace.time_codecs``. One with a setting `tolerance_ns` may give back
+others within it; ``shared`` needs the axes that it refers to."""
 
 
 def is_lossy(part: type[ValueCodec]) -> bool:
+    """Whether a class of codecs may give back other values, within a bound."""
+    return keeps_eps(part) or _has(part, "share")
+
+
+def keeps_eps(part: type[ValueCodec]) -> bool:
     """Whether a class of codecs is one of `headrace.codecs.base.LossyCodec`: whether it has a setting `eps`."""
-    return "eps" in getattr(part, "__dataclass_fields__", {})
+    return _has(part, "eps")
+
+
+def is_tolerant(part: type[TimeCodec]) -> bool:
+    """Whether a class of codecs may give back other times, within a tolerance."""
+    return _has(part, "tolerance_ns")
+
+
+def refers(part: type[TimeCodec]) -> bool:
+    """Whether what a class of codecs writes refers to time axes that lie elsewhere."""
+    return _has(part, "axes")
+
+
+def _has(part: type, setting: str) -> bool:
+    return setting in getattr(part, "__dataclass_fields__", {})
 
 
 def value_codec(spec: dict[str, Any]) -> ValueCodec:

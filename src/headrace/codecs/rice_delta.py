@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from headrace.codecs.base import Array, SeriesCodec
+from headrace.codecs.base import Array, SeriesCodec, type_byte
 
 PIECE_MAX = 1 << 16
 
@@ -42,20 +42,14 @@ class RiceDeltaCodec(SeriesCodec):
         """Encode ``values: T[n]``. Cost 2 to 4 ns an integer, 4 to 8 ns a float."""
         from headrace.codecs.series_kernels import series_body
 
-        return _type_byte(values.dtype) + series_body(values, self.piece)
+        return type_byte(values.dtype) + series_body(values, self.piece)
 
     def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
         from headrace.codecs.series_kernels import series_values
 
-        same_type = body[:1] == _type_byte(dtype)
+        same_type = body[:1] == type_byte(dtype)
         values = series_values(body[1:], n, dtype, self.piece) if same_type else None
         if values is None:
             raise self.damaged(f"it does not hold {n} values of {dtype}")
         return values
-
-
-def _type_byte(dtype: np.dtype[Any]) -> bytes:
-    from headrace.codecs.values import form_of
-
-    return bytes([form_of(dtype).code])

@@ -23,6 +23,7 @@ from headrace.core.paths import check_path
 from headrace.core.problems import InvalidConfig, Problem, dotted, find_problems
 from headrace.core.registry import nearest
 from headrace.core.settings import (
+    CodecSettings,
     DurationNs,
     PathPattern,
     PlainUrl,
@@ -266,6 +267,7 @@ class PlantConfig(Section):
     profiles: dict[str, dict[str, SignalSettings]] = Field(default_factory=dict)
     adapters: dict[str, AdapterSection] = Field(default_factory=dict)
     pipelines: dict[str, PipelineSection] = Field(default_factory=dict)
+    codecs: dict[str, CodecSettings] = Field(default_factory=dict)
     runtime: RuntimeSection = RuntimeSection()
     api: ApiSection = ApiSection()
 

@@ -161,3 +161,19 @@ class SignalSettings(Section):
         """The signal as a column; its grid comes from the address. An infinite limit is none."""
         low, high = (None if v is None or math.isinf(v) else v for v in self.limits)
         return Column(name, self.kind, self.unit, low=low, high=high, labels=self.labels)
+
+
+class CodecSettings(Section):
+    """``[codecs.<name>]``: what is said about the codecs of some sensors."""
+
+    match: PathPattern = Field(description="pattern of the sensors; of several that match the first counts")
+    use: str | None = Field(
+        default=None,
+        description="codec of the values, wherever it can hold them; one with a bound only where a bound is given",
+    )
+    forbid: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(), description="codecs of values that are never taken"
+    )
+    weight: Annotated[float, Field(ge=0.0, le=1.0, strict=False)] = Field(
+        default=0.0, description="0: the smallest chunks; 1: those that are decoded fastest"
+    )

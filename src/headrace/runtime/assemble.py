@@ -33,6 +33,7 @@ from headrace.ingest.intake_core import IntakeSettings
 from headrace.ingest.journal import DamagePolicy, JournalSettings
 from headrace.metrics.exposition import Metrics
 from headrace.pipeline.flows import FlowSpec
+from headrace.runtime.codec_choice import CodecChoices
 from headrace.runtime.compaction import BackgroundCompaction
 from headrace.runtime.engine import is_fatal
 from headrace.runtime.engine_core import EngineSettings
@@ -85,6 +86,10 @@ def check_plant(config: PlantConfig) -> Blueprint:
             flows.append(FlowSpec(name, pipeline.read, pipeline.steps, pipeline.write, folder))
         except ConfigError as e:
             problems.append(Problem(e.where or f"pipelines.{name}", e.message))
+    try:
+        CodecChoices(config.codecs)
+    except InvalidConfig as e:
+        problems += e.problems
     if problems:
         raise InvalidConfig(problems)
     return Blueprint(config, adapters, tuple(flows))
@@ -167,7 +172,9 @@ class Plant:
         await self.intake.start()
         host.engine.start()
         self._compaction = BackgroundCompaction(
-            Compactor(host.store, self._clock, faults=self._faults),
+            Compactor(
+                host.store, self._clock, faults=self._faults, choice_of=CodecChoices(self.config.codecs).of
+            ),
             lambda text: self._event("store.compaction", text, {}),
             rollups=self._rollups(host.store),
         )

@@ -9,6 +9,7 @@ way still finds it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from headrace.codecs.choice import ANY, CodecChoice
 from headrace.core.clock import NS, Clock
 from headrace.core.errors import CorruptionError, NotFound
 from headrace.core.faults import FaultPoints
@@ -88,7 +90,7 @@ class Compactor:
 
     Parameters
     ----------
-    store : opened for reading; shared with queries.
+    store : opened for reading; shared with queries. choice_of : what is said about the codecs of the sensor of a path.
     """
 
     def __init__(
@@ -98,10 +100,12 @@ class Compactor:
         *,
         faults: FaultPoints | None = None,
         policy: CompactionPolicy | None = None,
+        choice_of: Callable[[str], CodecChoice] = lambda path: ANY,
     ) -> None:
         self._store, self._clock = store, clock
         self._faults = faults or FaultPoints()
         self._policy = policy or CompactionPolicy()
+        self._choice_of = choice_of
 
     def run_once(self, force: bool = False) -> CompactionReport:
         """Compact every day that is due (all days with hot rows, where forced), then delete what is old.
@@ -272,7 +276,8 @@ class Compactor:
         samples = decoding.samples(day * DAY_NS, (day + 1) * DAY_NS, same).get(Lane.SIGNED)
         if samples is None or not len(samples):
             return None
-        return encode_warm(wanted, samples, decoding.words, seq)
+        choices = [self._choice_of(path) for path in wanted.paths.tolist()]
+        return encode_warm(wanted, samples, decoding.words, seq, choices=choices)
 
     def _write(self, day: int, number: int, part: int, table: pa.Table) -> SegmentInfo:
         draft = write_segment(f"{WARM_FOLDER}/{day:06d}/", [table])

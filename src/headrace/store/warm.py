@@ -21,20 +21,17 @@ import numpy.typing as npt
 import xxhash
 
 from headrace.codecs.base import TimeCodec, ValueCodec
+from headrace.codecs.bounds import Reach
+from headrace.codecs.choice import ANY, CodecChoice, bound_of, lossy_candidates, smallest_share, steered
 from headrace.codecs.const import ConstCodec
-from headrace.codecs.hold import HoldCodec
 from headrace.codecs.origin import OriginCodec, explains
 from headrace.codecs.packing import get_varint, put_varint
 from headrace.codecs.pco import PcoCodec
-from headrace.codecs.piecewise_constant import PiecewiseConstantCodec
-from headrace.codecs.quantise import QuantiseCodec
 from headrace.codecs.registry import time_codec, value_codec
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
-from headrace.codecs.seasonal import SeasonalCodec
+from headrace.codecs.rle import RleCodec
 from headrace.codecs.select import ChosenValues, smallest, smallest_times, smallest_within
-from headrace.codecs.swing import SwingCodec
-from headrace.codecs.swinging_door import SwingingDoorCodec
 from headrace.codecs.ticks import TicksTime
 from headrace.core.errors import ConfigError, CorruptionError
 
@@ -73,28 +70,32 @@ class Chunk(NamedTuple):
 
 
 def encode_chunk(
-    ts_ns: I64, values: Array, quality: U8 | None, eps: float = 0.0, times_of: str | None = None
+    ts_ns: I64,
+    values: Array,
+    quality: U8 | None,
+    eps: float = 0.0,
+    choice: CodecChoice = ANY,
+    times_of: str | None = None,
 ) -> Chunk:
     """One sensor's samples, each part in its smallest codec, decoded and compared.
 
     Parameters
     ----------
     eps : how far values may be from what they were, absolute; 0 for lossless. Only floats are ever changed.
+    choice : what is said about the codec of the values; where it has a share of each value, that counts instead of `eps`.
     times_of : the `Chunk.time_codec` of a chunk with the same times, which this one shall refer to.
     """
     times, time_name = b"", times_of
     if time_name is None:
         times, time_name = _encode_times(ts_ns)
-    chosen = choose_values(values)
-    if eps > 0.0 and values.dtype.kind == "f":
-        chosen = smallest_within(values, lossy_candidates(eps), eps, chosen)
+    chosen = _chosen(values, Reach(eps, choice.share), choice)
     tail = b""
     if quality is not None and quality.any():
-        marks = smallest(quality, [ConstCodec(), RiceDeltaCodec()])
+        marks = smallest(quality, [ConstCodec(), RiceDeltaCodec(), RleCodec()])
         tail = codec_text(marks.codec).encode() + b"\x00" + marks.body
     sizes = put_varint(len(times)) + put_varint(len(chosen.body))
     rest = b"".join([sizes, times, chosen.body, tail])
-    bound = float(getattr(chosen.codec, "eps", 0.0))
+    bound = bound_of(chosen.codec, values)
     payload = _SUM.pack(_low_half(rest)) + rest
     return Chunk(payload, time_name, codec_text(chosen.codec), bound)
 
@@ -106,26 +107,29 @@ def _encode_times(ts_ns: I64) -> tuple[bytes, str]:
     return times.body, BARE + codec_text(times.codec)
 
 
+def _chosen(values: Array, reach: Reach, choice: CodecChoice) -> ChosenValues:
+    if not choice.is_free:
+        return steered(values, choice, reach)
+    chosen = choose_values(values)
+    if reach.is_lossless or values.dtype.kind != "f":
+        return chosen
+    if reach.share > 0.0:
+        return smallest_share(values, reach.share, chosen)
+    return smallest_within(values, lossy_candidates(values, reach), reach.eps, chosen)
+
+
 def choose_values(values: Array) -> ChosenValues:
     """The smallest lossless codec, as far as it is worth a trial."""
     chosen = smallest(values, [ConstCodec()])
     if isinstance(chosen.codec, ConstCodec):
         return chosen
-    candidates: list[ValueCodec] = [RiceDeltaCodec()]
+    candidates: list[ValueCodec] = [RiceDeltaCodec(), RleCodec()]
     if values.dtype.kind == "f":
         candidates.append(OriginCodec())
     chosen = smallest(values, candidates)
     if len(values) < _PCO_FROM or (isinstance(chosen.codec, OriginCodec) and explains(chosen.body)):
         return chosen
     return smallest(values, [PcoCodec()], chosen)
-
-
-def lossy_candidates(eps: float) -> list[ValueCodec]:
-    """Codecs that keep a bound, the fast ones first."""
-    return [
-        QuantiseCodec(eps), HoldCodec(eps), PiecewiseConstantCodec(eps), SwingCodec(eps), SwingingDoorCodec(eps),
-        SeasonalCodec(eps),
-    ]  # fmt: skip
 
 
 def decode_chunk(

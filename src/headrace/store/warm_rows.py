@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from headrace.codecs.choice import ANY, CodecChoice
 from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.core.quality import USABLE_BELOW
 from headrace.store.aggregates import in_units, partials_of
@@ -60,13 +62,15 @@ def encode_warm(
     *,
     chunk_samples: int = CHUNK_SAMPLES,
     eps: Array | None = None,
+    choices: Sequence[CodecChoice] | None = None,
 ) -> pa.Table:
     """Rows of sensors, by path and time.
 
     Parameters
     ----------
     wanted : the sensors, raw; samples : theirs, values as bits. seq : int64[n_sensors], newest journal number.
-    chunk_samples : of a row, at most. eps : float64[n_sensors], absolute bounds; None is lossless.
+    chunk_samples : of a row, at most. eps : float64[n_sensors], absolute bounds; None is lossless. choices : what is
+    said about the codecs of each sensor.
     """
     chunks = _cut(samples, chunk_samples)
     n, sensor = len(chunks.sensor), chunks.sensor
@@ -87,7 +91,9 @@ def encode_warm(
     layouts = [directory.layouts[i] for i in used.tolist()]
     rows["layout"] = np.array([one.id for one in layouts], np.uint64)[place]
     rows["layout_json"] = coded(place.astype(np.int32), [one.to_json() for one in layouts])
-    rows |= _payloads(wanted, samples, chunks, words, np.zeros(wanted.n) if eps is None else eps)
+    eps = np.zeros(wanted.n) if eps is None else eps
+    choices = [ANY] * wanted.n if choices is None else choices
+    rows |= _payloads(wanted, samples, chunks, words, list(zip(eps.tolist(), choices, strict=True)))
     rows |= _statistics(wanted, samples, chunks, words)
     return pa.Table.from_pydict({name: rows[name] for name in WARM}, schema=WARM_SCHEMA)
 
@@ -104,7 +110,11 @@ def _cut(samples: SensorSamples, most: int) -> _Chunks:
 
 
 def _payloads(
-    wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: Words, eps: Array
+    wanted: Wanted,
+    samples: SensorSamples,
+    chunks: _Chunks,
+    words: Words,
+    rules: list[tuple[float, CodecChoice]],
 ) -> dict[str, Any]:
     encoded: list[Chunk] = []
     dtypes: list[str] = []
@@ -123,9 +133,10 @@ def _payloads(
         else:
             dictionaries.append(None)
         plain = from_bits(bits.astype(np.int64), numpy_dtype(dtype))
-        bound = 0.0 if sensor in words.sensors else float(eps[sensor])
+        eps, choice = (0.0, ANY) if sensor in words.sensors else rules[sensor]
         ts_ns, quality = samples.ts_ns[a:b], samples.quality[a:b]
-        encoded.append(encode_chunk(ts_ns, plain, quality, bound, axes.of(str(wanted.paths[sensor]), ts_ns)))
+        times_of = axes.of(str(wanted.paths[sensor]), ts_ns)
+        encoded.append(encode_chunk(ts_ns, plain, quality, eps, choice, times_of))
         axes.add(encoded[-1])
         dtypes.append(dtype)
     payloads, times, values, bounds = zip(*encoded, strict=True)

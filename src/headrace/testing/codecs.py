@@ -24,8 +24,10 @@ import numpy.typing as npt
 
 from headrace.codecs import registry
 from headrace.codecs.base import LossyCodec, TimeCodec, Unfit, ValueCodec, keeps_bound, same_bits
+from headrace.codecs.bounds import Reach
 from headrace.core.errors import CorruptionError
 from headrace.core.layouts import DTYPES, numpy_dtype
+from headrace.core.registry import Registry
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
@@ -33,6 +35,8 @@ MakeValueCodec = Callable[[], ValueCodec]
 MakeTimeCodec = Callable[[], TimeCodec]
 MakeLossyCodec = Callable[[float], LossyCodec]
 """From the bound; a class of codecs whose other settings have defaults is one."""
+MakeTolerantCodec = Callable[[int], TimeCodec]
+"""From the tolerance in ns."""
 
 SHARES = (1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 1e3)
 """Bounds to be kept, as shares of the largest value."""
@@ -135,7 +139,8 @@ def check_corrupt(make: MakeValueCodec) -> None:
     whole = codec.decode(payload, values.size, values.dtype)
     for name, damaged in damages(payload):
         _refuses(lambda d=damaged: codec.decode(d, values.size, values.dtype), name)  # type: ignore[misc]
-    wider = np.dtype(f"{values.dtype.kind}{2 * values.dtype.itemsize}")
+    width = values.dtype.itemsize
+    other = np.dtype(f"{values.dtype.kind}{2 * width if width < 8 else 4}")
     for n in (0, 1, values.size - 1, values.size + 1):
         try:
             decoded = codec.decode(payload, n, values.dtype)
@@ -143,7 +148,7 @@ def check_corrupt(make: MakeValueCodec) -> None:
             continue
         common = min(n, values.size)
         assert same_bits(decoded[:common], whole[:common]), f"{codec}: {n} of {values.size} values are others"
-    _refuses(lambda: codec.decode(payload, values.size, wider), f"{wider} wanted")
+    _refuses(lambda: codec.decode(payload, values.size, other), f"{other} wanted")
 
 
 def check_settings(make: MakeValueCodec | MakeTimeCodec) -> None:
@@ -234,16 +239,83 @@ def check_lossy_settings(make: MakeLossyCodec) -> None:
     check_settings(lambda: make(0.3))
     assert make(0.3).to_dict()["eps"] == 0.3
     for eps in (0.0, -1.0, np.inf, np.nan):
-        try:
-            made = make(eps)
-        except ValueError:
-            continue
-        raise AssertionError(f"{made}: no such bound can be kept")
+        _refuses_setting(make, eps)
 
 
 def check_lossy_same_bytes(make: MakeLossyCodec) -> None:
     """As `check_same_bytes`."""
     check_same_bytes(lambda: make(0.3))
+
+
+def check_relative_bound(make: Callable[[float], ValueCodec]) -> None:
+    """Floats of any size come back within a share of each, zeros as they were; what is not finite is refused."""
+    kept = 0
+    for name, values in (*value_samples(), *_finite_extremes(), *extreme_values()):
+        for share in (1e-6, 1e-3, 0.05, 0.5):
+            payload = _encode(make(share), values)
+            if payload is None:
+                continue
+            kept += 1
+            decoded = make(share).decode(payload, values.size, values.dtype)
+            assert (decoded.dtype, decoded.shape) == (values.dtype, values.shape), f"{name} changes shape"
+            assert values.dtype.kind == "f", f"{make(share)} takes {name}"
+            assert Reach(share=share).kept(decoded, values), f"{make(share)}: {name} passes the bound"
+    assert kept > len(SHARES), f"{make(0.1)} refuses nearly every sample"
+
+
+def check_relative_corrupt(make: Callable[[float], ValueCodec]) -> None:
+    """As `check_corrupt`."""
+    check_corrupt(lambda: make(0.01))
+
+
+def check_relative_settings(make: Callable[[float], ValueCodec]) -> None:
+    """As `check_settings`; shares are above 0 and below 1. As `check_same_bytes`, too."""
+    check_settings(lambda: make(0.01))
+    check_same_bytes(lambda: make(0.01))
+    for share in (0.0, -0.1, 1.0, np.inf, np.nan):
+        _refuses_setting(make, share)
+
+
+def check_tolerant_bound(make: MakeTolerantCodec) -> None:
+    """Times come back within the tolerance and in the order that they had; rising ones keep their ends."""
+    kept = 0
+    for name, ts_ns in time_samples():
+        for tolerance_ns in (0, 1, 999, 10**6, 10**9, 10**12):
+            codec = make(tolerance_ns)
+            try:
+                payload = codec.encode(ts_ns)
+            except Unfit:
+                continue
+            kept += 1
+            check_tolerance(ts_ns, codec.decode(payload, ts_ns.size), tolerance_ns, f"{codec}: {name}")
+    assert kept, f"{make(0)} refuses every sample"
+
+
+def check_tolerance(ts_ns: I64, decoded: I64, tolerance_ns: int, name: str) -> None:
+    """Whether decoded times are what a tolerance allows; AssertionError with the name where not."""
+    assert (decoded.dtype, decoded.shape) == (ts_ns.dtype, ts_ns.shape), f"{name} changes shape"
+    off = [abs(a - b) for a, b in zip(decoded.tolist(), ts_ns.tolist(), strict=True)]
+    assert max(off, default=0) <= tolerance_ns, f"{name} passes the tolerance"
+    was, now = ts_ns[1:] > ts_ns[:-1], decoded[1:] > decoded[:-1]
+    if was.all():
+        assert now.all(), f"{name}: two times have become one, or changed places"
+    if (ts_ns[1:] >= ts_ns[:-1]).all():
+        assert (decoded[1:] >= decoded[:-1]).all(), f"{name}: times have changed places"
+        assert same_bits(decoded[[0, -1][: ts_ns.size]], ts_ns[[0, -1][: ts_ns.size]]), (
+            f"{name}: an end has moved"
+        )
+
+
+def check_tolerant_corrupt(make: MakeTolerantCodec) -> None:
+    """As `check_corrupt`."""
+    check_times_corrupt(lambda: make(10**6))
+
+
+def check_tolerant_settings(make: MakeTolerantCodec) -> None:
+    """As `check_settings`; a tolerance is a whole number from 0 on."""
+    check_settings(lambda: make(10**6))
+    for tolerance_ns in (-1, 2**70, 0.5):
+        _refuses_setting(make, tolerance_ns)
 
 
 VALUE_CHECKS = (check_round_trip, check_extremes, check_corrupt, check_settings, check_same_bytes)
@@ -259,23 +331,47 @@ LOSSY_CHECKS = (
 )
 """What a codec of values with a bound has to pass."""
 
+RELATIVE_CHECKS = (check_relative_bound, check_relative_corrupt, check_relative_settings)
+"""What a codec of values with a bound relative to each value has to pass."""
+
+TOLERANT_TIME_CHECKS = (check_tolerant_bound, check_tolerant_corrupt, check_tolerant_settings)
+"""What a codec of times with a tolerance has to pass."""
+
 TIME_CHECKS = (check_times_round_trip, check_times_corrupt, check_settings)
 """What a codec of times has to pass."""
 
 
 def value_codecs() -> list[str]:
     """Names of all registered codecs of values that are lossless."""
-    return [n for n in registry.VALUE_CODECS.names() if not _is_lossy(n)]
+    return _names_of(registry.VALUE_CODECS, lambda part: not registry.is_lossy(part))
 
 
 def lossy_codecs() -> list[str]:
-    """Names of all registered codecs of values that keep a bound."""
-    return [n for n in registry.VALUE_CODECS.names() if _is_lossy(n)]
+    """Names of all registered codecs of values that keep an absolute bound."""
+    return _names_of(registry.VALUE_CODECS, registry.keeps_eps)
+
+
+def relative_codecs() -> list[str]:
+    """Names of all registered codecs of values that keep a bound relative to each value."""
+    return _names_of(
+        registry.VALUE_CODECS, lambda part: registry.is_lossy(part) and not registry.keeps_eps(part)
+    )
 
 
 def time_codecs() -> list[str]:
-    """Names of all registered codecs of times."""
-    return registry.TIME_CODECS.names()
+    """Names of all registered codecs of times that are exact, and decode alone."""
+    return _names_of(
+        registry.TIME_CODECS, lambda part: not (registry.is_tolerant(part) or registry.refers(part))
+    )
+
+
+def tolerant_time_codecs() -> list[str]:
+    """Names of all registered codecs of times with a tolerance."""
+    return _names_of(registry.TIME_CODECS, registry.is_tolerant)
+
+
+def _names_of(family: Registry, wanted: Callable[[Any], bool]) -> list[str]:
+    return [name for name in family.names() if wanted(family.load(name))]
 
 
 def damages(payload: bytes, seed: int = 0) -> Iterator[tuple[str, bytes]]:
@@ -313,10 +409,6 @@ def _returns(codec: ValueCodec, values: Array, name: str) -> bool:
     return True
 
 
-def _is_lossy(name: str) -> bool:
-    return registry.is_lossy(registry.VALUE_CODECS.load(name))
-
-
 def _is_near(codec: LossyCodec, values: Array, name: str) -> bool:
     """Whether the codec took the values; AssertionError where one comes back further away than the bound."""
     payload = _encode(codec, values)
@@ -326,6 +418,14 @@ def _is_near(codec: LossyCodec, values: Array, name: str) -> bool:
     assert (decoded.dtype, decoded.shape) == (values.dtype, values.shape), f"{codec}: {name} changes shape"
     assert keeps_bound(decoded, values, codec.eps), f"{codec}: {name} passes the bound"
     return True
+
+
+def _refuses_setting(make: Callable[[Any], Any], setting: float) -> None:
+    try:
+        made = make(setting)
+    except ValueError:
+        return
+    raise AssertionError(f"{made}: no such bound can be kept")
 
 
 def _finite_extremes() -> Iterator[tuple[str, Array]]:
@@ -342,8 +442,9 @@ def _finite_extremes() -> Iterator[tuple[str, Array]]:
 
 
 def _first_kept(codec: ValueCodec) -> Array:
-    for _, values in value_samples(n=100):
-        if values.dtype.itemsize in (2, 4) and _encode(codec, values) is not None:
+    samples = [values for _, values in value_samples(n=100)]
+    for values in sorted(samples, key=lambda v: v.dtype.itemsize not in (2, 4)):
+        if _encode(codec, values) is not None:
             return values
     raise AssertionError(f"{codec} refuses every sample")
 

@@ -19,7 +19,7 @@ from headrace.codecs.spacing import Spacing, find_spacing
 from headrace.codecs.swing import SwingCodec
 from headrace.codecs.swinging_door import SwingingDoorCodec
 from headrace.core.errors import ConfigError, CorruptionError
-from headrace.testing.codecs import lossy_codecs, value_codecs
+from headrace.testing.codecs import lossy_codecs, relative_codecs, value_codecs
 
 pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
 
@@ -41,7 +41,7 @@ def noise(n, seed=0):
 def test_lossy_codecs_are_told_from_lossless_ones():
     assert lossy_codecs() == sorted(c.name for c in CODECS)
     assert not set(lossy_codecs()) & set(value_codecs())
-    assert {*lossy_codecs(), *value_codecs()} == set(VALUE_CODECS.names())
+    assert {*lossy_codecs(), *relative_codecs(), *value_codecs()} == set(VALUE_CODECS.names())
     assert not is_lossy(VALUE_CODECS.load("raw"))
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from headrace.codecs.choice import ANY, CodecChoice
 from headrace.core.errors import NotFound
 from headrace.core.frames import FrameBatch
 from headrace.core.quality import Quality
@@ -60,6 +61,19 @@ def test_hot_rows_become_one_chunk_a_sensor(rig, plant):
     assert temp["sum"] == 3 * 0.1 - 3 * 40
     assert (temp["scale"], temp["offset"], temp["bound"]) == (0.1, -40.0, 0.0)
     assert temp["sensor"] == plant.directory.sensors(plant.oven)[0]
+
+
+def test_codecs_are_those_that_were_asked_for(rig, plant):
+    fill(rig, plant, n=20)
+    before = ask(rig, "**").to_arrow()
+    asked = {"leon/line1/pressure": CodecChoice(use="gorilla")}
+    compactor = Compactor(rig.store, rig.clock, policy=rig.policy, choice_of=lambda p: asked.get(p, ANY))
+    assert compactor.run_once(force=True).problems == []
+    assert ask(rig, "**").to_arrow().equals(before)
+    codecs = {row["path"]: row["value_codec"] for row in warm_headers(rig)}
+    assert codecs.pop("leon/line1/pressure") == "gorilla"
+    assert codecs
+    assert "gorilla" not in codecs.values()
 
 
 def test_rows_lie_by_path(rig, plant):
