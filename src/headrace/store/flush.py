@@ -22,7 +22,7 @@ from headrace.core.sensors import SensorDirectory
 from headrace.store.buffer import HotBuffer, Taken
 from headrace.store.chunks import RowEncoder
 from headrace.store.commits import STATE_FOLDER, Commit, CommitLog, SegmentInfo, ShardPosition
-from headrace.store.directories import save_directory, saved_slots
+from headrace.store.directories import directory_path, save_directory, saved_slots
 from headrace.store.frame_log import FrameLog
 from headrace.store.manifests import hot_path
 from headrace.store.overlays import settle
@@ -128,8 +128,7 @@ class Flusher:
         taken = [buffer.take(seq) for buffer in buffers]
         parts = [FlushPart(buffer, seq) for buffer in buffers]
         tables, (n_dropped, _) = self._encode(parts, taken)
-        directory = save_directory(self._disk, self._directory, self._saved_slots)
-        self._saved_slots = saved_slots(self._disk)
+        directory = self._save_directory()
         if tables:
             counters = dict(self._commits.view.counters)
             segment = self._segment(tables, {}, directory, counters)
@@ -139,11 +138,11 @@ class Flusher:
         return sum(one.n_samples for one in taken) - n_dropped
 
     def _write(self, parts: Sequence[FlushPart], taken: list[Taken], counters: dict[str, int]) -> Flushed:
+        self._commits.settle()
         start_ns = thread_cpu_ns()
         tables, (n_dropped, n_duplicates) = self._encode(parts, taken)
         encoded_ns = thread_cpu_ns()
-        directory = save_directory(self._disk, self._directory, self._saved_slots)
-        self._saved_slots = saved_slots(self._disk)
+        directory = self._save_directory()
         shards = self._positions(parts)
         segment = self._segment(tables, shards, directory, counters) if tables else None
         commit = self._commits.publish(segment, shards, directory, counters, self._faults)
@@ -158,6 +157,17 @@ class Flusher:
             encoded_ns - start_ns,
             end_ns - encoded_ns,
         )
+
+    def _save_directory(self) -> str:
+        """Save what the directory grew; the path of its newest file."""
+        known = self._saved_slots
+        if self._directory.n_slots != known:
+            # Its files are not fenced: a number that another owner gave must not be given twice.
+            self._commits.check_owned()
+            directory = save_directory(self._disk, self._directory, known)
+            self._saved_slots = saved_slots(self._disk)
+            return directory
+        return directory_path(known) if known else ""
 
     def _encode(
         self, parts: Sequence[FlushPart], taken: list[Taken]
