@@ -13,7 +13,7 @@ from typing import Any
 
 from generator.prose import NOTICE, code, markdown, table
 from headrace.adapters.registry import ADAPTERS, PAYLOADS
-from headrace.codecs.registry import TIME_CODECS, VALUE_CODECS
+from headrace.codecs.registry import TIME_CODECS, VALUE_CODECS, is_lossy
 from headrace.core.registry import Registry
 from headrace.pipeline.operators.registry import OPERATORS
 
@@ -107,12 +107,17 @@ def _without_roles(text: str) -> str:
 
 
 def _codecs() -> str:
-    values = [(code(name), _first_paragraph(VALUE_CODECS, name)) for name in VALUE_CODECS.built_in]
+    bounded = [n for n in VALUE_CODECS.built_in if is_lossy(VALUE_CODECS.load(n))]
+    exact = [n for n in VALUE_CODECS.built_in if n not in bounded]
+    values, lossy = (
+        [(code(n), _first_paragraph(VALUE_CODECS, n)) for n in names] for names in (exact, bounded)
+    )
     times = [(code(name), _first_paragraph(TIME_CODECS, name)) for name in TIME_CODECS.built_in]
     text = "## Codecs\n\nThe store chooses the codec of each chunk by the size that comes out; nothing is configured. "
-    text += "Everything is lossless: what is written is decoded again and compared.\n\n"
+    text += "What is written is decoded again and compared: bit for bit, or against the bound.\n\n"
     head = ("codec", "packs")
-    return f"{text}### Of values\n\n{table(head, values)}\n### Of times\n\n{table(head, times)}"
+    sections = (("Of values", values), ("Of values, within a bound", lossy), ("Of times", times))
+    return text + "\n".join(f"### {title}\n\n{table(head, rows)}" for title, rows in sections)
 
 
 def _first_paragraph(registry: Registry, name: str) -> str:

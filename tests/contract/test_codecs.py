@@ -16,13 +16,19 @@ def test_value_codec(name, check):
     check(registry.VALUE_CODECS.load(name))
 
 
+@pytest.mark.parametrize("check", kit.LOSSY_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", kit.lossy_codecs())
+def test_lossy_codec(name, check):
+    check(registry.VALUE_CODECS.load(name))
+
+
 @pytest.mark.parametrize("check", kit.TIME_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", kit.time_codecs())
 def test_time_codec(name, check):
     check(registry.TIME_CODECS.load(name))
 
 
-@pytest.mark.parametrize("name", kit.value_codecs())
+@pytest.mark.parametrize("name", [*kit.value_codecs(), *kit.lossy_codecs()])
 def test_names_are_those_of_the_table(name):
     assert registry.VALUE_CODECS.load(name).name == name
 

@@ -1,7 +1,6 @@
 """Clients that behave badly, and questions of any size: the public port lives on, memory is bounded, intake flows."""
 
 import contextlib
-import http.client
 import json
 import resource
 import socket
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.integration.abuses import ask_and_take_nothing, idle_connections, send_gigabyte
 from tests.integration.api_client import ask
 from tests.integration.test_api_process import children
 from tests.integration.test_cli import RunningPlant
@@ -199,10 +199,7 @@ def test_clients_that_vanish_or_take_nothing_cost_nothing(served):
     with contextlib.ExitStack() as stack, Feeder(served.address) as feeder:
         for n in range(30):
             client = stack.enter_context(served.connect())
-            client.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/csv\r\n\r\n".encode())
-            if n % 2:
-                client.recv(1_000)
-                client.close()
+            ask_and_take_nothing(client, path, then_vanish=bool(n % 2))
         refused = ask(served.address, path, headers={"Accept": "text/csv"})
         assert refused.status in (200, 429)
         if refused.status == 429:
@@ -214,12 +211,8 @@ def test_clients_that_vanish_or_take_nothing_cost_nothing(served):
 
 
 def test_ten_thousand_idle_connections(served):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    n = min(10_000, hard - 1_000)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 12_000), hard))
     with contextlib.ExitStack() as stack:
-        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        idle = [stack.enter_context(served.connect()) for _ in range(n)]
+        idle = stack.enter_context(idle_connections((served.host, served.port), 10_000))
         feeder = stack.enter_context(Feeder(served.address))
         served.is_well()
         # Those that ask nothing are closed after a while.
@@ -245,20 +238,8 @@ def test_a_head_that_never_ends_is_cut_off(served):
 
 @pytest.mark.parametrize("how", ["announced", "chunked"])
 def test_a_body_of_a_gigabyte_is_refused(served, how):
-    connection = http.client.HTTPConnection(served.host, served.port, timeout=60)
-    part = bytes(1 << 20)
-    connection.putrequest("POST", "/api/v2/write?bucket=pushed")
-    if how == "announced":
-        connection.putheader("Content-Length", str(1 << 30))
-    else:
-        connection.putheader("Transfer-Encoding", "chunked")
-    connection.endheaders()
-    with contextlib.suppress(ConnectionError):
-        for _ in range(1_024):
-            connection.send(part if how == "announced" else b"%x\r\n%s\r\n" % (len(part), part))
-    with contextlib.suppress(ConnectionError):  # the answer may be lost where we still sent
-        assert connection.getresponse().status == 413
-    connection.close()
+    status = send_gigabyte((served.host, served.port), "/api/v2/write?bucket=pushed", how)
+    assert status in (413, None)
     assert served.rss_bytes() < RSS_MAX_BYTES
     served.is_well()
 

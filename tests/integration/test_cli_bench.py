@@ -7,6 +7,7 @@ import pytest
 
 from headrace.bench.load import LoadSpec, RegisterLoad
 from headrace.bench.throughput import run
+from headrace.cli.doors import Web
 from headrace.cli.exits import Exit
 from headrace.cli.main import run_command
 from headrace.core.errors import HeadraceError
@@ -66,7 +67,9 @@ def test_a_sweep_draws_cost_against_sensors(capfd, tmp_path):
     chart = tmp_path / "sweep.svg"
     arguments = ["bench", "throughput", "--sweep", "--up-to", "100", "--chart", str(chart)]
     assert run_command([*arguments, "--json"]) == Exit.DONE
-    points = json.loads(capfd.readouterr().out)["points"]
+    result = json.loads(capfd.readouterr().out)
+    points = result["points"]
+    assert result["reference"]["rows"] == 100 * 64
     assert [(p["shape"], p["sensors"]) for p in points] == [
         (shape, n) for shape in ("dense", "mixed", "sparse", "wave") for n in (10, 100)
     ]
@@ -180,3 +183,26 @@ def test_the_directory_as_one_json_object(capfd, group):
 def test_groups_that_do_not_share_the_sensors_out_are_refused(capfd, name):
     assert run_command(["bench", name, "--sensors", "70", "--group", "50"]) != Exit.DONE
     assert "--sensors must be a multiple of --group 50, got 70" in capfd.readouterr().err
+
+
+def test_a_plant_with_its_api_is_fed_in_real_time(capfd):
+    arguments = ["bench", "throughput", "--with-api", "--sensors", "200", "--rounds", "2", "--json"]
+    assert run_command(arguments) == Exit.DONE
+    out, err = capfd.readouterr()
+    result = json.loads(out)
+    assert result["acknowledged"] == result["stored"] == result["samples"] == 400
+    assert result["lost"] == result["duplicated"] == 0
+    assert 0 < result["worst_stall_ms"] < 5_000
+    assert "the api answers at http://127.0.0.1:" in err
+
+
+@pytest.mark.parametrize("more", [["--sweep"], ["--chart", "x.svg"]])
+def test_a_plant_with_its_api_is_one_run(capfd, more):
+    assert run_command(["bench", "throughput", "--with-api", *more]) == Exit.CONFIG
+    assert "leave out --sweep and --chart" in capfd.readouterr().err
+
+
+def test_a_plant_without_the_api_libraries_says_what_is_missing(capfd, monkeypatch):
+    monkeypatch.setattr("headrace.cli.live_bench.installed_web", lambda: Web.ENGINE)
+    assert run_command(["bench", "throughput", "--with-api"]) == Exit.CONFIG
+    assert "pip install 'headrace[web]'" in capfd.readouterr().err

@@ -33,9 +33,9 @@ files = "none.csv"
 class Pushed:
     """A plant and its control port, for the time of a test."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, text=PLANT):
         self.folder = folder
-        config = parse_plant({"version": 1, **tomllib.loads(PLANT)}, folder)
+        config = parse_plant({"version": 1, **tomllib.loads(text)}, folder)
         self.plant = build_plant(config)
         self.server = ControlServer(self.plant, SystemClock(), KEY)
 
@@ -43,7 +43,8 @@ class Pushed:
         self.server.bind()
         await self.plant.start()
         await self.server.start()
-        self.address = self.server.address + "/api/v1/receive"
+        self.api = self.server.address + "/api/v1"
+        self.address = self.api + "/receive"
         self.client = httpx.AsyncClient(
             trust_env=False, headers={"Authorization": f"Bearer {KEY}"}, timeout=60
         )
@@ -61,6 +62,18 @@ class Pushed:
         return await self.client.post(
             f"{self.address}/{adapter}", content=body, headers=headers, params=parameters
         )
+
+    async def apply(self, text):
+        """Make another plant file the running one."""
+        document = {"toml": f"version = 1\n{text}", "file": str(self.folder / "plant.toml")}
+        answer = await self.client.put(f"{self.api}/config", json=document)
+        assert answer.json().get("applied"), answer.text
+
+    async def replay(self, **wanted):
+        """What becomes of rejects that are taken in again."""
+        answer = await self.client.post(f"{self.api}/rejects/replay", json=wanted)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
 
     async def counts(self):
         await self.plant.intake.drain()
@@ -162,3 +175,82 @@ async def test_a_restart_knows_series_and_samples_again(tmp_path):
         counts = run.plant.summary()
     assert (counts["stored"], counts["duplicates"]) == (0, 2)
     assert [value for _, value in stored(tmp_path)] == [3, 1.0]
+
+
+# --- refused input -----------------------------------------------------------------------------------
+
+STRICT = """
+[adapters.push]
+protocol = "http"
+path = "plant/x/{host}/{measurement}/{field}"
+max_fields = 2
+[adapters.push.types]
+mode = "f64"
+"""
+MENDED = (
+    STRICT.replace("plant/", "site/").replace("max_fields = 2", "max_fields = 9").replace("f64", "string")
+)
+
+
+N_LINES = 200
+
+
+def samples(folder, path):
+    """(time in ns, value) of one sensor, in order of time."""
+    found = open_store(folder / "store").query(path, from_="2000-01-01", to="2100-01-01")
+    return [(row["ts"], row["value"]) for row in found.to_rows()]
+
+
+async def push_what_is_refused(run, now_ms):
+    """Lines with their times in milliseconds, lines without, documents, and what is no format at all."""
+    lines = "".join(
+        f'm,host=h a={i},mode="run {i % 7}",b={i},c={i}i {now_ms - 1_000 + i}\n' for i in range(N_LINES)
+    )
+    answer = await run.post(lines, "push", precision="ms")
+    assert (answer.status_code, answer.json()["detail"][:33]) == (400, "200 refused, the rest is stored; ")
+    assert (await run.post("m,host=h c=-1i\nm,host=h c=-2i\n", "push")).status_code == 400
+    document = {"device": "plant/x/d/m", "ts": now_ms / 1e3, "a": 1, "b": 2, "c": 3}
+    body = json.dumps(document) + "\n" + json.dumps({"path": "plant/x/d/m/d", "value": 4})
+    assert (await run.post(body, "push", "application/x-ndjson")).status_code == 400
+    assert (await run.post(b"m a=1", "push", "image/png")).status_code == 400
+
+
+async def test_what_was_refused_is_taken_in_once_after_the_plant_was_mended(tmp_path):
+    now_ms = time.time_ns() // 10**6
+    async with Pushed(tmp_path, STRICT) as run:
+        await push_what_is_refused(run, now_ms)
+        before = await run.counts()
+        assert (before["stored"], before["rejected"]) == (N_LINES + 2, 3 * N_LINES + 5)
+        failing = await run.replay(adapter="push")
+        assert (failing["replayed"], failing["failing"]) == (0, 7)
+        assert [one["why"] for one in failing["reasons"] if one["code"] == "malformed"] == [
+            "malformed: its request was refused as a whole, and no line or document of it was kept; mend what was "
+            "wrong with it and let its client send it again"
+        ]
+        same = await run.counts()
+        assert (same["stored"], same["rejected"]) == (before["stored"], before["rejected"])
+
+        await run.apply(MENDED)
+        n_mended = 3 * N_LINES + 4
+        trial = await run.replay(adapter="push", dry_run=True)
+        assert (trial["replayed"], trial["failing"]) == (6, 1)
+        assert (await run.counts())["stored"] == before["stored"]
+        done = await run.replay(adapter="push")
+        assert (done["replayed"], done["samples"]) == (6, n_mended + 2), (
+            "the document was good but for one value"
+        )
+        after = await run.counts()
+        assert (after["stored"], after["rejected"]) == (before["stored"] + n_mended, before["rejected"])
+        assert (await run.replay(adapter="push"))["replayed"] == 0
+    times_ns = [(now_ms - 1_000 + i) * 10**6 for i in range(N_LINES)]
+    assert samples(tmp_path, "site/x/h/m/b") == list(zip(times_ns, map(float, range(N_LINES)), strict=True))
+    *timed, (first_ns, first), (second_ns, second) = samples(tmp_path, "site/x/h/m/c")
+    assert timed == list(zip(times_ns, range(N_LINES), strict=True))
+    assert (first, second, second_ns - first_ns) == (-1, -2, 1), "by arrival, in the order of the lines"
+    rows = dict(stored(tmp_path))
+    assert rows["site/x/h/m/mode"].startswith("run ")
+    assert {path: value for path, value in rows.items() if "/d/m/" in path} == {
+        "plant/x/d/m/a": 1.0, "plant/x/d/m/b": 2.0, "plant/x/d/m/c": 3.0, "plant/x/d/m/d": 4.0,
+    }  # fmt: skip
+    assert "site/x/h/m/a" not in rows, "it was stored by its old name"
+    assert len(stored(tmp_path)) == before["stored"] + n_mended

@@ -15,8 +15,11 @@ from headrace import open_store
 from headrace.cli.exits import Exit
 from headrace.cli.main import run_command
 from headrace.core.clock import NS, VirtualClock
+from headrace.core.config import load_plant
 from headrace.core.disk import LocalDisk
+from headrace.runtime.assemble import check_plant
 from headrace.store.compactor import CompactionPolicy, Compactor
+from headrace.store.directories import load_directory
 from headrace.store.query import Store
 from headrace.store.segment import open_segment, write_segment
 from headrace.store.verify import Verification, verify_segment_rows, verify_store
@@ -38,6 +41,19 @@ timezone = "Europe/Madrid"
 read = "**/temperature"
 steps = [{ op = "window", every = "1m", agg = ["count"] }]
 write = "{parent}/{signal}_{agg}_1m"
+"""
+
+METERED = """version = 1
+[profiles.oven]
+temperature = { address = "holding:0:U16;scale=0.1;add=-50", unit = "degC", limits = [0, 400] }
+pressure = { address = "holding:1:U16;scale=0.01", unit = "bar" }
+speed = { address = "holding:2:U16" }
+energy = { address = "holding:4:U32;scale=0.001", unit = "kWh" }
+torque = { address = "holding:6:F32;scale=0.1" }
+[adapters.ovens]
+protocol = "modbus"
+profile = "oven"
+devices = { "leon/paint/line1/oven1" = "modbus+tcp://127.0.0.1:1" }
 """
 
 
@@ -159,6 +175,78 @@ def test_a_store_in_use_and_files_that_are_none(cwd, capsys):
         code, _, err = command(capsys, "import", *arguments, "-t", "store", "--yes")
         assert code in (Exit.CONFIG, Exit.FAILED)
         assert said in err
+
+
+def metered_plant(folder):
+    folder.mkdir()
+    (folder / "plant.toml").write_text(METERED)
+    return folder / "plant.toml"
+
+
+def metered_history(file, n=3_600):
+    """All steps of the grids: as other programs write the values, in any last bit."""
+    at = np.arange(n)
+    times = pa.array(T0 + at * NS, pa.timestamp("ns", "UTC"))
+    columns = {
+        "temperature": (500 + at) * 0.1 - 50, "pressure": at / 100, "speed": at.astype(float),
+        "energy": at * 123_457 / 1_000, "torque": at * 0.25,
+    }  # fmt: skip
+    pq.write_table(pa.table({"ts": times, **columns}), file)
+    return columns
+
+
+def test_history_goes_onto_the_grids_of_the_plants_registers_and_round(cwd, capsys):
+    one, other = metered_plant(cwd / "one"), metered_plant(cwd / "other")
+    columns = metered_history(cwd / "history.parquet")
+    mapping = ["--path", "leon/paint/line1/oven1/{key}"]
+    code, out, _ = command(capsys, "import", "history.parquet", "-t", one, *mapping, "--dry-run")
+    assert (code, "18,000 samples of 5 sensors would be taken" in out) == (Exit.DONE, True)
+    found = imported(capsys, "history.parquet", "-t", one, *mapping)
+    assert (found["stored"], found["rejected"]) == (18_000, {})
+    store = open_store(one)
+    result = store.query("**", **DAY)
+    assert sorted(set(result.units.tolist())) == ["", "bar", "degC", "kWh"]
+    for name, decimals in (("temperature", 1), ("pressure", 2), ("speed", 0), ("energy", 3), ("torque", 2)):
+        values = store.query(f"**/{name}", **DAY).columns["value"].tolist()
+        assert values == [round(v, decimals) for v in columns[name].tolist()], name
+    for form in ("parquet", "csv"):
+        command(capsys, "export", "**", "-t", one, "--to", form, *SPAN, "--format", form)
+        again = imported(capsys, f"{form}/day=*/*", "-t", one)
+        assert (again["stored"], again["duplicates"]) == (0, 18_000), "they are the same raw values"
+    assert imported(capsys, "csv/day=*/*", "-t", other)["stored"] == 18_000
+    assert open_store(other).query("**", **DAY).to_arrow().equals(result.to_arrow())
+
+
+def test_the_adapter_goes_on_where_the_history_ends(cwd, capsys):
+    plant = metered_plant(cwd / "one")
+    metered_history(cwd / "history.parquet", 60)
+    imported(capsys, "history.parquet", "-t", plant, "--path", "leon/paint/line1/oven1/{key}")
+    directory = load_directory(LocalDisk(cwd / "one" / "store"))
+    n_slots = directory.n_slots
+    check_plant(load_plant(plant)).adapters["ovens"].declare(directory)
+    assert (directory.n_slots, n_slots) == (3, 3), "its groups are those that it would define"
+    assert directory.layout(directory.slot("leon/paint/line1/oven1", "u16")).columns[0].high == 400
+
+
+def test_what_lies_between_two_steps_is_refused_by_name(cwd, capsys):
+    plant = metered_plant(cwd / "one")
+    rows = ["ts,temperature,speed", "2026-03-02T08:00:00Z,198.6,1", "2026-03-02T08:00:01Z,198.65,2"]
+    (cwd / "h.csv").write_text("\n".join(rows) + "\n")
+    code, out, err = command(
+        capsys, "import", "h.csv", "-t", plant, "--path", "leon/paint/line1/oven1/{key}", "--yes"
+    )
+    assert (code, "3 stored" in out) == (Exit.DONE, True)
+    assert "refused: 1 samples, wrong-type" in err
+    assert "sensor 'leon/paint/line1/oven1/temperature' stores u16 * 0.1 -50" in err
+    assert "-50 to 6503.5 in steps of 0.1; 198.65 is none of them" in err
+
+
+def test_a_store_that_keeps_other_types_goes_on_keeping_them(cwd, capsys):
+    plant = metered_plant(cwd / "one")
+    (cwd / "h.csv").write_text("ts,temperature\n2026-03-02T08:00:00Z,198.65\n")
+    mapping = ["--path", "leon/paint/line1/oven1/{key}"]
+    assert imported(capsys, "h.csv", "-t", cwd / "one" / "store", *mapping)["stored"] == 1
+    assert imported(capsys, "h.csv", "-t", plant, *mapping)["duplicates"] == 1
 
 
 def test_times_as_numbers_and_chosen_columns(cwd, capsys):

@@ -11,6 +11,7 @@ from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.sim.disk import SimulatedDisk
 from headrace.sim.faults import Crashed, SeededFaults
+from headrace.store import frame_log
 from headrace.testing.stores import StoreModel, StoreRig, check_rows, check_windows
 
 NS = 1_000_000_000
@@ -23,6 +24,13 @@ VALUES = {
     "i64": [2**40, 5, -5], "u8": [0, 1, 2], "f32": [0.5, -0.5, 2.0],
 }  # fmt: skip
 WORDS = [("off", "on", "error"), ("on", "off", "idle")]
+
+
+@pytest.fixture(params=[None, 32], ids=["one log", "many logs"], autouse=True)
+def piece(request, monkeypatch):
+    """Hot buffers with a log for all frames of a kind, and with a new one every few values."""
+    if request.param:
+        monkeypatch.setattr(frame_log, "PIECE_BYTES", request.param)
 
 
 def plant():

@@ -51,6 +51,20 @@ class Probes(Protocol):
 
 
 @runtime_checkable
+class Declares(Protocol):
+    """Knows its sensors before it has met its source, so that history can be imported into them first."""
+
+    def declare(self, directory: SensorDirectory) -> None:
+        """Make the groups known that `start` would; nothing is connected. Also without `start`.
+
+        Raises
+        ------
+        ConfigError : another group has one of the sensors.
+        """
+        ...
+
+
+@runtime_checkable
 class Redecodes(Protocol):
     """Decodes refused input once more, by its present configuration."""
 

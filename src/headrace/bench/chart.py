@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
+import numpy as np
+import numpy.typing as npt
+
 Points = Sequence[tuple[float, float]]
+Array = npt.NDArray[Any]
 
 _WIDTH, _HEIGHT = 720, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 130, 48, 56
@@ -14,7 +19,22 @@ _COLOURS = ("#0f6fc5", "#d9480f", "#2b8a3e", "#862e9c", "#b08900", "#495057", "#
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#6b7280}.t{font-size:16px;font-weight:600}"
     ".g{stroke:#9ca3af;stroke-opacity:.35}.l{fill:none;stroke-width:2}.v{fill:#fff;font-size:12px}"
+    ".h{fill:none;stroke-width:1.2;stroke-opacity:.8}"
 )
+_PANEL, _MARGIN = 190, 30
+_TINY = 1e-290
+
+
+class Panel(NamedTuple):
+    """One of the charts that share an axis of `panel_chart`.
+
+    Parameters
+    ----------
+    title : what is drawn, with its unit. lines : name → y at each x; not finite where there is none.
+    """
+
+    title: str
+    lines: Mapping[str, Array]
 
 
 def line_chart(title: str, axes: tuple[str, str], lines: Mapping[str, Points]) -> str:
@@ -52,6 +72,76 @@ def line_chart(title: str, axes: tuple[str, str], lines: Mapping[str, Points]) -
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
         parts.append(_text(places[-1][0] + 8, places[-1][1] + 4, name, colour=colour))
     return _page(_HEIGHT, parts)
+
+
+def panel_chart(title: str, x_title: str, x: Array, panels: Sequence[Panel]) -> str:
+    """Charts below each other over one axis x, linear in both; of any number of points.
+
+    Parameters
+    ----------
+    x : float64[n], at least one, not decreasing. panels : from above, all with lines of n points.
+    """
+    wide = _WIDTH - _LEFT - _MARGIN
+    low, high, ticks = _scale(x)
+    pixels = (x - low) / (high - low) * wide
+    parts = [_text(_LEFT, 24, title, "t")]
+    for number, panel in enumerate(panels):
+        parts += _panel(panel, pixels, _TOP + 24 + number * (_PANEL + 44), wide)
+    bottom = _TOP - 20 + len(panels) * (_PANEL + 44)
+    for tick in ticks:
+        across = (tick - low) / (high - low) * wide
+        parts.append(_text(_LEFT + across, bottom + 20, f"{tick:.6g}", anchor="middle"))
+    parts.append(_text(_LEFT + wide / 2, bottom + 42, x_title, anchor="middle"))
+    return _page(bottom + 56, parts)
+
+
+def _panel(panel: Panel, pixels: Array, top: int, wide: int) -> list[str]:
+    # Far outside of what sensors measure, so that differences of what is drawn do not overflow.
+    lines = [np.clip(y, -1e300, 1e300, where=np.isfinite(y), out=y.copy()) for y in panel.lines.values()]
+    low, high, ticks = _scale(np.concatenate([y[np.isfinite(y)] for y in lines]))
+    up = _PANEL / (high - low)
+    parts = [_text(_LEFT, top - 10, panel.title)]
+    for tick in ticks:
+        at = top + (high - tick) * up
+        parts.append(_line((_LEFT, at), (_LEFT + wide, at)))
+        parts.append(_text(_LEFT - 8, at + 4, f"{tick:.6g}", anchor="end"))
+    legend = float(_LEFT + wide)
+    for colour, name in reversed(list(zip(_COLOURS, panel.lines, strict=False))):
+        parts.append(_text(legend, top - 10, name, anchor="end", colour=colour))
+        legend -= 16 + 7.0 * len(name)
+    for colour, line in zip(_COLOURS, lines, strict=False):
+        across, y = _thinned(pixels, line, wide)
+        places = zip((_LEFT + across).tolist(), (top + (high - y) * up).tolist(), strict=True)
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+        parts.append(f'<polyline class="h" stroke="{colour}" points="{path}"/>')
+    return parts
+
+
+def _thinned(x: Array, y: Array, n_columns: int) -> tuple[Array, Array]:
+    """The points of a line that can be seen: of each column of pixels the lowest and the highest, in their order."""
+    there = np.isfinite(y)
+    x, y = x[there], y[there]
+    if len(x) <= 2 * n_columns:
+        return x, y
+    column = np.floor(x)
+    starts = np.flatnonzero(np.diff(column, prepend=-1.0))
+    # One sort finds all extremes: of each column the lowest comes first, the highest last.
+    order = np.lexsort((y, column))
+    keep = np.unique(np.concatenate([order[starts], order[np.append(starts[1:], len(x)) - 1]]))
+    return x[keep], y[keep]
+
+
+def _scale(values: Array) -> tuple[float, float, list[float]]:
+    """Ends of an axis that holds the values, and its ticks: steps of 1, 2 or 5 times a power of ten."""
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if high - low < _TINY:
+        apart = abs(low) / 2 if abs(low) > _TINY else 0.5
+        low, high = low - apart, high + apart
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * 0.7)
+    ticks = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return low, high, ticks
 
 
 def bar_chart(title: str, unit: str, bars: Mapping[str, Mapping[str, float]]) -> str:

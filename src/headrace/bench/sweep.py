@@ -47,16 +47,25 @@ def sweep(
     ----------
     up_to : sensors of the largest plant; waveforms go to 1,000.
 
+    Returns
+    -------
+    ``points``, and ``reference``: what Polars takes for the windows of the largest dense plant, which tells how
+    fast the machine is.
+
     Raises
     ------
-    HeadraceError : samples were lost, or the disk refuses.
+    HeadraceError : a group does not read back as it was sent, or the disk refuses.
     """
     points = []
-    for spec in specs(up_to, dtype):
+    reference: dict[str, Any] = {}
+    chosen = list(specs(up_to, dtype))
+    largest = max((spec for spec in chosen if spec.shape == "dense"), key=lambda spec: spec.sensors)
+    for spec in chosen:
         progress(f"{spec.shape}, {spec.sensors:,} sensors")
-        result = run(spec, min(_ROUNDS, _rounds_max(spec)), data, with_reference=False)
+        result = run(spec, min(_ROUNDS, _rounds_max(spec)), data, with_reference=spec is largest)
         points.append({name: result[name] for name in _KEPT})
-    return {"dtype": dtype, "cpus": len(os.sched_getaffinity(0)), "points": points}
+        reference = result.get("reference", reference)
+    return {"dtype": dtype, "cpus": len(os.sched_getaffinity(0)), "reference": reference, "points": points}
 
 
 def _rounds_max(spec: LoadSpec) -> int:

@@ -32,6 +32,7 @@ def bench(ctx: click.Context) -> None:
         "headrace bench throughput --sensors 10000000 --active 0.01",
         "headrace bench throughput --shape wave --sensors 1000 --group 1",
         "headrace bench throughput --sweep --up-to 100000 --chart sweep.svg",
+        "headrace bench throughput --with-api --rounds 60        # what do clients of the API do to intake?",
     ),
 )
 @click.option(
@@ -66,6 +67,11 @@ def bench(ctx: click.Context) -> None:
 @click.option(
     "--chart", "chart_file", type=click.Path(dir_okay=False, writable=True), help="A picture too, as SVG."
 )
+@click.option(
+    "--with-api",
+    is_flag=True,
+    help="Feed in real time, as an adapter of a running plant; its API's address is on stderr.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def throughput(
     as_json: bool,
@@ -73,13 +79,22 @@ def throughput(
     sweep: bool,
     up_to: int | None,
     chart_file: str | None,
+    with_api: bool,
     **settings: Any,
 ) -> None:
     """CPU time of a sample from its payload bytes to the committed segment, by stage.
 
     In the same run Polars computes the same windows in memory, without journal or store, as a reference. CPU
     time holds on a shared machine; wall-clock figures are marked invalid where others used the cores.
+
+    With --with-api the result says instead for how long nothing was acknowledged (worst_stall_ms), whatever the
+    clients of the API did meanwhile.
     """
+    if with_api:
+        if sweep or chart_file is not None:
+            raise click.UsageError("--with-api is one run without a picture: leave out --sweep and --chart")
+        _with_api(rounds, settings, as_json)
+        return
     if sweep:
         _sweep(up_to, settings["dtype"], chart_file, as_json)
         return
@@ -90,6 +105,13 @@ def throughput(
     if chart_file is not None:
         Path(chart_file).write_text(chart({f"{result['sensors']:,} sensors": result}))
     _show(result, as_json)
+
+
+def _with_api(rounds: int | None, settings: dict[str, Any], as_json: bool) -> None:
+    from headrace.bench.load import LoadSpec
+    from headrace.cli.live_bench import run
+
+    _show(run(LoadSpec(**settings), rounds, progress=output.note), as_json)
 
 
 def _sweep(up_to: int | None, dtype: str, chart_file: str | None, as_json: bool) -> None:
@@ -215,6 +237,68 @@ def directory(as_json: bool, **settings: Any) -> None:
     from headrace.bench.directory import run
 
     _show(run(**settings, progress=output.note), as_json)
+
+
+def _numbers(ctx: click.Context, parameter: click.Parameter, text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"numbers separated by commas expected, got {text!r}") from None
+    if any(number <= 0 for number in numbers):
+        raise click.BadParameter(f"numbers above 0 expected, got {text!r}")
+    return numbers
+
+
+@bench.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace bench codecs --data my-series                  # a folder of Parquet or CSV files, one a sensor",
+        "headrace bench codecs --data my-series --blocks 1024 --bounds 0.001 --json",
+    ),
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of series files: times and a column 'value'.",
+)
+@click.option(
+    "--blocks", default="256,1024,8192", show_default=True, callback=_numbers, help="Samples of a chunk."
+)
+@click.option(
+    "--bounds",
+    default="0.001,0.005,0.01",
+    show_default=True,
+    callback=_numbers,
+    help="Error bounds, as shares of each series' range.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def codecs(data: Path, blocks: list[float], bounds: list[float], as_json: bool) -> None:
+    """What series cost in the store: raw bytes by stored ones, lossless and within bounds, beside other codecs.
+
+    Raw is 16 bytes a sample. Stored are the chunks of a real segment, timestamps, headers and footer included; the
+    other codecs are not charged for headers. Every chunk is decoded and compared.
+    """
+    from headrace.bench.codecs import run
+
+    result = run(data, [int(block) for block in blocks], bounds, output.note)
+    if as_json:
+        output.emit_json(result)
+        return
+    names = [f"{bound:g}" for bound in bounds]
+    header = ("series", "block", "lossless", *(f"±{name}" for name in names), "codec")
+    rows = [
+        [
+            row["name"],
+            output.count(row["block"]),
+            f"{row['ratio']:.2f}",
+            *(f"{row['bounds'][name]['ratio']:.1f}" for name in names),
+            row["value_codec"],
+        ]
+        for row in result["series"]
+    ]
+    click.echo(output.table(header, rows, tuple(range(1, 3 + len(names)))))
+    _show({key: value for key, value in result.items() if key not in ("series", "geomean_by_kind")}, False)
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:

@@ -18,6 +18,7 @@ from headrace.cli.live import Screen
 from headrace.core.clock import NO_TIME, Clock
 from headrace.core.errors import RetryLater
 from headrace.core.frames import FrameBatch, Shape
+from headrace.core.grids import value_of
 from headrace.core.sensors import SensorDirectory
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ class NewestValues:
         if column.labels:
             code = int(watched.raw)
             return column.labels[code] if code < len(column.labels) else str(code)
-        return f"{output.number(float(watched.raw) * column.scale + column.offset)} {column.unit}".rstrip()
+        value = value_of(float(watched.raw), column.scale, column.offset)
+        return f"{output.number(value)} {column.unit}".rstrip()
 
     def line_states(self) -> list[tuple[str, str]]:
         """(line, running | stopped | waiting) in order of their paths."""

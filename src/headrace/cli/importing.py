@@ -66,7 +66,8 @@ def import_(
 
     Long files have a row a sample: columns path, ts, value. Wide files have a row a time and a column a sensor of one
     device, which --path names. Times without an offset are plant time. The way is that of live data (journal, pipelines,
-    commit), so the engine must not run meanwhile; a second import of the same file stores nothing.
+    commit), so the engine must not run meanwhile; a second import of the same file stores nothing. Sensors with a scale
+    get the raw values that the file's values are of.
 
     What can't be taken is counted and kept with its reason (headrace rejects list). Exit code 1: nothing of it could be.
     """
@@ -76,7 +77,7 @@ def import_(
     mapping = ImportMapping(renames=renames, units=units, **keys)
     files, config = _files(source), _config(target)
     if dry_run:
-        counts, sensors = preview_files(files, mapping, config.plant.timezone)
+        counts, sensors = preview_files(config, files, mapping)
         _tell_preview(counts, sensors, as_json)
         return Exit.DONE if counts.samples else Exit.FAILED
     if not yes and sys.stdin.isatty():

@@ -42,12 +42,20 @@ class Session:
     ----------
     doors : bound to their ports already. watch : shown what happens.
     for_s : end by itself after so many seconds; None: on SIGINT or SIGTERM only.
+    until : end once it is set, too.
     """
 
-    def __init__(self, plant: Plant, doors: Doors, watch: Watch, for_s: float | None = None) -> None:
+    def __init__(
+        self,
+        plant: Plant,
+        doors: Doors,
+        watch: Watch,
+        for_s: float | None = None,
+        until: asyncio.Event | None = None,
+    ) -> None:
         self._plant, self._doors, self._watch = plant, doors, watch
         self._for_s = for_s
-        self._wanted = asyncio.Event()
+        self._wanted = until or asyncio.Event()
 
     async def run(self) -> None:
         """Start, watch, drain. Everything accepted is in the store, or at least in the journal, at the end.

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -36,10 +37,11 @@ class Unfit(ValueError):
     """The codec can't hold these values; take another."""
 
 
-class SeriesCodec:
+class SeriesCodec(ABC):
     """Settings as data, and the envelope of every payload: version byte, 32 bits of XXH64, body.
 
-    The checksum is the low half of the body's XXH64, seeded with the version.
+    The checksum is the low half of the body's XXH64, seeded with the version. A codec defines `pack` and `unpack`,
+    which know nothing of the envelope: where many bodies share a checksum, they go without.
     """
 
     __slots__ = ()
@@ -65,6 +67,22 @@ class SeriesCodec:
             return cls(**settings)
         except (TypeError, ValueError) as e:
             raise ConfigError(f"codec {cls.name!r} can't have settings {settings}: {e}") from e
+
+    @abstractmethod
+    def pack(self, values: Any) -> bytes:
+        """Encode values or times as a body without an envelope. Raises `Unfit` where it can't."""
+
+    @abstractmethod
+    def unpack(self, body: bytes, n: int, *dtype: Any) -> Any:
+        """Decode a body. Raises `CorruptionError` where it is not one of n values; takes memory for those only."""
+
+    def encode(self, values: Any) -> bytes:
+        """`pack`, in the envelope."""
+        return self.seal(self.pack(values))
+
+    def decode(self, payload: bytes, n: int, *dtype: Any) -> Any:
+        """`unpack`, once the checksum of the envelope holds."""
+        return self.unpack(self.unseal(payload), n, *dtype)
 
     def seal(self, body: bytes) -> bytes:
         """The body in its envelope."""
@@ -106,11 +124,17 @@ class ValueCodec(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """The name and the settings, JSON-ready."""
 
+    def pack(self, values: Array) -> bytes:
+        """Encode ``values: T[n]``, without a checksum. Raises `Unfit` where it can't."""
+
+    def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
+        """Decode n values of the type that was encoded. Raises CorruptionError where the bytes are not that."""
+
     def encode(self, values: Array) -> bytes:
-        """Encode ``values: T[n]``. Raises `Unfit` where it can't."""
+        """`pack`, in an envelope with a checksum."""
 
     def decode(self, payload: bytes, n: int, dtype: np.dtype[Any]) -> Array:
-        """Decode n values of the type that was encoded. Raises CorruptionError where the bytes are not that."""
+        """`unpack`, once the envelope's checksum holds."""
 
 
 class TimeCodec(Protocol):
@@ -121,11 +145,17 @@ class TimeCodec(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """The name and the settings, JSON-ready."""
 
+    def pack(self, ts_ns: I64) -> bytes:
+        """Encode ``ts_ns: int64[n]``, without a checksum. Raises `Unfit` where it can't."""
+
+    def unpack(self, body: bytes, n: int) -> I64:
+        """Decode n times. Raises CorruptionError where the bytes are not that."""
+
     def encode(self, ts_ns: I64) -> bytes:
-        """Encode ``ts_ns: int64[n]``. Raises `Unfit` where it can't."""
+        """`pack`, in an envelope with a checksum."""
 
     def decode(self, payload: bytes, n: int) -> I64:
-        """Decode n times. Raises CorruptionError where the bytes are not that."""
+        """`unpack`, once the envelope's checksum holds."""
 
 
 class LossyCodec(ValueCodec, Protocol):
@@ -133,8 +163,7 @@ class LossyCodec(ValueCodec, Protocol):
 
     Each finite value comes back with ``|decoded - value| <= eps``, in float64 arithmetic, where both are seen as
     float64; values that are not finite are refused as `Unfit`. Only float types are taken: states, counters and
-    raw registers are never lossy. ``eps`` is absolute, above 0; what the user declares (a share of the range, a
-    share of the value) is turned into it by `headrace.codecs.bounds`.
+    raw registers are never lossy. ``eps`` is absolute, above 0.
     """
 
     eps: float

@@ -24,16 +24,15 @@ class ConstCodec(SeriesCodec):
 
     name: ClassVar[str] = "const"
 
-    def encode(self, values: Array) -> bytes:
+    def pack(self, values: Array) -> bytes:
         """Encode ``values: T[n]``; `Unfit` unless all have the same bits."""
         first = values[:1].tobytes()
         if values.tobytes() != first * values.size:
             raise Unfit("the values differ")
-        return self.seal(first)
+        return first
 
-    def decode(self, payload: bytes, n: int, dtype: np.dtype[Any]) -> Array:
+    def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload is not one value of that type."""
-        body = self.unseal(payload)
         if len(body) != (dtype.itemsize if n else 0):
             raise self.damaged(f"{len(body)} bytes for {n} equal values of {dtype}")
         return np.frombuffer(body * n, dtype)

@@ -29,17 +29,17 @@ class DeltaOfDeltaTime(SeriesCodec):
     def __post_init__(self) -> None:
         RiceDeltaCodec(self.piece)
 
-    def encode(self, ts_ns: I64) -> bytes:
+    def pack(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``."""
         from headrace.codecs.series_kernels import series_body
 
-        return self.seal(series_body(ts_ns, self.piece))
+        return series_body(ts_ns, self.piece)
 
-    def decode(self, payload: bytes, n: int) -> I64:
+    def unpack(self, body: bytes, n: int) -> I64:
         """Decode n times."""
         from headrace.codecs.series_kernels import series_values
 
-        times = series_values(self.unseal(payload), n, np.dtype(np.int64), self.piece)
+        times = series_values(body, n, np.dtype(np.int64), self.piece)
         if times is None:
             raise self.damaged(f"it does not hold {n} times")
         return times

@@ -31,17 +31,16 @@ class GcdPcoTime(SeriesCodec):
     def __post_init__(self) -> None:
         PcoCodec(self.level)
 
-    def encode(self, ts_ns: I64) -> bytes:
+    def pack(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``."""
         start = ts_ns[0] if ts_ns.size else np.int64(0)
         distance = ts_ns - start
         tick = max(int(np.gcd.reduce(distance)), 1)
         ticks = PcoCodec(self.level).encode(distance // tick)
-        return self.seal(_HEAD.pack(int(start), tick) + ticks)
+        return _HEAD.pack(int(start), tick) + ticks
 
-    def decode(self, payload: bytes, n: int) -> I64:
+    def unpack(self, body: bytes, n: int) -> I64:
         """Decode n times."""
-        body = self.unseal(payload)
         if len(body) < _HEAD.size:
             raise self.damaged(f"{len(body)} bytes, at least {_HEAD.size} expected")
         start, tick = _HEAD.unpack_from(body)

@@ -31,14 +31,13 @@ class PcoCodec(SeriesCodec):
         if not 0 <= self.level <= 12:
             raise ValueError(f"level {self.level}, 0 to 12 allowed")
 
-    def encode(self, values: Array) -> bytes:
+    def pack(self, values: Array) -> bytes:
         """Encode ``values: T[n]``. Cost about 50 ns a value at 1,024 values."""
         config = ChunkConfig(compression_level=self.level, enable_8_bit=values.dtype.itemsize == 1)
-        return self.seal(standalone.simple_compress(np.ascontiguousarray(values), config))
+        return bytes(standalone.simple_compress(np.ascontiguousarray(values), config))
 
-    def decode(self, payload: bytes, n: int, dtype: np.dtype[Any]) -> Array:
+    def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
-        body = self.unseal(payload)
         values = np.empty(n, dtype)
         try:
             progress = standalone.simple_decompress_into(body, values)

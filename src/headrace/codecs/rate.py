@@ -38,7 +38,7 @@ class RateTime(SeriesCodec):
         if self.rate_num < 1 or self.rate_den < 1:
             raise ValueError(f"rate {self.rate_num}/{self.rate_den}, two positive numbers expected")
 
-    def encode(self, ts_ns: I64) -> bytes:
+    def pack(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``; `Unfit` where runs would be shorter than 16 times on average."""
         starts = [0]
         while starts[-1] < ts_ns.size:
@@ -47,11 +47,10 @@ class RateTime(SeriesCodec):
                 raise Unfit(f"the times do not follow {self.rate_num}/{self.rate_den} Hz")
         edges = np.array(starts)
         firsts, counts = (RiceDeltaCodec().encode(a) for a in (ts_ns[edges[:-1]], np.diff(edges)))
-        return self.seal(_HEAD.pack(len(starts) - 1, len(firsts), len(counts)) + firsts + counts)
+        return _HEAD.pack(len(starts) - 1, len(firsts), len(counts)) + firsts + counts
 
-    def decode(self, payload: bytes, n: int) -> I64:
+    def unpack(self, body: bytes, n: int) -> I64:
         """Decode n times."""
-        body = self.unseal(payload)
         if len(body) < _HEAD.size:
             raise self.damaged(f"{len(body)} bytes, at least {_HEAD.size} expected")
         runs, size, more = _HEAD.unpack_from(body)

@@ -16,13 +16,12 @@ class RawCodec(SeriesCodec):
 
     name: ClassVar[str] = "raw"
 
-    def encode(self, values: Array) -> bytes:
+    def pack(self, values: Array) -> bytes:
         """Encode ``values: T[n]``."""
-        return self.seal(values.tobytes())
+        return values.tobytes()
 
-    def decode(self, payload: bytes, n: int, dtype: np.dtype[Any]) -> Array:
+    def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the length is another."""
-        body = self.unseal(payload)
         if len(body) != n * dtype.itemsize:
             raise self.damaged(f"{len(body)} bytes for {n} values of {dtype}")
         return np.frombuffer(body, dtype)

@@ -14,12 +14,20 @@ VALUE_CODECS = Registry(
     "codecs",
     {
         "const": "headrace.codecs.const:ConstCodec",
+        "origin": "headrace.codecs.origin:OriginCodec",
+        "hold": "headrace.codecs.hold:HoldCodec",
         "pco": "headrace.codecs.pco:PcoCodec",
+        "piecewise_constant": "headrace.codecs.piecewise_constant:PiecewiseConstantCodec",
+        "quantise": "headrace.codecs.quantise:QuantiseCodec",
         "raw": "headrace.codecs.raw:RawCodec",
         "rice_delta": "headrace.codecs.rice_delta:RiceDeltaCodec",
+        "seasonal": "headrace.codecs.seasonal:SeasonalCodec",
+        "swing": "headrace.codecs.swing:SwingCodec",
+        "swinging_door": "headrace.codecs.swinging_door:SwingingDoorCodec",
     },
 )
-"""Codecs of values; third parties add theirs to the entry-point group ``headrace.codecs``."""
+"""Codecs of values; third parties add theirs to the entry-point group ``headrace.codecs``. Those with a setting `eps`
+are lossy (`is_lossy`)."""
 
 TIME_CODECS = Registry(
     "time_codecs",
@@ -28,9 +36,15 @@ TIME_CODECS = Registry(
         "gcd_pco": "headrace.codecs.gcd_pco:GcdPcoTime",
         "rate": "headrace.codecs.rate:RateTime",
         "regular": "headrace.codecs.regular:RegularTime",
+        "ticks": "headrace.codecs.ticks:TicksTime",
     },
 )
 """Codecs of times; the entry-point group is ``headrace.time_codecs``."""
+
+
+def is_lossy(part: type[ValueCodec]) -> bool:
+    """Whether a class of codecs is one of `headrace.codecs.base.LossyCodec`: whether it has a setting `eps`."""
+    return "eps" in getattr(part, "__dataclass_fields__", {})
 
 
 def value_codec(spec: dict[str, Any]) -> ValueCodec:

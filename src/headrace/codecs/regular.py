@@ -21,20 +21,17 @@ class RegularTime(SeriesCodec):
 
     name: ClassVar[str] = "regular"
 
-    def encode(self, ts_ns: I64) -> bytes:
+    def pack(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``; `Unfit` where the interval changes."""
         start = int(ts_ns[:1].sum())
         step = int((ts_ns[1:2] - ts_ns[:1][: ts_ns.size - 1]).sum())
         if not np.array_equal(ts_ns, _times(start, step, ts_ns.size)):
             raise Unfit("the interval changes")
         size = (step + (step < 0)).bit_length() // 8 + 1
-        return self.seal(
-            start.to_bytes(8, "little", signed=True) + step.to_bytes(size, "little", signed=True)
-        )
+        return start.to_bytes(8, "little", signed=True) + step.to_bytes(size, "little", signed=True)
 
-    def decode(self, payload: bytes, n: int) -> I64:
+    def unpack(self, body: bytes, n: int) -> I64:
         """Decode n times."""
-        body = self.unseal(payload)
         if not _START_SIZE < len(body) <= 2 * _START_SIZE:
             raise self.damaged(f"{len(body)} bytes, 9 to 16 expected")
         start, step = (

@@ -38,17 +38,16 @@ class RiceDeltaCodec(SeriesCodec):
         if not 16 <= self.piece <= PIECE_MAX:
             raise ValueError(f"piece of {self.piece} values, 16 to {PIECE_MAX} allowed")
 
-    def encode(self, values: Array) -> bytes:
+    def pack(self, values: Array) -> bytes:
         """Encode ``values: T[n]``. Cost 2 to 4 ns an integer, 4 to 8 ns a float."""
         from headrace.codecs.series_kernels import series_body
 
-        return self.seal(_type_byte(values.dtype) + series_body(values, self.piece))
+        return _type_byte(values.dtype) + series_body(values, self.piece)
 
-    def decode(self, payload: bytes, n: int, dtype: np.dtype[Any]) -> Array:
+    def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
         from headrace.codecs.series_kernels import series_values
 
-        body = self.unseal(payload)
         same_type = body[:1] == _type_byte(dtype)
         values = series_values(body[1:], n, dtype, self.piece) if same_type else None
         if values is None:

@@ -5,29 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headrace.codecs.base import I64, Array, TimeCodec, Unfit, ValueCodec, same_bits
+from headrace.codecs.base import I64, Array, TimeCodec, Unfit, ValueCodec, keeps_bound, same_bits
 from headrace.codecs.delta_of_delta import DeltaOfDeltaTime
 from headrace.codecs.raw import RawCodec
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenValues:
-    """The codec that won, and its payload."""
+    """The codec that won, and its body."""
 
     codec: ValueCodec
-    payload: bytes
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenTimes:
-    """The time codec that won, and its payload."""
+    """The time codec that won, and its body."""
 
     codec: TimeCodec
-    payload: bytes
+    body: bytes
 
 
-def smallest(values: Array, candidates: Iterable[ValueCodec]) -> ChosenValues:
-    """The shortest payload of ``values: T[n]`` that decodes to the same bits; raw bytes where none does.
+def smallest(
+    values: Array, candidates: Iterable[ValueCodec], best: ChosenValues | None = None
+) -> ChosenValues:
+    """The shortest body of ``values: T[n]`` that decodes to the same bits; `best`, else raw bytes, where none does.
 
     Candidates that are unfit, or whose decoded values differ, are passed over. Of equal ones the first wins,
     so put the fast ones first. Costs an encode for each candidate and a decode for each that leads.
@@ -40,26 +42,44 @@ def smallest(values: Array, candidates: Iterable[ValueCodec]) -> ChosenValues:
     >>> smallest(np.full(100, 3, np.uint16), [ConstCodec(), PcoCodec()]).codec
     ConstCodec()
     """
-    best = ChosenValues(RawCodec(), RawCodec().encode(values))
+    best = best or ChosenValues(RawCodec(), RawCodec().pack(values))
     for codec in candidates:
         try:
-            payload = codec.encode(values)
+            body = codec.pack(values)
         except Unfit:
             continue
-        shorter = len(payload) < len(best.payload)
-        if shorter and same_bits(codec.decode(payload, values.size, values.dtype), values):
-            best = ChosenValues(codec, payload)
+        shorter = len(body) < len(best.body)
+        if shorter and same_bits(codec.unpack(body, values.size, values.dtype), values):
+            best = ChosenValues(codec, body)
+    return best
+
+
+def smallest_within(
+    values: Array, candidates: Iterable[ValueCodec], eps: float, best: ChosenValues
+) -> ChosenValues:
+    """The shortest body of ``values: T[n]`` that decodes to values within `eps` of them; `best` where none is shorter.
+
+    As `smallest`, for lossy candidates: those that are unfit, or whose decoded values pass the bound, are passed over.
+    """
+    for codec in candidates:
+        try:
+            body = codec.pack(values)
+        except Unfit:
+            continue
+        shorter = len(body) < len(best.body)
+        if shorter and keeps_bound(codec.unpack(body, values.size, values.dtype), values, eps):
+            best = ChosenValues(codec, body)
     return best
 
 
 def smallest_times(ts_ns: I64, candidates: Iterable[TimeCodec]) -> ChosenTimes:
-    """The shortest payload of ``ts_ns: int64[n]`` that decodes to the same times; delta-of-delta else."""
-    best = ChosenTimes(DeltaOfDeltaTime(), DeltaOfDeltaTime().encode(ts_ns))
+    """The shortest body of ``ts_ns: int64[n]`` that decodes to the same times; delta-of-delta else."""
+    best = ChosenTimes(DeltaOfDeltaTime(), DeltaOfDeltaTime().pack(ts_ns))
     for codec in candidates:
         try:
-            payload = codec.encode(ts_ns)
+            body = codec.pack(ts_ns)
         except Unfit:
             continue
-        if len(payload) < len(best.payload) and same_bits(codec.decode(payload, ts_ns.size), ts_ns):
-            best = ChosenTimes(codec, payload)
+        if len(body) < len(best.body) and same_bits(codec.unpack(body, ts_ns.size), ts_ns):
+            best = ChosenTimes(codec, body)
     return best

@@ -76,10 +76,10 @@ def series_body(values: Array, piece: int) -> bytes:
     form, n = form_of(values.dtype), values.size
     rows = readonly(np.ascontiguousarray(values).view(np.uint8), np.uint8)
     pieces = -(-n // piece)
-    most = pieces * (HEAD_SIZE_MAX + 1) + n * form.width + 17 * piece + HEAD_SIZE_MAX
+    most = pieces * (HEAD_SIZE_MAX + 1) + n * form.width + 17 * min(piece, n) + HEAD_SIZE_MAX
     out = np.empty(most + 10 * pieces, np.uint8)
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
-        size = encode_series(rows, n, form, piece, out, _new_room(piece, pieces, most))
+        size = encode_series(rows, n, form, piece, out, _new_room(min(piece, n), pieces, most))
     return out[:size].tobytes()
 
 
@@ -92,7 +92,7 @@ def series_values(body: bytes, n: int, dtype: np.dtype[Any], piece: int) -> Arra
     rows = np.empty(n * form.width, np.uint8)
     data = readonly(np.frombuffer(body, np.uint8), np.uint8)
     with np.errstate(over="ignore"):
-        sound = decode_series(data, n, form, piece, rows, _new_room(piece, pieces, 0))
+        sound = decode_series(data, n, form, piece, rows, _new_room(min(piece, n), pieces, 0))
     return rows.view(dtype) if sound else None
 
 

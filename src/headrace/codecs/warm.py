@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
+from headrace.codecs.adaptive import PLAIN, adaptive_body, adaptive_numbers
 from headrace.codecs.block import decode_block, encode_blocks
+from headrace.codecs.lpc import predictors, residuals, restore
+from headrace.codecs.origin import OriginCodec
 from headrace.codecs.rice_delta import RiceDeltaCodec
 
 
 def warm_kernels() -> None:
     """Encode and decode a few values by every kernel. All value types share them.
 
-    Cost: about 0.15 s of CPU from the cache (beside Numba's own start), 15 s without one.
+    Cost: about 0.15 s of CPU from the cache (beside Numba's own start), 20 s without one.
     """
     values = np.arange(8, dtype=np.uint16)
     blocks = encode_blocks(values.reshape(4, 2), np.arange(4), None, np.arange(4), np.array([0, 4]))
     decode_block(blocks.payload, values.dtype)
     codec = RiceDeltaCodec()
     codec.decode(codec.encode(values), values.size, values.dtype)
+    _warm_series()
+
+
+def _warm_series() -> None:
+    """The kernels of warm chunks: a compiler that starts with the first compaction would take turns with the intake."""
+    hum = np.round(100.0 * np.sin(np.arange(300) / 3.3)) / 10.0
+    origin = OriginCodec()
+    origin.unpack(origin.pack(hum), hum.size, hum.dtype)
+    numbers = np.round(10.0 * hum).astype(np.int64)
+    for order in (0, PLAIN):
+        adaptive_numbers(adaptive_body(numbers, order), numbers.size)
+    for coefficients, shift in predictors(numbers):
+        left = np.empty_like(numbers)
+        residuals(numbers, coefficients, shift, left)
+        restore(left, coefficients, shift)

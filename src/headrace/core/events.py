@@ -38,9 +38,9 @@ class Reject:
 
     Parameters
     ----------
-    adapter : the adapter instance; source : topic, device or file.
+    adapter : the adapter instance; source : topic, device, file, or how pushed input is written.
     detail : what was expected and what came.
-    raw : the input itself, its first 4 KiB.
+    raw : the input itself or the part of it that was refused, its first 4 KiB.
     n_samples : samples that are lost with it, at least 1.
     """
 

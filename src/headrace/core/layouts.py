@@ -20,6 +20,7 @@ import numpy.typing as npt
 import xxhash
 
 from headrace.core.errors import ConfigError
+from headrace.core.grids import Grid
 from headrace.core.paths import check_path
 
 DTYPES: tuple[str, ...] = ("u8", "i8", "u16", "i16", "u32", "i32", "u64", "i64", "f32", "f64")
@@ -57,7 +58,7 @@ class Column:
     name : the signal, the last level of the sensor's path; empty for a lone sensor (a group of one), whose
         path is the group's; ``../name`` for a series derived from a lone sensor, which stands beside it.
     unit : as in UCUM or as the plant writes it; empty for none.
-    scale, offset : the grid, ``engineering value = raw * scale + offset``.
+    scale, offset : the grid, ``engineering value = raw * scale + offset`` as `headrace.core.grids` rounds it.
     low, high : limits in engineering units; values outside get quality ``bad-range``.
     labels : names of the codes 0, 1, ... of a discrete signal.
 
@@ -172,9 +173,14 @@ class Layout:
         return np.array([c.offset for c in self.columns])
 
     @cached_property
+    def grid(self) -> Grid:
+        """What turns raw values into engineering values, column by column."""
+        return Grid.of((c.scale, c.offset) for c in self.columns)
+
+    @property
     def has_grid(self) -> bool:
         """Whether any column's raw values differ from engineering values."""
-        return bool((self.scale != 1.0).any() or (self.offset != 0.0).any())
+        return not self.grid.is_plain
 
     @cached_property
     def raw_limits(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headrace.core.frames import FrameBatch, Shape
+from headrace.core.grids import value_of
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 
@@ -62,5 +63,5 @@ def _value(
         return batch.dictionary[int(raw)] if raw < len(batch.dictionary) else None
     known = directory.layout(slot).columns[column]
     if known.scale != 1.0 or known.offset != 0.0:
-        raw = raw * known.scale + known.offset
+        raw = value_of(raw, known.scale, known.offset)
     return raw if np.isfinite(raw) else None

@@ -459,19 +459,19 @@ class Window:
             yield output, np.concatenate(parts, axis=1), derived
 
     def _floats(self, first: Array, shifted: Array, squares: Array, n: Array) -> Callable[[str], Array]:
-        scale, offset = self._layout.scale, self._layout.offset
+        grid = self._layout.grid
         some = np.maximum(n, 1)
         base = first.astype(np.float64)
 
         def aggregate(name: str) -> Array:
             if name == "sum":
-                total: Array = (base * n + shifted) * scale + offset * n
+                total: Array = grid.totals(base * n + shifted, n)
                 return total
             if name == "mean":
-                mean: Array = (base + shifted / some) * scale + offset
+                mean: Array = grid.values(base + shifted / some)
                 return mean
             # Population variance; rounding may leave a tiny negative.
-            var: Array = np.maximum(squares - shifted * shifted / some, 0.0) / some * (scale * scale)
+            var: Array = np.maximum(squares - shifted * shifted / some, 0.0) / some * (grid.step * grid.step)
             return var
 
         return aggregate

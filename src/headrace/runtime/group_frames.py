@@ -96,7 +96,7 @@ def _moved(values: Array, old: tuple[Layout, int], new: tuple[Layout, int]) -> A
     kind = numpy_dtype(now.dtype)
     if (was.scale[j], was.offset[j], was.dtype) == (now.scale[i], now.offset[i], now.dtype):
         return values
-    raw: Array = (values.astype(np.float64) * was.scale[j] + was.offset[j] - now.offset[i]) / now.scale[i]
+    raw: Array = now.grid.take([i]).positions(was.grid.take([j]).values(values))
     if kind.kind == "f":
         floats: Array = raw.astype(kind)
         return floats

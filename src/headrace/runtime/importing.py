@@ -8,15 +8,18 @@ file stores nothing: each sample is recognised.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import pyarrow as pa
 
-from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
+from headrace.adapters.abilities import Declares
+from headrace.adapters.base import Adapter, AdapterDiagnostics, AdapterState, PlantFacts, Sink
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TimeUnit
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.times import TimeReader
@@ -24,12 +27,15 @@ from headrace.adapters.replay.adapter import read_file
 from headrace.adapters.replay.tables import PATH_COLUMNS, TableColumns, TableReader
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.config import PlantConfig
+from headrace.core.disk import LocalDisk
 from headrace.core.errors import ConfigError, StorageError
 from headrace.core.events import Reject, RejectCode
 from headrace.core.faults import FaultPoints
 from headrace.core.frames import FrameBatch
+from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.runtime.assemble import Blueprint, Plant, check_plant, host_settings
+from headrace.store.directories import load_directory
 
 NAME = "import"
 _TOLD_MAX = 20
@@ -95,7 +101,7 @@ class TableFiles:
         self.counts = ImportCounts()
         columns = TableColumns(mapping.time, mapping.value, mapping.path.rpartition("/")[0], mapping.only)
         settings = RuleSettings(path="", max_keys=65_535, units=dict(mapping.units))
-        groups = DeviceGroups(directory, 10_000_000)
+        groups = DeviceGroups(directory, 10_000_000, owns_units=False)
         times = TimeReader(mapping.time_unit, timezone)
         self._reader = TableReader(NAME, groups, times, columns, settings)
 
@@ -150,15 +156,34 @@ class TableFiles:
         return pa.RecordBatch.from_arrays(table.columns, names=names)
 
 
+def declare_sensors(adapters: Iterable[Adapter], directory: SensorDirectory) -> None:
+    """Make known what the plant's own adapters will report, so that history is stored as they will go on storing it.
+
+    Groups that contradict what the store has are left to the adapter, which says so when it starts.
+    """
+    for adapter in adapters:
+        if isinstance(adapter, Declares):
+            with contextlib.suppress(ConfigError):
+                adapter.declare(directory)
+
+
 class ImportAdapter:
-    """`TableFiles` as an adapter; `finished` returns when all was handed on."""
+    """`TableFiles` as an adapter; `finished` returns when all was handed on. `others` are those of the plant."""
 
     Config: ClassVar[type[Any]] = dict
 
-    def __init__(self, files: Sequence[Path], mapping: ImportMapping, timezone: str, tell: Progress) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        mapping: ImportMapping,
+        timezone: str,
+        tell: Progress,
+        others: Sequence[Adapter] = (),
+    ) -> None:
         self.name = NAME
         self.counts = ImportCounts()
         self._files, self._mapping, self._timezone, self._tell = files, mapping, timezone, tell
+        self._others = others
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
@@ -168,6 +193,7 @@ class ImportAdapter:
 
     async def start(self, sink: Sink) -> None:
         """Begin to read."""
+        declare_sensors(self._others, sink.directory)
         tables = TableFiles(self._files, self._mapping, sink.directory, self._timezone)
         self.counts = tables.counts
         self._task = asyncio.create_task(self._run(tables, sink), name=NAME)
@@ -227,7 +253,7 @@ async def import_files(
     StorageError : an engine uses the store, or the disk refuses. ConfigError : the files are not as the mapping says.
     """
     checked = check_plant(config)
-    adapter = ImportAdapter(files, mapping, config.plant.timezone, tell)
+    adapter = ImportAdapter(files, mapping, config.plant.timezone, tell, tuple(checked.adapters.values()))
     plant = Plant(
         Blueprint(config, {NAME: adapter}, checked.flows),
         clock=clock or SystemClock(), faults=FaultPoints(), settings=host_settings(config),
@@ -252,18 +278,32 @@ async def import_files(
 
 
 def preview_files(
-    files: Sequence[Path], mapping: ImportMapping, timezone: str = "UTC"
+    config: PlantConfig, files: Sequence[Path], mapping: ImportMapping
 ) -> tuple[ImportCounts, list[str]]:
-    """What an import would take, and the first sensors; nothing is written.
+    """What an import would take, and paths of the sensors; nothing is written.
 
     Raises
     ------
     ConfigError : as `import_files`.
     """
-    directory = SensorDirectory()
-    tables = TableFiles(files, mapping, directory, timezone)
-    for _ in tables.pieces():
-        pass
-    found = directory.find("**")
-    pairs = zip(found.slot.tolist(), found.column.tolist(), strict=True)
-    return tables.counts, sorted(directory.sensor_path(s, c) for s, c in pairs)
+    directory = load_directory(LocalDisk(config.store_folder))
+    declare_sensors(check_plant(config).adapters.values(), directory)
+    tables = TableFiles(files, mapping, directory, config.plant.timezone)
+    paths: set[str] = set()
+    for _, batches, _ in tables.pieces():
+        for batch in batches:
+            paths |= _sensors_of(batch, directory)
+    return tables.counts, sorted(paths)
+
+
+def _sensors_of(batch: FrameBatch, directory: SensorDirectory) -> set[str]:
+    """Paths of the sensors that a batch has samples of."""
+    if batch.start is None:
+        quality = np.zeros(batch.values.shape, np.uint8) if batch.quality is None else batch.quality
+        frame, column = np.nonzero(quality < Quality.ABSENT)
+    else:
+        assert batch.column is not None
+        frame = np.repeat(np.arange(batch.n_frames), np.diff(batch.start))
+        column = batch.column.astype(np.int64)
+    places = np.unique(np.stack([batch.slot[frame].astype(np.int64), column]), axis=1)
+    return {directory.sensor_path(slot, at) for slot, at in places.T.tolist()}

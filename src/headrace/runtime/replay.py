@@ -129,10 +129,10 @@ class RejectsReplay:
         try:
             frames = _frames(reject)
             if frames is not None:
-                timely, why = self._timely([frames])
+                timely, why = self._timely([frames], reject.arrival_ns)
                 return _Judged(timely, why, reject.n_samples - frames.n_samples)
             batches, refused = self._decode(reject)
-            timely, why = self._timely(batches)
+            timely, why = self._timely(batches, reject.arrival_ns)
             return _Judged(timely, f"{refused[0].code}: {refused[0].detail}" if refused else why)
         except HeadraceError as e:
             return _Judged((), str(e))
@@ -148,17 +148,22 @@ class RejectsReplay:
             raise PluginError(f"adapter {reject.adapter} can't decode its input a second time")
         return adapter.redecode(reject, self._intake.directory)
 
-    def _timely(self, batches: Sequence[FrameBatch]) -> tuple[list[FrameBatch], str]:
-        """Batches whose times are taken today, and why others are not: or they would be refused once more."""
+    def _timely(self, batches: Sequence[FrameBatch], arrived_ns: int) -> tuple[list[FrameBatch], str]:
+        """Batches whose times are taken today, and why others are not: or they would be refused once more.
+
+        They keep the arrival that they had, which a value without a time of its own gets, today as on any other
+        day; only a time that lay too far ahead then may lie in the past by now.
+        """
         out, why = [], ""
-        now_ns = self._intake.clock.now_ns()
         for batch in batches:
             policy = self._intake.core.settings.policies.get(batch.origin, TimePolicy())
-            found = normalise(batch, self._intake.directory, now_ns, policy)
-            if found.rejects:
-                why = f"{found.rejects[0].code}: {found.rejects[0].detail}"
+            for arrival_ns in (arrived_ns, self._intake.clock.now_ns()):
+                rejects = normalise(batch, self._intake.directory, arrival_ns, policy).rejects
+                if not rejects:
+                    out.append(batch.with_(arrival_ns=arrival_ns))
+                    break
             else:
-                out.append(batch.with_(arrival_ns=now_ns))
+                why = f"{rejects[0].code}: {rejects[0].detail}"
         return out, why
 
     async def _take_in(self, batches: Sequence[FrameBatch]) -> None:

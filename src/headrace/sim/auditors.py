@@ -126,8 +126,10 @@ class Account:
     @staticmethod
     def of_result(result: QueryResult, wanted: Sequence[str] | None = None) -> Account:
         """Raw rows of a query, of all paths or some."""
-        ids = np.array([sensor_id(p) for p in result.paths.tolist()], np.uint64)
-        keep = np.ones(len(ids), np.bool_) if wanted is None else np.isin(result.paths, list(wanted))
+        paths = result.paths.tolist()
+        ids = np.array([sensor_id(p) for p in paths], np.uint64)
+        chosen = set(paths if wanted is None else wanted)  # a hash each: thousands of texts are slow to sort
+        keep = np.array([p in chosen for p in paths], np.bool_)
         rows = np.flatnonzero(keep[result.sensor])
         values = result.columns["value"][rows].astype(np.float64)
         return Account(
@@ -180,7 +182,7 @@ def _flat(directory: SensorDirectory, batch: FrameBatch) -> tuple[Array, Array, 
         mine, layout = slot == one, directory.layout(one)
         sensor[mine] = directory.sensors(one)[column[mine]]
         if layout.has_grid:
-            value[mine] = value[mine] * layout.scale[column[mine]] + layout.offset[column[mine]]
+            value[mine] = layout.grid.values_at(value[mine], column[mine])
     quality = np.zeros(len(slot), np.uint8) if batch.quality is None else batch.quality.reshape(-1)
     there = quality < Quality.ABSENT
     return sensor[there], batch.value_times()[there], value[there], quality[there]

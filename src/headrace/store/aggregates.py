@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.core.grids import Grid
 from headrace.store.runs import SensorSamples
 
 Array = npt.NDArray[Any]
@@ -177,35 +178,17 @@ def order_of(sensor: I64, window_ns: I64) -> I64 | None:
     return place if len(place) == len(rank) else place[place >= 0]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Grid:
-    """Scale and offset of each row, and whether the values are raw integers that need them."""
-
-    scale: F64
-    offset: F64
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether raw values are engineering values."""
-        return bool((self.scale == 1.0).all() and (self.offset == 0.0).all())
-
-
 def in_units(parts: Partials, grid: Grid, exact: bool) -> Partials:
     """Raw integers as engineering units, float64; sums from the exact ones.
 
     ``exact``: `raw_sum` holds the sums.
     """
-    scale, offset, n = grid.scale, grid.offset, parts.count
-
-    def scaled(values: Array) -> F64:
-        out: F64 = values.astype(np.float64) * scale + offset
-        return out
-
+    scaled, step = grid.values, grid.step
     ends = scaled(parts.low), scaled(parts.high)
-    falling = scale < 0
-    total = (parts.raw_sum if exact else parts.sum) * scale + n * offset
+    falling = step < 0
+    total = grid.totals(parts.raw_sum if exact else parts.sum, parts.count)
     return replace(
         parts, low=np.where(falling, ends[1], ends[0]), high=np.where(falling, ends[0], ends[1]),
-        first=scaled(parts.first), last=scaled(parts.last), sum=total, mean=parts.mean * scale + offset,
-        squares=parts.squares * scale * scale, twa=parts.twa * scale + offset,
+        first=scaled(parts.first), last=scaled(parts.last), sum=total, mean=scaled(parts.mean),
+        squares=parts.squares * step * step, twa=scaled(parts.twa),
     )  # fmt: skip

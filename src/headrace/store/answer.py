@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.core.errors import ConfigError
+from headrace.core.grids import Grid
 from headrace.store.aggregates import (
     TIME_WEIGHTED,
-    Grid,
     Partials,
     Weighting,
     in_units,
@@ -97,9 +97,9 @@ class Answer:
     def _values(self, lane: Lane, values: Array, sensor: I64) -> Array:
         """Samples in the type of the answer."""
         if lane is Lane.RAW and self._dtype.kind == "f":
-            scale, offset = self.wanted.sensor_scale, self.wanted.sensor_offset
-            if (scale != 1.0).any() or (offset != 0.0).any():
-                return values * scale[sensor] + offset[sensor]
+            grid = self.wanted.sensor_grid
+            if not grid.is_plain:
+                return grid.values_at(values, sensor)
         return values.astype(self._dtype, copy=False)
 
     def _texts(self, one: SensorSamples, sensor: I64, words: Words) -> Array | None:
@@ -126,11 +126,9 @@ class Answer:
         for lane, one in samples.items():
             found = partials_of(one, self.every_ns or 0, weighting)
             if lane is Lane.RAW and self._dtype.kind == "f":
-                sensor = found.sensor
-                grid = Grid(self.wanted.sensor_scale[sensor], self.wanted.sensor_offset[sensor])
-                found = in_units(found, grid, exact=True)
+                found = in_units(found, self.wanted.sensor_grid.take(found.sensor), exact=True)
             if lane in (Lane.SIGNED, Lane.UNSIGNED) and self._dtype.kind == "f":
-                found = in_units(found, Grid(np.ones(1), np.zeros(1)), exact=False)
+                found = in_units(found, Grid.plain(1), exact=False)
             if len(found):
                 parts.append(found)
         if headers is not None:
@@ -191,8 +189,8 @@ class Answer:
             return empty, empty, {name: np.empty(0, self._type_of(name)) for name in self.agg}
         rows = self._partials[0] if len(self._partials) == 1 else Partials.concat(self._partials)
         exact = self.wanted.lane[rows.sensor] == Lane.RAW
-        scale, offset = self.wanted.sensor_scale[rows.sensor], self.wanted.sensor_offset[rows.sensor]
-        total = np.where(exact, rows.raw_sum * scale + rows.count * offset, rows.sum)
+        grid = self.wanted.sensor_grid.take(rows.sensor)
+        total = np.where(exact, grid.totals(rows.raw_sum, rows.count), rows.sum)
         columns: dict[str, Callable[[], Array]] = {
             "count": lambda: rows.count, "sum": lambda: rows.raw_sum if self._whole_sums else total,
             "min": lambda: rows.low, "max": lambda: rows.high, "first": lambda: rows.first, "last": lambda: rows.last,

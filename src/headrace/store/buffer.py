@@ -82,7 +82,8 @@ class HotBuffer:
         self._series = SeriesMap(directory)
         self._comparer = Comparer(directory, self._series)
         self._lock = threading.Lock()
-        self._logs: dict[KindKey, FrameLog] = {}
+        self._logs: dict[KindKey, list[FrameLog]] = {}
+        """Oldest first; the last one takes what comes."""
         self._late: dict[KindKey, LateLog] = {}
         self._returned: list[Taken] = []
         self._taken: list[Taken] = []
@@ -101,12 +102,17 @@ class HotBuffer:
             self._supersede(self._comparer.status(samples, self._late_logs())[1])
         with self._lock:
             for key in _keys_of(batch):
-                log = self._logs.get(key)
-                if log is None:
-                    log = self._logs[key] = FrameLog(key, *self._last_sizes.get(key, ()))
+                logs = self._logs.setdefault(key, [])
+                if not logs or logs[-1].is_full_for(batch):
+                    logs.append(FrameLog(key, *self._size_of_next(key, logs)))
+                log = logs[-1]
                 if log.n_frames == 0 or log.has_room_for(batch.dictionary):
                     log.append(seq, batch)
                     return
+
+    def _size_of_next(self, key: KindKey, logs: list[FrameLog]) -> tuple[int, ...]:
+        """Frames and rows to make room for: as many as the log before it took."""
+        return (logs[-1].n_frames, logs[-1].n_rows) if logs else self._last_sizes.get(key, ())
 
     def add_late(self, seq: int, batch: FrameBatch) -> tuple[int, FrameBatch | None]:
         """Take in frames at or below their group's high mark.
@@ -161,7 +167,8 @@ class HotBuffer:
             past = [*self._taken, *self._returned]
             past.sort(key=lambda taken: -taken.seq)
             late = [*self._late.values(), *(one for taken in past for one in taken.late)]
-            accepted = [*self._logs.values(), *(log for taken in past for log in taken.logs)]
+            current = [log for logs in self._logs.values() for log in reversed(logs)]
+            accepted = [*current, *(log for taken in past for log in reversed(taken.logs))]
             logs = [*(one.log for one in late), *accepted]
             self._comparer.keep(logs)
         return logs
@@ -178,12 +185,13 @@ class HotBuffer:
             logs: list[FrameLog] = [log for taken in self._returned for log in taken.logs]
             late: list[LateLog] = [one for taken in self._returned for one in taken.late]
             self._returned = []
-            for key, log in list(self._logs.items()):
-                now, later = log.split(seq)
-                if now is not None:
-                    logs.append(now)
-                    self._last_sizes[key] = now.n_frames, now.n_rows
-                _keep_or_drop(self._logs, key, later)
+            for key, some in list(self._logs.items()):
+                split = [log.split(seq) for log in some]
+                done = [now for now, _ in split if now is not None]
+                if done:
+                    logs += done
+                    self._last_sizes[key] = done[0].n_frames, done[0].n_rows
+                _keep_or_drop(self._logs, key, [later for _, later in split if later is not None])
             for key, one in list(self._late.items()):
                 now_late, later_late = one.split(seq)
                 if now_late is not None:
@@ -211,15 +219,18 @@ class HotBuffer:
         with self._lock:
             past = sorted([*self._taken, *self._returned], key=lambda taken: taken.seq)
             logs = [log for taken in past for log in (*taken.logs, *(one.log for one in taken.late))]
-            logs += [*self._logs.values(), *(one.log for one in self._late.values())]
+            logs += [*self._current(), *(one.log for one in self._late.values())]
             batches = [log.batch() for log in logs if log.n_frames]
         if slots is None:
             return batches
         ordered = np.sort(slots)
         return [b for b in (_only(batch, ordered) for batch in batches) if b.n_frames]
 
+    def _current(self) -> list[FrameLog]:
+        return [log for logs in self._logs.values() for log in logs]
+
     def _waiting(self) -> list[FrameLog]:
-        logs = [*self._logs.values(), *(log for taken in self._returned for log in taken.logs)]
+        logs = [*self._current(), *(log for taken in self._returned for log in taken.logs)]
         return [*logs, *self._late_logs()]
 
     @property
@@ -252,7 +263,7 @@ def _keys_of(batch: FrameBatch) -> Iterator[KindKey]:
 
 
 def _keep_or_drop(logs: dict[KindKey, Any], key: KindKey, later: Any) -> None:
-    if later is None:
+    if not later:
         del logs[key]
     else:
         logs[key] = later

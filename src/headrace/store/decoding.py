@@ -244,11 +244,10 @@ class Decoding:
             runs.add(part[0], numbers, part[2], (length[chosen], sensor[chosen], rank[chosen]))
 
     def _converted(self, values: Array, length: I64, element: I64) -> Array:
-        scale, offset = self.wanted.scale[element], self.wanted.offset[element]
-        out = values.astype(np.float64)
-        if (scale != 1.0).any() or (offset != 0.0).any():
-            out = out * np.repeat(scale, length) + np.repeat(offset, length)
-        return out
+        grid = self.wanted.grid.take(element)
+        if grid.is_plain:
+            return values.astype(np.float64)
+        return grid.values_at(values, np.repeat(np.arange(len(length)), length))
 
 
 def decode_row(

@@ -27,6 +27,9 @@ U8 = npt.NDArray[np.uint8]
 KindKey = tuple[Shape, str, int, tuple[str, ...] | None]
 
 _ROWS_MIN = 64
+PIECE_BYTES = 4 << 20
+"""Bytes of values after which a log is full: what was taken for one is soon taken again, and none is grown for long."""
+
 _BY_FRAME = {
     "slot": np.uint32,
     "ts_ns": np.int64,
@@ -110,6 +113,15 @@ class FrameLog:
         # A code outside of its dictionary becomes a word of its own: leave room for some.
         return self._words.n_with(dictionary) <= int(np.iinfo(self.dtype).max) // 2
 
+    def is_full_for(self, batch: FrameBatch) -> bool:
+        """Whether a batch should go into the next log. Texts share a dictionary, so one log has all."""
+        rows = batch.n_frames if self.shape is Shape.DENSE else batch.n_values
+        return self._words is None and self.n_rows > 0 and self.n_rows + rows > self._rows_max
+
+    @property
+    def _rows_max(self) -> int:
+        return PIECE_BYTES // (self.dtype.itemsize * (self.width if self.shape is Shape.DENSE else 1))
+
     def n_rows_before(self, seq: int) -> int:
         """Rows of the batches before journal number `seq`."""
         at = bisect_left(self._marks, seq, key=lambda mark: mark[0])
@@ -160,7 +172,10 @@ class FrameLog:
         if column is None:
             column = self._columns[name] = self._room(name, first + n)
         elif first + n > len(column):
-            grown = self._room(name, max(first + n, 2 * len(column)))
+            twice = 2 * len(column)
+            if self._words is None and len(column) < self._rows_max:
+                twice = min(twice, self._rows_max)
+            grown = self._room(name, max(first + n, twice))
             grown[:first] = column[:first]
             self._columns[name] = grown
 

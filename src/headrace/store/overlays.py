@@ -74,10 +74,7 @@ def _is_committed(store: Store, log: FrameLog, rows: I64) -> npt.NDArray[np.bool
         mine = np.flatnonzero((element != NOWHERE) & (wanted.lane[sensor] == lane))
         raw = values[mine]
         if lane is Lane.FLOAT and log.dictionary is None:
-            scale, offset = wanted.scale[element[mine]], wanted.offset[element[mine]]
-            raw = raw.astype(np.float64)
-            if (scale != 1.0).any() or (offset != 0.0).any():
-                raw = raw * scale + offset
+            raw = wanted.grid.values_at(raw, element[mine])
         raw = raw.astype(LANE_DTYPES[lane])
         out[mine] = _has_same(samples, sensor[mine], ts_ns[mine], (raw, quality[mine]))
     return out

@@ -20,7 +20,7 @@ quality      uint8        what occurs: 1 good, 2 uncertain, 4 bad, 8 absent
 min ... m2   float64      of the usable values, engineering units (warm rows): min, max, sum, first, last, and
                           m2, the sum of squared differences from the mean
 raw_sum      int64        exact sum of the raw integers (warm rows of integers up to 32 bits)
-scale,offset float64      the grid: engineering value = raw * scale + offset (warm rows)
+scale,offset float64      the grid: engineering value = raw * scale + offset (warm rows), as below
 time_codec   string       how times are coded; ``block``, ``wave``: in one payload with the values
 value_codec  string       how values are coded
 bound        float64      largest error against the original; 0 where lossless
@@ -32,7 +32,7 @@ payload      binary       the encoded run
 ============ ============ ==================================================================================
 
 Columns that say nothing in a tier are left out of its files; a reader takes them as null. A row never spans
-two UTC days.
+two UTC days. How scale and offset are applied, to the last bit, is said in `headrace.core.grids`.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ import xxhash
 from headrace.codecs.block import decode_block
 from headrace.core.disk import Disk
 from headrace.core.errors import CorruptionError, HeadraceError, NotFound
+from headrace.core.grids import Grid
 from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.core.quality import Quality, usable
-from headrace.store.aggregates import Grid, in_units, partials_of
+from headrace.store.aggregates import in_units, partials_of
 from headrace.store.commits import SegmentInfo
 from headrace.store.decoding import decode_row
 from headrace.store.manifests import WARM_FOLDER
@@ -115,18 +116,16 @@ def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> N
     found.n_samples += n_samples
 
 
-def _grids(file: SegmentFile, group: int) -> tuple[Array, Array] | None:
-    """Scale and offset of warm rows."""
+def _grids(file: SegmentFile, group: int) -> Grid | None:
+    """The grids of warm rows."""
     table = file.row_group(group, ("scale", "offset"))
     if table is None:
         return None
-    scale, offset = (
-        np.asarray(table[n].fill_null(d).to_numpy()) for n, d in (("scale", 1.0), ("offset", 0.0))
-    )
-    return scale, offset
+    scale, offset = (table[n].fill_null(d).to_pylist() for n, d in (("scale", 1.0), ("offset", 0.0)))
+    return Grid.of(zip(scale, offset, strict=True))
 
 
-def _row_problem(file: SegmentFile, rows: RowHeaders, row: int, grid: tuple[Array, Array] | None) -> str:
+def _row_problem(file: SegmentFile, rows: RowHeaders, row: int, grid: Grid | None) -> str:
     """What is wrong with a row; "" for nothing."""
     data, _ = file.payloads(rows.offset[row : row + 1], rows.n_bytes[row : row + 1])
     dtype = numpy_dtype(DTYPES[int(rows.dtype[row])])
@@ -145,7 +144,7 @@ def _row_problem(file: SegmentFile, rows: RowHeaders, row: int, grid: tuple[Arra
         ("number of samples", int(rows.n_samples[row]), n_there),
     ]  # fmt: skip
     if grid is not None and rows.column[row] >= 0 and "sum" in rows.statistics:
-        pairs += _aggregates(rows, row, (ts_ns, values, marks), grid)
+        pairs += _aggregates(rows, row, (ts_ns, values, marks), grid.take([row]))
     wrong = [
         f"its {what} is {has!r}, its header says {says!r}"
         for what, says, has in pairs
@@ -155,7 +154,7 @@ def _row_problem(file: SegmentFile, rows: RowHeaders, row: int, grid: tuple[Arra
 
 
 def _aggregates(
-    rows: RowHeaders, row: int, data: tuple[Array, Array, Array], grid: tuple[Array, Array]
+    rows: RowHeaders, row: int, data: tuple[Array, Array, Array], grid: Grid
 ) -> list[tuple[str, Any, Any]]:
     """(what, header, computed anew) of a warm row's statistics, by the code that wrote them."""
     ts_ns, values, marks = data
@@ -166,13 +165,13 @@ def _aggregates(
         return []
     plain = values.astype(np.float64 if is_float else np.int64)
     if is_float:
-        plain = plain * grid[0][row] + grid[1][row]
+        plain = plain if grid.is_plain else grid.values(plain)
     one = SensorSamples(np.zeros(1, np.int64), np.array([0, len(ts_ns)]), ts_ns, plain, marks)
     parts = partials_of(one, 0)
     if not len(parts):
         return [("count", int(rows.count[row]), int(np.count_nonzero(usable(marks) & (values == values))))]
     if not is_float:
-        parts = in_units(parts, Grid(grid[0][row : row + 1], grid[1][row : row + 1]), exact=True)
+        parts = in_units(parts, grid, exact=True)
     says = {name: float(rows.statistics[name][row]) for name in _HEADER_FIELDS}
     has = {name: float(getattr(parts, attribute)[0]) for name, attribute in _HEADER_FIELDS.items()}
     return [

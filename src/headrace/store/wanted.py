@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.core.grids import Grid
 from headrace.core.layouts import Column, Kind, Layout
 from headrace.core.sensors import Selection, SensorDirectory
 from headrace.store.series import SeriesMap
@@ -189,26 +190,22 @@ class Wanted:
         place = np.repeat(np.arange(len(self.slots)), np.diff(self.start))
         layout_index = directory.layout_index[self.slots][place]
         lanes = np.empty(n, np.uint8)
-        self.scale, self.offset = np.empty(n), np.empty(n)
+        self.grid = Grid.plain(n)
         for index in np.unique(layout_index).tolist():
             layout: Layout = directory.layouts[index]
             mine = layout_index == index
             columns = self.columns[mine]
-            self.scale[mine], self.offset[mine] = layout.scale[columns], layout.offset[columns]
+            self.grid.terms[:, mine] = layout.grid.terms[:, columns]
             by_column = [_lane(layout.dtype, c.scale, c.offset) for c in layout.columns]
             lanes[mine] = Lane.SIGNED if self.is_raw else np.array(by_column, np.uint8)[columns]
         self.lane: npt.NDArray[np.uint8] = np.empty(self.n, np.uint8)
         self.lane[self.sensor] = lanes
-        self.sensor_scale, self.sensor_offset = np.ones(self.n), np.zeros(self.n)
-        self.sensor_scale[self.sensor], self.sensor_offset[self.sensor] = self.scale, self.offset
-        mixed = (
-            (self.lane[self.sensor] != lanes)
-            | (self.sensor_scale[self.sensor] != self.scale)
-            | (self.sensor_offset[self.sensor] != self.offset)
-        )
+        self.sensor_grid = Grid.plain(self.n)
+        terms = self.sensor_grid.terms
+        terms[:, self.sensor] = self.grid.terms
+        mixed = (self.lane[self.sensor] != lanes) | (terms[:, self.sensor] != self.grid.terms).any(axis=0)
         self.lane[self.sensor[mixed]] = Lane.FLOAT
-        of_float = self.lane == Lane.FLOAT
-        self.sensor_scale[of_float], self.sensor_offset[of_float] = 1.0, 0.0
+        terms[:, self.lane == Lane.FLOAT] = Grid.plain(1).terms
 
     def places_of_slots(self, slot: npt.NDArray[np.uint32]) -> I64:
         """Place of each slot; `NOWHERE` where nothing of it is wanted."""
@@ -224,8 +221,7 @@ class Wanted:
     @cached_property
     def has_plain_integers(self) -> bool:
         """Whether raw integers are engineering values, of all sensors in that lane."""
-        plain = (self.sensor_scale == 1.0) & (self.sensor_offset == 0.0)
-        return bool(plain[self.lane == Lane.RAW].all())
+        return not self.sensor_grid.has_steps[self.lane == Lane.RAW].any()
 
     def places_of_groups(self, group_index: I64, layout_id: U64) -> I64:
         """Place of each (index in `groups`, layout); `NOWHERE` where the layout has nothing wanted."""

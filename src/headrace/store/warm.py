@@ -1,29 +1,40 @@
 """Warm chunks: one sensor's samples of a day, up to 8,192 at a time, each part in its smallest codec.
 
-The payload of a row is ``<u32 bytes of times> <u32 bytes of values> times values quality``, little endian;
-quality is empty where all are good, else the name of a value codec, a zero byte and its payload. What the
-header columns ``time_codec`` and ``value_codec`` name is a codec's name, and its settings as JSON behind a
-space where it has any.
+The payload of a row is the low half of XXH64 over what follows, as uint32, little endian; the bytes of the times and
+of the values, varints; the times, the values, the quality. Quality is empty where all are good, else the name of a
+value codec, a zero byte and its body. What the header columns ``time_codec`` and ``value_codec`` name is a codec's
+name, and its settings as JSON behind a space where it has any; the time codec's name stands behind a `=`.
+
+Where there is no `=`, an earlier release wrote ``<u32 bytes of times> <u32 bytes of values> times values quality``, in
+which each part has an envelope with a checksum of its own.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from headrace.codecs.base import TimeCodec, ValueCodec
 from headrace.codecs.const import ConstCodec
-from headrace.codecs.delta_of_delta import DeltaOfDeltaTime
-from headrace.codecs.gcd_pco import GcdPcoTime
+from headrace.codecs.hold import HoldCodec
+from headrace.codecs.origin import OriginCodec, explains
+from headrace.codecs.packing import get_varint, put_varint
 from headrace.codecs.pco import PcoCodec
+from headrace.codecs.piecewise_constant import PiecewiseConstantCodec
+from headrace.codecs.quantise import QuantiseCodec
 from headrace.codecs.registry import time_codec, value_codec
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
-from headrace.codecs.select import smallest, smallest_times
+from headrace.codecs.seasonal import SeasonalCodec
+from headrace.codecs.select import ChosenValues, smallest, smallest_times, smallest_within
+from headrace.codecs.swing import SwingCodec
+from headrace.codecs.swinging_door import SwingingDoorCodec
+from headrace.codecs.ticks import TicksTime
 from headrace.core.errors import ConfigError, CorruptionError
 
 Array = npt.NDArray[Any]
@@ -31,9 +42,11 @@ I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 CHUNK_SAMPLES = 8_192
-_HEAD = struct.Struct("<II")
+BARE = "="
+"""Before a time codec: no part of the payload has an envelope."""
+
+_HEAD, _SUM = struct.Struct("<II"), struct.Struct("<I")
 _PCO_FROM = 64  # pco's own header is larger than what it saves on fewer values
-_SHORT_TIMES = 64
 
 
 def codec_text(codec: TimeCodec | ValueCodec) -> str:
@@ -49,22 +62,59 @@ def _spec(text: str) -> dict[str, Any]:
     return found
 
 
-def encode_chunk(ts_ns: I64, values: Array, quality: U8 | None) -> tuple[bytes, str, str]:
-    """Payload, time codec and value codec of one sensor's samples; each part decoded and compared."""
-    times = smallest_times(
-        ts_ns, [RegularTime(), *([GcdPcoTime()] if len(ts_ns) >= _SHORT_TIMES else [DeltaOfDeltaTime()])]
-    )
-    candidates: list[ValueCodec] = [ConstCodec(), RiceDeltaCodec()]
-    if len(values) >= _PCO_FROM:
-        candidates.append(PcoCodec())
-    chosen = smallest(values, candidates)
+class Chunk(NamedTuple):
+    """One row's payload, what the header says of its codecs, and its bound, 0 where it is lossless."""
+
+    payload: bytes
+    time_codec: str
+    value_codec: str
+    bound: float
+
+
+def encode_chunk(ts_ns: I64, values: Array, quality: U8 | None, eps: float = 0.0) -> Chunk:
+    """One sensor's samples, each part in its smallest codec, decoded and compared.
+
+    Parameters
+    ----------
+    eps : how far values may be from what they were, absolute; 0 for lossless. Only floats are ever changed.
+    """
+    times = smallest_times(ts_ns, [RegularTime()])
+    if not isinstance(times.codec, RegularTime):
+        times = smallest_times(ts_ns, [TicksTime()])
+    chosen = choose_values(values)
+    if eps > 0.0 and values.dtype.kind == "f":
+        chosen = smallest_within(values, lossy_candidates(eps), eps, chosen)
     tail = b""
     if quality is not None and quality.any():
         marks = smallest(quality, [ConstCodec(), RiceDeltaCodec()])
-        tail = codec_text(marks.codec).encode() + b"\x00" + marks.payload
-    head = _HEAD.pack(len(times.payload), len(chosen.payload))
-    payload = b"".join([head, times.payload, chosen.payload, tail])
-    return payload, codec_text(times.codec), codec_text(chosen.codec)
+        tail = codec_text(marks.codec).encode() + b"\x00" + marks.body
+    sizes = put_varint(len(times.body)) + put_varint(len(chosen.body))
+    rest = b"".join([sizes, times.body, chosen.body, tail])
+    bound = float(getattr(chosen.codec, "eps", 0.0))
+    payload = _SUM.pack(_low_half(rest)) + rest
+    return Chunk(payload, BARE + codec_text(times.codec), codec_text(chosen.codec), bound)
+
+
+def choose_values(values: Array) -> ChosenValues:
+    """The smallest lossless codec, as far as it is worth a trial."""
+    chosen = smallest(values, [ConstCodec()])
+    if isinstance(chosen.codec, ConstCodec):
+        return chosen
+    candidates: list[ValueCodec] = [RiceDeltaCodec()]
+    if values.dtype.kind == "f":
+        candidates.append(OriginCodec())
+    chosen = smallest(values, candidates)
+    if len(values) < _PCO_FROM or (isinstance(chosen.codec, OriginCodec) and explains(chosen.body)):
+        return chosen
+    return smallest(values, [PcoCodec()], chosen)
+
+
+def lossy_candidates(eps: float) -> list[ValueCodec]:
+    """Codecs that keep a bound, the fast ones first."""
+    return [
+        QuantiseCodec(eps), HoldCodec(eps), PiecewiseConstantCodec(eps), SwingCodec(eps), SwingingDoorCodec(eps),
+        SeasonalCodec(eps),
+    ]  # fmt: skip
 
 
 def decode_chunk(
@@ -72,14 +122,43 @@ def decode_chunk(
 ) -> tuple[I64, Array, U8 | None]:
     """The inverse of `encode_chunk`. Raises `CorruptionError`."""
     try:
-        n_times, n_values = _HEAD.unpack_from(payload)
-        first, second = _HEAD.size + n_times, _HEAD.size + n_times + n_values
-        ts_ns = time_codec(_spec(codecs[0])).decode(payload[_HEAD.size : first], n)
-        values = value_codec(_spec(codecs[1])).decode(payload[first:second], n, dtype)
+        if not codecs[0].startswith(BARE):
+            return _decode_sealed(payload, codecs, n, dtype)
+        if len(payload) < _SUM.size or _SUM.unpack_from(payload)[0] != _low_half(payload[_SUM.size :]):
+            raise ValueError("its checksum is wrong")
+        n_times, at = get_varint(payload, _SUM.size)
+        n_values, at = get_varint(payload, at)
+        first, second = at + n_times, at + n_times + n_values
+        ts_ns = time_codec(_spec(codecs[0].removeprefix(BARE))).unpack(payload[at:first], n)
+        values = value_codec(_spec(codecs[1])).unpack(payload[first:second], n, dtype)
         quality = None
         if len(payload) > second:
             name, _, marks = payload[second:].partition(b"\x00")
-            quality = value_codec(_spec(name.decode())).decode(marks, n, np.dtype(np.uint8))
+            quality = value_codec(_spec(name.decode())).unpack(marks, n, np.dtype(np.uint8))
     except (struct.error, ValueError, ConfigError) as e:
         raise CorruptionError(f"a chunk of {len(payload):,} bytes can't be read: {e}") from e
     return ts_ns, values, quality
+
+
+def value_bytes(payload: bytes) -> int:
+    """How many bytes of a chunk's payload are its values."""
+    _, at = get_varint(payload, _SUM.size)
+    return get_varint(payload, at)[0]
+
+
+def _decode_sealed(
+    payload: bytes, codecs: tuple[str, str], n: int, dtype: np.dtype[Any]
+) -> tuple[I64, Array, U8 | None]:
+    n_times, n_values = _HEAD.unpack_from(payload)
+    first, second = _HEAD.size + n_times, _HEAD.size + n_times + n_values
+    ts_ns = time_codec(_spec(codecs[0])).decode(payload[_HEAD.size : first], n)
+    values = value_codec(_spec(codecs[1])).decode(payload[first:second], n, dtype)
+    quality = None
+    if len(payload) > second:
+        name, _, marks = payload[second:].partition(b"\x00")
+        quality = value_codec(_spec(name.decode())).decode(marks, n, np.dtype(np.uint8))
+    return ts_ns, values, quality
+
+
+def _low_half(data: bytes) -> int:
+    return int(xxhash.xxh64_intdigest(data) & 0xFFFFFFFF)

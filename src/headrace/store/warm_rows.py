@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.core.quality import USABLE_BELOW
-from headrace.store.aggregates import Grid, in_units, partials_of
+from headrace.store.aggregates import in_units, partials_of
 from headrace.store.runs import SensorSamples
 from headrace.store.schema import (
     COLUMNS,
@@ -25,7 +25,7 @@ from headrace.store.schema import (
 )
 from headrace.store.segment import STATISTIC_COLUMNS
 from headrace.store.wanted import Wanted, from_bits
-from headrace.store.warm import CHUNK_SAMPLES, encode_chunk
+from headrace.store.warm import CHUNK_SAMPLES, Chunk, encode_chunk
 from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
@@ -49,14 +49,23 @@ class _Chunks:
     sensor: I64
 
 
-def encode_warm(wanted: Wanted, samples: SensorSamples, words: Words, seq: I64) -> pa.Table:
+def encode_warm(
+    wanted: Wanted,
+    samples: SensorSamples,
+    words: Words,
+    seq: I64,
+    *,
+    chunk_samples: int = CHUNK_SAMPLES,
+    eps: Array | None = None,
+) -> pa.Table:
     """Rows of sensors, by path and time.
 
     Parameters
     ----------
     wanted : the sensors, raw; samples : theirs, values as bits. seq : int64[n_sensors], newest journal number.
+    chunk_samples : of a row, at most. eps : float64[n_sensors], absolute bounds; None is lossless.
     """
-    chunks = _cut(samples)
+    chunks = _cut(samples, chunk_samples)
     n, sensor = len(chunks.sensor), chunks.sensor
     directory = wanted.directory
     slots, columns = wanted.slot[sensor], wanted.column[sensor]
@@ -68,22 +77,22 @@ def encode_warm(wanted: Wanted, samples: SensorSamples, words: Words, seq: I64) 
         "t_min": _times(samples.ts_ns[first]), "t_max": _times(samples.ts_ns[last - 1]),
         "n_frames": (last - first).astype(np.uint32), "n_samples": (last - first).astype(np.uint32),
         "quality": np.bitwise_or.reduceat(_FLAG_OF_CLASS[samples.quality >> 6], first),
-        "bound": np.zeros(n), "seq": seq[sensor],
+        "seq": seq[sensor],
         "scale": _by_layout(wanted, slots, columns, "scale"), "offset": _by_layout(wanted, slots, columns, "offset"),
     }  # fmt: skip
     used, place = np.unique(directory.layout_index[slots], return_inverse=True)
     layouts = [directory.layouts[i] for i in used.tolist()]
     rows["layout"] = np.array([one.id for one in layouts], np.uint64)[place]
     rows["layout_json"] = coded(place.astype(np.int32), [one.to_json() for one in layouts])
-    rows |= _payloads(wanted, samples, chunks, words)
+    rows |= _payloads(wanted, samples, chunks, words, np.zeros(wanted.n) if eps is None else eps)
     rows |= _statistics(wanted, samples, chunks, words)
     return pa.Table.from_pydict({name: rows[name] for name in WARM}, schema=WARM_SCHEMA)
 
 
-def _cut(samples: SensorSamples) -> _Chunks:
-    """Chunks of nearly equal length, none above `CHUNK_SAMPLES`."""
+def _cut(samples: SensorSamples, most: int) -> _Chunks:
+    """Chunks of nearly equal length, none above `most`."""
     length = np.diff(samples.start)
-    parts = -(-length // CHUNK_SAMPLES)
+    parts = -(-length // most)
     sensor = np.repeat(samples.sensor, parts)
     first = np.repeat(samples.start[:-1], parts)
     number = np.arange(len(sensor)) - np.repeat(np.cumsum(parts) - parts, parts)
@@ -91,10 +100,10 @@ def _cut(samples: SensorSamples) -> _Chunks:
     return _Chunks(np.append(start, len(samples)).astype(np.int64), sensor)
 
 
-def _payloads(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: Words) -> dict[str, Any]:
-    payloads: list[bytes] = []
-    times: list[str] = []
-    values: list[str] = []
+def _payloads(
+    wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: Words, eps: Array
+) -> dict[str, Any]:
+    encoded: list[Chunk] = []
     dtypes: list[str] = []
     dictionaries: list[list[str] | None] = []
     directory = wanted.directory
@@ -110,13 +119,12 @@ def _payloads(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: Wo
         else:
             dictionaries.append(None)
         plain = from_bits(bits.astype(np.int64), numpy_dtype(dtype))
-        payload, time_codec, value_codec = encode_chunk(samples.ts_ns[a:b], plain, samples.quality[a:b])
-        payloads.append(payload)
-        times.append(time_codec)
-        values.append(value_codec)
+        bound = 0.0 if sensor in words.sensors else float(eps[sensor])
+        encoded.append(encode_chunk(samples.ts_ns[a:b], plain, samples.quality[a:b], bound))
         dtypes.append(dtype)
+    payloads, times, values, bounds = zip(*encoded, strict=True)
     return {
-        "payload": pa.array(payloads, pa.binary()), "n_bytes": np.array([len(p) for p in payloads], np.uint32),
+        "bound": np.array(bounds), "payload": pa.array(payloads, pa.binary()), "n_bytes": np.array([len(p) for p in payloads], np.uint32),
         "time_codec": pa.array(times).dictionary_encode(), "value_codec": pa.array(values).dictionary_encode(),
         "dtype": coded(np.array([DTYPES.index(d) for d in dtypes], np.int32), list(DTYPES)),
         "dictionary": pa.array(dictionaries, COLUMNS["dictionary"]),
@@ -139,18 +147,15 @@ def _statistics(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: 
         if not len(mine) or (layout.dtype[1:] == "64" and not is_float):
             continue
         column = wanted.column[chunks.sensor[mine]]
-        grid = Grid(layout.scale[column], layout.offset[column])
+        grid = layout.grid.take(column)
         part = _part(samples, chunks, mine, numpy_dtype(layout.dtype))
         if is_float:
-            length = np.diff(part.start)
-            plain = part.values * np.repeat(grid.scale, length) + np.repeat(grid.offset, length)
-            part = SensorSamples(
-                part.sensor, part.start, part.ts_ns, part.values if grid.is_plain else plain, part.quality
-            )
+            values = part.values if grid.is_plain else grid.values_at(part.values, part.of_each())
+            part = SensorSamples(part.sensor, part.start, part.ts_ns, values, part.quality)
         found = partials_of(part, 0)
         at = mine[found.sensor]
         if not is_float:
-            found = in_units(found, Grid(grid.scale[found.sensor], grid.offset[found.sensor]), exact=True)
+            found = in_units(found, grid.take(found.sensor), exact=True)
             raw_sum[at], has_raw[at] = found.raw_sum, True
         has[at] = True
         count[mine] = 0

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.codecs import registry
-from headrace.codecs.base import TimeCodec, Unfit, ValueCodec, same_bits
+from headrace.codecs.base import LossyCodec, TimeCodec, Unfit, ValueCodec, keeps_bound, same_bits
 from headrace.core.errors import CorruptionError
 from headrace.core.layouts import DTYPES, numpy_dtype
 
@@ -31,6 +31,11 @@ Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 MakeValueCodec = Callable[[], ValueCodec]
 MakeTimeCodec = Callable[[], TimeCodec]
+MakeLossyCodec = Callable[[float], LossyCodec]
+"""From the bound; a class of codecs whose other settings have defaults is one."""
+
+SHARES = (1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 1e3)
+"""Bounds to be kept, as shares of the largest value."""
 
 MEMORY_MAX = 32 << 20
 """Bytes that decoding a hundred values from nonsense may take."""
@@ -127,6 +132,7 @@ def check_corrupt(make: MakeValueCodec) -> None:
     codec = make()
     values = _first_kept(codec)
     payload = codec.encode(values)
+    whole = codec.decode(payload, values.size, values.dtype)
     for name, damaged in damages(payload):
         _refuses(lambda d=damaged: codec.decode(d, values.size, values.dtype), name)  # type: ignore[misc]
     wider = np.dtype(f"{values.dtype.kind}{2 * values.dtype.itemsize}")
@@ -136,9 +142,7 @@ def check_corrupt(make: MakeValueCodec) -> None:
         except CorruptionError:
             continue
         common = min(n, values.size)
-        assert same_bits(decoded[:common], values[:common]), (
-            f"{codec}: {n} of {values.size} values are others"
-        )
+        assert same_bits(decoded[:common], whole[:common]), f"{codec}: {n} of {values.size} values are others"
     _refuses(lambda: codec.decode(payload, values.size, wider), f"{wider} wanted")
 
 
@@ -193,16 +197,80 @@ def check_times_corrupt(make: MakeTimeCodec) -> None:
         _refuses(lambda d=damaged: codec.decode(d, ts_ns.size), name)  # type: ignore[misc]
 
 
+def check_lossy_bound(make: MakeLossyCodec) -> None:
+    """Sensor-like floats come back within bounds from a billionth to a thousandfold of them; some are refused only."""
+    kept = 0
+    for name, values in value_samples():
+        if values.dtype.kind == "f" and np.isfinite(values).all():
+            largest = float(np.abs(values).max())
+            kept += sum(_is_near(make(largest * share), values, name) for share in SHARES)
+    assert kept > len(SHARES), f"{make(1.0)} refuses nearly every sample"
+
+
+def check_lossy_extremes(make: MakeLossyCodec) -> None:
+    """Subnormal and huge values, -0.0, none and one: within any bound, or refused; so are bounds of any size."""
+    for name, values in (*extreme_values(), *_finite_extremes()):
+        if values.dtype.kind == "f" and np.isfinite(values).all():
+            for eps in (5e-324, 1e-310, 1e-200, 1e-40, 1e-9, 1.0, 1e30, 1e200, 1.7e308):
+                _is_near(make(eps), values, name)
+
+
+def check_lossy_refusals(make: MakeLossyCodec) -> None:
+    """Values that are not finite, and those of integer types, are refused whatever the bound."""
+    for name, values in (*value_samples(), *extreme_values()):
+        if values.dtype.kind != "f" or not np.isfinite(values).all():
+            for eps in (1e-3, 1e3):
+                assert _encode(make(eps), values) is None, f"{make(eps)} takes {name}"
+
+
+def check_lossy_corrupt(make: MakeLossyCodec) -> None:
+    """As `check_corrupt`."""
+    for eps in (0.01, 0.3, 30.0):
+        check_corrupt(lambda e=eps: make(e))  # type: ignore[misc]
+
+
+def check_lossy_settings(make: MakeLossyCodec) -> None:
+    """As `check_settings`; the bound is among the settings, and is a finite number above 0."""
+    check_settings(lambda: make(0.3))
+    assert make(0.3).to_dict()["eps"] == 0.3
+    for eps in (0.0, -1.0, np.inf, np.nan):
+        try:
+            made = make(eps)
+        except ValueError:
+            continue
+        raise AssertionError(f"{made}: no such bound can be kept")
+
+
+def check_lossy_same_bytes(make: MakeLossyCodec) -> None:
+    """As `check_same_bytes`."""
+    check_same_bytes(lambda: make(0.3))
+
+
 VALUE_CHECKS = (check_round_trip, check_extremes, check_corrupt, check_settings, check_same_bytes)
 """What a codec of values has to pass."""
+
+LOSSY_CHECKS = (
+    check_lossy_bound,
+    check_lossy_extremes,
+    check_lossy_refusals,
+    check_lossy_corrupt,
+    check_lossy_settings,
+    check_lossy_same_bytes,
+)
+"""What a codec of values with a bound has to pass."""
 
 TIME_CHECKS = (check_times_round_trip, check_times_corrupt, check_settings)
 """What a codec of times has to pass."""
 
 
 def value_codecs() -> list[str]:
-    """Names of all registered codecs of values."""
-    return registry.VALUE_CODECS.names()
+    """Names of all registered codecs of values that are lossless."""
+    return [n for n in registry.VALUE_CODECS.names() if not _is_lossy(n)]
+
+
+def lossy_codecs() -> list[str]:
+    """Names of all registered codecs of values that keep a bound."""
+    return [n for n in registry.VALUE_CODECS.names() if _is_lossy(n)]
 
 
 def time_codecs() -> list[str]:
@@ -243,6 +311,34 @@ def _returns(codec: ValueCodec, values: Array, name: str) -> bool:
     decoded = codec.decode(payload, values.size, values.dtype)
     assert same_bits(decoded, values), f"{codec}: {name} came back different"
     return True
+
+
+def _is_lossy(name: str) -> bool:
+    return registry.is_lossy(registry.VALUE_CODECS.load(name))
+
+
+def _is_near(codec: LossyCodec, values: Array, name: str) -> bool:
+    """Whether the codec took the values; AssertionError where one comes back further away than the bound."""
+    payload = _encode(codec, values)
+    if payload is None:
+        return False
+    decoded = codec.decode(payload, values.size, values.dtype)
+    assert (decoded.dtype, decoded.shape) == (values.dtype, values.shape), f"{codec}: {name} changes shape"
+    assert keeps_bound(decoded, values, codec.eps), f"{codec}: {name} passes the bound"
+    return True
+
+
+def _finite_extremes() -> Iterator[tuple[str, Array]]:
+    rng = np.random.default_rng(0)
+    for name in ("f32", "f64"):
+        dtype = numpy_dtype(name)
+        info = np.finfo(dtype)
+        sizes = {"huge": float(info.max), "tiny": float(info.tiny), "large": 1e9, "common": 25.0}
+        for size, largest in sizes.items():
+            values = ((rng.random(200) * 2 - 1) * largest).astype(dtype)
+            values[::10], values[5] = -0.0, largest
+            yield f"{name} {size}", values
+        yield f"{name} subnormal", (rng.integers(-9, 9, 200) * float(info.smallest_subnormal)).astype(dtype)
 
 
 def _first_kept(codec: ValueCodec) -> Array:

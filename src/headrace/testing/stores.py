@@ -18,6 +18,8 @@ from headrace.core.clock import NS, VirtualClock
 from headrace.core.disk import Disk
 from headrace.core.faults import FaultPoints
 from headrace.core.frames import FrameBatch, Shape
+from headrace.core.grids import value_of
+from headrace.core.layouts import Column
 from headrace.core.quality import USABLE_BELOW, Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.store.aggregates import AGGREGATES
@@ -69,9 +71,9 @@ class StoreModel:
             if quality[i] >= Quality.ABSENT:
                 continue
             layout = self._directory.layout(slots[i])
-            scale, offset = layout.columns[columns[i]].scale, layout.columns[columns[i]].offset
+            known = layout.columns[columns[i]]
             path = self._directory.sensor_path(slots[i], columns[i])
-            yield path, ts_ns, Version(_value(batch, values[i], scale, offset), quality[i])
+            yield path, ts_ns, Version(_value(batch, values[i], known), quality[i])
 
     def rows(self, start_ns: int, end_ns: int) -> list[tuple[str, int, Any, int]]:
         """(path, time, value, quality) in [start_ns, end_ns), by path and time."""
@@ -101,12 +103,12 @@ def _places(batch: FrameBatch) -> tuple[list[int], list[int]]:
     return slots.tolist(), columns.tolist()
 
 
-def _value(batch: FrameBatch, value: Any, scale: float, offset: float) -> Any:
+def _value(batch: FrameBatch, value: Any, known: Column) -> Any:
     if batch.dictionary is not None:
         return batch.dictionary[int(value)] if int(value) < len(batch.dictionary) else f"#{int(value)}"
-    if (scale, offset) == (1.0, 0.0):
+    if (known.scale, known.offset) == (1.0, 0.0):
         return value.item()
-    return float(np.float64(value) * scale + offset)
+    return value_of(value, known.scale, known.offset)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -29,10 +29,10 @@ class RoundingCodec(SeriesCodec):
 
     name: ClassVar[str] = "rounding"
 
-    def encode(self, values):
+    def pack(self, values):
         return b""
 
-    def decode(self, payload, n, dtype):
+    def unpack(self, body, n, dtype):
         return np.zeros(n, dtype)
 
 
@@ -49,7 +49,7 @@ def test_a_codec_that_lies_is_passed_over():
     values = np.arange(1, 100) / 4
     chosen = smallest(values, (RoundingCodec(), *ALL))
     assert chosen.codec != RoundingCodec()
-    assert chosen.codec.decode(chosen.payload, values.size, values.dtype).tobytes() == values.tobytes()
+    assert chosen.codec.unpack(chosen.body, values.size, values.dtype).tobytes() == values.tobytes()
 
 
 def test_no_candidate_is_raw():

@@ -95,3 +95,21 @@ def test_nearest():
     assert nearest("tempo", ["temp", "tempi", "x"]) == "; did you mean 'temp' or 'tempi'?"
     assert nearest("zzz", ["a", "b"]) == "; known: a, b"
     assert nearest("zzz", []) == ""
+
+
+def test_whether_there_is_a_part_of_a_name(foreign):
+    foreign(oven="oven_plugin:OvenAdapter")
+    adapters = Registry("adapters", TABLE)
+    assert "ordered" in adapters
+    assert "oven" in adapters
+    assert "kiln" not in adapters
+
+
+def test_installed_packages_are_not_read_for_a_built_in_part(monkeypatch):
+    def read(group):
+        raise AssertionError(f"{group} was looked for among all installed packages")
+
+    monkeypatch.setattr(registry, "entry_points", read)
+    adapters = Registry("adapters", TABLE)
+    assert "ordered" in adapters
+    assert adapters.load("ordered")

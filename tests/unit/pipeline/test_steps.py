@@ -59,6 +59,11 @@ def test_scale_changes_the_grid_and_no_value() -> None:
     assert Bench({"op": "scale", "factor": 2}).stage is None
 
 
+def test_scales_are_multiplied_as_they_are_written() -> None:
+    after = scaled(Layout("i16", (Column("t", scale=0.1, offset=-0.2, high=0.7),)), 3, 0.3).columns[0]
+    assert (after.scale, after.offset, after.high) == (0.3, -0.3, 2.4)
+
+
 # --- range and clamp ---------------------------------------------------------------------------------------
 
 

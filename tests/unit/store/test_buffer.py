@@ -6,6 +6,7 @@ import pytest
 from headrace.core.clock import NO_TIME
 from headrace.core.frames import FrameBatch, Shape
 from headrace.core.quality import Quality
+from headrace.store import frame_log
 from headrace.store.buffer import HotBuffer
 
 NS = 1_000_000_000
@@ -57,6 +58,49 @@ def test_what_was_handed_out_does_not_change_when_more_comes(plant, buffer):
         buffer.append(k + 1, plant.frames(plant.lone, k, [float(k)]))
     assert before.values.tolist() == [[1.0]]
     assert buffer.frames()[0].n_frames == 200
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Logs that are full after four values of eight bytes."""
+    monkeypatch.setattr(frame_log, "PIECE_BYTES", 32)
+
+
+def test_a_full_log_is_followed_by_another(plant, buffer, small_pieces):
+    for k in range(10):
+        buffer.append(k, plant.frames(plant.lone, 3 * k, [3.0 * k, 3.0 * k + 1, 3.0 * k + 2]))
+    batches = buffer.frames()
+    assert [b.n_frames for b in batches] == [3] * 10, "three and three are more than four"
+    assert [v for _, _, v in samples_of(batches)] == list(range(30))
+    taken = buffer.take(6)
+    assert (taken.n_samples, buffer.n_samples) == (21, 9)
+    assert [v for _, _, v in samples_of(buffer.frames())] == list(range(30)), "taken ones stay visible"
+    buffer.put_back(taken)
+    assert [v for _, _, v in samples_of(log.batch() for log in buffer.take(99).logs)] == list(range(30))
+
+
+def test_a_batch_larger_than_a_log_is_taken_whole(plant, buffer, small_pieces):
+    buffer.append(1, plant.frames(plant.lone, 0, [float(v) for v in range(100)]))
+    buffer.append(2, plant.frames(plant.lone, 100, [100.0]))
+    assert [b.n_frames for b in buffer.frames()] == [100, 1]
+
+
+def test_frames_without_values_do_not_make_a_log_grow_one_by_one(plant, small_pieces):
+    nothing = np.empty(0, np.int32), np.zeros(2, np.int64), np.empty(0, np.uint16)
+    log, rooms = frame_log.FrameLog((Shape.SPARSE, "i32", 1, None)), set()
+    for k in range(2_000):
+        log.append(k, FrameBatch.sparse(np.zeros(1, np.uint32), np.array([NOON + k]), *nothing))
+        rooms.add(len(log._columns["slot"]))
+    assert log.n_frames == 2_000
+    assert len(rooms) < 10
+
+
+def test_a_late_frame_is_compared_with_every_log(plant, buffer, small_pieces):
+    for k in range(8):
+        buffer.append(k, plant.frames(plant.lone, k, [float(k)] * 1))
+    n_same, fresh = buffer.add_late(9, plant.frames(plant.lone, 1, [1.0, 2.5, 3.0, 4.0, 9.0]))
+    assert n_same == 3
+    assert samples_of([fresh]) == [(plant.lone, NOON + 2 * NS, 2.5), (plant.lone, NOON + 5 * NS, 9.0)]
 
 
 def test_frames_of_some_slots(plant, buffer):

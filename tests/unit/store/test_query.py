@@ -317,6 +317,23 @@ def test_a_sensor_keeps_its_history_through_a_new_layout():
         assert ask(rig, "p/oven/temp", None, ("sum",)).columns["sum"].tolist() == [22.5]
 
 
+def test_values_of_a_grid_are_decimals_wherever_they_are_read():
+    directory = SensorDirectory(shard_bits=1)
+    columns = Column("temp", scale=0.1, offset=-50.0), Column("flow", scale=0.01), Column("n")
+    slot = directory.define("p/oven", Layout("u16", columns))
+    rig = StoreRig(_memory(), directory)
+    raw = np.array([[2_486, 7, 3], [2_487, 57, 4]], np.uint16)
+    rig.add(FrameBatch.dense(np.full(2, slot, np.uint32), NOON + np.arange(2) * NS, raw))
+    expected = [0.07, 0.57, 3.0, 4.0, 198.6, 198.7]
+    for step in (lambda: None, rig.flush, rig.compact):
+        step()
+        assert ask(rig, "p/oven/*").columns["value"].tolist() == expected
+        assert ask(rig, "p/oven/temp").columns["value"].tolist() == [198.6, 198.7]
+        for name, ends in (("min", expected[::2]), ("max", expected[1::2]), ("sum", [0.64, 7.0, 397.3])):
+            assert ask(rig, "p/oven/*", None, (name,)).columns[name].tolist() == ends
+    assert b'Z",198.6,0' in ask(rig, "p/oven/temp").to_csv()
+
+
 def test_time_weighted_means_weigh_each_value_by_how_long_it_lasted(plant):
     kinds = Layout("u16", (Column("level", scale=0.5, offset=1.0), Column("state", Kind.DISCRETE)))
     slot = plant.directory.define("leon/line9/tank", kinds)

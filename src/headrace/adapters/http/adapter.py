@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from headrace.adapters.base import (
     Sink,
 )
 from headrace.adapters.http.config import HttpConfig
-from headrace.adapters.http.formats import BodyDecoder, Slice
+from headrace.adapters.http.formats import WHOLE, BodyDecoder, Slice
 from headrace.adapters.http.keys import Outcome, RecentKeys
 from headrace.adapters.meters import LatencyRing, seconds, spread
 from headrace.adapters.payloads.json_lines import JsonLinesDecoder
@@ -27,6 +27,8 @@ from headrace.adapters.payloads.tag_paths import TagPath, compile_tag_path, defa
 from headrace.core.clock import NO_TIME, NS, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import Closed, ConfigError, HeadraceError, Overloaded, PluginError, Rejected
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
+from headrace.core.frames import FrameBatch
+from headrace.core.sensors import SensorDirectory
 
 _WAIT_S = 1.0
 _FLUSH_S = 1.0
@@ -101,12 +103,18 @@ class HttpAdapter:
 
     async def start(self, sink: Sink) -> None:
         """Begin to take what is pushed."""
-        config = self._config
-        groups = DeviceGroups(sink.directory, config.max_devices, config.max_sensors)
-        lines = LineDecoder(self.name, sink.directory, groups, self._naming, config.rule)
-        json = JsonLinesDecoder(self.name, groups, self._plant.levels, config.rule)
-        self._running = _Running(sink, groups, BodyDecoder(lines, json, self._plant.timezone))
+        groups = self._groups(sink.directory)
+        self._running = _Running(sink, groups, self._decoder(sink.directory, groups))
         self._since_ns = sink.clock.now_ns()
+
+    def _groups(self, directory: SensorDirectory) -> DeviceGroups:
+        return DeviceGroups(directory, self._config.max_devices, self._config.max_sensors)
+
+    def _decoder(self, directory: SensorDirectory, groups: DeviceGroups) -> BodyDecoder:
+        rule = self._config.rule
+        lines = LineDecoder(self.name, directory, groups, self._naming, rule)
+        json = JsonLinesDecoder(self.name, groups, self._plant.levels, rule)
+        return BodyDecoder(lines, json, self._plant.timezone)
 
     async def stop(self) -> None:
         """Take no more; what is under way is waited for a second, then its clients are told to come again."""
@@ -119,6 +127,14 @@ class HttpAdapter:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+    def redecode(
+        self, reject: Reject, directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode refused lines, or a refused document, by the present configuration."""
+        run = self._running
+        decoder = self._decoder(directory, self._groups(directory)) if run is None else run.decoder
+        return decoder.again(reject)
 
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts; all clients together are the one device."""
@@ -240,7 +256,7 @@ class HttpAdapter:
             code, detail = RejectCode.INTERNAL, f"decoder failed: {e!r}"
         if detail:
             raw = pushed.body[:MAX_RAW_BYTES]
-            yield Slice([], [Reject(code, self.name, "request", detail, raw, pushed.arrival_ns)], 1, detail)
+            yield Slice([], [Reject(code, self.name, WHOLE, detail, raw, pushed.arrival_ns)], 1, detail)
 
     async def _hand_on(self, one: Slice, sink: Sink, landing: _Landing) -> None:
         rejects = list(one.rejects)
@@ -258,7 +274,7 @@ class HttpAdapter:
                     Reject(
                         RejectCode.INTERNAL,
                         self.name,
-                        "request",
+                        WHOLE,
                         detail,
                         raw,
                         batch.arrival_ns,

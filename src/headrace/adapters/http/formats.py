@@ -1,9 +1,14 @@
-"""What a body holds, by its content type and parameters, and its decoding slice by slice."""
+"""What a body holds, by its content type and parameters, and its decoding slice by slice.
+
+A reject's source says how its lines or its document are written, as in ``lines of line protocol, precision=ms`` and
+``line 7 of JSON, precision=auto``: with its bytes that is all it takes to decode it again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import cast
 
@@ -14,7 +19,7 @@ from headrace.adapters.payloads.line_decoder import SLICE_BYTES, LineDecoder, Li
 from headrace.adapters.payloads.line_protocol import FACTORS
 from headrace.adapters.payloads.times import TimeReader
 from headrace.core.errors import Rejected
-from headrace.core.events import Reject
+from headrace.core.events import MAX_RAW_BYTES, Reject
 from headrace.core.frames import FrameBatch
 
 
@@ -35,6 +40,10 @@ _LINES = {
 }
 _LINES_MAX = 1_000
 _UNITS = {"n": "ns", "u": "us", "": "auto"}
+WHOLE = "request"
+"""The source of a reject of a whole request."""
+_KEPT_LINES = re.compile(r"lines of line protocol, precision=(ns?|us?|ms|s|m|h)")
+_KEPT_JSON = re.compile(r"line \d+ of JSON, precision=(auto|ns|us|ms|s)")
 
 
 @dataclass(slots=True)
@@ -102,7 +111,7 @@ class BodyDecoder:
         """
         kind, precision = format_of(pushed), precision_of(pushed)
         if kind is PushFormat.LINES:
-            return self._line_slices(pushed, FACTORS[precision])
+            return self._line_slices(pushed, precision or "ns")
         unit = _UNITS.get(precision, precision)
         if unit in ("m", "h"):
             raise Rejected(
@@ -115,22 +124,52 @@ class BodyDecoder:
                 f"object a line as application/x-ndjson"
             )
         parts = iter([(1, [pushed.body])]) if kind is PushFormat.JSON else _documents(pushed.body)
-        return self._json_slices(pushed, parts, times)
+        return self._json_slices(pushed, parts, times, unit)
 
-    def _line_slices(self, pushed: Pushed, factor: int) -> Iterator[Slice]:
-        numbers, at = LineNumbers(pushed.body), 0
+    def again(self, reject: Reject) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode what a reject has kept of a body; see `Redecodes`."""
+        lines, json = _KEPT_LINES.fullmatch(reject.source), _KEPT_JSON.fullmatch(reject.source)
+        is_cut = len(reject.raw) >= MAX_RAW_BYTES
+        if lines is not None and not is_cut:
+            done = self._lines.again(reject.raw, FACTORS[lines[1]], reject.arrival_ns)
+            return done.batches, done.rejects
+        if json is not None and not is_cut:
+            times = TimeReader(cast(TimeUnit, json[1]), self._timezone)
+            return self._json.again(reject.raw, times, reject.arrival_ns)
+        return [], [replace(reject, detail=_why_not(reject, is_kept=lines is not None or json is not None))]
+
+    def _line_slices(self, pushed: Pushed, precision: str) -> Iterator[Slice]:
+        numbers, at, factor = LineNumbers(pushed.body), 0, FACTORS[precision]
         while at < len(pushed.body):
             done = self._lines.decode(numbers, at, factor, pushed.arrival_ns)
             at = done.end
-            yield Slice(done.batches, done.rejects, done.n_refused, done.first)
+            rejects = _written(done.rejects, f"line protocol, precision={precision}")
+            yield Slice(done.batches, rejects, done.n_refused, done.first)
 
     def _json_slices(
-        self, pushed: Pushed, parts: Iterator[tuple[int, list[bytes]]], times: TimeReader
+        self, pushed: Pushed, parts: Iterator[tuple[int, list[bytes]]], times: TimeReader, unit: str
     ) -> Iterator[Slice]:
         for number, documents in parts:
             batches, rejects = self._json.decode(documents, times, pushed.arrival_ns, number)
             first = f"{rejects[0].source}: {rejects[0].detail}" if rejects else ""
-            yield Slice(batches, rejects, len({reject.source for reject in rejects}), first)
+            n_refused = len({reject.source for reject in rejects})
+            yield Slice(batches, _written(rejects, f"JSON, precision={unit}"), n_refused, first)
+
+
+def _written(rejects: Sequence[Reject], how: str) -> list[Reject]:
+    """Rejects whose sources say how they are written."""
+    return [replace(reject, source=f"{reject.source} of {how}") for reject in rejects]
+
+
+def _why_not(reject: Reject, is_kept: bool) -> str:
+    """Why a reject can't be decoded again, and what to do."""
+    if is_kept:
+        why = f"only the first {MAX_RAW_BYTES:,} bytes of it were kept"
+    elif reject.source == WHOLE:
+        why = "its request was refused as a whole, and no line or document of it was kept"
+    else:
+        why = f"its source, {reject.source!r:.80}, does not say how it is written"
+    return f"{why}; mend what was wrong with it and let its client send it again"
 
 
 def _documents(body: bytes) -> Iterator[tuple[int, list[bytes]]]:

@@ -89,6 +89,10 @@ class ModbusAdapter:
         }
         return cls(name, config, device_plans(name, config, profiles, plant), sources)
 
+    def declare(self, directory: SensorDirectory) -> None:
+        """Define the groups of all devices. Raises `ConfigError` where another adapter has one of the sensors."""
+        define_groups(self._plans, directory)
+
     async def start(self, sink: Sink) -> None:
         """Define the groups and begin to poll.
 

@@ -31,6 +31,7 @@ from headrace.adapters.payloads.registers import (
 )
 from headrace.core.clock import NS, monotonic_ns
 from headrace.core.errors import ConfigError, NotConnected, Rejected
+from headrace.core.grids import value_of
 from headrace.core.layouts import Column
 from headrace.core.registry import nearest
 
@@ -192,7 +193,7 @@ def _as_configured(probed: ProbedBlock, address: RegisterAddress) -> dict[str, A
         return {"address": str(address), "value": None}
     raw = _decoded(address, probed.block, probed.data)
     has_grid = address.scale != 1.0 or address.add != 0.0
-    value = raw * address.scale + address.add if has_grid and raw is not None else raw
+    value = value_of(raw, address.scale, address.add) if has_grid and raw is not None else raw
     return {"address": str(address), "value": value}
 
 

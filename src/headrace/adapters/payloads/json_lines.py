@@ -41,6 +41,7 @@ class JsonLinesDecoder:
     def __init__(
         self, origin: str, groups: DeviceGroups, levels: tuple[str, ...], settings: RuleSettings
     ) -> None:
+        self._origin = origin
         self._groups = groups
         self._levels = levels
         self._settings = settings.model_copy(update={"time": TIME})
@@ -55,17 +56,28 @@ class JsonLinesDecoder:
         Parameters
         ----------
         first_number : of the first document's line: rejects come from ``line 7``.
+        arrival_ns : of line 1; each line is a nanosecond later than the one before, so that a document which is
+        decoded `again` gets the times it had.
         """
         fields = FieldsDecoder(self._settings, times)
+        before_ns = arrival_ns - 1
         for number, document in enumerate(documents, first_number):
             if not document or document.isspace():
                 continue
-            message = TopicMessage(f"line {number}", document, arrival_ns)
+            message = TopicMessage(f"line {number}", document, before_ns + number)
             try:
                 self._read(message, fields, times)
             except PayloadError as e:
                 self._rows.refuse(message, e.code, e.detail, e.n_samples)
         return self._rows.build(arrival_ns)
+
+    def again(self, document: bytes, times: TimeReader, arrival_ns: int) -> Decoded:
+        """Decode a document of the past; values without a time get that of its arrival then."""
+        past = _PastDecoder(self._origin, self._groups, self._levels, self._settings)
+        try:
+            return past.decode([document], times, arrival_ns)
+        finally:
+            past.restore()
 
     def _read(self, message: TopicMessage, fields: FieldsDecoder, times: TimeReader) -> None:
         if len(message.payload) > DOCUMENT_BYTES_MAX:
@@ -117,3 +129,24 @@ class JsonLinesDecoder:
             detail = f"{path!r:.80} and a name are {n_levels} levels, expected {'/'.join(self._levels)}"
             raise PayloadError(RejectCode.BAD_PATH, detail, n_samples)
         return self._groups.group(path, self._settings)
+
+
+class _PastDecoder(JsonLinesDecoder):
+    """Takes what a device sent since for not sent: or a document of the past would get a later time than it had."""
+
+    def __init__(
+        self, origin: str, groups: DeviceGroups, levels: tuple[str, ...], settings: RuleSettings
+    ) -> None:
+        super().__init__(origin, groups, levels, settings)
+        self._newest_ns: dict[DeviceGroup, int] = {}
+
+    def _group(self, path: str, n_samples: int) -> DeviceGroup:
+        group = super()._group(path, n_samples)
+        if group not in self._newest_ns:
+            self._newest_ns[group], group.last_arrival_ns = group.last_arrival_ns, 0
+        return group
+
+    def restore(self) -> None:
+        """Give the devices back what they have sent since."""
+        for group, newest_ns in self._newest_ns.items():
+            group.last_arrival_ns = newest_ns

@@ -8,7 +8,7 @@ one set of plans (how the values of a message with these keys go into columns).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
@@ -129,6 +129,7 @@ class DeviceGroups:
     Parameters
     ----------
     n_max, n_sensors_max : bounds on devices and on keys of all of them; more are refused.
+    owns_units : whether a unit that the settings do not give is none; else what is known of it stays.
 
     Attributes
     ----------
@@ -136,13 +137,18 @@ class DeviceGroups:
     """
 
     def __init__(
-        self, directory: SensorDirectory, n_max: int = 100_000, n_sensors_max: int = 10_000_000
+        self,
+        directory: SensorDirectory,
+        n_max: int = 100_000,
+        n_sensors_max: int = 10_000_000,
+        owns_units: bool = True,
     ) -> None:
         self.n_sensors = 0
         self.version = 0
         self._directory = directory
         self._n_max = n_max
         self._n_sensors_max = n_sensors_max
+        self._owns_units = owns_units
         self._root = KeyTable()
         self._by_path: dict[str, DeviceGroup] = {}
 
@@ -171,9 +177,16 @@ class DeviceGroups:
                 slot = self._directory.slot(path, dtype)
             except NotFound:
                 continue
-            known = [column.name for column in self._directory.layout(slot).columns]
-            self.extend(group, dict.fromkeys(known, dtype), settings)
+            known = self._directory.layout(slot).columns
+            self._grow(group, tuple((dtype, self._known(column, dtype, settings)) for column in known))
         return group
+
+    def _known(self, column: Column, dtype: str, settings: RuleSettings) -> Column:
+        """A column of the directory; what another source said of it (grid, limits, labels) stays."""
+        own = _column(column.name, dtype, settings)
+        if self._owns_units and own == replace(column, unit=own.unit):
+            return own
+        return replace(column, unit=settings.units.get(column.name, column.unit))
 
     def extend(self, group: DeviceGroup, new: dict[str, str], settings: RuleSettings) -> None:
         """Give a device more keys (key → value type).
@@ -182,13 +195,15 @@ class DeviceGroups:
         ------
         ConfigError : one of the sensors belongs to another group; nothing was changed.
         """
-        added = tuple((dtype, _column(key, dtype, settings)) for key, dtype in new.items())
+        self._grow(group, tuple((dtype, _column(key, dtype, settings)) for key, dtype in new.items()))
+
+    def _grow(self, group: DeviceGroup, added: tuple[tuple[str, Column], ...]) -> None:
         table = group.table.extended(added)
         slots = dict(group.slots)
-        for dtype in dict.fromkeys(new.values()):
+        for dtype in dict.fromkeys(dtype for dtype, _ in added):
             slots[dtype] = self._directory.define(group.path, table.parts[dtype].layout, dtype)
         group.table, group.slots = table, slots
-        self.n_sensors += len(new)
+        self.n_sensors += len(added)
         self.version += 1
 
     def plan(

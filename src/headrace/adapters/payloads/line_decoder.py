@@ -8,7 +8,7 @@ the values of each type become batches.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,13 @@ from headrace.adapters.payloads.line_protocol import (
     LineField,
     read_line,
     skip_blank,
+    with_fields,
 )
 from headrace.adapters.payloads.line_scanner import LineColumns, LineTables, PartColumns
 from headrace.adapters.payloads.line_series import PARTS, LineSeries, Refusal
 from headrace.adapters.payloads.tag_paths import TagPath
 from headrace.adapters.payloads.words import TEXT_MAX, WordTable, is_word
+from headrace.core.clock import NO_TIME
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import numpy_dtype
@@ -45,17 +47,17 @@ _TEXT_PART = 4
 Scan = Callable[[npt.NDArray[np.uint8], int, int, int, LineTables, LineColumns], tuple[int, int]]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class DecodedLines:
     """What became of a slice of lines; `end` is where the next slice begins."""
 
-    batches: list[FrameBatch] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    n_refused: int = 0
+    batches: list[FrameBatch]
+    rejects: list[Reject]
+    n_refused: int
     """Lines of which something was refused."""
-    first: str = ""
+    first: str
     """What was wrong with the first of them."""
-    end: int = 0
+    end: int
 
 
 class LineNumbers:
@@ -109,11 +111,8 @@ class LineDecoder:
         numbers : the body, and the numbers of its lines. at : where the slice begins.
         factor : nanoseconds of one unit of the lines' times.
         """
-        out, body = DecodedLines(), numbers.body
-        packer = _Packer(self._origin, arrival_ns, numbers, out)
-        self._series.make_room()
-        self._columns.counts[:] = 0
-        self._texts.clear()
+        body = numbers.body
+        packer = self._begin(numbers, arrival_ns)
         data = np.frombuffer(body, np.uint8)
         stop = min(at + SLICE_BYTES, len(body))
         n_left = 0
@@ -124,10 +123,40 @@ class LineDecoder:
                 break
             at = self._read(body, at, factor, packer)
             n_left += 1
-        out.batches = [b.with_(arrival_ns=arrival_ns) for b in self._batches(body)]
-        out.end = at
+        return self._end(packer, at)
+
+    def again(self, lines: bytes, factor: int, arrival_ns: int) -> DecodedLines:
+        """Decode lines that were refused before, of which a reject has kept all.
+
+        Those without a time get that of their arrival then, each a nanosecond for every line break before it, so
+        that decoding them twice gives the same frames whichever of them are taken.
+
+        Parameters
+        ----------
+        arrival_ns : of the first of them, as its reject has it.
+        """
+        numbers, at = LineNumbers(lines), skip_blank(lines, 0)
+        packer = self._begin(numbers, arrival_ns)
+        while at < len(lines):
+            n, line_ns = int(self._columns.counts[scanner.LINES]), arrival_ns + numbers.at(at) - 1
+            end = self._read(lines, at, factor, packer)
+            if self._columns.counts[scanner.LINES] > n and self._columns.ts_ns[n] == NO_TIME:
+                self._columns.ts_ns[n] = line_ns
+            at = skip_blank(lines, end)
+        return self._end(packer, at)
+
+    def _begin(self, numbers: LineNumbers, arrival_ns: int) -> _Packer:
+        """Make ready for a slice."""
+        self._series.make_room()
+        self._columns.counts[:] = 0
+        self._texts.clear()
+        return _Packer(self._origin, arrival_ns, numbers)
+
+    def _end(self, packer: _Packer, at: int) -> DecodedLines:
+        """What has become of a slice, which ends at `at`."""
         packer.close()
-        return out
+        batches = [b.with_(arrival_ns=packer.arrival_ns) for b in self._batches(packer.numbers.body)]
+        return DecodedLines(batches, packer.rejects, packer.n_refused, packer.first, at)
 
     # --- the reference path --------------------------------------------------------------------------
 
@@ -137,37 +166,42 @@ class LineDecoder:
         try:
             line = read_line(body, at, factor)
         except LineError as e:
-            packer.refuse(at, e.end, e.code, e.detail, e.n_samples)
+            packer.refuse(at, body[at : min(e.end, at + MAX_RAW_BYTES)], e.code, e.detail, e.n_samples)
             return e.end
         try:
             series = self._series.series(line.key)
         except PayloadError as e:
-            packer.refuse(at, line.end, e.code, e.detail, len(line.fields))
+            raw = body[at : min(line.end, at + MAX_RAW_BYTES)]
+            packer.refuse(at, raw, e.code, e.detail, len(line.fields))
             return line.end
         targets = self._series.targets(series, line.fields)
         refusals = self._take(series, line, targets)
         if refusals:
-            packer.refuse(at, line.end, refusals[0].code, refusals[0].detail, len(refusals))
+            # The other fields are taken: kept here they would come twice, and leave no room for what was refused.
+            raw = with_fields(body, line, at, refusals)[:MAX_RAW_BYTES]
+            first = next(iter(refusals.values()))
+            packer.refuse(at, raw, first.code, first.detail, len(refusals))
         return line.end
 
-    def _take(self, series: int, line: Line, targets: list[int | Refusal]) -> list[Refusal]:
-        """Add a line to the columns; what of it was refused."""
+    def _take(self, series: int, line: Line, targets: list[int | Refusal]) -> dict[bytes, Refusal]:
+        """Add a line to the columns; which of its fields were refused."""
         count = self._columns.counts
         n_lines, n = int(count[scanner.LINES]), int(count[scanner.ENTRIES])
         if n_lines + 2 > len(self._columns.first) or n + len(targets) > len(self._columns.target):
             self._columns = _grown(self._columns, len(targets))
             self._into = _part_columns(self._columns)
             count = self._columns.counts
-        columns, refusals = self._columns, []
+        columns = self._columns
+        refusals: dict[bytes, Refusal] = {}
         for item, target in zip(line.fields, targets, strict=True):
             if isinstance(target, Refusal):
-                refusals.append(target)
+                refusals[item.key] = target
                 continue
             part = target & 0xFF
             try:
                 self._put(item, part, n)
             except PayloadError as e:
-                refusals.append(Refusal(e.code, e.detail))
+                refusals[item.key] = Refusal(e.code, e.detail)
                 continue
             columns.target[n] = target
             count[scanner.PARTS + part] += 1
@@ -315,38 +349,42 @@ def _part_columns(columns: LineColumns) -> PartColumns:
 
 
 class _Packer:
-    """Makes rejects of refused lines: those that follow each other with the same code share one, up to 4 KiB."""
+    """Makes rejects of refused lines: those that follow each other with the same code share one, below 4 KiB.
 
-    def __init__(self, origin: str, arrival_ns: int, numbers: LineNumbers, out: DecodedLines) -> None:
-        self._origin, self._arrival_ns, self._numbers, self._out = origin, arrival_ns, numbers, out
+    So a reject that has 4 KiB is of one line, of which the rest is missing. The arrival of a reject is that of its
+    first line, each line of a body being a nanosecond later than the one before.
+    """
+
+    def __init__(self, origin: str, arrival_ns: int, numbers: LineNumbers) -> None:
+        self.numbers, self.arrival_ns = numbers, arrival_ns
+        self.rejects: list[Reject] = []
+        self.n_refused = 0
+        self.first = ""
+        self._origin = origin
         self._code: RejectCode | None = None
+        self._number = 0
         self._detail = ""
         self._raw = b""
         self._n_samples = 0
 
-    def refuse(self, start: int, end: int, code: RejectCode, detail: str, n_samples: int) -> None:
-        """Take the line at start:end, of which `n_samples` values can't be taken."""
-        raw = self._numbers.body[start : min(end, start + MAX_RAW_BYTES)]
-        if code is not self._code or len(self._raw) + len(raw) > MAX_RAW_BYTES:
+    def refuse(self, start: int, raw: bytes, code: RejectCode, detail: str, n_samples: int) -> None:
+        """Take the line at `start`, of which `n_samples` values can't be taken; `raw` is what of it is kept."""
+        if code is not self._code or len(self._raw) + len(raw) >= MAX_RAW_BYTES:
             self.close()
-            self._code, self._detail = code, f"line {self._numbers.at(start)}: {detail}"
+            self._code, self._number = code, self.numbers.at(start)
+            self._detail = f"line {self._number}: {detail}"
         self._raw += raw
         self._n_samples += n_samples
-        self._out.n_refused += 1
-        self._out.first = self._out.first or self._detail
+        self.n_refused += 1
+        self.first = self.first or self._detail
 
     def close(self) -> None:
-        """Hand over what has not been yet."""
+        """Make the reject of what has none yet."""
         if self._code is not None:
-            self._out.rejects.append(
+            arrival_ns = self.arrival_ns + self._number - 1
+            self.rejects.append(
                 Reject(
-                    self._code,
-                    self._origin,
-                    "lines",
-                    self._detail,
-                    self._raw,
-                    self._arrival_ns,
-                    self._n_samples,
+                    self._code, self._origin, "lines", self._detail, self._raw, arrival_ns, self._n_samples
                 )
             )
         self._code, self._raw, self._n_samples = None, b"", 0

@@ -16,6 +16,7 @@ is read here.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 from headrace.adapters.payloads.base import PayloadError
@@ -111,6 +112,20 @@ def read_line(data: bytes, at: int, factor: int) -> Line:
         raise LineError(RejectCode.MALFORMED, "a field is there twice", _next_line(data, here), len(fields))
     ts_ns, end = _time(data, here, factor, len(fields))
     return Line(data[at:key_end], tuple(fields), ts_ns, end)
+
+
+def with_fields(data: bytes, line: Line, at: int, keys: Collection[bytes]) -> bytes:
+    """The bytes of `line`, which begins at `at`, with no other fields than `keys`; they can be read again."""
+    here = at + len(line.key)
+    while data[here : here + 1] == b" ":
+        here += 1
+    head, some = data[at:here], []
+    for field in line.fields:
+        start, (_, here) = here, _field(data, here)
+        if field.key in keys:
+            some.append(data[start:here])
+        here += data[here : here + 1] == b","
+    return head + b",".join(some) + data[here : line.end]
 
 
 def _key_end(data: bytes, at: int) -> int:

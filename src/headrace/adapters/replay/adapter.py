@@ -85,7 +85,7 @@ class ReplayAdapter:
     async def start(self, sink: Sink) -> None:
         """Begin to play."""
         self._sink = sink
-        self._groups = DeviceGroups(sink.directory, self._config.max_sensors)
+        self._groups = DeviceGroups(sink.directory, self._config.max_sensors, owns_units=False)
         self._enter(AdapterState.STARTING, "", sink)
         self._task = asyncio.create_task(self._run(sink, self._groups), name=f"replay {self.name}")
 

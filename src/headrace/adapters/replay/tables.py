@@ -3,13 +3,14 @@
 A *wide* table has a column for each sensor of one group; a row is a frame, a null is absent. A *long* table has
 columns of paths, times and values; rows of one group (the path without its last level) and one time are a frame. Values
 keep the file's own type; texts become codes with a dictionary. A sensor keeps the type it first had: other types are
-cast where that is exact, else refused.
+cast where that is exact, else refused. What a sensor with a scale stores are raw values, so for it values are looked up on
+its grid; those that lie between two steps are refused one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +24,10 @@ from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError
 from headrace.core.events import Reject, RejectCode
 from headrace.core.frames import FrameBatch
-from headrace.core.layouts import numpy_dtype
+from headrace.core.grids import Grid, value_of
+from headrace.core.layouts import Column, numpy_dtype
 from headrace.core.quality import Quality
+from headrace.core.sensors import join_path
 
 PATH_COLUMNS = ("path", "sensor")
 ANY_TABLE = RuleSettings(path="", max_keys=65_535)
@@ -52,8 +55,10 @@ class _Words:
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
+        self._has_any = False
 
     def encode(self, column: pa.Array) -> npt.NDArray[np.uint32]:
+        self._has_any = True
         encoded = column.dictionary_encode()
         codes = [
             self._codes.setdefault(str(word), len(self._codes)) for word in encoded.dictionary.to_pylist()
@@ -63,8 +68,43 @@ class _Words:
         return known[np.asarray(index, np.int64)]
 
     @property
-    def dictionary(self) -> tuple[str, ...]:
-        return tuple(self._codes) or ("",)
+    def dictionary(self) -> tuple[str, ...] | None:
+        """The texts by their codes; None where no column holds texts: its numbers are numbers."""
+        return (tuple(self._codes) or ("",)) if self._has_any else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sensors:
+    """Whose the values of a column are: some sensors, and which of them each value is of."""
+
+    paths: list[str]
+    columns: Sequence[Column | None]
+    of_each: I64
+
+    @property
+    def grid(self) -> Grid:
+        """The grids of the sensors."""
+        return Grid.of((1.0, 0.0) if c is None else (c.scale, c.offset) for c in self.columns)
+
+    @property
+    def on_grid(self) -> Bool:
+        """Which values are of sensors with a grid."""
+        return self.grid.has_steps[self.of_each]
+
+    def take(self, rows: I64) -> _Sensors:
+        """The same for some of the values."""
+        return replace(self, of_each=self.of_each[rows])
+
+    def off_grid(self, sensor: int, value: float, dtype: str) -> str:
+        """Why a value of a sensor is refused."""
+        column = self.columns[sensor]
+        assert column is not None
+        ends = np.iinfo(numpy_dtype(dtype))
+        low, high = sorted(value_of(raw, column.scale, column.offset) for raw in (ends.min, ends.max))
+        return (
+            f"sensor {self.paths[sensor]!r:.80} stores {dtype} * {column.scale:.12g} {column.offset:+.12g}, so {low:.12g} to "
+            f"{high:.12g} in steps of {abs(column.scale):.12g}; {value!r} is none of them; round it, or import it under another path"
+        )
 
 
 class TableReader:
@@ -155,15 +195,55 @@ class TableReader:
         except PayloadError:
             return NO_TIME
 
-    def _typed(self, column: pa.Array, dtype: str, words: _Words) -> npt.NDArray[Any] | None:
-        """A column's values in a value type, nulls as 0; None where that would change them."""
+    def _taken(
+        self, column: pa.Array, dtype: str, sensors: _Sensors, words: _Words
+    ) -> tuple[npt.NDArray[Any], Bool]:
+        """A column's values as their sensors store them, and which there are; what can't be is refused."""
+        on_grid = sensors.on_grid
+        if not on_grid.any():
+            return self._typed(column, dtype, sensors, words)
+        values, there = np.zeros(len(column), numpy_dtype(dtype)), np.zeros(len(column), np.bool_)
+        for rows, read in ((np.flatnonzero(on_grid), self._stepped), (np.flatnonzero(~on_grid), self._typed)):
+            if len(rows):
+                values[rows], there[rows] = read(
+                    column.take(pa.array(rows)), dtype, sensors.take(rows), words
+                )
+        return values, there
+
+    def _typed(
+        self, column: pa.Array, dtype: str, sensors: _Sensors, words: _Words
+    ) -> tuple[npt.NDArray[Any], Bool]:
+        """Values of sensors without a grid: all of them, or none where the type would change any."""
         try:
             if dtype == "u32" and _is_text(column.type):
-                return words.encode(column)
+                return words.encode(column), _is_there(column)
             cast = column.cast(pa.from_numpy_dtype(numpy_dtype(dtype))).fill_null(0)
         except pa.ArrowException:
-            return None
-        return np.asarray(cast.to_numpy(zero_copy_only=False))
+            return self._wrong_type(column, dtype, sensors)
+        return np.asarray(cast.to_numpy(zero_copy_only=False)), _is_there(column)
+
+    def _stepped(
+        self, column: pa.Array, dtype: str, sensors: _Sensors, words: _Words
+    ) -> tuple[npt.NDArray[Any], Bool]:
+        """Raw values of sensors with a grid; those that lie on no step are refused, with a sentence a sensor."""
+        if _is_text(column.type):
+            return self._wrong_type(column, dtype, sensors)
+        there = _is_there(column)
+        kind = pa.float32() if _dtype_of(column.type) == "f32" else pa.float64()
+        values = column.cast(kind, safe=False).fill_null(0).to_numpy(zero_copy_only=False)
+        raw, fits = sensors.grid.take(sensors.of_each).nearest(values, numpy_dtype(dtype))
+        off = np.flatnonzero(there & ~fits)
+        which, first, count = np.unique(sensors.of_each[off], return_index=True, return_counts=True)
+        for sensor, at, n in zip(which.tolist(), off[first].tolist(), count.tolist(), strict=True):
+            self._refuse(RejectCode.WRONG_TYPE, sensors.off_grid(sensor, values[at].item(), dtype), n)
+        return raw, there & fits
+
+    def _wrong_type(self, column: pa.Array, dtype: str, sensors: _Sensors) -> tuple[npt.NDArray[Any], Bool]:
+        named = np.unique(sensors.of_each)
+        others = f" and {len(named) - 1:,} more sensors" if len(named) > 1 else ""
+        detail = f"values of type {column.type}, but the type of {sensors.paths[named[0]]!r:.80}{others} is {dtype}"
+        self._refuse(RejectCode.WRONG_TYPE, detail, len(column))
+        return np.zeros(len(column), numpy_dtype(dtype)), np.zeros(len(column), np.bool_)
 
     # --- wide ----------------------------------------------------------------------------------------
 
@@ -183,24 +263,21 @@ class TableReader:
     def _wide_part(
         self, table: pa.RecordBatch, ts_ns: I64, group: DeviceGroup, dtype: str, names: list[str]
     ) -> FrameBatch:
-        shape = table.num_rows, group.table.parts[dtype].layout.width
+        part = group.table.parts[dtype].layout
+        shape = table.num_rows, part.width
         values = np.zeros(shape, numpy_dtype(dtype))
         quality = np.full(shape, Quality.ABSENT, np.uint8)
         words = _Words()
         for name in names:
-            column = table.column(name)
-            typed = self._typed(column, dtype, words)
-            if typed is None:
-                detail = f"column {name!r} of type {column.type}, but the sensor's type is {dtype}"
-                self._refuse(RejectCode.WRONG_TYPE, detail, table.num_rows)
-                continue
-            at = group.table.index[name][1]
-            values[:, at] = typed
-            quality[_is_there(column), at] = Quality.GOOD
+            column, at = table.column(name), group.table.index[name][1]
+            whose = np.zeros(len(column), np.int64)
+            sensors = _Sensors([join_path(group.path, name)], [part.columns[at]], whose)
+            values[:, at], there = self._taken(column, dtype, sensors, words)
+            quality[there, at] = Quality.GOOD
         slot = np.full(table.num_rows, group.slots[dtype], np.uint32)
         return FrameBatch.dense(
             slot, ts_ns, values, quality if quality.any() else None,
-            dictionary=words.dictionary if dtype == "u32" else None, origin=self._name,
+            dictionary=words.dictionary, origin=self._name,
         )  # fmt: skip
 
     def _learn(self, group: DeviceGroup, dtypes: dict[str, str]) -> None:
@@ -236,17 +313,18 @@ class TableReader:
             detail = f"{len(bad):,} paths that can't name a sensor here: {bad[0]!r:.80}; {self._problem}"
             self._refuse(RejectCode.BAD_PATH, detail, int((~known)[code].sum()))
         batches = []
+        names = paths.dictionary.to_pylist()
+        known_columns = [None if place is None else place.known for place in places]
         for dtype in sorted({place.dtype for place in places if place is not None}):
             mine = np.array([place is not None and place.dtype == dtype for place in places])
             rows = np.flatnonzero(mine[code])
             words = _Words()
-            typed = self._typed(column.take(pa.array(rows)), dtype, words)
-            if typed is None:
-                detail = f"values of type {column.type}, but these sensors' type is {dtype}"
-                self._refuse(RejectCode.WRONG_TYPE, detail, len(rows))
-                continue
-            at = np.array([(p.slot, p.column, p.width) if p else (0, 0, 0) for p in places])[code[rows]]
-            batches.append(self._frames(at, ts_ns[rows], typed, words.dictionary if dtype == "u32" else None))
+            sensors = _Sensors(names, known_columns, code[rows])
+            values, good = self._taken(column.take(pa.array(rows)), dtype, sensors, words)
+            rows, values = rows[good], values[good]
+            if len(rows):
+                at = np.array([(p.slot, p.column, p.width) if p else (0, 0, 0) for p in places])[code[rows]]
+                batches.append(self._frames(at, ts_ns[rows], values, words.dictionary))
         return batches
 
     def _find_places(self, paths: list[str], natural: str) -> list[_Place | None]:
@@ -296,13 +374,15 @@ class _Place(NamedTuple):
     slot: int
     column: int
     width: int
+    known: Column
 
 
 def _place(group: DeviceGroup | None, key: str) -> _Place | None:
     if group is None or key not in group.table.index:
         return None
     dtype, column = group.table.index[key]
-    return _Place(dtype, group.slots[dtype], column, group.table.parts[dtype].layout.width)
+    layout = group.table.parts[dtype].layout
+    return _Place(dtype, group.slots[dtype], column, layout.width, layout.columns[column])
 
 
 def _is_there(column: pa.Array) -> Bool:

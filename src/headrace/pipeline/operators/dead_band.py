@@ -151,8 +151,8 @@ class DeadBand:
             a[r, kept] = b[r_old, was]
         new, before = self._layout, old._layout
         moved = (new.scale[kept] != before.scale[was]) | (new.offset[kept] != before.offset[was])
-        value = self._state[0][r, kept] * before.scale[was] + before.offset[was]
-        rescaled = (value - new.offset[kept]) / new.scale[kept]
+        value = before.grid.take(was).values(self._state[0][r, kept])
+        rescaled = new.grid.take(kept).positions(value)
         self._state[0][r, kept] = np.where(moved, rescaled, self._state[0][r, kept])
 
     def tick(self, now_ns: int, result: StepResult) -> None:

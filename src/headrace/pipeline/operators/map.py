@@ -208,16 +208,12 @@ class Mapped(Stateless):
 
     def _columns(self, batch: FrameBatch) -> ColumnBatch:
         if batch.start is None:
-            scale, offset, ts_ns = self._layout.scale, self._layout.offset, batch.ts_ns
+            values, ts_ns = self._layout.grid.values(batch.values), batch.ts_ns
         else:
             column = np.zeros(batch.n_values, np.uint16) if batch.column is None else batch.column
-            scale, offset = self._layout.scale[column], self._layout.offset[column]
-            ts_ns = batch.value_times()
-        values = batch.values * scale + offset
+            values, ts_ns = self._layout.grid.values_at(batch.values, column), batch.value_times()
         quality = np.zeros(values.shape, np.uint8) if batch.quality is None else batch.quality
-        return ColumnBatch(
-            values.astype(np.float64, copy=False), quality, ts_ns, batch.column, self._names, self._units
-        )
+        return ColumnBatch(values, quality, ts_ns, batch.column, self._names, self._units)
 
     def _frames(self, batch: FrameBatch, found: ColumnBatch) -> FrameBatch:
         finite = np.isfinite(found.values)

@@ -32,7 +32,7 @@ def operator_of(step: Mapping[str, Any], where: str) -> Operator:
     ConfigError : no such operator, or keys that it does not take.
     """
     name = step.get("op")
-    if not isinstance(name, str) or name not in OPERATORS.names():
+    if not isinstance(name, str) or name not in OPERATORS:
         raise ConfigError(f"unknown operator {name!r}{nearest(str(name), OPERATORS.names())}", f"{where}.op")
     operator: Operator = OPERATORS.load(name).from_step(step, where)
     return operator

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from headrace.core.errors import ConfigError
+from headrace.core.grids import decimal_sum
 from headrace.core.layouts import Layout
 from headrace.pipeline.operators.base import Context, FromStep
 
@@ -39,7 +40,7 @@ def scaled(layout: Layout, factor: float = 1.0, add: float = 0.0, unit: str | No
     """`layout` with every grid followed by ``x * factor + add``; limits go along."""
 
     def move(limit: float | None) -> float | None:
-        return None if limit is None else limit * factor + add
+        return None if limit is None else decimal_sum(limit, factor, add)
 
     columns = []
     for c in layout.columns:
@@ -47,8 +48,8 @@ def scaled(layout: Layout, factor: float = 1.0, add: float = 0.0, unit: str | No
         columns.append(
             replace(
                 c,
-                scale=c.scale * factor,
-                offset=c.offset * factor + add,
+                scale=decimal_sum(c.scale, factor, 0.0),
+                offset=decimal_sum(c.offset, factor, add),
                 low=move(low),
                 high=move(high),
                 unit=c.unit if unit is None else unit,

@@ -73,5 +73,5 @@ class TimeWeights(Window):
         first, last, area, newest_ns = out[6], out[7], out[10], out[11]
         base = first.astype(np.float64)
         whole = area + (last.astype(np.float64) - base) * (self._every_ns - newest_ns)
-        mean = (base + whole / self._every_ns) * self._layout.scale + self._layout.offset
+        mean = self._layout.grid.values(base + whole / self._every_ns)
         yield self._outputs[0], mean, self._context.derived[0]

@@ -97,7 +97,9 @@ async def test_json_lines_of_many_slices_are_numbered(running, sink, monkeypatch
     body = b'{"device": "a/b", "v": 1}\n' * 10 + b"bad\n" + b'{"device": "a/b", "v": 1}\n' * 3 + b"bad"
     with pytest.raises(Rejected, match="2 refused, the rest is stored; the first: line 11: not JSON"):
         await running.receive(pushed(body, NDJSON))
-    assert [reject.source for reject in sink.rejects] == ["line 11", "line 15"]
+    assert [reject.source for reject in sink.rejects] == [
+        "line 11 of JSON, precision=auto", "line 15 of JSON, precision=auto",
+    ]  # fmt: skip
     assert sum(batch.n_samples for batch in sink.batches) == 13
 
 

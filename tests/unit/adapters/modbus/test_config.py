@@ -2,11 +2,13 @@
 
 import pytest
 
+from headrace.adapters.abilities import Declares
 from headrace.adapters.base import PlantFacts
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.config import ModbusConfig, device_plans, device_rows, parse_url
 from headrace.core.errors import ConfigError
 from headrace.core.problems import validate_section
+from headrace.core.sensors import SensorDirectory
 from headrace.core.settings import SignalSettings
 
 FACTS = PlantFacts(("site", "line", "device", "signal"))
@@ -145,6 +147,19 @@ def test_problems_are_told_by_their_key(config, where, why):
 
 def test_any_number_of_levels_where_the_plant_names_none():
     assert plans(PlantFacts(), devices={"one": "modbus+tcp://h"})[0].path == "one"
+
+
+def test_its_sensors_are_known_before_it_has_met_a_device():
+    directory = SensorDirectory()
+    config = validate_section(
+        ModbusAdapter.Config, {"profile": "p", "devices": {"a/d": "modbus+tcp://h"}}, "adapters.x"
+    )
+    profile = {"t": SignalSettings(address="holding:0:U16;scale=0.1")}
+    adapter = ModbusAdapter.from_config("x", config, {"p": profile}, PlantFacts())
+    assert isinstance(adapter, Declares)
+    adapter.declare(directory)
+    adapter.declare(directory)
+    assert (directory.n_slots, directory.layout(0).columns[0].scale) == (1, 0.1)
 
 
 def test_an_adapter_is_made_without_io():

@@ -21,11 +21,18 @@ def leave_all(data, at, stop, factor, tables, columns):
 
 
 class Lines:
-    """A decoder of line protocol with all it needs."""
+    """A decoder of line protocol with all it needs.
 
-    def __init__(self, path="{site}/{host}/{measurement}/{field}", scan=line_scanner.scan, **settings):
+    Parameters
+    ----------
+    known : what there is already, by another decoder.
+    """
+
+    def __init__(
+        self, path="{site}/{host}/{measurement}/{field}", scan=line_scanner.scan, known=None, **settings
+    ):
         limits = {name: settings.pop(name) for name in ("n_max", "n_sensors_max") if name in settings}
-        self.directory = SensorDirectory()
+        self.directory = SensorDirectory() if known is None else known.directory
         self.groups = DeviceGroups(self.directory, **limits)
         naming = compile_tag_path(path, (), {}, keeps_others=True)
         rule = RuleSettings(path="d/{key}", **settings)

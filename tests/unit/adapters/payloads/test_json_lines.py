@@ -15,10 +15,14 @@ from headrace.core.sensors import SensorDirectory
 NS = 10**9
 
 
+def make(directory, levels=(), **settings):
+    rule = RuleSettings(path="{device}/{key}", **settings)
+    return JsonLinesDecoder("push", DeviceGroups(directory), levels, rule)
+
+
 def decode(*documents, levels=(), **settings):
     directory = SensorDirectory()
-    rule = RuleSettings(path="{device}/{key}", **settings)
-    decoder = JsonLinesDecoder("push", DeviceGroups(directory), levels, rule)
+    decoder = make(directory, levels, **settings)
     raw = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in documents]
     batches, rejects = decoder.decode(raw, TimeReader(), 7)
     return rows_of(directory, batches), rejects
@@ -31,8 +35,8 @@ def test_samples_and_instants_of_devices():
     )  # fmt: skip
     assert not rejects
     assert sorted(rows) == [
-        ("a/d/on", "u8", 2 * NS, 1), ("a/d/s", "u32", 8, "run"), ("a/d/t", "f64", 7, 1.0),
-        ("a/d/t", "f64", 1_500_000_000, 20.5), ("a/d/t", "f64", 2 * NS, 21.0), ("a/e/x.y", "f64", 7, 3.0),
+        ("a/d/on", "u8", 2 * NS, 1), ("a/d/s", "u32", 13, "run"), ("a/d/t", "f64", 12, 1.0),
+        ("a/d/t", "f64", 1_500_000_000, 20.5), ("a/d/t", "f64", 2 * NS, 21.0), ("a/e/x.y", "f64", 11, 3.0),
     ]  # fmt: skip
 
 
@@ -96,3 +100,34 @@ def test_a_document_is_not_read_on_behind_a_thousand_mistakes():
         "more than 1,000 mistakes; what follows was not read" in rejects[-1].detail
         or len(rejects) == N_REJECTS_MAX
     )
+
+
+def test_a_document_of_the_past_has_the_times_it_had():
+    """Its good values have been taken: they must be recognised, also where the device has sent more since."""
+    directory = SensorDirectory()
+    decoder = make(directory)
+    bad = b'[{"device": "a/b", "t": 2, "u": [1]}, {"path": "a/b/t", "value": 3}]'
+    good = b'{"device": "a/b", "t": 1}'
+    batches, (reject,) = decoder.decode([good, bad], TimeReader(), 7)
+    rows = rows_of(directory, batches)
+    assert rows == [("a/b/t", "f64", 7, 1.0), ("a/b/t", "f64", 8, 2.0), ("a/b/t", "f64", 9, 3.0)]
+    decoder.decode([good], TimeReader(), 50)
+    for _ in range(2):
+        batches, (still,) = decoder.again(reject.raw, TimeReader(), reject.arrival_ns)
+        assert rows_of(directory, batches) == rows[1:]
+        assert still.code == reject.code
+    batches, _ = decoder.decode([good], TimeReader(), 50)
+    assert rows_of(directory, batches) == [("a/b/t", "f64", 51, 1.0)]
+
+
+def test_a_device_has_its_newest_time_back_also_where_a_decoder_fails(monkeypatch):
+    directory = SensorDirectory()
+    decoder = make(directory)
+    good = b'{"device": "a/b", "t": 1}'
+    decoder.decode([good], TimeReader(), 50)
+    with monkeypatch.context() as patch:
+        patch.setattr("headrace.adapters.payloads.json_lines.FieldsDecoder.add", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            decoder.again(good, TimeReader(), 7)
+    batches, _ = decoder.decode([good], TimeReader(), 50)
+    assert rows_of(directory, batches) == [("a/b/t", "f64", 51, 1.0)]

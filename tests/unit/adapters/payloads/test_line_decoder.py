@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.adapters.payloads.lines import BODIES, FLOATS, Lines, leave_all, quoted
+from tests.unit.adapters.payloads.lines import BODIES, FLOATS, Lines, leave_all, quoted, rows_of
 
 from headrace.adapters.payloads import line_decoder, line_scanner, line_series
 from headrace.adapters.payloads.base import PayloadError
@@ -309,8 +309,81 @@ def test_bad_lines_share_a_reject_until_it_is_full():
         ("malformed", 4, 20), ("bad-time", 1, 38), ("malformed", 1, 3_001), ("malformed", 1, 4_096),
     ]  # fmt: skip
     assert rejects[0].detail == "line 2: expected a blank and fields after measurement and tags, got ''"
-    assert (rejects[0].adapter, rejects[0].source, rejects[0].arrival_ns) == ("lines", "lines", 7)
+    assert (rejects[0].adapter, rejects[0].source) == ("lines", "lines")
     assert [r.detail[:8] for r in rejects] == ["line 2: ", "line 7: ", "line 8: ", "line 9: "]
+    assert [r.arrival_ns for r in rejects] == [8, 13, 14, 15], "a nanosecond a line"
+
+
+def test_only_a_line_that_was_cut_has_4_kib():
+    whole, cut = b"b" * 63 + b"\n", b"c" * 5_000
+    _, rejects = Lines().decode(whole * 64 + cut)
+    assert [r.raw for r in rejects] == [whole * 63, whole, cut[:4_096]]
+
+
+def test_of_a_line_that_is_taken_only_what_is_refused_is_kept():
+    lines = Lines(types=dict.fromkeys(["b", "c d"], "bool"), max_keys=2_000)
+    wide = b",".join(b"f%d=1" % i for i in range(1_000))
+    body = b'm,h=\\ 1  a=1,b="x\ny",c\\ d=2i 5\r\n\nm b=1,%s 6\nm e=%di,a=2,b=7' % (wide, 2**60 + 1)
+    lines.decode(b"m e=1.5 4")
+    rows, (reject,) = lines.decode(body)
+    assert len(rows) == 1 + 1_000 + 1
+    assert reject.raw == b'm,h=\\ 1  b="x\ny",c\\ d=2i 5\r\nm b=1 6\nm e=%di,b=7' % (2**60 + 1)
+    assert (reject.code, reject.n_samples, len(body) > 4_096) == ("wrong-type", 5, True)
+
+
+# --- lines of the past -------------------------------------------------------------------------------
+
+
+@settings(max_examples=300)
+@given(BODIES, st.sampled_from([1, 1_000, 10**9]))
+def test_what_is_refused_is_refused_again_and_nothing_else(body, factor):
+    lines = Lines(max_keys=12)
+    for reject in lines.decode(body, factor)[1]:
+        done = lines.decoder.again(reject.raw, factor, reject.arrival_ns)
+        assert done.batches == []
+        assert {r.code for r in done.rejects} == {reject.code}
+        assert sum(r.n_samples for r in done.rejects) == reject.n_samples
+        assert done.end == len(reject.raw)
+
+
+@settings(max_examples=300)
+@given(BODIES, st.sampled_from([1, 1_000, 10**9]))
+def test_what_is_mended_is_taken_as_if_it_had_never_been_refused(body, factor):
+    """All that one decoder takes is what a stricter one takes, and what comes of its rejects."""
+    strict, free, arrival_ns = Lines(max_keys=1), Lines(max_keys=12), 3_333_333_333_333_333_333
+
+    def told(rows):
+        is_untimed = {NO_TIME, *range(arrival_ns, arrival_ns + 100)}
+        return sorted(
+            repr((path, dtype, ts not in is_untimed and ts, v)) for path, dtype, ts, v in bits(rows)
+        )
+
+    rows, rejects = strict.decode(body, factor, arrival_ns)
+    mended, left = Lines(max_keys=12, known=strict), []
+    for reject in rejects:
+        done = mended.decoder.again(reject.raw, factor, reject.arrival_ns)
+        rows += rows_of(mended.directory, done.batches)
+        left += done.rejects
+    expected, expected_rejects = free.decode(body, factor, arrival_ns)
+    assert told(rows) == told(expected)
+    assert sum(r.n_samples for r in left) == sum(r.n_samples for r in expected_rejects)
+
+
+def test_lines_of_the_past_have_the_time_of_their_arrival():
+    """The same one whichever of them are taken, so that what is replayed twice is there once."""
+    body = b'm a=1\nm b=1\n\nm b=2 9\nm c="x\n"\nm b=3,c=1\n'
+    _, (reject,) = Lines(max_keys=1, path="{measurement}/{field}").decode(b"m z=1\n" + body)
+    some, more = Lines(max_keys=2, path="{measurement}/{field}"), Lines(path="{measurement}/{field}")
+    done = some.decoder.again(reject.raw, 1_000, reject.arrival_ns)
+    assert rows_of(some.directory, done.batches) == [
+        ("m/a", "f64", 8, 1.0), ("m/b", "f64", 9, 1.0), ("m/b", "f64", 9_000, 2.0), ("m/b", "f64", 13, 3.0),
+    ]  # fmt: skip
+    assert {batch.arrival_ns for batch in done.batches} == {8}
+    assert [(r.code, r.n_samples, r.detail[:7]) for r in done.rejects] == [("unknown-tag", 2, "line 4:")]
+    done = more.decoder.again(reject.raw, 1_000, reject.arrival_ns)
+    assert [row[:3] for row in rows_of(more.directory, done.batches)] == [
+        ("m/a", "f64", 8), ("m/b", "f64", 9), ("m/b", "f64", 9_000), ("m/b", "f64", 13), ("m/c", "u32", 11),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,27 @@ def test_value_types_are_parts():
     assert next(b for b in out.batches if b.dtype == "u32").dictionary == ("up",)
 
 
+def test_of_known_columns_only_units_are_the_settings_to_change():
+    bench = Bench(units={"t": "degC", "p": "bar"})
+    bench.feed(("plant/d", '{"ts": 1, "t": 1.5, "p": 2.5}'))
+    scaled = Column("r", unit="V", scale=0.1, high=5.0)
+    bench.directory.define("leon/d", Layout("u16", (scaled,)), "u16")
+    again = Bench(directory=bench.directory, units={"t": "K"})
+    again.feed(("plant/d", '{"ts": 2, "t": 1.5, "p": 2.5}'))
+    parts = {part: bench.directory.layout(bench.directory.slot("leon/d", part)) for part in ("f64", "u16")}
+    assert parts["f64"].columns == (Column("t", unit="K"), Column("p")), "it is said in the plant file alone"
+    assert parts["u16"].columns == (scaled,), "another source says it"
+
+
+def test_tables_keep_units_that_they_do_not_give():
+    directory = SensorDirectory()
+    directory.define("leon/d", Layout("f64", (Column("t", unit="degC"), Column("p", unit="bar"))), "f64")
+    groups = DeviceGroups(directory, owns_units=False)
+    groups.group("leon/d", RuleSettings(path="", units={"t": "K"}))
+    columns = directory.layout(directory.slot("leon/d", "f64")).columns
+    assert [c.unit for c in columns] == ["K", "bar"]
+
+
 def test_missing_keys_are_absent_and_few_of_many_are_sparse():
     bench = Bench()
     everything = ", ".join(f'"k{i}": {i}' for i in range(10))

@@ -273,3 +273,88 @@ def test_paths_of_a_type_that_is_no_text():
 
 def test_nothing_is_lost_with_a_column_that_has_nothing():
     assert Bench().read(path=["a/b"], ts=times(0), value=pa.array([None], pa.list_(pa.int8()))) == ([], [])
+
+
+# --- sensors with a grid ---------------------------------------------------------------------------------------
+
+
+def oven(*more):
+    """A directory in which another adapter has defined a device with scales."""
+    directory = SensorDirectory()
+    columns = Column("t", unit="degC", scale=0.1, offset=-50.0, high=400.0), Column("n"), *more
+    directory.define("leon/d", Layout("u16", columns), "u16")
+    return directory
+
+
+@pytest.mark.parametrize("is_long", [True, False])
+def test_values_on_a_grid_are_stored_raw(is_long):
+    bench = Bench(oven())
+    values = [198.6, 198.60000000000002, 0.1 * 501 - 50]
+    columns = {"path": ["leon/d/t"] * 3, "value": values} if is_long else {"t": values}
+    (batch,), rejects = bench.read(ts=times(0, 1, 2), **columns)
+    assert rejects == []
+    assert bench.samples([batch]) == {("leon/d/t", 0, 2_486), ("leon/d/t", 1, 2_486), ("leon/d/t", 2, 501)}
+    assert bench.directory.n_slots == 1, "the other adapter's layout is left alone"
+
+
+def test_float32_and_whole_numbers_lie_on_a_grid_too():
+    for array in (pa.array([198.6], pa.float32()), pa.array([decimal.Decimal("198.60")])):
+        (batch,), rejects = Bench(oven()).read(ts=times(0), t=array)
+        assert (batch.values[0, 0], rejects) == (2_486, [])
+    (batch,), rejects = Bench(oven()).read(ts=times(0), t=pa.array([20], pa.int64()))
+    assert (batch.values[0, 0], rejects) == (700, [])
+
+
+def test_values_between_two_steps_are_refused_one_by_one():
+    bench = Bench(oven(Column("p", scale=0.01)))
+    paths = ["leon/d/t", "leon/d/n", "leon/d/t", "leon/d/p", "leon/d/t"]
+    (batch,), rejects = bench.read(ts=times(*range(5)), path=paths, value=[198.65, 7, 198.6, 0.07, 6503.6])
+    assert bench.samples([batch]) == {("leon/d/n", 1, 7), ("leon/d/t", 2, 2_486), ("leon/d/p", 3, 7)}
+    assert rejects == [("wrong-type", 2)]
+    _, found = bench.reader.read(pa.RecordBatch.from_pydict({"ts": times(0, 1), "p": [0.075, None]}), "file")
+    assert found[0].detail == (
+        "sensor 'leon/d/p' stores u16 * 0.01 +0, so 0 to 655.35 in steps of 0.01; 0.075 is none of them; "
+        "round it, or import it under another path"
+    )
+
+
+def test_of_one_column_some_sensors_may_be_of_the_wrong_type():
+    bench = Bench(oven())
+    batches, rejects = bench.read(ts=times(0, 1), path=["leon/d/t", "leon/d/n"], value=[198.6, 2.5])
+    assert bench.samples(batches) == {("leon/d/t", 0, 2_486)}
+    assert rejects == [("wrong-type", 1)]
+    batches, rejects = bench.read(ts=times(0), path=["leon/d/t"], value=["hot"])
+    assert (batches, rejects) == ([], [("wrong-type", 1)])
+    _, found = bench.reader.read(
+        pa.RecordBatch.from_pydict(
+            {"ts": times(0, 1), "path": ["leon/d/n", "leon/d/m"], "value": [1.5, 2.5]}
+        ),
+        "file",
+    )
+    assert [r.detail for r in found] == ["values of type double, but the type of 'leon/d/n' is u16"]
+
+
+def test_numbers_of_u32_sensors_are_no_texts():
+    directory = SensorDirectory()
+    columns = Column("energy", scale=0.01), Column("n")
+    directory.define("leon/d", Layout("u32", columns), "u32")
+    for table in (
+        {"energy": [1.23], "n": [7.0]},
+        {"path": ["leon/d/energy", "leon/d/n"], "value": [1.23, 7.0]},
+    ):
+        (batch,), rejects = Bench(directory).read(ts=times(*range(len(table.get("path", [0])))), **table)
+        assert (batch.dictionary, rejects) == (None, [])
+        assert sorted(batch.values.reshape(-1).tolist()) == [7, 123]
+
+
+def test_a_refusal_of_many_sensors_names_one():
+    bench = Bench(oven(Column("m")))
+    _, found = bench.reader.read(
+        pa.RecordBatch.from_pydict(
+            {"ts": times(0, 1), "path": ["leon/d/n", "leon/d/m"], "value": [1.5, 2.5]}
+        ),
+        "file",
+    )
+    assert [r.detail for r in found] == [
+        "values of type double, but the type of 'leon/d/n' and 1 more sensors is u16"
+    ]

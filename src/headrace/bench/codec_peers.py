@@ -1,0 +1,143 @@
+"""Other ways to store the same blocks, as peers of `headrace.bench.codecs`: bytes of times and values together.
+
+*pcodec* at level 8, times and values each; *Parquet* with zstd, times as DELTA_BINARY_PACKED and values by dictionary
+or as BYTE_STREAM_SPLIT, bytes of the column chunks; *zstd* of the raw arrays; *Gorilla* as published (Pelkonen et
+al., VLDB 2015), its bits counted: delta of deltas of the times in their largest common tick, XOR of the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headrace.core.kernels import kernel
+
+if TYPE_CHECKING:
+    from headrace.bench.codecs import Series
+
+Array = npt.NDArray[Any]
+I64 = npt.NDArray[np.int64]
+Block = tuple[I64, Array]
+LEVEL = 8
+RAW_BYTES = 16
+
+
+def encode_pcodec(block: Block) -> tuple[bytes, bytes]:
+    """Times and values by pcodec."""
+    from pcodec import ChunkConfig, standalone
+
+    config = ChunkConfig(compression_level=LEVEL)
+    return standalone.simple_compress(block[0], config), standalone.simple_compress(block[1], config)
+
+
+def decode_pcodec(encoded: tuple[bytes, bytes], block: Block) -> None:
+    """Both back, into arrays."""
+    from pcodec import standalone
+
+    for part, like in zip(encoded, block, strict=True):
+        standalone.simple_decompress_into(part, np.empty_like(like))
+
+
+def _pcodec(block: Block) -> int:
+    return sum(map(len, encode_pcodec(block)))
+
+
+def _parquet(block: Block, dictionary: bool) -> int:
+    table = pa.table({"ts_ns": block[0], "value": block[1]})
+    sink = pa.BufferOutputStream()
+    encoding = {"ts_ns": "DELTA_BINARY_PACKED"} | ({} if dictionary else {"value": "BYTE_STREAM_SPLIT"})
+    pq.write_table(
+        table, sink, compression="zstd", compression_level=3, column_encoding=encoding, write_statistics=False,
+        use_dictionary=["value"] if dictionary else False, store_schema=False,
+    )  # fmt: skip
+    group = pq.read_metadata(pa.BufferReader(sink.getvalue())).row_group(0)
+    return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+
+
+def _zstd(block: Block) -> int:
+    codec = pa.Codec("zstd", 3)
+    return sum(len(codec.compress(np.ascontiguousarray(part).tobytes(), asbytes=True)) for part in block)
+
+
+def _gorilla(block: Block) -> int:
+    ts_ns, values = block
+    distance = ts_ns - ts_ns[0]
+    tick = max(1, int(np.gcd.reduce(distance)))
+    bits = gorilla_time_bits(distance // tick) + gorilla_value_bits(
+        np.ascontiguousarray(values).view(np.uint64)
+    )
+    return (int(bits) + 7) // 8
+
+
+@kernel
+def gorilla_time_bits(ticks: I64) -> int:
+    """64 bits for the first time and 14 for the first delta; then 1, 9, 12, 16 or 68 a delta of deltas."""
+    bits = 64
+    before = 0
+    for i in range(1, len(ticks)):
+        delta = ticks[i] - ticks[i - 1]
+        change = delta - before
+        before = delta
+        if i == 1:
+            bits += 14 if 0 <= delta < 1 << 14 else 68
+        elif change == 0:
+            bits += 1
+        elif -63 <= change <= 64:
+            bits += 9
+        elif -255 <= change <= 256:
+            bits += 12
+        elif -2047 <= change <= 2048:
+            bits += 16
+        else:
+            bits += 68
+    return bits
+
+
+@kernel
+def gorilla_value_bits(words: npt.NDArray[np.uint64]) -> int:
+    """64 bits for the first value; 1 for the same again, 2 and the bits of the window, or 13 and those of a new one."""
+    bits = 64
+    leading, trailing = 65, 0
+    for i in range(1, len(words)):
+        x = words[i] ^ words[i - 1]
+        if x == np.uint64(0):
+            bits += 1
+            continue
+        lead = trail = 0
+        while x >> np.uint64(63 - lead) == np.uint64(0):
+            lead += 1
+        while (x >> np.uint64(trail)) & np.uint64(1) == np.uint64(0):
+            trail += 1
+        lead = min(lead, 31)
+        if leading <= 64 and lead >= leading and trail >= trailing:
+            bits += 2 + 64 - leading - trailing
+        else:
+            leading, trailing = lead, trail
+            bits += 13 + 64 - lead - trail
+    return bits
+
+
+PEERS: dict[str, Callable[[Block], int]] = {
+    "pcodec": _pcodec,
+    "parquet_zstd_dict": lambda block: _parquet(block, True),
+    "parquet_bss": lambda block: _parquet(block, False),
+    "zstd": _zstd,
+    "gorilla": _gorilla,
+}
+"""Bytes of one block, by name of the peer."""
+
+
+def geomeans(series: list[Series], size: int) -> dict[str, float]:
+    """Geometric mean of the series' ratios, by peer; empty where there are no series."""
+    if not series:
+        return {}
+    out = {}
+    for name, cost in PEERS.items():
+        ratios = [RAW_BYTES * len(one.values) / sum(map(cost, one.blocks(size))) for one in series]
+        out[name] = round(float(np.exp(np.mean(np.log(ratios)))), 3)
+    return out

@@ -1,0 +1,292 @@
+"""``headrace bench codecs``: what a folder of series costs in the store, without loss and within bounds.
+
+Each series file is one sensor. All go through the code that writes warm rows, in chunks of each block length, into
+one segment: payloads, and what the file holds beside them (headers, statistics, footer), an equal part of it for each
+chunk. Every chunk learns from itself alone, and is decoded and compared: bit for bit, or with its bound. Raw is 16
+bytes a sample, an int64 of nanoseconds and a float64.
+
+In the same run peers encode the same blocks (`headrace.bench.codec_peers`). They are not charged for headers, though
+they would need some to be found again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.bench import codec_peers
+from headrace.codecs import loss
+from headrace.codecs.base import keeps_bound, same_bits
+from headrace.core.clock import thread_cpu_ns
+from headrace.core.errors import ConfigError, CorruptionError
+from headrace.core.layouts import Column, Layout
+from headrace.core.sensors import Selection, SensorDirectory
+from headrace.runtime.series_files import read_series
+from headrace.store import warm
+from headrace.store.runs import SensorSamples
+from headrace.store.segment import write_segment
+from headrace.store.series import SeriesMap
+from headrace.store.wanted import Wanted, to_bits
+from headrace.store.warm import decode_chunk, encode_chunk
+from headrace.store.warm_rows import encode_warm
+from headrace.store.words import Words
+
+Array = npt.NDArray[Any]
+I64 = npt.NDArray[np.int64]
+Progress = Callable[[str], None]
+
+RAW_BYTES = 16
+SYNTHETIC = "syn_"
+SPEED_BLOCK, SPEED_REPEATS, SPEED_BLOCKS_MAX = 1_024, 3, 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """One file: ``ts_ns: int64[n]``, ``values: float64[n]``; its kind is the first part of its name."""
+
+    name: str
+    ts_ns: I64
+    values: Array
+
+    @property
+    def kind(self) -> str:
+        """What it is of: ``skab`` of ``skab_temp``."""
+        return self.name.split("_", 1)[0]
+
+    @property
+    def span(self) -> float:
+        """Largest value less the smallest."""
+        return float(np.ptp(self.values)) if len(self.values) else 0.0
+
+    def blocks(self, size: int) -> Iterator[tuple[I64, Array]]:
+        """Times and values of each block."""
+        for at in range(0, len(self.values), size):
+            yield self.ts_ns[at : at + size], self.values[at : at + size]
+
+
+def run(
+    folder: Path,
+    blocks: Sequence[int] = (256, 1_024, 8_192),
+    bounds: Sequence[float] = (0.001, 0.005, 0.01),
+    progress: Progress = lambda text: None,
+) -> dict[str, Any]:
+    """Measure; a JSON-ready object.
+
+    Parameters
+    ----------
+    folder : of series files. blocks : samples of a chunk at most. bounds : as shares of each series' range.
+
+    Raises
+    ------
+    ConfigError : no series there.
+    """
+    series = load(folder)
+    bench = _Bench(series, progress)
+    for block in blocks:
+        bench.measure(block, 0.0)
+        for bound in bounds:
+            bench.measure(block, bound)
+        progress(f"peers, blocks of {block:,}")
+        bench.peers[str(block)] = codec_peers.geomeans(
+            [one for one in series if not _is_synthetic(one)], block
+        )
+    progress("speed")
+    return bench.result(blocks, bounds) | speeds(series)
+
+
+def load(folder: Path) -> list[Series]:
+    """Every series file of a folder, by name. Raises `ConfigError` where there is none."""
+    found = []
+    for file in sorted([*folder.glob("*.parquet"), *folder.glob("*.csv")]):
+        ts_ns, values = read_series(file)
+        found.append(Series(file.stem, ts_ns, np.ascontiguousarray(values, np.float64)))
+    if not found:
+        raise ConfigError(f"{folder} has no series: Parquet or CSV files with times and a column 'value'")
+    return found
+
+
+def _is_synthetic(one: Series) -> bool:
+    return one.name.startswith(SYNTHETIC)
+
+
+class _Bench:
+    """Series, and what has been measured of them."""
+
+    def __init__(self, series: list[Series], progress: Progress) -> None:
+        self.series, self.progress = series, progress
+        self.rows: dict[tuple[str, int], dict[str, Any]] = {}
+        self.peers: dict[str, dict[str, float]] = {}
+        self.lossy: dict[tuple[float, int], list[tuple[float, float]]] = {}
+        self.header_bytes: dict[str, float] = {}
+        self.mismatches = self.violations = 0
+        self.worst = 0.0
+
+    def measure(self, block: int, bound: float) -> None:
+        """All series in chunks of one length, lossless or with a bound, as one segment."""
+        self.progress(f"blocks of {block:,}, " + (f"bound {bound:g} of the range" if bound else "lossless"))
+        table = _table(self.series, block, bound)
+        data = write_segment("bench.parquet", [table]).data
+        header = (len(data) - int(np.sum(table["n_bytes"].to_numpy()))) / len(table)
+        if not bound:
+            self.header_bytes[str(block)] = round(header, 1)
+        rows = table.to_pylist()
+        for one in self.series:
+            mine = [row for row in rows if row["path"] == one.name]
+            decoded, value_bytes = self._decoded(one, mine, bound)
+            n_bytes = sum(row["n_bytes"] + header for row in mine)
+            self._note(one, block, bound, (n_bytes, value_bytes, decoded, mine))
+
+    def _decoded(self, one: Series, rows: list[dict[str, Any]], bound: float) -> tuple[Array, int]:
+        """What its chunks give back, compared chunk by chunk; and the bytes of their values."""
+        parts, at, value_bytes = [], 0, 0
+        for row in rows:
+            n = row["n_frames"]
+            want_ts, want = one.ts_ns[at : at + n], one.values[at : at + n]
+            at += n
+            eps = bound * one.span
+            try:
+                codecs = row["time_codec"], row["value_codec"]
+                ts_ns, got, _ = decode_chunk(
+                    row["payload"], codecs, n, np.dtype(row["dtype"].replace("f64", "f8"))
+                )
+            except CorruptionError:
+                self.mismatches += 1
+                parts.append(want)
+                continue
+            parts.append(got)
+            value_bytes += warm.value_bytes(row["payload"])
+            if not same_bits(ts_ns, want_ts) or (not bound and not same_bits(got, want)):
+                self.mismatches += 1
+            if bound and len(want) and eps > 0.0:
+                self.violations += not keeps_bound(got, want, eps)
+                self.worst = max(self.worst, float(np.abs(got - want).max()) / eps)
+        return np.concatenate(parts) if parts else one.values, value_bytes
+
+    def _note(
+        self, one: Series, block: int, bound: float, found: tuple[float, int, Array, list[dict[str, Any]]]
+    ) -> None:
+        n_bytes, value_bytes, decoded, rows = found
+        n = len(one.values)
+        ratio = RAW_BYTES * n / n_bytes
+        if not bound:
+            self.rows[one.name, block] = {
+                "name": one.name, "kind": one.kind, "n": n, "block": block, "ratio": round(ratio, 3),
+                "value_codec": _usual(rows, "value_codec"), "time_codec": _usual(rows, "time_codec"), "bounds": {},
+            }  # fmt: skip
+            return
+        cost = loss.measure(one.values, decoded)
+        self.rows[one.name, block]["bounds"][f"{bound:g}"] = {
+            "ratio": round(ratio, 3), "value_codec": _usual(rows, "value_codec"), "rmse": cost.rmse,
+            "nrmse": cost.nrmse, "max_error": cost.max_abs, "bias": cost.mean_error,
+        }  # fmt: skip
+        if not _is_synthetic(one):
+            self.lossy.setdefault((bound, block), []).append((ratio, 8 * n / max(1, value_bytes)))
+
+    def result(self, blocks: Sequence[int], bounds: Sequence[float]) -> dict[str, Any]:
+        """Everything as one object."""
+        rows = list(self.rows.values())
+        real = [row for row in rows if not row["name"].startswith(SYNTHETIC)] or rows
+        geomean = {str(b): geometric([r["ratio"] for r in real if r["block"] == b]) for b in blocks}
+        kinds = sorted({row["kind"] for row in rows})
+        return {
+            "series": rows,
+            "header_bytes_per_chunk": self.header_bytes,
+            "geomean": geomean,
+            "geomean_by_kind": {
+                kind: {
+                    str(b): geometric([r["ratio"] for r in rows if r["kind"] == kind and r["block"] == b])
+                    for b in blocks
+                }
+                for kind in kinds
+            },
+            "lossy": {
+                f"{bound:g}": {
+                    str(b): {
+                        "geomean_total": geometric([total for total, _ in self.lossy.get((bound, b), [])]),
+                        "geomean_value": geometric([value for _, value in self.lossy.get((bound, b), [])]),
+                    }
+                    for b in blocks
+                }
+                for bound in bounds
+            },
+            "peers": self.peers,
+            "ratio_to_pcodec": {b: round(geomean[b] / p["pcodec"], 3) for b, p in self.peers.items() if p},
+            "bound_violations": self.violations,
+            "worst_error_over_bound": self.worst,
+            "mismatches": self.mismatches,
+        }
+
+
+def _table(series: list[Series], block: int, bound: float) -> Any:
+    """Warm rows of all series."""
+    directory = SensorDirectory()
+    slots = [directory.define(one.name, Layout("f64", (Column(""),))) for one in series]
+    n = len(slots)
+    selection = Selection(np.array(slots, np.uint32), np.zeros(n, np.uint16), np.zeros(n, np.uint64))
+    wanted = Wanted(directory, SeriesMap(directory), selection, is_raw=True)
+    by_path = {one.name: one for one in series}
+    ordered = [by_path[path] for path in wanted.paths.tolist()]
+    start = np.cumsum([0, *(len(one.values) for one in ordered)])
+    ts_ns = np.concatenate([one.ts_ns for one in ordered])
+    values = to_bits(np.concatenate([one.values for one in ordered]))
+    samples = SensorSamples(np.arange(n), start, ts_ns, values, np.zeros(len(ts_ns), np.uint8))
+    eps = np.array([bound * one.span for one in ordered]) if bound else None
+    return encode_warm(wanted, samples, Words(), np.zeros(n, np.int64), chunk_samples=block, eps=eps)
+
+
+def _usual(rows: list[dict[str, Any]], column: str) -> str:
+    names = [row[column].lstrip("=").split(" ")[0] for row in rows]
+    return max(sorted(set(names)), key=names.count) if names else ""
+
+
+def geometric(ratios: Sequence[float]) -> float:
+    """Geometric mean; 0 of none."""
+    return round(float(np.exp(np.mean(np.log(ratios)))), 3) if len(ratios) else 0.0
+
+
+def speeds(series: list[Series]) -> dict[str, Any]:
+    """Million samples a second of one core, time and value together, the best of some repeats by turns with the peer."""
+    blocks = [
+        b
+        for one in series
+        if not _is_synthetic(one)
+        for b in list(one.blocks(SPEED_BLOCK))[:SPEED_BLOCKS_MAX]
+    ]
+    blocks = blocks or [b for one in series for b in list(one.blocks(SPEED_BLOCK))[:SPEED_BLOCKS_MAX]]
+    n = sum(len(values) for _, values in blocks)
+    ours, theirs = [], []
+    for _ in range(SPEED_REPEATS):
+        ours.append(_timed(lambda b: encode_chunk(b[0], b[1], None), _decode, blocks))
+        theirs.append(_timed(codec_peers.encode_pcodec, codec_peers.decode_pcodec, blocks))
+    (encode, decode), (peer_encode, peer_decode) = (np.min(times, axis=0) for times in (ours, theirs))
+    return {
+        "encode_msps": _msps(n, encode),
+        "decode_msps": _msps(n, decode),
+        "peer_encode_msps": {"pcodec": _msps(n, peer_encode)},
+        "peer_decode_msps": {"pcodec": _msps(n, peer_decode)},
+    }
+
+
+def _msps(n: int, ns: int) -> float:
+    return round(float(n / ns * 1e3), 2)
+
+
+def _decode(encoded: Any, block: tuple[I64, Array]) -> Any:
+    return decode_chunk(encoded.payload, encoded[1:3], len(block[1]), block[1].dtype)
+
+
+def _timed(
+    encode: Callable[[Any], Any], decode: Callable[[Any, Any], Any], blocks: list[Any]
+) -> tuple[int, int]:
+    """CPU time in ns of encoding all blocks, and of decoding them."""
+    begun = thread_cpu_ns()
+    encoded = [encode(block) for block in blocks]
+    between = thread_cpu_ns()
+    for one, block in zip(encoded, blocks, strict=True):
+        decode(one, block)
+    return between - begun, thread_cpu_ns() - between

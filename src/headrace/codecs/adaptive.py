@@ -1,0 +1,161 @@
+"""Rice codes whose parameter follows the numbers: signals that are calm and lively by turns.
+
+Each number's parameter comes from a running mean of the ones before it, which the decoder knows too, so that nothing
+about it is stored (as in JPEG-LS, ITU-T T.87, and lossless audio coders). The numbers are residuals of order 0, 1 or
+2: the number less the first, its difference, the change of that, all modulo 2**64; or what they are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headrace.codecs.bits import I64, U64, bit_length, trailing_zeros, unzigzag, zigzag
+from headrace.codecs.compiled import Int, entry, leaf
+
+PLAIN = 3
+"""Order of numbers that are residuals already."""
+
+_ESCAPE = 24
+_U = np.uint64
+_0, _1, _63, _64 = _U(0), _U(1), _U(63), _U(64)
+_DECAY = _U(4)
+_FIRST_MAX = 60
+_MEAN_MAX = _U(1) << _U(56)
+SLACK_WORDS = 4
+"""Words of room, or of zeros, beyond the stream's end."""
+
+
+@leaf
+def _parameter(mean: np.uint64) -> np.uint64:
+    """About log2 of ln 2 times the mean, of which `mean` is the 16-fold."""
+    scaled = (mean * _U(11)) >> _U(8)
+    return _U(bit_length(scaled) - 1) if scaled > _0 else _0
+
+
+@leaf
+def _next_mean(mean: np.uint64, z: np.uint64) -> np.uint64:
+    return _U(mean - (mean >> _DECAY) + min(z, _MEAN_MAX))
+
+
+@leaf
+def _put(words: U64, bit: np.uint64, value: np.uint64, width: np.uint64) -> np.uint64:
+    """Write the low `width` (0 to 64) bits at bit position `bit` of cleared words; returns the position after them."""
+    if width == _0:
+        return bit
+    value &= (~_0) >> (_64 - width)
+    word, shift = bit >> _U(6), bit & _63
+    words[word] |= value << shift
+    if shift + width > _64:
+        words[word + _1] |= value >> (_64 - shift)
+    return bit + width
+
+
+@leaf
+def _get(words: U64, bit: np.uint64, width: np.uint64) -> np.uint64:
+    if width == _0:
+        return _0
+    word, shift = bit >> _U(6), bit & _63
+    value = (words[word] >> shift) | ((words[word + _1] << _1) << (_63 - shift))
+    return _U(value & ((~_0) >> (_64 - width)))
+
+
+@leaf
+def _residual(x: U64, i: Int, order: Int) -> np.uint64:
+    if i == 0 or order == PLAIN:
+        return _U(x[i])
+    if order == 0:
+        return _U(x[i] - x[0])
+    if order == 1 or i == 1:
+        return _U(x[i] - x[i - 1])
+    return _U(x[i] - x[i - 1] - x[i - 1] + x[i - 2])
+
+
+@entry
+def encode(x: U64, order: Int, first: np.uint64, words: U64) -> np.uint64:
+    """Write the numbers into ``2 * n + SLACK_WORDS`` cleared words; returns the bits. The mean starts as `first` / 16."""
+    bit, mean = _0, first
+    for i in range(x.size):
+        z = zigzag(_residual(x, i, order))
+        k = _parameter(mean)
+        high = z >> k
+        if high < _U(_ESCAPE):
+            bit += high
+            bit = _put(words, bit, _1, _1)
+            bit = _put(words, bit, z, k)
+        else:
+            bit = _put(words, bit + _U(_ESCAPE), _1, _1)
+            bit = _put(words, bit, z, _64)
+        mean = _next_mean(mean, z) if i > 0 else mean
+    return bit
+
+
+@entry
+def decode(words: U64, n_bits: np.uint64, order: Int, first: np.uint64, x: U64) -> bool:
+    """Read x.size numbers; False where the stream ends early or late. Behind it lie `SLACK_WORDS` cleared words."""
+    bit, mean = _0, first
+    for i in range(x.size):
+        if bit >= n_bits:
+            return False
+        k = _parameter(mean)
+        ahead = _get(words, bit, _64)
+        if ahead == _0:
+            return False
+        high = _U(trailing_zeros(ahead))
+        bit += high + _1
+        if high < _U(_ESCAPE):
+            z = (high << k) | _get(words, bit, k)
+            bit += k
+        elif high == _U(_ESCAPE):
+            z = _get(words, bit, _64)
+            bit += _64
+        else:
+            return False
+        mean = _next_mean(mean, z) if i > 0 else mean
+        r = unzigzag(z)
+        if i == 0 or order == PLAIN:
+            x[i] = r
+        elif order == 0:
+            x[i] = x[0] + r
+        elif order == 1 or i == 1:
+            x[i] = x[i - 1] + r
+        else:
+            x[i] = x[i - 1] + x[i - 1] - x[i - 2] + r
+    return bool(bit <= n_bits and n_bits - bit < _U(8))
+
+
+def adaptive_body(numbers: I64, order: int) -> bytes:
+    """The bytes of ``numbers: int64[n]``: order and log2 of the first mean in one byte, and the stream."""
+    words = np.zeros(2 * numbers.size + SLACK_WORDS, np.uint64)
+    first = _first_mean(numbers, order)
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+        bits = int(encode(numbers.view(np.uint64), order, np.uint64(16 << first >> 1), words))
+    return bytes([order | first << 2]) + words.tobytes()[: (bits + 7) // 8]
+
+
+def adaptive_numbers(body: bytes, n: int) -> I64 | None:
+    """The n numbers of a body, or None where it does not hold them."""
+    if not body or n > 8 * len(body) or body[0] >> 2 > _FIRST_MAX:
+        return None
+    order, first = body[0] & 3, body[0] >> 2
+    words = np.frombuffer(body[1:] + bytes((1 - len(body)) % 8 + 8 * SLACK_WORDS), np.uint64)
+    out = np.empty(n, np.uint64)
+    with np.errstate(over="ignore"):
+        bits = np.uint64(8 * len(body) - 8)
+        sound = decode(words, bits, order, np.uint64(16 << first >> 1), out)
+    return out.view(np.int64) if sound else None
+
+
+def _first_mean(numbers: I64, order: int) -> int:
+    """Log2 of twice the mean of the first residuals, which the running mean has yet to learn."""
+    some = numbers[:33].astype(np.float64)
+    if order < PLAIN:
+        some = np.diff(some, order) if order else some - some[:1]
+    mean = 2.0 * float(np.abs(some[1:] if order == PLAIN else some).mean()) if some.size > 1 else 0.0
+    return min(_FIRST_MAX, max(0, int(np.ceil(np.log2(mean + 1e-9)) + 1)))
+
+
+def best_order(numbers: I64) -> int:
+    """The order whose residuals are smallest."""
+    d = np.diff(numbers)
+    sums = [float(np.abs(a).sum(dtype=np.float64)) for a in (numbers - numbers[:1], d, np.diff(d))]
+    return int(np.argmin(sums))

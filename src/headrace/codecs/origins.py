@@ -1,0 +1,294 @@
+"""Where floats come from: the integers behind them, learned from the chunk itself.
+
+Most sensor floats were integers once: decimals of a display, steps of a converter, a float32. An *origin* says how
+an integer becomes the float; what does not fit is patched. A chunk's origin is found on the chunk alone, so that it
+can be decoded alone, and its description is paid for in every chunk.
+
+=========== ==============================================================================================
+origin      value of the integer i
+=========== ==============================================================================================
+bits        the float64 whose ordered bits are i
+single      the float32 whose ordered bits are i; *text*: as programs print it with 10 digits
+decimal     ``i / 10**k``, a correctly rounded division; *product*: ``i * 10**-k``
+levels      as decimal, of ``floor(i * step + offset + 0.5)``: a converter's steps, rounded to decimals
+scaled      ``i * step + offset``
+=========== ==============================================================================================
+
+A decimal may have been rounded to float32 then, and printed and parsed by a parser that rounds at each digit.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.codecs import origin_kernels as kernels
+from headrace.codecs.origin_kernels import (
+    AS_IS,
+    AS_SINGLE,
+    AS_TEXT,
+    BITS,
+    DECIMAL,
+    DIGITS_MAX,
+    PRODUCT,
+    SCALED,
+    SINGLE,
+)
+
+Array = npt.NDArray[Any]
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+_FLOATS32, _FLOATS64 = struct.Struct("<ff"), struct.Struct("<dd")
+_MAGNITUDE, _MAGNITUDE_32 = np.int64(0x7FFFFFFFFFFFFFFF), np.int32(0x7FFFFFFF)
+_SINGLE_MAX = float(np.finfo(np.float32).max)
+_LEVELS, _WIDE = 0x20, 0x40
+NEAR_MAX = 64
+"""How many floats beside its integer's a value may lie to be called near."""
+
+_DIGITS_FEW = 5  # more may be by accident
+_LOOK = 256
+"""Values that are looked at to find out what the rest may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How integers become floats; see the module's text.
+
+    Parameters
+    ----------
+    kind, cast : of `headrace.codecs.origin_kernels`. digits : of a decimal. step, offset : of levels and scaled.
+    """
+
+    kind: int = BITS
+    cast: int = AS_IS
+    digits: int = 0
+    is_levels: bool = False
+    step: float = 1.0
+    offset: float = 0.0
+
+    def to_bytes(self) -> bytes:
+        """One byte for kind and cast, one for digits, step and offset where there are any, as float32 if they are."""
+        head = self.kind | self.cast << 3 | (_LEVELS if self.is_levels else 0)
+        digits = bytes([self.digits]) if self.kind in (DECIMAL, PRODUCT) else b""
+        if not self._has_step:
+            return bytes([head]) + digits
+        steps = self.step, self.offset
+        if all(abs(one) <= _SINGLE_MAX and float(np.float32(one)) == one for one in steps):
+            return bytes([head]) + digits + _FLOATS32.pack(*steps)
+        return bytes([head | _WIDE]) + digits + _FLOATS64.pack(*steps)
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> tuple[Origin, int]:
+        """The origin at the start of a body, and its bytes. Raises ValueError, struct.error or IndexError."""
+        head, at = body[0], 1
+        kind, cast, is_levels = head & 7, head >> 3 & 3, bool(head & _LEVELS)
+        digits = 0
+        if kind in (DECIMAL, PRODUCT):
+            digits, at = body[1], 2
+        origin = cls(kind, cast, digits, is_levels)
+        if kind > SCALED or cast > AS_TEXT or digits > DIGITS_MAX or head & 0x80:
+            raise ValueError(f"no such origin: {head:#04x}, {digits} digits")
+        if origin._has_step:
+            steps = _FLOATS64 if head & _WIDE else _FLOATS32
+            step, offset = steps.unpack_from(body, at)
+            return cls(kind, cast, digits, is_levels, step, offset), at + steps.size
+        return origin, at
+
+    @property
+    def _form(self) -> tuple[int, int, bool]:
+        return self.kind, self.cast, self.is_levels
+
+    @property
+    def _has_step(self) -> bool:
+        return self.is_levels or self.kind == SCALED
+
+    def numbers(self, values: F64) -> I64:
+        """The nearest integer to each value."""
+        if self.kind == BITS:
+            return _ordered(values.view(np.int64))
+        if self.kind == SINGLE:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return _ordered_32(values.astype(np.float32).view(np.int32)).astype(np.int64)
+        out = np.empty(len(values), np.int64)
+        kernels.to_numbers(values, self._form, self.digits, (self.step, self.offset), out)
+        return out
+
+    def values(self, numbers: I64) -> F64:
+        """What the integers stand for: float64[n]."""
+        if self.kind == BITS:
+            return _ordered(numbers).view(np.float64)
+        if self.kind == SINGLE:
+            with np.errstate(invalid="ignore"):
+                out = _ordered_32(numbers.astype(np.int32)).view(np.float32).astype(np.float64)
+            if self.cast != AS_IS:
+                self._run(numbers, out)
+            return out
+        out = np.empty(len(numbers))
+        self._run(numbers, out)
+        return out
+
+    def _run(self, numbers: I64, out: F64) -> None:
+        kernels.to_values(numbers, self._form, self.digits, (self.step, self.offset), out)
+
+    def text(self) -> str:
+        """In words, for people."""
+        cast = {AS_IS: "", AS_SINGLE: " as float32", AS_TEXT: " as float32 text"}[self.cast]
+        if self.kind in (DECIMAL, PRODUCT):
+            name = f"{self.digits} decimals" + (" by product" if self.kind == PRODUCT else "")
+            return name + (f", step {self.step:g}" if self.is_levels else "") + cast
+        if self.kind == SCALED:
+            return f"step {self.step:g}, offset {self.offset:g}"
+        return {BITS: "float64", SINGLE: "float32"}[self.kind] + (" text" if self.cast == AS_TEXT else "")
+
+
+def _ordered(bits: I64) -> I64:
+    """Bits whose order is that of the floats; its own inverse."""
+    return bits ^ ((bits >> 63) & _MAGNITUDE)
+
+
+def _ordered_32(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    return bits ^ ((bits >> 31) & _MAGNITUDE_32)
+
+
+def find_origins(values: F64) -> list[Origin]:
+    """What ``values: float64[n]`` may come from, at most two; the bits themselves where nothing else is likely."""
+    finite = values[np.isfinite(values)]
+    some = np.ascontiguousarray(finite[: _LOOK // 2])
+    if len(finite) > _LOOK:
+        some = np.concatenate([some, finite[len(finite) // 2 :][: _LOOK // 2]])
+    if not len(some):
+        return [Origin()]
+    decimals = [one for one in _decimals(some) if _is_likely(one, some)]
+    found = decimals[-1:]
+    if not found or found[-1].digits > _DIGITS_FEW:
+        singles = [one for one in (Origin(SINGLE), Origin(SINGLE, AS_TEXT)) if _is_likely(one, some)]
+        scaled = None if singles else _scaled(finite)
+        found += singles[:1] if scaled is None else [scaled]
+    elif (levels := _levels(found[-1], finite)) is not None:
+        found = [levels]
+    return found or [Origin()]
+
+
+def _is_likely(origin: Origin, some: F64) -> bool:
+    """Whether nearly all of some values are at most a few floats beside what their integers say."""
+    off = some.view(np.int64) - origin.values(origin.numbers(some)).view(np.int64)
+    return bool((np.abs(off) <= NEAR_MAX).mean() > 0.9)
+
+
+def _decimals(some: F64) -> list[Origin]:
+    """The decimals that nearly all of some values are, as they are or through a float32."""
+    n = len(some)
+    for cast in (AS_IS, AS_SINGLE):
+        for digits in range(DIGITS_MAX + 1 if cast == AS_IS else 8):
+            if kernels.count_decimals(some, digits, cast, True) < 0.9 * n:
+                continue
+            exact = kernels.count_decimals(some, digits, AS_IS, False)
+            if cast == AS_IS:
+                both = [Origin(DECIMAL, digits=digits)]
+                if exact < 0.9 * n:
+                    both.insert(0, Origin(PRODUCT, digits=digits))
+                return sorted(both, key=lambda o: int((o.values(o.numbers(some)) == some).sum()))
+            casts = [Origin(DECIMAL, c, digits) for c in (AS_SINGLE, AS_TEXT)]
+            return sorted(casts, key=lambda o: int((o.values(o.numbers(some)) == some).sum()))
+    return []
+
+
+def _levels(decimal: Origin, values: F64) -> Origin | None:
+    """The converter's steps behind decimals: fewer numbers than the decimals have, evenly spaced but for rounding."""
+    level = _distinct(decimal.numbers(values)).astype(np.float64)
+    if len(level) < 8:
+        return None
+    gap = np.diff(level)
+    if gap.min() < 3 or np.all(gap % gap.min() == 0):
+        return None
+    line = _line(level)
+    if line is None:
+        return None
+    for one in (np.float32, np.float64):
+        step, offset = float(one(line[0])), float(one(line[1]))
+        number = np.floor((level - offset) / step + 0.5)
+        if (np.floor(number * step + offset + 0.5) == level).mean() > 0.98:
+            return Origin(DECIMAL, decimal.cast, decimal.digits, True, step, offset)
+    return None
+
+
+def _distinct(values: Array) -> Array:
+    """Ascending, each once. NumPy's `unique` hashes first, which takes five times as long here."""
+    ordered = np.sort(values)
+    once: Array = ordered[np.append(True, ordered[1:] != ordered[:-1])]
+    return once
+
+
+def _line(level: F64) -> tuple[float, float] | None:
+    """Step and offset of which rising levels are whole multiples, rounded; None where they are not.
+
+    Starts where levels lie closest, and takes in twice as many at a time: what is known of the step by then says which
+    multiples the next ones are. The line that fits best is the one that no level is furthest from.
+    """
+    gap = np.diff(level)
+    step = float(gap[gap <= gap.min() + 1.0].mean())
+    first = int(np.argmin(level[7:] - level[:-7]))
+    last, offset = first + 8, float(level[first])
+    while True:
+        part = level[first:last]
+        for _ in range(3):
+            number = np.round((part - offset) / step)
+            step, offset = (float(c) for c in np.polyfit(number, part, 1))
+            if step < 2.0:
+                return None
+        if np.abs(part - (number * step + offset)).max() > 0.75:
+            return None
+        if len(part) == len(level):
+            return _nearest_line(number, level, step)
+        first, last = max(0, first - len(part) // 2), min(len(level), last + len(part) // 2)
+
+
+def _nearest_line(number: F64, level: F64, step: float) -> tuple[float, float]:
+    """Step and offset with the smallest largest distance, which is convex in the step: golden-section search."""
+
+    def span(slope: float) -> float:
+        off = level - number * slope
+        return float(off.max() - off.min())
+
+    ratio = (np.sqrt(5.0) - 1.0) / 2.0
+    reach = 1.0 / max(1.0, float(number.max() - number.min()))
+    low, high = step - reach, step + reach
+    for _ in range(30):
+        one, other = high - ratio * (high - low), low + ratio * (high - low)
+        if span(one) < span(other):
+            high = other
+        else:
+            low = one
+    step = (low + high) / 2.0
+    off = level - number * step
+    return step, float(off.max() + off.min()) / 2.0
+
+
+def _scaled(values: F64) -> Origin | None:
+    """Steps of a converter, from 0, in full floats."""
+    level = _distinct(values)
+    if len(level) < 8:
+        return None
+    step = float(np.diff(level).min())
+    size = float(np.abs(level).max())
+    if not step > 0.0 or size / step > 2.0**24:
+        return None
+    order = np.argsort(np.abs(level))
+    level = level[order]
+    n = 8
+    while True:
+        part = level[: min(n, len(level))]
+        number = np.round(part / step)
+        if not number.any():
+            return None
+        step = float((number @ part) / (number @ number))
+        if np.abs(part / step - np.round(part / step)).max() > 0.02:
+            return None
+        if n >= len(level):
+            return Origin(SCALED, step=step)
+        n *= 2

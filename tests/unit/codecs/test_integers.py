@@ -1,0 +1,128 @@
+"""Bodies of integers: what comes back, which coder wins, and what damaged ones are answered with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from headrace.codecs.adaptive import PLAIN, adaptive_body, adaptive_numbers
+from headrace.codecs.integers import decode_integers, encode_integers
+from headrace.codecs.lpc import predictors
+from headrace.codecs.packing import get_signed, get_sized, get_varint, put_signed, put_sized, put_varint
+from headrace.core.errors import CorruptionError
+
+SERIES, PCO, ADAPTIVE, LPC, STEPS, SPARSE = range(6)
+RANDOM = np.random.default_rng(7)
+WALK = np.cumsum(RANDOM.integers(-50, 50, 2_000))
+CALM_THEN_LIVELY = np.concatenate([RANDOM.integers(-2, 3, 400), RANDOM.integers(-900, 900, 400)] * 2)
+HUM = np.round(2_000 * np.sin(np.arange(2_000) / 3.3) + RANDOM.normal(0, 3, 2_000)).astype(np.int64)
+GAPS = np.arange(1_000) + np.cumsum(RANDOM.random(1_000) < 0.06)
+NUMBERS = {
+    "walk": WALK,
+    "constant": np.full(500, -3),
+    "calm, then lively": CALM_THEN_LIVELY,
+    "hum": HUM,
+    "gaps": GAPS,
+    "steps": 40 * WALK[:700] + 17,
+    "few": np.array([3, 1, 2]),
+    "limits": np.array([-(2**63), 2**63 - 1, 0, -1, 1] * 20),
+}
+
+
+def same(numbers):
+    numbers = np.asarray(numbers, np.int64)
+    return np.array_equal(decode_integers(encode_integers(numbers), numbers.size), numbers)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_come_back(name):
+    assert same(NUMBERS[name])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    hnp.arrays(np.int64, st.integers(0, 300), elements=st.integers(-(2**63), 2**63 - 1))
+    | hnp.arrays(np.int64, st.integers(0, 300), elements=st.integers(-9, 9)).map(np.cumsum)
+)
+def test_any_numbers_come_back(numbers):
+    assert same(numbers)
+
+
+@pytest.mark.parametrize(
+    ("name", "coder"), [("hum", LPC), ("gaps", SPARSE), ("steps", STEPS), ("constant", SERIES)]
+)
+def test_each_kind_of_signal_has_its_coder(name, coder):
+    assert encode_integers(NUMBERS[name])[0] == coder
+
+
+def test_the_parameter_follows_the_numbers():
+    fixed = 800 * (11 + 1.5) / 8  # bits of a Rice code for the lively half, for all of them
+    assert len(adaptive_body(CALM_THEN_LIVELY, PLAIN)) < 0.75 * 2 * fixed
+
+
+@pytest.mark.parametrize("order", range(4))
+def test_every_order_of_the_adaptive_coder(order):
+    for numbers in NUMBERS.values():
+        assert np.array_equal(adaptive_numbers(adaptive_body(numbers, order), numbers.size), numbers)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_damaged_bodies_are_told_or_give_other_numbers(name):
+    """Without the checksum of the codec around them: no crash, no hang, no memory but for n numbers."""
+    numbers = NUMBERS[name]
+    body = encode_integers(numbers)
+    for _ in range(300):
+        damaged = bytearray(body)
+        for place in RANDOM.integers(0, len(body), RANDOM.integers(1, 4)).tolist():
+            damaged[place] = int(RANDOM.integers(256))
+        cut = bytes(damaged[: int(RANDOM.integers(len(body) + 1))] if RANDOM.random() < 0.3 else damaged)
+        try:
+            assert decode_integers(cut, numbers.size).size == numbers.size
+        except CorruptionError:
+            continue
+
+
+@pytest.mark.parametrize("coder", range(8))
+def test_nonsense_is_told(coder):
+    for n in (0, 1, 100):
+        for size in (0, 1, 5, 40):
+            body = bytes([coder]) + RANDOM.bytes(size)
+            try:
+                assert decode_integers(body, n).size == n
+            except CorruptionError:
+                continue
+    with pytest.raises(CorruptionError):
+        decode_integers(bytes([coder]), 100)
+
+
+def test_wide_numbers_have_no_step():
+    numbers = np.array([-(2**63), 2**63 - 2, 0, 2**62] * 20)  # their differences wrap around
+    assert encode_integers(numbers)[0] != STEPS
+    assert same(numbers)
+
+
+def test_noise_is_not_predicted():
+    assert predictors(RANDOM.integers(-500, 500, 4_000)) == []
+    assert predictors(np.cumsum(RANDOM.integers(-500, 500, 4_000))) == [], "differences are as good"
+    ((coefficients, _),) = predictors(HUM)
+    assert 4 <= coefficients.size <= 32
+
+
+def test_a_body_cannot_be_inside_itself():
+    with pytest.raises(CorruptionError):
+        decode_integers(bytes([STEPS, 2, 0]) * 5_000, 10)
+    with pytest.raises(CorruptionError):
+        decode_integers(bytes([LPC, 4, 0, 1, 0, 1, 0, 1, 0, 1, 0]) * 5_000, 10)
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.binary(max_size=300))
+def test_heads_come_back(number, part):
+    assert get_signed(put_signed(number), 0)[0] == number
+    body = b"x" + put_varint(abs(number)) + put_sized(part) + b"y"
+    found, at = get_varint(body, 1)
+    assert found == abs(number)
+    assert get_sized(body, at) == (part, len(body) - 1)
+    assert get_varint(b"\xff\xff", 0) == (0, 2)

@@ -1,0 +1,50 @@
+"""Times as ticks beside a line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from headrace.codecs.ticks import TicksTime
+from headrace.core.errors import CorruptionError
+
+START, NS = 1_767_225_600_000_000_000, 1_000_000_000
+RANDOM = np.random.default_rng(5)
+AT = np.arange(1_024)
+TIMES = {
+    "regular": (START + AT * NS, 24),
+    "12 kHz": (START + AT * NS // 12_000, 40),
+    "12 kHz, cut out": (START + (AT + 777) * NS // 12_000, 40),
+    "ms jitter": (START + AT * NS + RANDOM.integers(0, 4, AT.size) * 1_000_000, 400),
+    "now and then late": (START + (AT + np.cumsum(RANDOM.random(AT.size) < 0.06)) * NS, 100),
+}
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_a_clock_costs_next_to_nothing(name):
+    ts_ns, most = TIMES[name]
+    payload = TicksTime().encode(ts_ns)
+    assert np.array_equal(TicksTime().decode(payload, ts_ns.size), ts_ns)
+    assert len(payload) <= most
+
+
+@settings(deadline=None, max_examples=60)
+@given(hnp.arrays(np.int64, st.integers(0, 100), elements=st.integers(-(2**63), 2**63 - 1)))
+def test_any_times_come_back(ts_ns):
+    assert np.array_equal(TicksTime().decode(TicksTime().encode(ts_ns), ts_ns.size), ts_ns)
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_damaged_bodies_are_told_or_give_other_times(name):
+    ts_ns, codec = TIMES[name][0], TicksTime()
+    body = codec.unseal(codec.encode(ts_ns))
+    for _ in range(300):
+        damaged = bytearray(body)
+        damaged[int(RANDOM.integers(len(body)))] = int(RANDOM.integers(256))
+        try:
+            assert codec.decode(codec.seal(bytes(damaged)), ts_ns.size).size == ts_ns.size
+        except CorruptionError:
+            continue
