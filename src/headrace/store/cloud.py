@@ -24,7 +24,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from headrace.core.clock import NS, monotonic_ns
@@ -64,6 +70,8 @@ _CODES = {
     "AuthenticationFailed": _CREDENTIALS,
     "NotImplemented": _HINTS[501],
 }
+_NEVER_ASKED = ("169.254.169.254", "metadata.google", "redirect")
+"""In errors of the client that come before a service takes anything."""
 _WORDS = {
     "169.254.169.254": _CREDENTIALS,  # where a role of the machine would be asked for
     "metadata.google": _CREDENTIALS,
@@ -202,15 +210,15 @@ class CloudDisk:
                 if there is not None:
                     return is_unsure and there == whole
             except (BaseError, OSError) as e:
-                may_pass = _may_pass(e)
-                is_unsure |= may_pass
-                if not may_pass or n == _TRIES_MAX - 1 or monotonic_ns() > until_ns:
+                is_unsure |= not _was_refused(e)
+                if not _may_pass(e) or n == _TRIES_MAX - 1 or monotonic_ns() > until_ns:
                     error = self._error("write", path, e)
                     raise (Undecided(str(error)) if is_unsure else error) from e
             if monotonic_ns() > until_ns:
                 break
             self._never.wait(min(_WAIT_S_MIN * 2**n, _WAIT_S_MAX))
-        raise StorageError(f"can't write {self.url}/{path}: others write it and remove it again; stop them")
+        text = f"can't write {self.url}/{path}: others write it and remove it again; stop them"
+        raise Undecided(text) if is_unsure else StorageError(text)
 
     def _there(self, path: str, is_wanted: bool) -> memoryview | None:
         """What is at a path, or only that something is; None where there is nothing."""
@@ -220,6 +228,8 @@ class CloudDisk:
             self.size(path)
         except NotFound:
             return None
+        except StorageError as e:
+            raise (Undecided(str(e)) if is_wanted else e) from e
         return memoryview(b"")
 
     def replace(self, path: str, data: Buffer) -> None:
@@ -236,7 +246,7 @@ class CloudDisk:
                 ):  # a request that we had given up came in between
                     if n == _TRIES_MAX - 1:
                         raise
-        self._cache.forget(path)
+        self._forget(path)
 
     def _version(self, path: str) -> Any:
         """What to write over: the version that is there, or nothing."""
@@ -250,6 +260,11 @@ class CloudDisk:
         """Remove an object; no error where it is gone already."""
         with contextlib.suppress(NotFound), self._told("delete", path):
             obstore.delete(self._store, path)
+        self._forget(path)
+
+    def _forget(self, path: str) -> None:
+        """Let go of what was read of it."""
+        self._ahead.pop(path, None)
         self._cache.forget(path)
 
     def append(self, path: str) -> AppendFile:
@@ -348,6 +363,16 @@ def _status(text: str) -> int:
 def _may_pass(error: Exception) -> bool:
     text = str(error)
     return _status(text) in _PASSING or ("error sending request" in text and "169.254" not in text)
+
+
+def _was_refused(error: Exception) -> bool:
+    """Whether nothing was done: the service said so, or was never asked. False in doubt."""
+    text = str(error)
+    status = _status(text)
+    if status:
+        return status < 500 and status not in _PASSING
+    is_refusal = isinstance(error, (FileNotFoundError, PermissionDeniedError, UnauthenticatedError))
+    return is_refusal or any(word in text for word in _NEVER_ASKED)
 
 
 def _why(error: Exception) -> str:

@@ -335,7 +335,7 @@ class CommitLog:
 
         Raises
         ------
-        Fenced : another owner has the next number.
+        Fenced : another owner has the next number. StorageError : the disk does not say.
         """
         there = self._read_back(commit_path(self.incarnation, self._next))
         if there is not None and there.sealed_by:
@@ -361,7 +361,7 @@ class CommitLog:
         Raises
         ------
         Fenced : another owner has the number. StorageError : the disk refuses; nothing was published.
-        Undecided : whether it was can't be told; `settle` finds out.
+        Undecided : whether it was can't be told; `settle` finds out, and no other commit can be made before.
         """
         self.settle()
         for shard, position in shards.items():
@@ -377,18 +377,7 @@ class CommitLog:
         )  # fmt: skip
         if faults is not None:
             faults.reach("commit.publish")
-        try:
-            is_new = self._disk.put_if_absent(commit.name, sealed_json(commit.to_dict()))
-        except Undecided:
-            self._unsure = commit
-            raise
-        except StorageError:
-            # It may be there all the same: then its segment must never be written again.
-            if self._read_back(commit.name) is None:
-                raise
-            is_new = False
-        if not is_new:
-            self._refused(commit)
+        self._put(commit)
         self._accept(commit)
         if base is not None:
             try:
@@ -397,42 +386,45 @@ class CommitLog:
                 pass  # the commit stands all the same; what is left is deleted after the next fold
         return commit
 
-    def settle(self) -> None:
+    @property
+    def is_unsure(self) -> bool:
+        """Whether a commit was sent and nobody knows yet what became of it."""
+        return self._unsure is not None
+
+    def settle(self) -> Commit | None:
         """Decide what became of a commit whose answer was lost, before its number or its segment is used again.
 
-        A commit of nothing is put in its place. Where that is refused the lost one is there, and counts: what it
-        holds is then written a second time, as later versions of the same samples.
+        A commit of nothing is put in its place, so that it can't come late. Where that is refused the lost one is
+        there, and counts.
+
+        Returns
+        -------
+        The lost commit, where it counts; None where it came to nothing, or nothing was lost.
 
         Raises
         ------
-        Undecided, StorageError : the disk does not answer yet. Fenced : another owner has taken over.
+        Undecided, StorageError : the disk does not answer yet; ask again. Fenced : another owner has taken over.
         """
         unsure = self._unsure
         if unsure is None:
-            return
-        nothing = Commit(
-            self.incarnation,
-            unsure.m,
-            self._clock.now_ns(),
-            None,
-            {},
-            self.view.directory,
-            dict(self.view.counters),
-        )
-        found = nothing
+            return None
+        found = nothing = Commit(
+            self.incarnation, unsure.m, self._clock.now_ns(), None, {}, self.view.directory, dict(self.view.counters)
+        )  # fmt: skip
         if not self._disk.put_if_absent(nothing.name, sealed_json(nothing.to_dict())):
-            there = Commit.from_dict(unsealed_json(self._disk.read(nothing.name), nothing.name))
-            is_nothing = there.segment is None and not there.shards and not there.sealed_by
-            if there != unsure and not is_nothing:
-                raise Fenced(
-                    f"{there.name} was written by another engine, which has taken over; stop this one"
-                )
+            there = self._read_back(nothing.name)
+            is_nothing = there is not None and not (there.segment or there.shards or there.sealed_by)
+            if there is None or not (there == unsure or is_nothing):
+                raise self._taken_over(nothing.name, there)
             found = there
         self._unsure = None
         self._accept(found)
-        if found != unsure and unsure.segment is not None:
+        if found == unsure:
+            return unsure
+        if unsure.segment is not None:
             with contextlib.suppress(StorageError):
                 self._disk.delete(unsure.segment.name)
+        return None
 
     def _accept(self, commit: Commit) -> None:
         self.view = self.view.apply(commit)
@@ -442,27 +434,39 @@ class CommitLog:
         gone = self.retired(self.view.segments)
         return tuple(s for s in self.view.segments if s.name not in gone)
 
+    def _put(self, commit: Commit) -> None:
+        """Have a commit in the log; see `publish`."""
+        refusal: StorageError | None = None
+        try:
+            if self._disk.put_if_absent(commit.name, sealed_json(commit.to_dict())):
+                return
+        except Undecided:
+            self._unsure = commit
+            raise
+        except StorageError as e:
+            refusal = e
+        # It may be ours all the same: then its segment must never be written again.
+        try:
+            there = self._read_back(commit.name)
+        except StorageError as e:
+            self._unsure = commit
+            raise Undecided(f"can't tell whether {commit.name} was written: {refusal or e}") from e
+        if there is None and refusal is not None:
+            raise refusal
+        if there != commit:
+            raise self._taken_over(commit.name, there)
+
     def _read_back(self, name: str) -> Commit | None:
-        """The commit of that name; None where there is none."""
+        """The commit of that name; None where there is none. Raises `StorageError`."""
         try:
             return Commit.from_dict(unsealed_json(self._disk.read(name), name))
         except NotFound:
             return None
-        except StorageError as e:
-            raise Fenced(
-                f"can't tell whether {name} was written: {e}; restart the engine, the journal has everything"
-            ) from e
 
-    def _refused(self, commit: Commit) -> None:
-        """Somebody has the number: ourselves before an answer was lost, or another owner."""
-        there = self._read_back(commit.name)
-        if there != commit:
-            owner = (
-                f"incarnation {there.sealed_by}"
-                if there is not None and there.sealed_by
-                else "another engine"
-            )
-            raise Fenced(f"{commit.name} was written by {owner}, which has taken over; stop this engine")
+    @staticmethod
+    def _taken_over(name: str, there: Commit | None) -> Fenced:
+        owner = f"incarnation {there.sealed_by}" if there and there.sealed_by else "another engine"
+        return Fenced(f"{name} was written by {owner}, which has taken over; stop this engine")
 
     def _forget_before(self, commit: Commit) -> None:
         """Delete what lies before the last base but one: the newest of each incarnation stays, as its seal."""

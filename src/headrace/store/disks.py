@@ -150,7 +150,10 @@ def open_disk(where: str | Path) -> Disk:
             f"store {text!r}: {scheme}:// can't be opened; give a folder, or s3://, gs:// or az:// and a bucket",
             "store.url",
         )
-    folder = unquote(urlsplit(text).path) if separator else text.removeprefix("file:")
+    parts = urlsplit(text)
+    if separator and (parts.netloc not in ("", "localhost") or not parts.path):
+        raise ConfigError(f"store {text!r} is not a folder; write 'file:///var/lib/store'", "store.url")
+    folder = unquote(parts.path) if separator else text.removeprefix("file:")
     local = LocalDisk(folder)
     place = _marked(local)
     return local if place is None else _split(local, place)

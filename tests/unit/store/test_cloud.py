@@ -48,7 +48,7 @@ class Scripted:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()
 
     @property
@@ -160,6 +160,19 @@ def test_an_attempt_of_another_that_came_to_nothing_is_no_object(service, disk):
 def test_a_put_without_an_answer_is_undecided(service, disk):
     service.answers = [(500, b"")]
     with pytest.raises(Undecided, match=f"can't write {WHERE}: "):
+        disk.put_if_absent("commits/1", b"x")
+
+
+def test_a_put_whose_answer_was_lost_is_undecided_until_it_is_read_back(service, disk):
+    """What was given up may still be under way, whatever is said of the next attempt."""
+    service.answers = [(0, b""), (412, xml("PreconditionFailed")), (403, b"")]
+    with pytest.raises(Undecided, match="access is denied"):
+        disk.put_if_absent("commits/1", b"x")
+    service.answers = [(0, b""), (403, b"")]
+    with pytest.raises(Undecided, match="access is denied"):
+        disk.put_if_absent("commits/1", b"x")
+    service.answers = [(0, b"")] + [(409, xml("ConditionalRequestConflict")), (404, b"")] * 8
+    with pytest.raises(Undecided, match="others write it"):
         disk.put_if_absent("commits/1", b"x")
 
 

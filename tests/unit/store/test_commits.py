@@ -250,14 +250,28 @@ def test_who_was_taken_over_finds_out_when_it_decides(disk, log, monkeypatch):
         log.settle()
 
 
-def test_an_owner_that_can_not_tell_stops(disk, log, monkeypatch):
-    def refuse(*_):
+@pytest.mark.parametrize("is_written", [True, False])
+def test_an_owner_that_can_not_tell_asks_until_it_can(disk, log, monkeypatch, is_written):
+    put = disk.put_if_absent
+
+    def refuse(path, data=None):
+        if is_written and data is not None and not disk.list("commits/00000001"):
+            put(path, data)
         raise StorageError("input/output error")
 
     monkeypatch.setattr(disk, "put_if_absent", refuse)
     monkeypatch.setattr(disk, "read", refuse)
-    with pytest.raises(Fenced, match="can't tell whether"):
-        log.publish(info(1), {})
+    with pytest.raises(Undecided, match="can't tell whether"):
+        log.publish(info(1), {0: ShardPosition(3)})
+    for ask in (log.settle, log.check_owned, lambda: log.publish(info(2), {})):
+        with pytest.raises(StorageError, match="input/output error"):
+            ask()
+        assert log.is_unsure
+    monkeypatch.undo()
+    found = log.settle()
+    assert (found is not None, log.is_unsure, log.next_m) == (is_written, False, 2)
+    assert load_commits(disk) == log.view
+    assert (log.view.segments, log.settle()) == ((info(1),) if is_written else (), None)
 
 
 @pytest.mark.parametrize(
