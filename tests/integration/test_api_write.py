@@ -157,7 +157,7 @@ def test_the_older_interface_and_json_lines(served):
     [
         (b"nonsense", {}, 400, "line"),
         (b"abc", {"Content-Encoding": "gzip"}, 400, "no gzip"),
-        (gzip.compress(b"x" * 1000)[:-9], {"Content-Encoding": "gzip"}, 400, "cut short"),
+        (gzip.compress(b"x" * 1000, mtime=0)[:-9], {"Content-Encoding": "gzip"}, 400, "cut short"),
         (
             gzip.compress(bytes(80 << 20)),
             {"Content-Encoding": "gzip"},

@@ -32,6 +32,9 @@ from headrace.store.overlays import settle
 from headrace.store.query import Store
 from headrace.store.segment import write_segment
 
+_HEADER_LEVEL = 1
+"""Of zstd: hot rows are written again within a day."""
+
 
 @dataclass(frozen=True, slots=True)
 class FlushPart:
@@ -264,7 +267,7 @@ class Flusher:
             "shards": {str(s): p.to_list() for s, p in shards.items()}, "directory": directory,
             "counters": counters, "published_ns": self._clock.now_ns(),
         }  # fmt: skip
-        segment = write_segment(name, tables, about)
+        segment = write_segment(name, tables, about, level=_HEADER_LEVEL)
         self._faults.reach("segment.write")
         self._put(name, segment.data)
         return segment.info
