@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from headrace import Pipeline, open_store
+from headrace.cli.main import run_command
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import Fenced
 from headrace.core.faults import FaultPoints
@@ -190,7 +194,10 @@ def test_a_part_of_a_large_segment_is_read_by_ranges(bucket, monkeypatch):
     monkeypatch.setattr(block_cache, "WHOLE_BYTES", 8_192)
     monkeypatch.setattr(block_cache, "BLOCK_BYTES", 8_192)
     life = Life(CloudDisk(bucket.url), 60)
-    life.add(*(frames(slot, 0, 2_000) for slot in range(60)))
+    for slot in range(60):  # whole batches: these samples are many
+        batch = frames(slot, 0, 2_000)
+        life.rig.journal.append(batch)
+        life.rig.buffers[int(life.rig.directory.shard[slot])].append(slot, batch)
     life.rig.flush()
     disk = CloudDisk(bucket.url)
     fetched = []
@@ -231,23 +238,42 @@ IMPORT = ("--path", "leon/hall/oven/{key}", "--yes")
 
 
 @pytest.fixture
+def say(capsys) -> Callable[..., tuple[int, str, str]]:
+    """Any ``headrace`` command, in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        code = run_command([str(one) for one in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def write_table(folder: Path) -> Path:
+    """Two sensors, 600 samples each."""
+    with (folder / "data.csv").open("w", newline="") as out:
+        rows = csv.writer(out)
+        rows.writerow(["ts", "temp", "level"])
+        rows.writerows([f"2026-03-01T06:{i // 60:02d}:{i % 60:02d}Z", i / 2, i] for i in range(600))
+    return folder / "data.csv"
+
+
+@pytest.fixture
 def plant_file(tmp_path: Path, bucket, monkeypatch) -> Path:
     """A plant whose file says where the service is; the environment says only who we are."""
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     file = tmp_path / "plant.toml"
     file.write_text(PLANT.format(url=bucket.url, endpoint=bucket.server.endpoint))
-    with (tmp_path / "data.csv").open("w", newline="") as out:
-        rows = csv.writer(out)
-        rows.writerow(["ts", "temp", "level"])
-        rows.writerows([f"2026-03-01T06:{i // 60:02d}:{i % 60:02d}Z", i / 2, i] for i in range(600))
+    write_table(tmp_path)
     return file
 
 
 @pytest.mark.timeout(180)
 def test_files_are_imported_into_a_bucket_and_found_by_every_name_of_the_store(
-    plant_file, bucket, ask, monkeypatch
+    plant_file, bucket, say, monkeypatch
 ):
-    code, out, said = ask("import", plant_file.parent / "data.csv", "-t", plant_file, *IMPORT)
+    code, out, said = say("import", plant_file.parent / "data.csv", "-t", plant_file, *IMPORT, "--dry-run")
+    assert (code, "600" in out) == (0, True), (out, said)
+    code, out, said = say("import", plant_file.parent / "data.csv", "-t", plant_file, *IMPORT)
     assert code == 0, (out, said)
     folder = plant_file.parent / "store"
     here = {p.name for p in folder.iterdir()}
@@ -257,20 +283,24 @@ def test_files_are_imported_into_a_bucket_and_found_by_every_name_of_the_store(
     assert len(paths) >= 2
     span = ("--from", "2026-03-01", "--to", "2026-03-02", "--agg", "count,max", "--every", "1d", "--json")
     for target in (plant_file, folder):
-        code, out, said = ask("query", "**/temp", "-t", target, *span)
+        code, out, said = say("query", "**/temp", "-t", target, *span)
         assert code == 0, said
         assert [(r["count"], r["max"]) for r in json.loads(out)["rows"]] == [(600, 299.5)]
     monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.server.endpoint)
-    code, out, said = ask("query", "**/temp", "-t", bucket.url, *span)
+    code, out, said = say("query", "**/temp", "-t", bucket.url, *span)
     assert (code, [r["count"] for r in json.loads(out)["rows"]]) == (0, [600]), said
-    code, out, _ = ask("store", "verify", "-t", folder)
+    code, out, _ = say("store", "verify", "-t", folder)
     assert (code, "sound" in out) == (0, True)
-    code, out, _ = ask("store", "status", "-t", plant_file, "--json")
+    code, out, _ = say("store", "status", "-t", plant_file, "--json")
     facts = json.loads(out)
     assert (facts["url"], facts["samples"]) == (bucket.url, 1_200)
-    code, out, _ = ask("status", "-t", plant_file, "--json")
+    code, out, _ = say("status", "-t", plant_file, "--json")
     assert json.loads(out)["store"]["url"] == bucket.url
-    code, _, said = ask("rejects", "replay", "-t", bucket.url, "--yes")
+    pipeline = Pipeline("hours").read("**").window("1h", ["count"]).write("{parent}/{signal}_{agg}_1h")
+    assert pipeline.run(open_store(plant_file), from_="2026-03-01", to="2026-03-02").written == 2
+    found = open_store(bucket.url).query("**/temp_count_1h", from_="2026-03-01", to="2026-03-02")
+    assert [row["value"] for row in found.to_rows()] == [600]
+    code, _, said = say("rejects", "replay", "-t", bucket.url, "--yes")
     assert (code, "no engine runs on" in said) == (3, True), said
 
 
@@ -280,21 +310,21 @@ def _settings(bucket):
     return CloudSettings(bucket.server.endpoint, "us-east-1")
 
 
-def test_another_machine_must_say_that_it_takes_over(plant_file, ask, tmp_path):
-    assert ask("import", plant_file.parent / "data.csv", "-t", plant_file, *IMPORT)[0] == 0
+def test_another_machine_must_say_that_it_takes_over(plant_file, say, tmp_path):
+    assert say("import", plant_file.parent / "data.csv", "-t", plant_file, *IMPORT)[0] == 0
     other = plant_file.with_name("other.toml")
     other.write_text(plant_file.read_text().replace('"./store"', '"./elsewhere"'))
-    code, _, said = ask("import", plant_file.parent / "data.csv", "-t", other, *IMPORT)
+    code, _, said = say("import", plant_file.parent / "data.csv", "-t", other, *IMPORT)
     assert code == 1
     assert "the store's journal is gone, its commits know of" in said
 
 
 @pytest.mark.timeout(180)
-def test_a_bucket_that_is_not_there_is_told_at_the_start(plant_file, bucket, ask):
+def test_a_bucket_that_is_not_there_is_told_at_the_start(plant_file, bucket, say):
     plant_file.write_text(plant_file.read_text().replace(bucket.name, "no-such-bucket"))
-    code, _, said = ask("query", "**", "-t", plant_file)
+    code, _, said = say("query", "**", "-t", plant_file)
     assert (code, "the bucket does not exist; create it, or correct store.url" in said) == (1, True), said
-    code, _, said = ask("run", plant_file)
+    code, _, said = say("run", plant_file)
     assert (code, "the bucket does not exist" in said) == (1, True), said
 
 
@@ -307,35 +337,38 @@ async def in_a_bucket(plant: Any, bucket: Any, timeout: str) -> None:
     await plant.up()
 
 
-@pytest.mark.timeout(180)
-async def test_an_engine_that_is_killed_loses_nothing_that_was_acknowledged(mqtt_plant, bucket):
-    await in_a_bucket(mqtt_plant, bucket, "10s")
-    await mqtt_plant.publish(300)
-    await mqtt_plant.until(lambda: mqtt_plant.headrace.status()["samples"]["received"] == 300)
-    mqtt_plant.headrace.kill()
-    await mqtt_plant.up()
-    await mqtt_plant.publish(300)
-    await mqtt_plant.until(lambda: CloudDisk(bucket.url).list(HOT_FOLDER))
-    assert mqtt_plant.headrace.stop() == 0
-    await mqtt_plant.all_there()
-    assert LocalDisk(mqtt_plant.headrace.store).list("segments") == []
+def counts(where: Path | str) -> list[int]:
+    """What is found of a device's ``count``, in order of time."""
+    found = open_store(where).query("bench/hall/d0/count", from_="2025-12-31", to="2027-01-01")
+    assert found.missing == ()
+    return [int(row["value"]) for row in found.to_rows()]
 
 
 @pytest.mark.timeout(180)
-async def test_while_the_bucket_is_away_everything_is_taken_and_later_stored(mqtt_plant, bucket):
+async def test_neither_an_outage_of_the_bucket_nor_a_kill_loses_what_was_acknowledged(
+    mqtt_plant, bucket, say
+):
     await in_a_bucket(mqtt_plant, bucket, "1s")
-    status = mqtt_plant.headrace.status
+    status, headrace = mqtt_plant.headrace.status, mqtt_plant.headrace
     await mqtt_plant.publish(100)
     await mqtt_plant.until(lambda: status()["store"]["samples"] == 100)
-    pid = mqtt_plant.headrace.pid
     with bucket.server.away():
         await mqtt_plant.publish(200)
         await mqtt_plant.until(lambda: status()["samples"]["received"] == 300)
         await mqtt_plant.until(lambda: "can't be reached" in status()["store"].get("problem", ""))
         await mqtt_plant.publish(50)
         await mqtt_plant.until(lambda: status()["samples"]["received"] == 350)
-    await mqtt_plant.all_there()
-    await mqtt_plant.until(lambda: status()["store"]["samples"] >= 350)
+    await mqtt_plant.until(lambda: status()["store"]["samples"] == 350)
     await mqtt_plant.until(lambda: "problem" not in status()["store"])
-    assert (mqtt_plant.headrace.pid, mqtt_plant.headrace.stop()) == (pid, 0)
+    await mqtt_plant.publish(50)
+    await mqtt_plant.until(lambda: status()["samples"]["received"] == 400)
+    headrace.kill()
+    assert counts(headrace.store) == list(range(400))  # some in the bucket, the rest in the journal
+    # The next who opens the store finishes what was begun.
+    table, plant = write_table(headrace.folder), headrace.folder / "plant.toml"
+    code, _, said = await asyncio.to_thread(say, "import", table, "-t", plant, *IMPORT)
+    assert code == 0, said
+    assert counts(bucket.url) == list(range(400))
+    assert LocalDisk(headrace.store).list("segments") == []
     assert verify_store(CloudDisk(bucket.url), Store.open(CloudDisk(bucket.url))).is_sound
+    assert Store.open(CloudDisk(bucket.url)).status().n_samples == 400 + 1_200

@@ -44,7 +44,7 @@ from headrace.runtime.reader import JournalTail, StoreReader
 from headrace.store.buffer import HotBuffer
 from headrace.store.commits import CommitLog
 from headrace.store.directories import load_directory
-from headrace.store.disks import local_of
+from headrace.store.disks import local_of, mark_folder
 from headrace.store.flush import Flusher
 from headrace.store.grouping import DAY_NS
 from headrace.store.query import Store, slices_of
@@ -208,6 +208,7 @@ class _Takeover:
         if self._folder is not None:
             self._folder.lock()
         try:
+            mark_folder(self._disk)
             self._open()
         except BaseException:
             self._unlock()

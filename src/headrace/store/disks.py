@@ -168,7 +168,7 @@ def plant_disk(config: PlantConfig, local: LocalDisk | None = None) -> Disk:
 
     Raises
     ------
-    ConfigError : its folder belongs to another store. PluginError : see `open_disk`.
+    ConfigError : its folder belongs to another store, or is one. PluginError : see `open_disk`.
     """
     local = local or LocalDisk(config.store_folder)
     place = _place(config) if config.store.is_bucket else None
@@ -178,6 +178,12 @@ def plant_disk(config: PlantConfig, local: LocalDisk | None = None) -> Disk:
             f"the folder {config.store_folder} keeps the journal of {marked['url']}, and the plant file names "
             f"{config.store.url}; name that one, or another folder",
             "store.url",
+        )
+    if place is not None and marked is None and local.list("commits"):
+        raise ConfigError(
+            f"{config.store_folder} holds a whole store, which would be hidden by what is at {place['url']}; name "
+            f"another folder, or move its folders there: {', '.join(OBJECT_FOLDERS)}",
+            "store.folder",
         )
     return local if place is None else _split(local, place)
 

@@ -71,6 +71,24 @@ def test_a_folder_belongs_to_one_store(tmp_path, url):
         plant_disk(plant(tmp_path, url=url))
 
 
+def test_a_store_in_a_folder_is_not_taken_for_the_folder_of_a_bucket(tmp_path):
+    """Else the folder would be marked as no store of its own, and its journal be replayed into the bucket."""
+    local, config = LocalDisk(tmp_path / "store"), plant(tmp_path, url="s3://plants/leon")
+    local.put_if_absent("journal/1", b"x")
+    local.put_if_absent("commits/1", b"x")
+    with pytest.raises(ConfigError, match=r"store\.folder: .* holds a whole store"):
+        plant_disk(config)
+    assert isinstance(plant_disk(plant(tmp_path, url="./store")), LocalDisk)
+    local.delete("commits/1")  # it was moved to the bucket
+    assert isinstance(plant_disk(config), SplitDisk)
+
+
+@pytest.mark.parametrize("text", ["file://store", "file://store/x", "file://"])
+def test_a_file_url_that_names_no_folder_is_refused(text):
+    with pytest.raises(ConfigError, match="is not a folder"):
+        open_disk(text)
+
+
 def test_certificates_lie_beside_the_plant_file(tmp_path):
     config = plant(tmp_path, url="s3://plants", options={"ca_file": "ca.pem"})
     with pytest.raises(ConfigError, match="can't use s3://plants"):
