@@ -48,8 +48,9 @@ PARTS = (
 HEAD = """\
 # What is on disk
 
-A store is one folder. Everything in it is either written once, whole and only if it is absent, or it is the journal,
-which only grows. So a copy made with `cp -r` or `rsync` while no engine runs is a backup: see
+A store is one folder, or a folder and a [bucket](../how-to/bucket.md): then `commits`, `segments`, `manifests`, `rollups`,
+`state` and `directory` are objects of the bucket, and the rest is in the folder. Everything in it is either written once,
+whole and only if it is absent, or it is the journal, which only grows. So a copy made with `cp -r` or `rsync` while no engine runs is a backup: see
 [back up and verify](../how-to/backup.md).
 
 | path | what |
@@ -64,7 +65,7 @@ which only grows. So a copy made with `cp -r` or `rsync` while no engine runs is
 | `rejects/` | refused input, kept for replay, as Parquet |
 | `config/` | the configurations that were in force, numbered |
 | `audit.jsonl` | who changed what, and when: one JSON object a line |
-| `store.json` | the version of the format |
+| `store.json` | the bucket, and how it is reached, where the store is in one |
 | `running.json` | the engine that runs: process and address; gone when it stops |
 
 Each format carries a version and checksums. What follows is the text of the modules that read and write them.

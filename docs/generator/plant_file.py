@@ -77,7 +77,12 @@ use   = "pco"
 _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("plant", config.PlantSection, "What all paths and times have in common."),
     ("store", config.StoreSection, "Where data stay, and how much may wait."),
-)
+    (
+        "store.options", config.StoreOptions,
+        "How a [bucket](../how-to/bucket.md) is reached, where `store.url` names one. Credentials are none of them: they "
+        "come from the environment.",
+    ),
+)  # fmt: skip
 _LAST: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("runtime", config.RuntimeSection, "How the work is spread."),
     ("api", config.ApiSection, "Where the process answers, and to whom."),
@@ -155,8 +160,9 @@ def _keys(model: type[BaseModel]) -> str:
 
 
 def _is_section(field: FieldInfo) -> bool:
-    """Whether a field is a table with a heading of its own, as ``[api.tokens]``."""
-    return isinstance(field.annotation, type) and issubclass(field.annotation, config.TokensSection)
+    """Whether a field is a table with a heading of its own, as ``[api.tokens]`` has."""
+    own = config.TokensSection, config.StoreOptions
+    return isinstance(field.annotation, type) and issubclass(field.annotation, own)
 
 
 def _default(field: FieldInfo) -> str:

@@ -17,6 +17,7 @@ HEAVY = (
     "duckdb",
     "starlette",
     "rich",
+    "obstore",
 )
 
 MEASURE = """
@@ -53,6 +54,8 @@ def test_frames_and_the_directory_need_no_heavy_library(module):
 
 def test_help_is_quick():
     code = "from headrace.cli.main import main\nsys.argv = ['headrace', '--help']\ntry: main()\nexcept SystemExit: pass"
-    cpu_s, loaded = measure(code, ("numba", "pyarrow", "pymodbus", "gmqtt", "amqtt", "polars", "pandas"))
+    cpu_s, loaded = measure(
+        code, ("numba", "pyarrow", "pymodbus", "gmqtt", "amqtt", "polars", "pandas", "obstore")
+    )
     assert loaded == []
     assert cpu_s < 0.5

@@ -22,12 +22,12 @@ from headrace.api.listing import SensorFacts, facts_of_id, list_sensors
 from headrace.api.promql.answers import PromStore
 from headrace.api.settings import ApiSettings
 from headrace.core.clock import NS, Clock, monotonic_ns
-from headrace.core.disk import LocalDisk
 from headrace.core.errors import Overloaded, Unreachable
 from headrace.runtime.announcement import is_store
 from headrace.runtime.reader import StoreReader
 from headrace.runtime.slices import SLICE_ROWS, AnswerPlace, Question, SlicedAnswer
 from headrace.runtime.tree import SensorTree, TreeNode
+from headrace.store.disks import open_disk
 from headrace.store.result import QueryResult
 
 P = ParamSpec("P")
@@ -119,7 +119,7 @@ class Backend:
                 folder = Path(self.settings.store)
                 if not is_store(folder):
                     raise Unreachable(f"the store {folder} is not there yet; ask again in a moment")
-                self._reader = await self.blocking(StoreReader, LocalDisk(folder), self.zone)
+                self._reader = await self.blocking(lambda: StoreReader(open_disk(folder), self.zone))
             return self._reader
 
     # --- the engine ----------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def _summary(file: str, config: PlantConfig, expected: list[Expectation]) -> str
         "",
         output.fields(
             [
-                ("store", str(config.store_folder)),
+                ("store", config.store.url if config.store.is_bucket else str(config.store_folder)),
                 ("pipelines", ", ".join(config.pipelines) or "none"),
                 ("polled", f"{totals['sensors']:,} sensors, {totals['samples_per_s']:,.0f} samples/s"),
                 (

@@ -12,7 +12,7 @@ from headrace.cli import output
 from headrace.cli.exits import Exit
 from headrace.cli.target import find_target, target_option
 from headrace.cli.teaching import TaughtCommand
-from headrace.core.errors import ConfigError, Unreachable
+from headrace.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from headrace.runtime.exporting import ExportPlan
@@ -107,15 +107,10 @@ def export(pattern: str, target: str | None, folder: Path, as_json: bool, **keys
 
 
 def _reader(target: str | None) -> Any:
-    from headrace.core.disk import LocalDisk
-    from headrace.runtime.announcement import is_store
     from headrace.runtime.reader import StoreReader
 
     where = find_target(target)
-    folder = where.store_folder
-    if not is_store(folder):
-        raise Unreachable(f"{folder} holds no store yet; headrace run makes one")
-    return StoreReader(LocalDisk(folder), where.zone)
+    return StoreReader(where.open_disk(), where.zone)
 
 
 def _check_folder(folder: Path, yes: bool) -> None:

@@ -126,10 +126,10 @@ def _config(target: str | None) -> PlantConfig:
 
 def _check_is_bare(folder: Path) -> None:
     """A store whose pipelines have open windows must be opened with them, or they would be lost."""
-    from headrace.core.disk import LocalDisk
     from headrace.store.directories import load_directory
+    from headrace.store.disks import open_disk
 
-    directory = load_directory(LocalDisk(folder))
+    directory = load_directory(open_disk(folder))
     if any(directory.is_derived(slot) for slot in range(directory.n_slots)):
         raise ConfigError(
             f"store {folder} has derived series, so pipelines write to it; name its plant file with -t, and they go on"

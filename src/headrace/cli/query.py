@@ -62,17 +62,10 @@ def query(pattern: str, target: str | None, form: str, as_json: bool, agg: str |
     if chosen is Format.TABLE and span["limit"] is None:
         span["limit"] = _TABLE_ROWS
     where = find_target(target)
-    from headrace.core.disk import LocalDisk
-    from headrace.runtime.announcement import is_store
     from headrace.runtime.reader import StoreReader
 
-    folder = where.store_folder
-    if not is_store(folder):
-        from headrace.core.errors import Unreachable
-
-        raise Unreachable(f"{folder} holds no store yet; headrace run makes one")
     words = [word.strip() for word in agg.split(",")] if agg else []
-    result = StoreReader(LocalDisk(folder), where.zone).query(pattern, agg=words, **span)
+    result = StoreReader(where.open_disk(), where.zone).query(pattern, agg=words, **span)
     _write(result, chosen, where.zone)
 
 

@@ -12,7 +12,6 @@ from headrace.cli import output
 from headrace.cli.exits import Exit
 from headrace.cli.target import Target, find_target, target_option
 from headrace.cli.teaching import TaughtCommand
-from headrace.core.errors import Unreachable
 
 _REPLAY_S = 120.0
 _BATCH = 1_000
@@ -226,11 +225,6 @@ def _one(where: Target, reject_id: str) -> dict[str, Any]:
 
 
 def _tables(where: Target) -> Any:
-    from headrace.core.disk import LocalDisk
     from headrace.ingest.rejects_log import read_rejects
-    from headrace.runtime.announcement import is_store
 
-    folder = where.store_folder
-    if not is_store(folder):
-        raise Unreachable(f"no engine runs and {folder} holds no store yet; start it with: headrace run")
-    return read_rejects(LocalDisk(folder))
+    return read_rejects(where.open_disk(is_asked=True))

@@ -9,7 +9,6 @@ import click
 from headrace.cli import output
 from headrace.cli.target import Target, find_target, target_option
 from headrace.cli.teaching import TaughtCommand
-from headrace.core.errors import Unreachable
 
 
 @click.command(
@@ -40,15 +39,12 @@ def _facts(where: Target) -> dict[str, Any]:
     if engine is not None:
         found: dict[str, Any] = engine.json("/api/v1/status")
         return {**found, "address": engine.public, **_difference(where, found)}
-    from headrace.core.disk import LocalDisk
-    from headrace.runtime.announcement import is_store
     from headrace.runtime.reader import StoreReader
+    from headrace.store.disks import url_of
 
-    folder = where.store_folder
-    if not is_store(folder):
-        raise Unreachable(f"no engine runs and {folder} holds no store yet; start it with: headrace run")
-    store = StoreReader(LocalDisk(folder)).status()
-    return {"state": "stopped", "sensors": store.pop("sensors"), "store": {"url": str(folder), **store}}
+    disk = where.open_disk(is_asked=True)
+    store = StoreReader(disk).status()
+    return {"state": "stopped", "sensors": store.pop("sensors"), "store": {"url": url_of(disk), **store}}
 
 
 def _difference(where: Target, running: dict[str, Any]) -> dict[str, Any]:

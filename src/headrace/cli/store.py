@@ -11,7 +11,6 @@ from headrace.cli import output
 from headrace.cli.exits import Exit
 from headrace.cli.target import Target, find_target, target_option
 from headrace.cli.teaching import TaughtCommand
-from headrace.core.errors import Unreachable
 
 if TYPE_CHECKING:
     from headrace.store.query import Store
@@ -54,17 +53,14 @@ def status(target: str | None, as_json: bool) -> None:
 
 
 def _open(where: Target) -> Store:
-    from headrace.core.disk import LocalDisk
-    from headrace.runtime.announcement import is_store
     from headrace.store.query import Store
 
-    folder = where.store_folder
-    if not is_store(folder):
-        raise Unreachable(f"{folder} holds no store yet; headrace run makes one")
-    return Store.open(LocalDisk(folder))
+    return Store.open(where.open_disk())
 
 
 def _facts(where: Target) -> dict[str, Any]:
+    from headrace.store.disks import url_of
+
     found = _open(where)
     view = found.refresh()
     hot = [info for info in view.commits.segments if view.days_left(info)]
@@ -74,7 +70,7 @@ def _facts(where: Target) -> dict[str, Any]:
     size_bytes = sum(t["bytes"] for t in tiers.values())
     per_sample = size_bytes / n_samples if n_samples else 0.0
     return {
-        "url": str(where.store_folder),
+        "url": url_of(found.disk),
         "sensors": found.directory.n_sensors,
         "groups": found.directory.n_slots,
         "samples": n_samples,
@@ -229,8 +225,7 @@ def verify(target: str | None, as_json: bool) -> int:
 
 def _journal_harms(where: Target) -> list[dict[str, str]]:
     """What of the journal that is not in segments yet can't be read."""
-    from headrace.core.disk import LocalDisk
     from headrace.runtime.reader import StoreReader
 
-    tail = StoreReader(LocalDisk(where.store_folder)).journal_tail()
+    tail = StoreReader(where.open_disk()).journal_tail()
     return [{"name": damage.path, "sentence": damage.text} for damage in tail.damages]

@@ -1,4 +1,4 @@
-"""What a command is about: a plant file, a store folder, or the address of a running engine."""
+"""What a command is about: a plant file, a store's folder or bucket, or the address of a running engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from headrace.core.disk import LocalDisk
+from headrace.core.disk import BUCKET_SCHEMES, Disk, LocalDisk
 from headrace.core.errors import Unreachable
 from headrace.runtime.announcement import EngineClient, is_store, read_announcement
 
@@ -29,7 +29,7 @@ def target_option(command: F) -> F:
         "-t",
         "--target",
         metavar="TARGET",
-        help=f"Plant file, store folder or http address; default: ${ENVIRONMENT}, else ./{PLANT_FILE}.",
+        help=f"Plant file, store folder or bucket, or http address; default: ${ENVIRONMENT}, else ./{PLANT_FILE}.",
     )(command)
 
 
@@ -40,13 +40,14 @@ class Target:
     Parameters
     ----------
     text : as it was named. folder : its store; None for an address. config : of a plant file.
-    address : of an engine that was named by its address.
+    address : of an engine that was named by its address. bucket : url of a store that was named by its bucket.
     """
 
     text: str
     folder: Path | None = None
     config: PlantConfig | None = None
     address: str | None = None
+    bucket: str | None = None
 
     @property
     def zone(self) -> tzinfo:
@@ -60,6 +61,8 @@ class Target:
         """
         if self.address is not None:
             return EngineClient.at(self.address)
+        if self.bucket is not None:
+            return None
         found = read_announcement(LocalDisk(self.store_folder))
         return None if found is None else EngineClient.announced(found)
 
@@ -87,17 +90,43 @@ class Target:
 
         Raises
         ------
-        Unreachable : nobody answers, or the store is not on this machine.
+        Unreachable : nobody answers, the store is not on this machine, or only its bucket is known.
         """
         if self.folder is not None:
             return self.folder
-        folder = Path(str(EngineClient.at(str(self.address)).json("/api/v1/status")["store"]["url"]))
+        if self.bucket is not None:
+            raise Unreachable(
+                f"{self.bucket} is only a bucket, which knows of no journal and no engine; name the plant file with -t"
+            )
+        folder = Path(str(EngineClient.at(str(self.address)).json("/api/v1/status")["store"]["folder"]))
         if not folder.is_dir():
             raise Unreachable(
                 f"the engine at {self.address} keeps its store in {folder}, which is not on this machine; "
                 "run the command there"
             )
         return folder
+
+    def open_disk(self, is_asked: bool = False) -> Disk:
+        """The whole store, for reading; `is_asked`: a running engine would have been asked first.
+
+        Raises
+        ------
+        Unreachable : there is no store. ConfigError, PluginError : it can't be opened.
+        """
+        from headrace.store.disks import open_disk, plant_disk
+
+        if self.bucket is not None:
+            return open_disk(self.bucket)
+        if self.config is not None and self.config.store.is_bucket:
+            return plant_disk(self.config)
+        folder = self.store_folder
+        if not is_store(folder):
+            if is_asked:
+                raise Unreachable(
+                    f"no engine runs and {folder} holds no store yet; start it with: headrace run"
+                )
+            raise Unreachable(f"{folder} holds no store yet; headrace run makes one")
+        return open_disk(folder)
 
 
 def find_target(text: str | None) -> Target:
@@ -110,6 +139,8 @@ def find_target(text: str | None) -> Target:
     named = text or os.environ.get(ENVIRONMENT, "")
     if named.startswith(("http://", "https://")):
         return Target(named, address=named)
+    if named.startswith(tuple(f"{scheme}://" for scheme in BUCKET_SCHEMES)):
+        return Target(named, bucket=named)
     path = Path(named or PLANT_FILE)
     if path.is_file():
         from headrace.core.config import load_plant

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from headrace.core.disk import BUCKET_SCHEMES
 from headrace.core.errors import ConfigError
 from headrace.core.paths import check_path
 from headrace.core.problems import InvalidConfig, Problem, dotted, find_problems
@@ -68,11 +69,15 @@ def _timezone(value: str) -> str:
 
 
 def _store_url(value: str) -> str:
-    scheme = urlsplit(check_url(value)).scheme if "://" in value else ""
+    parts = urlsplit(check_url(value))
+    scheme = parts.scheme if "://" in value else ""
+    if scheme in BUCKET_SCHEMES:
+        if not parts.hostname or parts.netloc != parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"{value!r} names no bucket; write '{scheme}://bucket/plant'")
+        return value
     if scheme not in ("", "file"):
-        raise ValueError(
-            f"stores at {scheme}:// come with a later version; this one keeps its store in a local folder: './store'"
-        )
+        known = ", ".join(f"{one}://bucket/plant" for one in BUCKET_SCHEMES)
+        raise ValueError(f"there are no stores at {scheme}://; write a folder, './store', or {known}")
     if not value or (scheme and urlsplit(value).netloc not in ("", "localhost")):
         raise ValueError(f"{value!r} is not a folder; write './store' or 'file:///var/lib/store'")
     return value
@@ -114,6 +119,29 @@ class PlantSection(Section):
         return zoneinfo.ZoneInfo(self.timezone)
 
 
+class StoreOptions(Section):
+    """``[store.options]``: how a bucket is reached. Credentials are none of them: they come from the environment.
+
+    That is AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY
+    and their like, or the role of the machine.
+    """
+
+    endpoint: PlainUrl | None = Field(
+        default=None, description="address of the service, where it is not the provider's own"
+    )
+    region: str | None = Field(default=None, description="region of the bucket; default: AWS_REGION")
+    account: str | None = Field(
+        default=None, description="storage account, for az://; default: AZURE_STORAGE_ACCOUNT_NAME"
+    )
+    ca_file: str | None = Field(
+        default=None,
+        description="PEM certificates to trust besides the system's; looked up beside the plant file",
+    )
+    timeout: DurationNs = Field(
+        default="30s", validate_default=True, description="how long a request may take with all its tries"
+    )
+
+
 class StoreSection(Section):
     """``[store]``: where data stay, and how much may wait.
 
@@ -123,7 +151,17 @@ class StoreSection(Section):
     """
 
     url: Annotated[str, AfterValidator(_store_url)] = Field(
-        default="./store", description="the store's folder; a relative one lies beside the plant file"
+        default="./store",
+        description="the store's folder; a relative one lies beside the plant file; or a bucket: "
+        "s3://bucket/plant, gs://bucket/plant, az://container/plant",
+    )
+    folder: str = Field(
+        default="./store",
+        min_length=1,
+        description="where the journal and refused input stay, where url is a bucket",
+    )
+    options: StoreOptions = Field(
+        default=StoreOptions(), description="how the bucket is reached, where url is one"
     )
     flush_interval: DurationNs = Field(
         default="2m", validate_default=True, description="how often each shard is written to segments"
@@ -144,8 +182,15 @@ class StoreSection(Section):
         default="256MB", validate_default=True, description="refused input kept for replay, the newest"
     )
 
-    def folder(self, base: Path) -> Path:
+    @property
+    def is_bucket(self) -> bool:
+        """Whether segments and commits are in a bucket, and only the rest in a folder."""
+        return self.url.startswith(tuple(f"{one}://" for one in BUCKET_SCHEMES))
+
+    def local_folder(self, base: Path) -> Path:
         """The store's folder; a relative one lies in `base`, the folder of the plant file."""
+        if self.is_bucket:
+            return base / self.folder
         if self.url.startswith("file://"):
             return Path(unquote(urlsplit(self.url).path))
         return base / self.url
@@ -292,8 +337,8 @@ class PlantConfig(Section):
 
     @property
     def store_folder(self) -> Path:
-        """The store's folder."""
-        return self.store.folder(self._folder)
+        """The store's folder: all of it, or what of it is not in the bucket."""
+        return self.store.local_folder(self._folder)
 
 
 def load_plant(path: str | Path, overrides: Iterable[str] = ()) -> PlantConfig:
@@ -431,6 +476,10 @@ def _cross_problems(config: PlantConfig) -> list[Problem]:
     if not _LOOPBACK.fullmatch(host) and config.api.tokens == TokensSection():
         text = f"listening on {host} lets the whole network in; write [api.tokens], or listen on 127.0.0.1"
         problems.append(Problem("api.listen", text))
+    if not config.store.is_bucket:
+        written = sorted({"folder", "options"} & config.store.model_fields_set)
+        text = "is for stores in a bucket, and store.url names a folder; remove it"
+        problems += [Problem(f"store.{name}", text) for name in written]
     for name, section in config.adapters.items():
         where = dotted(("adapters", name))
         if section.profile is not None and section.profile not in config.profiles:

@@ -12,12 +12,16 @@ import fcntl
 import mmap
 import os
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from headrace.core.errors import NotFound, StorageError
 
 Buffer = bytes | bytearray | memoryview
+BUCKET_SCHEMES = ("s3", "gs", "az")
+"""Of urls that name no folder but a bucket: S3, Google Cloud Storage, Azure Blob Storage."""
 
 
 class AppendFile(Protocol):
@@ -36,11 +40,67 @@ class AppendFile(Protocol):
         ...
 
 
+class ReadFile(Protocol):
+    """A file that never changes, read in parts; for any thread. Raises `NotFound` where it is gone."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole file."""
+        ...
+
+    def read(self, start: int, end: int) -> Buffer:
+        """Bytes [start, end)."""
+        ...
+
+    def read_many(self, starts: Sequence[int], ends: Sequence[int]) -> list[Buffer]:
+        """Several parts, each [start, end), fetched together where they come from afar."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MappedFile:
+    """A `ReadFile` that is in memory, or looks as if it were."""
+
+    data: memoryview
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole file."""
+        return len(self.data)
+
+    def read(self, start: int, end: int) -> Buffer:
+        """A view; nothing is copied."""
+        return self.data[start:end]
+
+    def read_many(self, starts: Sequence[int], ends: Sequence[int]) -> list[Buffer]:
+        """Views; nothing is copied."""
+        data = self.data
+        return [data[a:b] for a, b in zip(starts, ends, strict=True)]
+
+
 class Disk(Protocol):
     """A folder of files. Every method raises `StorageError` (a plain sentence) where the disk refuses."""
 
+    @property
+    def n_reads_at_once(self) -> int:
+        """How many reads are worth having under way together: one where they cost CPU, more where they cost time."""
+        ...
+
     def read(self, path: str) -> memoryview:
         """The whole file, mapped rather than copied where possible. Raises `NotFound`."""
+        ...
+
+    def open(self, path: str, size_bytes: int | None = None) -> ReadFile:
+        """The file, to be read in parts. `size_bytes`: what it should have, which saves asking.
+
+        Raises
+        ------
+        NotFound : it is gone; where the file is far away perhaps only when it is read.
+        """
+        ...
+
+    def prefetch(self, paths: Sequence[str]) -> None:
+        """A hint that these files are read next, whole, each once; never raises."""
         ...
 
     def put_if_absent(self, path: str, data: Buffer) -> bool:
@@ -133,6 +193,8 @@ class _LocalAppendFile:
 class LocalDisk:
     """A `Disk` in a local folder, made when it is first written to."""
 
+    n_reads_at_once = 1
+
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self._lock_fd: int | None = None
@@ -157,6 +219,12 @@ class LocalDisk:
             raise NotFound(f"{full} does not exist") from e
         except OSError as e:
             raise storage_error("read", full, e) from e
+
+    def open(self, path: str, size_bytes: int | None = None) -> MappedFile:
+        return MappedFile(self.read(path))
+
+    def prefetch(self, paths: Sequence[str]) -> None:
+        return
 
     def _write_temporary(self, temporary: Path, data: Buffer) -> None:
         self._make_folder(temporary.parent)

@@ -58,6 +58,10 @@ class StorageError(HeadraceError):
     """The disk refuses (full, read-only, vanished): keep what is there, stop acknowledging, tell."""
 
 
+class Undecided(StorageError):
+    """A write was sent and its answer lost: it may be there, or come to be; ask before you write otherwise."""
+
+
 class Fenced(HeadraceError):
     """Another owner took over this journal: stop at once, acknowledge nothing more."""
 

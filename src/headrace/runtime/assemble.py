@@ -45,6 +45,7 @@ from headrace.runtime.replay import RejectsReplay
 from headrace.runtime.report import Report
 from headrace.runtime.supervision import Supervisor
 from headrace.store.compactor import Compactor
+from headrace.store.disks import mark_folder, plant_disk
 from headrace.store.query import Store
 from headrace.store.rollups import Rollups
 
@@ -127,12 +128,13 @@ class Plant:
         self.failure = ""
         self._blueprint, self._clock, self._faults, self._settings = blueprint, clock, faults, settings
         self._disk = LocalDisk(self.config.store_folder)
+        self._store_disk = plant_disk(self.config, self._disk)
         self._host: Host | None = None
         self._compaction: BackgroundCompaction | None = None
         self._is_stopped = False
         self._failing = threading.Lock()
         self._on_failure: Callable[[], None] | None = None
-        self._report = Report(self.metrics, clock, self._disk)
+        self._report = Report(self.metrics, clock, self._disk, self._store_disk)
         self.supervisor = Supervisor(blueprint.adapters, self._disk, clock, self._event)
         self.reconfiguring = Reconfiguring(
             self.config, self._disk, clock, self.supervisor, check_plant, make_adapter, self._event
@@ -157,6 +159,7 @@ class Plant:
         self._loop = asyncio.get_running_loop()
         try:
             self._disk.lock()
+            mark_folder(self._store_disk)
             self._host = host = await asyncio.to_thread(self._open)
         except BaseException:
             self._disk.unlock()
@@ -173,7 +176,11 @@ class Plant:
         host.engine.start()
         self._compaction = BackgroundCompaction(
             Compactor(
-                host.store, self._clock, faults=self._faults, choice_of=CodecChoices(self.config.codecs).of
+                host.store,
+                self._clock,
+                faults=self._faults,
+                incarnation=host.journal.recovery.incarnation,
+                choice_of=CodecChoices(self.config.codecs).of,
             ),
             lambda text: self._event("store.compaction", text, {}),
             rollups=self._rollups(host.store),
@@ -198,7 +205,7 @@ class Plant:
 
     def _open(self) -> Host:
         return Host(
-            self._disk,
+            self._store_disk,
             self._clock,
             self._blueprint.flows,
             settings=self._with_reserve(self._settings),

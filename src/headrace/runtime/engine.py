@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -21,7 +21,7 @@ from headrace.core.errors import Fenced, HeadraceError, StorageError
 from headrace.core.frames import FrameBatch
 from headrace.pipeline.base import Tick
 from headrace.runtime.backlog import Backlog, Replay
-from headrace.runtime.engine_core import EngineCore, Reflow
+from headrace.runtime.engine_core import EngineCore, Frames, Reflow
 from headrace.store.flush import Flusher, FlushPart
 
 _DURABLE_S = 5.0
@@ -30,6 +30,10 @@ _RETRY_S_MIN, _RETRY_S_MAX = 0.5, 8.0
 _HELD_BACK_AT = 1.5
 _COMMIT_BYTES_MAX = 64 << 20
 _NEVER = 2**63
+
+
+class _Stopped(Exception):
+    """The engine was stopped while it waited."""
 
 
 class _Order(Enum):
@@ -103,6 +107,10 @@ class Committer:
         """Wait until everything submitted was written or refused; False after `timeout_s`."""
         with self._written:
             return self._written.wait_for(lambda: self._n_open == 0, timeout_s)
+
+    def refuse(self, text: str) -> None:
+        """Say why the disk refuses something else than a flush; the next flush that succeeds takes it back."""
+        self._refused(text)
 
     def stop(self) -> None:
         """Write what is queued and durable, then end the thread. May be called twice, and before `start`."""
@@ -236,10 +244,27 @@ class Runner:
         self._handed = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace-runner", daemon=True)
+        core.frames = self._patiently(core.frames)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def _patiently(self, frames: Frames) -> Frames:
+        """Read again while the store does not answer: a bucket that is away for an hour must not end the engine."""
+
+        def read(slots: Sequence[int], start_ns: int, end_ns: int) -> Mapping[int, FrameBatch]:
+            wait_s = _RETRY_S_MIN
+            while True:
+                try:
+                    return frames(slots, start_ns, end_ns)
+                except StorageError as e:
+                    self._committer.refuse(str(e))
+                    if self._stopping.wait(wait_s):
+                        raise _Stopped from e
+                    wait_s = min(2 * wait_s, _RETRY_S_MAX)
+
+        return read
 
     def put(self, seq: int, record: FrameBatch | Tick | Reflow) -> None:
         """Queue the next record; credits bound the queue."""
@@ -285,6 +310,8 @@ class Runner:
                 elif item is _Order.BEGIN:
                     self.core.begin(self._last_replayed)
                     self._on_begun()
+        except _Stopped:
+            pass  # the record at hand is in the journal
         except Exception as e:  # a defect: stop acknowledging, tell, keep what is journalled
             self._asked_seq = _NEVER
             self._handed.set()

@@ -26,7 +26,6 @@ from typing import Any, Self
 import numpy as np
 
 from headrace.core.clock import Clock, SystemClock
-from headrace.core.disk import LocalDisk
 from headrace.core.errors import ConfigError, CorruptionError, StorageError
 from headrace.core.frames import FrameBatch
 from headrace.core.paths import parse_duration_ns
@@ -45,6 +44,7 @@ from headrace.runtime.reader import JournalTail, StoreReader
 from headrace.store.buffer import HotBuffer
 from headrace.store.commits import CommitLog
 from headrace.store.directories import load_directory
+from headrace.store.disks import local_of, mark_folder
 from headrace.store.flush import Flusher
 from headrace.store.grouping import DAY_NS
 from headrace.store.query import Store, slices_of
@@ -202,11 +202,13 @@ class _Takeover:
 
     def __init__(self, disk: Any, clock: Clock) -> None:
         self._disk, self.clock = disk, clock
+        self._folder = local_of(disk)
 
     def __enter__(self) -> Self:
-        if isinstance(self._disk, LocalDisk):
-            self._disk.lock()
+        if self._folder is not None:
+            self._folder.lock()
         try:
+            mark_folder(self._disk)
             self._open()
         except BaseException:
             self._unlock()
@@ -235,8 +237,8 @@ class _Takeover:
             self._unlock()
 
     def _unlock(self) -> None:
-        if isinstance(self._disk, LocalDisk):
-            self._disk.unlock()
+        if self._folder is not None:
+            self._folder.unlock()
 
 
 class _Run:

@@ -27,7 +27,6 @@ from headrace.adapters.replay.adapter import read_file
 from headrace.adapters.replay.tables import PATH_COLUMNS, TableColumns, TableReader
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.config import PlantConfig
-from headrace.core.disk import LocalDisk
 from headrace.core.errors import ConfigError, StorageError
 from headrace.core.events import Reject, RejectCode
 from headrace.core.faults import FaultPoints
@@ -36,6 +35,7 @@ from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.runtime.assemble import Blueprint, Plant, check_plant, host_settings
 from headrace.store.directories import load_directory
+from headrace.store.disks import plant_disk
 
 NAME = "import"
 _TOLD_MAX = 20
@@ -286,7 +286,7 @@ def preview_files(
     ------
     ConfigError : as `import_files`.
     """
-    directory = load_directory(LocalDisk(config.store_folder))
+    directory = load_directory(plant_disk(config))
     declare_sensors(check_plant(config).adapters.values(), directory)
     tables = TableFiles(files, mapping, directory, config.plant.timezone)
     paths: set[str] = set()

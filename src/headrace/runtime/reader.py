@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.core.clock import NO_TIME
-from headrace.core.disk import Disk, LocalDisk
+from headrace.core.disk import Disk
 from headrace.core.errors import HeadraceError, NotFound, Unreachable
 from headrace.core.frames import FrameBatch
 from headrace.core.paths import parse_duration_ns
@@ -29,6 +29,7 @@ from headrace.runtime.announcement import EngineAnswer, EngineClient, is_store, 
 from headrace.runtime.tail_format import read_tail
 from headrace.runtime.times import local_time, rfc3339
 from headrace.store.commits import CommitView, ShardPosition
+from headrace.store.disks import is_cloud, open_disk, plant_disk
 from headrace.store.query import Store
 from headrace.store.result import QueryResult
 
@@ -303,19 +304,23 @@ def open_store(where: str | Path, zone: tzinfo | None = None) -> StoreReader:
 
     Parameters
     ----------
-    where : the store's folder, or the plant file that names it.
+    where : the store's folder, its url where it is in a bucket, or the plant file that names it.
     zone : time zone for times without an offset; default: that of the plant file, else UTC.
 
     Raises
     ------
     Unreachable : there is no store. ConfigError : the plant file has problems.
     """
+    if is_cloud(where):
+        return StoreReader(open_disk(where), zone or UTC)
     path = Path(where)
     if path.is_file():
         from headrace.core.config import load_plant
 
         config = load_plant(path)
         path, zone = config.store_folder, zone or config.plant.zone
+        if config.store.is_bucket:
+            return StoreReader(plant_disk(config), zone)
     if not is_store(path):
         raise Unreachable(f"{path} is no store; name the folder of one, or a plant file")
-    return StoreReader(LocalDisk(path), zone or UTC)
+    return StoreReader(open_disk(path), zone or UTC)

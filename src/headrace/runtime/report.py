@@ -7,7 +7,7 @@ from typing import Any
 
 from headrace.adapters.base import AdapterDiagnostics, AdapterState
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
-from headrace.core.disk import LocalDisk
+from headrace.core.disk import Disk, LocalDisk
 from headrace.core.errors import HeadraceError, StorageError
 from headrace.ingest.intake import Intake
 from headrace.metrics import catalog
@@ -18,15 +18,22 @@ from headrace.runtime.host import Host
 from headrace.runtime.phrases import RAW_BYTES
 from headrace.runtime.times import rfc3339
 from headrace.runtime.version import version
+from headrace.store.disks import url_of
 
 _RATE_NS = 2 * NS
 
 
 class Report:
-    """Reads the counters of a plant's parts."""
+    """Reads the counters of a plant's parts.
 
-    def __init__(self, metrics: Metrics, clock: Clock, disk: LocalDisk) -> None:
+    Parameters
+    ----------
+    disk : the store's folder. store_disk : all of the store.
+    """
+
+    def __init__(self, metrics: Metrics, clock: Clock, disk: LocalDisk, store_disk: Disk) -> None:
         self._metrics, self._clock, self._disk = metrics, clock, disk
+        self._url = url_of(store_disk)
         self._host: Host | None = None
         self._started_ns = NO_TIME
         self._rate = (0, 0, 0.0)
@@ -88,14 +95,16 @@ class Report:
         return round(rate, 1)
 
     def _store(self) -> dict[str, Any]:
-        out: dict[str, Any] = {"url": str(self._disk.root), "size_bytes": 0, "samples": 0, "fresh_to": None}
+        out: dict[str, Any] = {"url": self._url, "folder": str(self._disk.root)}
+        out |= {"size_bytes": 0, "samples": 0, "fresh_to": None}
         try:
             out["free_bytes"] = self._disk.free_bytes()
         except StorageError as e:
             out["problem"] = str(e)
         if self._host is not None:
             try:
-                segments = self._host.store.status()
+                # As of the last commit: whoever asks must not wait for a bucket.
+                segments = self._host.store.status(self._host.store.view)
                 out.update(
                     size_bytes=segments.size_bytes, samples=segments.n_samples, segments=segments.n_segments,
                     tiers={one.name: {"size_bytes": one.size_bytes, "samples": one.n_samples} for one in segments.tiers},

@@ -8,12 +8,12 @@ deletions may be undone, the newest first.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from headrace.core.disk import AppendFile, Buffer, storage_error
+from headrace.core.disk import AppendFile, Buffer, MappedFile, storage_error
 from headrace.core.errors import NotFound
 from headrace.core.faults import FaultPoints
 from headrace.sim.faults import Crashed
@@ -65,6 +65,8 @@ class SimulatedDisk:
     `capacity_bytes`, `is_read_only` and `faults` may be changed at any time.
     """
 
+    n_reads_at_once = 1
+
     def __init__(
         self, seed: int = 0, capacity_bytes: int = 1 << 40, faults: FaultPoints | None = None
     ) -> None:
@@ -81,6 +83,13 @@ class SimulatedDisk:
     def read(self, path: str) -> memoryview:
         """A copy of the file as it is now, unsynced bytes included."""
         return memoryview(bytes(self._content(path).data))
+
+    def open(self, path: str, size_bytes: int | None = None) -> MappedFile:
+        """A copy, to be read in parts."""
+        return MappedFile(self.read(path))
+
+    def prefetch(self, paths: Sequence[str]) -> None:
+        """Nothing: it is all in memory."""
 
     def put_if_absent(self, path: str, data: Buffer) -> bool:
         """Create a file, done or not done."""

@@ -12,6 +12,7 @@ segment, which says in its own footer what it holds.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ import xxhash
 
 from headrace.core.clock import Clock
 from headrace.core.disk import Disk
-from headrace.core.errors import CorruptionError, Fenced, NotFound, StorageError
+from headrace.core.errors import CorruptionError, Fenced, NotFound, StorageError, Undecided
 from headrace.core.faults import FaultPoints
 
 FOLDER = "commits"
@@ -257,6 +258,7 @@ def load_commits(
 def _load(disk: Disk, view: CommitView, recover: Recover) -> CommitView:
     new = [key for key in list_commits(disk) if key > view.last]
     commits: list[Commit | str] = []
+    disk.prefetch([commit_path(*key) for key in new[-FOLD_EVERY:]])
     for key in reversed(new):
         path = commit_path(*key)
         try:
@@ -299,6 +301,7 @@ class CommitLog:
         self._disk, self._clock = disk, clock
         self._next = 1
         self._last_base = view.base_at
+        self._unsure: Commit | None = None
 
     @classmethod
     def open(
@@ -306,12 +309,14 @@ class CommitLog:
     ) -> CommitLog:
         """Take over the log: seal it and go on under `incarnation`.
 
+        A new log is sealed too, as that of an incarnation 0: of two that begin a store, one does.
+
         Raises
         ------
         Fenced : a later incarnation has been here, or another owner runs under this one.
         """
         view = load_commits(disk, recover=recover)
-        while view.last != (0, 0):
+        while True:
             owner, m = (view.sealed_by, 0) if view.sealed_by else view.last
             if owner >= incarnation:
                 raise Fenced(
@@ -324,6 +329,19 @@ class CommitLog:
                 break
             view = load_commits(disk, view, recover)
         return cls(disk, incarnation, view, clock)
+
+    def check_owned(self) -> None:
+        """See that nobody has taken over so far: before something is written that a commit will not fence.
+
+        Raises
+        ------
+        Fenced : another owner has the next number. StorageError : the disk does not say.
+        """
+        there = self._read_back(commit_path(self.incarnation, self._next))
+        if there is not None and there.sealed_by:
+            raise Fenced(
+                f"{there.name} was sealed by incarnation {there.sealed_by}, which has taken over; stop"
+            )
 
     @property
     def next_m(self) -> int:
@@ -343,7 +361,9 @@ class CommitLog:
         Raises
         ------
         Fenced : another owner has the number. StorageError : the disk refuses; nothing was published.
+        Undecided : whether it was can't be told; `settle` finds out, and no other commit can be made before.
         """
+        self.settle()
         for shard, position in shards.items():
             if position.state_seq > position.flushed_seq:
                 raise ValueError(
@@ -357,17 +377,8 @@ class CommitLog:
         )  # fmt: skip
         if faults is not None:
             faults.reach("commit.publish")
-        try:
-            is_new = self._disk.put_if_absent(commit.name, sealed_json(commit.to_dict()))
-        except StorageError:
-            # It may be there all the same: then its segment must never be written again.
-            if self._read_back(commit.name) is None:
-                raise
-            is_new = False
-        if not is_new:
-            self._refused(commit)
-        self.view = self.view.apply(commit)
-        self._next += 1
+        self._put(commit)
+        self._accept(commit)
         if base is not None:
             try:
                 self._forget_before(commit)
@@ -375,31 +386,87 @@ class CommitLog:
                 pass  # the commit stands all the same; what is left is deleted after the next fold
         return commit
 
+    @property
+    def is_unsure(self) -> bool:
+        """Whether a commit was sent and nobody knows yet what became of it."""
+        return self._unsure is not None
+
+    def settle(self) -> Commit | None:
+        """Decide what became of a commit whose answer was lost, before its number or its segment is used again.
+
+        A commit of nothing is put in its place, so that it can't come late. Where that is refused the lost one is
+        there, and counts.
+
+        Returns
+        -------
+        The lost commit, where it counts; None where it came to nothing, or nothing was lost.
+
+        Raises
+        ------
+        Undecided, StorageError : the disk does not answer yet; ask again. Fenced : another owner has taken over.
+        """
+        unsure = self._unsure
+        if unsure is None:
+            return None
+        found = nothing = Commit(
+            self.incarnation, unsure.m, self._clock.now_ns(), None, {}, self.view.directory, dict(self.view.counters)
+        )  # fmt: skip
+        if not self._disk.put_if_absent(nothing.name, sealed_json(nothing.to_dict())):
+            there = self._read_back(nothing.name)
+            is_nothing = there is not None and not (there.segment or there.shards or there.sealed_by)
+            if there is None or not (there == unsure or is_nothing):
+                raise self._taken_over(nothing.name, there)
+            found = there
+        self._unsure = None
+        self._accept(found)
+        if found == unsure:
+            return unsure
+        if unsure.segment is not None:
+            with contextlib.suppress(StorageError):
+                self._disk.delete(unsure.segment.name)
+        return None
+
+    def _accept(self, commit: Commit) -> None:
+        self.view = self.view.apply(commit)
+        self._next += 1
+
     def _base(self) -> tuple[SegmentInfo, ...]:
         gone = self.retired(self.view.segments)
         return tuple(s for s in self.view.segments if s.name not in gone)
 
+    def _put(self, commit: Commit) -> None:
+        """Have a commit in the log; see `publish`."""
+        refusal: StorageError | None = None
+        try:
+            if self._disk.put_if_absent(commit.name, sealed_json(commit.to_dict())):
+                return
+        except Undecided:
+            self._unsure = commit
+            raise
+        except StorageError as e:
+            refusal = e
+        # It may be ours all the same: then its segment must never be written again.
+        try:
+            there = self._read_back(commit.name)
+        except StorageError as e:
+            self._unsure = commit
+            raise Undecided(f"can't tell whether {commit.name} was written: {refusal or e}") from e
+        if there is None and refusal is not None:
+            raise refusal
+        if there != commit:
+            raise self._taken_over(commit.name, there)
+
     def _read_back(self, name: str) -> Commit | None:
-        """The commit of that name; None where there is none."""
+        """The commit of that name; None where there is none. Raises `StorageError`."""
         try:
             return Commit.from_dict(unsealed_json(self._disk.read(name), name))
         except NotFound:
             return None
-        except StorageError as e:
-            raise Fenced(
-                f"can't tell whether {name} was written: {e}; restart the engine, the journal has everything"
-            ) from e
 
-    def _refused(self, commit: Commit) -> None:
-        """Somebody has the number: ourselves before an answer was lost, or another owner."""
-        there = self._read_back(commit.name)
-        if there != commit:
-            owner = (
-                f"incarnation {there.sealed_by}"
-                if there is not None and there.sealed_by
-                else "another engine"
-            )
-            raise Fenced(f"{commit.name} was written by {owner}, which has taken over; stop this engine")
+    @staticmethod
+    def _taken_over(name: str, there: Commit | None) -> Fenced:
+        owner = f"incarnation {there.sealed_by}" if there and there.sealed_by else "another engine"
+        return Fenced(f"{name} was written by {owner}, which has taken over; stop this engine")
 
     def _forget_before(self, commit: Commit) -> None:
         """Delete what lies before the last base but one: the newest of each incarnation stays, as its seal."""

@@ -19,7 +19,7 @@ import xxhash
 
 from headrace.codecs.choice import ANY, CodecChoice
 from headrace.core.clock import NS, Clock
-from headrace.core.errors import CorruptionError, NotFound
+from headrace.core.errors import CorruptionError, Fenced, NotFound
 from headrace.core.faults import FaultPoints
 from headrace.core.sensors import Selection
 from headrace.store.commits import SegmentInfo
@@ -90,7 +90,9 @@ class Compactor:
 
     Parameters
     ----------
-    store : opened for reading; shared with queries. choice_of : what is said about the codecs of the sensor of a path.
+    store : opened for reading; shared with queries. incarnation : of the engine that compacts: one that was taken
+        over must not delete what its successor is about to name. None for who has the store alone.
+    choice_of : what is said about the codecs of the sensor of a path.
     """
 
     def __init__(
@@ -100,9 +102,11 @@ class Compactor:
         *,
         faults: FaultPoints | None = None,
         policy: CompactionPolicy | None = None,
+        incarnation: int | None = None,
         choice_of: Callable[[str], CodecChoice] = lambda path: ANY,
     ) -> None:
         self._store, self._clock = store, clock
+        self._incarnation = incarnation
         self._faults = faults or FaultPoints()
         self._policy = policy or CompactionPolicy()
         self._choice_of = choice_of
@@ -112,10 +116,10 @@ class Compactor:
 
         Raises
         ------
-        StorageError : the disk refuses; nothing is lost, run again later.
+        StorageError : the disk refuses; nothing is lost, run again later. Fenced : another engine has taken over.
         """
         report = CompactionReport()
-        view = self._store.refresh()
+        view = self._owned_view()
         if view.commits.damaged:
             # What such a commit held may come back from a backup: it must not count as compacted.
             report.problems += view.commits.damaged
@@ -132,6 +136,13 @@ class Compactor:
                     report.problems.append(f"day {_date(day)} stays as it is: {e}")
         self._clean(report)
         return report
+
+    def _owned_view(self) -> StoreView:
+        view = self._store.refresh()
+        owner = view.commits.sealed_by or view.commits.last[0]
+        if self._incarnation is not None and owner > self._incarnation:
+            raise Fenced(f"incarnation {owner} has taken over the store; this one compacts it no more")
+        return view
 
     def _is_due(self, view: StoreView, day: int, hot: list[SegmentInfo]) -> bool:
         if len(hot) >= self._policy.n_hot_max:
@@ -293,7 +304,7 @@ class Compactor:
 
     def _clean(self, report: CompactionReport) -> None:
         """Delete what manifests have replaced, once the grace time is over."""
-        view = self._store.refresh()
+        view = self._owned_view()
         old_ns = self._clock.now_ns() - int(self._policy.grace_s * NS)
         gone: set[str] = set()
         for day, numbers in list_manifests(self._store.disk).items():

@@ -2,13 +2,15 @@
 
 The order is what makes it safe: the segment is durable before the commit that names it, state objects too,
 and the buffers are released only once the commit is durable. Whatever fails before, the buffers take their
-content back and the next flush tries again; an object that no commit names is invisible.
+content back and the next flush tries again; an object that no commit names is invisible. Where the answer to a
+commit is lost, its content stays taken until the next flush has found out what became of it: it is in the store
+once, or goes into the next commit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,13 @@ import pyarrow as pa
 
 from headrace.core.clock import Clock, thread_cpu_ns
 from headrace.core.disk import Buffer, Disk
+from headrace.core.errors import Undecided
 from headrace.core.faults import FaultPoints
 from headrace.core.sensors import SensorDirectory
 from headrace.store.buffer import HotBuffer, Taken
 from headrace.store.chunks import RowEncoder
 from headrace.store.commits import STATE_FOLDER, Commit, CommitLog, SegmentInfo, ShardPosition
-from headrace.store.directories import save_directory, saved_slots
+from headrace.store.directories import directory_path, save_directory, saved_slots
 from headrace.store.frame_log import FrameLog
 from headrace.store.manifests import hot_path
 from headrace.store.overlays import settle
@@ -56,7 +59,8 @@ class Flushed:
     """What a flush did.
 
     `n_duplicates` were found among the devices' late samples, against committed ones: only those that this
-    process took in. `n_stored` are all samples written, those of pipelines and of a replay too.
+    process took in. `n_stored` are all samples written, those of pipelines and of a replay too. Both have also what
+    an earlier flush turned out to have stored after all.
     """
 
     commit: Commit
@@ -65,6 +69,15 @@ class Flushed:
     size_bytes: int
     encode_ns: int
     write_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsure:
+    """A flush whose commit may be there: what it took, and how many samples it would have stored and left out."""
+
+    taken: tuple[tuple[HotBuffer, Taken], ...]
+    n_stored: int
+    n_duplicates: int
 
 
 class Flusher:
@@ -90,6 +103,9 @@ class Flusher:
         self._faults = faults or FaultPoints()
         self._encoder = RowEncoder(directory)
         self._saved_slots = saved_slots(disk)
+        self._unsure: _Unsure | None = None
+        self._untold = 0, 0
+        """Samples stored and left out by flushes that turned out to be done: told with the next."""
 
     @property
     def n_saved_slots(self) -> int:
@@ -102,21 +118,44 @@ class Flusher:
         Raises
         ------
         Fenced : another owner has taken over: stop. StorageError : the disk refuses; the buffers have their
-            content back, so try again once there is room.
+            content back, so try again once there is room. Undecided : the content may be committed; it stays
+            taken, and the next flush, of whatever parts, begins with finding out.
         """
         for part in parts:
             if part.state_seq > part.seq:
                 raise ValueError(f"shard {part.buffer.shard}: state at {part.state_seq}, flush at {part.seq}")
+        self._settle()
         taken = [part.buffer.take(part.seq) for part in parts]
         try:
             done = self._write(parts, taken, dict(counters or {}))
         except BaseException:
-            for part, one in zip(parts, taken, strict=True):
-                part.buffer.put_back(one)
+            if self._unsure is None:
+                for part, one in zip(parts, taken, strict=True):
+                    part.buffer.put_back(one)
             raise
         for part, one in zip(parts, taken, strict=True):
             part.buffer.release(one)
-        return done
+        (n_stored, n_duplicates), self._untold = self._untold, (0, 0)
+        return replace(done, n_stored=done.n_stored + n_stored, n_duplicates=done.n_duplicates + n_duplicates)
+
+    def _settle(self) -> None:
+        """Find out what became of a flush whose commit was lost.
+
+        Raises
+        ------
+        StorageError : it can't be told yet. Fenced : another owner has taken over.
+        """
+        is_there = self._commits.settle() is not None
+        unsure, self._unsure = self._unsure, None
+        if unsure is None:
+            return
+        for buffer, one in unsure.taken:
+            if is_there:
+                buffer.release(one)
+            else:
+                buffer.put_back(one)
+        if is_there:
+            self._untold = self._untold[0] + unsure.n_stored, self._untold[1] + unsure.n_duplicates
 
     def add(self, buffers: Sequence[HotBuffer], seq: int) -> int:
         """Publish what buffers hold up to `seq` as a segment, and leave the shards' positions as they are.
@@ -128,11 +167,11 @@ class Flusher:
         -------
         How many samples were written.
         """
+        self._settle()
         taken = [buffer.take(seq) for buffer in buffers]
         parts = [FlushPart(buffer, seq) for buffer in buffers]
         tables, (n_dropped, _) = self._encode(parts, taken)
-        directory = save_directory(self._disk, self._directory, self._saved_slots)
-        self._saved_slots = saved_slots(self._disk)
+        directory = self._save_directory()
         if tables:
             counters = dict(self._commits.view.counters)
             segment = self._segment(tables, {}, directory, counters)
@@ -145,22 +184,32 @@ class Flusher:
         start_ns = thread_cpu_ns()
         tables, (n_dropped, n_duplicates) = self._encode(parts, taken)
         encoded_ns = thread_cpu_ns()
-        directory = save_directory(self._disk, self._directory, self._saved_slots)
-        self._saved_slots = saved_slots(self._disk)
+        directory = self._save_directory()
         shards = self._positions(parts)
         segment = self._segment(tables, shards, directory, counters) if tables else None
-        commit = self._commits.publish(segment, shards, directory, counters, self._faults)
-        n_samples = sum(one.n_samples for one in taken)
+        n_stored = sum(one.n_samples for one in taken) - n_dropped
+        try:
+            commit = self._commits.publish(segment, shards, directory, counters, self._faults)
+        except Undecided:
+            pairs = zip((part.buffer for part in parts), taken, strict=True)
+            self._unsure = _Unsure(tuple(pairs), n_stored, n_duplicates)
+            raise
         size_bytes = 0 if segment is None else segment.size_bytes
         end_ns = thread_cpu_ns()
         return Flushed(
-            commit,
-            n_samples - n_dropped,
-            n_duplicates,
-            size_bytes,
-            encoded_ns - start_ns,
-            end_ns - encoded_ns,
-        )
+            commit, n_stored, n_duplicates, size_bytes, encoded_ns - start_ns, end_ns - encoded_ns
+        )  # fmt: skip
+
+    def _save_directory(self) -> str:
+        """Save what the directory grew; the path of its newest file."""
+        known = self._saved_slots
+        if self._directory.n_slots != known:
+            # Its files are not fenced: a number that another owner gave must not be given twice.
+            self._commits.check_owned()
+            directory = save_directory(self._disk, self._directory, known)
+            self._saved_slots = saved_slots(self._disk)
+            return directory
+        return directory_path(known) if known else ""
 
     def _encode(
         self, parts: Sequence[FlushPart], taken: list[Taken]

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.core.clock import Clock, SystemClock
-from headrace.core.disk import Disk, LocalDisk
+from headrace.core.disk import Disk
 from headrace.core.errors import ConfigError, CorruptionError, NotFound
 from headrace.core.frames import FrameBatch
 from headrace.core.registry import nearest
@@ -31,6 +31,7 @@ from headrace.store.base import Tail
 from headrace.store.commits import SegmentInfo
 from headrace.store.decoding import Decoding
 from headrace.store.directories import load_directory
+from headrace.store.disks import open_disk
 from headrace.store.grouping import DAY_NS
 from headrace.store.headers import HeaderAnswers, may_answer
 from headrace.store.manifests import HOT_FOLDER
@@ -107,7 +108,7 @@ class Store:
 
         Parameters
         ----------
-        where : a folder, a ``file:`` URL, or a `Disk`. directory : a running engine's, else the store's own.
+        where : a folder, a URL (see `open_disk`), or a `Disk`. directory : a running engine's, else the store's own.
 
         Raises
         ------
@@ -127,6 +128,12 @@ class Store:
                 load_directory(self.disk, self.directory)
             return self.view
 
+    def _learn(self) -> None:
+        """Look for sensors that were defined since, where the directory is our own copy."""
+        if self._owns_directory:
+            with self._lock:
+                load_directory(self.disk, self.directory)
+
     @property
     def defining(self) -> AbstractContextManager[Any]:
         """Hold it while you make sensors known to a directory that is our own: `refresh` does as well."""
@@ -138,9 +145,9 @@ class Store:
         view = self.refresh()
         return {s.name for s in segments if s.name not in there and not view.days_left(s)}
 
-    def status(self) -> StoreStatus:
-        """Sizes as of the last commit; reads no segment."""
-        view = self.refresh()
+    def status(self, view: StoreView | None = None) -> StoreStatus:
+        """Sizes as of the last commit, or in a view that was loaded before; reads no segment."""
+        view = self.refresh() if view is None else view
         return StoreStatus(
             sum(tier.size_bytes for tier in view.tiers),
             sum(tier.n_samples for tier in view.tiers),
@@ -172,8 +179,7 @@ class Store:
         NotFound : no sensor matches. ConfigError : the span, the aggregates or the limit can't be.
         """
         _check(start_ns, end_ns, every_ns, agg, limit)
-        if self._owns_directory:
-            self.refresh()  # for sensors that were defined since
+        self._learn()
         return self.ask(self._wanted(pattern), start_ns, end_ns, every_ns, agg, tail, limit)
 
     def query_sensors(
@@ -281,13 +287,13 @@ class Store:
     def scan_sources(self, sources: Sequence[Source], wanted: Wanted, start_ns: int, end_ns: int) -> Scan:
         """The same of some segments."""
         out = Scan()
-        for source in sources:
+        sources = self._readable(sources, out)
+        span = start_ns, end_ns
+        finds = self.reader.find_many([s.info for s in sources], wanted.groups, span)
+        for source, find in zip(sources, finds, strict=True):
             name = source.info.name
-            if name in self.quarantined:
-                out.missing.append(self.quarantined[name])
-                continue
             try:
-                found = self.reader.find(source.info, wanted.groups, start_ns, end_ns)
+                found = find()
             except CorruptionError as e:
                 self.quarantine(name, str(e))
                 out.missing.append(str(e))
@@ -301,6 +307,11 @@ class Store:
                 place = wanted.places_of_groups(found.group_index, found.rows.layout)
                 out.found.append((found, place, source.is_warm))
         return out
+
+    def _readable(self, sources: Sequence[Source], out: Scan) -> list[Source]:
+        """Without those that were found damaged before, which are told of."""
+        out.missing += [self.quarantined[s.info.name] for s in sources if s.info.name in self.quarantined]
+        return [s for s in sources if s.info.name not in self.quarantined]
 
     def quarantine(self, name: str, sentence: str) -> None:
         """Set a damaged segment aside: it is not read again, not compacted, and not deleted."""
@@ -335,19 +346,6 @@ class Store:
             if answer.is_full:
                 break
         return damaged
-
-
-def open_disk(where: str | Path) -> Disk:
-    """The disk behind a folder or URL. Raises `ConfigError` for what can't be opened."""
-    text = str(where)
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        return LocalDisk(text.removeprefix("file:"))
-    if scheme == "file":
-        return LocalDisk(rest)
-    raise ConfigError(
-        f"store {text!r}: only folders can be opened, not {scheme}://; give a path", "store.url"
-    )
 
 
 def nearest_path(directory: SensorDirectory, pattern: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -164,6 +166,17 @@ class SegmentReader:
         file = self.open(info)
         for group in range(file.n_groups):
             yield self._load(file, group).rows
+
+    def find_many(
+        self, infos: Sequence[SegmentInfo], groups: U64, span: tuple[int, int]
+    ) -> list[Callable[[], FoundRows | None]]:
+        """`find` in several segments, each to be called; where a read takes time they are under way already."""
+        calls = [partial(self.find, info, groups, *span) for info in infos]
+        n_at_once = min(self._disk.n_reads_at_once, len(calls))
+        if n_at_once <= 1:
+            return list(calls)
+        with ThreadPoolExecutor(n_at_once) as pool:
+            return [future.result for future in [pool.submit(call) for call in calls]]
 
     def find(self, info: SegmentInfo, groups: U64, start_ns: int, end_ns: int) -> FoundRows | None:
         """Rows of `groups` (sorted) whose times touch [start_ns, end_ns); None where there are none.

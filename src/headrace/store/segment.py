@@ -3,8 +3,9 @@
 A file is written once, whole. Row groups hold the rows of one or several shards; their statistics (shard,
 time, path) prune. Headers are compressed; payloads are not, and each row group holds them in one page, one behind the
 other at its end (DELTA_LENGTH_BYTE_ARRAY; earlier releases wrote PLAIN, each behind its length), so that a reader who
-knows the headers slices a payload straight out of the mapped file. Pages carry a CRC, payloads their own checksums,
-and the footer's checksum is in the commit or manifest that names the file.
+knows the headers slices a payload straight out of the mapped file. Where the file is far away it is read by ranges: the
+footer, the headers of a row group in one piece, the payloads that are wanted. Pages carry a CRC, payloads their own
+checksums, and the footer's checksum is in the commit or manifest that names the file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from headrace.core.disk import Disk
+from headrace.core.disk import Buffer, Disk, MappedFile, ReadFile
 from headrace.core.errors import CorruptionError, NotFound
 from headrace.core.layouts import DTYPES
 from headrace.store.commits import SegmentInfo
@@ -43,6 +44,7 @@ _ENCODINGS = dict.fromkeys(("t_min", "t_max", "n_bytes"), "DELTA_BINARY_PACKED")
 
 _FOOTER_TAIL = 8
 _FOOTER_IN_MEMORY = 4
+_PAGE_HEADER_MAX = 256
 _ABOUT = "headrace.segment"
 
 
@@ -85,7 +87,7 @@ def write_segment(
     n_samples = sum(int(_numbers(t["n_samples"]).sum()) for t in tables)
     info = SegmentInfo(
         name, len(data), sum(len(t) for t in tables), n_samples, int(times[0].min()), int(times[1].max()),
-        tuple(np.unique(times[0] // DAY_NS).tolist()), _footer_digest(data),
+        tuple(np.unique(times[0] // DAY_NS).tolist()), _footer_digest(MappedFile(data)),
     )  # fmt: skip
     return SegmentBytes(info, data)
 
@@ -134,12 +136,14 @@ def _int64(column: Any) -> I64:
     return np.asarray(column.cast(pa.int64()).to_numpy())
 
 
-def _footer_digest(data: memoryview) -> str:
+def _footer_digest(file: ReadFile) -> str:
     """xxh3 of the Parquet footer. Raises `ValueError` where there is none."""
-    length = int.from_bytes(data[-8:-4], "little") if len(data) >= _FOOTER_TAIL else 0
-    if bytes(data[-4:]) != b"PAR1" or not 0 < length <= len(data) - _FOOTER_TAIL:
+    size = file.size_bytes
+    tail = bytes(file.read(max(0, size - _FOOTER_TAIL), size))
+    length = int.from_bytes(tail[:4], "little") if size >= _FOOTER_TAIL else 0
+    if tail[-4:] != b"PAR1" or not 0 < length <= size - _FOOTER_TAIL:
         raise ValueError("it does not end in a Parquet footer")
-    return xxhash.xxh3_64_hexdigest(data[-_FOOTER_TAIL - length :])
+    return xxhash.xxh3_64_hexdigest(file.read(size - _FOOTER_TAIL - length, size))
 
 
 RARE = ("dictionary", "times_offset", "times_bytes")
@@ -200,29 +204,36 @@ class RowHeaders:
 class SegmentFile:
     """An open segment, for any thread: pyarrow's reader takes one at a time, and is kept from taking two.
 
+    Parameters
+    ----------
+    data : its bytes, where they are at hand.
+
     Raises
     ------
     CorruptionError : it is not the file that `info` describes. NotFound : it is gone.
     """
 
-    def __init__(self, disk: Disk, info: SegmentInfo) -> None:
+    def __init__(self, disk: Disk, info: SegmentInfo, data: memoryview | None = None) -> None:
         self.info = info
         self._reading = threading.Lock()
-        self._data = disk.read(info.name)
+        self._bytes = disk.open(info.name, info.size_bytes) if data is None else MappedFile(data)
         try:
-            if len(self._data) != info.size_bytes or _footer_digest(self._data) != info.footer:
-                raise ValueError(
-                    f"expected {info.size_bytes:,} bytes with footer {info.footer}, got {len(self._data):,}"
-                )
+            self._check()
             self._file = pq.ParquetFile(
-                pa.BufferReader(pa.py_buffer(self._data)), read_dictionary=list(WORDS),
-                page_checksum_verification=True,
-            )  # fmt: skip
+                _arrow_file(self._bytes), read_dictionary=list(WORDS), page_checksum_verification=True
+            )
             self._names = self._file.schema_arrow.names
             if self.metadata.get(b"headrace.version") != VERSION:
                 raise ValueError(f"its format is not version {VERSION.decode()}; a newer release wrote it")
         except (ValueError, OSError, pa.ArrowException) as e:
             raise self.damaged(str(e)) from e
+
+    def _check(self) -> None:
+        info, size_bytes = self.info, self._bytes.size_bytes
+        if size_bytes != info.size_bytes or _footer_digest(self._bytes) != info.footer:
+            raise ValueError(
+                f"expected {info.size_bytes:,} bytes with footer {info.footer}, got {size_bytes:,}"
+            )
 
     def damaged(self, why: str) -> CorruptionError:
         """The error that says which segment is damaged, and how."""
@@ -280,7 +291,17 @@ class SegmentFile:
 
     def _read_group(self, group: int, columns: list[str]) -> pa.Table:
         with self._reading:
+            if not isinstance(self._bytes, MappedFile):
+                self._bytes.read(*self._extent(group, columns))  # all of them at once, not one by one
             return self._file.read_row_group(group, columns=columns, use_threads=False)
+
+    def _extent(self, group: int, columns: list[str]) -> tuple[int, int]:
+        """From the first byte of some columns to their last, and some more: where the payloads begin."""
+        metadata = self._file.metadata.row_group(group)
+        chunks = [metadata.column(self._names.index(name)) for name in columns]
+        first = min(_start(chunk) for chunk in chunks)
+        last = max(_start(chunk) + chunk.total_compressed_size for chunk in chunks)
+        return first, min(last + _PAGE_HEADER_MAX, self._bytes.size_bytes)
 
     def _parse(self, group: int, table: pa.Table) -> RowHeaders:
         n_bytes = _numbers(table["n_bytes"]).astype(np.uint32)
@@ -312,16 +333,17 @@ class SegmentFile:
             return starts
         sizes += 4  # each is behind its length
         starts = end - int(sizes.sum()) + np.cumsum(sizes) - sizes
-        for row in (0, len(sizes) - 1):
+        is_near = isinstance(self._bytes, MappedFile)  # else the last row is not fetched just to be looked at
+        for row in (0, len(sizes) - 1) if is_near else (0,):
             at = int(starts[row])
-            if int.from_bytes(self._data[at : at + 4], "little") != n_bytes[row]:
+            if int.from_bytes(self._bytes.read(at, at + 4), "little") != n_bytes[row]:
                 raise ValueError("payloads are not where the headers say")
         return starts + 4
 
     def payloads(self, offset: I64, n_bytes: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint8], I64]:
         """Payloads one behind the other, and where each starts: uint8[n], int64[G + 1]."""
-        data, sizes = self._data, n_bytes.astype(np.int64)
-        parts = [data[a:b] for a, b in zip(offset.tolist(), (offset + sizes).tolist(), strict=True)]
+        sizes = n_bytes.astype(np.int64)
+        parts = self._bytes.read_many(offset.tolist(), (offset + sizes).tolist())
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
         return np.frombuffer(b"".join(parts), np.uint8), starts
 
@@ -347,10 +369,10 @@ def open_segment(disk: Disk, name: str) -> SegmentFile:
     """
     data = disk.read(name)
     try:
-        digest = _footer_digest(data)
+        digest = _footer_digest(MappedFile(data))
     except ValueError as e:
         raise CorruptionError(f"segment {name} is damaged: {e}; restore it from a backup") from e
-    bare = SegmentFile(disk, SegmentInfo(name, len(data), 0, 0, 0, 0, (), digest))
+    bare = SegmentFile(disk, SegmentInfo(name, len(data), 0, 0, 0, 0, (), digest), data)
     table = bare.table(["t_min", "t_max", "n_samples"])
     if not len(table):
         raise bare.damaged("it has no rows")
@@ -365,10 +387,50 @@ def open_segment(disk: Disk, name: str) -> SegmentFile:
 def verify_segment(disk: Disk, info: SegmentInfo) -> str:
     """Read every page; "" where the segment is sound, else a sentence that says what is wrong."""
     try:
-        SegmentFile(disk, info).table()
+        SegmentFile(disk, info, disk.read(info.name)).table()
     except (CorruptionError, NotFound) as e:
         return str(e)
     return ""
+
+
+class _FarFile:
+    """A `ReadFile` as Arrow wants a file that is no buffer."""
+
+    closed = False
+
+    def __init__(self, file: ReadFile) -> None:
+        self._file, self._at = file, 0
+
+    def read(self, n: int = -1) -> Buffer:
+        """The next `n` bytes."""
+        end = self._file.size_bytes if n < 0 else min(self._at + n, self._file.size_bytes)
+        found = self._file.read(self._at, end)
+        self._at = end
+        return found
+
+    def seek(self, at: int, whence: int = 0) -> int:
+        """Go to a place."""
+        self._at = at + (0, self._at, self._file.size_bytes)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """The present place."""
+        return self._at
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _arrow_file(file: ReadFile) -> pa.NativeFile:
+    if isinstance(file, MappedFile):
+        return pa.BufferReader(pa.py_buffer(file.data))
+    return pa.PythonFile(_FarFile(file), mode="r")
+
+
+def _start(chunk: Any) -> int:
+    """First byte of a column chunk."""
+    places = (chunk.dictionary_page_offset, chunk.data_page_offset)
+    return min(int(at) for at in places if at is not None)
 
 
 def _stat_ns(statistics: Any, which: str, default: int) -> int:

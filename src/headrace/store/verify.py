@@ -92,10 +92,11 @@ def verify_store(disk: Disk, store: Store, tell: Tell = lambda i, n, name: None)
 
 def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> None:
     """Read one segment; what is wrong goes to `found`. Raises `CorruptionError` where it can't be opened."""
-    file = SegmentFile(disk, info)
+    data = disk.read(info.name)
+    file = SegmentFile(disk, info, data)
     file.table()  # every page against its checksum
     digest = info.name.rpartition("-")[2].removesuffix(".parquet")
-    if info.name.startswith(WARM_FOLDER) and xxhash.xxh3_64_hexdigest(disk.read(info.name)) != digest:
+    if info.name.startswith(WARM_FOLDER) and xxhash.xxh3_64_hexdigest(data) != digest:
         found.harms.append(Harm(info.name, "its content is not what its name says; restore it from a backup"))
     n_rows = n_samples = 0
     times = SharedTimes()

@@ -9,7 +9,7 @@ from headrace.core.disk import Disk
 from headrace.core.errors import CorruptionError, NotFound
 from headrace.store.commits import Commit, CommitView, Recover, SegmentInfo, ShardPosition, load_commits
 from headrace.store.grouping import DAY_NS
-from headrace.store.manifests import Manifest, hot_path, list_manifests, read_manifest
+from headrace.store.manifests import Manifest, hot_path, list_manifests, manifest_path, read_manifest
 from headrace.store.segment import open_segment
 
 _TRIES = 8
@@ -130,6 +130,9 @@ class ViewLoader:
 
     def _load_manifests(self) -> None:
         listed = list_manifests(self._disk)
+        known_of = {day: found[0] for day, found in self._manifests.items()}
+        new = [(day, numbers[-1]) for day, numbers in listed.items() if known_of.get(day) != numbers[-1]]
+        self._disk.prefetch([manifest_path(day, number) for day, number in new])
         for day, numbers in listed.items():
             known = self._manifests.get(day)
             if known is None or known[0] != numbers[-1]:

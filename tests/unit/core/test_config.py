@@ -124,6 +124,18 @@ def test_where_the_store_is(url, folder):
     assert plant.store_folder == Path(folder)
 
 
+def test_a_store_in_a_bucket_has_a_folder_too():
+    plant = parse_plant({"version": 1, "store": {"url": "s3://plants/leon"}}, Path("/etc"))
+    assert plant.store.is_bucket
+    assert plant.store_folder == Path("/etc/store")
+    options = {"endpoint": "http://minio:9000", "timeout": "5s"}
+    store = {"url": "az://plants", "folder": "/var/leon", "options": options}
+    plant = parse_plant({"version": 1, "store": store}, Path("/etc"))
+    assert plant.store_folder == Path("/var/leon")
+    assert (plant.store.options.endpoint, plant.store.options.timeout) == ("http://minio:9000", 5_000_000_000)
+    assert not parse_plant({"version": 1}, Path("/etc")).store.is_bucket
+
+
 def test_a_plant_is_frozen(file):
     with pytest.raises(ValueError, match="frozen"):
         load_plant(file).store.url = "other"
@@ -218,9 +230,18 @@ def test_all_problems_are_told_at_once(file):
             "'Mars' is not a time zone; write one such as 'Europe/Madrid' or 'UTC'",
         ),
         (
-            "[store]\nurl = 's3://bucket/leon'", "store.url",
-            "stores at s3:// come with a later version; this one keeps its store in a local folder: './store'",
+            "[store]\nurl = 'ftp://host/leon'", "store.url",
+            "there are no stores at ftp://; write a folder, './store', or s3://bucket/plant, gs://bucket/plant, az://bucket/plant",
         ),
+        ("[store]\nurl = 's3:///leon'", "store.url", "'s3:///leon' names no bucket; write 's3://bucket/plant'"),
+        ("[store]\nurl = 'gs://b:80/leon'", "store.url", "'gs://b:80/leon' names no bucket; write 'gs://bucket/plant'"),
+        ("[store]\nurl = 'az://b/leon?x=1'", "store.url", "'az://b/leon?x=1' names no bucket; write 'az://bucket/plant'"),
+        ("[store]\nfolder = './x'", "store.folder", "is for stores in a bucket, and store.url names a folder; remove it"),
+        (
+            "[store.options]\nregion = 'x'", "store.options",
+            "is for stores in a bucket, and store.url names a folder; remove it",
+        ),
+        ("[store]\nurl = 's3://b'\noptions.secret = 'x'", "store.options.secret", "unknown key; known: endpoint, region, account, ca_file, timeout"),
         ("[store]\nurl = ''", "store.url", "'' is not a folder; write './store' or 'file:///var/lib/store'"),
         (
             "[store]\nurl = 'file://server/a'", "store.url",

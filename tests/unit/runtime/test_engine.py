@@ -341,6 +341,53 @@ def test_an_error_after_a_commit_is_told(error: Exception) -> None:
         assert rig.failures == [error]
 
 
+def far(rig: Rig, core: int = 0) -> tuple[Callable[[], Any], threading.Event]:
+    """Have a runner read the store, which does not answer until the event is set."""
+    answers, reads = threading.Event(), rig.engine.cores[core]
+
+    def frames(*_: Any) -> dict[int, FrameBatch]:
+        if not answers.is_set():
+            raise StorageError("the service can't be reached")
+        return {}
+
+    reads.frames = rig.engine._runners[core]._patiently(frames)
+    process = reads.process
+
+    def read_first(*arguments: Any) -> None:
+        reads.frames([0], 0, 1)
+        process(*arguments)
+
+    reads.process = read_first  # type: ignore[method-assign]
+    return lambda: rig.refusals, answers
+
+
+def test_a_store_that_does_not_answer_a_runner_is_told_and_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "_RETRY_S_MIN", 0.01)
+    rig = Rig()
+    refusals, answers = far(rig)
+    with running(rig):
+        rig.feed(1)
+        rig.until(refusals)
+        assert rig.refusals == ["the service can't be reached"]
+        answers.set()
+        rig.stepped()
+        assert rig.engine.flush(20)
+        assert (rig.refusals[-1], rig.failures) == ("", [])
+
+
+def test_an_engine_ends_while_its_store_does_not_answer() -> None:
+    rig = Rig()
+    refusals, _ = far(rig)
+    with running(rig):
+        rig.feed(1)
+        rig.until(refusals)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5
+    assert rig.failures == []
+
+
 def test_a_defect_of_a_runner_is_told_and_no_flush_passes_for_done() -> None:
     with running(Rig()) as rig:
         rig.feed(1)

@@ -36,7 +36,7 @@ async def settled(plant):
 
 
 def test_before_the_start_there_is_nothing_to_say(tmp_path):
-    report = Report(Metrics(), VirtualClock(T0), LocalDisk(tmp_path))
+    report = Report(Metrics(), VirtualClock(T0), LocalDisk(tmp_path), LocalDisk(tmp_path))
     assert set(report.samples().values()) == {0}
     assert report.stages_ns() == {}
     assert report.summary()["sensors"] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,12 +15,91 @@ from headrace.core.errors import NotFound, StorageError
 from headrace.core.faults import FaultPoints
 from headrace.sim.disk import SimulatedDisk
 from headrace.sim.faults import CountedFaults, Crashed
+from headrace.store.disks import SplitDisk
+
+
+@pytest.fixture(params=["local", "simulated", "split", "cloud"])
+def any_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Disk:
+    """All disks: what holds for one holds for the others."""
+    if request.param == "local":
+        return LocalDisk(tmp_path)
+    if request.param == "simulated":
+        return SimulatedDisk()
+    from headrace.store.cloud import CloudDisk
+
+    cloud = CloudDisk(request.getfixturevalue("bucket").url)
+    return cloud if request.param == "cloud" else SplitDisk(LocalDisk(tmp_path), cloud, {"url": cloud.url})
 
 
 @pytest.fixture(params=["local", "simulated"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Disk:
-    """Both disks: what holds for one holds for the other."""
+    """Disks whose files grow."""
     return LocalDisk(tmp_path) if request.param == "local" else SimulatedDisk()
+
+
+def test_files_are_created_once_swapped_and_removed(any_disk: Disk) -> None:
+    disk = any_disk
+    assert disk.put_if_absent("commits/one", b"first")
+    assert not disk.put_if_absent("commits/one", b"second")
+    assert not disk.put_if_absent("commits/one", b"first")
+    assert bytes(disk.read("commits/one")) == b"first"
+    disk.replace("commits/one", bytearray(b"third"))
+    disk.replace("b/two", memoryview(b""))
+    assert bytes(disk.read("commits/one")) == b"third"
+    assert bytes(disk.read("b/two")) == b""
+    assert disk.list("commits") == ["commits/one"]
+    assert disk.list("commit") == disk.list("nowhere") == []
+    assert disk.size("commits/one") == 5
+    disk.delete("commits/one")
+    disk.delete("commits/one")
+    for action in (disk.read, disk.size, disk.open):
+        with pytest.raises(NotFound, match="commits/one does not exist"):
+            action("commits/one")
+    assert disk.put_if_absent("commits/one", b"again")
+    assert disk.free_bytes() > 0
+
+
+def test_lists_are_sorted_and_whole(any_disk: Disk) -> None:
+    paths = [f"commits/{n % 3:08d}/{n:08d}.json" for n in range(40)]
+    for path in paths:
+        any_disk.put_if_absent(path, b"x")
+    assert any_disk.list("commits") == sorted(paths)
+    assert any_disk.list("commits/00000001") == sorted(p for p in paths if "/00000001/" in p)
+
+
+@pytest.mark.parametrize("size_bytes", [5_000, 3 << 20])
+def test_files_are_read_in_parts(any_disk: Disk, size_bytes: int) -> None:
+    data = np.random.default_rng(3).integers(0, 256, size_bytes, dtype=np.uint8).tobytes()
+    any_disk.put_if_absent("segments/one", data)
+    for known in (None, size_bytes):
+        file = any_disk.open("segments/one", known)
+        assert file.size_bytes == size_bytes
+        assert bytes(file.read(0, size_bytes)) == data
+        starts, ends = [0, 10, size_bytes - 7, 300, 1_000], [4, 10, size_bytes, 2_000, size_bytes - 9]
+        assert [bytes(p) for p in file.read_many(starts, ends)] == [
+            data[a:b] for a, b in zip(starts, ends, strict=True)
+        ]
+    assert bytes(any_disk.read("segments/one")) == data
+
+
+def test_what_was_prefetched_is_read_as_it_is(any_disk: Disk) -> None:
+    any_disk.put_if_absent("commits/1", b"one")
+    any_disk.put_if_absent("commits/2", b"two")
+    any_disk.prefetch(["commits/1", "commits/2", "commits/3", "journal/1"])
+    assert bytes(any_disk.read("commits/2")) == b"two"
+    assert bytes(any_disk.read("commits/1")) == b"one"
+    any_disk.replace("commits/1", b"new")
+    assert bytes(any_disk.read("commits/1")) == b"new"
+    with pytest.raises(NotFound):
+        any_disk.read("commits/3")
+
+
+def test_a_file_that_was_replaced_is_read_anew(any_disk: Disk) -> None:
+    any_disk.put_if_absent("segments/one", b"a" * 1_000)
+    assert bytes(any_disk.open("segments/one").read(0, 2)) == b"aa"
+    any_disk.replace("segments/one", b"b" * 500)
+    file = any_disk.open("segments/one", 500)
+    assert (bytes(file.read(0, 2)), file.size_bytes) == (b"bb", 500)
 
 
 def test_files_are_created_once_swapped_cut_and_removed(disk: Disk) -> None:

@@ -3,8 +3,9 @@
 import pytest
 
 from headrace.core.clock import VirtualClock
-from headrace.core.errors import CorruptionError, Fenced, StorageError
+from headrace.core.errors import CorruptionError, Fenced, StorageError, Undecided
 from headrace.sim.disk import SimulatedDisk
+from headrace.store.cloud import CloudDisk
 from headrace.store.commits import (
     FOLD_EVERY,
     Commit,
@@ -25,9 +26,17 @@ def info(m):
     return SegmentInfo(f"segments/hot/00000001/{m:08d}.parquet", 10, 1, 5, m, m + 1, (0,), "00")
 
 
-@pytest.fixture
-def disk():
-    return SimulatedDisk(1)
+@pytest.fixture(params=["memory", "bucket"])
+def disk(request):
+    if request.param == "memory":
+        return SimulatedDisk(1)
+    return CloudDisk(request.getfixturevalue("bucket").url)
+
+
+def damage(disk, path, byte):
+    data = bytearray(disk.read(path))
+    data[byte] ^= 1
+    disk.replace(path, data)
 
 
 @pytest.fixture
@@ -54,7 +63,7 @@ def test_what_is_published_is_seen(disk, log):
 def test_a_reader_reads_only_what_is_new(disk, log):
     log.publish(info(1), {})
     before = load_commits(disk)
-    disk.flip_bit(commit_path(1, 1), 40)
+    damage(disk, commit_path(1, 1), 40)
     log.publish(info(2), {})
     assert len(load_commits(disk, before).segments) == 2
 
@@ -144,7 +153,7 @@ def test_states_that_are_superseded_are_deleted_with_a_fold(disk, log):
 def test_a_damaged_commit_is_told_and_the_others_count(disk, log):
     for m in (1, 2, 3):
         log.publish(info(m), {})
-    disk.flip_bit(commit_path(1, 2), 40)
+    damage(disk, commit_path(1, 2), 40)
     view = load_commits(disk)
     assert [s.t_min_ns for s in view.segments] == [1, 3]
     assert "commits/00000001/00000002.json is damaged" in view.damaged[0]
@@ -164,7 +173,9 @@ def test_a_put_whose_answer_was_lost_counts(disk, log, monkeypatch):
     assert log.next_m == 2
 
 
-def test_a_put_that_failed_may_be_tried_again(disk, log):
+def test_a_put_that_failed_may_be_tried_again():
+    disk = SimulatedDisk(1)
+    log = CommitLog.open(disk, 1, VirtualClock(5))
     disk.is_read_only = True
     with pytest.raises(StorageError, match="read-only"):
         log.publish(info(1), {})
@@ -172,14 +183,95 @@ def test_a_put_that_failed_may_be_tried_again(disk, log):
     assert log.publish(info(1), {}).m == 1
 
 
-def test_an_owner_that_can_not_tell_stops(disk, log, monkeypatch):
-    def refuse(*_):
+def test_of_two_that_begin_a_store_one_does(disk):
+    first, second = load_commits(disk), load_commits(disk)
+    assert first.last == second.last == (0, 0)
+    CommitLog.open(disk, 1, VirtualClock(5))
+    with pytest.raises(Fenced, match="another engine has taken over"):
+        CommitLog.open(disk, 1, VirtualClock(6))
+
+
+def test_an_owner_knows_whether_it_was_taken_over(disk, log):
+    log.check_owned()
+    log.publish(info(1), {})
+    log.check_owned()
+    CommitLog.open(disk, 2, VirtualClock())
+    with pytest.raises(Fenced, match="sealed by incarnation 2"):
+        log.check_owned()
+
+
+def lose_answers(monkeypatch, disk, *, is_written):
+    """Let the next put be sent, and its answer be lost."""
+    put = disk.put_if_absent
+
+    def lost(path, data):
+        monkeypatch.setattr(disk, "put_if_absent", put)
+        if is_written:
+            put(path, data)
+        raise Undecided("no answer in time")
+
+    monkeypatch.setattr(disk, "put_if_absent", lost)
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_a_commit_whose_answer_was_lost_is_decided_before_the_next(disk, log, monkeypatch, is_written):
+    disk.put_if_absent(info(1).name, b"a segment")
+    lose_answers(monkeypatch, disk, is_written=is_written)
+    with pytest.raises(Undecided):
+        log.publish(info(1), {0: ShardPosition(1)})
+    assert log.next_m == 1
+    assert log.publish(info(2), {0: ShardPosition(2)}).m == 2
+    view = load_commits(disk)
+    assert view == log.view
+    assert view.segments == ((info(1), info(2)) if is_written else (info(2),))
+    # What no commit names any more is not left behind.
+    assert (info(1).name in disk.list("segments")) == is_written
+
+
+def test_a_decision_whose_answer_was_lost_stands(disk, log, monkeypatch):
+    lose_answers(monkeypatch, disk, is_written=False)
+    with pytest.raises(Undecided):
+        log.publish(info(1), {})
+    lose_answers(monkeypatch, disk, is_written=True)
+    with pytest.raises(Undecided):
+        log.settle()
+    log.settle()
+    log.settle()
+    assert (log.next_m, load_commits(disk).segments) == (2, ())
+
+
+def test_who_was_taken_over_finds_out_when_it_decides(disk, log, monkeypatch):
+    log.publish(info(1), {})
+    lose_answers(monkeypatch, disk, is_written=False)
+    with pytest.raises(Undecided):
+        log.publish(info(2), {})
+    CommitLog.open(disk, 2, VirtualClock())
+    with pytest.raises(Fenced, match="has taken over"):
+        log.settle()
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_an_owner_that_can_not_tell_asks_until_it_can(disk, log, monkeypatch, is_written):
+    put = disk.put_if_absent
+
+    def refuse(path, data=None):
+        if is_written and data is not None and not disk.list("commits/00000001"):
+            put(path, data)
         raise StorageError("input/output error")
 
     monkeypatch.setattr(disk, "put_if_absent", refuse)
     monkeypatch.setattr(disk, "read", refuse)
-    with pytest.raises(Fenced, match="can't tell whether"):
-        log.publish(info(1), {})
+    with pytest.raises(Undecided, match="can't tell whether"):
+        log.publish(info(1), {0: ShardPosition(3)})
+    for ask in (log.settle, log.check_owned, lambda: log.publish(info(2), {})):
+        with pytest.raises(StorageError, match="input/output error"):
+            ask()
+        assert log.is_unsure
+    monkeypatch.undo()
+    found = log.settle()
+    assert (found is not None, log.is_unsure, log.next_m) == (is_written, False, 2)
+    assert load_commits(disk) == log.view
+    assert (log.view.segments, log.settle()) == ((info(1),) if is_written else (), None)
 
 
 @pytest.mark.parametrize(

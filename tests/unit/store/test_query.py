@@ -24,7 +24,9 @@ from headrace.pipeline.base import StepResult
 from headrace.pipeline.operators.base import Context
 from headrace.pipeline.operators.time_weighted_mean import TimeWeightedMeanOperator
 from headrace.store import query as query_module
-from headrace.store.query import Store, open_disk
+from headrace.store.cloud import CloudDisk
+from headrace.store.disks import open_disk
+from headrace.store.query import Store
 from headrace.store.regroup import read_frames
 from headrace.testing.stores import StoreRig
 
@@ -37,9 +39,11 @@ def ask(rig, pattern, *args, **kwargs):
     return rig.store.query(pattern, *SPAN, *args, tail=rig.tail, **kwargs)
 
 
-@pytest.fixture(params=["unflushed", "hot", "warm"])
+@pytest.fixture(params=["unflushed", "hot", "warm", "hot in a bucket", "warm in a bucket"])
 def filled(request, rig, plant):
     """A few samples of every group, in each of the places that a query reads."""
+    if "bucket" in request.param:
+        rig = StoreRig(CloudDisk(request.getfixturevalue("bucket").url), plant.directory)
     slot, start = np.array([plant.word], np.uint32), np.array([0, 2])
     words = FrameBatch.sparse(
         slot, np.array([NOON]), np.array([1, 0], np.uint16), start, np.zeros(2, np.uint16),
@@ -61,7 +65,7 @@ def filled(request, rig, plant):
         rig.add(batch)
     if request.param != "unflushed":
         rig.flush()
-    if request.param == "warm":
+    if request.param.startswith("warm"):
         rig.compact()
     return rig
 
@@ -262,8 +266,9 @@ def test_a_store_is_opened_by_folder_or_url(tmp_path):
     assert Store.open(tmp_path).disk.root == tmp_path
     assert open_disk(f"file://{tmp_path}").root == tmp_path
     assert isinstance(open_disk("file:x"), LocalDisk)
-    with pytest.raises(ConfigError, match="only folders"):
-        open_disk("s3://bucket/plant")
+    assert open_disk("s3://bucket/plant").url == "s3://bucket/plant"
+    with pytest.raises(ConfigError, match="ftp:// can't be opened; give a folder, or s3://"):
+        open_disk("ftp://host/plant")
 
 
 def test_a_reader_learns_of_new_sensors(rig, plant):
