@@ -41,14 +41,14 @@ PARTS = (
     ("The warm tier", ("headrace.store.manifests",)),
     ("Rollups", ("headrace.store.rollups",)),
     ("The sensor directory", ("headrace.store.directories", "headrace.core.directory_file")),
+    ("Backups", ("headrace.store.backups",)),
     ("The running engine", ("headrace.runtime.announcement",)),
 )
 HEAD = """\
 # What is on disk
 
 A store is one folder. Everything in it is either written once, whole and only if it is absent, or it is the journal,
-which only grows. So a copy made with `cp -r` or `rsync` while no engine runs is a backup: see
-[back up and verify](../how-to/backup.md).
+which only grows. How to copy it, also while an engine runs: [back up and verify](../how-to/backup.md).
 
 | path | what |
 |---|---|
@@ -62,7 +62,6 @@ which only grows. So a copy made with `cp -r` or `rsync` while no engine runs is
 | `rejects/` | refused input, kept for replay, as Parquet |
 | `config/` | the configurations that were in force, numbered |
 | `audit.jsonl` | who changed what, and when: one JSON object a line |
-| `store.json` | the version of the format |
 | `running.json` | the engine that runs: process and address; gone when it stops |
 
 Each format carries a version and checksums. What follows is the text of the modules that read and write them.
