@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
+import re
+from typing import Any
 
 from generator.prose import markdown
+from headrace.codecs.registry import TIME_CODECS, VALUE_CODECS
+from headrace.core.registry import Registry
+
+_SECTION = re.compile(r"^(?:Parameters|Examples)\n-{4,}$", re.MULTILINE)
 
 PARTS = (
     (
@@ -24,16 +31,27 @@ PARTS = (
         "Segments",
         ("headrace.store.segment", "headrace.store.schema", "headrace.core.grids", "headrace.store.chunks"),
     ),
-    ("Encoded runs", ("headrace.codecs.block", "headrace.codecs.columns")),
+    (
+        "Encoded runs",
+        (
+            "headrace.codecs.bits",
+            "headrace.codecs.block",
+            "headrace.codecs.columns",
+            "headrace.codecs.grid",
+            "headrace.codecs.wave",
+        ),
+    ),
     (
         "Chunks of one sensor",
         (
             "headrace.store.warm",
+            "headrace.codecs.series_kernels",
             "headrace.codecs.origins",
             "headrace.codecs.integers",
             "headrace.codecs.adaptive",
             "headrace.codecs.lpc",
             "headrace.codecs.levels",
+            "headrace.codecs.spacing",
             "headrace.codecs.runs",
             "headrace.codecs.lines",
         ),
@@ -64,7 +82,8 @@ which only grows. How to copy it, also while an engine runs: [back up and verify
 | `audit.jsonl` | who changed what, and when: one JSON object a line |
 | `running.json` | the engine that runs: process and address; gone when it stops |
 
-Each format carries a version and checksums. What follows is the text of the modules that read and write them.
+Each format carries a version and checksums. [The format of a store](../format.md) says how the parts go together and how a
+reader goes about it. What follows is the text of the modules that read and write them.
 """
 
 
@@ -75,4 +94,29 @@ def page() -> str:
         lines += [f"## {title}", ""]
         for name in modules:
             lines += [f"### `{name}`", "", markdown(inspect.getdoc(importlib.import_module(name)) or ""), ""]
+        if title == "Chunks of one sensor":
+            lines += _codecs("times", TIME_CODECS) + _codecs("values", VALUE_CODECS)
     return "\n".join(lines)
+
+
+def _codecs(of: str, table: Registry) -> list[str]:
+    """What each built-in codec writes, in the words of its class."""
+    lines: list[str] = []
+    for name, target in sorted(table.built_in.items()):
+        text = inspect.getdoc(table.load(name)) or ""
+        module = inspect.getdoc(importlib.import_module(target.partition(":")[0])) or ""
+        lines += [
+            f"### {of} `{name}`",
+            "",
+            module.partition("\n\n")[0],
+            "",
+            markdown(_SECTION.split(text)[0].strip()),
+            "",
+        ]
+        lines += [f"Settings: {_settings(table.load(name))}", ""]
+    return lines
+
+
+def _settings(part: Any) -> str:
+    names = [f"`{field.name}`" for field in dataclasses.fields(part)]
+    return ", ".join(names) + "." if names else "none."
