@@ -432,6 +432,7 @@ def test_the_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "read and sound" in out
     code, out = command("store", "verify", "-t", to)
     assert (code, "sound" in out) == (Exit.DONE, True)
+    assert command("query", "**", "-t", to)[0] == Exit.UNREACHABLE
     code, out = command("store", "restore", to, "--to", new, "--json")
     assert (code, json.loads(out)["files"]) == (Exit.DONE, facts["files"])
     code, out = command("store", "restore", to, "--to", new)
