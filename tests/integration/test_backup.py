@@ -360,6 +360,18 @@ def test_folders_that_can_be_no_backup_or_no_store_are_refused(folder: Path, tmp
         restore(tmp_path / "full", tmp_path / "new")
 
 
+def test_a_damaged_catalogue_says_how_to_go_on(life: Life) -> None:
+    target = SimulatedDisk(2)
+    first = Backup(life.disk, target, life.clock).take()
+    target.flip_bit("catalogue.json", 99)
+    with pytest.raises(CorruptionError, match=r"delete catalogue\.json and take the backup anew"):
+        Backup(life.disk, target, life.clock).take()
+    target.delete("catalogue.json")
+    again = Backup(life.disk, target, life.clock).take()
+    assert (again.n_files, again.n_copied) == (first.n_files, 0)
+    assert is_whole(copied(target), 37)
+
+
 def test_the_backup_of_another_store_is_left_alone(life: Life) -> None:
     target = SimulatedDisk(2)
     Backup(life.disk, target, life.clock).take()

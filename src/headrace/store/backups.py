@@ -105,7 +105,13 @@ class Catalogue:
 
 def read_catalogue(disk: Disk) -> Catalogue:
     """The catalogue of a backup folder. Raises `NotFound` where there is none, `CorruptionError`."""
-    return Catalogue.from_dict(unsealed_json(disk.read(CATALOGUE), CATALOGUE))
+    try:
+        return Catalogue.from_dict(unsealed_json(disk.read(CATALOGUE), CATALOGUE))
+    except CorruptionError as e:
+        cause = str(e).partition("; restore")[0]
+        raise CorruptionError(
+            f"{cause}; delete {CATALOGUE} and take the backup anew: what is there already is compared, not copied again"
+        ) from e
 
 
 def write_catalogue(disk: Disk, catalogue: Catalogue) -> None:
