@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
+import re
+from typing import Any
 
 from generator.prose import markdown
+from headrace.codecs.registry import TIME_CODECS, VALUE_CODECS
+from headrace.core.registry import Registry
+
+_SECTION = re.compile(r"^(?:Parameters|Examples)\n-{4,}$", re.MULTILINE)
 
 PARTS = (
     (
@@ -24,16 +31,27 @@ PARTS = (
         "Segments",
         ("headrace.store.segment", "headrace.store.schema", "headrace.core.grids", "headrace.store.chunks"),
     ),
-    ("Encoded runs", ("headrace.codecs.block", "headrace.codecs.columns")),
+    (
+        "Encoded runs",
+        (
+            "headrace.codecs.bits",
+            "headrace.codecs.block",
+            "headrace.codecs.columns",
+            "headrace.codecs.grid",
+            "headrace.codecs.wave",
+        ),
+    ),
     (
         "Chunks of one sensor",
         (
             "headrace.store.warm",
+            "headrace.codecs.series_kernels",
             "headrace.codecs.origins",
             "headrace.codecs.integers",
             "headrace.codecs.adaptive",
             "headrace.codecs.lpc",
             "headrace.codecs.levels",
+            "headrace.codecs.spacing",
             "headrace.codecs.runs",
             "headrace.codecs.lines",
             "headrace.codecs.shared_pages",
@@ -43,6 +61,7 @@ PARTS = (
     ("The warm tier", ("headrace.store.manifests",)),
     ("Rollups", ("headrace.store.rollups",)),
     ("The sensor directory", ("headrace.store.directories", "headrace.core.directory_file")),
+    ("Backups", ("headrace.store.backups",)),
     ("The running engine", ("headrace.runtime.announcement",)),
 )
 HEAD = """\
@@ -50,7 +69,7 @@ HEAD = """\
 
 A store is one folder, or a folder and a [bucket](../how-to/bucket.md): then `commits`, `segments`, `manifests`, `rollups`,
 `state` and `directory` are objects of the bucket, and the rest is in the folder. Everything in it is either written once,
-whole and only if it is absent, or it is the journal, which only grows. So a copy made with `cp -r` or `rsync` while no engine runs is a backup: see
+whole and only if it is absent, or it is the journal, which only grows. How to copy it, also while an engine runs:
 [back up and verify](../how-to/backup.md).
 
 | path | what |
@@ -68,7 +87,8 @@ whole and only if it is absent, or it is the journal, which only grows. So a cop
 | `store.json` | the bucket, and how it is reached, where the store is in one |
 | `running.json` | the engine that runs: process and address; gone when it stops |
 
-Each format carries a version and checksums. What follows is the text of the modules that read and write them.
+Each format carries a version and checksums. [The format of a store](../format.md) says how the parts go together and how a
+reader goes about it. What follows is the text of the modules that read and write them.
 """
 
 
@@ -79,4 +99,29 @@ def page() -> str:
         lines += [f"## {title}", ""]
         for name in modules:
             lines += [f"### `{name}`", "", markdown(inspect.getdoc(importlib.import_module(name)) or ""), ""]
+        if title == "Chunks of one sensor":
+            lines += _codecs("times", TIME_CODECS) + _codecs("values", VALUE_CODECS)
     return "\n".join(lines)
+
+
+def _codecs(of: str, table: Registry) -> list[str]:
+    """What each built-in codec writes, in the words of its class."""
+    lines: list[str] = []
+    for name, target in sorted(table.built_in.items()):
+        text = inspect.getdoc(table.load(name)) or ""
+        module = inspect.getdoc(importlib.import_module(target.partition(":")[0])) or ""
+        lines += [
+            f"### {of} `{name}`",
+            "",
+            module.partition("\n\n")[0],
+            "",
+            markdown(_SECTION.split(text)[0].strip()),
+            "",
+        ]
+        lines += [f"Settings: {_settings(table.load(name))}", ""]
+    return lines
+
+
+def _settings(part: Any) -> str:
+    names = [f"`{field.name}`" for field in dataclasses.fields(part)]
+    return ", ".join(names) + "." if names else "none."

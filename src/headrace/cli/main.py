@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("headrace.cli.importing:import_", "Read history from CSV and Parquet files."),
     "new": ("headrace.cli.new:new", "Begin a plant file, or a plug-in."),
     "plugins": ("headrace.cli.plugins:plugins", "What adapters, payloads, operators and codecs there are."),
-    "store": ("headrace.cli.store:store", "What a store holds, and whether it is sound."),
+    "store": ("headrace.cli.store:store", "What a store holds, whether it is sound, and copies of it."),
     "codecs": ("headrace.cli.codecs:codecs", "What loss costs: compare series, find a bound."),
     "schema": ("headrace.cli.schema:schema", "The JSON schema of plant files, for editors."),
     "bench": ("headrace.cli.bench:bench", "Measure this machine: throughput, recovery, queries, restarts."),

@@ -1,13 +1,14 @@
-"""``headrace store status`` and ``verify``: what a store holds, and whether it is sound."""
+"""``headrace store``: what a store holds, whether it is sound, and copies of it."""
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from headrace.cli import output
+from headrace.cli.backup import backup, progress, restore, verify_backup
 from headrace.cli.exits import Exit
 from headrace.cli.target import Target, find_target, target_option
 from headrace.cli.teaching import TaughtCommand
@@ -23,7 +24,7 @@ _RAW_BYTES = 16
 @click.group(invoke_without_command=True)
 @click.pass_context
 def store(ctx: click.Context) -> None:
-    """What a store holds, and whether it is sound."""
+    """What a store holds, whether it is sound, and copies of it."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
@@ -177,7 +178,7 @@ def _screen(facts: dict[str, Any]) -> str:
     examples=(
         "headrace store verify -t demo-store",
         "headrace store verify --json | jq .damages",
-        "headrace store verify -t backup/leon-store || echo 'restore it'",
+        "headrace store verify -t backup || echo 'take it anew'",
     ),
 )
 @target_option
@@ -185,23 +186,18 @@ def _screen(facts: dict[str, Any]) -> str:
 def verify(target: str | None, as_json: bool) -> int:
     """Read all of a store: every checksum, every sample decoded, and compared with what headers and commits say.
 
-    Changes nothing, and may run beside an engine. What is damaged is named; exit code 1 where anything is.
+    Segments, commits, manifests, the shards' state, the journal that is not in segments yet, rejects, rollups; of a backup
+    also its catalogue. Changes nothing, and may run beside an engine. What is damaged is named, with what to do about it;
+    exit code 1 where anything is.
     """
-    from headrace.store.verify import verify_store
+    if target is not None and (Path(target) / "catalogue.json").is_file():
+        return verify_backup(Path(target), as_json)
+    from headrace.runtime.soundness import verify_folder
 
-    where = find_target(target)
-    opened = _open(where)
-    shown = sys.stderr.isatty()
-
-    def tell(number: int, n: int, name: str) -> None:
-        if shown:
-            click.echo(f"\r{number:,} of {n:,}: {name}\033[K", err=True, nl=False)
-
-    found = verify_store(opened.disk, opened, tell)
-    journal = _journal_harms(where)
-    if shown:
-        click.echo("\r\033[K", err=True, nl=False)
-    harms = [{"name": h.name, "sentence": h.sentence} for h in found.harms] + journal
+    disk = find_target(target).open_disk()
+    with progress() as tell:
+        found = verify_folder(disk, tell)
+    harms = [{"name": h.name, "sentence": h.sentence} for h in found.harms]
     if as_json:
         output.emit_json(
             {
@@ -223,9 +219,5 @@ def verify(target: str | None, as_json: bool) -> int:
     return Exit.FAILED if harms else Exit.DONE
 
 
-def _journal_harms(where: Target) -> list[dict[str, str]]:
-    """What of the journal that is not in segments yet can't be read."""
-    from headrace.runtime.reader import StoreReader
-
-    tail = StoreReader(where.open_disk()).journal_tail()
-    return [{"name": damage.path, "sentence": damage.text} for damage in tail.damages]
+store.add_command(backup)
+store.add_command(restore)

@@ -150,6 +150,10 @@ def find_target(text: str | None) -> Target:
     if path.is_dir():
         if is_store(path):
             return Target(named, path)
+        if (path / "catalogue.json").is_file():
+            raise Unreachable(
+                f"{named} is a backup; make a store of it: headrace store restore {named} --to FOLDER"
+            )
         raise Unreachable(
             f"{named} is a folder, but no store; name a store, a plant file or an http address with -t"
         )

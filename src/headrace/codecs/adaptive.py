@@ -3,6 +3,12 @@
 Each number's parameter comes from a running mean of the ones before it, which the decoder knows too, so that nothing
 about it is stored (as in JPEG-LS, ITU-T T.87, and lossless audio coders). The numbers are residuals of order 0, 1 or
 2: the number less the first, its difference, the change of that, all modulo 2**64; or what they are.
+
+A body is a byte, ``order | first << 2`` (order 3: the numbers are residuals), and a stream of bits, lowest bit of each
+byte first. ``mean`` starts as ``(16 << first) >> 1``. For each number: ``k = max(bit_length(mean * 11 >> 8) - 1, 0)``; as
+many zeros as ``z >> k`` says and a one, then the k low bits of z; or 24 zeros and a one, then the 64 bits of z. z is the
+residual as zigzag, that of the first number is the number. Behind each but the first, ``mean`` becomes ``mean - (mean >>
+4) + min(z, 2**56)``. Residuals of order 2 are ``x[i] - 2 x[i-1] + x[i-2]``; that of the second number is of order 1.
 """
 
 from __future__ import annotations

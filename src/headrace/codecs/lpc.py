@@ -3,6 +3,9 @@
 As FLAC does it (flac.sourceforge.net, format): coefficients are rounded to a few bits and the prediction is a sum of
 integer products, shifted, so that every machine predicts the same. Coefficients come from the autocorrelation of the
 windowed numbers by Levinson and Durbin's recursion.
+
+From residuals r: ``x[0] = r[0]``; ``x[i] = x[i-1] + r[i]`` for i below the order; then ``x[i] = r[i] + x[0] + (sum of c[k]
+* (x[i-1-k] - x[0]) >> shift)``, an arithmetic shift of 64 bits.
 """
 
 from __future__ import annotations

@@ -15,6 +15,12 @@ scaled      ``i * step + offset``
 =========== ==============================================================================================
 
 A decimal may have been rounded to float32 then, and printed and parsed by a parser that rounds at each digit.
+
+The bytes of an origin: one with the kind in bits 0-2 (0 bits, 1 decimal, 2 product, 3 single, 4 scaled), what was done to
+the value then in bits 3-4 (0 nothing, 1 rounded to float32, 2 and printed), bit 5 for levels, bit 6 for a wide step; k in
+a byte for decimal and product; step and offset for levels and scaled, two float32 or, where wide, two float64. *Ordered
+bits* are the IEEE bits as a signed integer with all but the sign flipped for negatives. ``10**-k`` is the float64 next to
+it. How a value is printed and parsed is in `headrace.codecs.origin_kernels` (`printed`, `parsed`).
 """
 
 from __future__ import annotations

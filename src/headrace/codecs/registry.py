@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace.core.errors import ConfigError
+from headrace.core.errors import ConfigError, PluginError
 from headrace.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -71,6 +72,23 @@ def refers(part: type[TimeCodec]) -> bool:
 
 def _has(part: type, setting: str) -> bool:
     return setting in getattr(part, "__dataclass_fields__", {})
+
+
+@cache
+def foreign_value_codecs() -> tuple[ValueCodec, ...]:
+    """Lossless codecs of installed packages, with the settings they have by themselves: what chunks are tried with.
+
+    One that can't be loaded, or has settings without a default, is passed over: `headrace plugins list` says why.
+    """
+    found: list[ValueCodec] = []
+    for name in VALUE_CODECS.foreign():
+        try:
+            part = VALUE_CODECS.load(name)
+            if not is_lossy(part):
+                found.append(part())
+        except (PluginError, TypeError, ValueError):
+            continue
+    return tuple(found)
 
 
 def value_codec(spec: dict[str, Any]) -> ValueCodec:

@@ -2,7 +2,7 @@
 
 A series body is, for each piece of up to `piece` values, a varint with its bytes; then the pieces. Each is an
 integer column (`headrace.codecs.columns`) or a float column (`headrace.codecs.grid`), so that the Rice
-parameter, the order and the grid follow the signal.
+parameter, the order and the grid follow the signal. The varints come first, for all pieces.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ Of values that lie `width` apart, a cell of c points has its middle ``(c - 1) / 
 ``c = 1 + floor(2 * reach / width)`` points fit, and cells are up to one point wider than twice the bound. On a grid
 about as wide as the bound (a temperature in tenths, kept to a tenth) that saves up to a bit a value. A converter's
 grid needs to be met only within a share of the bound, which is taken from it.
+
+In bytes: width as float32, phase, points as a varint. The value of cell j is ``(j * points + (points - 1) / 2 - points //
+2 + phase / 256) * width``.
 """
 
 from __future__ import annotations

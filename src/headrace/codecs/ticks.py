@@ -22,7 +22,7 @@ class TicksTime(SeriesCodec):
     """``t0 + tick * k[i]``, where k is coded as integers, or what it is beyond ``floor(i * step + offset + 0.5)``.
 
     Milliseconds in nanoseconds waste 20 bits a time unless divided out first; a clock of 12 kHz, cut to whole
-    nanoseconds, wastes one or two unless its line is known. The body is a flag, t0 as int64, the tick as a varint, step and offset
+    nanoseconds, wastes one or two unless its line is known. The body is a flag, t0 as int64, the tick as a signed varint, step and offset
     as float64 and float32 where the flag says so, and the integers (`headrace.codecs.integers`).
     """
 

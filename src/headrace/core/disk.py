@@ -120,7 +120,7 @@ class Disk(Protocol):
         ...
 
     def list(self, folder: str) -> list[str]:
-        """Paths of all files below `folder`, sorted; none where it does not exist."""
+        """Paths of all files below `folder` ("" for the whole disk), sorted; none where it does not exist."""
         ...
 
     def size(self, path: str) -> int:

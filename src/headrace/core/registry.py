@@ -26,6 +26,7 @@ class Registry:
     def __init__(self, family: str, table: dict[str, str]) -> None:
         self.family = family
         self.built_in = dict(table)
+        self._foreign: dict[str, Any] = {}
 
     def targets(self) -> dict[str, str]:
         """All names and where they live, sorted.
@@ -65,6 +66,10 @@ class Registry:
         ConfigError : no such part; the text names the nearest known ones.
         PluginError : it is known but its module can't be imported.
         """
+        if (
+            name in self._foreign
+        ):  # to look them up takes milliseconds, and codecs are looked up for each chunk
+            return self._foreign[name]
         target = self.built_in.get(name) or self.targets().get(name)
         if target is None:
             raise ConfigError(f"unknown {self.family[:-1]} {name!r}{nearest(name, self.names())}")
@@ -77,7 +82,14 @@ class Registry:
             raise PluginError(f"{self.family[:-1]} {name!r} can't be loaded: {e}{remedy}") from e
         if not hasattr(module, attribute):
             raise PluginError(f"{self.family[:-1]} {name!r}: {module_name} has no {attribute!r}")
-        return getattr(module, attribute)
+        part = getattr(module, attribute)
+        if name not in self.built_in:
+            self._foreign[name] = part
+        return part
+
+    def foreign(self) -> list[str]:
+        """Names that installed packages add, sorted. Raises as `targets`."""
+        return [name for name in self.names() if name not in self.built_in]
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -124,9 +124,10 @@ class SimulatedDisk:
         self._atomically("disk.truncate", path, cut)
 
     def list(self, folder: str) -> list[str]:
-        """Paths below `folder`, sorted."""
+        """Paths below `folder`, sorted; all for ""."""
         self._check_alive()
-        return sorted(p for p in self._files if p.startswith(f"{folder}/"))
+        prefix = f"{folder}/" if folder else ""
+        return sorted(p for p in self._files if p.startswith(prefix))
 
     def size(self, path: str) -> int:
         """Bytes of a file."""

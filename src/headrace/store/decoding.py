@@ -20,7 +20,7 @@ from headrace.store.runs import Runs, SensorSamples
 from headrace.store.schema import BLOCK, WAVE
 from headrace.store.segment import RowHeaders, SegmentFile
 from headrace.store.wanted import NOWHERE, Lane, Wanted, to_bits
-from headrace.store.warm import decode_chunk, decode_times
+from headrace.store.warm import decode_chunk, decode_times, unknown_codec
 from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
@@ -152,10 +152,11 @@ class Decoding:
                 parts.append(part)
                 continue
             group, name = self.wanted.groups[found.group_index[row]], found.file_of(row).info.name
-            sentence = (
-                f"segment {name}: a row of {int(found.rows.n_samples[row]):,} samples of group {int(group):016x} is damaged; "
-                "restore the segment from a backup"
-            )
+            what = "is damaged; restore the segment from a backup"
+            unknown = unknown_codec(one.codecs)
+            if unknown:
+                what = f"was written by the codec {unknown!r}; install the package that adds it"
+            sentence = f"segment {name}: a row of {int(found.rows.n_samples[row]):,} samples of group {int(group):016x} {what}"
             if sentence not in self.damaged:
                 self.damaged.append(sentence)
             self.bad_segments.add(name)

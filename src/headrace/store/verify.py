@@ -2,7 +2,8 @@
 
 Of every segment: its size and footer against the commit or manifest that names it, the checksum of each page, the
 checksum of each payload, and every payload decoded: times, number of samples and, in warm rows, the aggregates must be
-what the row's header says. Nothing is changed.
+what the row's header says; those of a lossy row, whose header is of what was measured, as near as its bound allows.
+Nothing is changed.
 """
 
 from __future__ import annotations
@@ -102,11 +103,11 @@ def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> N
     times = SharedTimes()
     for group in range(file.n_groups):
         rows = file.headers(group)
-        grid = _grids(file, group)
+        grid, bound = _grids(file, group), _bounds(file, group, len(rows))
         n_rows += len(rows)
         n_samples += int(rows.n_samples.sum())
         for row in range(len(rows)):
-            problem = _row_problem(file, rows, row, grid, times)
+            problem = _row_problem(file, rows, row, grid, float(bound[row]), times)
             if problem:
                 name = f"row {row} of row group {group} (group {int(rows.group[row]):016x})"
                 found.harms.append(Harm(info.name, f"{name}: {problem}"))
@@ -126,7 +127,15 @@ def _grids(file: SegmentFile, group: int) -> Grid | None:
     return Grid.of(zip(scale, offset, strict=True))
 
 
-def _row_problem(file: SegmentFile, rows: RowHeaders, row: int, grid: Grid | None, times: SharedTimes) -> str:
+def _bounds(file: SegmentFile, group: int, n: int) -> npt.NDArray[np.float64]:
+    """How far values of each row may be from what was measured; 0 where it is lossless."""
+    table = file.row_group(group, ("bound",))
+    return np.zeros(n) if table is None else np.asarray(table["bound"].fill_null(0.0).to_numpy())
+
+
+def _row_problem(
+    file: SegmentFile, rows: RowHeaders, row: int, grid: Grid | None, bound: float, times: SharedTimes
+) -> str:
     """What is wrong with a row; "" for nothing."""
     data, _ = file.payloads(rows.offset[row : row + 1], rows.n_bytes[row : row + 1])
     dtype = numpy_dtype(DTYPES[int(rows.dtype[row])])
@@ -141,24 +150,25 @@ def _row_problem(file: SegmentFile, rows: RowHeaders, row: int, grid: Grid | Non
         return f"its payload can't be decoded: {e}"
     marks = np.zeros(values.shape, np.uint8) if quality is None else quality
     n_there = int(np.count_nonzero(marks < Quality.ABSENT))
-    pairs = [
-        ("first time", int(rows.t_min[row]), int(ts_ns.min())), ("last time", int(rows.t_max[row]), int(ts_ns.max())),
-        ("number of samples", int(rows.n_samples[row]), n_there),
-    ]  # fmt: skip
+    pairs: list[tuple[str, Any, Any, float]] = [
+        ("first time", int(rows.t_min[row]), int(ts_ns.min()), 0.0),
+        ("last time", int(rows.t_max[row]), int(ts_ns.max()), 0.0),
+        ("number of samples", int(rows.n_samples[row]), n_there, 0.0),
+    ]
     if grid is not None and rows.column[row] >= 0 and "sum" in rows.statistics:
-        pairs += _aggregates(rows, row, (ts_ns, values, marks), grid.take([row]))
+        pairs += _aggregates(rows, row, (ts_ns, values, marks), grid.take([row]), bound)
     wrong = [
         f"its {what} is {has!r}, its header says {says!r}"
-        for what, says, has in pairs
-        if not _same(says, has)
+        for what, says, has, slack in pairs
+        if not _same(says, has, slack)
     ]
     return "; ".join(wrong[:3])
 
 
 def _aggregates(
-    rows: RowHeaders, row: int, data: tuple[Array, Array, Array], grid: Grid
-) -> list[tuple[str, Any, Any]]:
-    """(what, header, computed anew) of a warm row's statistics, by the code that wrote them."""
+    rows: RowHeaders, row: int, data: tuple[Array, Array, Array], grid: Grid, bound: float
+) -> list[tuple[str, Any, Any, float]]:
+    """(what, header, computed anew, how far apart they may be) of a warm row's statistics, by the code that wrote them."""
     ts_ns, values, marks = data
     is_float = values.dtype.kind == "f"
     if (values.dtype.itemsize == 8 and not is_float) or (
@@ -171,19 +181,27 @@ def _aggregates(
     one = SensorSamples(np.zeros(1, np.int64), np.array([0, len(ts_ns)]), ts_ns, plain, marks)
     parts = partials_of(one, 0)
     if not len(parts):
-        return [("count", int(rows.count[row]), int(np.count_nonzero(usable(marks) & (values == values))))]
+        return [
+            ("count", int(rows.count[row]), int(np.count_nonzero(usable(marks) & (values == values))), 0.0)
+        ]
     if not is_float:
         parts = in_units(parts, grid, exact=True)
     says = {name: float(rows.statistics[name][row]) for name in _HEADER_FIELDS}
     has = {name: float(getattr(parts, attribute)[0]) for name, attribute in _HEADER_FIELDS.items()}
+    slack = bound * abs(float(grid.step[0]))
+    n = int(parts.count[0])
+    slacks = dict.fromkeys(_HEADER_FIELDS, slack) | {
+        "sum": slack * n,
+        "m2": 1e-7 * has["m2"],
+    }  # m2 has 24 bits
+    checked = [name for name in _HEADER_FIELDS if not (bound and name == "m2")]
     return [
-        ("count", int(rows.count[row]), int(parts.count[0])),
-        *((n, says[n], has[n]) for n in _HEADER_FIELDS if n != "m2"),
-        *([] if np.isclose(says["m2"], has["m2"], rtol=1e-7, atol=0.0) else [("m2", says["m2"], has["m2"])]),
+        ("count", int(rows.count[row]), n, 0.0),
+        *((name, says[name], has[name], slacks[name]) for name in checked),
     ]
 
 
-def _same(says: Any, has: Any) -> bool:
+def _same(says: Any, has: Any, slack: float) -> bool:
     if isinstance(says, float):
-        return bool(np.isclose(says, has, rtol=1e-12, atol=0.0, equal_nan=True))
+        return bool(np.isclose(says, has, rtol=1e-12, atol=slack * (1.0 + 1e-9), equal_nan=True))
     return bool(says == has)

@@ -27,13 +27,20 @@ from headrace.codecs.const import ConstCodec
 from headrace.codecs.origin import OriginCodec, explains
 from headrace.codecs.packing import get_varint, put_varint
 from headrace.codecs.pco import PcoCodec
-from headrace.codecs.registry import time_codec, value_codec
+from headrace.codecs.registry import (
+    TIME_CODECS,
+    VALUE_CODECS,
+    foreign_value_codecs,
+    time_codec,
+    value_codec,
+)
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.rle import RleCodec
 from headrace.codecs.select import ChosenValues, smallest, smallest_times, smallest_within
 from headrace.codecs.ticks import TicksTime
 from headrace.core.errors import ConfigError, CorruptionError
+from headrace.store.schema import BLOCK, WAVE
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
@@ -119,14 +126,24 @@ def _chosen(values: Array, reach: Reach, choice: CodecChoice) -> ChosenValues:
 
 
 def choose_values(values: Array) -> ChosenValues:
-    """The smallest lossless codec, as far as it is worth a trial."""
+    """The smallest lossless codec, as far as it is worth a trial; those of installed packages among them."""
     chosen = smallest(values, [ConstCodec()])
     if isinstance(chosen.codec, ConstCodec):
         return chosen
+    chosen = _choose_ours(values, chosen)
+    for codec in foreign_value_codecs():
+        try:
+            chosen = smallest(values, [codec], chosen)
+        except Exception:  # somebody else's defect: what we have is as good without it
+            continue
+    return chosen
+
+
+def _choose_ours(values: Array, chosen: ChosenValues) -> ChosenValues:
     candidates: list[ValueCodec] = [RiceDeltaCodec(), RleCodec()]
     if values.dtype.kind == "f":
         candidates.append(OriginCodec())
-    chosen = smallest(values, candidates)
+    chosen = smallest(values, candidates, chosen)
     if len(values) < _PCO_FROM or (isinstance(chosen.codec, OriginCodec) and explains(chosen.body)):
         return chosen
     return smallest(values, [PcoCodec()], chosen)
@@ -179,6 +196,16 @@ def _parts(payload: bytes) -> tuple[int, int, int]:
     n_times, at = get_varint(payload, _SUM.size)
     n_values, at = get_varint(payload, at)
     return at, at + n_times, at + n_times + n_values
+
+
+def unknown_codec(codecs: tuple[str, str]) -> str:
+    """The name among a row's codecs that no part here has; "" where all are known."""
+    names = codecs[0].removeprefix(BARE).split(" ")[0], codecs[1].split(" ")[0]
+    if names[0] not in (*TIME_CODECS.built_in, BLOCK, WAVE) and names[0] not in TIME_CODECS:
+        return names[0]
+    if names[1] not in (*VALUE_CODECS.built_in, BLOCK, WAVE) and names[1] not in VALUE_CODECS:
+        return names[1]
+    return ""
 
 
 def value_bytes(payload: bytes) -> int:

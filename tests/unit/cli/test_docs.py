@@ -175,3 +175,24 @@ def test_the_package_description_of_the_site_holds():
     source = (DOCS / "hooks.py").read_text(encoding="utf-8")
     adapters = sorted(p.parent.name for p in ROOT.glob("src/headrace/adapters/*/README.md"))
     assert str(tuple(adapters)).replace("'", '"') in source
+
+
+def test_the_format_page_knows_every_codec_and_every_folder():
+    from headrace.codecs.registry import TIME_CODECS, VALUE_CODECS
+
+    text = TEXTS["docs/format.md"]
+    names = [*TIME_CODECS.built_in, *VALUE_CODECS.built_in]
+    assert [name for name in names if f"`{name}`" not in text] == []
+    assert [name for name in names if f" `{name}`\n" not in TEXTS["docs/reference/formats.md"]] == []
+    for folder in (
+        "segments",
+        "manifests",
+        "commits",
+        "directory",
+        "journal",
+        "state",
+        "rejects",
+        "config",
+        "rollups",
+    ):
+        assert f"`{folder}/" in text

@@ -1,0 +1,499 @@
+"""Backups of a store that does not keep still: all that was acknowledged before is in them, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.cli.exits import Exit
+from headrace.cli.main import run_command
+from headrace.core.clock import NS, VirtualClock
+from headrace.core.disk import Disk, LocalDisk
+from headrace.core.errors import ConfigError, CorruptionError, Unreachable
+from headrace.core.frames import FrameBatch
+from headrace.core.layouts import Column, Layout
+from headrace.ingest.journal import JournalSettings
+from headrace.pipeline.flows import FlowSpec
+from headrace.runtime.backup import Backup, BackupReport, back_up
+from headrace.runtime.host import Host, HostSettings
+from headrace.runtime.reader import open_store
+from headrace.runtime.restoring import check_backup, check_catalogued, fill, open_catalogue, restore
+from headrace.runtime.soundness import verify_folder
+from headrace.sim.disk import SimulatedDisk
+from headrace.sim.faults import Crashed, SeededFaults
+from headrace.store.backups import read_catalogue
+from headrace.store.compactor import CompactionPolicy, Compactor
+from headrace.testing.plants import hand_fed_plant
+
+pytestmark = pytest.mark.timeout(240)  # the first test may compile kernels
+T0 = 1_767_225_600 * NS
+PAIR = Layout("f64", (Column("a"), Column("b")))
+SECONDS = FlowSpec(
+    "seconds", "**", ({"op": "window", "every": "1s", "agg": ["count"]},), "{parent}/{signal}_{agg}_1s"
+)
+N = 6
+
+
+class Life:
+    """A host on a disk, stepped by hand; what it was fed is acknowledged when `feed` returns."""
+
+    def __init__(self, disk: Disk, nonce: int = 1) -> None:
+        self.disk, self.clock = disk, VirtualClock(T0)
+        settings = HostSettings(nonce=nonce, threads=1, journal=JournalSettings(object_bytes=4_096))
+        self.host = Host(
+            self.disk, self.clock, [SECONDS], settings=settings, on_failed=lambda e: pytest.fail(repr(e))
+        )
+        self.host.catch_up()
+        self.slots = self.host.directory.define_many([f"plant/hall/d{i}" for i in range(N)], PAIR)
+        self.compactor = Compactor(self.host.store, self.clock, policy=CompactionPolicy(grace_s=0.0))
+        self.n = len(self.values()[0])
+
+    def feed(self, n: int) -> None:
+        for i in range(self.n, self.n + n):
+            ts_ns = T0 + i * NS // 4
+            self.host.core.offer(
+                FrameBatch.dense(self.slots, np.full(N, ts_ns), np.full((N, 2), float(i)), arrival_ns=T0)
+            )
+            self.clock.set_ns(ts_ns)
+            self.host.core.tick()
+        self.n += n
+        self.host.core.commit()
+        (runner,) = self.host.engine._runners
+        while not runner._queue.empty():
+            runner.core.process(*runner._queue.get())
+
+    def flush(self) -> None:
+        for core in self.host.engine.cores:
+            parts = [core.part(n, snapshot=True) for n in core.due(everything=True)]
+            self.host.flusher.flush(parts)
+            for part in parts:
+                core.committed(part)
+        self.host._trim()
+
+    def compact(self) -> None:
+        assert self.compactor.run_once(force=True).problems == []
+
+    def values(self) -> list[list[float]]:
+        """Of every device, what a query gives, in time order."""
+        answer = self.host.store.query("plant/hall/*/a", T0 - NS, T0 + 10**6 * NS, tail=self.host.tail)
+        assert answer.missing == ()
+        rows = answer.to_rows()
+        paths = sorted({row["path"] for row in rows}) or [""]
+        return [[row["value"] for row in rows if row["path"] == path] for path in paths]
+
+    def counts(self) -> list[float]:
+        answer = self.host.store.query("**/a_count_1s", T0 - NS, T0 + 10**6 * NS, tail=self.host.tail)
+        return [row["value"] for row in answer.to_rows()]
+
+
+class RestlessDisk:
+    """A disk on which the store goes on whenever a file is read."""
+
+    def __init__(self, life: Life, every: int) -> None:
+        self.life, self.every, self.n_reads, self.n_changes = life, every, 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.life.disk, name)
+
+    def read(self, path: str) -> memoryview:
+        self.n_reads += 1
+        # More seldom while it is read what there is, or no two listings would be the same.
+        every = self.every + 17 * path.startswith(("commits", "manifests"))
+        if self.n_reads % every == 0 and self.n_changes < 12:
+            self.n_changes += 1
+            self.life.feed(2)
+            self.life.flush()
+            if self.n_changes % 3 == 0:
+                self.life.compact()
+        return self.life.disk.read(path)
+
+
+def copied(target: Disk, nonce: int = 99) -> Life:
+    new = SimulatedDisk(nonce)
+    catalogue = read_catalogue(target)
+    assert check_catalogued(target, catalogue).harms == []
+    fill(new, target, catalogue, lambda n, total, path: None)
+    assert verify_folder(new).harms == []
+    return Life(new, nonce)
+
+
+def is_whole(life: Life, at_least: int) -> bool:
+    """Every device has each sample once, and at least those; pipelines go on over the seam."""
+    one = life.values()
+    assert len(one) == N
+    for values in one:
+        assert values == [float(i) for i in range(len(values))]
+        assert len(values) >= at_least
+    before = life.n
+    life.feed(8)
+    life.flush()
+    life.compact()
+    assert life.values() == [[float(i) for i in range(before + 8)]] * N
+    # A second is closed by what comes after it; what was counted is all there, once.
+    counts = life.counts()
+    assert counts
+    assert set(counts) == {4.0}
+    return True
+
+
+def lived(disk: Disk) -> Life:
+    """A store with hot and warm segments, a trimmed journal, and a tail in it."""
+    made = Life(disk)
+    for n in (20, 4):
+        made.feed(n)
+        made.flush()
+    made.compact()
+    made.feed(8)
+    made.flush()
+    made.feed(5)
+    return made
+
+
+@pytest.fixture
+def life() -> Life:
+    return lived(SimulatedDisk(1))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The same in a folder."""
+    life = lived(SimulatedDisk(1))
+    disk = LocalDisk(tmp_path / "store")
+    for path in life.disk.list(""):
+        file = disk.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(life.disk.read(path))
+    return disk.root
+
+
+def test_a_backup_is_what_the_store_was(life: Life) -> None:
+    told: list[str] = []
+    target = SimulatedDisk(2)
+    report = Backup(life.disk, target, life.clock, lambda n, total, path: told.append(path)).take()
+    assert report.problems == []
+    assert (report.n_rounds, report.n_copied) == (1, len(told))
+    catalogue = read_catalogue(target)
+    assert catalogue.taken_ns == life.clock.now_ns()
+    assert report.n_files == len(catalogue.files)
+    assert {path.split("/")[0] for path in catalogue.files} == {
+        "commits", "manifests", "segments", "state", "directory", "journal",
+    }  # fmt: skip
+    assert is_whole(copied(target), 37)
+
+
+@pytest.mark.parametrize("every", [1, 5, 17])
+def test_it_is_so_whatever_the_store_does_meanwhile(life: Life, every: int) -> None:
+    n_acked, target = life.n, SimulatedDisk(2)
+    report = Backup(RestlessDisk(life, every), target, life.clock).take()
+    assert report.problems == []
+    assert life.n > n_acked
+    if every == 1:
+        assert report.n_rounds > 1
+    assert is_whole(copied(target), n_acked)
+    # The next one is of the same store and copies what is new.
+    n_acked = life.n
+    again = Backup(RestlessDisk(life, every), target, life.clock).take()
+    assert again.problems == []
+    assert again.n_copied < report.n_copied
+    assert is_whole(copied(target), n_acked)
+
+
+def test_a_second_backup_copies_only_what_is_new(life: Life) -> None:
+    target = SimulatedDisk(2)
+    first = Backup(life.disk, target, life.clock).take()
+    idle = Backup(life.disk, target, life.clock).take()
+    assert (idle.n_copied, idle.n_removed, idle.n_files) == (0, 0, first.n_files)
+    life.feed(3)
+    life.flush()
+    life.feed(1)
+    told: list[str] = []
+    second = Backup(life.disk, target, life.clock, lambda n, total, path: told.append(path)).take()
+    assert len(told) == len(set(told)) == second.n_copied
+    assert {path.split("/")[0] for path in told} == {"segments", "commits", "state", "journal"}
+    life.compact()
+    third = Backup(life.disk, target, life.clock).take()
+    assert third.n_removed > 0  # what was compacted leaves the backup too
+    assert set(target.list("files")) == {one.place for one in read_catalogue(target).files.values()}
+    assert is_whole(copied(target), 41)
+
+
+def test_a_backup_that_is_cut_leaves_the_one_before_as_it_was(life: Life) -> None:
+    target = SimulatedDisk(2)
+    Backup(life.disk, target, life.clock).take()
+    expected, n_cut = 37, 0
+    for seed in range(6):
+        life.feed(1)
+        life.flush()
+        life.feed(1)
+        target.faults = SeededFaults(seed, 120)
+        try:
+            Backup(life.disk, target, life.clock).take()
+        except Crashed:
+            n_cut += 1
+        else:
+            expected = life.n
+        target = target.crash()
+        new = copied(target)
+        assert [len(values) for values in new.values()] in ([expected] * N, [life.n] * N)
+        expected = new.n
+    assert n_cut > 1
+    Backup(life.disk, target, life.clock).take()
+    assert is_whole(copied(target), life.n)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from headrace.core.clock import SystemClock
+from headrace.runtime.backup import back_up
+n = int(sys.argv[3])
+def tell(done, total, path):
+    global n
+    n -= 1
+    if n < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+back_up(Path(sys.argv[1]), Path(sys.argv[2]), SystemClock(), tell)
+"""
+
+
+def test_kill_9_harms_no_backup_and_the_next_one_goes_on(folder: Path, tmp_path: Path) -> None:
+    to, clock = tmp_path / "to", VirtualClock(T0)
+
+    def killed(at: int) -> None:
+        done = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(to), str(at)], check=False)
+        assert done.returncode == -signal.SIGKILL
+
+    killed(30)
+    with pytest.raises(Unreachable, match="is no backup"):
+        open_catalogue(to)
+    report = back_up(folder, to, clock)
+    assert report.n_copied <= report.n_files - 30  # what was there is not copied again
+    assert check_backup(to).harms == []
+    (folder / "audit.jsonl").write_text("{}\n")
+    for name in ("a", "b", "c", "d"):
+        (folder / "config").mkdir(exist_ok=True)
+        (folder / "config" / name).write_text(name)
+    killed(3)
+    assert check_backup(to).harms == []
+    assert "audit.jsonl" not in open_catalogue(to).files
+    back_up(folder, to, clock)
+    restore(to, tmp_path / "new")
+    assert (tmp_path / "new" / "audit.jsonl").read_text() == "{}\n"
+    assert verify_folder(LocalDisk(tmp_path / "new")).harms == []
+
+
+def test_what_a_cut_backup_left_is_not_taken_for_what_has_its_name_now(life: Life) -> None:
+    target = SimulatedDisk(2)
+    Backup(life.disk, target, life.clock).take()
+    # A store that was restored, and goes another way than the one that the cut backup was of.
+    other = copied(target)
+    other.feed(4)
+    other.flush()
+    for path in other.disk.list("segments"):
+        target.put_if_absent(f"files/{path}", b"something else")
+    assert Backup(other.disk, target, other.clock).take().problems == []
+    assert is_whole(copied(target), 41)
+
+
+def test_damage_is_told_and_no_good_copy_is_lost_to_it(life: Life) -> None:
+    target, disk = SimulatedDisk(2), life.disk
+    Backup(disk, target, life.clock).take()
+    hot, warm = disk.list("segments/hot")[-1], disk.list("segments/warm")[0]
+    disk.delete(hot)
+    disk.truncate(warm, disk.size(warm) - 1)
+    report = Backup(disk, target, life.clock).take()
+    told = " ".join(sorted(report.problems))
+    assert f"{hot} is missing in the store; the backup still has it" in told
+    assert f"{warm} was damaged since it was copied; the backup keeps what it was" in told
+    assert read_catalogue(target).problems == tuple(report.problems)
+    assert is_whole(copied(target), 37)
+    fresh = Backup(disk, SimulatedDisk(3), life.clock).take()
+    assert fresh.problems == [f"{hot} is missing in the store"]
+
+
+@pytest.mark.parametrize("what", ["commits", "segments", "journal"])
+def test_a_damaged_backup_is_not_restored(folder: Path, tmp_path: Path, what: str) -> None:
+    to, clock = tmp_path / "to", VirtualClock(T0)
+    back_up(folder, to, clock)
+    victim = next(p for p in sorted((to / "files" / what).rglob("*")) if p.is_file())
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 4
+    victim.write_bytes(data)
+    (harm,) = check_backup(to).harms
+    assert "take the backup anew" in harm.sentence
+    with pytest.raises(CorruptionError, match="is damaged"):
+        restore(to, tmp_path / "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["store", "to"]
+    victim.unlink()
+    assert "is missing" in check_backup(to).harms[0].sentence
+    # As long as the store is there, the next backup mends it.
+    assert back_up(folder, to, clock).problems == []
+    assert check_backup(to).harms == []
+
+
+def test_folders_that_can_be_no_backup_or_no_store_are_refused(folder: Path, tmp_path: Path) -> None:
+    to, clock = tmp_path / "to", VirtualClock(T0)
+    with pytest.raises(Unreachable, match="holds no store"):
+        back_up(tmp_path, to, clock)
+    for wrong in (folder / "backup", folder, tmp_path):
+        with pytest.raises(ConfigError, match="one in the other"):
+            back_up(folder, wrong, clock)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    with pytest.raises(ConfigError, match=r"letter\.txt and is no backup"):
+        back_up(folder, tmp_path / "full", clock)
+    with pytest.raises(ConfigError, match="is a file"):
+        back_up(folder, tmp_path / "full" / "letter.txt", clock)
+    back_up(folder, to, clock)
+    with pytest.raises(ConfigError, match="is not empty"):
+        restore(to, tmp_path / "full")
+    with pytest.raises(Unreachable, match="is no backup"):
+        restore(tmp_path / "full", tmp_path / "new")
+
+
+def test_a_damaged_catalogue_says_how_to_go_on(life: Life) -> None:
+    target = SimulatedDisk(2)
+    first = Backup(life.disk, target, life.clock).take()
+    target.flip_bit("catalogue.json", 99)
+    with pytest.raises(CorruptionError, match=r"delete catalogue\.json and take the backup anew"):
+        Backup(life.disk, target, life.clock).take()
+    target.delete("catalogue.json")
+    again = Backup(life.disk, target, life.clock).take()
+    assert (again.n_files, again.n_copied) == (first.n_files, 0)
+    assert is_whole(copied(target), 37)
+
+
+def test_the_backup_of_another_store_is_left_alone(life: Life) -> None:
+    target = SimulatedDisk(2)
+    Backup(life.disk, target, life.clock).take()
+    young = Life(SimulatedDisk(5))
+    young.feed(1)
+    young.flush()
+    with pytest.raises(ConfigError, match="begun anew, or is another one"):
+        Backup(young.disk, target, life.clock).take()
+    for _ in range(4):
+        young.feed(1)
+        young.flush()
+    with pytest.raises(ConfigError, match="it is of another store"):
+        Backup(young.disk, target, life.clock).take()
+    assert is_whole(copied(target), 37)
+
+
+# --- a whole plant, and the commands ---------------------------------------------------------------------
+
+
+async def test_a_plant_is_backed_up_while_it_takes_in(tmp_path: Path) -> None:
+    clock = VirtualClock(T0)
+    text = '[store]\nflush_interval = "1s"\n'
+    plant, hand = hand_fed_plant(tmp_path, text, clock=clock)
+    await plant.start()
+    slots = hand.define([f"plant/d{i}" for i in range(N)])
+
+    async def feed(first: int, n: int) -> None:
+        for i in range(first, first + n):
+            await hand.emit(slots, T0 + i * NS, np.full((N, 2), float(i)))
+            await hand.reject()
+            clock.set_ns(T0 + i * NS)
+            await asyncio.sleep(0)
+        await plant.intake.drain()
+
+    await feed(0, 10)
+    taking = asyncio.create_task(asyncio.to_thread(back_up, tmp_path / "store", tmp_path / "to", clock))
+    n = 10
+    while not taking.done():
+        await feed(n, 5)
+        n += 5
+    report: BackupReport = await taking
+    assert report.problems == []
+    await plant.stop()
+    restore(tmp_path / "to", tmp_path / "copy" / "store")
+    assert not (tmp_path / "copy" / "store" / "running.json").exists()
+    again, hand = hand_fed_plant(tmp_path / "copy", text, clock=clock)
+    await again.start()
+    await again.stop()
+    rows = (
+        open_store(tmp_path / "copy" / "store")
+        .query("plant/d0/a", from_="2026-01-01", to="2026-01-03")
+        .to_rows()
+    )
+    values = [row["value"] for row in rows]
+    assert values == [float(i) for i in range(len(values))]
+    assert 10 <= len(values) <= n
+
+
+def test_the_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(*words: str) -> tuple[int, str]:
+        return run_command(words), capsys.readouterr().out
+
+    to, new = str(tmp_path / "to"), str(tmp_path / "new")
+    code, out = command("store", "backup", "-t", str(folder), "--to", to, "--verify", "--json")
+    facts = json.loads(out)
+    assert (code, facts["problems"], facts["is_verified"]) == (Exit.DONE, [], True)
+    assert facts["files"] == facts["copied_files"]
+    code, out = command("store", "backup", "-t", str(folder), "--to", to, "--verify")
+    assert "0 copied" in out
+    assert "read and sound" in out
+    code, out = command("store", "verify", "-t", to)
+    assert (code, "sound" in out) == (Exit.DONE, True)
+    assert command("query", "**", "-t", to)[0] == Exit.UNREACHABLE
+    code, out = command("store", "restore", to, "--to", new, "--json")
+    assert (code, json.loads(out)["files"]) == (Exit.DONE, facts["files"])
+    code, out = command("store", "restore", to, "--to", new)
+    assert code == Exit.CONFIG
+    victim = next(p for p in sorted((Path(to) / "files").rglob("*.parquet")))
+    victim.write_bytes(b"")
+    code, out = command("store", "verify", "-t", to, "--json")
+    assert (code, len(json.loads(out)["damages"])) == (Exit.FAILED, 1)
+    assert read_catalogue(LocalDisk(to)).last > (0, 0)
+
+
+# --- verify ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("commits/*/00000002.json", "restore it from a backup"),
+        ("manifests/warm/*/*.json", "restore it from a backup"),
+        ("state/*/*.bin", "--skip-damaged"),
+        ("directory/*.parquet", "restore it from a backup"),
+        ("journal/*/*.hrj", "--skip-damaged"),
+        ("segments/warm/*/*.parquet", "restore it from a backup"),
+    ],
+)
+def test_verify_names_whatever_is_damaged_or_missing(life: Life, pattern: str, sentence: str) -> None:
+    disk = life.disk
+    assert verify_folder(disk).harms == []
+    used = {position.state for position in life.host.store.refresh().commits.shards.values()}
+    victim = next(
+        p for p in disk.list("") if fnmatch(p, pattern) and (p in used or not p.startswith("state"))
+    )
+    sound = bytes(disk.read(victim))
+    disk.flip_bit(victim, len(sound) // 4)
+    harms = verify_folder(disk).harms
+    assert any(sentence in harm.sentence for harm in harms), harms
+    disk.delete(victim)
+    if not pattern.startswith("manifests"):  # without its manifest a day is what the hot segments have
+        harms = verify_folder(disk).harms
+        assert any("restore" in harm.sentence for harm in harms), harms
+    disk.replace(victim, sound)
+    assert verify_folder(disk).harms == []
+
+
+def test_a_store_in_a_bucket_is_not_copied_by_half(tmp_path, capsys):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "store.json").write_text("{}")
+    (tmp_path / "store" / "journal").mkdir()
+    code = run_command(["store", "backup", "-t", str(tmp_path / "store"), "--to", str(tmp_path / "copy")])
+    assert code == Exit.CONFIG
+    assert "in a bucket" in capsys.readouterr().err
+    assert not (tmp_path / "copy").exists()
