@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -299,3 +300,58 @@ def test_damaged_bundles_are_told():
             tracemalloc.stop()
         assert not whole, f"{name}: read as if nothing had happened"
         assert peak < MEMORY_MAX
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=200, deadline=None)
+def test_pages_whose_checksums_are_right_and_whose_content_is_not(seed):
+    rng = np.random.default_rng(seed)
+    runs = some_runs(3, 70) if seed % 2 else [np.cumsum(run.view(np.int64) % 5) for run in some_runs(3, 70)]
+    data = bytearray(encode_pages(runs))
+    first, end = PageBundle(bytes(data)).span(1)
+    for _ in range(int(rng.integers(1, 4))):
+        data[int(rng.integers(first + 4, end))] = int(rng.integers(256))
+    data[first : first + 4] = (xxhash.xxh64_intdigest(bytes(data[first + 4 : end])) & 0xFFFFFFFF).to_bytes(
+        4, "little"
+    )
+    bundle = PageBundle(bytes(data))
+    assert same_bits(bundle.run(0), runs[0])
+    try:
+        assert bundle.run(1).size == 70
+    except CorruptionError:
+        pass
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=200, deadline=None)
+def test_heads_whose_checksums_are_right_and_whose_content_is_not(seed):
+    rng = np.random.default_rng(seed)
+    runs = some_runs(3, 70)
+    data = bytearray(encode_pages(runs))
+    at = 5 if data[4] < 128 else 6
+    end = PageBundle(bytes(data)).span(0)[0]
+    for _ in range(int(rng.integers(1, 4))):
+        data[int(rng.integers(at, end))] = int(rng.integers(256))
+    data[:4] = (xxhash.xxh64_intdigest(bytes(data[at:end])) & 0xFFFFFFFF).to_bytes(4, "little")
+    try:
+        bundle = PageBundle(bytes(data))
+        assert sum(bundle.run(i).size for i in range(len(bundle))) < 2**24
+    except CorruptionError:
+        pass
+
+
+def test_each_kind_of_page_is_written_and_read():
+    rng = np.random.default_rng(0)
+    calm = [np.full(200, 20.5), np.round(20 + np.arange(200) / 10, 1)]
+    lively = [np.round(rng.normal(20, 5, 200), 1) for _ in range(6)]
+    full = [rng.normal(size=200) for _ in range(3)]
+    for runs in ([*calm, *lively], [*calm, *full], calm, lively, full):
+        data = encode_pages(runs)
+        bundle = PageBundle(data)
+        assert all(same_bits(bundle.run(i), run) for i, run in enumerate(runs))
+    modes = [rng.choice([0, 1, 700, 701, 90_000], 200, p=[0.4, 0.1, 0.3, 0.1, 0.1]) for _ in range(20)]
+    kinds = set()
+    for runs in (calm, [*calm, *full], modes):
+        data = encode_pages(runs)
+        kinds |= {data[PageBundle(data).span(i)[0] + 4] for i in range(len(runs))}
+    assert kinds == {0, 1, 2}
