@@ -56,7 +56,8 @@ def test_a_file_as_a_table(folder, capfd):
     assert rows[0][-1] == "won"
     assert rows[0][0] in facts["why"]
     sizes = [int(row[1].replace(",", "")) for row in rows if row[1] != "-"]
-    assert sizes == sorted(sizes)
+    assert sizes[1:] == sorted(sizes[1:])
+    assert sizes[0] < 1.1 * sizes[1]  # a shorter trial may pass over one that is a little smaller
     assert values.splitlines()[-1].startswith("with --bound also: ")
     assert times.splitlines()[1].split()[0] == "regular"
 
