@@ -37,6 +37,17 @@ class Panel(NamedTuple):
     lines: Mapping[str, Array]
 
 
+def stacked(charts: Sequence[str]) -> str:
+    """Charts of this module below each other, as one."""
+    tops = [0]
+    for chart in charts:
+        tops.append(tops[-1] + int(chart.partition('height="')[2].partition('"')[0]))
+    parts = [
+        chart.replace("<svg ", f'<svg y="{top}" ', 1) for chart, top in zip(charts, tops[:-1], strict=True)
+    ]
+    return _page(tops[-1], parts)
+
+
 def line_chart(title: str, axes: tuple[str, str], lines: Mapping[str, Points]) -> str:
     """Lines on logarithmic axes, each labelled at its end.
 

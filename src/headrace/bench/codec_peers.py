@@ -2,7 +2,7 @@
 
 *pcodec* at level 8, times and values each; *Parquet* with zstd, times as DELTA_BINARY_PACKED and values by dictionary
 or as BYTE_STREAM_SPLIT, bytes of the column chunks; *zstd* of the raw arrays; *Gorilla* as published (Pelkonen et
-al., VLDB 2015), its bits counted: delta of deltas of the times in their largest common tick, XOR of the values.
+al., VLDB 2015): delta of deltas of the times in their largest common tick, their bits counted; the values' bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headrace.codecs.gorilla import GorillaCodec
 from headrace.core.kernels import kernel
 
 if TYPE_CHECKING:
@@ -68,10 +69,8 @@ def _gorilla(block: Block) -> int:
     ts_ns, values = block
     distance = ts_ns - ts_ns[0]
     tick = max(1, int(np.gcd.reduce(distance)))
-    bits = gorilla_time_bits(distance // tick) + gorilla_value_bits(
-        np.ascontiguousarray(values).view(np.uint64)
-    )
-    return (int(bits) + 7) // 8
+    times = (int(gorilla_time_bits(distance // tick)) + 7) // 8
+    return times + len(GorillaCodec().pack(np.ascontiguousarray(values, np.float64)))
 
 
 @kernel
@@ -95,30 +94,6 @@ def gorilla_time_bits(ticks: I64) -> int:
             bits += 16
         else:
             bits += 68
-    return bits
-
-
-@kernel
-def gorilla_value_bits(words: npt.NDArray[np.uint64]) -> int:
-    """64 bits for the first value; 1 for the same again, 2 and the bits of the window, or 13 and those of a new one."""
-    bits = 64
-    leading, trailing = 65, 0
-    for i in range(1, len(words)):
-        x = words[i] ^ words[i - 1]
-        if x == np.uint64(0):
-            bits += 1
-            continue
-        lead = trail = 0
-        while x >> np.uint64(63 - lead) == np.uint64(0):
-            lead += 1
-        while (x >> np.uint64(trail)) & np.uint64(1) == np.uint64(0):
-            trail += 1
-        lead = min(lead, 31)
-        if leading <= 64 and lead >= leading and trail >= trailing:
-            bits += 2 + 64 - leading - trailing
-        else:
-            leading, trailing = lead, trail
-            bits += 13 + 64 - lead - trail
     return bits
 
 

@@ -1,24 +1,23 @@
-"""``headrace codecs compare`` and ``suggest``: what loss costs, and how much of it a series bears."""
+"""``headrace codecs``: what loss costs, how much of it a series bears, and which codec wins."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from headrace.cli import output
+from headrace.cli.codec_explain import explain
+from headrace.cli.series_views import FILE, check_svg, comparison, finite, shown, write_picture
 from headrace.cli.teaching import TaughtCommand
-from headrace.core.clock import NS
-from headrace.core.errors import ConfigError, Rejected, StorageError
+from headrace.core.errors import ConfigError, Rejected
 
 if TYPE_CHECKING:
     from headrace.codecs.base import I64, Array
     from headrace.codecs.loss import BandLoss, Loss
     from headrace.runtime.bound_search import BoundSearch, BoundTrial
 
-_FILE = click.Path(path_type=Path)
 _OCTAVES = "octaves"
 _MEASURES = (
     ("n", "samples", "compared, finite in both"),
@@ -39,32 +38,20 @@ _MEASURES = (
     ("integral_share", "", "as a share of the integral"),
     ("acf_error", "autocorrelation", "largest difference over the lags"),
 )
-_UNITS_NS = (
-    (1_000, "µs"),
-    (1_000_000, "ms"),
-    (NS, "s"),
-    (60 * NS, "min"),
-    (3_600 * NS, "hours"),
-    (86_400 * NS, "days"),
-)
-"""Units of a time axis."""
-
-
-def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter("it is not a finite number")
-    return value
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def codecs(ctx: click.Context) -> None:
-    """What loss costs: errors between an original and a reconstruction, and the bound that fits a series.
+    """Which codec wins and why; errors between an original and a reconstruction; the bound that fits a series.
 
     A FILE is one sensor's series, Parquet or CSV: a column of times (t_ns, ts_ns, ts, time or timestamp) and value.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+codecs.add_command(explain)
 
 
 @codecs.command(
@@ -77,8 +64,8 @@ def codecs(ctx: click.Context) -> None:
         "headrace codecs compare vibration.parquet decoded.parquet --rate 12000 --band 2500:3500 --band 4000:6000",
     ),
 )
-@click.argument("original", type=_FILE)
-@click.argument("decoded", type=_FILE)
+@click.argument("original", type=FILE)
+@click.argument("decoded", type=FILE)
 @click.option(
     "--band",
     "bands",
@@ -90,12 +77,12 @@ def codecs(ctx: click.Context) -> None:
     "--rate",
     "rate_hz",
     type=click.FloatRange(0, min_open=True),
-    callback=_finite,
+    callback=finite,
     metavar="HZ",
     help="Samples a second; default: as the times say, which must be regular. Alone it means --band octaves.",
 )
 @click.option("--lags", type=click.IntRange(1), default=64, show_default=True, help="Of the autocorrelation.")
-@click.option("--plot", type=_FILE, metavar="FILE.svg", help="Draw original, reconstruction and error.")
+@click.option("--plot", type=FILE, metavar="FILE.svg", help="Draw original, reconstruction and error.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def compare(
     original: Path,
@@ -114,8 +101,7 @@ def compare(
     from headrace.codecs.loss import measure
     from headrace.runtime.series_files import read_series, time_difference
 
-    if plot is not None and plot.suffix.lower() != ".svg":
-        raise ConfigError(f"{plot} is not named .svg, and SVG is what --plot draws")
+    check_svg(plot)
     wanted = [_band_of(text) for text in bands] or ([None] if rate_hz is not None else [])
     ts_ns, x = read_series(original)
     other_ns, y = read_series(decoded)
@@ -125,7 +111,7 @@ def compare(
     loss = measure(x, y, ts_ns, lags)
     spectrum = _spectrum(x, y, wanted, rate_hz, ts_ns)
     if plot is not None:
-        _write(plot, _drawing(f"{decoded.name} against {original.name}", ts_ns, x, y))
+        write_picture(plot, comparison(f"{decoded.name} against {original.name}", ts_ns, x, y))
     if as_json:
         document = {"original": str(original), "decoded": str(decoded), **loss.to_dict()}
         output.emit_json(document | {"bands": [band.to_dict() for band in spectrum]})
@@ -170,14 +156,8 @@ def _spectrum(
 
 def _table(loss: Loss) -> str:
     values = loss.to_dict()
-    rows = [(label, _shown(values[name]), meaning) for name, label, meaning in _MEASURES]
+    rows = [(label, shown(values[name]), meaning) for name, label, meaning in _MEASURES]
     return output.table(("measure", "value", ""), rows, (1,))
-
-
-def _shown(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return output.count(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def _band_table(bands: list[BandLoss]) -> str:
@@ -200,31 +180,6 @@ def _gain(relative: float | None) -> str:
     return f"{relative * 100:+.3g} %" if relative < 9.995 else f"{relative + 1:,.0f} times"
 
 
-def _drawing(title: str, ts_ns: I64, x: Array, y: Array) -> str:
-    import numpy as np
-
-    from headrace.bench.chart import Panel, panel_chart
-    from headrace.runtime.times import rfc3339
-
-    if not len(ts_ns):
-        raise Rejected("there is nothing to draw: the series have no samples")
-    order = np.argsort(ts_ns, kind="stable")
-    ts_ns, x, y = ts_ns[order], x[order].astype(np.float64), y[order].astype(np.float64)
-    since_ns = ts_ns - ts_ns[0]
-    unit_ns, unit = next((u for u in reversed(_UNITS_NS) if since_ns[-1] >= 5 * u[0]), _UNITS_NS[0])
-    with np.errstate(invalid="ignore", over="ignore"):
-        error = y - x
-    panels = [Panel("value", {"original": x, "decoded": y}), Panel("error", {"decoded - original": error})]
-    return panel_chart(title, f"{unit} since {rfc3339(int(ts_ns[0]))}", since_ns / unit_ns, panels)
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as e:
-        raise StorageError(f"{file} can't be written: {e.strerror or e}") from e
-
-
 # --- suggest -------------------------------------------------------------------------------------------
 
 
@@ -236,18 +191,18 @@ def _write(file: Path, text: str) -> None:
         "headrace codecs suggest oven1.parquet --target-ratio 20 --json | jq .eps",
     ),
 )
-@click.argument("file", type=_FILE)
+@click.argument("file", type=FILE)
 @click.option(
     "--target-ratio",
     type=click.FloatRange(0, min_open=True),
-    callback=_finite,
+    callback=finite,
     metavar="RATIO",
     help="How much smaller than 16 bytes a sample, times included.",
 )
 @click.option(
     "--max-rmse",
     type=click.FloatRange(0, min_open=True),
-    callback=_finite,
+    callback=finite,
     metavar="ERROR",
     help="Root mean square error that is allowed, in the sensor's unit.",
 )
@@ -326,9 +281,9 @@ def _suggestion(facts: dict[str, Any], loss: Loss) -> str:
             f"{facts['time_bytes'] / facts['samples']:.3g} for times",
         ),
         ("blocks", f"{facts['blocks']:,}, of them {facts['blocks_lossless']:,} lossless"),
-        ("largest error", _shown(loss.max_abs)),
-        ("RMSE", _shown(loss.rmse)),
-        ("PSNR, dB", _shown(loss.psnr_db)),
+        ("largest error", shown(loss.max_abs)),
+        ("RMSE", shown(loss.rmse)),
+        ("PSNR, dB", shown(loss.psnr_db)),
         ("trials", str(facts["trials"])),
     ]
     return output.fields(pairs)

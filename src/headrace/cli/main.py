@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "new": ("headrace.cli.new:new", "Begin a plant file, or a plug-in."),
     "plugins": ("headrace.cli.plugins:plugins", "What adapters, payloads, operators and codecs there are."),
     "store": ("headrace.cli.store:store", "What a store holds, whether it is sound, and copies of it."),
-    "codecs": ("headrace.cli.codecs:codecs", "What loss costs: compare series, find a bound."),
+    "codecs": ("headrace.cli.codecs:codecs", "Which codec and why, what loss costs, which bound."),
     "schema": ("headrace.cli.schema:schema", "The JSON schema of plant files, for editors."),
     "bench": ("headrace.cli.bench:bench", "Measure this machine: throughput, recovery, queries, restarts."),
     "sim": ("headrace.cli.sim:sim", "Simulate the whole pipeline by seed, and audit it."),

@@ -7,6 +7,7 @@ on every machine and every day, or a compaction that was killed and runs again w
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,9 +36,9 @@ from headrace.core.errors import ConfigError
 from headrace.core.registry import nearest
 
 DECODE_NS = {
-    "const": 0.2, "raw": 0.2, "rle": 1.0, "byte_planes": 3.0, "pco": 4.0, "rice_delta": 3.0, "hold": 4.0,
-    "piecewise_constant": 4.0, "swing": 4.0, "swinging_door": 4.0, "gorilla": 6.0, "quantise": 8.0, "seasonal": 8.0,
-    "relative": 12.0, "origin": 12.0,
+    "const": 0.2, "raw": 0.2, "rle": 2.0, "pco": 4.0, "gorilla": 4.0, "hold": 5.0, "piecewise_constant": 5.0, "swing": 5.0,
+    "swinging_door": 5.0, "byte_planes": 6.0, "rice_delta": 7.0, "relative": 14.0, "quantise": 15.0, "seasonal": 18.0,
+    "origin": 20.0,
 }  # fmt: skip
 """What decoding a value costs, nominally, in chunks of a thousand; see `headrace codecs explain` for what it is here."""
 
@@ -79,6 +80,11 @@ class CodecChoice:
             raise ConfigError(
                 f"{self.use!r} is to be used and forbidden; take it out of one of them", "forbid"
             )
+        if self.use and not is_lossy(VALUE_CODECS.load(self.use)):
+            try:
+                value_codec({"name": self.use})
+            except ConfigError as e:
+                raise ConfigError(f"{self.use!r} can't be used without settings: {e.message}", "use") from e
         if not 0.0 <= self.weight <= 1.0:
             raise ConfigError(
                 f"a weight is from 0, size, to 1, speed of decoding; got {self.weight}", "weight"
@@ -117,10 +123,8 @@ def lossy_candidates(values: Array, reach: Reach) -> list[ValueCodec]:
             SeasonalCodec(eps),
         ]  # fmt: skip
     if reach.share > 0.0:
-        try:
+        with contextlib.suppress(ValueError):  # a share that it has no levels for
             found.append(RelativeCodec(reach.share))
-        except ValueError:  # a share that it has no level for
-            pass
     return found
 
 
@@ -141,9 +145,10 @@ def proven(values: Array, codec: ValueCodec, reach: Reach) -> bytes | None:
 def steered(values: Array, choice: CodecChoice, reach: Reach) -> ChosenValues:
     """The codec that a choice leads to, for ``values: T[n]`` and how far they may be off; raw where nothing is left."""
     if choice.use:
-        named = best_of(values, _named(choice.use, values, reach), ANY, reach)
-        if named is not None:
-            return named
+        asked = candidate(choice.use, values, reach)
+        found = None if asked is None else best_of(values, [asked], ANY, reach)
+        if found is not None:
+            return found
     candidates = [*lossless_candidates(values), *lossy_candidates(values, reach)]
     allowed = [RawCodec(), *(codec for codec in candidates if codec.name not in choice.forbid)]
     return best_of(values, allowed, choice, reach) or ChosenValues(RawCodec(), RawCodec().pack(values))
@@ -173,17 +178,18 @@ def smallest_share(values: Array, share: float, best: ChosenValues) -> ChosenVal
     return found if found is not None and len(found.body) < len(best.body) else best
 
 
-def _named(name: str, values: Array, reach: Reach) -> list[ValueCodec]:
-    """The codec of that name, with the bound where it has one; none where it has one and nothing may be lost."""
+def candidate(name: str, values: Array, reach: Reach) -> ValueCodec | None:
+    """The codec of that name, with the bound where it has one; None where it has one and there is none that it keeps."""
     part = VALUE_CODECS.load(name)
     if not is_lossy(part):
-        return [value_codec({"name": name})]
+        return value_codec({"name": name})
     if reach.is_lossless or values.dtype.kind != "f":
-        return []
-    if not keeps_eps(part):
-        return [value_codec({"name": name, "share": reach.share})] if reach.share > 0.0 else []
-    eps = reach.within(values)
-    return [value_codec({"name": name, "eps": eps})] if 0.0 < eps < math.inf else []
+        return None
+    bound = {"eps": reach.within(values)} if keeps_eps(part) else {"share": reach.share}
+    try:
+        return value_codec({"name": name, **bound})
+    except ConfigError:  # 0, or smaller than it has levels for
+        return None
 
 
 def bound_of(codec: ValueCodec, values: Array) -> float:

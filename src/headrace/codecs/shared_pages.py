@@ -2,13 +2,18 @@
 
 A run of 64 to 1,024 values pays dearly for its own description: bins, mode, order of differences. The sensors of a kind
 (all oven temperatures) are alike, so one description serves them: a pcodec chunk whose pages are the sensors. Whoever
-wants one sensor reads the head and its page. Runs that are not alike lose by it: try, and compare.
+wants one sensor reads the head and its page. A run that is smaller by itself, for it is calm or not like the others, is
+written so.
+
+Floats that one origin explains (`headrace.codecs.origins`: decimals, steps of a converter) are written as the integers behind
+them.
 
 A bundle is the low half of the head's XXH64 as uint32, the bytes of the head as a varint, the head, and the pages. The
 head is a byte with the version, one with the value type (an index into `headrace.core.layouts.DTYPES`), and as varints the
-number of pages and the bytes of pcodec's header and chunk metadata, then these; then integers
-(`headrace.codecs.integers`), with their bytes before them: the pages' values and bytes. A page is the low half of its XXH64
-as uint32, and pcodec's page.
+number of pages; then parts, each with its bytes before it: the origin, empty where the values are as they were; pcodec's
+header and chunk metadata; as integers (`headrace.codecs.integers`) the pages' values, and their bytes. A page is the low half of its XXH64
+as uint32, a byte and its bytes: 0 pcodec's page, 1 integers, 2 a body of `headrace.codecs.origin`. Where no page is
+pcodec's, its metadata is empty.
 
 Source: pcodec's wrapped format (github.com/pcodec/pcodec, docs/format.md).
 """
@@ -23,8 +28,11 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from headrace.codecs.base import I64, Array, Unfit, type_byte
-from headrace.codecs.integers import decode_integers, encode_counts
+from headrace.codecs.base import I64, Array, Unfit, same_bits, type_byte
+from headrace.codecs.integers import decode_integers, encode_counts, encode_integers
+from headrace.codecs.origin import OriginCodec
+from headrace.codecs.origin_kernels import BITS
+from headrace.codecs.origins import Origin, find_origins
 from headrace.codecs.packing import get_sized, get_varint, put_sized, put_varint
 from headrace.core.errors import CorruptionError
 from headrace.core.layouts import DTYPES, numpy_dtype
@@ -35,6 +43,7 @@ VALUES_MAX = 1 << 24
 
 _VERSION = 1
 _SUM = struct.Struct("<I")
+_PCO, _INTEGERS, _FLOATS = (bytes([i]) for i in range(3))
 
 
 def encode_pages(runs: Sequence[Array], level: int = LEVEL) -> bytes:
@@ -62,25 +71,79 @@ def encode_pages(runs: Sequence[Array], level: int = LEVEL) -> bytes:
     sizes = [run.size for run in runs]
     if not sizes or min(sizes) < 1 or sum(sizes) > VALUES_MAX or len({run.dtype for run in runs}) > 1:
         raise Unfit("runs of one type with at least one value each are expected, 2**24 values at most")
+    values = np.concatenate(runs)
+    origin, numbers = _numbers(values)
     config = ChunkConfig(
         compression_level=level,
-        enable_8_bit=runs[0].dtype.itemsize == 1,
+        enable_8_bit=numbers.dtype.itemsize == 1,
         paging_spec=PagingSpec.exact_page_sizes(sizes),
     )
     file = FileCompressor()
-    chunk = file.chunk_compressor(np.concatenate(runs), config)
+    chunk = file.chunk_compressor(numbers, config)
     meta = bytes(file.write_header()) + bytes(chunk.write_meta())
-    pages = [_summed(bytes(chunk.write_page(i))) for i in range(len(sizes))]
-    head = bytes([_VERSION]) + type_byte(runs[0].dtype) + put_varint(len(sizes)) + put_sized(meta)
-    head += put_sized(encode_counts(np.array(sizes))) + put_sized(
-        encode_counts(np.array([len(p) for p in pages]))
-    )
-    return _SUM.pack(_low_half(head)) + put_sized(head) + b"".join(pages)
+    together = [_PCO + bytes(chunk.write_page(i)) for i in range(len(sizes))]
+    ends = np.cumsum(sizes)[:-1]
+    alone = [
+        _alone(run, ints if origin or values.dtype.kind != "f" else None)
+        for run, ints in zip(runs, np.split(numbers, ends), strict=True)
+    ]
+    meta, pages = _smallest_pages(meta, together, alone)
+    return _bundle(values.dtype, (origin, meta), sizes, pages)
+
+
+def _alone(run: Array, numbers: Array | None) -> bytes | None:
+    """A page of a run by itself; None where it can't be."""
+    if numbers is not None:
+        fits = numbers.dtype != np.uint64 or int(numbers.max()) < 2**63
+        return _INTEGERS + encode_integers(numbers.astype(np.int64)) if fits else None
+    try:
+        return _FLOATS + OriginCodec().pack(run)
+    except Unfit:
+        return None
+
+
+def _smallest_pages(
+    meta: bytes, together: list[bytes], alone: list[bytes | None]
+) -> tuple[bytes, list[bytes]]:
+    """The metadata, and of each run the shorter page; none of pcodec's where they do not save what its metadata takes."""
+    mixed = [
+        one if two is None or len(one) <= len(two) else two for one, two in zip(together, alone, strict=True)
+    ]
+    apart = [page for page in alone if page is not None]
+    if len(apart) == len(alone) and sum(map(len, apart)) <= len(meta) + sum(map(len, mixed)):
+        return b"", apart
+    return meta, mixed
+
+
+def _bundle(
+    dtype: np.dtype[Any], described: tuple[bytes, bytes], sizes: list[int], pages: list[bytes]
+) -> bytes:
+    summed = [_SUM.pack(_low_half(page)) + page for page in pages]
+    tables = [encode_counts(np.array(table)) for table in (sizes, [len(page) for page in summed])]
+    head = bytes([_VERSION]) + type_byte(dtype) + put_varint(len(sizes))
+    head += b"".join(put_sized(part) for part in (*described, *tables))
+    return _SUM.pack(_low_half(head)) + put_sized(head) + b"".join(summed)
+
+
+def _numbers(values: Array) -> tuple[bytes, Array]:
+    """The integers behind floats and what explains them; the values themselves where no origin explains all."""
+    if values.dtype.kind != "f":
+        return b"", values
+    with np.errstate(invalid="ignore"):
+        doubles = np.ascontiguousarray(values, np.float64)
+        if not same_bits(doubles.astype(values.dtype), values):
+            return b"", values
+    for origin in find_origins(doubles):
+        numbers = origin.numbers(doubles)
+        if origin.kind != BITS and same_bits(origin.values(numbers), doubles):
+            return origin.to_bytes(), numbers
+    return b"", values
 
 
 @dataclass(frozen=True, slots=True)
 class _Head:
     dtype: np.dtype[Any]
+    origin: Origin | None
     meta: bytes
     n_values: I64
     start: I64
@@ -127,15 +190,27 @@ class PageBundle:
         page = self._data[first:end]
         if len(page) != end - first or _SUM.unpack_from(page)[0] != _low_half(page[_SUM.size :]):
             raise _damaged(f"the checksum of page {i} is wrong")
-        n = int(self._head.n_values[i])
-        out = np.empty(n, self.dtype)
         try:
-            progress, n_read = self._chunk.read_page_into(page[_SUM.size :], n, out)
-        except (RuntimeError, TypeError) as e:
-            raise _damaged(str(e)) from e
-        if progress.n_processed != n or not progress.finished or n_read != len(page) - _SUM.size:
-            raise _damaged(f"page {i} does not hold {n} values")
-        return out
+            return self._read(page[_SUM.size :], int(self._head.n_values[i]))
+        except (struct.error, ValueError, IndexError, RuntimeError, TypeError, CorruptionError) as e:
+            raise _damaged(f"page {i}: {e}") from e
+
+    def _read(self, page: bytes, n: int) -> Array:
+        head, kind, body = self._head, page[:1], page[1:]
+        if kind == _FLOATS:
+            return OriginCodec().unpack(body, n, head.dtype)
+        if kind == _INTEGERS and (head.origin is not None or head.dtype.kind != "f"):
+            numbers: Array = decode_integers(body, n)
+        elif kind == _PCO and self._chunk is not None:
+            numbers = np.empty(n, head.dtype if head.origin is None else np.int64)
+            progress, n_read = self._chunk.read_page_into(body, n, numbers)
+            if progress.n_processed != n or not progress.finished or n_read != len(body):
+                raise ValueError(f"it does not hold {n} values")
+        else:
+            raise ValueError(f"a page of kind {kind!r} can't be here")
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = numbers if head.origin is None else head.origin.values(numbers)
+            return values.astype(head.dtype, copy=False)
 
 
 def _read_head(data: bytes) -> _Head:
@@ -147,6 +222,7 @@ def _read_head(data: bytes) -> _Head:
     if head[0] != _VERSION or head[1] >= len(DTYPES):
         raise ValueError(f"version {head[0]}, type {head[1]}")
     n, place = get_varint(head, 2)
+    described, place = get_sized(head, place)
     meta, place = get_sized(head, place)
     values, place = get_sized(head, place)
     sizes, place = get_sized(head, place)
@@ -156,29 +232,30 @@ def _read_head(data: bytes) -> _Head:
     if (
         (n_values < 1).any()
         or (n_values > VALUES_MAX).any()
-        or (n_bytes < _SUM.size).any()
+        or (n_bytes <= _SUM.size).any()
         or (n_bytes > len(data)).any()
     ):
         raise ValueError("its pages have sizes that can't be")
     start = at + size + np.cumsum(np.append(0, n_bytes))
     if start[-1] != len(data):
         raise ValueError(f"{len(data):,} bytes, {int(start[-1]):,} expected")
-    return _Head(numpy_dtype(DTYPES[head[1]]), meta, n_values, start)
+    origin, size = Origin.from_bytes(described) if described else (None, 0)
+    if size != len(described):
+        raise ValueError("there are bytes behind its origin")
+    return _Head(numpy_dtype(DTYPES[head[1]]), origin, meta, n_values, start)
 
 
 def _chunk(head: _Head) -> Any:
     from pcodec.wrapped import FileDecompressor
 
+    if not head.meta:
+        return None
     file, n_read = FileDecompressor.new(head.meta)
-    name = f"{head.dtype.kind}{8 * head.dtype.itemsize}"
+    name = f"{head.dtype.kind}{8 * head.dtype.itemsize}" if head.origin is None else "i64"
     chunk, more = file.chunk_decompressor(head.meta[n_read:], name)
     if n_read + more != len(head.meta):
         raise ValueError("there are bytes behind its chunk's metadata")
     return chunk
-
-
-def _summed(page: bytes) -> bytes:
-    return _SUM.pack(_low_half(page)) + page
 
 
 def _low_half(data: bytes) -> int:

@@ -166,7 +166,9 @@ class SignalSettings(Section):
 class CodecSettings(Section):
     """``[codecs.<name>]``: what is said about the codecs of some sensors."""
 
-    match: PathPattern = Field(description="pattern of the sensors; of several that match the first counts")
+    match: PathPattern = Field(
+        description="pattern of the sensors; the most specific one that matches counts"
+    )
     use: str | None = Field(
         default=None,
         description="codec of the values, wherever it can hold them; one with a bound only where a bound is given",

@@ -10,24 +10,35 @@ from headrace.core.errors import ConfigError
 from headrace.core.paths import pattern_regex
 from headrace.core.problems import InvalidConfig, Problem, dotted
 from headrace.core.settings import CodecSettings
+from headrace.core.specificity import specificity, ties
 
 
 class CodecChoices:
-    """What is said about the codecs of each sensor; of several sections that match, the first in the file counts.
+    """What is said about the codecs of each sensor; of several sections that match, the most specific one counts.
 
     Parameters
     ----------
-    sections : name → section, in the order of the file.
+    sections : name → section.
 
     Raises
     ------
-    InvalidConfig : every problem found: unknown codecs, one that is both used and forbidden.
+    InvalidConfig : every problem found: unknown codecs, one that is both used and forbidden, sections of which none
+        counts more where both match.
     """
 
     def __init__(self, sections: Mapping[str, CodecSettings]) -> None:
         self._rules: list[tuple[re.Pattern[str], CodecChoice]] = []
-        problems = []
-        for name, section in sections.items():
+        names = list(sections)
+        problems = [
+            Problem(
+                dotted(("codecs", names[j], "match")),
+                f"{sections[names[j]].match!r} is as specific as {sections[names[i]].match!r} of [codecs.{names[i]}], and "
+                "sensors may match both; make one of them more specific",
+            )
+            for i, j in ties([section.match for section in sections.values()])
+        ]
+        ordered = sorted(sections.items(), key=lambda item: specificity(item[1].match), reverse=True)
+        for name, section in ordered:
             try:
                 choice = CodecChoice(section.use or "", frozenset(section.forbid), section.weight)
             except ConfigError as e:

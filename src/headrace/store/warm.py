@@ -208,6 +208,11 @@ def unknown_codec(codecs: tuple[str, str]) -> str:
     return ""
 
 
+def time_bytes(payload: bytes) -> int:
+    """How many bytes of a chunk's payload are its times."""
+    return get_varint(payload, _SUM.size)[0]
+
+
 def value_bytes(payload: bytes) -> int:
     """How many bytes of a chunk's payload are its values."""
     _, at = get_varint(payload, _SUM.size)

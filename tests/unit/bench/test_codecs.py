@@ -77,10 +77,8 @@ def test_a_folder_without_series_is_told(tmp_path):
 def test_gorilla_counts_the_bits_of_its_paper():
     assert codec_peers.gorilla_time_bits(np.array([0, 60, 120, 180, 240, 301])) == 64 + 14 + 3 * 1 + 9
     assert codec_peers.gorilla_time_bits(np.array([0, 60, 60_000, 60_060])) == 64 + 14 + 68 + 68
-    words = np.array([12.0, 12.0, 24.0], np.float64).view(np.uint64)
-    x = int(words[1] ^ words[2])
-    lead, trail = 64 - x.bit_length(), (x & -x).bit_length() - 1
-    assert codec_peers.gorilla_value_bits(words) == 64 + 1 + 13 + 64 - lead - trail
+    block = np.array([0, 60, 120]) * 10**9, np.array([12.0, 12.0, 24.0])
+    assert codec_peers.PEERS["gorilla"](block) == 10 + 10  # 64 + 14 + 1 bits of times, 64 + 1 + 14 of values
 
 
 def test_peers_keep_what_they_encode(folder):

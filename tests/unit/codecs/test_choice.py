@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from headrace.codecs.bounds import Reach
 from headrace.codecs.choice import (
@@ -127,3 +130,36 @@ def test_nothing_said_is_free():
         codec.name for codec in lossy_candidates(WALK, Reach(share=0.1))
     }
     assert known <= DECODE_NS.keys()
+
+
+names = st.sampled_from([n for n in VALUE_CODECS.built_in if n != "raw"])
+choices = st.one_of(
+    st.builds(CodecChoice, use=names),
+    st.builds(CodecChoice, forbid=st.frozensets(names, min_size=1)),
+    st.builds(CodecChoice, weight=st.floats(0, 1)),
+)
+reaches = st.one_of(
+    st.just(LOSSLESS),
+    st.builds(Reach, eps=st.floats(5e-324, 1e300)),
+    st.builds(lambda share: Reach(share=share), st.floats(1e-9, 0.99)),
+)
+arrays = st.one_of(
+    hnp.arrays(np.float64, st.integers(0, 60)),
+    hnp.arrays(np.float32, st.integers(0, 60), elements={"allow_nan": False, "allow_infinity": False}),
+    hnp.arrays(np.float64, st.integers(20, 60), elements=st.sampled_from([20.1, 20.2, 0.0, -0.0, 1e-300])),
+    hnp.arrays(np.int16, st.integers(0, 60)),
+)
+
+
+@given(arrays, choices, reaches)
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_said_no_value_is_further_off_than_it_may_be(values, choice, reach):
+    with np.errstate(over="ignore"):
+        chosen = steered(values, choice, reach)
+        decoded = back(chosen, values)
+    assert decoded.dtype == values.dtype
+    assert chosen.codec.name not in choice.forbid
+    if decoded.tobytes() != values.tobytes():
+        assert values.dtype.kind == "f"
+        assert reach.kept(decoded, values)
+        assert bound_of(chosen.codec, values) > 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -27,44 +29,34 @@ from headrace.testing.codecs import MEMORY_MAX, check_tolerance, damages
 pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
 
 T0 = 1_750_000_000 * 10**9
-GOLDEN = json.loads((Path(__file__).parent / "golden/named.json").read_text())
+_spec = importlib.util.spec_from_file_location("golden_named", Path(__file__).parent / "golden_named.py")
+assert _spec is not None
+assert _spec.loader is not None
+inputs = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(inputs)
+GOLDEN = json.loads(inputs.FILE.read_text())
 dtypes = st.sampled_from([numpy_dtype(name) for name in DTYPES])
 
 
 # --- golden bytes ------------------------------------------------------------------------------------
 
 
-def golden_arguments():
-    """Name → settings and input, as formulas."""
-    i = np.arange(24)
-    states = np.repeat(np.array([3, 0, 3, 7], np.uint16), 6)
-    ts_ns = T0 + i * 10**9 + i * i * 7 % 11 * 10**5
-    return {
-        "rle": ({}, states),
-        "byte_planes": ({"level": 3}, np.cumsum(i % 5 - 2) / 4),
-        "gorilla": ({}, np.array([12.0, 12.0, 24.0, 15.0, 12.0, 35.0, -0.0, np.inf])),
-        "relative": ({"share": 0.01}, np.array([0.0, -0.0, 1.0, -1e-9, 7e12])),
-        "jitter": ({"tolerance_ns": 10**6}, ts_ns),
-        "shared": ({}, ts_ns),
-    }
-
-
 @pytest.mark.parametrize("name", ["rle", "byte_planes", "gorilla"])
 def test_golden_values_are_read(name):
-    spec, values = golden_arguments()[name]
+    spec, values = inputs.arguments()[name]
     codec = value_codec({"name": name, **spec})
     assert same_bits(codec.decode(bytes.fromhex(GOLDEN[name]), values.size, values.dtype), values)
 
 
 def test_golden_shares_are_read():
-    spec, values = golden_arguments()["relative"]
+    spec, values = inputs.arguments()["relative"]
     decoded = RelativeCodec(**spec).decode(bytes.fromhex(GOLDEN["relative"]), values.size, values.dtype)
     assert Reach(share=0.01).kept(decoded, values)
     assert np.signbit(decoded).tolist() == [False, False, False, True, False]
 
 
 def test_golden_times_are_read():
-    spec, ts_ns = golden_arguments()["jitter"]
+    spec, ts_ns = inputs.arguments()["jitter"]
     decoded = JitterTime(**spec).decode(bytes.fromhex(GOLDEN["jitter"]), ts_ns.size)
     check_tolerance(ts_ns, decoded, spec["tolerance_ns"], "golden")
     assert not same_bits(decoded, ts_ns)
@@ -74,15 +66,11 @@ def test_golden_times_are_read():
 
 def test_golden_pages_are_read():
     bundle = PageBundle(bytes.fromhex(GOLDEN["pages"]))
-    assert [bundle.run(i).tolist() for i in range(len(bundle))] == [run.tolist() for run in golden_runs()]
-
-
-def golden_runs():
-    return [np.arange(n, dtype=np.int32) * n % 7 for n in (3, 1, 9)]
+    assert [bundle.run(i).tolist() for i in range(len(bundle))] == [run.tolist() for run in inputs.runs()]
 
 
 def test_gorilla_writes_its_golden_bytes():
-    _, values = golden_arguments()["gorilla"]
+    _, values = inputs.arguments()["gorilla"]
     assert value_codec({"name": "gorilla"}).encode(values).hex() == GOLDEN["gorilla"]
 
 
@@ -107,7 +95,7 @@ def test_two_states_by_turns_cost_their_lengths_only():
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 200, 400)
     on_off = np.repeat(np.arange(400) % 2, lengths).astype(np.uint8)
-    assert len(RleCodec().pack(on_off)) < 400 * 8 / 8 + 30
+    assert len(RleCodec().pack(on_off)) < 400 * 9 / 8 + 30
 
 
 def test_noise_is_no_runs():
@@ -299,3 +287,58 @@ def test_damaged_bundles_are_told():
             tracemalloc.stop()
         assert not whole, f"{name}: read as if nothing had happened"
         assert peak < MEMORY_MAX
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=200, deadline=None)
+def test_pages_whose_checksums_are_right_and_whose_content_is_not(seed):
+    rng = np.random.default_rng(seed)
+    runs = some_runs(3, 70) if seed % 2 else [np.cumsum(run.view(np.int64) % 5) for run in some_runs(3, 70)]
+    data = bytearray(encode_pages(runs))
+    first, end = PageBundle(bytes(data)).span(1)
+    for _ in range(int(rng.integers(1, 4))):
+        data[int(rng.integers(first + 4, end))] = int(rng.integers(256))
+    data[first : first + 4] = (xxhash.xxh64_intdigest(bytes(data[first + 4 : end])) & 0xFFFFFFFF).to_bytes(
+        4, "little"
+    )
+    bundle = PageBundle(bytes(data))
+    assert same_bits(bundle.run(0), runs[0])
+    try:
+        assert bundle.run(1).size == 70
+    except CorruptionError:
+        pass
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=200, deadline=None)
+def test_heads_whose_checksums_are_right_and_whose_content_is_not(seed):
+    rng = np.random.default_rng(seed)
+    runs = some_runs(3, 70)
+    data = bytearray(encode_pages(runs))
+    at = 5 if data[4] < 128 else 6
+    end = PageBundle(bytes(data)).span(0)[0]
+    for _ in range(int(rng.integers(1, 4))):
+        data[int(rng.integers(at, end))] = int(rng.integers(256))
+    data[:4] = (xxhash.xxh64_intdigest(bytes(data[at:end])) & 0xFFFFFFFF).to_bytes(4, "little")
+    try:
+        bundle = PageBundle(bytes(data))
+        assert sum(bundle.run(i).size for i in range(len(bundle))) < 2**24
+    except CorruptionError:
+        pass
+
+
+def test_each_kind_of_page_is_written_and_read():
+    rng = np.random.default_rng(0)
+    calm = [np.full(200, 20.5), np.round(20 + np.arange(200) / 10, 1)]
+    lively = [np.round(rng.normal(20, 5, 200), 1) for _ in range(6)]
+    full = [rng.normal(size=200) for _ in range(3)]
+    for runs in ([*calm, *lively], [*calm, *full], calm, lively, full):
+        data = encode_pages(runs)
+        bundle = PageBundle(data)
+        assert all(same_bits(bundle.run(i), run) for i, run in enumerate(runs))
+    modes = [rng.choice([0, 1, 700, 701, 90_000], 200, p=[0.4, 0.1, 0.3, 0.1, 0.1]) for _ in range(20)]
+    kinds = set()
+    for runs in (calm, [*calm, *full], modes):
+        data = encode_pages(runs)
+        kinds |= {data[PageBundle(data).span(i)[0] + 4] for i in range(len(runs))}
+    assert kinds == {0, 1, 2}

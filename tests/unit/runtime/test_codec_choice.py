@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
 PLANT = """
 version = 1
 [codecs.fast]
-match = "**/vibration"
+match = "leon/**/vibration"
 weight = 1
 [codecs.oven]
 match = "leon/**"
@@ -30,13 +30,25 @@ def plant(text, tmp_path):
     return read_plant(text, PlantSource(tmp_path / "plant.toml"))
 
 
-def test_the_first_section_that_matches_counts(tmp_path):
-    config = plant(PLANT.replace(', "raw2"', ""), tmp_path)
+def test_the_most_specific_section_that_matches_counts(tmp_path):
+    config = plant(
+        PLANT.replace(', "raw2"', "") + '[codecs.all]\nmatch = "**"\nforbid = ["seasonal"]\n', tmp_path
+    )
     check_plant(config)
     choices = CodecChoices(config.codecs)
     assert choices.of("leon/a/b/c/vibration") == CodecChoice(weight=1.0)
     assert choices.of("leon/a/b/c/temperature") == CodecChoice("pco", frozenset({"gorilla"}))
-    assert choices.of("madrid/a/b/c/temperature") is ANY
+    assert choices.of("madrid/a/b/c/temperature") == CodecChoice(forbid=frozenset({"seasonal"}))
+    assert CodecChoices({}).of("leon/a/b/c/vibration") is ANY
+
+
+def test_sections_of_which_none_counts_more_are_a_problem(tmp_path):
+    text = PLANT.replace(', "raw2"', "") + '[codecs.other]\nmatch = "**/temperature"\n'
+    with pytest.raises(InvalidConfig) as e:
+        check_plant(plant(text, tmp_path))
+    (problem,) = e.value.problems
+    assert problem.where == "codecs.other.match"
+    assert "codecs.oven" in problem.message
 
 
 def test_unknown_codecs_are_problems_with_their_key(tmp_path):
