@@ -186,6 +186,40 @@ def bar_chart(title: str, unit: str, bars: Mapping[str, Mapping[str, float]]) ->
     return _page(height, parts)
 
 
+def pair_chart(title: str, unit: str, names: tuple[str, str], rows: Mapping[str, tuple[float, float]]) -> str:
+    """Two sizes of each row as points on one logarithmic axis, joined by a line: how far one is ahead of the other.
+
+    Parameters
+    ----------
+    names : of the two sizes. rows : name → sizes above 0, drawn in this order.
+    """
+    left, row = 170, 22
+    low, high = _decades([size for pair in rows.values() for size in pair])
+    bottom = _TOP + 20 + row * len(rows)
+
+    def across(size: float) -> float:
+        return left + (math.log10(size) - low) / (high - low) * (_WIDTH - left - 30)
+
+    parts = [_text(20, 24, title, "t")]
+    for i, name in enumerate(names):
+        parts.append(_text(left + 130 * i, _TOP, f"● {name}", colour=_COLOURS[i]))
+    for decade in range(low, high + 1):
+        x = across(10.0**decade)
+        parts += [
+            _line((x, bottom), (x, _TOP + 10)),
+            _text(x, bottom + 18, _number(10.0**decade), anchor="middle"),
+        ]
+    for i, (name, pair) in enumerate(rows.items()):
+        y = _TOP + 24 + row * i
+        parts.append(_text(left - 10, y + 4, name, anchor="end"))
+        parts.append(_line((across(pair[0]), y), (across(pair[1]), y)))
+        # The first lies above the second where both are the same.
+        for size, colour in reversed(list(zip(pair, _COLOURS, strict=False))):
+            parts.append(f'<circle cx="{across(size):.1f}" cy="{y}" r="5" fill="{colour}"/>')
+    parts.append(_text((left + _WIDTH) / 2, bottom + 38, unit, anchor="middle"))
+    return _page(bottom + 50, parts)
+
+
 def _decades(values: Sequence[float]) -> tuple[int, int]:
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     return low, max(high, low + 1)

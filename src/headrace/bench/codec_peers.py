@@ -107,12 +107,12 @@ PEERS: dict[str, Callable[[Block], int]] = {
 """Bytes of one block, by name of the peer."""
 
 
-def geomeans(series: list[Series], size: int) -> dict[str, float]:
-    """Geometric mean of the series' ratios, by peer; empty where there are no series."""
-    if not series:
-        return {}
-    out = {}
-    for name, cost in PEERS.items():
-        ratios = [RAW_BYTES * len(one.values) / sum(map(cost, one.blocks(size))) for one in series]
-        out[name] = round(float(np.exp(np.mean(np.log(ratios)))), 3)
-    return out
+def ratios(series: list[Series], size: int) -> dict[str, dict[str, float]]:
+    """Raw bytes by stored ones in blocks of one length, by series and peer."""
+    return {
+        one.name: {
+            peer: round(RAW_BYTES * len(one.values) / sum(map(cost, one.blocks(size))), 3)
+            for peer, cost in PEERS.items()
+        }
+        for one in series
+    }

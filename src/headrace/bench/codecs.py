@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.bench import codec_peers
+from headrace.bench.chart import pair_chart
 from headrace.codecs import loss
 from headrace.codecs.base import keeps_bound, same_bits
 from headrace.core.clock import thread_cpu_ns
@@ -97,9 +98,7 @@ def run(
         for bound in bounds:
             bench.measure(block, bound)
         progress(f"peers, blocks of {block:,}")
-        bench.peers[str(block)] = codec_peers.geomeans(
-            [one for one in series if not _is_synthetic(one)], block
-        )
+        bench.add_peers(block, codec_peers.ratios(series, block))
     progress("speed")
     return bench.result(blocks, bounds) | speeds(series)
 
@@ -128,6 +127,7 @@ class _Bench:
         self.peers: dict[str, dict[str, float]] = {}
         self.lossy: dict[tuple[float, int], list[tuple[float, float]]] = {}
         self.header_bytes: dict[str, float] = {}
+        self.bare: dict[str, list[float]] = {}
         self.mismatches = self.violations = 0
         self.worst = 0.0
 
@@ -179,6 +179,9 @@ class _Bench:
         n = len(one.values)
         ratio = RAW_BYTES * n / n_bytes
         if not bound:
+            if not _is_synthetic(one):
+                payload = sum(row["n_bytes"] for row in rows)
+                self.bare.setdefault(str(block), []).append(RAW_BYTES * n / max(1, payload))
             self.rows[one.name, block] = {
                 "name": one.name, "kind": one.kind, "n": n, "block": block, "ratio": round(ratio, 3),
                 "value_codec": _usual(rows, "value_codec"), "time_codec": _usual(rows, "time_codec"), "bounds": {},
@@ -192,16 +195,27 @@ class _Bench:
         if not _is_synthetic(one):
             self.lossy.setdefault((bound, block), []).append((ratio, 8 * n / max(1, value_bytes)))
 
+    def add_peers(self, block: int, found: dict[str, dict[str, float]]) -> None:
+        """Beside each series, and their geometric means."""
+        for one in self.series:
+            self.rows[one.name, block]["peers"] = found[one.name]
+        real = [found[one.name] for one in self.series if not _is_synthetic(one)]
+        self.peers[str(block)] = {
+            peer: geometric([ratios[peer] for ratios in real]) for peer in codec_peers.PEERS if real
+        }
+
     def result(self, blocks: Sequence[int], bounds: Sequence[float]) -> dict[str, Any]:
         """Everything as one object."""
         rows = list(self.rows.values())
         real = [row for row in rows if not row["name"].startswith(SYNTHETIC)] or rows
         geomean = {str(b): geometric([r["ratio"] for r in real if r["block"] == b]) for b in blocks}
         kinds = sorted({row["kind"] for row in rows})
+        bare = {block: geometric(ratios) for block, ratios in self.bare.items()}
         return {
             "series": rows,
             "header_bytes_per_chunk": self.header_bytes,
             "geomean": geomean,
+            "geomean_without_headers": bare,
             "geomean_by_kind": {
                 kind: {
                     str(b): geometric([r["ratio"] for r in rows if r["kind"] == kind and r["block"] == b])
@@ -221,6 +235,9 @@ class _Bench:
             },
             "peers": self.peers,
             "ratio_to_pcodec": {b: round(geomean[b] / p["pcodec"], 3) for b, p in self.peers.items() if p},
+            "ratio_to_pcodec_without_headers": {
+                b: round(bare[b] / p["pcodec"], 3) for b, p in self.peers.items() if p
+            },
             "bound_violations": self.violations,
             "worst_error_over_bound": self.worst,
             "mismatches": self.mismatches,
@@ -252,6 +269,19 @@ def _usual(rows: list[dict[str, Any]], column: str) -> str:
 def geometric(ratios: Sequence[float]) -> float:
     """Geometric mean; 0 of none."""
     return round(float(np.exp(np.mean(np.log(ratios)))), 3) if len(ratios) else 0.0
+
+
+def chart(result: dict[str, Any], block: int) -> str:
+    """Lossless ratios of every series beside pcodec's, as an SVG picture."""
+    rows = sorted(
+        (row for row in result["series"] if row["block"] == block), key=lambda row: -float(row["ratio"])
+    )
+    return pair_chart(
+        f"Raw bytes for each stored one, {block:,} samples a chunk",
+        "ratio, lossless, times included; headers are charged to headrace only",
+        ("headrace", f"pcodec, level {codec_peers.LEVEL}"),
+        {row["name"]: (row["ratio"], row["peers"]["pcodec"]) for row in rows},
+    )
 
 
 def speeds(series: list[Series]) -> dict[str, Any]:

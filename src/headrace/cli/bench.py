@@ -254,6 +254,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, text: str) -> list[
     examples=(
         "headrace bench codecs --data my-series                  # a folder of Parquet or CSV files, one a sensor",
         "headrace bench codecs --data my-series --blocks 1024 --bounds 0.001 --json",
+        "headrace bench codecs --data my-series --chart ratios.svg",
     ),
 )
 @click.option(
@@ -272,16 +273,27 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, text: str) -> list[
     callback=_numbers,
     help="Error bounds, as shares of each series' range.",
 )
+@click.option(
+    "--chart",
+    "chart_file",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="A picture too, as SVG: of 1,024 samples a chunk, or the first length.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
-def codecs(data: Path, blocks: list[float], bounds: list[float], as_json: bool) -> None:
+def codecs(
+    data: Path, blocks: list[float], bounds: list[float], chart_file: Path | None, as_json: bool
+) -> None:
     """What series cost in the store: raw bytes by stored ones, lossless and within bounds, beside other codecs.
 
     Raw is 16 bytes a sample. Stored are the chunks of a real segment, timestamps, headers and footer included; the
     other codecs are not charged for headers. Every chunk is decoded and compared.
     """
-    from headrace.bench.codecs import run
+    from headrace.bench.codecs import chart, run
 
-    result = run(data, [int(block) for block in blocks], bounds, output.note)
+    lengths = [int(block) for block in blocks]
+    result = run(data, lengths, bounds, output.note)
+    if chart_file is not None:
+        chart_file.write_text(chart(result, 1_024 if 1_024 in lengths else lengths[0]), "utf-8")
     if as_json:
         output.emit_json(result)
         return

@@ -1,5 +1,7 @@
 """What series cost in the store: sums that are right, faults that are counted."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,3 +92,12 @@ def test_peers_keep_what_they_encode(folder):
         assert same_bits(standalone.simple_decompress(encoded[1]), block[1])
         for name, cost in codec_peers.PEERS.items():
             assert 0 < cost(block) < 3 * 16 * N, name
+
+
+def test_ratios_as_a_picture(folder):
+    result = codecs.run(folder, [200], [0.01])
+    drawing = ElementTree.fromstring(codecs.chart(result, 200))
+    texts = [e.text for e in drawing.findall("{*}text")]
+    assert {row["name"] for row in result["series"]} <= set(texts)
+    assert len(drawing.findall("{*}circle")) == 2 * len(result["series"])
+    assert result["geomean_without_headers"]["200"] > result["geomean"]["200"]
