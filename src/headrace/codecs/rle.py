@@ -43,9 +43,11 @@ class RleCodec(SeriesCodec):
     def pack(self, values: Array) -> bytes:
         """Encode ``values: T[n]``; `Unfit` where runs are shorter than two values on average."""
         words = _words(values)
-        first = _starts(words)
-        if first.size > max(1, words.size // _MEAN_MIN):
-            raise Unfit(f"{first.size:,} runs in {words.size:,} values")
+        is_other = words[1:] != words[:-1]
+        n_changes = np.count_nonzero(is_other)
+        if n_changes >= max(1, words.size // _MEAN_MIN):  # said soon: most series are tried in vain
+            raise Unfit(f"{n_changes + 1:,} runs in {words.size:,} values")
+        first = np.flatnonzero(np.append(words.size > 0, is_other))
         lengths = np.diff(first, append=words.size)
         known, number = _numbered(words[first])
         head = type_byte(values.dtype) + put_varint(first.size) + put_varint(known.size)
@@ -88,13 +90,6 @@ def _decoded(body: bytes, n: int, width: int) -> Array:
 
 def _words(values: Array) -> Array:
     return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
-
-
-def _starts(words: Array) -> I64:
-    """Where runs begin."""
-    if not words.size:
-        return np.empty(0, np.int64)
-    return np.flatnonzero(np.append(True, words[1:] != words[:-1]))
 
 
 def _numbered(words: Array) -> tuple[Array, I64]:
