@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from headrace.codecs import registry
-from headrace.codecs.shared import Axes, SharedTime
 from headrace.testing import codecs as kit
 
 pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
@@ -40,13 +38,6 @@ def test_relative_codec(name, check):
 @pytest.mark.parametrize("name", kit.tolerant_time_codecs())
 def test_tolerant_time_codec(name, check):
     check(registry.TIME_CODECS.load(name))
-
-
-@pytest.mark.parametrize("check", kit.TIME_CHECKS, ids=lambda check: check.__name__)
-def test_times_that_refer_to_an_axis(check):
-    axes = Axes([ts_ns for _, ts_ns in kit.time_samples()])
-    axes.add(1_750_000_000_000_000_000 + np.arange(100) * 1_000_000_000)
-    check(lambda: SharedTime(axes))
 
 
 @pytest.mark.parametrize("name", registry.VALUE_CODECS.names())

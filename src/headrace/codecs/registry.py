@@ -42,12 +42,11 @@ TIME_CODECS = Registry(
         "jitter": "headrace.codecs.jitter:JitterTime",
         "rate": "headrace.codecs.rate:RateTime",
         "regular": "headrace.codecs.regular:RegularTime",
-        "shared": "headrace.codecs.shared:SharedTime",
         "ticks": "headrace.codecs.ticks:TicksTime",
     },
 )
 """Codecs of times; the entry-point group is ``headrace.time_codecs``. One with a setting `tolerance_ns` may give back
-others within it; ``shared`` needs the axes that it refers to."""
+others within it."""
 
 
 def is_lossy(part: type[ValueCodec]) -> bool:

@@ -65,7 +65,7 @@ def test_a_file_as_a_table(folder, capfd):
 def test_every_codec_is_there_and_the_sums_are_those_of_the_chunks(folder, capfd):
     found = document(capfd, "walk.parquet")
     assert {t["name"] for t in found["values"]} == set(VALUE_CODECS.names())
-    assert {t["name"] for t in found["times"]} == set(TIME_CODECS.names()) - {"jitter", "shared"}
+    assert {t["name"] for t in found["times"]} == set(TIME_CODECS.names()) - {"jitter"}
     assert found["ratio"] == pytest.approx(16 * 2_000 / found["size_bytes"])
     won = {t["name"]: t for part in ("values", "times") for t in found[part] if t["n_won"]}
     assert len(won) == 2

@@ -10,7 +10,6 @@ import numpy as np
 
 from headrace.codecs.jitter import JitterTime
 from headrace.codecs.registry import value_codec
-from headrace.codecs.shared import Axes, SharedTime
 from headrace.codecs.shared_pages import encode_pages
 
 FILE = Path(__file__).parent / "golden/named.json"
@@ -28,7 +27,6 @@ def arguments() -> dict[str, tuple[dict[str, Any], np.ndarray[Any, Any]]]:
         "gorilla": ({}, np.array([12.0, 12.0, 24.0, 15.0, 12.0, 35.0, -0.0, np.inf])),
         "relative": ({"share": 0.01}, np.array([0.0, -0.0, 1.0, -1e-9, 7e12])),
         "jitter": ({"tolerance_ns": 10**6}, ts_ns),
-        "shared": ({}, ts_ns),
     }
 
 
@@ -43,8 +41,6 @@ def encoded() -> dict[str, str]:
     for name, (settings, x) in arguments().items():
         if name == "jitter":
             out[name] = JitterTime(**settings).encode(x).hex()
-        elif name == "shared":
-            out[name] = SharedTime(Axes([x])).encode(x).hex()
         else:
             out[name] = value_codec({"name": name, **settings}).encode(x).hex()
     return out

@@ -20,7 +20,6 @@ from headrace.codecs.jitter import JitterTime
 from headrace.codecs.registry import time_codec, value_codec
 from headrace.codecs.relative import RelativeCodec
 from headrace.codecs.rle import RleCodec
-from headrace.codecs.shared import Axes, SharedTime, axis_key
 from headrace.codecs.shared_pages import PageBundle, encode_pages
 from headrace.core.errors import ConfigError, CorruptionError
 from headrace.core.layouts import DTYPES, numpy_dtype
@@ -60,8 +59,6 @@ def test_golden_times_are_read():
     decoded = JitterTime(**spec).decode(bytes.fromhex(GOLDEN["jitter"]), ts_ns.size)
     check_tolerance(ts_ns, decoded, spec["tolerance_ns"], "golden")
     assert not same_bits(decoded, ts_ns)
-    shared = SharedTime(Axes([ts_ns])).decode(bytes.fromhex(GOLDEN["shared"]), ts_ns.size)
-    assert same_bits(shared, ts_ns)
 
 
 def test_golden_pages_are_read():
@@ -113,11 +110,10 @@ def test_nonsense_bodies_are_damage(body, n, dtype):
                 assert codec.unpack(tail, n, dtype).size == n
             except CorruptionError:
                 pass
-    for times in (JitterTime(1000), SharedTime(Axes([np.arange(5)]))):
-        try:
-            assert times.unpack(body, n).size == n
-        except CorruptionError:
-            pass
+    try:
+        assert JitterTime(1000).unpack(body, n).size == n
+    except CorruptionError:
+        pass
 
 
 def _name(dtype):
@@ -204,25 +200,6 @@ def test_a_tolerance_is_declared():
             time_codec({"name": "jitter", "tolerance_ns": wrong})
     with pytest.raises(ConfigError, match="tolerance_ns"):
         time_codec({"name": "jitter"})
-
-
-def test_times_that_another_row_holds():
-    ts_ns = np.cumsum(np.random.default_rng(0).integers(1, 10**9, 500))
-    axes = Axes()
-    writer = SharedTime(axes)
-    with pytest.raises(Unfit, match="no axis"):
-        writer.encode(ts_ns)
-    assert axes.add(ts_ns) == axis_key(ts_ns.copy())
-    payload = writer.encode(ts_ns.copy())
-    assert len(payload) == 21
-    assert same_bits(SharedTime(Axes([ts_ns])).decode(payload, 500), ts_ns)
-    with pytest.raises(CorruptionError, match="not among the 0"):
-        time_codec({"name": "shared"}).decode(payload, 500)
-    with pytest.raises(CorruptionError, match="500 times, 499 expected"):
-        SharedTime(Axes([ts_ns])).decode(payload, 499)
-    decoded = SharedTime(axes).decode(payload, 500)
-    decoded[:] = 0
-    assert ts_ns[0] != 0  # the axis is not what callers may write to
 
 
 # --- pages -------------------------------------------------------------------------------------------
