@@ -33,12 +33,13 @@ def _parameter(mean: np.uint64) -> np.uint64:
 
 
 @leaf
-def _next_mean(mean: np.uint64, z: np.uint64) -> np.uint64:
+def next_mean(mean: np.uint64, z: np.uint64) -> np.uint64:
+    """The running mean after a number; both means are the 16-fold."""
     return _U(mean - (mean >> _DECAY) + min(z, _MEAN_MAX))
 
 
 @leaf
-def _put(words: U64, bit: np.uint64, value: np.uint64, width: np.uint64) -> np.uint64:
+def put_bits(words: U64, bit: np.uint64, value: np.uint64, width: np.uint64) -> np.uint64:
     """Write the low `width` (0 to 64) bits at bit position `bit` of cleared words; returns the position after them."""
     if width == _0:
         return bit
@@ -51,7 +52,8 @@ def _put(words: U64, bit: np.uint64, value: np.uint64, width: np.uint64) -> np.u
 
 
 @leaf
-def _get(words: U64, bit: np.uint64, width: np.uint64) -> np.uint64:
+def get_bits(words: U64, bit: np.uint64, width: np.uint64) -> np.uint64:
+    """Read `width` (0 to 64) bits at bit position `bit`; the word behind them is there too."""
     if width == _0:
         return _0
     word, shift = bit >> _U(6), bit & _63
@@ -60,7 +62,8 @@ def _get(words: U64, bit: np.uint64, width: np.uint64) -> np.uint64:
 
 
 @leaf
-def _residual(x: U64, i: Int, order: Int) -> np.uint64:
+def residual(x: U64, i: Int, order: Int) -> np.uint64:
+    """What is coded of number i."""
     if i == 0 or order == PLAIN:
         return _U(x[i])
     if order == 0:
@@ -75,17 +78,17 @@ def encode(x: U64, order: Int, first: np.uint64, words: U64) -> np.uint64:
     """Write the numbers into ``2 * n + SLACK_WORDS`` cleared words; returns the bits. The mean starts as `first` / 16."""
     bit, mean = _0, first
     for i in range(x.size):
-        z = zigzag(_residual(x, i, order))
+        z = zigzag(residual(x, i, order))
         k = _parameter(mean)
         high = z >> k
         if high < _U(_ESCAPE):
             bit += high
-            bit = _put(words, bit, _1, _1)
-            bit = _put(words, bit, z, k)
+            bit = put_bits(words, bit, _1, _1)
+            bit = put_bits(words, bit, z, k)
         else:
-            bit = _put(words, bit + _U(_ESCAPE), _1, _1)
-            bit = _put(words, bit, z, _64)
-        mean = _next_mean(mean, z) if i > 0 else mean
+            bit = put_bits(words, bit + _U(_ESCAPE), _1, _1)
+            bit = put_bits(words, bit, z, _64)
+        mean = next_mean(mean, z) if i > 0 else mean
     return bit
 
 
@@ -97,20 +100,20 @@ def decode(words: U64, n_bits: np.uint64, order: Int, first: np.uint64, x: U64) 
         if bit >= n_bits:
             return False
         k = _parameter(mean)
-        ahead = _get(words, bit, _64)
+        ahead = get_bits(words, bit, _64)
         if ahead == _0:
             return False
         high = _U(trailing_zeros(ahead))
         bit += high + _1
         if high < _U(_ESCAPE):
-            z = (high << k) | _get(words, bit, k)
+            z = (high << k) | get_bits(words, bit, k)
             bit += k
         elif high == _U(_ESCAPE):
-            z = _get(words, bit, _64)
+            z = get_bits(words, bit, _64)
             bit += _64
         else:
             return False
-        mean = _next_mean(mean, z) if i > 0 else mean
+        mean = next_mean(mean, z) if i > 0 else mean
         r = unzigzag(z)
         if i == 0 or order == PLAIN:
             x[i] = r
@@ -126,7 +129,7 @@ def decode(words: U64, n_bits: np.uint64, order: Int, first: np.uint64, x: U64) 
 def adaptive_body(numbers: I64, order: int) -> bytes:
     """The bytes of ``numbers: int64[n]``: order and log2 of the first mean in one byte, and the stream."""
     words = np.zeros(2 * numbers.size + SLACK_WORDS, np.uint64)
-    first = _first_mean(numbers, order)
+    first = first_mean(numbers, order)
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
         bits = int(encode(numbers.view(np.uint64), order, np.uint64(16 << first >> 1), words))
     return bytes([order | first << 2]) + words.tobytes()[: (bits + 7) // 8]
@@ -145,7 +148,7 @@ def adaptive_numbers(body: bytes, n: int) -> I64 | None:
     return out.view(np.int64) if sound else None
 
 
-def _first_mean(numbers: I64, order: int) -> int:
+def first_mean(numbers: I64, order: int) -> int:
     """Log2 of twice the mean of the first residuals, which the running mean has yet to learn."""
     some = numbers[:33].astype(np.float64)
     if order < PLAIN:

@@ -43,13 +43,13 @@ class OriginCodec(SeriesCodec):
 
         if values.dtype not in _FLOATS:
             raise Unfit(f"values of {values.dtype}, floats expected")
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             doubles = np.ascontiguousarray(values, np.float64)
-            if not same_bits(doubles.astype(values.dtype), values):
+            if values.dtype != np.float64 and not same_bits(doubles.astype(values.dtype), values):
                 raise Unfit("some are not numbers, and of a kind that only a float32 has")
-        origins = find_origins(doubles)
-        best = min(origins, key=lambda one: _rough_bits(doubles, one)) if len(origins) > 1 else origins[0]
-        return bytes([values.dtype.itemsize]) + _body(doubles, best)
+            origins = find_origins(doubles)
+            best = min(origins, key=lambda one: _rough_bits(doubles, one)) if len(origins) > 1 else origins[0]
+            return bytes([values.dtype.itemsize]) + _body(doubles, best)
 
     def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
@@ -86,7 +86,7 @@ def _body(values: Array, origin: Origin) -> bytes:
     error = values.view(np.int64) - origin.values(numbers).view(np.int64)
     if not error.any():
         return b"\x00" + origin.to_bytes() + encode_integers(numbers)
-    far = np.abs(error) > NEAR_MAX
+    far = (error > NEAR_MAX) | (error < -NEAR_MAX)
     flags, parts = 0, []
     near = np.where(far, 0, error)
     if near.any():
@@ -96,7 +96,8 @@ def _body(values: Array, origin: Origin) -> bytes:
     if len(at):
         flags |= _FAR
         parts += [put_varint(len(at)), put_sized(encode_direct(np.diff(at, prepend=0))), values[at].tobytes()]
-        numbers = numbers[np.maximum.accumulate(np.where(far, 0, np.arange(len(far))))]
+        first = int(np.argmin(far))
+        numbers = numbers[np.maximum.accumulate(np.where(far, first, np.arange(len(far))))]
     return b"".join([bytes([flags]), origin.to_bytes(), *parts, encode_integers(numbers)])
 
 

@@ -30,7 +30,7 @@ class TicksTime(SeriesCodec):
 
     def pack(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``."""
-        from headrace.codecs.integers import encode_counts
+        from headrace.codecs.integers import encode_integers
         from headrace.codecs.packing import put_signed
 
         start = ts_ns[0] if ts_ns.size else np.int64(0)
@@ -38,13 +38,11 @@ class TicksTime(SeriesCodec):
         tick = max(int(np.gcd.reduce(distance)), 1)
         number = distance // tick
         size = put_signed(tick)
-        body = _HEAD.pack(0, int(start)) + size + encode_counts(number)
         line = _line_of(number)
-        if line is not None:
-            left = number - _on_line(number.size, *line)
-            other = _HEAD.pack(_ON_LINE, int(start)) + size + _LINE.pack(*line) + encode_counts(left)
-            body = min(body, other, key=len)
-        return body
+        if line is None:
+            return _HEAD.pack(0, int(start)) + size + encode_integers(number)
+        left = number - _on_line(number.size, *line)
+        return _HEAD.pack(_ON_LINE, int(start)) + size + _LINE.pack(*line) + encode_integers(left)
 
     def unpack(self, body: bytes, n: int) -> I64:
         """Decode n times."""
