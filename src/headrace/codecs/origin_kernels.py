@@ -32,6 +32,7 @@ FIVES = np.array([5**k for k in range(28)], np.uint64)
 TENS = np.array([10**k for k in range(20)], np.uint64)
 _32, _LOW32 = np.uint64(32), np.uint64(0xFFFFFFFF)
 DIGITS_MAX = 15
+NOT_YET = np.int32(-(2**31))
 _LIMIT = 2.0**52
 _TEXT_DIGITS, _TEXT_DECIMALS = 10, 9
 
@@ -306,3 +307,37 @@ def nearest_line(level: F64, number: F64, out: F64) -> None:
     out[0] = (low + high) / 2.0
     a, b = _span(level, number, out[0])
     out[1] = (a + b) / 2.0
+
+
+@lean_kernel
+def first_near(numbers: I64, low: int, near: I64, known: Array, out: I64) -> int:
+    """What is near each number when it first comes, and how many these are; -1 where it is not the same each time."""
+    count = 0
+    for i in range(len(numbers)):
+        slot = numbers[i] - low
+        if known[slot] == NOT_YET:
+            known[slot] = near[i]
+            out[count] = near[i]
+            count += 1
+        elif known[slot] != near[i]:
+            return -1
+    return count
+
+
+@lean_kernel
+def count_first(numbers: I64, low: int, known: Array) -> int:
+    """How many numbers there are, each counted once, and where each is among them, into `known`."""
+    count = 0
+    for i in range(len(numbers)):
+        slot = numbers[i] - low
+        if known[slot] == NOT_YET:
+            known[slot] = count
+            count += 1
+    return count
+
+
+@lean_kernel
+def spread_near(numbers: I64, low: int, first: I64, known: Array, out: I64) -> None:
+    """For each number what is near it."""
+    for i in range(len(numbers)):
+        out[i] = first[known[numbers[i] - low]]

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from headrace.codecs.base import TimeCodec, ValueCodec
+from headrace.codecs.base import TimeCodec, Unfit, ValueCodec, same_bits
 from headrace.codecs.const import ConstCodec
 from headrace.codecs.hold import HoldCodec
 from headrace.codecs.origin import OriginCodec, explains
@@ -31,7 +31,7 @@ from headrace.codecs.registry import time_codec, value_codec
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.seasonal import SeasonalCodec
-from headrace.codecs.select import ChosenValues, smallest, smallest_times, smallest_within
+from headrace.codecs.select import ChosenTimes, ChosenValues, smallest, smallest_times, smallest_within
 from headrace.codecs.swing import SwingCodec
 from headrace.codecs.swinging_door import SwingingDoorCodec
 from headrace.codecs.ticks import TicksTime
@@ -46,6 +46,7 @@ BARE = "="
 """Before a time codec: no part of the payload has an envelope."""
 
 _HEAD, _SUM = struct.Struct("<II"), struct.Struct("<I")
+_RICE_TO = 512  # a model learns more than Rice codes know on more values
 _PCO_FROM = 64  # pco's own header is larger than what it saves on fewer values
 
 
@@ -78,9 +79,7 @@ def encode_chunk(ts_ns: I64, values: Array, quality: U8 | None, eps: float = 0.0
     ----------
     eps : how far values may be from what they were, absolute; 0 for lossless. Only floats are ever changed.
     """
-    times = smallest_times(ts_ns, [RegularTime()])
-    if not isinstance(times.codec, RegularTime):
-        times = smallest_times(ts_ns, [TicksTime()])
+    times = choose_times(ts_ns)
     chosen = choose_values(values)
     if eps > 0.0 and values.dtype.kind == "f":
         chosen = smallest_within(values, lossy_candidates(eps), eps, chosen)
@@ -95,18 +94,28 @@ def encode_chunk(ts_ns: I64, values: Array, quality: U8 | None, eps: float = 0.0
     return Chunk(payload, BARE + codec_text(times.codec), codec_text(chosen.codec), bound)
 
 
+def choose_times(ts_ns: I64) -> ChosenTimes:
+    """The smallest codec, as far as it is worth a trial: one after the other, until one is small."""
+    for codec in (RegularTime(), TicksTime()):
+        try:
+            body = codec.pack(ts_ns)
+        except Unfit:
+            continue
+        if len(body) < 16 + 2 * ts_ns.size and same_bits(codec.unpack(body, ts_ns.size), ts_ns):
+            return ChosenTimes(codec, body)
+    return smallest_times(ts_ns, [TicksTime()])
+
+
 def choose_values(values: Array) -> ChosenValues:
     """The smallest lossless codec, as far as it is worth a trial."""
-    chosen = smallest(values, [ConstCodec()])
+    is_float = values.dtype.kind == "f"
+    chosen = smallest(values, [ConstCodec(), *([OriginCodec()] if is_float else [])])
     if isinstance(chosen.codec, ConstCodec):
         return chosen
-    candidates: list[ValueCodec] = [RiceDeltaCodec()]
-    if values.dtype.kind == "f":
-        candidates.append(OriginCodec())
-    chosen = smallest(values, candidates)
-    if len(values) < _PCO_FROM or (isinstance(chosen.codec, OriginCodec) and explains(chosen.body)):
-        return chosen
-    return smallest(values, [PcoCodec()], chosen)
+    explained = isinstance(chosen.codec, OriginCodec) and explains(chosen.body)
+    if not explained or len(values) < _RICE_TO:
+        chosen = smallest(values, [RiceDeltaCodec()], chosen)
+    return chosen if explained or len(values) < _PCO_FROM else smallest(values, [PcoCodec()], chosen)
 
 
 def lossy_candidates(eps: float) -> list[ValueCodec]:
