@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.codecs.bits import I64, U64, bit_length, trailing_zeros, unzigzag, zigzag
-from headrace.codecs.compiled import Int, entry, leaf
+from headrace.codecs.bits import I64, U8, U64, bit_length, trailing_zeros, unzigzag, zigzag
+from headrace.codecs.compiled import Int, entry, leaf, step, wrapping
 
 PLAIN = 3
 """Order of numbers that are residuals already."""
 
 _ESCAPE = 24
 _U = np.uint64
-_0, _1, _63, _64 = _U(0), _U(1), _U(63), _U(64)
+_0, _1, _8, _63, _64 = _U(0), _U(1), _U(8), _U(63), _U(64)
 _DECAY = _U(4)
-_FIRST_MAX = 60
+FIRST_MAX = 60
 _MEAN_MAX = _U(1) << _U(56)
 SLACK_WORDS = 4
 """Words of room, or of zeros, beyond the stream's end."""
@@ -92,7 +92,7 @@ def encode(x: U64, order: Int, first: np.uint64, words: U64) -> np.uint64:
     return bit
 
 
-@entry
+@step
 def decode(words: U64, n_bits: np.uint64, order: Int, first: np.uint64, x: U64) -> bool:
     """Read x.size numbers; False where the stream ends early or late. Behind it lie `SLACK_WORDS` cleared words."""
     bit, mean = _0, first
@@ -126,26 +126,27 @@ def decode(words: U64, n_bits: np.uint64, order: Int, first: np.uint64, x: U64) 
     return bool(bit <= n_bits and n_bits - bit < _U(8))
 
 
+@step
+def decode_body(data: U8, pos: Int, end: Int, words: U64, x: U64) -> bool:
+    """Read the numbers of the body data[pos:end]; False where it does not hold them."""
+    if pos >= end or data[pos] >> 2 > FIRST_MAX:
+        return False
+    order, first = np.int64(data[pos] & 3), _8 << np.uint64(data[pos] >> 2)
+    n = end - pos - 1
+    for i in range((n + 7) // 8 + SLACK_WORDS):
+        words[i] = _0
+    for i in range(n):
+        words[i >> 3] |= np.uint64(data[pos + 1 + i]) << np.uint64(8 * (i & 7))
+    return decode(words, np.uint64(8 * n), order, first, x)
+
+
 def adaptive_body(numbers: I64, order: int) -> bytes:
     """The bytes of ``numbers: int64[n]``: order and log2 of the first mean in one byte, and the stream."""
     words = np.zeros(2 * numbers.size + SLACK_WORDS, np.uint64)
     first = first_mean(numbers, order)
-    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+    with wrapping():  # arithmetic modulo 2**64 is meant
         bits = int(encode(numbers.view(np.uint64), order, np.uint64(16 << first >> 1), words))
     return bytes([order | first << 2]) + words.tobytes()[: (bits + 7) // 8]
-
-
-def adaptive_numbers(body: bytes, n: int) -> I64 | None:
-    """The n numbers of a body, or None where it does not hold them."""
-    if not body or n > 8 * len(body) or body[0] >> 2 > _FIRST_MAX:
-        return None
-    order, first = body[0] & 3, body[0] >> 2
-    words = np.frombuffer(body[1:] + bytes((1 - len(body)) % 8 + 8 * SLACK_WORDS), np.uint64)
-    out = np.empty(n, np.uint64)
-    with np.errstate(over="ignore"):
-        bits = np.uint64(8 * len(body) - 8)
-        sound = decode(words, bits, order, np.uint64(16 << first >> 1), out)
-    return out.view(np.int64) if sound else None
 
 
 def first_mean(numbers: I64, order: int) -> int:
@@ -154,7 +155,7 @@ def first_mean(numbers: I64, order: int) -> int:
     if order < PLAIN:
         some = np.diff(some, order) if order else some - some[:1]
     mean = 2.0 * float(np.abs(some[1:] if order == PLAIN else some).mean()) if some.size > 1 else 0.0
-    return min(_FIRST_MAX, max(0, int(np.ceil(np.log2(mean + 1e-9)) + 1)))
+    return min(FIRST_MAX, max(0, int(np.ceil(np.log2(mean + 1e-9)) + 1)))
 
 
 def best_order(numbers: I64) -> int:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from headrace.codecs.bits import I64, U64, bit_length, zigzag
-from headrace.codecs.compiled import Int, entry, leaf
+from headrace.codecs.adaptive import decode_body
+from headrace.codecs.bits import I64, NO_POSITION, U8, U64, ZERO, bit_length, get_varint, unzigzag, zigzag
+from headrace.codecs.compiled import Int, entry, leaf, step
+from headrace.codecs.lpc import ORDER_MAX, SHIFT_MAX, restore
+from headrace.codecs.model import Scratch
+from headrace.codecs.model import decode as decode_model
 from headrace.core.kernels import lean_kernel
 
 _U = np.uint64
@@ -89,3 +95,124 @@ def price_plain(x: U64, skip: Int) -> np.uint64:
         bits += _cost(z, mean)
         mean = _after(mean, z)
     return bits
+
+
+SOUND, DAMAGED, ELSEWHERE = range(3)
+"""What a body is: read, no such body, or one that has a part which is no kernel's."""
+
+_ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _MODEL, _SAME = 2, 3, 4, 5, 6, 7
+
+
+class Room(NamedTuple):
+    """To decode n numbers: what the model needs, coefficients, and places of n differences."""
+
+    scratch: Scratch
+    coefficients: I64
+    places: I64
+
+
+@entry
+def decode(data: U8, room: Room, out: I64) -> Int:
+    """The numbers of a body of steps, sparse, centred or direct, one in the other (`headrace.codecs.integers`)."""
+    pos: Int = ZERO
+    end = data.size
+    step, rest = _1, _0
+    if end > 0 and data[0] == _STEPS:
+        step, pos = get_varint(data, pos + 1, end)
+        rest, pos = get_varint(data, pos, end)
+        if pos == NO_POSITION or max(step, rest) >> _U(62) != _0:
+            return DAMAGED
+    if pos < end and data[pos] == _SPARSE:
+        found = _sparse(data, pos + 1, end, room, out)
+    else:
+        found = _part(data, pos, end, room, out)
+    if found == SOUND and (step != _1 or rest != _0):
+        x = out.view(np.uint64)
+        for i in range(out.size):
+            x[i] = rest + step * x[i]
+    return found
+
+
+@step
+def _direct(data: U8, pos: Int, end: Int, room: Room, x: U64) -> Int:
+    """By a coder that needs no other."""
+    if pos >= end:
+        return DAMAGED
+    if data[pos] == _MODEL:
+        return SOUND if decode_model(data, pos + 1, end, room.scratch, x) else DAMAGED
+    if data[pos] == _ADAPTIVE:
+        return SOUND if decode_body(data, pos + 1, end, room.scratch.words, x) else DAMAGED
+    if data[pos] == _SAME:
+        number, at = get_varint(data, pos + 1, end)
+        for i in range(x.size):
+            x[i] = unzigzag(number)
+        return SOUND if at == end else DAMAGED
+    return ELSEWHERE
+
+
+@step
+def _centred(data: U8, pos: Int, end: Int, room: Room, out: I64) -> Int:
+    """Around a centre, what a linear prediction leaves."""
+    if pos + 2 > end:
+        return DAMAGED
+    order = np.int64(data[pos])
+    shift = np.int64(data[pos + 1]) if order else ZERO
+    pos += 2 if order else 1
+    if order > ORDER_MAX or shift > SHIFT_MAX or pos + 2 * order > end:
+        return DAMAGED
+    coefficients = room.coefficients[:order]
+    for k in range(order):
+        low = np.int64(data[pos + 2 * k]) | (np.int64(data[pos + 2 * k + 1]) << 8)
+        coefficients[k] = low - ((low & 0x8000) << 1)
+    centre, pos = get_varint(data, pos + 2 * order, end)
+    if pos == NO_POSITION:
+        return DAMAGED
+    found = _direct(data, pos, end, room, out.view(np.uint64))
+    if found == SOUND:
+        restore(out, np.int64(unzigzag(centre)), coefficients, shift)
+    return found
+
+
+@step
+def _part(data: U8, pos: Int, end: Int, room: Room, out: I64) -> Int:
+    if pos < end and data[pos] == _CENTRED:
+        return _centred(data, pos + 1, end, room, out)
+    return _direct(data, pos, end, room, out.view(np.uint64))
+
+
+@step
+def _sparse(data: U8, pos: Int, end: Int, room: Room, out: I64) -> Int:
+    """Numbers that rise by the same but at some places."""
+    x = out.view(np.uint64)
+    first, pos = get_varint(data, pos, end)
+    usual, pos = get_varint(data, pos, end)
+    count, pos = get_varint(data, pos, end)
+    size, pos = get_varint(data, pos, end)
+    if pos == NO_POSITION or count >= np.uint64(x.size) or size > np.uint64(end - pos):
+        return DAMAGED
+    n, middle = np.int64(count), pos + np.int64(size)
+    places = room.places[:n]
+    found = _part(data, pos, middle, room, places)
+    if found != SOUND:
+        return found
+    found = _part(data, middle, end, room, out[:n])
+    if found != SOUND:
+        return found
+    at: Int = ZERO
+    for j in range(n):  # from 0 on: the place of difference i is i + 1
+        if places[j] < 0 or places[j] >= out.size - at:
+            return DAMAGED
+        at += places[j] + 1
+        places[j] = at
+    if at >= out.size:
+        return DAMAGED
+    for i in range(out.size - 1, 0, -1):
+        more = _0
+        if n > 0 and places[n - 1] == i:
+            n -= 1
+            more = x[n]
+        x[i] = unzigzag(usual) + more
+    x[0] = unzigzag(first)
+    for i in range(1, out.size):
+        x[i] += x[i - 1]
+    return SOUND

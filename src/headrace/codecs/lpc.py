@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.codecs.compiled import Int
 from headrace.core.kernels import lean_kernel
 
 Array = npt.NDArray[Any]
@@ -43,7 +44,7 @@ def residuals(numbers: I64, centre: int, coefficients: I64, shift: int, out: I64
 
 
 @lean_kernel
-def restore(numbers: I64, centre: int, coefficients: I64, shift: int) -> None:
+def restore(numbers: I64, centre: Int, coefficients: I64, shift: Int) -> None:
     """Inverse of `residuals`, in place. The oldest number comes first in the sum, so that only the newest is waited for."""
     order = len(coefficients)
     for i in range(1, min(order, len(numbers))):

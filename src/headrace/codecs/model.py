@@ -12,6 +12,7 @@ and log2 of the first mean, the words from the front, and the low bits backwards
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from headrace.codecs.adaptive import SLACK_WORDS, first_mean, get_bits, put_bits, residual
 from headrace.codecs.bits import I64, U8, U64, bit_length, unzigzag, zigzag
-from headrace.codecs.compiled import Int, entry, leaf, step
+from headrace.codecs.compiled import Int, entry, leaf, step, wrapping
 
 U32 = npt.NDArray[np.uint32]
 U16 = npt.NDArray[np.uint16]
@@ -63,6 +64,14 @@ class Model(NamedTuple):
     counts: U64
     shares: U64
     priors: U64
+
+
+class Scratch(NamedTuple):
+    """To decode: the model, ``slots: uint32[4096]``, the body's words and `SLACK_WORDS` more."""
+
+    model: Model
+    slots: U32
+    words: U64
 
 
 class Streams(NamedTuple):
@@ -227,16 +236,16 @@ def _add_up(x: U64, order: Int) -> None:
             x[i] = x[i - 1] + change
 
 
-@entry
-def decode(data: U8, model: Model, slots: U32, words: U64, x: U64) -> bool:
-    """Read x.size numbers of a body; False where it does not hold them. ``words`` are its words and `SLACK_WORDS`."""
-    end = data.size
-    if end < 5 or data[0] >> 2 > _FIRST_MAX:
+@step
+def decode(data: U8, start: Int, end: Int, scratch: Scratch, x: U64) -> bool:
+    """Read x.size numbers of the body data[start:end]; False where it does not hold them."""
+    model, slots, words = scratch
+    if end - start < 5 or data[start] >> 2 > _FIRST_MAX:
         return False
-    order, first = np.int64(data[0] & 3), _8 << np.uint64(data[0] >> 2)
-    _backwards(data, np.int64(1), end, words)
-    state = _word16(data, 1) | (_word16(data, 3) << _16)
-    pos: Int = np.int64(5)
+    order, first = np.int64(data[start] & 3), _8 << np.uint64(data[start] >> 2)
+    _backwards(data, start + 1, end, words)
+    state = _word16(data, start + 1) | (_word16(data, start + 3) << _16)
+    pos: Int = start + 5
     bit, mean = _0, first
     _begin(model, first)
     _fill(model, slots)
@@ -278,17 +287,20 @@ def model_body(numbers: I64, order: int) -> bytes:
     low, coded = np.zeros(2 * n + SLACK_WORDS, np.uint64), np.empty(n + 2, np.uint16)
     streams = Streams(np.empty(n, np.uint64), low, coded)
     first = first_mean(numbers, order)
-    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+    with wrapping():  # arithmetic modulo 2**64 is meant
         bits, at = encode(numbers.view(np.uint64), order, np.uint64(16 << first >> 1), _new_model(), streams)
     backwards = low.view(np.uint8)[: (int(bits) + 7) // 8][::-1]
     return bytes([order | first << 2]) + coded[at:].tobytes() + backwards.tobytes()
 
 
-def model_numbers(body: bytes, n: int) -> I64 | None:
-    """The n numbers of a body, or None where it does not hold them."""
-    out = np.empty(n, np.uint64)
-    words = np.empty(len(body) // 8 + 1 + SLACK_WORDS, np.uint64)
-    slots = np.empty(1 << _TOTAL_BITS, np.uint32)
-    with np.errstate(over="ignore"):
-        sound = decode(np.frombuffer(body, np.uint8), _new_model(), slots, words, out)
-    return out.view(np.int64) if sound else None
+_own = threading.local()
+
+
+def scratch_for(size: int) -> Scratch:
+    """Scratch of the thread that asks, to decode a body of so many bytes."""
+    found: Scratch | None = getattr(_own, "scratch", None)
+    words = size // 8 + 1 + SLACK_WORDS
+    if found is None or found.words.size < words:
+        found = Scratch(_new_model(), np.empty(1 << _TOTAL_BITS, np.uint32), np.empty(2 * words, np.uint64))
+        _own.scratch = found
+    return found

@@ -58,8 +58,11 @@ class OriginCodec(SeriesCodec):
         if body[:1] != bytes([dtype.itemsize]) or dtype not in _FLOATS:
             raise self.damaged(f"it does not hold {dtype}")
         try:
+            values = _values(body[1:], n)
+            if dtype == np.float64:
+                return values
             with np.errstate(invalid="ignore", over="ignore"):
-                return _values(body[1:], n).astype(dtype, copy=False)
+                return values.astype(dtype)
         except (ValueError, IndexError, struct.error, CorruptionError) as e:
             raise self.damaged(str(e)) from e
 

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.codecs import origin_kernels as kernels
+from headrace.codecs.compiled import wrapping
 from headrace.codecs.origin_kernels import (
     AS_IS,
     AS_SINGLE,
@@ -134,8 +135,9 @@ class Origin:
         return out
 
     def _run(self, numbers: I64, out: F64) -> None:
-        memo = np.empty(256, np.int64), np.empty(256)
-        with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+        size = 256 if self.cast == AS_TEXT else 0
+        memo = np.empty(size, np.int64), np.empty(size)
+        with wrapping():  # arithmetic modulo 2**64 is meant
             kernels.to_values(numbers, self._form, self.digits, (self.step, self.offset), memo, out)
 
     def text(self) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.codecs.adaptive import PLAIN, adaptive_body, adaptive_numbers
+from headrace.codecs.adaptive import PLAIN, adaptive_body
 from headrace.codecs.block import decode_block, encode_blocks
+from headrace.codecs.integers import decode_integers, encode_integers
 from headrace.codecs.lpc import predictor, residuals, restore
 from headrace.codecs.origin import OriginCodec
 from headrace.codecs.rice_delta import RiceDeltaCodec
@@ -30,8 +31,8 @@ def _warm_series() -> None:
     origin = OriginCodec()
     origin.unpack(origin.pack(hum), hum.size, hum.dtype)
     numbers = np.round(10.0 * hum).astype(np.int64)
-    for order in (0, PLAIN):
-        adaptive_numbers(adaptive_body(numbers, order), numbers.size)
+    adaptive_body(numbers, PLAIN)
+    decode_integers(encode_integers(numbers), numbers.size)
     found = predictor(numbers, 0)
     if found is not None:
         coefficients, shift = found

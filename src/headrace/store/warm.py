@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import struct
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +62,16 @@ def _spec(text: str) -> dict[str, Any]:
     name, _, settings = text.partition(" ")
     found: dict[str, Any] = {"name": name, **(json.loads(settings) if settings else {})}
     return found
+
+
+@lru_cache(maxsize=1024)
+def _value_codec(text: str) -> ValueCodec:
+    return value_codec(_spec(text))
+
+
+@lru_cache(maxsize=1024)
+def _time_codec(text: str) -> TimeCodec:
+    return time_codec(_spec(text))
 
 
 class Chunk(NamedTuple):
@@ -138,12 +149,12 @@ def decode_chunk(
         n_times, at = get_varint(payload, _SUM.size)
         n_values, at = get_varint(payload, at)
         first, second = at + n_times, at + n_times + n_values
-        ts_ns = time_codec(_spec(codecs[0].removeprefix(BARE))).unpack(payload[at:first], n)
-        values = value_codec(_spec(codecs[1])).unpack(payload[first:second], n, dtype)
+        ts_ns = _time_codec(codecs[0].removeprefix(BARE)).unpack(payload[at:first], n)
+        values = _value_codec(codecs[1]).unpack(payload[first:second], n, dtype)
         quality = None
         if len(payload) > second:
             name, _, marks = payload[second:].partition(b"\x00")
-            quality = value_codec(_spec(name.decode())).unpack(marks, n, np.dtype(np.uint8))
+            quality = _value_codec(name.decode()).unpack(marks, n, np.dtype(np.uint8))
     except (struct.error, ValueError, ConfigError) as e:
         raise CorruptionError(f"a chunk of {len(payload):,} bytes can't be read: {e}") from e
     return ts_ns, values, quality
@@ -160,12 +171,12 @@ def _decode_sealed(
 ) -> tuple[I64, Array, U8 | None]:
     n_times, n_values = _HEAD.unpack_from(payload)
     first, second = _HEAD.size + n_times, _HEAD.size + n_times + n_values
-    ts_ns = time_codec(_spec(codecs[0])).decode(payload[_HEAD.size : first], n)
-    values = value_codec(_spec(codecs[1])).decode(payload[first:second], n, dtype)
+    ts_ns = _time_codec(codecs[0]).decode(payload[_HEAD.size : first], n)
+    values = _value_codec(codecs[1]).decode(payload[first:second], n, dtype)
     quality = None
     if len(payload) > second:
         name, _, marks = payload[second:].partition(b"\x00")
-        quality = value_codec(_spec(name.decode())).decode(marks, n, np.dtype(np.uint8))
+        quality = _value_codec(name.decode()).decode(marks, n, np.dtype(np.uint8))
     return ts_ns, values, quality
 
 

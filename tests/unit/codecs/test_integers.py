@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from headrace.codecs.adaptive import PLAIN, adaptive_body, adaptive_numbers
+from headrace.codecs.adaptive import PLAIN, adaptive_body
 from headrace.codecs.integers import decode_integers, encode_integers
 from headrace.codecs.lpc import predictor
+from headrace.codecs.model import model_body
 from headrace.codecs.packing import get_signed, get_sized, get_varint, put_signed, put_sized, put_varint
 from headrace.core.errors import CorruptionError
 
-SERIES, PCO, ADAPTIVE, CENTRED, STEPS, SPARSE, MODEL = range(7)
+PCO, ADAPTIVE, CENTRED, STEPS, SPARSE, MODEL, SAME = range(1, 8)
 RANDOM = np.random.default_rng(7)
 WALK = np.cumsum(RANDOM.integers(-50, 50, 2_000))
 CALM_THEN_LIVELY = np.concatenate([RANDOM.integers(-2, 3, 400), RANDOM.integers(-900, 900, 400)] * 2)
@@ -62,7 +63,7 @@ def test_any_numbers_come_back(numbers):
         ("levels", PCO),
         ("gaps", SPARSE),
         ("steps", STEPS),
-        ("constant", SERIES),
+        ("constant", SAME),
     ],
 )
 def test_each_kind_of_signal_has_its_coder(name, coder):
@@ -77,7 +78,15 @@ def test_the_parameter_follows_the_numbers():
 @pytest.mark.parametrize("order", range(4))
 def test_every_order_of_the_adaptive_coder(order):
     for numbers in NUMBERS.values():
-        assert np.array_equal(adaptive_numbers(adaptive_body(numbers, order), numbers.size), numbers)
+        body = bytes([ADAPTIVE]) + adaptive_body(numbers, order)
+        assert np.array_equal(decode_integers(body, numbers.size), numbers)
+
+
+@pytest.mark.parametrize("order", range(4))
+def test_every_order_of_the_model(order):
+    for numbers in NUMBERS.values():
+        body = bytes([MODEL]) + model_body(numbers, order)
+        assert np.array_equal(decode_integers(body, numbers.size), numbers)
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -96,7 +105,7 @@ def test_damaged_bodies_are_told_or_give_other_numbers(name):
             continue
 
 
-@pytest.mark.parametrize("coder", range(8))
+@pytest.mark.parametrize("coder", range(9))
 def test_nonsense_is_told(coder):
     for n in (0, 1, 100):
         for size in (0, 1, 5, 40):
