@@ -143,13 +143,13 @@ def decode_body(data: U8, pos: Int, end: Int, words: U64, x: U64) -> bool:
 def adaptive_body(numbers: I64, order: int) -> bytes:
     """The bytes of ``numbers: int64[n]``: order and log2 of the first mean in one byte, and the stream."""
     words = np.zeros(2 * numbers.size + SLACK_WORDS, np.uint64)
-    first = first_mean(numbers, order)
+    first = _first_mean(numbers, order)
     with wrapping():  # arithmetic modulo 2**64 is meant
         bits = int(encode(numbers.view(np.uint64), order, np.uint64(16 << first >> 1), words))
     return bytes([order | first << 2]) + words.tobytes()[: (bits + 7) // 8]
 
 
-def first_mean(numbers: I64, order: int) -> int:
+def _first_mean(numbers: I64, order: int) -> int:
     """Log2 of twice the mean of the first residuals, which the running mean has yet to learn."""
     some = numbers[:33].astype(np.float64)
     if order < PLAIN:

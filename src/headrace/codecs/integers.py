@@ -58,6 +58,12 @@ def encode_integers(numbers: I64) -> bytes:
     return _encode(numbers, low, high) if low < high else _SAME + put_signed(low)
 
 
+def encode_counts(numbers: I64) -> bytes:
+    """As `encode_integers`, faster for numbers that nearly always rise by the same: of ticks, above all."""
+    sparse = _coded_sparse(numbers) if numbers.size >= _STEPS_FROM else None
+    return encode_integers(numbers) if sparse is None else sparse
+
+
 def _survey(numbers: I64) -> tuple[int, int, int]:
     """Least, greatest, and what all distances are multiples of."""
     from headrace.codecs.integer_kernels import survey

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headrace.codecs.adaptive import SLACK_WORDS, first_mean, get_bits, put_bits, residual
+from headrace.codecs.adaptive import SLACK_WORDS, get_bits, put_bits, residual
 from headrace.codecs.bits import I64, U8, U64, bit_length, unzigzag, zigzag
 from headrace.codecs.compiled import Int, entry, leaf, step, wrapping
 
@@ -153,10 +153,21 @@ def _count(counts: U64, b: Int) -> None:
     counts[at + _2] += _U(_BESIDE)
 
 
+@leaf
+def _first(x: U64, order: Int) -> np.uint64:
+    """Log2 of about twice the mean of the first residuals, which the running mean has yet to learn."""
+    total, n = _0, min(np.int64(x.size), np.int64(33))
+    for i in range(1, n):
+        total += min(zigzag(residual(x, i, order)), _MEAN_MAX >> _6)
+    return _U(bit_length(total // np.uint64(n - 1))) if n > 1 else _0
+
+
 @entry
-def encode(x: U64, order: Int, first: np.uint64, model: Model, streams: Streams) -> tuple[np.uint64, Int]:
-    """Returns the low bits, and where in ``streams.coded`` the words start."""
+def encode(x: U64, order: Int, model: Model, streams: Streams) -> tuple[np.uint64, np.uint64, Int]:
+    """Returns log2 of the first mean, the low bits, and where in ``streams.coded`` the words start."""
     taken, words, out = streams
+    log_first = _first(x, order)
+    first = _8 << log_first
     bit, mean = _0, first
     _begin(model, first)
     due: Int = np.int64(16)
@@ -189,7 +200,7 @@ def encode(x: U64, order: Int, first: np.uint64, model: Model, streams: Streams)
         whole = np.uint64(np.uint32(state) // np.uint32(size))
         state = (whole << _U(_TOTAL_BITS)) + (state - whole * size) + (share >> _U(13))
     out[at - 1], out[at - 2] = np.uint16(state >> _16), np.uint16(state & _U(0xFFFF))
-    return bit, at - 2
+    return log_first, bit, at - 2
 
 
 @step
@@ -286,11 +297,10 @@ def model_body(numbers: I64, order: int) -> bytes:
     n = numbers.size
     low, coded = np.zeros(2 * n + SLACK_WORDS, np.uint64), np.empty(n + 2, np.uint16)
     streams = Streams(np.empty(n, np.uint64), low, coded)
-    first = first_mean(numbers, order)
-    with wrapping():  # arithmetic modulo 2**64 is meant
-        bits, at = encode(numbers.view(np.uint64), order, np.uint64(16 << first >> 1), _new_model(), streams)
+    with wrapping():
+        first, bits, at = encode(numbers.view(np.uint64), order, _new_model(), streams)
     backwards = low.view(np.uint8)[: (int(bits) + 7) // 8][::-1]
-    return bytes([order | first << 2]) + coded[at:].tobytes() + backwards.tobytes()
+    return bytes([order | int(first) << 2]) + coded[at:].tobytes() + backwards.tobytes()
 
 
 _own = threading.local()

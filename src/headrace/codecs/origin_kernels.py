@@ -221,6 +221,28 @@ def to_numbers(values: F64, form: Form, digits: int, line: tuple[float, float], 
 
 
 @lean_kernel
+def likeness(values: F64, form: Form, digits: int, line: tuple[float, float]) -> tuple[int, int]:
+    """How many values are exactly what the nearest number says, and how many but for about `NEAR_MAX` floats beside."""
+    kind, cast, levels = form
+    step, offset = line
+    exact = near = 0
+    for i in range(len(values)):
+        if kind == SINGLE:
+            back = float(np.float32(values[i]))
+            back = back if cast == AS_IS else printed(back)
+        else:
+            scaled = values[i] if kind == SCALED else values[i] * POWERS[digits]
+            if kind == SCALED or levels:
+                scaled = (scaled - offset) / step
+            if not abs(scaled) < _LIMIT:
+                continue
+            back = _value(np.int64(np.floor(scaled + 0.5)), kind, cast, digits, levels, step, offset)
+        exact += 1 if back == values[i] else 0
+        near += 1 if abs(back - values[i]) <= abs(values[i]) * 2.0**-47 else 0
+    return exact, near
+
+
+@lean_kernel
 def few_digits(values: F64, cast: int, digits_max: int) -> int:
     """The fewest digits of which 9 in 10 values are decimals, but for a few floats beside; -1 if there are none."""
     width = 2.0**-22 if cast != AS_IS else 2.0**-50

@@ -185,8 +185,12 @@ def _is_likely(origin: Origin, some: F64) -> bool:
 
 def _off(origin: Origin, some: F64) -> tuple[int, int]:
     """How many values are exactly what their integers say, and how many at most a few floats beside it."""
-    off = np.abs(some.view(np.int64) - origin.values(origin.numbers(some)).view(np.int64))
-    return len(off) - int(np.count_nonzero(off)), int(np.count_nonzero(off <= NEAR_MAX))
+    line = origin.step, origin.offset
+    with wrapping():
+        exact, near = kernels.likeness(
+            some, (origin.kind, origin.cast, origin.is_levels), origin.digits, line
+        )
+    return exact, near
 
 
 def _decimal(some: F64) -> Origin | None:

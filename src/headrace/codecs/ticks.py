@@ -30,7 +30,7 @@ class TicksTime(SeriesCodec):
 
     def pack(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``."""
-        from headrace.codecs.integers import encode_integers
+        from headrace.codecs.integers import encode_counts, encode_integers
         from headrace.codecs.packing import put_signed
 
         start = ts_ns[0] if ts_ns.size else np.int64(0)
@@ -40,7 +40,7 @@ class TicksTime(SeriesCodec):
         size = put_signed(tick)
         line = _line_of(number)
         if line is None:
-            return _HEAD.pack(0, int(start)) + size + encode_integers(number)
+            return _HEAD.pack(0, int(start)) + size + encode_counts(number)
         left = number - _on_line(number.size, *line)
         return _HEAD.pack(_ON_LINE, int(start)) + size + _LINE.pack(*line) + encode_integers(left)
 
