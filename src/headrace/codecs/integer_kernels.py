@@ -87,6 +87,27 @@ def price(x: U64, centre: np.uint64, seen: U64, found: U64) -> None:
 
 
 @entry
+def sparse(x: U64, gaps: I64, others: U64, usual: U64) -> Int:
+    """What most differences are; of the others how many lie before each, and how much they are off; -1 for too many."""
+    votes = 0
+    usual[0] = _0
+    for i in range(1, x.size):  # Boyer and Moore: who has the majority is left over
+        d = x[i] - x[i - 1]
+        if votes == 0:
+            usual[0] = d
+        votes += 1 if d == usual[0] else -1
+    n, last = 0, 0
+    for i in range(1, x.size):
+        d = x[i] - x[i - 1]
+        if d != usual[0]:
+            if n == gaps.size:
+                return -1
+            gaps[n], others[n] = i - last - 1, d - usual[0]
+            n, last = n + 1, i
+    return n
+
+
+@entry
 def price_plain(x: U64, skip: Int) -> np.uint64:
     """About the bits of residuals, but for the first ones."""
     mean = bits = _0
@@ -192,12 +213,12 @@ def _sparse(data: U8, pos: Int, end: Int, room: Room, out: I64) -> Int:
         return DAMAGED
     n, middle = np.int64(count), pos + np.int64(size)
     places = room.places[:n]
-    found = _part(data, pos, middle, room, places)
-    if found != SOUND:
-        return found
-    found = _part(data, middle, end, room, out[:n])
-    if found != SOUND:
-        return found
+    if n > 0 or pos < end:
+        found = _part(data, pos, middle, room, places)
+        if found == SOUND:
+            found = _part(data, middle, end, room, out[:n])
+        if found != SOUND:
+            return found
     at: Int = ZERO
     for j in range(n):  # from 0 on: the place of difference i is i + 1
         if places[j] < 0 or places[j] >= out.size - at:

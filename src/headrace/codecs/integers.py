@@ -39,11 +39,11 @@ LEVEL = 8
 _PCO_FROM, _STEPS_FROM = 64, 16  # their heads are larger than what they save on fewer numbers
 _MODEL_FROM = 64
 _SPARSE_EACH, _STEADY_SHARE = 4, 0.6
-_FEW_SHARE, _WILD_FROM, _WILD_SHARE = (
-    0.25,
+_FEW_SHARE = 0.25  # of numbers that are new: pco may win where few come again and again
+_WILD_FROM, _WILD_SHARE = (
     10.0,
-    0.002,
-)  # bits a number, and share of wild differences, from which pco may win
+    0.0015,
+)  # bits a number and share of wild differences from which it may win too
 _PCO, _ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _MODEL, _SAME = (bytes([i]) for i in range(1, 8))
 
 
@@ -58,10 +58,9 @@ def encode_integers(numbers: I64) -> bytes:
     return _encode(numbers, low, high) if low < high else _SAME + put_signed(low)
 
 
-def encode_counts(numbers: I64) -> bytes:
-    """As `encode_integers`, faster for numbers that nearly always rise by the same: of ticks, above all."""
-    sparse = _coded_sparse(numbers) if numbers.size >= _STEPS_FROM else None
-    return encode_integers(numbers) if sparse is None else sparse
+def encode_sparse(numbers: I64) -> bytes | None:
+    """A body of numbers that nearly always rise by the same, of ticks above all; None of others."""
+    return _coded_sparse(numbers) if numbers.size >= _STEPS_FROM else None
 
 
 def _survey(numbers: I64) -> tuple[int, int, int]:
@@ -230,21 +229,24 @@ def _coded_pco(numbers: I64) -> bytes:
 
 def _coded_sparse(numbers: I64) -> bytes | None:
     """A body for numbers that nearly always rise by the same; none where they do not."""
-    with np.errstate(over="ignore"):
-        rise = np.diff(numbers)
-        usual = np.sort(rise)[rise.size // 2]
-        at = np.flatnonzero(rise != usual)
-        if at.size * _SPARSE_EACH > rise.size:
-            return None
-        gaps, others = np.diff(at, prepend=-1) - 1, rise[at] - usual
-    head = put_signed(int(numbers[0])) + put_signed(int(usual)) + put_varint(at.size)
-    return _SPARSE + head + put_sized(_part(gaps)) + _part(others)
+    from headrace.codecs.integer_kernels import sparse
+
+    most = (numbers.size - 1) // _SPARSE_EACH
+    gaps, others, usual = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(1, np.int64)
+    with wrapping():
+        n = sparse(numbers.view(np.uint64), gaps, others.view(np.uint64), usual.view(np.uint64))
+    if n < 0:
+        return None
+    head = put_signed(int(numbers[0])) + put_signed(int(usual[0])) + put_varint(int(n))
+    return _SPARSE + head + put_sized(_part(gaps[:n])) + _part(others[:n])
 
 
 def _part(numbers: I64) -> bytes:
     """Direct, or what is left of a centre."""
+    if not numbers.size:
+        return b""
     body = encode_direct(numbers)
-    if body[:1] == _SAME or not numbers.size:
+    if body[:1] == _SAME:
         return body
     return min(body, _around(numbers, int(np.sort(numbers)[numbers.size // 2])), key=len)
 

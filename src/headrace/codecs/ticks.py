@@ -30,7 +30,7 @@ class TicksTime(SeriesCodec):
 
     def pack(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``."""
-        from headrace.codecs.integers import encode_counts, encode_integers
+        from headrace.codecs.integers import encode_integers, encode_sparse
         from headrace.codecs.packing import put_signed
 
         start = ts_ns[0] if ts_ns.size else np.int64(0)
@@ -38,9 +38,10 @@ class TicksTime(SeriesCodec):
         tick = max(int(np.gcd.reduce(distance)), 1)
         number = distance // tick
         size = put_signed(tick)
-        line = _line_of(number)
+        sparse = encode_sparse(number)
+        line = None if sparse else _line_of(number)
         if line is None:
-            return _HEAD.pack(0, int(start)) + size + encode_counts(number)
+            return _HEAD.pack(0, int(start)) + size + (sparse or encode_integers(number))
         left = number - _on_line(number.size, *line)
         return _HEAD.pack(_ON_LINE, int(start)) + size + _LINE.pack(*line) + encode_integers(left)
 
