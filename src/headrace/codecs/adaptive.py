@@ -17,7 +17,7 @@ PLAIN = 3
 
 _ESCAPE = 24
 _U = np.uint64
-_0, _1, _8, _63, _64 = _U(0), _U(1), _U(8), _U(63), _U(64)
+_0, _1, _2, _8, _63, _64 = _U(0), _U(1), _U(2), _U(8), _U(63), _U(64)
 _DECAY = _U(4)
 FIRST_MAX = 60
 _MEAN_MAX = _U(1) << _U(56)
@@ -73,10 +73,20 @@ def residual(x: U64, i: Int, order: Int) -> np.uint64:
     return _U(x[i] - x[i - 1] - x[i - 1] + x[i - 2])
 
 
+@leaf
+def first_mean(x: U64, order: Int) -> np.uint64:
+    """Log2 of about twice the mean of the first residuals, which the running mean has yet to learn."""
+    total, n = _0, min(np.int64(x.size), np.int64(33))
+    for i in range(1, n):
+        total += min(zigzag(residual(x, i, order)), _MEAN_MAX >> _2)
+    return _U(bit_length(total // np.uint64(n - 1))) if n > 1 else _0
+
+
 @entry
-def encode(x: U64, order: Int, first: np.uint64, words: U64) -> np.uint64:
-    """Write the numbers into ``2 * n + SLACK_WORDS`` cleared words; returns the bits. The mean starts as `first` / 16."""
-    bit, mean = _0, first
+def encode(x: U64, order: Int, words: U64) -> tuple[np.uint64, np.uint64]:
+    """Write the numbers into ``2 * n + SLACK_WORDS`` cleared words; returns log2 of the first mean, and the bits."""
+    log_first = first_mean(x, order)
+    bit, mean = _0, _8 << log_first
     for i in range(x.size):
         z = zigzag(residual(x, i, order))
         k = _parameter(mean)
@@ -89,7 +99,7 @@ def encode(x: U64, order: Int, first: np.uint64, words: U64) -> np.uint64:
             bit = put_bits(words, bit + _U(_ESCAPE), _1, _1)
             bit = put_bits(words, bit, z, _64)
         mean = next_mean(mean, z) if i > 0 else mean
-    return bit
+    return log_first, bit
 
 
 @step
@@ -143,19 +153,9 @@ def decode_body(data: U8, pos: Int, end: Int, words: U64, x: U64) -> bool:
 def adaptive_body(numbers: I64, order: int) -> bytes:
     """The bytes of ``numbers: int64[n]``: order and log2 of the first mean in one byte, and the stream."""
     words = np.zeros(2 * numbers.size + SLACK_WORDS, np.uint64)
-    first = _first_mean(numbers, order)
-    with wrapping():  # arithmetic modulo 2**64 is meant
-        bits = int(encode(numbers.view(np.uint64), order, np.uint64(16 << first >> 1), words))
-    return bytes([order | first << 2]) + words.tobytes()[: (bits + 7) // 8]
-
-
-def _first_mean(numbers: I64, order: int) -> int:
-    """Log2 of twice the mean of the first residuals, which the running mean has yet to learn."""
-    some = numbers[:33].astype(np.float64)
-    if order < PLAIN:
-        some = np.diff(some, order) if order else some - some[:1]
-    mean = 2.0 * float(np.abs(some[1:] if order == PLAIN else some).mean()) if some.size > 1 else 0.0
-    return min(FIRST_MAX, max(0, int(np.ceil(np.log2(mean + 1e-9)) + 1)))
+    with wrapping():
+        first, bits = encode(numbers.view(np.uint64), order, words)
+    return bytes([order | int(first) << 2]) + words.tobytes()[: (int(bits) + 7) // 8]
 
 
 def best_order(numbers: I64) -> int:

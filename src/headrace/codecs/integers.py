@@ -29,7 +29,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headrace.codecs.compiled import wrapping
 from headrace.codecs.packing import get_varint, put_signed, put_sized, put_varint
 from headrace.core.errors import CorruptionError
 
@@ -50,7 +49,7 @@ _PCO, _ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _MODEL, _SAME = (bytes([i]) for i in
 def encode_integers(numbers: I64) -> bytes:
     """The shortest body of ``numbers: int64[n]``, as far as an estimate finds it."""
     if numbers.size < _STEPS_FROM:
-        return encode_direct(numbers)
+        return _few(numbers)
     low, high, step = _survey(numbers)
     if step > 1:
         rest = low % step
@@ -90,6 +89,7 @@ class _Prices(NamedTuple):
 
 
 def _prices(numbers: I64, centre: int) -> _Prices:
+    from headrace.codecs.compiled import wrapping
     from headrace.codecs.integer_kernels import price
 
     found, seen = np.empty(6, np.uint64), np.zeros(1024, np.uint64)
@@ -116,9 +116,16 @@ def _encode(numbers: I64, low: int, high: int) -> bytes:
     return min(body, _coded_pco(numbers), key=len) if prices.may_be_pco(numbers.size) else body
 
 
+def _few(numbers: I64) -> bytes:
+    from headrace.codecs.adaptive import best_order
+
+    body = encode_direct(numbers)
+    return min(body, _coded_adaptive(numbers, best_order(numbers)), key=len) if numbers.size > 2 else body
+
+
 def _ordered(numbers: I64, centre: int, order: int) -> bytes:
     if numbers.size < _MODEL_FROM:
-        return encode_direct(numbers)
+        return _few(numbers)
     if order == 0:
         return _around(numbers, centre)
     return _coded_model(numbers, order)
@@ -126,6 +133,7 @@ def _ordered(numbers: I64, centre: int, order: int) -> bytes:
 
 def _predicted(numbers: I64, centre: int, price: int) -> bytes | None:
     """By linear prediction, where that is estimated to take fewer bits than `price`."""
+    from headrace.codecs.compiled import wrapping
     from headrace.codecs.integer_kernels import price_plain
     from headrace.codecs.lpc import predictor, residuals
 
@@ -149,7 +157,7 @@ def encode_direct(numbers: I64) -> bytes:
 
     if numbers.size and numbers.min() == numbers.max():
         return _SAME + put_signed(int(numbers[0]))
-    return _coded_model(numbers, PLAIN) if numbers.size >= _MODEL_FROM else _coded_adaptive(numbers)
+    return _coded_model(numbers, PLAIN) if numbers.size >= _MODEL_FROM else _coded_adaptive(numbers, PLAIN)
 
 
 def decode_integers(body: bytes, n: int) -> I64:
@@ -171,6 +179,7 @@ def decode_integers(body: bytes, n: int) -> I64:
 def _decode(body: bytes, n: int) -> I64 | None:
     """In one kernel, unless pco is behind steps."""
     from headrace.codecs import integer_kernels as kernels
+    from headrace.codecs.compiled import wrapping
     from headrace.codecs.lpc import ORDER_MAX
     from headrace.codecs.model import scratch_for
 
@@ -208,11 +217,10 @@ def _pco_numbers(body: bytes, n: int) -> I64 | None:
 # --- coders ------------------------------------------------------------------------------------------
 
 
-def _coded_adaptive(numbers: I64) -> bytes:
-    from headrace.codecs.adaptive import PLAIN, adaptive_body, best_order
+def _coded_adaptive(numbers: I64, order: int) -> bytes:
+    from headrace.codecs.adaptive import adaptive_body
 
-    orders = {PLAIN, best_order(numbers) if numbers.size > 2 else PLAIN}
-    return _ADAPTIVE + min((adaptive_body(numbers, order) for order in sorted(orders)), key=len)
+    return _ADAPTIVE + adaptive_body(numbers, order)
 
 
 def _coded_model(numbers: I64, order: int) -> bytes:
@@ -229,6 +237,7 @@ def _coded_pco(numbers: I64) -> bytes:
 
 def _coded_sparse(numbers: I64) -> bytes | None:
     """A body for numbers that nearly always rise by the same; none where they do not."""
+    from headrace.codecs.compiled import wrapping
     from headrace.codecs.integer_kernels import sparse
 
     most = (numbers.size - 1) // _SPARSE_EACH

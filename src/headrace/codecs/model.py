@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headrace.codecs.adaptive import SLACK_WORDS, get_bits, put_bits, residual
+from headrace.codecs.adaptive import SLACK_WORDS, first_mean, get_bits, put_bits, residual
 from headrace.codecs.bits import I64, U8, U64, bit_length, unzigzag, zigzag
 from headrace.codecs.compiled import Int, entry, leaf, step, wrapping
 
@@ -153,20 +153,11 @@ def _count(counts: U64, b: Int) -> None:
     counts[at + _2] += _U(_BESIDE)
 
 
-@leaf
-def _first(x: U64, order: Int) -> np.uint64:
-    """Log2 of about twice the mean of the first residuals, which the running mean has yet to learn."""
-    total, n = _0, min(np.int64(x.size), np.int64(33))
-    for i in range(1, n):
-        total += min(zigzag(residual(x, i, order)), _MEAN_MAX >> _6)
-    return _U(bit_length(total // np.uint64(n - 1))) if n > 1 else _0
-
-
 @entry
 def encode(x: U64, order: Int, model: Model, streams: Streams) -> tuple[np.uint64, np.uint64, Int]:
     """Returns log2 of the first mean, the low bits, and where in ``streams.coded`` the words start."""
     taken, words, out = streams
-    log_first = _first(x, order)
+    log_first = first_mean(x, order)
     first = _8 << log_first
     bit, mean = _0, first
     _begin(model, first)
