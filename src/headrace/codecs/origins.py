@@ -274,4 +274,4 @@ def _scaled(values: F64) -> Origin | None:
             return None
         if n >= len(level):
             return Origin(SCALED, step=step)
-        n *= 2
+        n *= 4

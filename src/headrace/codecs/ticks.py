@@ -71,9 +71,11 @@ def _line_of(number: I64) -> tuple[float, float] | None:
     gap = np.diff(number)
     if int(gap.max()) - int(gap.min()) > 64 or (gap == np.sort(gap)[n // 2]).mean() > _MOSTLY:
         return None
-    i = np.arange(n)
-    step, offset = np.polyfit(i, number - i * int(gap.min()), 1)
-    return float(step + int(gap.min())), float(np.float32(offset))
+    i, least = np.arange(n), int(gap.min())
+    rest = (number - i * least).astype(np.float64)
+    around = i - (n - 1) / 2.0
+    step = float(around @ rest) / (n * (n * n - 1.0) / 12.0)
+    return step + least, float(np.float32(rest.mean() - step * (n - 1) / 2.0))
 
 
 def _on_line(n: int, step: float, offset: float) -> I64:
