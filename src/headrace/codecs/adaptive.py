@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.codecs.bits import I64, U64, bit_length, trailing_zeros, unzigzag, zigzag
-from headrace.codecs.compiled import Int, entry, leaf
+from headrace.codecs.bits import I64, U8, U64, bit_length, trailing_zeros, unzigzag, zigzag
+from headrace.codecs.compiled import Int, entry, leaf, step, wrapping
 
 PLAIN = 3
 """Order of numbers that are residuals already."""
 
 _ESCAPE = 24
 _U = np.uint64
-_0, _1, _63, _64 = _U(0), _U(1), _U(63), _U(64)
+_0, _1, _2, _8, _63, _64 = _U(0), _U(1), _U(2), _U(8), _U(63), _U(64)
 _DECAY = _U(4)
-_FIRST_MAX = 60
+FIRST_MAX = 60
 _MEAN_MAX = _U(1) << _U(56)
 SLACK_WORDS = 4
 """Words of room, or of zeros, beyond the stream's end."""
@@ -39,12 +39,13 @@ def _parameter(mean: np.uint64) -> np.uint64:
 
 
 @leaf
-def _next_mean(mean: np.uint64, z: np.uint64) -> np.uint64:
+def next_mean(mean: np.uint64, z: np.uint64) -> np.uint64:
+    """The running mean after a number; both means are the 16-fold."""
     return _U(mean - (mean >> _DECAY) + min(z, _MEAN_MAX))
 
 
 @leaf
-def _put(words: U64, bit: np.uint64, value: np.uint64, width: np.uint64) -> np.uint64:
+def put_bits(words: U64, bit: np.uint64, value: np.uint64, width: np.uint64) -> np.uint64:
     """Write the low `width` (0 to 64) bits at bit position `bit` of cleared words; returns the position after them."""
     if width == _0:
         return bit
@@ -57,7 +58,8 @@ def _put(words: U64, bit: np.uint64, value: np.uint64, width: np.uint64) -> np.u
 
 
 @leaf
-def _get(words: U64, bit: np.uint64, width: np.uint64) -> np.uint64:
+def get_bits(words: U64, bit: np.uint64, width: np.uint64) -> np.uint64:
+    """Read `width` (0 to 64) bits at bit position `bit`; the word behind them is there too."""
     if width == _0:
         return _0
     word, shift = bit >> _U(6), bit & _63
@@ -66,7 +68,8 @@ def _get(words: U64, bit: np.uint64, width: np.uint64) -> np.uint64:
 
 
 @leaf
-def _residual(x: U64, i: Int, order: Int) -> np.uint64:
+def residual(x: U64, i: Int, order: Int) -> np.uint64:
+    """What is coded of number i."""
     if i == 0 or order == PLAIN:
         return _U(x[i])
     if order == 0:
@@ -76,26 +79,36 @@ def _residual(x: U64, i: Int, order: Int) -> np.uint64:
     return _U(x[i] - x[i - 1] - x[i - 1] + x[i - 2])
 
 
+@leaf
+def first_mean(x: U64, order: Int) -> np.uint64:
+    """Log2 of about twice the mean of the first residuals, which the running mean has yet to learn."""
+    total, n = _0, min(np.int64(x.size), np.int64(33))
+    for i in range(1, n):
+        total += min(zigzag(residual(x, i, order)), _MEAN_MAX >> _2)
+    return _U(bit_length(total // np.uint64(n - 1))) if n > 1 else _0
+
+
 @entry
-def encode(x: U64, order: Int, first: np.uint64, words: U64) -> np.uint64:
-    """Write the numbers into ``2 * n + SLACK_WORDS`` cleared words; returns the bits. The mean starts as `first` / 16."""
-    bit, mean = _0, first
+def encode(x: U64, order: Int, words: U64) -> tuple[np.uint64, np.uint64]:
+    """Write the numbers into ``2 * n + SLACK_WORDS`` cleared words; returns log2 of the first mean, and the bits."""
+    log_first = first_mean(x, order)
+    bit, mean = _0, _8 << log_first
     for i in range(x.size):
-        z = zigzag(_residual(x, i, order))
+        z = zigzag(residual(x, i, order))
         k = _parameter(mean)
         high = z >> k
         if high < _U(_ESCAPE):
             bit += high
-            bit = _put(words, bit, _1, _1)
-            bit = _put(words, bit, z, k)
+            bit = put_bits(words, bit, _1, _1)
+            bit = put_bits(words, bit, z, k)
         else:
-            bit = _put(words, bit + _U(_ESCAPE), _1, _1)
-            bit = _put(words, bit, z, _64)
-        mean = _next_mean(mean, z) if i > 0 else mean
-    return bit
+            bit = put_bits(words, bit + _U(_ESCAPE), _1, _1)
+            bit = put_bits(words, bit, z, _64)
+        mean = next_mean(mean, z) if i > 0 else mean
+    return log_first, bit
 
 
-@entry
+@step
 def decode(words: U64, n_bits: np.uint64, order: Int, first: np.uint64, x: U64) -> bool:
     """Read x.size numbers; False where the stream ends early or late. Behind it lie `SLACK_WORDS` cleared words."""
     bit, mean = _0, first
@@ -103,20 +116,20 @@ def decode(words: U64, n_bits: np.uint64, order: Int, first: np.uint64, x: U64) 
         if bit >= n_bits:
             return False
         k = _parameter(mean)
-        ahead = _get(words, bit, _64)
+        ahead = get_bits(words, bit, _64)
         if ahead == _0:
             return False
         high = _U(trailing_zeros(ahead))
         bit += high + _1
         if high < _U(_ESCAPE):
-            z = (high << k) | _get(words, bit, k)
+            z = (high << k) | get_bits(words, bit, k)
             bit += k
         elif high == _U(_ESCAPE):
-            z = _get(words, bit, _64)
+            z = get_bits(words, bit, _64)
             bit += _64
         else:
             return False
-        mean = _next_mean(mean, z) if i > 0 else mean
+        mean = next_mean(mean, z) if i > 0 else mean
         r = unzigzag(z)
         if i == 0 or order == PLAIN:
             x[i] = r
@@ -129,35 +142,26 @@ def decode(words: U64, n_bits: np.uint64, order: Int, first: np.uint64, x: U64) 
     return bool(bit <= n_bits and n_bits - bit < _U(8))
 
 
+@step
+def decode_body(data: U8, pos: Int, end: Int, words: U64, x: U64) -> bool:
+    """Read the numbers of the body data[pos:end]; False where it does not hold them."""
+    if pos >= end or data[pos] >> 2 > FIRST_MAX:
+        return False
+    order, first = np.int64(data[pos] & 3), _8 << np.uint64(data[pos] >> 2)
+    n = end - pos - 1
+    for i in range((n + 7) // 8 + SLACK_WORDS):
+        words[i] = _0
+    for i in range(n):
+        words[i >> 3] |= np.uint64(data[pos + 1 + i]) << np.uint64(8 * (i & 7))
+    return decode(words, np.uint64(8 * n), order, first, x)
+
+
 def adaptive_body(numbers: I64, order: int) -> bytes:
     """The bytes of ``numbers: int64[n]``: order and log2 of the first mean in one byte, and the stream."""
     words = np.zeros(2 * numbers.size + SLACK_WORDS, np.uint64)
-    first = _first_mean(numbers, order)
-    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
-        bits = int(encode(numbers.view(np.uint64), order, np.uint64(16 << first >> 1), words))
-    return bytes([order | first << 2]) + words.tobytes()[: (bits + 7) // 8]
-
-
-def adaptive_numbers(body: bytes, n: int) -> I64 | None:
-    """The n numbers of a body, or None where it does not hold them."""
-    if not body or n > 8 * len(body) or body[0] >> 2 > _FIRST_MAX:
-        return None
-    order, first = body[0] & 3, body[0] >> 2
-    words = np.frombuffer(body[1:] + bytes((1 - len(body)) % 8 + 8 * SLACK_WORDS), np.uint64)
-    out = np.empty(n, np.uint64)
-    with np.errstate(over="ignore"):
-        bits = np.uint64(8 * len(body) - 8)
-        sound = decode(words, bits, order, np.uint64(16 << first >> 1), out)
-    return out.view(np.int64) if sound else None
-
-
-def _first_mean(numbers: I64, order: int) -> int:
-    """Log2 of twice the mean of the first residuals, which the running mean has yet to learn."""
-    some = numbers[:33].astype(np.float64)
-    if order < PLAIN:
-        some = np.diff(some, order) if order else some - some[:1]
-    mean = 2.0 * float(np.abs(some[1:] if order == PLAIN else some).mean()) if some.size > 1 else 0.0
-    return min(_FIRST_MAX, max(0, int(np.ceil(np.log2(mean + 1e-9)) + 1)))
+    with wrapping():
+        first, bits = encode(numbers.view(np.uint64), order, words)
+    return bytes([order | int(first) << 2]) + words.tobytes()[: (int(bits) + 7) // 8]
 
 
 def best_order(numbers: I64) -> int:

@@ -8,6 +8,7 @@ caller, in Python, and `entry` kernels only fill it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,14 @@ from numba.core.caching import FunctionCache
 
 Int = int | np.int64
 """An integer in a kernel: int64 once compiled, either of the two in plain Python."""
+
+_NOTHING = nullcontext()
+
+
+def wrapping() -> AbstractContextManager[object]:
+    """Around calls of kernels whose arithmetic is modulo 2**64: NumPy would warn of it, what is compiled does not."""
+    return np.errstate(all="ignore") if numba.config.DISABLE_JIT else _NOTHING
+
 
 F = TypeVar("F", bound=Callable[..., object])
 

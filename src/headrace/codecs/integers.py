@@ -6,60 +6,158 @@ a reader needs no settings. It has no checksum of its own: the codec that uses i
 ==== ======== =================================================================================
 byte coder    bytes that follow
 ==== ======== =================================================================================
-0    series   `headrace.codecs.series_kernels`: Rice codes, changes, constants, in pieces
 1    pco      pcodec's standalone format, int64
 2    adaptive `headrace.codecs.adaptive`: Rice codes that follow the numbers
-3    lpc      order, shift (a byte each), coefficients as int16, then the residuals, direct
+3    centred  order; unless it is 0, shift, a byte too, and coefficients as int16; a centre, signed; then
+              what linear prediction (`headrace.codecs.lpc`) leaves, direct
 4    steps    step and rest as varints: the numbers are ``rest + step * i``; then i as a body
 5    sparse   first number and usual difference, signed; how many differences are others; the bytes
               of the next part; distances between them, then how much they are off, both direct
+              or centred
+6    model    `headrace.codecs.model`: how large they are by a model that learns, entropy-coded
+7    same     a number, signed, which all of them are
 ==== ======== =================================================================================
 
-*Direct* is a body of one of the first three coders, so that none is inside another more than twice.
+*Direct* is a body of coder 2, 6 or 7.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator
+import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace.codecs.packing import get_signed, get_sized, get_varint, put_signed, put_sized, put_varint
+from headrace.codecs.packing import get_varint, put_signed, put_sized, put_varint
 from headrace.core.errors import CorruptionError
 
 I64 = npt.NDArray[np.int64]
 
 LEVEL = 8
-_PIECE = 1 << 16
 _PCO_FROM, _STEPS_FROM = 64, 16  # their heads are larger than what they save on fewer numbers
-_SPARSE_FROM, _SPARSE_EACH = 16, 4
-_SERIES, _PCO, _ADAPTIVE, _LPC, _STEPS, _SPARSE = (bytes([i]) for i in range(6))
-_LPC_HEAD = struct.Struct("<BB")
+_MODEL_FROM = 64
+_SPARSE_EACH, _STEADY_SHARE = 4, 0.6
+_FEW_SHARE = 0.25  # of numbers that are new: pco may win where few come again and again
+_WILD_FROM, _WILD_SHARE = (
+    10.0,
+    0.0015,
+)  # bits a number and share of wild differences from which it may win too
+_PCO, _ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _MODEL, _SAME = (bytes([i]) for i in range(1, 8))
 
 
 def encode_integers(numbers: I64) -> bytes:
-    """The shortest body of ``numbers: int64[n]``."""
-    step = _common_step(numbers)
+    """The shortest body of ``numbers: int64[n]``, as far as an estimate finds it."""
+    if numbers.size < _STEPS_FROM:
+        return _few(numbers)
+    low, high, step = _survey(numbers)
     if step > 1:
-        rest = int(numbers[0]) % step
+        rest = low % step
         return _STEPS + put_varint(step) + put_varint(rest) + encode_integers((numbers - rest) // step)
-    return min([encode_counts(numbers), *_predicted(numbers)], key=len)
+    return _encode(numbers, low, high) if low < high else _SAME + put_signed(low)
 
 
-def encode_counts(numbers: I64) -> bytes:
-    """The shortest body of numbers that no resonance moves: of ticks, above all."""
+def encode_sparse(numbers: I64) -> bytes | None:
+    """A body of numbers that nearly always rise by the same, of ticks above all; None of others."""
+    return _coded_sparse(numbers) if numbers.size >= _STEPS_FROM else None
+
+
+def _survey(numbers: I64) -> tuple[int, int, int]:
+    """Least, greatest, and what all distances are multiples of."""
+    from headrace.codecs.integer_kernels import survey
+
+    found = np.empty(3, np.int64)
+    survey(numbers, found)
+    low, high, step = found.tolist()
+    return low, high, step
+
+
+class _Prices(NamedTuple):
+    """About the bits of numbers by order 0, 1, 2; how many are new; of the differences, how many are wild, how many stay."""
+
+    bits: list[int]
+    n_new: int
+    n_wild: int
+    n_steady: int
+
+    def may_be_pco(self, n: int) -> bool:
+        """Whether few numbers come again and again, or many differences are wild: what a model of sizes codes badly."""
+        each = min(self.bits) / n
+        wild = each > _WILD_FROM and self.n_wild > n * _WILD_SHARE
+        few = self.n_new < n * _FEW_SHARE and each > math.log2(self.n_new + 1) + 1.0
+        return n >= _PCO_FROM and (wild or few)
+
+
+def _prices(numbers: I64, centre: int) -> _Prices:
+    from headrace.codecs.compiled import wrapping
+    from headrace.codecs.integer_kernels import price
+
+    found, seen = np.empty(6, np.uint64), np.zeros(1024, np.uint64)
+    with wrapping():
+        price(numbers.view(np.uint64), np.uint64(centre & 0xFFFFFFFFFFFFFFFF), seen, found)
+    *bits, new, wild, steady = found.tolist()
+    return _Prices(bits, new, wild, steady)
+
+
+def _encode(numbers: I64, low: int, high: int) -> bytes:
+    """By the order, or the predictor, that is estimated to be the shortest."""
+    from headrace.codecs.lpc import NUMBER_MAX
+
+    near = -NUMBER_MAX < low <= high < NUMBER_MAX
+    centre = round(float(numbers.mean())) if near else low
+    prices = _prices(numbers, centre)
+    order = min(range(3), key=prices.bits.__getitem__)
+    steady = prices.n_steady > _STEADY_SHARE * numbers.size
+    if steady and (body := _coded_sparse(numbers)) is not None:
+        return body
+    body = (_predicted(numbers, centre, prices.bits[order]) if near else None) or _ordered(
+        numbers, centre, order
+    )
+    return min(body, _coded_pco(numbers), key=len) if prices.may_be_pco(numbers.size) else body
+
+
+def _few(numbers: I64) -> bytes:
     from headrace.codecs.adaptive import best_order
 
-    return min([_direct(numbers, best_order(numbers) if numbers.size > 2 else 0), *_sparse(numbers)], key=len)
+    body = encode_direct(numbers)
+    return min(body, _coded_adaptive(numbers, best_order(numbers)), key=len) if numbers.size > 2 else body
+
+
+def _ordered(numbers: I64, centre: int, order: int) -> bytes:
+    if numbers.size < _MODEL_FROM:
+        return _few(numbers)
+    if order == 0:
+        return _around(numbers, centre)
+    return _coded_model(numbers, order)
+
+
+def _predicted(numbers: I64, centre: int, price: int) -> bytes | None:
+    """By linear prediction, where that is estimated to take fewer bits than `price`."""
+    from headrace.codecs.compiled import wrapping
+    from headrace.codecs.integer_kernels import price_plain
+    from headrace.codecs.lpc import predictor, residuals
+
+    found = predictor(numbers, centre)
+    if found is None:
+        return None
+    coefficients, shift = found
+    left = np.empty_like(numbers)
+    residuals(numbers, centre, coefficients, shift, left)
+    with wrapping():
+        price_left = int(price_plain(left.view(np.uint64), len(coefficients)))
+    if price_left + 16 * len(coefficients) >= price:
+        return None
+    head = bytes([len(coefficients), shift]) + coefficients.astype("<i2").tobytes()
+    return _CENTRED + head + put_signed(centre) + encode_direct(left)
 
 
 def encode_direct(numbers: I64) -> bytes:
     """The shortest body of numbers that follow no line: patches, remainders."""
     from headrace.codecs.adaptive import PLAIN
 
-    return _direct(numbers, PLAIN)
+    if numbers.size and numbers.min() == numbers.max():
+        return _SAME + put_signed(int(numbers[0]))
+    return _coded_model(numbers, PLAIN) if numbers.size >= _MODEL_FROM else _coded_adaptive(numbers, PLAIN)
 
 
 def decode_integers(body: bytes, n: int) -> I64:
@@ -69,11 +167,7 @@ def decode_integers(body: bytes, n: int) -> I64:
     ------
     CorruptionError : it does not hold n numbers; memory is taken for n of them at most.
     """
-    decode = _DECODERS.get(body[:1])
-    try:
-        numbers = None if decode is None else decode(body[1:], n)
-    except struct.error:
-        numbers = None
+    numbers = _pco_numbers(body, n) if body[:1] == _PCO else _decode(body, n)
     if numbers is None:
         raise CorruptionError(f"a body of {len(body):,} bytes does not hold {n:,} integers")
     return numbers
@@ -82,16 +176,45 @@ def decode_integers(body: bytes, n: int) -> I64:
 # --- direct ------------------------------------------------------------------------------------------
 
 
-def _direct(numbers: I64, order: int) -> bytes:
-    """The shortest body by a coder that needs no predictor."""
-    coders = [_coded_series, _coded_adaptive, *([_coded_pco] if numbers.size >= _PCO_FROM else [])]
-    return min((coder(numbers, order) for coder in coders), key=len)
+def _decode(body: bytes, n: int) -> I64 | None:
+    """In one kernel, unless pco is behind steps."""
+    from headrace.codecs import integer_kernels as kernels
+    from headrace.codecs.compiled import wrapping
+    from headrace.codecs.lpc import ORDER_MAX
+    from headrace.codecs.model import scratch_for
+
+    numbers = np.empty(n, np.int64)
+    places = np.empty(n if body[:1] in (_STEPS, _SPARSE) else 0, np.int64)
+    room = kernels.Room(scratch_for(len(body)), np.empty(ORDER_MAX, np.int64), places)
+    with wrapping():
+        found = kernels.decode(np.frombuffer(body, np.uint8), room, numbers)
+    if found == kernels.ELSEWHERE and body[:1] == _STEPS:
+        return _stepped_pco(body[1:], n)
+    return numbers if found == kernels.SOUND else None
 
 
-def _coded_series(numbers: I64, order: int) -> bytes:
-    from headrace.codecs.series_kernels import series_body
+def _stepped_pco(body: bytes, n: int) -> I64 | None:
+    step, at = get_varint(body, 0)
+    rest, at = get_varint(body, at)
+    numbers = _pco_numbers(body[at:], n)
+    if numbers is None or max(step, rest) >= 2**62:
+        return None
+    with np.errstate(over="ignore"):
+        return np.int64(rest) + np.int64(step) * numbers
 
-    return _SERIES + series_body(numbers, _PIECE)
+
+def _pco_numbers(body: bytes, n: int) -> I64 | None:
+    from pcodec import standalone
+
+    numbers = np.empty(n, np.int64)
+    try:
+        progress = standalone.simple_decompress_into(body[1:], numbers)
+    except (RuntimeError, TypeError):
+        return None
+    return numbers if body[:1] == _PCO and progress.n_processed == n and progress.finished else None
+
+
+# --- coders ------------------------------------------------------------------------------------------
 
 
 def _coded_adaptive(numbers: I64, order: int) -> bytes:
@@ -100,121 +223,43 @@ def _coded_adaptive(numbers: I64, order: int) -> bytes:
     return _ADAPTIVE + adaptive_body(numbers, order)
 
 
-def _coded_pco(numbers: I64, order: int) -> bytes:
+def _coded_model(numbers: I64, order: int) -> bytes:
+    from headrace.codecs.model import model_body
+
+    return _MODEL + model_body(numbers, order)
+
+
+def _coded_pco(numbers: I64) -> bytes:
     from pcodec import ChunkConfig, standalone
 
     return _PCO + bytes(standalone.simple_compress(numbers, ChunkConfig(compression_level=LEVEL)))
 
 
-def _decode_direct(body: bytes, n: int) -> I64:
-    if body[:1] not in (_SERIES, _PCO, _ADAPTIVE):
-        raise CorruptionError(f"a body of {len(body):,} bytes has a coder where it can't be")
-    return decode_integers(body, n)
-
-
-def _series_numbers(body: bytes, n: int) -> I64 | None:
-    from headrace.codecs.series_kernels import series_values
-
-    return series_values(body, n, np.dtype(np.int64), _PIECE)
-
-
-def _pco_numbers(body: bytes, n: int) -> I64 | None:
-    from pcodec import standalone
-
-    numbers = np.empty(n, np.int64)
-    try:
-        progress = standalone.simple_decompress_into(body, numbers)
-    except (RuntimeError, TypeError):
-        return None
-    return numbers if progress.n_processed == n and progress.finished else None
-
-
-def _adaptive_numbers(body: bytes, n: int) -> I64 | None:
-    from headrace.codecs.adaptive import adaptive_numbers
-
-    return adaptive_numbers(body, n)
-
-
-# --- of direct ones ----------------------------------------------------------------------------------
-
-
-def _predicted(numbers: I64) -> Iterator[bytes]:
-    from headrace.codecs.lpc import predictors, residuals
-
-    for coefficients, shift in predictors(numbers):
-        left = np.empty_like(numbers)
-        residuals(numbers, coefficients, shift, left)
-        head = _LPC_HEAD.pack(len(coefficients), shift) + coefficients.astype("<i2").tobytes()
-        yield _LPC + head + encode_direct(left)
-
-
-def _predicted_numbers(body: bytes, n: int) -> I64 | None:
-    from headrace.codecs.lpc import ORDER_MAX, SHIFT_MAX, restore
-
-    order, shift = _LPC_HEAD.unpack_from(body)
-    end = _LPC_HEAD.size + 2 * order
-    if not 0 < order <= ORDER_MAX or shift > SHIFT_MAX or len(body) <= end or not n:
-        return None
-    coefficients = np.frombuffer(body[_LPC_HEAD.size : end], "<i2").astype(np.int64)
-    numbers = _decode_direct(body[end:], n)
-    restore(numbers, coefficients, shift)
-    return numbers
-
-
-def _common_step(numbers: I64) -> int:
-    """What all differences from the first number are multiples of; 1 where that is not worth its bytes."""
-    if numbers.size < _STEPS_FROM or int(numbers.max()) - int(numbers.min()) >= 2**62:
-        return 1
-    return max(1, int(np.gcd.reduce(numbers - numbers[0])))
-
-
-def _stepped_numbers(body: bytes, n: int) -> I64 | None:
-    step, at = get_varint(body, 0)
-    rest, at = get_varint(body, at)
-    if body[at : at + 1] == _STEPS or max(step, rest) >= 2**62:
-        return None
-    with np.errstate(over="ignore"):
-        numbers: I64 = np.int64(rest) + np.int64(step) * decode_integers(body[at:], n)
-    return numbers
-
-
-def _sparse(numbers: I64) -> Iterator[bytes]:
+def _coded_sparse(numbers: I64) -> bytes | None:
     """A body for numbers that nearly always rise by the same; none where they do not."""
-    if numbers.size < _SPARSE_FROM:
-        return
+    from headrace.codecs.compiled import wrapping
+    from headrace.codecs.integer_kernels import sparse
+
+    most = (numbers.size - 1) // _SPARSE_EACH
+    gaps, others, usual = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(1, np.int64)
+    with wrapping():
+        n = sparse(numbers.view(np.uint64), gaps, others.view(np.uint64), usual.view(np.uint64))
+    if n < 0:
+        return None
+    head = put_signed(int(numbers[0])) + put_signed(int(usual[0])) + put_varint(int(n))
+    return _SPARSE + head + put_sized(_part(gaps[:n])) + _part(others[:n])
+
+
+def _part(numbers: I64) -> bytes:
+    """Direct, or what is left of a centre."""
+    if not numbers.size:
+        return b""
+    body = encode_direct(numbers)
+    if body[:1] == _SAME:
+        return body
+    return min(body, _around(numbers, int(np.sort(numbers)[numbers.size // 2])), key=len)
+
+
+def _around(numbers: I64, centre: int) -> bytes:
     with np.errstate(over="ignore"):
-        rise = np.diff(numbers)
-        usual = np.sort(rise)[rise.size // 2]
-        at = np.flatnonzero(rise != usual)
-        if at.size * _SPARSE_EACH > rise.size:
-            return
-        gaps, others = np.diff(at, prepend=-1) - 1, rise[at] - usual
-    distances, off = encode_direct(gaps), encode_direct(others)
-    head = put_signed(int(numbers[0])) + put_signed(int(usual)) + put_varint(at.size)
-    yield _SPARSE + head + put_sized(distances) + off
-
-
-def _sparse_numbers(body: bytes, n: int) -> I64 | None:
-    first, at = get_signed(body, 0)
-    usual, at = get_signed(body, at)
-    count, at = get_varint(body, at)
-    if count >= n:
-        return None
-    distances, at = get_sized(body, at)
-    gaps, off = _decode_direct(distances, count), _decode_direct(body[at:], count)
-    if (gaps < 0).any() or (gaps >= n).any():
-        return None
-    places = np.cumsum(gaps + 1)
-    if count and places[-1] >= n:
-        return None
-    rise = np.full(n, usual, np.int64)
-    rise[0] = first
-    with np.errstate(over="ignore"):
-        rise[places] += off
-        return np.cumsum(rise)
-
-
-_DECODERS: dict[bytes, Callable[[bytes, int], I64 | None]] = {
-    _SERIES: _series_numbers, _PCO: _pco_numbers, _ADAPTIVE: _adaptive_numbers, _LPC: _predicted_numbers,
-    _STEPS: _stepped_numbers, _SPARSE: _sparse_numbers,
-}  # fmt: skip
+        return _CENTRED + b"\x00" + put_signed(centre) + encode_direct(numbers - np.int64(centre))

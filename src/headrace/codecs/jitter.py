@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from headrace.codecs.base import I64, SeriesCodec, Unfit
-from headrace.codecs.integers import decode_integers, encode_counts
+from headrace.codecs.integers import decode_integers, encode_integers
 from headrace.codecs.packing import get_signed, put_signed
 from headrace.core.errors import CorruptionError
 
@@ -74,7 +74,7 @@ class JitterTime(SeriesCodec):
                 levels = self._levels(ts_ns, interval, fine)
                 if levels is not None:
                     head = _HEAD.pack(order | (_FINE if fine else 0), first) + put_signed(interval)
-                    bodies.append(head + put_signed(last - first) + encode_counts(levels))
+                    bodies.append(head + put_signed(last - first) + encode_integers(levels))
         if not bodies:
             raise Unfit("no interval fits the times")
         return min(bodies, key=len)

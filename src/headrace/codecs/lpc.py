@@ -2,63 +2,63 @@
 
 As FLAC does it (flac.sourceforge.net, format): coefficients are rounded to a few bits and the prediction is a sum of
 integer products, shifted, so that every machine predicts the same. Coefficients come from the autocorrelation of the
-windowed numbers by Levinson and Durbin's recursion.
+windowed numbers by Levinson and Durbin's recursion. What is predicted is the distance from a centre, which is stored.
 
-From residuals r: ``x[0] = r[0]``; ``x[i] = x[i-1] + r[i]`` for i below the order; then ``x[i] = r[i] + x[0] + (sum of c[k]
-* (x[i-1-k] - x[0]) >> shift)``, an arithmetic shift of 64 bits.
+From residuals r: ``y[0] = r[0]``; ``y[i] = y[i-1] + r[i]`` for i below the order; then ``y[i] = r[i] + (sum of c[k] *
+y[i-1-k] >> shift)``, an arithmetic shift of 64 bits; the numbers are ``y + centre``.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from headrace.codecs.compiled import Int
 from headrace.core.kernels import lean_kernel
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
-ORDERS = (4, 8, 16, 32)
+ORDERS = (1, 2, 4, 8, 16, 32)
+_FIRST_ORDERS = 4  # tried before the long ones
 ORDER_MAX = 32
 SHIFT_MAX = 15
 _BITS = 14  # of a coefficient; the sum of 32 products with 44-bit numbers stays below 2**63
-_NUMBER_MAX = 2.0**44
+NUMBER_MAX = 2**44
 _SAVED_MIN = 0.02  # bits a number, below which the trial costs more than it saves
 
 
 @lean_kernel
-def residuals(numbers: I64, coefficients: I64, shift: int, out: I64) -> None:
+def residuals(numbers: I64, centre: int, coefficients: I64, shift: int, out: I64) -> None:
     """What the prediction leaves; the first ones, with too few before them, as differences."""
     order = len(coefficients)
-    base = numbers[0]
-    for i in range(len(numbers)):
+    out[0] = numbers[0] - centre
+    for i in range(1, min(order, len(numbers))):
+        out[i] = numbers[i] - numbers[i - 1]
+    for i in range(order, len(numbers)):
         predicted = np.int64(0)
-        if i >= order:
-            for k in range(order):
-                predicted += coefficients[k] * (numbers[i - 1 - k] - base)
-            predicted = (predicted >> shift) + base
-        elif i > 0:
-            predicted = numbers[i - 1]
-        out[i] = numbers[i] - predicted
+        for k in range(order - 1, -1, -1):
+            predicted += coefficients[k] * (numbers[i - 1 - k] - centre)
+        out[i] = numbers[i] - ((predicted >> shift) + centre)
 
 
 @lean_kernel
-def restore(numbers: I64, coefficients: I64, shift: int) -> None:
-    """Inverse of `residuals`, in place."""
+def restore(numbers: I64, centre: Int, coefficients: I64, shift: Int) -> None:
+    """Inverse of `residuals`, in place. The oldest number comes first in the sum, so that only the newest is waited for."""
     order = len(coefficients)
-    base = numbers[0]
-    for i in range(1, len(numbers)):
+    for i in range(1, min(order, len(numbers))):
+        numbers[i] += numbers[i - 1]
+    for i in range(order, len(numbers)):
         predicted = np.int64(0)
-        if i >= order:
-            for k in range(order):
-                predicted += coefficients[k] * (numbers[i - 1 - k] - base)
-            predicted = (predicted >> shift) + base
-        else:
-            predicted = numbers[i - 1]
-        numbers[i] += predicted
+        for k in range(order - 1, -1, -1):
+            predicted += coefficients[k] * numbers[i - 1 - k]
+        numbers[i] += predicted >> shift
+    for i in range(len(numbers)):
+        numbers[i] += centre
 
 
 @lean_kernel
@@ -84,27 +84,38 @@ def _levinson(correlation: F64, wanted: Array, out: F64, error: F64, a: F64, bef
             row += 1
 
 
-def predictors(numbers: I64) -> list[tuple[I64, int]]:
-    """The integer predictor that promises most, with its shift; none where plain differences are about as good."""
+def predictor(numbers: I64, centre: int) -> tuple[I64, int] | None:
+    """The integer predictor that promises most, with its shift; None where plain differences are about as good.
+
+    `centre` is about their mean; no number is further from 0 than `NUMBER_MAX`.
+    """
     n = len(numbers)
     orders = np.array([o for o in ORDERS if 16 * o <= n])
-    if not len(orders) or max(abs(int(numbers.min())), abs(int(numbers.max()))) > _NUMBER_MAX:
-        return []
-    signal = numbers.astype(np.float64) - numbers[0]
-    signal = (signal - signal.mean()) * _window(n)
-    correlation = _autocorrelation(signal, int(orders[-1]))
+    if not len(orders):
+        return None
+    signal = (numbers - centre) * _window(n)
+    found = None
+    for last in (_FIRST_ORDERS, len(orders)):
+        if found is None or (last > _FIRST_ORDERS and found[1] == _FIRST_ORDERS - 1):
+            found = _best_of(signal, orders[:last])
+            if found is None:
+                return None
+    return _rounded(found[0]) if found is not None else None
+
+
+def _best_of(signal: F64, orders: Array) -> tuple[F64, int] | None:
+    n = len(signal)
+    lags = int(orders[-1])
+    correlation = np.correlate(np.concatenate([signal, np.zeros(max(2, lags))]), signal)
     plain = _least_energy(correlation)
     if plain <= 0.0:
-        return []
+        return None
     correlation[0] *= 1.0 + 1e-9
     found, error = np.zeros((len(orders), ORDER_MAX)), np.zeros(len(orders))
     _levinson(correlation, orders, found, error, np.zeros(ORDER_MAX + 1), np.zeros(ORDER_MAX + 1))
     saved = 0.5 * n * np.log2(plain / np.maximum(error, 1e-3)) - 16.0 * orders
     best = int(np.argmax(saved))
-    if saved[best] < _SAVED_MIN * n:
-        return []
-    rounded = _rounded(found[best, : orders[best]])
-    return [] if rounded is None else [rounded]
+    return (found[best, : orders[best]], best) if saved[best] >= _SAVED_MIN * n else None
 
 
 def _least_energy(correlation: F64) -> float:
@@ -123,11 +134,7 @@ def _rounded(coefficients: F64) -> tuple[I64, int] | None:
     return np.round(coefficients * 2.0**shift).astype(np.int64), shift
 
 
-def _autocorrelation(signal: F64, lags: int) -> F64:
-    n = len(signal)
-    return np.array([float(signal[: n - k] @ signal[k:]) for k in range(lags + 1)])
-
-
+@lru_cache(maxsize=16)
 def _window(n: int) -> F64:
     """Tukey's, half of it flat."""
     out = np.ones(n)

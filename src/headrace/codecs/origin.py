@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from headrace.codecs.origins import Origin
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-_NEAR, _FAR = 1, 2
+_NEAR, _FAR, _NEAR_BY_NUMBER = 1, 2, 4
+_SPAN_MAX = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class OriginCodec(SeriesCodec):
     """The body is the bytes of a value, a byte of flags, the origin, patches where there are any, and the integers.
 
     Patches come in two kinds. *Near*: for every value, how many floats further it is than its integer says, as
-    integers with their length before them. *Far*: a count, their distances as integers with their length, their bytes.
+    integers with their length before them; *near by number*, where it is the same whenever a number comes again: for
+    each number when it first comes. *Far*: a count, their distances as integers with their length, their bytes.
 
     Examples
     --------
@@ -43,31 +45,34 @@ class OriginCodec(SeriesCodec):
 
         if values.dtype not in _FLOATS:
             raise Unfit(f"values of {values.dtype}, floats expected")
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             doubles = np.ascontiguousarray(values, np.float64)
-            if not same_bits(doubles.astype(values.dtype), values):
+            if values.dtype != np.float64 and not same_bits(doubles.astype(values.dtype), values):
                 raise Unfit("some are not numbers, and of a kind that only a float32 has")
-        origins = find_origins(doubles)
-        best = min(origins, key=lambda one: _rough_bits(doubles, one)) if len(origins) > 1 else origins[0]
-        return bytes([values.dtype.itemsize]) + _body(doubles, best)
+            origins = find_origins(doubles)
+            best = min(origins, key=lambda one: _rough_bits(doubles, one)) if len(origins) > 1 else origins[0]
+            return bytes([values.dtype.itemsize]) + _body(doubles, best)
 
     def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
         if body[:1] != bytes([dtype.itemsize]) or dtype not in _FLOATS:
             raise self.damaged(f"it does not hold {dtype}")
         try:
+            values = _values(body[1:], n)
+            if dtype == np.float64:
+                return values
             with np.errstate(invalid="ignore", over="ignore"):
-                return _values(body[1:], n).astype(dtype, copy=False)
+                return values.astype(dtype)
         except (ValueError, IndexError, struct.error, CorruptionError) as e:
             raise self.damaged(str(e)) from e
 
 
 def explains(body: bytes) -> bool:
-    """Whether a body of `OriginCodec` has integers behind all of its values, with no patches."""
+    """Whether a body of `OriginCodec` has integers behind its values; a few may be patched."""
     from headrace.codecs.origin_kernels import BITS
     from headrace.codecs.origins import Origin
 
-    return body[1] == 0 and Origin.from_bytes(body[2:])[0].kind != BITS
+    return Origin.from_bytes(body[2:])[0].kind != BITS
 
 
 def _rough_bits(values: Array, origin: Origin) -> float:
@@ -86,18 +91,49 @@ def _body(values: Array, origin: Origin) -> bytes:
     error = values.view(np.int64) - origin.values(numbers).view(np.int64)
     if not error.any():
         return b"\x00" + origin.to_bytes() + encode_integers(numbers)
-    far = np.abs(error) > NEAR_MAX
+    far = (error > NEAR_MAX) | (error < -NEAR_MAX)
+    at = np.flatnonzero(far)
     flags, parts = 0, []
     near = np.where(far, 0, error)
-    if near.any():
-        flags |= _NEAR
-        parts.append(put_sized(encode_direct(near)))
-    at = np.flatnonzero(far)
     if len(at):
         flags |= _FAR
-        parts += [put_varint(len(at)), put_sized(encode_direct(np.diff(at, prepend=0))), values[at].tobytes()]
-        numbers = numbers[np.maximum.accumulate(np.where(far, 0, np.arange(len(far))))]
+        parts = [put_varint(len(at)), put_sized(encode_direct(np.diff(at, prepend=0))), values[at].tobytes()]
+        first = int(np.argmin(far))
+        numbers = numbers[np.maximum.accumulate(np.where(far, first, np.arange(len(far))))]
+    if near.any():
+        by_number = _first_near(numbers, near)
+        flags |= _NEAR if by_number is None else _NEAR_BY_NUMBER
+        parts.insert(0, put_sized(encode_direct(near if by_number is None else by_number)))
     return b"".join([bytes([flags]), origin.to_bytes(), *parts, encode_integers(numbers)])
+
+
+def _first_near(numbers: I64, near: I64) -> I64 | None:
+    """How far each number's value is from it when it first comes; None where it is not the same each time."""
+    from headrace.codecs.origin_kernels import NOT_YET, first_near
+
+    low = int(numbers.min())
+    span = int(numbers.max()) - low + 1
+    if span > _SPAN_MAX:
+        return None
+    out = np.empty(len(numbers), np.int64)
+    count = first_near(numbers, low, near, np.full(span, NOT_YET), out)
+    return out[:count] if count >= 0 else None
+
+
+def _near_of(numbers: I64, part: bytes) -> I64:
+    """For each number what `_first_near` was of it."""
+    from headrace.codecs.integers import decode_integers
+    from headrace.codecs.origin_kernels import NOT_YET, count_first, spread_near
+
+    low = int(numbers.min(initial=0))
+    span = int(numbers.max(initial=0)) - low + 1
+    if span > 2 * _SPAN_MAX:
+        raise ValueError("its numbers are too far from each other to be patched by number")
+    known = np.full(span, NOT_YET)
+    first = decode_integers(part, count_first(numbers, low, known))
+    out = np.empty(len(numbers), np.int64)
+    spread_near(numbers, low, first, known, out)
+    return out
 
 
 def _values(body: bytes, n: int) -> Array:
@@ -107,15 +143,16 @@ def _values(body: bytes, n: int) -> Array:
     flags = body[0]
     origin, size = Origin.from_bytes(body[1:])
     at = 1 + size
-    near: I64 | None = None
-    if flags & _NEAR:
+    part = b""
+    if flags & (_NEAR | _NEAR_BY_NUMBER):
         part, at = get_sized(body, at)
-        near = decode_integers(part, n)
     where, far = np.empty(0, np.int64), np.empty(0)
     if flags & _FAR:
         where, far, at = _far(body, at, n)
-    values = origin.values(decode_integers(body[at:], n))
-    if near is not None:
+    numbers = decode_integers(body[at:], n)
+    values = origin.values(numbers)
+    if part:
+        near = _near_of(numbers, part) if flags & _NEAR_BY_NUMBER else decode_integers(part, n)
         values = (values.view(np.int64) + near).view(np.float64)
     values[where] = far
     return values

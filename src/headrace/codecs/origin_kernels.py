@@ -6,6 +6,7 @@ encoder finds exact is exact for every reader.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,12 @@ AS_IS, AS_SINGLE, AS_TEXT = range(3)
 
 POWERS = np.array([10.0**k for k in range(23)])
 TENTHS = np.array([float(f"1e-{k}") for k in range(23)])
+POWERS_39 = np.array([10.0**k for k in range(40)])
+FIVES = np.array([5**k for k in range(28)], np.uint64)
+TENS = np.array([10**k for k in range(20)], np.uint64)
+_32, _LOW32 = np.uint64(32), np.uint64(0xFFFFFFFF)
 DIGITS_MAX = 15
+NOT_YET = np.int32(-(2**31))
 _LIMIT = 2.0**52
 _TEXT_DIGITS, _TEXT_DECIMALS = 10, 9
 
@@ -52,94 +58,85 @@ def printed(number: float) -> float:
 
 
 @lean_leaf
-def _shortest(number: float) -> tuple[np.uint64, int]:
-    """Digits of the shortest text of a float64 that was a float32 of usual size, and how many stand behind the point.
+def _times(one: np.uint64, other: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """A product in two words, the upper one first."""
+    a, b = one >> _32, one & _LOW32
+    c, d = other >> _32, other & _LOW32
+    low = b * d
+    middle = a * d + (low >> _32)
+    other_middle = b * c + (middle & _LOW32)
+    return a * c + (middle >> _32) + (other_middle >> _32), (other_middle << _32) | (low & _LOW32)
 
-    ``number = M * 2**-e`` with 24 bits of M has ``M * 5**e`` as its digits, all of them behind e places: up to 128
-    bits, in two words. Rounded to 15, 16 and 17 digits, the first that is nearest to the number again is the text.
+
+@lean_leaf
+def _first_digits(number: float) -> tuple[np.uint64, np.int64, int, int, int]:
+    """Up to 17 first digits of a float64 that was a float32, what is left, and how many digits and decimals it has.
+
+    ``number = M * 2**-e`` with 24 bits of M has ``M * 5**e`` as its digits, all of them behind e places: two words. The
+    quotient by way of floats is nearly right; the remainder, known modulo 2**64, sets it right.
     """
-    mantissa, exponent = number, 0
-    while mantissa != np.floor(mantissa):
-        mantissa *= 2.0
-        exponent += 1
-    high, low = np.uint64(0), np.uint64(mantissa)
-    for _ in range(exponent):
-        part = (low & np.uint64(0xFFFFFFFF)) * np.uint64(5)
-        rest = (low >> np.uint64(32)) * np.uint64(5) + (part >> np.uint64(32))
-        low = (rest << np.uint64(32)) | (part & np.uint64(0xFFFFFFFF))
-        high = high * np.uint64(5) + (rest >> np.uint64(32))
-    return _rounded(number, high, low, exponent)
-
-
-@lean_leaf
-def _rounded(number: float, high: np.uint64, low: np.uint64, places: int) -> tuple[np.uint64, int]:
+    part, two = math.frexp(number)
+    exponent = max(0, 24 - two)
+    high, low = np.uint64(0), np.uint64(math.ldexp(part, two + exponent))
+    if exponent > 27:
+        high, low = _times(low * FIVES[exponent - 27], FIVES[27])
+    else:
+        high, low = _times(low, FIVES[exponent])
     exact = np.float64(high) * 18446744073709551616.0 + np.float64(low)
-    size = 1
-    bound = 10.0
-    while exact >= bound and size < 40:
+    size = max(1, int(np.floor((two - 1) * 0.30103 + exponent)))
+    while size < 39 and exact >= POWERS_39[size]:
         size += 1
-        bound *= 10.0
-    half = _half_ulp(number)
-    digits, left = low, places
-    for wanted in (15, 16, 17):
-        drop = size - wanted
-        if drop <= 0:
-            return low, places
-        digits, rest = _divided(high, low, drop)
-        unit = 10.0**drop
-        up = rest * 2.0 >= unit
-        off = (unit - rest if up else rest) / 10.0**places
-        digits = digits + np.uint64(1) if up else digits
-        left = places - drop
-        if off < half:
-            break
-    return digits, left
+    drop = size - 17
+    if drop <= 0:
+        return low, np.int64(0), size, exponent, 0
+    unit = TENS[drop]
+    whole = np.uint64(exact / POWERS_39[drop])
+    rest = np.int64(low - whole * unit)
+    if rest < 0 or rest >= np.int64(unit):
+        more = rest // np.int64(unit)
+        whole += np.uint64(more)
+        rest -= more * np.int64(unit)
+    return whole, rest, size, exponent, drop
 
 
 @lean_leaf
-def _half_ulp(number: float) -> float:
-    unit = 2.0**-53
-    while unit * 9007199254740992.0 <= number:
-        unit *= 2.0
-    while unit * 4503599627370496.0 > number:
-        unit *= 0.5
-    return unit * 0.5
-
-
-@lean_leaf
-def _divided(high: np.uint64, low: np.uint64, drop: int) -> tuple[np.uint64, float]:
-    """Two words // 10**drop, and the remainder, digit by digit."""
-    rest = 0.0
-    unit = 1.0
-    for _ in range(drop):
-        h = high // np.uint64(10)
-        carry = high - h * np.uint64(10)
-        upper = (carry << np.uint64(32)) | (low >> np.uint64(32))
-        q_upper = upper // np.uint64(10)
-        lower = ((upper - q_upper * np.uint64(10)) << np.uint64(32)) | (low & np.uint64(0xFFFFFFFF))
-        q_lower = lower // np.uint64(10)
-        digit = lower - q_lower * np.uint64(10)
-        high, low = h, (q_upper << np.uint64(32)) | q_lower
-        rest += np.float64(digit) * unit
-        unit *= 10.0
-    return low, rest
+def _shortest(number: float) -> tuple[np.uint64, int]:
+    """15, 16 or 17 digits, as few as are nearest to the number again, and how many of them are decimals."""
+    digits, rest, size, places, drop = _first_digits(number)
+    limit = math.ldexp(1.0, math.frexp(number)[1] - 54) * POWERS_39[places]
+    if size <= 15:
+        return digits, places
+    unit = np.int64(TENS[drop])
+    if size > 16:
+        tenth = digits // np.uint64(10)
+        rest_16 = np.int64(digits - tenth * np.uint64(10)) * unit + rest
+        unit_16 = unit * 10
+    else:
+        tenth, rest_16, unit_16 = digits, rest, unit
+    hundredth = tenth // np.uint64(10)
+    rest_15, unit_15 = np.int64(tenth - hundredth * np.uint64(10)) * unit_16 + rest_16, unit_16 * 10
+    places -= size
+    if min(rest_15, unit_15 - rest_15) < limit:
+        return hundredth + np.uint64(rest_15 >= unit_15 - rest_15), places + 15
+    if size == 16 or min(rest_16, unit_16 - rest_16) < limit:
+        return tenth + np.uint64(size > 16 and rest_16 >= unit_16 - rest_16), places + 16
+    return digits + np.uint64(drop > 0 and rest >= unit - rest), places + 17
 
 
 @lean_leaf
 def parsed(number: float) -> float:
     """A float32 that was printed as a float64 and read by a fast parser, as pandas' is, which rounds at each step."""
     a = abs(number)
-    if not 1e-4 < a < 1e9:
+    if not 1e-2 < a < 1e9:
         return number
     digits, places = _shortest(a)
     while places > 0 and digits % np.uint64(10) == np.uint64(0):
         digits //= np.uint64(10)
         places -= 1
-    divisor = 10000000000000000
-    value = 0.0
-    while divisor > 0:
-        value = value * 10.0 + np.float64((digits // np.uint64(divisor)) % np.uint64(10))
-        divisor //= 10
+    first = digits // np.uint64(100)
+    rest = digits - first * np.uint64(100)
+    second = rest // np.uint64(10)
+    value = (np.float64(first) * 10.0 + np.float64(second)) * 10.0 + np.float64(rest - second * np.uint64(10))
     power = 10.0
     while places > 0:
         if places & 1:
@@ -165,16 +162,38 @@ def _value(i: np.int64, kind: int, cast: int, digits: int, levels: bool, step: f
 
 
 @lean_kernel
-def to_values(numbers: I64, form: Form, digits: int, line: tuple[float, float], out: F64) -> None:
-    """What the numbers stand for; of BITS and SINGLE the callers do it by views, but for the text."""
+def to_values(
+    numbers: I64, form: Form, digits: int, line: tuple[float, float], memo: tuple[I64, F64], out: F64
+) -> None:
+    """What the numbers stand for; of BITS and SINGLE the callers do it by views, but for the text.
+
+    `memo` is room for 256 numbers, and for their values: texts take long, and levels come again.
+    """
     kind, cast, levels = form
     step, offset = line
     if kind == SINGLE:
         for i in range(len(out)):
             out[i] = printed(out[i])
-        return
-    for i in range(len(numbers)):
-        out[i] = _value(numbers[i], kind, cast, digits, levels, step, offset)
+    elif kind == DECIMAL and cast == AS_IS and not levels:
+        power = POWERS[digits]
+        for i in range(len(numbers)):
+            out[i] = np.float64(numbers[i]) / power
+    elif kind == SCALED:
+        for i in range(len(numbers)):
+            out[i] = np.float64(numbers[i]) * step + offset
+    elif cast == AS_TEXT:
+        known, value = memo
+        for j in range(256):
+            known[j] = j + 1
+        for i in range(len(numbers)):
+            j = numbers[i] & 255
+            if known[j] != numbers[i]:
+                known[j] = numbers[i]
+                value[j] = _value(numbers[i], kind, cast, digits, levels, step, offset)
+            out[i] = value[j]
+    else:
+        for i in range(len(numbers)):
+            out[i] = _value(numbers[i], kind, cast, digits, levels, step, offset)
 
 
 @lean_kernel
@@ -182,29 +201,165 @@ def to_numbers(values: F64, form: Form, digits: int, line: tuple[float, float], 
     """The nearest numbers; 0 for what has none, where the number before would be as good."""
     kind, _, levels = form
     step, offset = line
-    last = np.int64(0)
-    for i in range(len(values)):
-        scaled = values[i] if kind == SCALED else values[i] * POWERS[digits]
-        if kind == SCALED or levels:
-            scaled = (scaled - offset) / step
-        numbers[i] = last
-        if abs(scaled) < _LIMIT:
-            last = np.int64(np.floor(scaled + 0.5))
-            numbers[i] = last
+    power = 1.0 if kind == SCALED else POWERS[digits]
+    far = 0
+    if kind == SCALED or levels:
+        for i in range(len(values)):
+            scaled = np.floor((values[i] * power - offset) / step + 0.5)
+            far += 0 if abs(scaled) < _LIMIT else 1
+            numbers[i] = np.int64(scaled if abs(scaled) < _LIMIT else _LIMIT)
+    else:
+        for i in range(len(values)):
+            scaled = np.floor(values[i] * power + 0.5)
+            far += 0 if abs(scaled) < _LIMIT else 1
+            numbers[i] = np.int64(scaled if abs(scaled) < _LIMIT else _LIMIT)
+    if far:
+        last = np.int64(0)
+        for i in range(len(values)):
+            numbers[i] = last if numbers[i] == np.int64(_LIMIT) else numbers[i]
+            last = numbers[i]
 
 
 @lean_kernel
-def count_decimals(values: F64, digits: int, cast: int, near: bool) -> int:
-    """How many values are decimals of so many digits: exactly, or but for a few floats beside."""
-    found = 0
+def likeness(values: F64, form: Form, digits: int, line: tuple[float, float]) -> tuple[int, int]:
+    """How many values are exactly what the nearest number says, and how many but for about `NEAR_MAX` floats beside."""
+    kind, cast, levels = form
+    step, offset = line
+    exact = near = 0
     for i in range(len(values)):
-        scaled = values[i] * POWERS[digits]
-        if not abs(scaled) < _LIMIT / 128.0:
-            continue
-        back = np.floor(scaled + 0.5) / POWERS[digits]
-        if near:
-            width = 2.0**-22 if cast != AS_IS else 2.0**-50
-            found += 1 if abs(back - values[i]) <= abs(values[i]) * width else 0
+        if kind == SINGLE:
+            back = float(np.float32(values[i]))
+            back = back if cast == AS_IS else printed(back)
         else:
-            found += 1 if back == values[i] else 0
-    return found
+            scaled = values[i] if kind == SCALED else values[i] * POWERS[digits]
+            if kind == SCALED or levels:
+                scaled = (scaled - offset) / step
+            if not abs(scaled) < _LIMIT:
+                continue
+            back = _value(np.int64(np.floor(scaled + 0.5)), kind, cast, digits, levels, step, offset)
+        exact += 1 if back == values[i] else 0
+        near += 1 if abs(back - values[i]) <= abs(values[i]) * 2.0**-47 else 0
+    return exact, near
+
+
+@lean_kernel
+def few_digits(values: F64, cast: int, digits_max: int) -> int:
+    """The fewest digits of which 9 in 10 values are decimals, but for a few floats beside; -1 if there are none."""
+    width = 2.0**-22 if cast != AS_IS else 2.0**-50
+    misses_max = len(values) - int(np.ceil(0.9 * len(values)))
+    for digits in range(digits_max + 1):
+        power = POWERS[digits]
+        misses = 0
+        for i in range(len(values)):
+            scaled = values[i] * power
+            near = abs(scaled) < _LIMIT / 128.0
+            near = near and abs(np.floor(scaled + 0.5) / power - values[i]) <= abs(values[i]) * width
+            misses += 0 if near else 1
+            if misses > misses_max:
+                break
+        if misses <= misses_max:
+            return digits
+    return -1
+
+
+@lean_kernel
+def fit_line(level: F64, number: F64, first: int, out: F64) -> bool:
+    """Step and offset of which rising levels are whole multiples, rounded, into `out`; False where they are not.
+
+    Starts at ``out[0], out[1]`` with the eight from `first`, where levels lie closest, and takes in twice as many at a
+    time: what is known of the step by then says which multiples the next ones are.
+    """
+    a, b = first, first + 8
+    step, offset = out[0], out[1]
+    while True:
+        for _ in range(3):
+            n = np.float64(b - a)
+            x = y = xx = xy = 0.0
+            for i in range(a, b):
+                k = np.floor((level[i] - offset) / step + 0.5)
+                d = level[i] - level[a]
+                x, y, xx, xy = x + k, y + d, xx + k * k, xy + k * d
+                number[i] = k
+            spread = xx - x * x / n
+            if not spread > 0.0:
+                return False
+            step = (xy - x * y / n) / spread
+            offset = level[a] + (y - step * x) / n
+            if not step >= 2.0:
+                return False
+        for i in range(a, b):
+            if not abs(level[i] - (number[i] * step + offset)) <= 0.75:
+                return False
+        if b - a == len(level):
+            out[0], out[1] = step, offset
+            return True
+        size = b - a
+        a, b = max(0, a - size // 2), min(len(level), b + size // 2)
+
+
+@lean_leaf
+def _span(level: F64, number: F64, step: float) -> tuple[float, float]:
+    low = high = level[0] - number[0] * step
+    for i in range(1, len(level)):
+        off = level[i] - number[i] * step
+        low, high = min(low, off), max(high, off)
+    return low, high
+
+
+@lean_kernel
+def nearest_line(level: F64, number: F64, out: F64) -> None:
+    """The line that no level is furthest from, near the step ``out[0]``: the distance is convex, golden-section search."""
+    ratio = (np.sqrt(5.0) - 1.0) / 2.0
+    reach = 1.0 / max(1.0, number[len(level) - 1] - number[0])
+    low, high = out[0] - reach, out[0] + reach
+    one, other = high - ratio * (high - low), low + ratio * (high - low)
+    a, b = _span(level, number, one)
+    c, d = _span(level, number, other)
+    for _ in range(30):
+        if b - a < d - c:
+            high, other = other, one
+            c, d = a, b
+            one = high - ratio * (high - low)
+            a, b = _span(level, number, one)
+        else:
+            low, one = one, other
+            a, b = c, d
+            other = low + ratio * (high - low)
+            c, d = _span(level, number, other)
+    out[0] = (low + high) / 2.0
+    a, b = _span(level, number, out[0])
+    out[1] = (a + b) / 2.0
+
+
+@lean_kernel
+def first_near(numbers: I64, low: int, near: I64, known: Array, out: I64) -> int:
+    """What is near each number when it first comes, and how many these are; -1 where it is not the same each time."""
+    count = 0
+    for i in range(len(numbers)):
+        slot = numbers[i] - low
+        if known[slot] == NOT_YET:
+            known[slot] = near[i]
+            out[count] = near[i]
+            count += 1
+        elif known[slot] != near[i]:
+            return -1
+    return count
+
+
+@lean_kernel
+def count_first(numbers: I64, low: int, known: Array) -> int:
+    """How many numbers there are, each counted once, and where each is among them, into `known`."""
+    count = 0
+    for i in range(len(numbers)):
+        slot = numbers[i] - low
+        if known[slot] == NOT_YET:
+            known[slot] = count
+            count += 1
+    return count
+
+
+@lean_kernel
+def spread_near(numbers: I64, low: int, first: I64, known: Array, out: I64) -> None:
+    """For each number what is near it."""
+    for i in range(len(numbers)):
+        out[i] = first[known[numbers[i] - low]]

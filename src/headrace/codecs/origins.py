@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.codecs import origin_kernels as kernels
+from headrace.codecs.compiled import wrapping
 from headrace.codecs.origin_kernels import (
     AS_IS,
     AS_SINGLE,
@@ -57,6 +58,7 @@ NEAR_MAX = 64
 """How many floats beside its integer's a value may lie to be called near."""
 
 _DIGITS_FEW = 5  # more may be by accident
+_SINGLE_DIGITS = 7
 _LOOK = 256
 """Values that are looked at to find out what the rest may be."""
 
@@ -139,7 +141,10 @@ class Origin:
         return out
 
     def _run(self, numbers: I64, out: F64) -> None:
-        kernels.to_values(numbers, self._form, self.digits, (self.step, self.offset), out)
+        size = 256 if self.cast == AS_TEXT else 0
+        memo = np.empty(size, np.int64), np.empty(size)
+        with wrapping():  # arithmetic modulo 2**64 is meant
+            kernels.to_values(numbers, self._form, self.digits, (self.step, self.offset), memo, out)
 
     def text(self) -> str:
         """In words, for people."""
@@ -163,56 +168,68 @@ def _ordered_32(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 def find_origins(values: F64) -> list[Origin]:
     """What ``values: float64[n]`` may come from, at most two; the bits themselves where nothing else is likely."""
-    finite = values[np.isfinite(values)]
-    some = np.ascontiguousarray(finite[: _LOOK // 2])
-    if len(finite) > _LOOK:
-        some = np.concatenate([some, finite[len(finite) // 2 :][: _LOOK // 2]])
+    middle = max(_LOOK // 2, len(values) // 2)
+    some = np.concatenate([values[: _LOOK // 2], values[middle : middle + _LOOK // 2]])
+    some = some[np.isfinite(some)]
     if not len(some):
         return [Origin()]
-    decimals = [one for one in _decimals(some) if _is_likely(one, some)]
-    found = decimals[-1:]
-    if not found or found[-1].digits > _DIGITS_FEW:
+    decimal = _decimal(some)
+    found = [decimal] if decimal is not None else []
+    if decimal is None or decimal.digits > _DIGITS_FEW:
         singles = [one for one in (Origin(SINGLE), Origin(SINGLE, AS_TEXT)) if _is_likely(one, some)]
-        scaled = None if singles else _scaled(finite)
+        scaled = None if singles else _scaled(values)
         found += singles[:1] if scaled is None else [scaled]
-    elif (levels := _levels(found[-1], finite)) is not None:
+    elif (levels := _levels(decimal, values)) is not None:
         found = [levels]
     return found or [Origin()]
 
 
 def _is_likely(origin: Origin, some: F64) -> bool:
     """Whether nearly all of some values are at most a few floats beside what their integers say."""
-    off = some.view(np.int64) - origin.values(origin.numbers(some)).view(np.int64)
-    return bool((np.abs(off) <= NEAR_MAX).mean() > 0.9)
+    return _off(origin, some)[1] > 0.9 * len(some)
 
 
-def _decimals(some: F64) -> list[Origin]:
+def _off(origin: Origin, some: F64) -> tuple[int, int]:
+    """How many values are exactly what their integers say, and how many at most a few floats beside it."""
+    line = origin.step, origin.offset
+    with wrapping():
+        exact, near = kernels.likeness(
+            some, (origin.kind, origin.cast, origin.is_levels), origin.digits, line
+        )
+    return exact, near
+
+
+def _decimal(some: F64) -> Origin | None:
     """The decimals that nearly all of some values are, as they are or through a float32."""
-    n = len(some)
     for cast in (AS_IS, AS_SINGLE):
-        for digits in range(DIGITS_MAX + 1 if cast == AS_IS else 8):
-            if kernels.count_decimals(some, digits, cast, True) < 0.9 * n:
-                continue
-            exact = kernels.count_decimals(some, digits, AS_IS, False)
-            if cast == AS_IS:
-                both = [Origin(DECIMAL, digits=digits)]
-                if exact < 0.9 * n:
-                    both.insert(0, Origin(PRODUCT, digits=digits))
-                return sorted(both, key=lambda o: int((o.values(o.numbers(some)) == some).sum()))
-            casts = [Origin(DECIMAL, c, digits) for c in (AS_SINGLE, AS_TEXT)]
-            return sorted(casts, key=lambda o: int((o.values(o.numbers(some)) == some).sum()))
-    return []
+        digits = kernels.few_digits(some, cast, DIGITS_MAX if cast == AS_IS else _SINGLE_DIGITS)
+        if digits < 0:
+            continue
+        forms = (
+            [(DECIMAL, AS_IS), (PRODUCT, AS_IS)]
+            if cast == AS_IS
+            else [(DECIMAL, AS_TEXT), (DECIMAL, AS_SINGLE)]
+        )
+        likely = [(_off(one, some), one) for kind, how in forms for one in [Origin(kind, how, digits)]]
+        for (exact, _), one in likely:
+            if exact == len(some):
+                return one
+        (_, near), one = max(likely, key=lambda found: found[0][0])
+        return one if near > 0.9 * len(some) else None
+    return None
 
 
 def _levels(decimal: Origin, values: F64) -> Origin | None:
     """The converter's steps behind decimals: fewer numbers than the decimals have, evenly spaced but for rounding."""
-    level = _distinct(decimal.numbers(values)).astype(np.float64)
-    if len(level) < 8:
+    whole = _distinct(decimal.numbers(values))
+    if len(whole) < 8:
         return None
-    gap = np.diff(level)
-    if gap.min() < 3 or np.all(gap % gap.min() == 0):
+    gap = np.diff(whole)
+    least = gap.min()
+    if least < 3 or not (gap % least).any():
         return None
-    line = _line(level)
+    level = whole.astype(np.float64)
+    line = _line(level, gap)
     if line is None:
         return None
     for one in (np.float32, np.float64):
@@ -230,54 +247,20 @@ def _distinct(values: Array) -> Array:
     return once
 
 
-def _line(level: F64) -> tuple[float, float] | None:
-    """Step and offset of which rising levels are whole multiples, rounded; None where they are not.
-
-    Starts where levels lie closest, and takes in twice as many at a time: what is known of the step by then says which
-    multiples the next ones are. The line that fits best is the one that no level is furthest from.
-    """
-    gap = np.diff(level)
-    step = float(gap[gap <= gap.min() + 1.0].mean())
+def _line(level: F64, gap: I64) -> tuple[float, float] | None:
+    """Step and offset of the line that no level is furthest from; None where they are not whole multiples, rounded."""
     first = int(np.argmin(level[7:] - level[:-7]))
-    last, offset = first + 8, float(level[first])
-    while True:
-        part = level[first:last]
-        for _ in range(3):
-            number = np.round((part - offset) / step)
-            step, offset = (float(c) for c in np.polyfit(number, part, 1))
-            if step < 2.0:
-                return None
-        if np.abs(part - (number * step + offset)).max() > 0.75:
-            return None
-        if len(part) == len(level):
-            return _nearest_line(number, level, step)
-        first, last = max(0, first - len(part) // 2), min(len(level), last + len(part) // 2)
-
-
-def _nearest_line(number: F64, level: F64, step: float) -> tuple[float, float]:
-    """Step and offset with the smallest largest distance, which is convex in the step: golden-section search."""
-
-    def span(slope: float) -> float:
-        off = level - number * slope
-        return float(off.max() - off.min())
-
-    ratio = (np.sqrt(5.0) - 1.0) / 2.0
-    reach = 1.0 / max(1.0, float(number.max() - number.min()))
-    low, high = step - reach, step + reach
-    for _ in range(30):
-        one, other = high - ratio * (high - low), low + ratio * (high - low)
-        if span(one) < span(other):
-            high = other
-        else:
-            low = one
-    step = (low + high) / 2.0
-    off = level - number * step
-    return step, float(off.max() + off.min()) / 2.0
+    line = np.array([gap[gap <= gap.min() + 1].mean(), level[first]])
+    number = np.empty(len(level))
+    if not kernels.fit_line(level, number, first, line):
+        return None
+    kernels.nearest_line(level, number, line)
+    return float(line[0]), float(line[1])
 
 
 def _scaled(values: F64) -> Origin | None:
     """Steps of a converter, from 0, in full floats."""
-    level = _distinct(values)
+    level = _distinct(values[np.isfinite(values)])
     if len(level) < 8:
         return None
     step = float(np.diff(level).min())
@@ -297,4 +280,4 @@ def _scaled(values: F64) -> Origin | None:
             return None
         if n >= len(level):
             return Origin(SCALED, step=step)
-        n *= 2
+        n *= 4

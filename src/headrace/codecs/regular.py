@@ -23,9 +23,11 @@ class RegularTime(SeriesCodec):
 
     def pack(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``; `Unfit` where the interval changes."""
-        start = int(ts_ns[:1].sum())
-        step = int((ts_ns[1:2] - ts_ns[:1][: ts_ns.size - 1]).sum())
-        if not np.array_equal(ts_ns, _times(start, step, ts_ns.size)):
+        start = int(ts_ns[0]) if ts_ns.size else 0
+        step = _wrapped(int(ts_ns[1]) - start) if ts_ns.size > 1 else 0
+        if (ts_ns.size > 2 and _wrapped(int(ts_ns[2]) - int(ts_ns[1])) != step) or not np.array_equal(
+            ts_ns, _times(start, step, ts_ns.size)
+        ):
             raise Unfit("the interval changes")
         size = (step + (step < 0)).bit_length() // 8 + 1
         return start.to_bytes(8, "little", signed=True) + step.to_bytes(size, "little", signed=True)
@@ -38,6 +40,11 @@ class RegularTime(SeriesCodec):
             int.from_bytes(part, "little", signed=True) for part in (body[:_START_SIZE], body[_START_SIZE:])
         )
         return _times(start, step, n)
+
+
+def _wrapped(distance: int) -> int:
+    """Modulo 2**64, as int64."""
+    return (distance + 2**63) % 2**64 - 2**63
 
 
 def _times(start: int, step: int, n: int) -> I64:

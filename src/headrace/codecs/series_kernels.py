@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from headrace.codecs.bits import I64, NO_POSITION, U8, U64, ZERO, get_varint, put_varint
 from headrace.codecs.columns import HEAD_SIZE_MAX, LANES, padded
-from headrace.codecs.compiled import Int, entry
+from headrace.codecs.compiled import Int, entry, wrapping
 from headrace.codecs.grid import FloatScratch, new_float_scratch
 from headrace.codecs.values import Form, form_of, get_values, load_column, put_values, readonly, store_column
 
@@ -78,7 +78,7 @@ def series_body(values: Array, piece: int) -> bytes:
     pieces = -(-n // piece)
     most = pieces * (HEAD_SIZE_MAX + 1) + n * form.width + 17 * min(piece, n) + HEAD_SIZE_MAX
     out = np.empty(most + 10 * pieces, np.uint8)
-    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+    with wrapping():  # arithmetic modulo 2**64 is meant
         size = encode_series(rows, n, form, piece, out, _new_room(min(piece, n), pieces, most))
     return out[:size].tobytes()
 
@@ -91,7 +91,7 @@ def series_values(body: bytes, n: int, dtype: np.dtype[Any], piece: int) -> Arra
         return None
     rows = np.empty(n * form.width, np.uint8)
     data = readonly(np.frombuffer(body, np.uint8), np.uint8)
-    with np.errstate(over="ignore"):
+    with wrapping():
         sound = decode_series(data, n, form, piece, rows, _new_room(min(piece, n), pieces, 0))
     return rows.view(dtype) if sound else None
 

@@ -29,7 +29,7 @@ import numpy as np
 import xxhash
 
 from headrace.codecs.base import I64, Array, Unfit, same_bits, type_byte
-from headrace.codecs.integers import decode_integers, encode_counts, encode_integers
+from headrace.codecs.integers import decode_integers, encode_integers
 from headrace.codecs.origin import OriginCodec
 from headrace.codecs.origin_kernels import BITS
 from headrace.codecs.origins import Origin, find_origins
@@ -119,7 +119,7 @@ def _bundle(
     dtype: np.dtype[Any], described: tuple[bytes, bytes], sizes: list[int], pages: list[bytes]
 ) -> bytes:
     summed = [_SUM.pack(_low_half(page)) + page for page in pages]
-    tables = [encode_counts(np.array(table)) for table in (sizes, [len(page) for page in summed])]
+    tables = [encode_integers(np.array(table)) for table in (sizes, [len(page) for page in summed])]
     head = bytes([_VERSION]) + type_byte(dtype) + put_varint(len(sizes))
     head += b"".join(put_sized(part) for part in (*described, *tables))
     return _SUM.pack(_low_half(head)) + put_sized(head) + b"".join(summed)

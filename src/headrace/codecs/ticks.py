@@ -30,7 +30,7 @@ class TicksTime(SeriesCodec):
 
     def pack(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``."""
-        from headrace.codecs.integers import encode_counts
+        from headrace.codecs.integers import encode_integers, encode_sparse
         from headrace.codecs.packing import put_signed
 
         start = ts_ns[0] if ts_ns.size else np.int64(0)
@@ -38,13 +38,12 @@ class TicksTime(SeriesCodec):
         tick = max(int(np.gcd.reduce(distance)), 1)
         number = distance // tick
         size = put_signed(tick)
-        body = _HEAD.pack(0, int(start)) + size + encode_counts(number)
-        line = _line_of(number)
-        if line is not None:
-            left = number - _on_line(number.size, *line)
-            other = _HEAD.pack(_ON_LINE, int(start)) + size + _LINE.pack(*line) + encode_counts(left)
-            body = min(body, other, key=len)
-        return body
+        sparse = encode_sparse(number)
+        line = None if sparse else _line_of(number)
+        if line is None:
+            return _HEAD.pack(0, int(start)) + size + (sparse or encode_integers(number))
+        left = number - _on_line(number.size, *line)
+        return _HEAD.pack(_ON_LINE, int(start)) + size + _LINE.pack(*line) + encode_integers(left)
 
     def unpack(self, body: bytes, n: int) -> I64:
         """Decode n times."""
@@ -72,9 +71,11 @@ def _line_of(number: I64) -> tuple[float, float] | None:
     gap = np.diff(number)
     if int(gap.max()) - int(gap.min()) > 64 or (gap == np.sort(gap)[n // 2]).mean() > _MOSTLY:
         return None
-    i = np.arange(n)
-    step, offset = np.polyfit(i, number - i * int(gap.min()), 1)
-    return float(step + int(gap.min())), float(np.float32(offset))
+    i, least = np.arange(n), int(gap.min())
+    rest = (number - i * least).astype(np.float64)
+    around = i - (n - 1) / 2.0
+    step = float(around @ rest) / (n * (n * n - 1.0) / 12.0)
+    return step + least, float(np.float32(rest.mean() - step * (n - 1) / 2.0))
 
 
 def _on_line(n: int, step: float, offset: float) -> I64:

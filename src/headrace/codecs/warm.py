@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.codecs.adaptive import PLAIN, adaptive_body, adaptive_numbers
+from headrace.codecs.adaptive import PLAIN, adaptive_body
 from headrace.codecs.block import decode_block, encode_blocks
-from headrace.codecs.lpc import predictors, residuals, restore
+from headrace.codecs.integers import decode_integers, encode_integers
+from headrace.codecs.lpc import predictor, residuals, restore
 from headrace.codecs.origin import OriginCodec
 from headrace.codecs.rice_delta import RiceDeltaCodec
 
@@ -30,9 +31,11 @@ def _warm_series() -> None:
     origin = OriginCodec()
     origin.unpack(origin.pack(hum), hum.size, hum.dtype)
     numbers = np.round(10.0 * hum).astype(np.int64)
-    for order in (0, PLAIN):
-        adaptive_numbers(adaptive_body(numbers, order), numbers.size)
-    for coefficients, shift in predictors(numbers):
+    adaptive_body(numbers, PLAIN)
+    decode_integers(encode_integers(numbers), numbers.size)
+    found = predictor(numbers, 0)
+    if found is not None:
+        coefficients, shift = found
         left = np.empty_like(numbers)
-        residuals(numbers, coefficients, shift, left)
-        restore(left, coefficients, shift)
+        residuals(numbers, 0, coefficients, shift, left)
+        restore(left, 0, coefficients, shift)

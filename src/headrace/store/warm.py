@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 import struct
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from headrace.codecs.base import TimeCodec, ValueCodec
+from headrace.codecs.base import TimeCodec, Unfit, ValueCodec, same_bits
 from headrace.codecs.bounds import Reach
 from headrace.codecs.choice import ANY, CodecChoice, bound_of, lossy_candidates, smallest_share, steered
 from headrace.codecs.const import ConstCodec
@@ -37,7 +38,7 @@ from headrace.codecs.registry import (
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.rle import RleCodec
-from headrace.codecs.select import ChosenValues, smallest, smallest_times, smallest_within
+from headrace.codecs.select import ChosenTimes, ChosenValues, smallest, smallest_times, smallest_within
 from headrace.codecs.ticks import TicksTime
 from headrace.core.errors import ConfigError, CorruptionError
 from headrace.store.schema import BLOCK, WAVE
@@ -51,6 +52,7 @@ BARE = "="
 """Before a time codec: no part of the payload has an envelope."""
 
 _HEAD, _SUM = struct.Struct("<II"), struct.Struct("<I")
+_RICE_TO = 512  # a model learns more than Rice codes know on more values
 _PCO_FROM = 64  # pco's own header is larger than what it saves on fewer values
 
 
@@ -65,6 +67,16 @@ def _spec(text: str) -> dict[str, Any]:
     name, _, settings = text.partition(" ")
     found: dict[str, Any] = {"name": name, **(json.loads(settings) if settings else {})}
     return found
+
+
+@lru_cache(maxsize=1024)
+def _value_codec(text: str) -> ValueCodec:
+    return value_codec(_spec(text))
+
+
+@lru_cache(maxsize=1024)
+def _time_codec(text: str) -> TimeCodec:
+    return time_codec(_spec(text))
 
 
 class Chunk(NamedTuple):
@@ -94,7 +106,8 @@ def encode_chunk(
     """
     times, time_name = b"", times_of
     if time_name is None:
-        times, time_name = _encode_times(ts_ns)
+        found = choose_times(ts_ns)
+        times, time_name = found.body, BARE + codec_text(found.codec)
     chosen = _chosen(values, Reach(eps, choice.share), choice)
     tail = b""
     if quality is not None and quality.any():
@@ -107,13 +120,6 @@ def encode_chunk(
     return Chunk(payload, time_name, codec_text(chosen.codec), bound)
 
 
-def _encode_times(ts_ns: I64) -> tuple[bytes, str]:
-    times = smallest_times(ts_ns, [RegularTime()])
-    if not isinstance(times.codec, RegularTime):
-        times = smallest_times(ts_ns, [TicksTime()])
-    return times.body, BARE + codec_text(times.codec)
-
-
 def _chosen(values: Array, reach: Reach, choice: CodecChoice) -> ChosenValues:
     if not choice.is_free:
         return steered(values, choice, reach)
@@ -123,6 +129,18 @@ def _chosen(values: Array, reach: Reach, choice: CodecChoice) -> ChosenValues:
     if reach.share > 0.0:
         return smallest_share(values, reach.share, chosen)
     return smallest_within(values, lossy_candidates(values, reach), reach.eps, chosen)
+
+
+def choose_times(ts_ns: I64) -> ChosenTimes:
+    """The smallest codec, as far as it is worth a trial: one after the other, until one is small."""
+    for codec in (RegularTime(), TicksTime()):
+        try:
+            body = codec.pack(ts_ns)
+        except Unfit:
+            continue
+        if len(body) < 16 + 2 * ts_ns.size and same_bits(codec.unpack(body, ts_ns.size), ts_ns):
+            return ChosenTimes(codec, body)
+    return smallest_times(ts_ns, [TicksTime()])
 
 
 def choose_values(values: Array) -> ChosenValues:
@@ -140,13 +158,14 @@ def choose_values(values: Array) -> ChosenValues:
 
 
 def _choose_ours(values: Array, chosen: ChosenValues) -> ChosenValues:
-    candidates: list[ValueCodec] = [RiceDeltaCodec(), RleCodec()]
+    candidates: list[ValueCodec] = [RleCodec()]
     if values.dtype.kind == "f":
         candidates.append(OriginCodec())
     chosen = smallest(values, candidates, chosen)
-    if len(values) < _PCO_FROM or (isinstance(chosen.codec, OriginCodec) and explains(chosen.body)):
-        return chosen
-    return smallest(values, [PcoCodec()], chosen)
+    explained = isinstance(chosen.codec, OriginCodec) and explains(chosen.body)
+    if not explained or len(values) < _RICE_TO:
+        chosen = smallest(values, [RiceDeltaCodec()], chosen)
+    return chosen if explained or len(values) < _PCO_FROM else smallest(values, [PcoCodec()], chosen)
 
 
 def decode_chunk(
@@ -167,14 +186,14 @@ def decode_chunk(
             return _decode_sealed(payload, codecs, n, dtype)
         at, first, second = _parts(payload)
         if times is None:
-            times = time_codec(_spec(codecs[0].removeprefix(BARE))).unpack(payload[at:first], n)
+            times = _time_codec(codecs[0].removeprefix(BARE)).unpack(payload[at:first], n)
         elif first > at or len(times) != n:
             raise ValueError("the times it refers to are not its own")
-        values = value_codec(_spec(codecs[1])).unpack(payload[first:second], n, dtype)
+        values = _value_codec(codecs[1]).unpack(payload[first:second], n, dtype)
         quality = None
         if len(payload) > second:
             name, _, marks = payload[second:].partition(b"\x00")
-            quality = value_codec(_spec(name.decode())).unpack(marks, n, np.dtype(np.uint8))
+            quality = _value_codec(name.decode()).unpack(marks, n, np.dtype(np.uint8))
     except (struct.error, ValueError, ConfigError) as e:
         raise CorruptionError(f"a chunk of {len(payload):,} bytes can't be read: {e}") from e
     return times, values, quality
@@ -184,7 +203,7 @@ def decode_times(payload: bytes, time_name: str, n: int) -> I64:
     """The times of a chunk alone: int64[n]. Raises `CorruptionError`."""
     try:
         at, first, _ = _parts(payload)
-        return time_codec(_spec(time_name.removeprefix(BARE))).unpack(payload[at:first], n)
+        return _time_codec(time_name.removeprefix(BARE)).unpack(payload[at:first], n)
     except (struct.error, ValueError, ConfigError) as e:
         raise CorruptionError(f"the times of a chunk of {len(payload):,} bytes can't be read: {e}") from e
 
@@ -224,12 +243,12 @@ def _decode_sealed(
 ) -> tuple[I64, Array, U8 | None]:
     n_times, n_values = _HEAD.unpack_from(payload)
     first, second = _HEAD.size + n_times, _HEAD.size + n_times + n_values
-    ts_ns = time_codec(_spec(codecs[0])).decode(payload[_HEAD.size : first], n)
-    values = value_codec(_spec(codecs[1])).decode(payload[first:second], n, dtype)
+    ts_ns = _time_codec(codecs[0]).decode(payload[_HEAD.size : first], n)
+    values = _value_codec(codecs[1]).decode(payload[first:second], n, dtype)
     quality = None
     if len(payload) > second:
         name, _, marks = payload[second:].partition(b"\x00")
-        quality = value_codec(_spec(name.decode())).decode(marks, n, np.dtype(np.uint8))
+        quality = _value_codec(name.decode()).decode(marks, n, np.dtype(np.uint8))
     return ts_ns, values, quality
 
 

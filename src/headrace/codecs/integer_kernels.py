@@ -1,0 +1,239 @@
+"""What is worth knowing of integers before they are coded: one pass each over numbers as 64-bit words."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from headrace.codecs.adaptive import decode_body
+from headrace.codecs.bits import I64, NO_POSITION, U8, U64, ZERO, bit_length, get_varint, unzigzag, zigzag
+from headrace.codecs.compiled import Int, entry, leaf, step
+from headrace.codecs.lpc import ORDER_MAX, SHIFT_MAX, restore
+from headrace.codecs.model import Scratch
+from headrace.codecs.model import decode as decode_model
+from headrace.core.kernels import lean_kernel
+
+_U = np.uint64
+_0, _1 = _U(0), _U(1)
+_MEAN_MAX = _U(1) << _U(56)
+_BITS_MAX = _U(70)
+_64, _MIX = _U(64), _U(0x9E3779B185EBCA87)
+
+
+@lean_kernel
+def survey(numbers: I64, found: I64) -> None:
+    """Least, greatest, and the greatest common divisor of the distances from the first, 0 for none or where 63 bits don't hold them."""
+    low = high = numbers[0]
+    for i in range(len(numbers)):
+        low, high = min(low, numbers[i]), max(high, numbers[i])
+    found[0], found[1], found[2] = low, high, 0
+    if high // 4 - low // 4 >= 1 << 59:
+        return
+    divisor = np.int64(0)
+    for i in range(1, len(numbers)):
+        a = abs(numbers[i] - numbers[0])
+        if divisor == 1:
+            break
+        if divisor == 0 or a % divisor != 0:
+            while a != 0:
+                divisor, a = a, divisor % a
+    found[2] = divisor
+
+
+@leaf
+def _cost(z: np.uint64, mean: np.uint64) -> np.uint64:
+    """Bits of an adaptive Rice code; `mean` is the 16-fold."""
+    scaled = (mean * _U(11)) >> _U(8)
+    k = _U(bit_length(scaled) - 1) if scaled > _0 else _0
+    return k + _1 + min(z >> k, _BITS_MAX)
+
+
+@leaf
+def _after(mean: np.uint64, z: np.uint64) -> np.uint64:
+    return _U(mean - (mean >> _U(4)) + min(z, _MEAN_MAX))
+
+
+@entry
+def price(x: U64, centre: np.uint64, seen: U64, found: U64) -> None:
+    """About the bits of numbers less a centre, of their differences, and of the changes of those.
+
+    ``found: uint64[6]`` gets these three; how many numbers are new among what was ``seen: uint64[1024]``, zeros at
+    first; how many differences are larger than 16 times what is usual there; and how many are the one before again.
+    """
+    m0 = m1 = m2 = _0
+    b0 = b1 = b2 = new = large = again = _0
+    before = change = _0
+    for i in range(x.size):
+        z0 = zigzag(x[i] - centre)
+        d = x[i] - before
+        z1 = zigzag(d)
+        z2 = zigzag(d - change)
+        before, change = x[i], d
+        slot = (z0 * _MIX) >> _U(54)
+        new += _0 if seen[slot] == z0 else _1
+        seen[slot] = z0
+        if i > 1:
+            large += _1 if z1 > m1 + _64 else _0
+            again += _1 if z2 == _0 else _0
+            b0 += _cost(z0, m0)
+            b1 += _cost(z1, m1)
+            b2 += _cost(z2, m2)
+            m0, m1, m2 = _after(m0, z0), _after(m1, z1), _after(m2, z2)
+        else:
+            m0 = z0 << _U(4)
+            m1 = m2 = z1 << _U(4) if i == 1 else _0
+    found[0], found[1], found[2], found[3], found[4], found[5] = b0, b1, b2, new, large, again
+
+
+@entry
+def sparse(x: U64, gaps: I64, others: U64, usual: U64) -> Int:
+    """What most differences are; of the others how many lie before each, and how much they are off; -1 for too many."""
+    votes = 0
+    usual[0] = _0
+    for i in range(1, x.size):  # Boyer and Moore: who has the majority is left over
+        d = x[i] - x[i - 1]
+        if votes == 0:
+            usual[0] = d
+        votes += 1 if d == usual[0] else -1
+    n, last = 0, 0
+    for i in range(1, x.size):
+        d = x[i] - x[i - 1]
+        if d != usual[0]:
+            if n == gaps.size:
+                return -1
+            gaps[n], others[n] = i - last - 1, d - usual[0]
+            n, last = n + 1, i
+    return n
+
+
+@entry
+def price_plain(x: U64, skip: Int) -> np.uint64:
+    """About the bits of residuals, but for the first ones."""
+    mean = bits = _0
+    for i in range(skip, x.size):
+        z = zigzag(x[i])
+        bits += _cost(z, mean)
+        mean = _after(mean, z)
+    return bits
+
+
+SOUND, DAMAGED, ELSEWHERE = range(3)
+"""What a body is: read, no such body, or one that has a part which is no kernel's."""
+
+_ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _MODEL, _SAME = 2, 3, 4, 5, 6, 7
+
+
+class Room(NamedTuple):
+    """To decode n numbers: what the model needs, coefficients, and places of n differences."""
+
+    scratch: Scratch
+    coefficients: I64
+    places: I64
+
+
+@entry
+def decode(data: U8, room: Room, out: I64) -> Int:
+    """The numbers of a body of steps, sparse, centred or direct, one in the other (`headrace.codecs.integers`)."""
+    pos: Int = ZERO
+    end = data.size
+    step, rest = _1, _0
+    if end > 0 and data[0] == _STEPS:
+        step, pos = get_varint(data, pos + 1, end)
+        rest, pos = get_varint(data, pos, end)
+        if pos == NO_POSITION or max(step, rest) >> _U(62) != _0:
+            return DAMAGED
+    if pos < end and data[pos] == _SPARSE:
+        found = _sparse(data, pos + 1, end, room, out)
+    else:
+        found = _part(data, pos, end, room, out)
+    if found == SOUND and (step != _1 or rest != _0):
+        x = out.view(np.uint64)
+        for i in range(out.size):
+            x[i] = rest + step * x[i]
+    return found
+
+
+@step
+def _direct(data: U8, pos: Int, end: Int, room: Room, x: U64) -> Int:
+    """By a coder that needs no other."""
+    if pos >= end:
+        return DAMAGED
+    if data[pos] == _MODEL:
+        return SOUND if decode_model(data, pos + 1, end, room.scratch, x) else DAMAGED
+    if data[pos] == _ADAPTIVE:
+        return SOUND if decode_body(data, pos + 1, end, room.scratch.words, x) else DAMAGED
+    if data[pos] == _SAME:
+        number, at = get_varint(data, pos + 1, end)
+        for i in range(x.size):
+            x[i] = unzigzag(number)
+        return SOUND if at == end else DAMAGED
+    return ELSEWHERE
+
+
+@step
+def _centred(data: U8, pos: Int, end: Int, room: Room, out: I64) -> Int:
+    """Around a centre, what a linear prediction leaves."""
+    if pos + 2 > end:
+        return DAMAGED
+    order = np.int64(data[pos])
+    shift = np.int64(data[pos + 1]) if order else ZERO
+    pos += 2 if order else 1
+    if order > ORDER_MAX or shift > SHIFT_MAX or pos + 2 * order > end:
+        return DAMAGED
+    coefficients = room.coefficients[:order]
+    for k in range(order):
+        low = np.int64(data[pos + 2 * k]) | (np.int64(data[pos + 2 * k + 1]) << 8)
+        coefficients[k] = low - ((low & 0x8000) << 1)
+    centre, pos = get_varint(data, pos + 2 * order, end)
+    if pos == NO_POSITION:
+        return DAMAGED
+    found = _direct(data, pos, end, room, out.view(np.uint64))
+    if found == SOUND:
+        restore(out, np.int64(unzigzag(centre)), coefficients, shift)
+    return found
+
+
+@step
+def _part(data: U8, pos: Int, end: Int, room: Room, out: I64) -> Int:
+    if pos < end and data[pos] == _CENTRED:
+        return _centred(data, pos + 1, end, room, out)
+    return _direct(data, pos, end, room, out.view(np.uint64))
+
+
+@step
+def _sparse(data: U8, pos: Int, end: Int, room: Room, out: I64) -> Int:
+    """Numbers that rise by the same but at some places."""
+    x = out.view(np.uint64)
+    first, pos = get_varint(data, pos, end)
+    usual, pos = get_varint(data, pos, end)
+    count, pos = get_varint(data, pos, end)
+    size, pos = get_varint(data, pos, end)
+    if pos == NO_POSITION or count >= np.uint64(x.size) or size > np.uint64(end - pos):
+        return DAMAGED
+    n, middle = np.int64(count), pos + np.int64(size)
+    places = room.places[:n]
+    if n > 0 or pos < end:
+        found = _part(data, pos, middle, room, places)
+        if found == SOUND:
+            found = _part(data, middle, end, room, out[:n])
+        if found != SOUND:
+            return found
+    at: Int = ZERO
+    for j in range(n):  # from 0 on: the place of difference i is i + 1
+        if places[j] < 0 or places[j] >= out.size - at:
+            return DAMAGED
+        at += places[j] + 1
+        places[j] = at
+    if at >= out.size:
+        return DAMAGED
+    for i in range(out.size - 1, 0, -1):
+        more = _0
+        if n > 0 and places[n - 1] == i:
+            n -= 1
+            more = x[n]
+        x[i] = unzigzag(usual) + more
+    x[0] = unzigzag(first)
+    for i in range(1, out.size):
+        x[i] += x[i - 1]
+    return SOUND
