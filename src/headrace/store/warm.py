@@ -119,8 +119,7 @@ def choose_times(ts_ns: I64) -> ChosenTimes:
 
 def choose_values(values: Array) -> ChosenValues:
     """The smallest lossless codec, as far as it is worth a trial."""
-    is_float = values.dtype.kind == "f"
-    chosen = smallest(values, [ConstCodec(), *([OriginCodec()] if is_float else [])])
+    chosen = smallest(values, [ConstCodec(), OriginCodec()])
     if isinstance(chosen.codec, ConstCodec):
         return chosen
     explained = isinstance(chosen.codec, OriginCodec) and explains(chosen.body)
