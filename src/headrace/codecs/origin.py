@@ -141,9 +141,9 @@ def _near_of(numbers: I64, part: bytes) -> I64:
     from headrace.codecs.integers import decode_integers
     from headrace.codecs.origin_kernels import NOT_YET, count_first, spread_near
 
-    low = int(numbers.min(initial=0))
-    span = int(numbers.max(initial=0)) - low + 1
-    if span > 2 * _SPAN_MAX:
+    low, high = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, 0)
+    span = high - low + 1
+    if span > _SPAN_MAX:
         raise ValueError("its numbers are too far from each other to be patched by number")
     known = np.full(span, NOT_YET)
     first = decode_integers(part, count_first(numbers, low, known))
