@@ -38,6 +38,10 @@ LEVEL = 8
 _PCO_FROM, _STEPS_FROM = 64, 16  # their heads are larger than what they save on fewer numbers
 _MODEL_FROM = 64
 _SPARSE_EACH, _STEADY_SHARE = 4, 0.6
+_SMALL, _SMALL_BAND = (
+    5.0,
+    1.4,
+)  # of numbers of so few bits the prices are rough: all orders within the band are tried
 _FEW_SHARE = 0.25  # of numbers that are new: pco may win where few come again and again
 _WILD_FROM, _WILD_SHARE = (
     10.0,
@@ -106,14 +110,16 @@ def _encode(numbers: I64, low: int, high: int) -> bytes:
     near = -NUMBER_MAX < low <= high < NUMBER_MAX
     centre = round(float(numbers.mean())) if near else low
     prices = _prices(numbers, centre)
-    order = min(range(3), key=prices.bits.__getitem__)
-    steady = prices.n_steady > _STEADY_SHARE * numbers.size
-    if steady and (body := _coded_sparse(numbers)) is not None:
-        return body
-    body = (_predicted(numbers, centre, prices.bits[order]) if near else None) or _ordered(
-        numbers, centre, order
-    )
-    return min(body, _coded_pco(numbers), key=len) if prices.may_be_pco(numbers.size) else body
+    least = min(prices.bits)
+    bodies = [_predicted(numbers, centre, least) if near else None]
+    if bodies[0] is None:
+        most = least * (_SMALL_BAND if least < _SMALL * numbers.size else 1.0)
+        bodies = [_ordered(numbers, centre, order) for order in range(3) if prices.bits[order] <= most]
+    if prices.n_steady > _STEADY_SHARE * numbers.size:
+        bodies.append(_coded_sparse(numbers))
+    if prices.may_be_pco(numbers.size):
+        bodies.append(_coded_pco(numbers))
+    return min((body for body in bodies if body is not None), key=len)
 
 
 def _few(numbers: I64) -> bytes:

@@ -3,7 +3,7 @@
 A number z (zigzag of a residual, as in `headrace.codecs.adaptive`) is a *bucket*, entropy-coded, and low bits, stored as
 they are. A running mean, which the decoder knows too, says how many low bits are cut off; what is left of a usual number
 lies between 8 and 16. Buckets are single values below 16, and quarters of an octave above. How often each has come up is
-counted, its neighbours a little too, so that the shape of the distribution is learned and never stored; it starts
+counted, where bits are cut off its neighbours a little too, so that the shape of the distribution is learned and never stored; it starts
 geometric, forgets slowly, and is put into frequencies of 4,096 after 16, 32, 64, then every 128 numbers.
 
 Entropy coding is rANS (J. Duda, arXiv:1311.2540) in 16-bit words with a 32-bit state. The body is a byte with order
@@ -146,11 +146,12 @@ def _share(model: Model) -> None:
 
 
 @leaf
-def _count(counts: U64, b: Int) -> None:
-    at = np.uint64(b)
-    counts[at] += _U(_BESIDE)
+def _count(counts: U64, b: Int, k: np.uint64) -> None:
+    """Once more; where low bits are cut off, what is beside it is likelier too."""
+    at, beside = np.uint64(b), _U(_BESIDE) if k > _0 else _0
+    counts[at] += beside
     counts[at + _1] += _U(_EACH)
-    counts[at + _2] += _U(_BESIDE)
+    counts[at + _2] += beside
 
 
 @entry
@@ -174,7 +175,7 @@ def encode(x: U64, order: Int, model: Model, streams: Streams) -> tuple[np.uint6
         else:
             bit = put_bits(words, bit, z, k + low)
         taken[i] = model.shares[b]
-        _count(model.counts, b)
+        _count(model.counts, b, k)
         mean = _next_mean(mean, z) if i > 0 else mean
         if i == due:
             _share(model)
@@ -261,7 +262,7 @@ def decode(data: U8, start: Int, end: Int, scratch: Scratch, x: U64) -> bool:
         ahead = (state << _16) | _word16(data, min(pos, end - 2))
         pos += 2 if state < _LOW else 0
         state = ahead if state < _LOW else state
-        _count(model.counts, np.int64(b))
+        _count(model.counts, np.int64(b), k)
         if b != _U(_ESCAPE):
             is_single = b < _U(_SINGLE)
             width = k + (_0 if is_single else (b >> _2) - _2)

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NEAR, _FAR, _NEAR_BY_NUMBER = 1, 2, 4
 _SPAN_MAX = 1 << 16
+_SIGNED, _UNSIGNED = 0x10, 0x20
 
 
 @dataclass(frozen=True, slots=True)
 class OriginCodec(SeriesCodec):
     """The body is the bytes of a value, a byte of flags, the origin, patches where there are any, and the integers.
+
+    Integers are their own origin: their bytes with 0x10 for signed, 0x20 for unsigned ones, and the integers.
 
     Patches come in two kinds. *Near*: for every value, how many floats further it is than its integer says, as
     integers with their length before them; *near by number*, where it is the same whenever a number comes again: for
@@ -40,11 +43,14 @@ class OriginCodec(SeriesCodec):
     name: ClassVar[str] = "origin"
 
     def pack(self, values: Array) -> bytes:
-        """Encode ``values: T[n]``, floats; `Unfit` for integers, and for a float32 that float64 does not keep."""
+        """Encode ``values: T[n]``; `Unfit` for a float32 that float64 does not keep."""
+        from headrace.codecs.integers import encode_integers
         from headrace.codecs.origins import find_origins
 
+        if values.dtype.kind in "iu":
+            return bytes([_type_byte(values.dtype)]) + encode_integers(values.astype(np.int64))
         if values.dtype not in _FLOATS:
-            raise Unfit(f"values of {values.dtype}, floats expected")
+            raise Unfit(f"values of {values.dtype}, numbers expected")
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             doubles = np.ascontiguousarray(values, np.float64)
             if values.dtype != np.float64 and not same_bits(doubles.astype(values.dtype), values):
@@ -55,9 +61,13 @@ class OriginCodec(SeriesCodec):
 
     def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
-        if body[:1] != bytes([dtype.itemsize]) or dtype not in _FLOATS:
+        from headrace.codecs.integers import decode_integers
+
+        if body[:1] != bytes([_type_byte(dtype)]):
             raise self.damaged(f"it does not hold {dtype}")
         try:
+            if dtype.kind in "iu":
+                return decode_integers(body[1:], n).astype(dtype)
             values = _values(body[1:], n)
             if dtype == np.float64:
                 return values
@@ -67,8 +77,14 @@ class OriginCodec(SeriesCodec):
             raise self.damaged(str(e)) from e
 
 
+def _type_byte(dtype: np.dtype[Any]) -> int:
+    return dtype.itemsize | {"i": _SIGNED, "u": _UNSIGNED}.get(dtype.kind, 0)
+
+
 def explains(body: bytes) -> bool:
     """Whether a body of `OriginCodec` has integers behind its values; a few may be patched."""
+    if body[0] & (_SIGNED | _UNSIGNED):
+        return True
     from headrace.codecs.origin_kernels import BITS
     from headrace.codecs.origins import Origin
 
@@ -125,9 +141,9 @@ def _near_of(numbers: I64, part: bytes) -> I64:
     from headrace.codecs.integers import decode_integers
     from headrace.codecs.origin_kernels import NOT_YET, count_first, spread_near
 
-    low = int(numbers.min(initial=0))
-    span = int(numbers.max(initial=0)) - low + 1
-    if span > 2 * _SPAN_MAX:
+    low, high = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, 0)
+    span = high - low + 1
+    if span > _SPAN_MAX:
         raise ValueError("its numbers are too far from each other to be patched by number")
     known = np.full(span, NOT_YET)
     first = decode_integers(part, count_first(numbers, low, known))

@@ -158,10 +158,7 @@ def choose_values(values: Array) -> ChosenValues:
 
 
 def _choose_ours(values: Array, chosen: ChosenValues) -> ChosenValues:
-    candidates: list[ValueCodec] = [RleCodec()]
-    if values.dtype.kind == "f":
-        candidates.append(OriginCodec())
-    chosen = smallest(values, candidates, chosen)
+    chosen = smallest(values, [OriginCodec(), RleCodec()], chosen)
     explained = isinstance(chosen.codec, OriginCodec) and explains(chosen.body)
     if not explained or len(values) < _RICE_TO:
         chosen = smallest(values, [RiceDeltaCodec()], chosen)

@@ -124,9 +124,30 @@ def test_float32_comes_back_as_float32():
         OriginCodec().decode(payload, N, np.dtype(np.float64))
 
 
-def test_integers_are_unfit():
-    with pytest.raises(Unfit, match="int64"):
-        OriginCodec().encode(WALK)
+@pytest.mark.parametrize("first", [0, 1_000_000, -1_300_000])
+def test_a_number_is_as_far_off_each_time(first):
+    values = (first + RANDOM.integers(0, 40, N)) * 1.0000000015432027e-06
+    values[values == values[0]] = np.nextafter(values[0], 1.0)
+    payload = OriginCodec().encode(values)
+    assert same_bits(OriginCodec().decode(payload, N, values.dtype), values)
+    assert len(payload) < N
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"])
+def test_integers_are_their_own_origin(dtype):
+    limits = np.iinfo(dtype)
+    for values in (WALK.astype(dtype), np.array([limits.min, limits.max, 0] * 30, dtype)):
+        body = OriginCodec().pack(values)
+        assert explains(body)
+        assert same_bits(OriginCodec().unpack(body, values.size, values.dtype), values)
+        other = np.dtype("u2" if dtype == "i2" else "i2")
+        with pytest.raises(CorruptionError, match=str(other)):
+            OriginCodec().unpack(body, values.size, other)
+
+
+def test_what_no_float64_holds_is_unfit():
+    with pytest.raises(Unfit, match="bool"):
+        OriginCodec().encode(np.ones(3, bool))
     signalling = np.array([0x7F800001], np.uint32).view(np.float32)
     with pytest.raises(Unfit, match="float32"):
         OriginCodec().encode(signalling)
