@@ -171,7 +171,8 @@ def rows_of(file, path):  # with the payload that has the row's times: its own, 
 def parts(payload):  # times, bytes of the values, and the values with the quality behind them
     n_times, at = varint(payload, 4)
     n_values, at = varint(payload, at)
-    return payload[at : at + n_times], n_values, payload[at + n_times :]
+    rest = payload[at + n_times :]
+    return payload[at : at + n_times], n_values or len(rest), rest
 
 
 def read_sensor(store, path):

@@ -139,7 +139,8 @@ class _Bench:
         header = (len(data) - int(np.sum(table["n_bytes"].to_numpy()))) / len(table)
         if not bound:
             self.header_bytes[str(block)] = round(header, 1)
-        rows = table.to_pylist()
+        spans = zip(*(table[name].cast("int64").to_pylist() for name in ("t_min", "t_max")), strict=True)
+        rows = [row | {"span": span} for row, span in zip(table.to_pylist(), spans, strict=True)]
         for one in self.series:
             mine = [row for row in rows if row["path"] == one.path]
             decoded, value_bytes = self._decoded(one, mine, bound)
@@ -156,9 +157,8 @@ class _Bench:
             eps = bound * one.span
             try:
                 codecs = row["time_codec"], row["value_codec"]
-                ts_ns, got, _ = decode_chunk(
-                    row["payload"], codecs, n, np.dtype(row["dtype"].replace("f64", "f8"))
-                )
+                dtype = np.dtype(row["dtype"].replace("f64", "f8"))
+                ts_ns, got, _ = decode_chunk(row["payload"], codecs, n, dtype, row["span"])
             except CorruptionError:
                 self.mismatches += 1
                 parts.append(want)
@@ -312,7 +312,10 @@ def _msps(n: int, ns: int) -> float:
 
 
 def _decode(encoded: Any, block: tuple[I64, Array]) -> Any:
-    return decode_chunk(encoded.payload, encoded[1:3], len(block[1]), block[1].dtype)
+    ts_ns, values = block
+    return decode_chunk(
+        encoded.payload, encoded[1:3], len(values), values.dtype, (int(ts_ns[0]), int(ts_ns[-1]))
+    )
 
 
 def _timed(

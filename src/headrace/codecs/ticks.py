@@ -11,9 +11,8 @@ import numpy as np
 from headrace.codecs.base import I64, SeriesCodec
 from headrace.core.errors import CorruptionError
 
-_HEAD = struct.Struct("<Bq")
 _LINE = struct.Struct("<df")
-_ON_LINE = 1
+_PLAIN, _ON_LINE = 0, 1
 _MOSTLY = 0.75  # so many equal gaps are coded by where the others lie
 
 
@@ -22,8 +21,8 @@ class TicksTime(SeriesCodec):
     """``t0 + tick * k[i]``, where k is coded as integers, or what it is beyond ``floor(i * step + offset + 0.5)``.
 
     Milliseconds in nanoseconds waste 20 bits a time unless divided out first; a clock of 12 kHz, cut to whole
-    nanoseconds, wastes one or two unless its line is known. The body is a flag, t0 as int64, the tick as a signed varint, step and offset
-    as float64 and float32 where the flag says so, and the integers (`headrace.codecs.integers`).
+    nanoseconds, wastes one or two unless its line is known. The body is a flag, t0 and the tick as signed varints, step and offset as
+    float64 and float32 where the flag says so, and the integers (`headrace.codecs.integers`).
     """
 
     name: ClassVar[str] = "ticks"
@@ -37,13 +36,13 @@ class TicksTime(SeriesCodec):
         distance = ts_ns - start
         tick = max(int(np.gcd.reduce(distance)), 1)
         number = distance // tick
-        size = put_signed(tick)
+        head = put_signed(int(start)) + put_signed(tick)
         sparse = encode_sparse(number)
         line = None if sparse else _line_of(number)
         if line is None:
-            return _HEAD.pack(0, int(start)) + size + (sparse or encode_integers(number))
+            return bytes([_PLAIN]) + head + (sparse or encode_integers(number))
         left = number - _on_line(number.size, *line)
-        return _HEAD.pack(_ON_LINE, int(start)) + size + _LINE.pack(*line) + encode_integers(left)
+        return bytes([_ON_LINE]) + head + _LINE.pack(*line) + encode_integers(left)
 
     def unpack(self, body: bytes, n: int) -> I64:
         """Decode n times."""
@@ -51,9 +50,9 @@ class TicksTime(SeriesCodec):
         from headrace.codecs.packing import get_signed
 
         try:
-            flag, start = _HEAD.unpack_from(body)
-            tick, at = get_signed(body, _HEAD.size)
-            line = _LINE.unpack_from(body, at) if flag == _ON_LINE else None
+            start, at = get_signed(body, 1)
+            tick, at = get_signed(body, at)
+            line = _LINE.unpack_from(body, at) if body[0] == _ON_LINE else None
             number = decode_integers(body[at + (_LINE.size if line else 0) :], n)
         except (struct.error, CorruptionError) as e:
             raise self.damaged(str(e)) from e

@@ -117,9 +117,9 @@ class CodecTrials:
 
     def decoded(self, chunk: Chunk, part: tuple[I64, Array]) -> Array:
         """What a chunk gives back."""
-        return decode_chunk(
-            chunk.payload, (chunk.time_codec, chunk.value_codec), part[1].size, part[1].dtype
-        )[1]
+        (ts_ns, values), codecs = part, (chunk.time_codec, chunk.value_codec)
+        span = int(ts_ns[0]), int(ts_ns[-1])
+        return decode_chunk(chunk.payload, codecs, values.size, values.dtype, span)[1]
 
     def of_values(self) -> list[Trial]:
         """Every codec of values that is installed: the winners first, then by size."""

@@ -124,12 +124,19 @@ class Decoding:
                 done = decode_blocks(payload, starts, one.dtype, column)
                 quality = None if done.quality is None else done.quality[:, 0]
                 return done.ts_ns, done.values[:, 0], quality, np.diff(done.starts)
+            rows, data = found.rows, payload.tobytes()
+            spans = zip(rows.t_min[index].tolist(), rows.t_max[index].tolist(), strict=True)
             each = zip(
-                index.tolist(), starts[:-1].tolist(), starts[1:].tolist(), found.rows.n_frames[index].tolist(), strict=True
-            )  # fmt: skip
+                index.tolist(),
+                starts[:-1].tolist(),
+                starts[1:].tolist(),
+                rows.n_frames[index].tolist(),
+                spans,
+                strict=True,
+            )
             parts = [
-                decode_row(payload[a:b].tobytes(), one.codecs, one.dtype, n, self._times.of(found, row))
-                for row, a, b, n in each
+                decode_row(data[a:b], one.codecs, one.dtype, n, span, self._times.of(found, row))
+                for row, a, b, n, span in each
             ]
         except CorruptionError:
             return None
@@ -277,20 +284,27 @@ class SharedTimes:
         if times is None:
             payload, _ = file.payloads(rows.times_offset[row : row + 1], rows.times_bytes[row : row + 1])
             name = rows.codecs[int(rows.codec[row])][0]
-            times = self._known[key] = decode_times(payload.tobytes(), name, int(rows.n_frames[row]))
+            span = int(rows.t_min[row]), int(rows.t_max[row])
+            times = decode_times(payload.tobytes(), name, int(rows.n_frames[row]), span)
+            self._known[key] = times
             if len(self._known) > _AXES_KEPT:
                 self._known.popitem(last=False)
         return times
 
 
 def decode_row(
-    payload: bytes, codecs: tuple[str, str], dtype: np.dtype[Any], n: int, times: I64 | None = None
+    payload: bytes,
+    codecs: tuple[str, str],
+    dtype: np.dtype[Any],
+    n: int,
+    span: tuple[int, int],
+    times: I64 | None = None,
 ) -> tuple[I64, Array, U8 | None]:
     """Times, values and quality of a row that is no block.
 
     Parameters
     ----------
-    times : of the row, where another has them (`SharedTimes`).
+    span : first and last time, by its header. times : of the row, where another has them (`SharedTimes`).
 
     Raises
     ------
@@ -299,7 +313,7 @@ def decode_row(
     if codecs[1] == WAVE:
         runs, values, quality = decode_wave(payload, dtype)
         return runs.ts_ns(), values, quality
-    return decode_chunk(payload, codecs, n, dtype, times)
+    return decode_chunk(payload, codecs, n, dtype, span, times)
 
 
 def _runs_of(key: Array) -> tuple[I64, I64]:

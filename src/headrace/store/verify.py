@@ -145,7 +145,8 @@ def _row_problem(
             ts_ns, values, quality = decode_block(data.tobytes(), dtype)
         else:
             shared, n = times.read(file, rows, row), int(rows.n_frames[row])
-            ts_ns, values, quality = decode_row(data.tobytes(), codecs, dtype, n, shared)
+            span = int(rows.t_min[row]), int(rows.t_max[row])
+            ts_ns, values, quality = decode_row(data.tobytes(), codecs, dtype, n, span, shared)
     except CorruptionError as e:
         return f"its payload can't be decoded: {e}"
     marks = np.zeros(values.shape, np.uint8) if quality is None else quality

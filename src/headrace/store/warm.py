@@ -1,9 +1,10 @@
 """Warm chunks: one sensor's samples of a day, up to 8,192 at a time, each part in its smallest codec.
 
 The payload of a row is the low half of XXH64 over what follows, as uint32, little endian; the bytes of the times and
-of the values, varints; the times, the values, the quality. Quality is empty where all are good, else the name of a
-value codec, a zero byte and its body. What the header columns ``time_codec`` and ``value_codec`` name is a codec's
-name, and its settings as JSON behind a space where it has any; the time codec's name stands behind a `=`. A row whose
+of the values, varints; the times, the values, the quality. Quality is empty where all are good, and the bytes of the
+values are told as 0; else it is the name of a value codec, a zero byte and its body. What the header columns ``time_codec`` and ``value_codec`` name is a codec's
+name, and its settings as JSON behind a space where it has any; the time codec's name stands behind a `=`. Times count from
+``t_min`` of the header; those of ``=regular`` have no bytes, since their interval is ``(t_max - t_min) / (n - 1)``. A row whose
 times are those of another (``times_back`` of `headrace.store.schema`) has no bytes of times.
 
 Where there is no `=`, an earlier release wrote ``<u32 bytes of times> <u32 bytes of values> times values quality``, in
@@ -38,7 +39,7 @@ from headrace.codecs.registry import (
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.rle import RleCodec
-from headrace.codecs.select import ChosenTimes, ChosenValues, smallest, smallest_times, smallest_within
+from headrace.codecs.select import ChosenValues, smallest, smallest_times, smallest_within
 from headrace.codecs.ticks import TicksTime
 from headrace.core.errors import ConfigError, CorruptionError
 from headrace.store.schema import BLOCK, WAVE
@@ -49,7 +50,8 @@ U8 = npt.NDArray[np.uint8]
 
 CHUNK_SAMPLES = 8_192
 BARE = "="
-"""Before a time codec: no part of the payload has an envelope."""
+"""Before a time codec: no part of the payload has an envelope, and times count from ``t_min``."""
+_EVEN = BARE + RegularTime.name
 
 _HEAD, _SUM = struct.Struct("<II"), struct.Struct("<I")
 _RICE_TO = 512  # a model learns more than Rice codes know on more values
@@ -106,14 +108,13 @@ def encode_chunk(
     """
     times, time_name = b"", times_of
     if time_name is None:
-        found = choose_times(ts_ns)
-        times, time_name = found.body, BARE + codec_text(found.codec)
+        times, time_name = _encode_times(ts_ns)
     chosen = _chosen(values, Reach(eps, choice.share), choice)
     tail = b""
     if quality is not None and quality.any():
         marks = smallest(quality, [ConstCodec(), RiceDeltaCodec(), RleCodec()])
         tail = codec_text(marks.codec).encode() + b"\x00" + marks.body
-    sizes = put_varint(len(times)) + put_varint(len(chosen.body))
+    sizes = put_varint(len(times)) + put_varint(len(chosen.body) if tail else 0)
     rest = b"".join([sizes, times, chosen.body, tail])
     bound = bound_of(chosen.codec, values)
     payload = _SUM.pack(_low_half(rest)) + rest
@@ -131,16 +132,39 @@ def _chosen(values: Array, reach: Reach, choice: CodecChoice) -> ChosenValues:
     return smallest_within(values, lossy_candidates(values, reach), reach.eps, chosen)
 
 
-def choose_times(ts_ns: I64) -> ChosenTimes:
-    """The smallest codec, as far as it is worth a trial: one after the other, until one is small."""
-    for codec in (RegularTime(), TicksTime()):
-        try:
-            body = codec.pack(ts_ns)
-        except Unfit:
-            continue
-        if len(body) < 16 + 2 * ts_ns.size and same_bits(codec.unpack(body, ts_ns.size), ts_ns):
-            return ChosenTimes(codec, body)
-    return smallest_times(ts_ns, [TicksTime()])
+def _encode_times(ts_ns: I64) -> tuple[bytes, str]:
+    """The body of times, counted from the first, and its codec as the header names it."""
+    if _are_even(ts_ns):
+        return b"", _EVEN
+    distance = ts_ns - ts_ns[0]
+    try:
+        body = TicksTime().pack(distance)
+        if len(body) < 16 + 2 * ts_ns.size and same_bits(TicksTime().unpack(body, ts_ns.size), distance):
+            return body, BARE + TicksTime.name
+    except Unfit:
+        pass
+    found = smallest_times(distance, [TicksTime()])
+    return found.body, BARE + codec_text(found.codec)
+
+
+def _are_even(ts_ns: I64) -> bool:
+    n = ts_ns.size
+    return n < 3 or bool((np.diff(ts_ns) == ts_ns[1] - ts_ns[0]).all())
+
+
+def _decode_times(body: bytes, time_name: str, n: int, span: tuple[int, int]) -> I64:
+    """The inverse, with the first and the last time from the header. Raises `CorruptionError`, ValueError."""
+    first, last = span
+    if time_name == _EVEN:
+        step, rest = divmod(last - first, max(1, n - 1))
+        if body or rest or (n == 1 and step):
+            raise ValueError("times at one interval have no bytes, and an interval")
+        return first + step * np.arange(n)
+    times = _time_codec(time_name.removeprefix(BARE)).unpack(body, n)
+    times = times + np.int64(first)
+    if n and times[-1] != last:
+        raise ValueError("its last time is not the header's")
+    return times
 
 
 def choose_values(values: Array) -> ChosenValues:
@@ -166,13 +190,18 @@ def _choose_ours(values: Array, chosen: ChosenValues) -> ChosenValues:
 
 
 def decode_chunk(
-    payload: bytes, codecs: tuple[str, str], n: int, dtype: np.dtype[Any], times: I64 | None = None
+    payload: bytes,
+    codecs: tuple[str, str],
+    n: int,
+    dtype: np.dtype[Any],
+    span: tuple[int, int],
+    times: I64 | None = None,
 ) -> tuple[I64, Array, U8 | None]:
     """The inverse of `encode_chunk`.
 
     Parameters
     ----------
-    times : of the chunk that it refers to, by `decode_times`; None where it has its own.
+    span : its first and last time, ns: ``t_min`` and ``t_max`` of its header. times : of the chunk that it refers to, by `decode_times`; None where it has its own.
 
     Raises
     ------
@@ -183,7 +212,7 @@ def decode_chunk(
             return _decode_sealed(payload, codecs, n, dtype)
         at, first, second = _parts(payload)
         if times is None:
-            times = _time_codec(codecs[0].removeprefix(BARE)).unpack(payload[at:first], n)
+            times = _decode_times(payload[at:first], codecs[0], n, span)
         elif first > at or len(times) != n:
             raise ValueError("the times it refers to are not its own")
         values = _value_codec(codecs[1]).unpack(payload[first:second], n, dtype)
@@ -196,22 +225,22 @@ def decode_chunk(
     return times, values, quality
 
 
-def decode_times(payload: bytes, time_name: str, n: int) -> I64:
+def decode_times(payload: bytes, time_name: str, n: int, span: tuple[int, int]) -> I64:
     """The times of a chunk alone: int64[n]. Raises `CorruptionError`."""
     try:
         at, first, _ = _parts(payload)
-        return _time_codec(time_name.removeprefix(BARE)).unpack(payload[at:first], n)
+        return _decode_times(payload[at:first], time_name, n, span)
     except (struct.error, ValueError, ConfigError) as e:
         raise CorruptionError(f"the times of a chunk of {len(payload):,} bytes can't be read: {e}") from e
 
 
 def _parts(payload: bytes) -> tuple[int, int, int]:
-    """Where times, values and quality begin. Raises ValueError or struct.error."""
+    """Where times, values and quality begin, the last at the end where all are good. Raises ValueError or struct.error."""
     if len(payload) < _SUM.size or _SUM.unpack_from(payload)[0] != _low_half(payload[_SUM.size :]):
         raise ValueError("its checksum is wrong")
     n_times, at = get_varint(payload, _SUM.size)
     n_values, at = get_varint(payload, at)
-    return at, at + n_times, at + n_times + n_values
+    return at, at + n_times, at + n_times + n_values if n_values else len(payload)
 
 
 def unknown_codec(codecs: tuple[str, str]) -> str:
@@ -230,9 +259,9 @@ def time_bytes(payload: bytes) -> int:
 
 
 def value_bytes(payload: bytes) -> int:
-    """How many bytes of a chunk's payload are its values."""
-    _, at = get_varint(payload, _SUM.size)
-    return get_varint(payload, at)[0]
+    """How many bytes of a chunk's payload are its values. Raises ValueError where it is damaged."""
+    _, first, second = _parts(payload)
+    return second - first
 
 
 def _decode_sealed(

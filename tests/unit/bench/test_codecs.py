@@ -61,8 +61,8 @@ def test_a_ratio_is_payloads_and_headers(folder, result):
 
 
 def test_what_comes_back_otherwise_is_counted(folder, monkeypatch):
-    def lie(payload, names, n, dtype):
-        ts_ns, values, quality = decode_chunk(payload, names, n, dtype)
+    def lie(payload, names, n, dtype, span):
+        ts_ns, values, quality = decode_chunk(payload, names, n, dtype, span)
         return ts_ns, np.where(np.arange(n) == 7, np.nextafter(values, 1e9), values), quality
 
     monkeypatch.setattr(codecs, "decode_chunk", lie)

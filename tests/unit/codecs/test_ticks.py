@@ -15,7 +15,7 @@ START, NS = 1_767_225_600_000_000_000, 1_000_000_000
 RANDOM = np.random.default_rng(5)
 AT = np.arange(1_024)
 TIMES = {
-    "regular": (START + AT * NS, 24),
+    "regular": (START + AT * NS, 26),
     "12 kHz": (START + AT * NS // 12_000, 40),
     "12 kHz, cut out": (START + (AT + 777) * NS // 12_000, 40),
     "ms jitter": (START + AT * NS + RANDOM.integers(0, 4, AT.size) * 1_000_000, 400),

@@ -85,7 +85,9 @@ def test_chunks_follow_the_choice():
         chunk = encode_chunk(ts_ns, values, None, choice=choice)
         assert len(chunk.payload) > len(free.payload)
         assert chunk.value_codec.partition(" ")[0] == (choice.use or chunk.value_codec.partition(" ")[0])
-        got_ts, got, _ = decode_chunk(chunk.payload, chunk[1:3], 500, values.dtype)
+        got_ts, got, _ = decode_chunk(
+            chunk.payload, chunk[1:3], 500, values.dtype, (int(ts_ns[0]), int(ts_ns[-1]))
+        )
         assert got_ts.tobytes() == ts_ns.tobytes()
         assert got.tobytes() == values.tobytes()
 
@@ -96,6 +98,6 @@ def test_a_share_of_each_value_reaches_the_chunk():
     chunk = encode_chunk(ts_ns, values, None, choice=CodecChoice(share=0.02))
     assert chunk.value_codec.startswith("relative")
     assert chunk.bound == pytest.approx(0.02 * values.max())
-    _, got, _ = decode_chunk(chunk.payload, chunk[1:3], 2_000, values.dtype)
+    _, got, _ = decode_chunk(chunk.payload, chunk[1:3], 2_000, values.dtype, (int(ts_ns[0]), int(ts_ns[-1])))
     assert (np.abs(got - values) <= 0.02 * values).all()
     assert encode_chunk(ts_ns, values, None).bound == 0.0

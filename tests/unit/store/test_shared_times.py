@@ -140,18 +140,18 @@ def test_a_chunk_without_times_needs_those_of_another():
     leader = encode_chunk(ts_ns, values, None)
     follower = encode_chunk(ts_ns, values + 1, None, times_of=leader.time_codec)
     assert len(follower.payload) < len(leader.payload) - N // 2
-    names, dtype = follower[1:3], np.dtype("f8")
-    times = decode_times(leader.payload, leader.time_codec, N)
-    found, got, _ = decode_chunk(follower.payload, names, N, dtype, times)
+    names, dtype, span = follower[1:3], np.dtype("f8"), (int(ts_ns[0]), int(ts_ns[-1]))
+    times = decode_times(leader.payload, leader.time_codec, N, span)
+    found, got, _ = decode_chunk(follower.payload, names, N, dtype, span, times)
     assert np.array_equal(found, ts_ns)
     assert np.array_equal(got, values + 1)
     for wrong in (None, times[1:]):
         with pytest.raises(CorruptionError):
-            decode_chunk(follower.payload, names, N, dtype, wrong)
+            decode_chunk(follower.payload, names, N, dtype, span, wrong)
     with pytest.raises(CorruptionError, match="not its own"):
-        decode_chunk(leader.payload, leader[1:3], N, dtype, times)
+        decode_chunk(leader.payload, leader[1:3], N, dtype, span, times)
     with pytest.raises(CorruptionError):
-        decode_times(leader.payload[:-1], leader.time_codec, N)
+        decode_times(leader.payload[:-1], leader.time_codec, N, span)
 
 
 def test_a_damaged_axis_is_told_for_every_sensor_and_the_others_are_there(rig, plant):
