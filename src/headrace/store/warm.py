@@ -3,7 +3,9 @@
 The payload of a row is the low half of XXH64 over what follows, as uint32, little endian; the bytes of the times and
 of the values, varints; the times, the values, the quality. Quality is empty where all are good, else the name of a
 value codec, a zero byte and its body. What the header columns ``time_codec`` and ``value_codec`` name is a codec's
-name, and its settings as JSON behind a space where it has any; the time codec's name stands behind a `=`.
+name, and its settings as JSON behind a space where it has any; the time codec's name stands behind a `=`. Behind an `@`
+stand names of settings, parted by commas, whose numbers are float64, little endian, in front of the values: so sensors
+of different bounds have one codec to the reader.
 
 Where there is no `=`, an earlier release wrote ``<u32 bytes of times> <u32 bytes of values> times values quality``, in
 which each part has an envelope with a checksum of its own.
@@ -31,7 +33,7 @@ from headrace.codecs.registry import time_codec, value_codec
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.seasonal import SeasonalCodec
-from headrace.codecs.select import ChosenValues, smallest, smallest_times, smallest_within
+from headrace.codecs.select import ChosenTimes, ChosenValues, smallest, smallest_times, smallest_within
 from headrace.codecs.swing import SwingCodec
 from headrace.codecs.swinging_door import SwingingDoorCodec
 from headrace.codecs.ticks import TicksTime
@@ -44,6 +46,8 @@ U8 = npt.NDArray[np.uint8]
 CHUNK_SAMPLES = 8_192
 BARE = "="
 """Before a time codec: no part of the payload has an envelope."""
+NUMBERS = "@"
+"""Between a value codec and its settings that stand in front of the values."""
 
 _HEAD, _SUM = struct.Struct("<II"), struct.Struct("<I")
 _PCO_FROM = 64  # pco's own header is larger than what it saves on fewer values
@@ -63,12 +67,17 @@ def _spec(text: str) -> dict[str, Any]:
 
 
 class Chunk(NamedTuple):
-    """One row's payload, what the header says of its codecs, and its bound, 0 where it is lossless."""
+    """One row's payload, what the header says of its codecs, its bound, and its error; 0 where it is lossless.
+
+    ``max_error`` and ``rmse`` compare what it decodes to with what was encoded, over all values.
+    """
 
     payload: bytes
     time_codec: str
     value_codec: str
     bound: float
+    max_error: float = 0.0
+    rmse: float = 0.0
 
 
 def encode_chunk(ts_ns: I64, values: Array, quality: U8 | None, eps: float = 0.0) -> Chunk:
@@ -78,21 +87,63 @@ def encode_chunk(ts_ns: I64, values: Array, quality: U8 | None, eps: float = 0.0
     ----------
     eps : how far values may be from what they were, absolute; 0 for lossless. Only floats are ever changed.
     """
-    times = smallest_times(ts_ns, [RegularTime()])
-    if not isinstance(times.codec, RegularTime):
-        times = smallest_times(ts_ns, [TicksTime()])
+    times = choose_times(ts_ns)
     chosen = choose_values(values)
     if eps > 0.0 and values.dtype.kind == "f":
         chosen = smallest_within(values, lossy_candidates(eps), eps, chosen)
+    return pack_chunk(times, (chosen, values), quality)
+
+
+def choose_times(ts_ns: I64) -> ChosenTimes:
+    """The smallest time codec."""
+    times = smallest_times(ts_ns, [RegularTime()])
+    return times if isinstance(times.codec, RegularTime) else smallest_times(ts_ns, [TicksTime()])
+
+
+def pack_chunk(times: ChosenTimes, chosen_of: tuple[ChosenValues, Array], quality: U8 | None) -> Chunk:
+    """A payload of parts that are encoded; ``chosen_of`` is a codec and what it encoded."""
+    chosen, values = chosen_of
     tail = b""
     if quality is not None and quality.any():
         marks = smallest(quality, [ConstCodec(), RiceDeltaCodec()])
         tail = codec_text(marks.codec).encode() + b"\x00" + marks.body
-    sizes = put_varint(len(times.body)) + put_varint(len(chosen.body))
-    rest = b"".join([sizes, times.body, chosen.body, tail])
     bound = float(getattr(chosen.codec, "eps", 0.0))
+    errors = _errors(chosen, values) if bound else (0.0, 0.0)
+    value_text, body = _with_numbers(chosen)
+    sizes = put_varint(len(times.body)) + put_varint(len(body))
+    rest = b"".join([sizes, times.body, body, tail])
     payload = _SUM.pack(_low_half(rest)) + rest
-    return Chunk(payload, BARE + codec_text(times.codec), codec_text(chosen.codec), bound)
+    return Chunk(payload, BARE + codec_text(times.codec), value_text, bound, *errors)
+
+
+def _errors(chosen: ChosenValues, values: Array) -> tuple[float, float]:
+    """Largest error, and its root mean square."""
+    decoded = chosen.codec.unpack(chosen.body, values.size, values.dtype)
+    error = np.abs(decoded.astype(np.float64) - values.astype(np.float64))
+    return float(error.max(initial=0.0)), float(np.sqrt(np.mean(error * error)))
+
+
+def _with_numbers(chosen: ChosenValues) -> tuple[str, bytes]:
+    """The codec's text, and its body with its settings in front, where all that differ from their defaults are numbers."""
+    spec = chosen.codec.to_dict()
+    name = str(spec.pop("name"))
+    numbers = {k: v for k, v in spec.items() if isinstance(v, float) and v}
+    if not numbers or any(v for k, v in spec.items() if k not in numbers):
+        return codec_text(chosen.codec), chosen.body
+    return f"{name}{NUMBERS}{','.join(numbers)}", np.array(
+        list(numbers.values()), "<f8"
+    ).tobytes() + chosen.body
+
+
+def _value_codec(text: str, body: bytes) -> tuple[ValueCodec, bytes]:
+    """The inverse of `_with_numbers`."""
+    name, at, names = text.partition(NUMBERS)
+    if not at or " " in name:
+        return value_codec(_spec(text)), body
+    keys = names.split(",")
+    numbers = np.frombuffer(body[: 8 * len(keys)], "<f8").tolist()
+    settings = dict(zip(keys, numbers, strict=True))
+    return value_codec({"name": name, **settings}), body[8 * len(keys) :]
 
 
 def choose_values(values: Array) -> ChosenValues:
@@ -130,7 +181,8 @@ def decode_chunk(
         n_values, at = get_varint(payload, at)
         first, second = at + n_times, at + n_times + n_values
         ts_ns = time_codec(_spec(codecs[0].removeprefix(BARE))).unpack(payload[at:first], n)
-        values = value_codec(_spec(codecs[1])).unpack(payload[first:second], n, dtype)
+        codec, body = _value_codec(codecs[1], payload[first:second])
+        values = codec.unpack(body, n, dtype)
         quality = None
         if len(payload) > second:
             name, _, marks = payload[second:].partition(b"\x00")
@@ -138,6 +190,13 @@ def decode_chunk(
     except (struct.error, ValueError, ConfigError) as e:
         raise CorruptionError(f"a chunk of {len(payload):,} bytes can't be read: {e}") from e
     return ts_ns, values, quality
+
+
+def values_of(payload: bytes, value_text: str) -> tuple[ValueCodec, bytes]:
+    """The codec of a chunk's values, and its body; of a payload that `decode_chunk` has read."""
+    n_times, at = get_varint(payload, _SUM.size)
+    n_values, at = get_varint(payload, at)
+    return _value_codec(value_text, payload[at + n_times : at + n_times + n_values])
 
 
 def value_bytes(payload: bytes) -> int:

@@ -34,9 +34,11 @@ I64 = npt.NDArray[np.int64]
 WARM = (
     "shard", "kind", "path", "group", "sensor", "column", "layout", "layout_json", "dtype", "t_min", "t_max",
     "n_frames", "n_samples", "count", "quality", "min", "max", "sum", "first", "last", "m2", "raw_sum", "scale",
-    "offset", "time_codec", "value_codec", "bound", "seq", "dictionary", "n_bytes", "payload",
+    "offset", "time_codec", "value_codec", "bound", "max_error", "rmse", "seq", "dictionary", "n_bytes", "payload",
 )  # fmt: skip
 WARM_SCHEMA = schema_of(WARM)
+ERRORS = ("bound", "max_error", "rmse")
+"""Header columns that say how far a row's values are from what was measured."""
 _FLAG_OF_CLASS = np.array([HAS_GOOD, HAS_UNCERTAIN, HAS_BAD, 0], np.uint8)
 _STRING_DTYPE = "u32"
 
@@ -63,7 +65,7 @@ def encode_warm(
     Parameters
     ----------
     wanted : the sensors, raw; samples : theirs, values as bits. seq : int64[n_sensors], newest journal number.
-    chunk_samples : of a row, at most. eps : float64[n_sensors], absolute bounds; None is lossless.
+    chunk_samples : of a row, at most. eps : float64[n_sensors], absolute bounds of the raw values; None is lossless.
     """
     chunks = _cut(samples, chunk_samples)
     n, sensor = len(chunks.sensor), chunks.sensor
@@ -122,9 +124,10 @@ def _payloads(
         bound = 0.0 if sensor in words.sensors else float(eps[sensor])
         encoded.append(encode_chunk(samples.ts_ns[a:b], plain, samples.quality[a:b], bound))
         dtypes.append(dtype)
-    payloads, times, values, bounds = zip(*encoded, strict=True)
+    payloads, times, values, *errors = zip(*encoded, strict=True)
+    scale = np.abs(_by_layout(wanted, wanted.slot[chunks.sensor], wanted.column[chunks.sensor], "scale"))
     return {
-        "bound": np.array(bounds), "payload": pa.array(payloads, pa.binary()), "n_bytes": np.array([len(p) for p in payloads], np.uint32),
+        **{name: np.array(one) * scale for name, one in zip(ERRORS, errors, strict=True)}, "payload": pa.array(payloads, pa.binary()), "n_bytes": np.array([len(p) for p in payloads], np.uint32),
         "time_codec": pa.array(times).dictionary_encode(), "value_codec": pa.array(values).dictionary_encode(),
         "dtype": coded(np.array([DTYPES.index(d) for d in dtypes], np.int32), list(DTYPES)),
         "dictionary": pa.array(dictionaries, COLUMNS["dictionary"]),
