@@ -335,24 +335,31 @@ class Compactor:
 
     def _replaced(self, view: StoreView, old_ns: int) -> set[str]:
         """Files of partitions, and manifests, that newer manifests have replaced."""
-        gone: set[str] = set()
-        in_cold = {f.name for cold in view.cold.values() for f in cold.files}
-        for day, numbers in list_manifests(self._store.disk).items():
-            newest = view.manifests.get(day)
-            if newest is not None and newest.number == numbers[-1] and newest.published_ns <= old_ns:
-                used = {f.name for f in newest.files} | in_cold
-                gone |= set(self._store.disk.list(f"{WARM_FOLDER}/{day:06d}")) - used
-                gone |= {manifest_path(day, n) for n in numbers[: None if view.is_taken(day) else -1]}
-        for bucket, numbers in list_manifests(self._store.disk, COLD_MANIFESTS).items():
-            cold = view.cold.get(bucket)
-            if cold is not None and cold.number == numbers[-1] and cold.published_ns <= old_ns:
-                gone |= set(self._store.disk.list(f"{COLD_FOLDER}/{bucket:06d}")) - in_cold
+        disk, gone = self._store.disk, set()
+        warm, cold = _by_partition(disk.list(WARM_FOLDER)), _by_partition(disk.list(COLD_FOLDER))
+        listed, in_cold = list_manifests(disk), {f.name for one in view.cold.values() for f in one.files}
+        for day in listed.keys() | warm.keys():
+            newest, numbers = view.manifests.get(day), listed.get(day, [])
+            is_newest = newest is not None and newest.number >= max(numbers, default=0)
+            if newest is not None and is_newest and newest.published_ns <= old_ns:
+                gone |= warm.get(day, set()) - {f.name for f in newest.files} - in_cold
+                gone |= {manifest_path(day, n) for n in numbers if n < newest.number or view.is_taken(day)}
+        for bucket, numbers in list_manifests(disk, COLD_MANIFESTS).items():
+            one = view.cold.get(bucket)
+            if one is not None and one.number == numbers[-1] and one.published_ns <= old_ns:
+                gone |= cold.get(bucket, set()) - in_cold
                 gone |= {manifest_path(bucket, n, COLD_MANIFESTS) for n in numbers[:-1]}
-                taken = [
-                    self._store.disk.list(f"{WARM_FOLDER}/{d:06d}") for d in cold.days if view.is_taken(d)
-                ]
-                gone |= {name for names in taken for name in names} - in_cold
         return gone
+
+
+def _by_partition(names: list[str]) -> dict[int, set[str]]:
+    """Files by the partition whose folder they are in."""
+    out: dict[int, set[str]] = {}
+    for name in names:
+        key = name.split("/")[-2]
+        if key.lstrip("-").isdigit():
+            out.setdefault(int(key), set()).add(name)
+    return out
 
 
 def _hot_by_day(view: StoreView) -> dict[int, list[SegmentInfo]]:

@@ -100,11 +100,11 @@ def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> N
     n_rows = n_samples = 0
     for group in range(file.n_groups):
         rows = file.headers(group)
-        grid = _grids(file, group)
+        grid, errors = _grids(file, group), _errors(file, group, len(rows))
         n_rows += len(rows)
         n_samples += int(rows.n_samples.sum())
         for row in range(len(rows)):
-            problem = _row_problem(file, rows, row, grid)
+            problem = _row_problem(file, (rows, row), grid, float(errors[row]))
             if problem:
                 name = f"row {row} of row group {group} (group {int(rows.group[row]):016x})"
                 found.harms.append(Harm(info.name, f"{name}: {problem}"))
@@ -124,8 +124,20 @@ def _grids(file: SegmentFile, group: int) -> Grid | None:
     return Grid.of(zip(scale, offset, strict=True))
 
 
-def _row_problem(file: SegmentFile, rows: RowHeaders, row: int, grid: Grid | None) -> str:
-    """What is wrong with a row; "" for nothing."""
+def _errors(file: SegmentFile, group: int, n: int) -> Array:
+    """How far values of each row may be from what its header was made from: float64[n], 0 where it is lossless."""
+    names = [name for name in ("max_error", "bound") if name in file.names]
+    table = file.row_group(group, names) if names else None
+    out = np.full(n, np.nan)
+    for name in [] if table is None else names:
+        column = np.asarray(table[name].cast("float64").to_numpy())
+        out = np.where(np.isnan(out), column, out)
+    return np.nan_to_num(out)
+
+
+def _row_problem(file: SegmentFile, of: tuple[RowHeaders, int], grid: Grid | None, error: float) -> str:
+    """What is wrong with a row; "" for nothing. `error` : how far its values may be from the original."""
+    rows, row = of
     data, _ = file.payloads(rows.offset[row : row + 1], rows.n_bytes[row : row + 1])
     dtype = numpy_dtype(DTYPES[int(rows.dtype[row])])
     codecs = rows.codecs[int(rows.codec[row])]
@@ -138,16 +150,18 @@ def _row_problem(file: SegmentFile, rows: RowHeaders, row: int, grid: Grid | Non
         return f"its payload can't be decoded: {e}"
     marks = np.zeros(values.shape, np.uint8) if quality is None else quality
     n_there = int(np.count_nonzero(marks < Quality.ABSENT))
-    pairs = [
-        ("first time", int(rows.t_min[row]), int(ts_ns.min())), ("last time", int(rows.t_max[row]), int(ts_ns.max())),
-        ("number of samples", int(rows.n_samples[row]), n_there),
+    pairs: list[tuple[str, Any, Any, float]] = [
+        ("first time", int(rows.t_min[row]), int(ts_ns.min()), 0.0), ("last time", int(rows.t_max[row]), int(ts_ns.max()), 0.0),
+        ("number of samples", int(rows.n_samples[row]), n_there, 0.0),
     ]  # fmt: skip
     if grid is not None and rows.column[row] >= 0 and "sum" in rows.statistics:
-        pairs += _aggregates(rows, row, (ts_ns, values, marks), grid.take([row]))
+        found = _aggregates(rows, row, (ts_ns, values, marks), grid.take([row]))
+        each = {"count": 0.0, "sum": error * n_there, "m2": error * n_there**0.5}
+        pairs += [(what, says, has, each.get(what, error)) for what, says, has in found]
     wrong = [
         f"its {what} is {has!r}, its header says {says!r}"
-        for what, says, has in pairs
-        if not _same(says, has)
+        for what, says, has, error in pairs
+        if not _same(what, says, has, error)
     ]
     return "; ".join(wrong[:3])
 
@@ -175,12 +189,16 @@ def _aggregates(
     has = {name: float(getattr(parts, attribute)[0]) for name, attribute in _HEADER_FIELDS.items()}
     return [
         ("count", int(rows.count[row]), int(parts.count[0])),
-        *((n, says[n], has[n]) for n in _HEADER_FIELDS if n != "m2"),
-        *([] if np.isclose(says["m2"], has["m2"], rtol=1e-7, atol=0.0) else [("m2", says["m2"], has["m2"])]),
+        *((n, says[n], has[n]) for n in _HEADER_FIELDS),
     ]
 
 
-def _same(says: Any, has: Any) -> bool:
+def _same(what: str, says: Any, has: Any, error: float) -> bool:
+    """Whether the header is right; `error`: how far the numbers may be apart because values are, of m2 their roots."""
+    if what == "m2":
+        # The distance of the roots is at most that of the samples from their original: both are norms.
+        near = error > 0.0 and abs(says**0.5 - has**0.5) <= error * (1.0 + 1e-6)
+        return near or bool(np.isclose(says, has, rtol=1e-7, atol=0.0))
     if isinstance(says, float):
-        return bool(np.isclose(says, has, rtol=1e-12, atol=0.0, equal_nan=True))
+        return bool(np.isclose(says, has, rtol=1e-12, atol=error * (1.0 + 1e-9), equal_nan=True))
     return bool(says == has)

@@ -18,17 +18,16 @@ from headrace.store.tiers import TierRules
 from headrace.testing.stores import StoreRig
 
 NS = 1_000_000_000
-HOUR, DAY = 3_600 * NS, 86_400 * NS
+MINUTE, HOUR, DAY = 60 * NS, 3_600 * NS, 86_400 * NS
 FIRST = 20_010  # the first day of a bucket of 30
 RANGE = 40.0
 
 
 class Line:
-    """A furnace, its state, its counter and a program name; a sample of each every so often."""
+    """A furnace and a press that run from eight to nine each day; a sample of each a minute."""
 
-    def __init__(self, step_ns=2 * HOUR):
+    def __init__(self):
         self.directory = SensorDirectory(shard_bits=1)
-        self.step_ns = step_ns
         floats = (Column("temp", unit="degC"), Column("power"), Column("energy", Kind.COUNTER))
         self.furnace = self.directory.define("leon/line1/furnace", Layout("f64", floats))
         states = (Column("state", Kind.DISCRETE), Column("starts", Kind.COUNTER))
@@ -38,7 +37,8 @@ class Line:
         return TierRules({name: TierSection.model_validate(one) for name, one in sections.items()})
 
     def times(self, day, n_days=1):
-        return np.arange(day * DAY, (day + n_days) * DAY, self.step_ns)
+        days = np.arange(day, day + n_days) * DAY + 8 * HOUR
+        return (days[:, None] + np.arange(60) * MINUTE).reshape(-1)
 
     def values(self, ts_ns):
         h = ts_ns / HOUR
@@ -78,14 +78,12 @@ def start(line, disk=None, **sections):
     return rig
 
 
-def pass_days(rig, line, day, n_days, *, feeds=True):
-    """Days go by: samples come, and the background does its work once a day."""
-    for one in range(day, day + n_days):
-        if feeds:
-            line.feed(rig, one)
-        rig.clock.set_ns((one + 1) * DAY + 2 * HOUR)
-        problems = work(rig)
-        assert problems == []
+def pass_days(rig, line, day, n_days):
+    """Days go by: samples come, and the background does its work now and then."""
+    for one in range(day, day + n_days, 10):
+        line.feed(rig, one, 10)
+        rig.clock.set_ns((one + 10) * DAY + 2 * HOUR)
+        assert work(rig) == []
 
 
 def work(rig):
