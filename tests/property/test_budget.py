@@ -19,7 +19,21 @@ from headrace.store.warm_rows import encode_warm
 from headrace.store.words import Words
 
 NS = 1_000_000_000
-HEADER = ("t_min", "t_max", "n_samples", "count", "min", "max", "sum", "first", "last", "m2", "raw_sum", "quality", "seq")
+HEADER = (
+    "t_min",
+    "t_max",
+    "n_samples",
+    "count",
+    "min",
+    "max",
+    "sum",
+    "first",
+    "last",
+    "m2",
+    "raw_sum",
+    "quality",
+    "seq",
+)
 
 
 @st.composite

@@ -24,7 +24,6 @@ from headrace.core.errors import CorruptionError
 from headrace.core.faults import FaultPoints
 from headrace.core.layouts import Column, numpy_dtype
 from headrace.core.sensors import Selection
-from headrace.core.tier_settings import TierBound
 from headrace.store.commits import SegmentInfo
 from headrace.store.manifests import (
     COLD_FOLDER,
@@ -42,9 +41,11 @@ from headrace.store.ranges import load_ranges, save_ranges
 from headrace.store.reader import FoundRows
 from headrace.store.recode import Spent, recode_chunk
 from headrace.store.rollups import forget_rollups, rollups_are_complete
+from headrace.store.row_bounds import RowBounds
 from headrace.store.segment import write_segment
 from headrace.store.tiers import Fate, Stage, Step, TierRules
 from headrace.store.view import Source, StoreView
+from headrace.store.warm import decode_chunk, encode_chunk
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
@@ -53,6 +54,7 @@ KEEP, RECODE, DROP = 0, 1, 2
 _LONG_ENOUGH = 0.5
 """Of a cold chunk: rows as long as that are not merged where nothing else is to be gained."""
 _WIDER = 1.0 + 1e-6
+_TRIALS = 12
 _ROUNDED = 1.0 - 1e-9
 
 
@@ -65,6 +67,7 @@ class Aged:
     n_dropped: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
+    max_error: float = 0.0
     problems: list[str] = field(default_factory=list)
 
 
@@ -138,6 +141,40 @@ class Ager:
             self._publish(view, step, files, done)
         return done
 
+    def estimate(self, view: StoreView, step: Step) -> Aged:
+        """What a step would do; its bytes and error from a trial of some rows. Changes nothing. Raises as `age`."""
+        done = Aged()
+        infos = sources_of(view, step)
+        done.bytes_before = sum(info.size_bytes for info in infos)
+        if not infos:
+            return done
+        work = self._decide(view, step, infos, done, fixes=False)
+        rows = work.rows
+        done.n_samples = int(rows.n_samples.sum())
+        again = np.flatnonzero(work.action == RECODE)
+        done.n_recoded = int(rows.n_samples[again].sum())
+        before, after = self._trial(
+            work, again[np.linspace(0, len(again) - 1, min(len(again), _TRIALS)).astype(int)], done
+        )
+        kept = int(rows.n_bytes[work.action == KEEP].sum())
+        left = kept + rows.n_bytes[again].sum() * (after / before if before else 1.0)
+        done.bytes_after = round(done.bytes_before * left / max(1, int(rows.n_bytes.sum())))
+        return done
+
+    def _trial(self, work: _Work, chosen: I64, done: Aged) -> tuple[int, int]:
+        """Bytes of some rows before and after; the largest error goes to `done`."""
+        before = after = 0
+        for row in chosen.tolist():
+            mask = np.zeros(len(work.rows), np.bool_)
+            mask[row] = True
+            (table,) = work.rows.tables(mask)
+            tried = tried_row(table, float(work.eps[row]), abs(work.columns[row].scale))
+            before += int(work.rows.n_bytes[row])
+            after += tried[0]
+            done.max_error = max(done.max_error, tried[1])
+            self._pace.tick()
+        return before, after
+
     def _stages(self, step: Step) -> list[Stage]:
         age_ns = self._clock.now_ns() - step.end_ns
         return [max(self.rules.stage(n, age_ns), step.early.get(n, Stage.WARM)) for n in self.rules.governing]
@@ -149,7 +186,10 @@ class Ager:
 
     # --- deciding ------------------------------------------------------------------------------------
 
-    def _decide(self, view: StoreView, step: Step, infos: Sequence[SegmentInfo], done: Aged) -> _Work:
+    def _decide(
+        self, view: StoreView, step: Step, infos: Sequence[SegmentInfo], done: Aged, *, fixes: bool = True
+    ) -> _Work:
+        """What becomes of each row; `fixes`: whether ranges that are not known yet are fixed."""
         rows = PartitionRows.load(self._store, infos)
         directory = self._store.directory
         slots = rows.slots(directory)
@@ -168,7 +208,13 @@ class Ager:
         if step.is_cold:
             # Samples that rollups can't stand for stay cold until they are deleted.
             cold = (action == KEEP) & (stage >= Stage.COLD)
-            eps = self._bounds(rows, columns, fates, cold & rows.may_be_lossy(columns))
+            lossy = cold & rows.may_be_lossy(columns)
+            ranges = load_ranges(self._store.disk)
+            n_known = len(ranges)
+            bounds = RowBounds(rows, columns, [one.bound for one in fates], ranges)
+            eps = bounds.of(np.flatnonzero(lossy), self._clock.now_ns())
+            if fixes and len(ranges) > n_known:
+                save_ranges(self._store.disk, ranges)
             action[cold & self._gains(rows, eps, block)] = RECODE
         done.n_dropped = int(rows.n_samples[action == DROP].sum())
         return _Work(step, rows, slots, columns, action, eps, block)
@@ -202,50 +248,6 @@ class Ager:
         short = (mean[rows.path] < block * _LONG_ENOUGH) & (count[rows.path] > 1)
         gains: Bools = np.where(lossless, (eps > 0.0) | short, eps > rows.bound * _WIDER)
         return gains
-
-    def _bounds(self, rows: PartitionRows, columns: list[Column], fates: list[Fate], lossy: Bools) -> Array:
-        """The bound of each row in engineering units, 0 where it is lossless."""
-        eps = np.zeros(len(rows))
-        bounds = [one.bound for one in fates]
-        has = np.array([one is not None for one in bounds], np.bool_)[rows.path] & lossy
-        share = self._shares(rows, columns, bounds, np.flatnonzero(has))
-        for row in np.flatnonzero(has).tolist():
-            bound = bounds[int(rows.path[row])]
-            assert bound is not None
-            if bound.absolute is not None:
-                eps[row] = bound.absolute
-            elif bound.value is not None:
-                eps[row] = bound.value * _smallest(rows.low[row], rows.high[row])
-            else:
-                eps[row] = share.get(int(rows.sensor[row]), 0.0)
-        # Chunks of several rows have the smallest of their bounds.
-        least = np.full(len(rows.paths), np.inf)
-        np.minimum.at(least, rows.path[has], eps[has])
-        eps[has] = least[rows.path[has]]
-        return eps
-
-    def _shares(
-        self, rows: PartitionRows, columns: list[Column], bounds: list[TierBound | None], wanted: I64
-    ) -> dict[int, float]:
-        """Bounds that are shares of ranges, by sensor; ranges that are not fixed yet are fixed now."""
-        asked = [bounds[int(p)] for p in rows.path[wanted]]
-        wanted = wanted[np.array([one is not None and one.range is not None for one in asked], np.bool_)]
-        if not len(wanted):
-            return {}
-        ranges = load_ranges(self._store.disk)
-        n_known, now_ns = len(ranges), self._clock.now_ns()
-        spans = rows.spans(wanted, columns)
-        out: dict[int, float] = {}
-        for row in wanted.tolist():
-            sensor, path = int(rows.sensor[row]), int(rows.path[row])
-            if sensor not in ranges and path in spans:
-                ranges[sensor] = (spans[path], now_ns)
-            bound = bounds[path]
-            if sensor in ranges and bound is not None and bound.range is not None:
-                out[sensor] = ranges[sensor][0] * bound.range
-        if len(ranges) > n_known:
-            save_ranges(self._store.disk, ranges)
-        return out
 
     # --- writing -------------------------------------------------------------------------------------
 
@@ -382,6 +384,20 @@ def recoded(table: pa.Table, eps: Array, scale: Sequence[float]) -> pa.Table:
     return table.set_column(table.schema.get_field_index("n_bytes"), table.schema.field("n_bytes"), sizes)
 
 
+def tried_row(table: pa.Table, eps: float, scale: float) -> tuple[int, float]:
+    """Bytes and largest error that a row would have within a bound, both in engineering units."""
+    (row,) = table.to_pylist()
+    if row["bound"]:
+        (again,) = recoded(table, np.array([eps]), [scale]).to_pylist()
+        return again["n_bytes"], again["max_error"]
+    dtype = numpy_dtype(row["dtype"])
+    ts_ns, values, quality = decode_chunk(
+        row["payload"], (row["time_codec"], row["value_codec"]), row["n_frames"], dtype
+    )
+    chunk = encode_chunk(ts_ns, values, quality, eps / scale * _ROUNDED)
+    return min(len(chunk.payload), row["n_bytes"]), chunk.max_error * scale
+
+
 def sources_of(view: StoreView, step: Step) -> list[SegmentInfo]:
     """The files of a step's partition."""
     if not step.is_cold:
@@ -395,8 +411,3 @@ def _rolled(rows: PartitionRows, slots: I64, store: Store) -> Bools:
     """Rows that rollups stand for: numbers of devices."""
     known = {slot: store.directory.is_derived(slot) for slot in np.unique(slots).tolist()}
     return ~rows.is_text & ~np.array([known[slot] for slot in slots.tolist()], np.bool_)
-
-
-def _smallest(low: float, high: float) -> float:
-    """The smallest magnitude that can be between two numbers."""
-    return min(abs(low), abs(high)) if low * high > 0 else 0.0

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import xxhash
 
 from headrace.codecs.block import decode_block
@@ -127,12 +128,13 @@ def _grids(file: SegmentFile, group: int) -> Grid | None:
 def _errors(file: SegmentFile, group: int, n: int) -> Array:
     """How far values of each row may be from what its header was made from: float64[n], 0 where it is lossless."""
     names = [name for name in ("max_error", "bound") if name in file.names]
-    table = file.row_group(group, names) if names else None
-    out = np.full(n, np.nan)
-    for name in [] if table is None else names:
+    table: pa.Table = file.row_group(group, names) if names else {}
+    out: Array = np.full(n, np.nan)
+    for name in names:
         column = np.asarray(table[name].cast("float64").to_numpy())
         out = np.where(np.isnan(out), column, out)
-    return np.nan_to_num(out)
+    out[np.isnan(out)] = 0.0
+    return out
 
 
 def _row_problem(file: SegmentFile, of: tuple[RowHeaders, int], grid: Grid | None, error: float) -> str:
