@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -176,9 +177,10 @@ def run(dry_run: bool, target: str | None, as_json: bool) -> int:
         output.emit_json({"due": facts["due"]}) if as_json else click.echo(_due(facts["due"]))
         return Exit.DONE
     from headrace.runtime.compaction import compact_now
+    from headrace.sim.faults import VARIABLE, fault_points
 
     assert where.config is not None
-    done = compact_now(where.store_folder, where.config, view.rules)
+    done = compact_now(where.store_folder, where.config, faults=fault_points(os.environ.get(VARIABLE)))
     if as_json:
         output.emit_json(done)
         return Exit.FAILED if done["problems"] else Exit.DONE

@@ -17,6 +17,7 @@ from headrace.core.clock import Clock, SystemClock
 from headrace.core.config import PlantConfig, StoreSection
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import Closed, HeadraceError
+from headrace.core.faults import FaultPoints
 from headrace.store.compactor import CompactionReport, Compactor
 from headrace.store.pace import Pace
 from headrace.store.query import Store
@@ -99,7 +100,7 @@ def share_of(store: StoreSection, stopping: threading.Event) -> Pace:
 
 
 def compact_now(
-    folder: Path, config: PlantConfig, rules: TierRules, clock: Clock | None = None
+    folder: Path, config: PlantConfig, clock: Clock | None = None, faults: FaultPoints | None = None
 ) -> dict[str, Any]:
     """Compact and age a store that no engine runs on, at full speed; what was done, JSON-ready.
 
@@ -115,7 +116,7 @@ def compact_now(
         problems = []
         if config.store.rollups != "off":
             problems += Rollups(store, clock, config.plant.levels).run_once().problems
-        done = Compactor(store, clock, rules=rules).run_once()
+        done = Compactor(store, clock, faults=faults, rules=TierRules(config.tiers)).run_once()
     finally:
         disk.unlock()
     return {

@@ -40,7 +40,7 @@ from headrace.store.query import Store
 from headrace.store.ranges import load_ranges, save_ranges
 from headrace.store.reader import FoundRows
 from headrace.store.recode import Spent, recode_chunk
-from headrace.store.rollups import forget_rollups, rollups_are_complete
+from headrace.store.rollups import RESOLUTIONS, forget_rollups, rollups_are_complete
 from headrace.store.row_bounds import RowBounds
 from headrace.store.segment import write_segment
 from headrace.store.tiers import Fate, Stage, Step, TierRules
@@ -231,6 +231,13 @@ class Ager:
         rows, wanted = of
         if not wanted.any():
             return
+        has = self._has_resolutions(rows)
+        if (wanted & ~has).any():
+            there = ", ".join(RESOLUTIONS)
+            done.problems.append(
+                f'{step.name} keeps samples whose rules ask for other rollups than are kept: {there}; write rollups = ["{there}"]'
+            )
+            wanted = wanted & has
         problem = rollups_are_complete(
             self._store.disk, view, (step.start_ns, step.end_ns), rows.days(wanted)
         )
@@ -238,6 +245,12 @@ class Ager:
             done.problems.append(f"{step.name} keeps its samples: {problem}")
         else:
             action[wanted] = DROP
+
+    def _has_resolutions(self, rows: PartitionRows) -> Bools:
+        """Rows whose rules ask for rollups that are kept."""
+        rules = [self.rules.governance(path).rule for path in rows.paths.tolist()]
+        has = [name is None or set(self.rules.sections[name].rollups) <= set(RESOLUTIONS) for name in rules]
+        return np.array(has, np.bool_)[rows.path]
 
     def _gains(self, rows: PartitionRows, eps: Array, block: I64) -> Bools:
         """Rows that a trial may make smaller: a bound that was not used, or rows that are short for a cold chunk."""

@@ -56,6 +56,8 @@ from headrace.store.wanted import Wanted
 Array = npt.NDArray[Any]
 FOLDER = "rollups/1m"
 STATE_FILE = f"{FOLDER}/state.json"
+RESOLUTIONS = ("1m",)
+"""Of the rollups that are kept."""
 MINUTE_NS, HOUR_NS = 60 * NS, 3_600 * NS
 AGGREGATES = ("count", "min", "max", "sum", "mean", "first", "last")
 _SLICES_MAX = 64
