@@ -17,7 +17,7 @@ from headrace.store.holdings import Holdings, cold_ratio
 from headrace.store.pace import Pace
 from headrace.store.query import Store
 from headrace.store.ranges import load_ranges
-from headrace.store.tiers import STAGE_KEYS, Holding, Stage, Step, TierRules, describe, plan
+from headrace.store.tiers import STAGE_KEYS, Holding, Step, TierRules, TierStage, describe, plan
 from headrace.store.view import StoreView
 
 RAW_BYTES = 16
@@ -174,8 +174,8 @@ def _ratio(n_samples: int, size_bytes: int) -> float:
     return round(n_samples * RAW_BYTES / size_bytes, 2) if size_bytes else 0.0
 
 
-def _word(stage: Stage) -> str:
-    return {Stage.COLD: "cold", Stage.ROLLUPS: "only rollups", Stage.DELETED: "deleted"}[stage]
+def _word(stage: TierStage) -> str:
+    return {TierStage.COLD: "cold", TierStage.ROLLUPS: "only rollups", TierStage.DELETED: "deleted"}[stage]
 
 
 def _until(until_ns: int) -> str | None:

@@ -29,8 +29,8 @@ from headrace.store.manifests import (
     COLD_FOLDER,
     WARM_FOLDER,
     ColdManifest,
+    DayTaken,
     Manifest,
-    Taken,
     write_manifest,
 )
 from headrace.store.merging import merge
@@ -43,7 +43,7 @@ from headrace.store.recode import Spent, recode_chunk
 from headrace.store.rollups import RESOLUTIONS, forget_rollups, rollups_are_complete
 from headrace.store.row_bounds import RowBounds
 from headrace.store.segment import write_segment
-from headrace.store.tiers import Fate, Stage, Step, TierRules
+from headrace.store.tiers import Step, TierFate, TierRules, TierStage
 from headrace.store.view import Source, StoreView
 from headrace.store.warm import decode_chunk, encode_chunk
 
@@ -118,7 +118,7 @@ class Ager:
         """
         done = Aged()
         infos = sources_of(view, step)
-        if any(stage is Stage.DELETED for stage in self._stages(step)):
+        if any(stage is TierStage.DELETED for stage in self._stages(step)):
             forget_rollups(
                 self._store.disk, (step.start_ns, step.end_ns), lambda paths: self._deleted(step, paths)
             )
@@ -175,14 +175,16 @@ class Ager:
             self._pace.tick()
         return before, after
 
-    def _stages(self, step: Step) -> list[Stage]:
+    def _stages(self, step: Step) -> list[TierStage]:
         age_ns = self._clock.now_ns() - step.end_ns
-        return [max(self.rules.stage(n, age_ns), step.early.get(n, Stage.WARM)) for n in self.rules.governing]
+        return [
+            max(self.rules.stage(n, age_ns), step.early.get(n, TierStage.WARM)) for n in self.rules.governing
+        ]
 
     def _deleted(self, step: Step, paths: list[str]) -> Bools:
         now_ns = self._clock.now_ns()
         fates = (self.rules.fate(path, now_ns - step.end_ns, now_ns, step.early) for path in paths)
-        return np.array([one.stage is Stage.DELETED for one in fates], np.bool_)
+        return np.array([one.stage is TierStage.DELETED for one in fates], np.bool_)
 
     # --- deciding ------------------------------------------------------------------------------------
 
@@ -200,14 +202,14 @@ class Ager:
         fates = self.fates(step, rows)
         stage = np.array([one.stage for one in fates], np.int8)[rows.path]
         action = np.zeros(len(rows), np.int8)
-        action[stage == Stage.DELETED] = DROP
-        wanted = _rolled(rows, slots, self._store) & (stage == Stage.ROLLUPS)
+        action[stage == TierStage.DELETED] = DROP
+        wanted = _rolled(rows, slots, self._store) & (stage == TierStage.ROLLUPS)
         self._decide_rollups(view, step, (rows, wanted), action, done)
         eps = np.zeros(len(rows))
         block = np.array([one.cold_block for one in fates], np.int64)[rows.path]
         if step.is_cold:
             # Samples that rollups can't stand for stay cold until they are deleted.
-            cold = (action == KEEP) & (stage >= Stage.COLD)
+            cold = (action == KEEP) & (stage >= TierStage.COLD)
             lossy = cold & rows.may_be_lossy(columns)
             ranges = load_ranges(self._store.disk)
             n_known = len(ranges)
@@ -219,7 +221,7 @@ class Ager:
         done.n_dropped = int(rows.n_samples[action == DROP].sum())
         return _Work(step, rows, slots, columns, action, eps, block)
 
-    def fates(self, step: Step, rows: PartitionRows) -> list[Fate]:
+    def fates(self, step: Step, rows: PartitionRows) -> list[TierFate]:
         """What becomes of each path."""
         now_ns = self._clock.now_ns()
         age_ns = now_ns - step.end_ns
@@ -349,7 +351,7 @@ class Ager:
             days = dict(before.days)
             for day in step.late_days:
                 one = view.manifests[day]
-                days[day] = Taken(one.number, one.consumed, one.left_out)
+                days[day] = DayTaken(one.number, one.consumed, one.left_out)
             manifest = ColdManifest(
                 step.key, number, now_ns, tuple(files), days, due, before.n_dropped + done.n_dropped
             )

@@ -41,7 +41,7 @@ from headrace.store.merging import Unreadable, all_columns, merge
 from headrace.store.pace import Pace
 from headrace.store.query import Store
 from headrace.store.segment import write_segment
-from headrace.store.tiers import Stage, Step, TierRules, plan
+from headrace.store.tiers import Step, TierRules, TierStage, plan
 from headrace.store.view import Source, StoreView
 
 I64 = npt.NDArray[np.int64]
@@ -161,7 +161,7 @@ class Compactor:
         report.bytes_after += done.bytes_after
         report.problems += done.problems
 
-    def early(self, view: StoreView) -> dict[tuple[bool, int], dict[str, Stage]]:
+    def early(self, view: StoreView) -> dict[tuple[bool, int], dict[str, TierStage]]:
         """Stages that the rules' sizes ask for, by partition."""
         return self.holdings.early(view, self._clock.now_ns())
 

@@ -13,7 +13,7 @@ from headrace.store.commits import SegmentInfo
 from headrace.store.grouping import DAY_NS
 from headrace.store.manifests import BUCKET_DAYS, COLD_FOLDER
 from headrace.store.query import Store
-from headrace.store.tiers import Holding, Stage, TierRules, over_size
+from headrace.store.tiers import Holding, TierRules, TierStage, over_size
 from headrace.store.view import StoreView
 
 _ERRORS = ("bound", "max_error", "rmse")
@@ -45,7 +45,7 @@ class Holdings:
             self._known = {name: one for name, one in self._known.items() if name in names}
         return sorted(found.values(), key=lambda one: (one.rule, one.tier, one.key or 0))
 
-    def early(self, view: StoreView, now_ns: int) -> dict[tuple[bool, int], dict[str, Stage]]:
+    def early(self, view: StoreView, now_ns: int) -> dict[tuple[bool, int], dict[str, TierStage]]:
         """Stages that the sizes of rules ask for; see `headrace.store.tiers.over_size`."""
         if not any(self._rules.sections[name].size for name in self._rules.governing):
             return {}

@@ -84,7 +84,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class DayTaken:
     """Up to where the rows of a day are in a cold partition: version of the day's manifest, and what that said."""
 
     number: int
@@ -100,7 +100,7 @@ class ColdManifest:
     number: int = 0
     published_ns: int = 0
     files: tuple[SegmentInfo, ...] = ()
-    days: dict[int, Taken] = field(default_factory=dict)
+    days: dict[int, DayTaken] = field(default_factory=dict)
     aged: str = ""
     n_dropped: int = 0
 
@@ -129,7 +129,7 @@ class ColdManifest:
         """The inverse of `to_dict`. Raises `CorruptionError`."""
         try:
             days = {
-                int(day): Taken(
+                int(day): DayTaken(
                     checked(one["number"], int),
                     {int(i): checked(m, int) for i, m in one["consumed"].items()},
                     tuple(checked(name, str) for name in one["left_out"]),

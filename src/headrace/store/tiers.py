@@ -31,7 +31,7 @@ LATE_NS = DAY_NS
 _KNOWN_MAX = 2_000_000
 
 
-class Stage(IntEnum):
+class TierStage(IntEnum):
     """What samples are, in the order in which they age."""
 
     WARM = 0
@@ -40,18 +40,18 @@ class Stage(IntEnum):
     DELETED = 3
 
 
-STAGE_KEYS = {Stage.COLD: "cold", Stage.ROLLUPS: "rollups", Stage.DELETED: "delete"}
+STAGE_KEYS = {TierStage.COLD: "cold", TierStage.ROLLUPS: "rollups", TierStage.DELETED: "delete"}
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class TierFate:
     """What becomes of a sensor's samples in a partition: the same for all sensors of one rule.
 
     ``bound`` None: lossless. ``rule`` is "" where no rule governs.
     """
 
     rule: str
-    stage: Stage
+    stage: TierStage
     bound: TierBound | None
     cold_block: int
     is_held: bool
@@ -60,7 +60,7 @@ class Fate:
     def text(self) -> str:
         """Short, and different where the fate is."""
         held = ", held" if self.is_held else ""
-        if self.stage is not Stage.COLD:
+        if self.stage is not TierStage.COLD:
             return f"{self.rule}: {self.stage.name.lower()}{held}"
         return f"{self.rule}: cold, {self.bound.text if self.bound else 'lossless'}, {self.cold_block}{held}"
 
@@ -106,7 +106,7 @@ class TierRules:
         holds = tuple(name for name in self.holding if self._regexes[name].fullmatch(path))
         return Governance(matching[0] if matching else None, tuple(matching[1:]), holds)
 
-    def fate(self, path: str, age_ns: int, now_ns: int, early: Mapping[str, Stage]) -> Fate:
+    def fate(self, path: str, age_ns: int, now_ns: int, early: Mapping[str, TierStage]) -> TierFate:
         """What becomes of a sensor's samples that are all at least so old; `early`: stages a size asks for, by rule."""
         known = self._known.get(path)
         if known is None:
@@ -118,36 +118,36 @@ class TierRules:
         held = self._is_held(holds, now_ns)
         return self._fate(rule, held, age_ns, early)
 
-    def _fate(self, rule: str | None, held: bool, age_ns: int, early: Mapping[str, Stage]) -> Fate:
+    def _fate(self, rule: str | None, held: bool, age_ns: int, early: Mapping[str, TierStage]) -> TierFate:
         if rule is None:
-            return Fate("", Stage.WARM, None, 0, held)
+            return TierFate("", TierStage.WARM, None, 0, held)
         section = self.sections[rule]
-        stage = max(self.stage(rule, age_ns), early.get(rule, Stage.WARM))
+        stage = max(self.stage(rule, age_ns), early.get(rule, TierStage.WARM))
         if held:
-            stage = min(stage, Stage.COLD if section.after.cold is not None else Stage.WARM)
-        return Fate(rule, stage, None if held else section.bound, section.cold_block, held)
+            stage = min(stage, TierStage.COLD if section.after.cold is not None else TierStage.WARM)
+        return TierFate(rule, stage, None if held else section.bound, section.cold_block, held)
 
     def _is_held(self, holds: Iterable[str], now_ns: int) -> bool:
         return any(now_ns < self.sections[name].held_until_ns for name in holds)
 
-    def stage(self, rule: str, age_ns: int) -> Stage:
+    def stage(self, rule: str, age_ns: int) -> TierStage:
         """What a rule wants of samples of an age."""
         after = self.sections[rule].after
         reached = [
             s for s, key in STAGE_KEYS.items() if (age := getattr(after, key)) is not None and age_ns >= age
         ]
-        return max(reached, default=Stage.WARM)
+        return max(reached, default=TierStage.WARM)
 
-    def next_stage(self, rule: str, stage: Stage) -> Stage | None:
+    def next_stage(self, rule: str, stage: TierStage) -> TierStage | None:
         """What comes after a stage."""
         after = self.sections[rule].after
         later = [s for s, key in STAGE_KEYS.items() if s > stage and getattr(after, key) is not None]
         return min(later, default=None)
 
-    def due(self, end_ns: int, now_ns: int, early: Mapping[str, Stage], *, is_day: bool) -> str:
+    def due(self, end_ns: int, now_ns: int, early: Mapping[str, TierStage], *, is_day: bool) -> str:
         """What the rules want of a partition that ends at `end_ns`; "" for nothing. A day never gets cold by itself."""
         fates = [self._fate(rule, False, now_ns - end_ns, early) for rule in self.governing]
-        wanted = [one for one in fates if one.stage > (Stage.COLD if is_day else Stage.WARM)]
+        wanted = [one for one in fates if one.stage > (TierStage.COLD if is_day else TierStage.WARM)]
         if not wanted:
             return ""
         holds = [name for name in self.holding if now_ns < self.sections[name].held_until_ns]
@@ -173,7 +173,7 @@ class Step:
     key: int
     is_cold: bool
     due: str
-    early: Mapping[str, Stage] = field(default_factory=dict)
+    early: Mapping[str, TierStage] = field(default_factory=dict)
     late_days: tuple[int, ...] = ()
 
     @property
@@ -219,7 +219,7 @@ def plan(
     view: StoreView,
     rules: TierRules,
     now_ns: int,
-    early: Mapping[tuple[bool, int], Mapping[str, Stage]] | None = None,
+    early: Mapping[tuple[bool, int], Mapping[str, TierStage]] | None = None,
 ) -> list[Step]:
     """What is due, oldest first.
 
@@ -250,7 +250,7 @@ def plan(
 
 
 def _bucket_step(
-    view: StoreView, rules: TierRules, bucket: int, now_ns: int, early: Mapping[str, Stage]
+    view: StoreView, rules: TierRules, bucket: int, now_ns: int, early: Mapping[str, TierStage]
 ) -> Step | None:
     end_ns = (bucket + 1) * BUCKET_NS
     if now_ns < end_ns:
@@ -273,7 +273,7 @@ def _bucket_step(
 
 def over_size(
     holdings: Iterable[Holding], rules: TierRules, now_ns: int, ratios: Mapping[str, float]
-) -> dict[tuple[bool, int], dict[str, Stage]]:
+) -> dict[tuple[bool, int], dict[str, TierStage]]:
     """Which partitions must age early so that no rule has more bytes than its size: stages by (is cold, key), by rule.
 
     The mildest stage comes first, of that the oldest partition: all that can get cold gets cold before any samples are
@@ -283,7 +283,7 @@ def over_size(
     ----------
     ratios : how much smaller the cold tier is than the warm one, by rule.
     """
-    out: dict[tuple[bool, int], dict[str, Stage]] = {}
+    out: dict[tuple[bool, int], dict[str, TierStage]] = {}
     by_rule: dict[str, list[Holding]] = {}
     for one in holdings:
         by_rule.setdefault(one.rule, []).append(one)
@@ -301,10 +301,10 @@ def over_size(
                     break
                 is_cold, n_bytes = left[unit]
                 bucket = unit // BUCKET_DAYS
-                if stage is Stage.COLD and (is_cold or now_ns < (bucket + 1) * BUCKET_NS):
+                if stage is TierStage.COLD and (is_cold or now_ns < (bucket + 1) * BUCKET_NS):
                     continue
-                keeps = 1.0 / max(ratios.get(rule, 1.0), 1.0) if stage is Stage.COLD else 0.0
-                key = (True, bucket) if is_cold or stage is Stage.COLD else (False, unit)
+                keeps = 1.0 / max(ratios.get(rule, 1.0), 1.0) if stage is TierStage.COLD else 0.0
+                key = (True, bucket) if is_cold or stage is TierStage.COLD else (False, unit)
                 out.setdefault(key, {})[rule] = stage
                 total -= round(n_bytes * (1.0 - keeps))
                 left[unit] = (is_cold, round(n_bytes * keeps))
