@@ -58,7 +58,7 @@ PARTS = (
             "headrace.codecs.gorilla",
         ),
     ),
-    ("The warm tier", ("headrace.store.manifests",)),
+    ("The warm and the cold tier", ("headrace.store.manifests", "headrace.store.ranges")),
     ("Rollups", ("headrace.store.rollups",)),
     ("The sensor directory", ("headrace.store.directories", "headrace.core.directory_file")),
     ("Backups", ("headrace.store.backups",)),
@@ -76,8 +76,10 @@ whole and only if it is absent, or it is the journal, which only grows. How to c
 |---|---|
 | `journal/<incarnation>/<n>.hrj` | what was received, before it is acknowledged; trimmed once it is in segments |
 | `commits/<incarnation>/<m>.json` | what the store holds, and how far the journal is in it |
-| `segments/` | Parquet files of encoded runs: `hot` as they were flushed, `warm` sorted by sensor, a day each |
+| `segments/` | Parquet files of encoded runs: `hot` as they were flushed, `warm` sorted by sensor, a day each, `cold` 30 days |
 | `manifests/warm/<day>/` | which warm files make up a day |
+| `manifests/cold/<bucket>/` | which files make up 30 days of the cold tier |
+| `tiers/ranges.parquet` | ranges of sensors that bounds are shares of, once fixed |
 | `rollups/1m/<day>/` | each minute of each sensor as plain Parquet, for any other tool |
 | `state/` | snapshots of the shards' state, so that a restart need not replay much |
 | `directory/` | the sensors: paths, groups, layouts |

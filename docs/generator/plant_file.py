@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 from generator.prose import NOTICE, code, plain, table
 from headrace.adapters.payloads.base import RuleSettings
 from headrace.adapters.registry import ADAPTERS
-from headrace.core import config, settings
+from headrace.core import config, settings, tier_settings
 
 HEAD = """\
 # `plant.toml`
@@ -74,6 +74,18 @@ match = "leon/**"
 use   = "pco"
 ```
 """
+TIERS = """\
+## `[tiers.NAME]` { #tiers }
+
+What becomes of samples as they age; see [tiers](../how-to/tiers.md). Without any, samples stay warm for ever.
+
+```toml
+[tiers.default]
+match = "**"
+after = { warm = "1d", cold = "30d", rollups = "1y", delete = "10y" }
+bound = { range = 0.005 }
+```
+"""
 _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("plant", config.PlantSection, "What all paths and times have in common."),
     ("store", config.StoreSection, "Where data stay, and how much may wait."),
@@ -112,9 +124,16 @@ def page() -> str:
         parts += [_adapter(name)]
     parts += [PIPELINES, _keys(config.PipelineSection)]
     parts += [CODECS, _keys(settings.CodecSettings)]
+    parts += [TIERS, _keys(tier_settings.TierSection)]
+    for key, model in (("after", tier_settings.TierAges), ("bound", tier_settings.TierBound)):
+        parts += [f"### `{key}` {{ #tiers-{key} }}\n\n{_first_line(model)}\n\n{_keys(model)}"]
     for name, model, text in _LAST:
         parts += [_section(name, model, text)]
     return "\n".join(parts)
+
+
+def _first_line(model: type[BaseModel]) -> str:
+    return str(model.__doc__).partition("\n")[0]
 
 
 def _section(name: str, model: type[BaseModel], text: str) -> str:
@@ -170,6 +189,8 @@ def _default(field: FieldInfo) -> str:
         return "**needed**"
     value = field.get_default(call_default_factory=True)
     if value is None or value is PydanticUndefined or value in ({}, (), ""):
+        return "–"
+    if isinstance(value, BaseModel):
         return "–"
     if isinstance(value, Enum):
         value = value.value

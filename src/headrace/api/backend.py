@@ -129,6 +129,11 @@ class Backend:
         found: dict[str, Any] = await self.control.json("/api/v1/status")
         return found
 
+    async def tiers(self) -> dict[str, Any]:
+        """What the rules of the tiers hold, as `headrace.runtime.assemble.Plant.tiers` gives it."""
+        found: dict[str, Any] = await self.control.json("/api/v1/tiers")
+        return found
+
     async def adapters(self) -> list[dict[str, Any]]:
         """All adapters, without their devices."""
         found: list[dict[str, Any]] = await self.control.json("/api/v1/adapters")

@@ -34,7 +34,7 @@ from headrace.store.segment import write_segment
 from headrace.store.series import SeriesMap
 from headrace.store.wanted import Wanted, to_bits
 from headrace.store.warm import decode_chunk, encode_chunk
-from headrace.store.warm_rows import encode_warm
+from headrace.store.warm_rows import ChunkRules, encode_warm
 from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
@@ -258,11 +258,11 @@ def _table(series: list[Series], block: int, bound: float) -> Any:
     values = to_bits(np.concatenate([one.values for one in ordered]))
     samples = SensorSamples(np.arange(n), start, ts_ns, values, np.zeros(len(ts_ns), np.uint8))
     eps = np.array([bound * one.span for one in ordered]) if bound else None
-    return encode_warm(wanted, samples, Words(), np.zeros(n, np.int64), chunk_samples=block, eps=eps)
+    return encode_warm(wanted, samples, Words(), np.zeros(n, np.int64), ChunkRules(block, eps))
 
 
 def _usual(rows: list[dict[str, Any]], column: str) -> str:
-    names = [row[column].lstrip("=").split(" ")[0] for row in rows]
+    names = [warm.codec_name(row[column]) for row in rows]
     return max(sorted(set(names)), key=names.count) if names else ""
 
 

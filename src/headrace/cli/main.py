@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "new": ("headrace.cli.new:new", "Begin a plant file, or a plug-in."),
     "plugins": ("headrace.cli.plugins:plugins", "What adapters, payloads, operators and codecs there are."),
     "store": ("headrace.cli.store:store", "What a store holds, whether it is sound, and copies of it."),
+    "tiers": ("headrace.cli.tiers:tiers", "What becomes of samples as they age; do it now."),
     "codecs": ("headrace.cli.codecs:codecs", "Which codec and why, what loss costs, which bound."),
     "schema": ("headrace.cli.schema:schema", "The JSON schema of plant files, for editors."),
     "bench": ("headrace.cli.bench:bench", "Measure this machine: throughput, recovery, queries, restarts."),

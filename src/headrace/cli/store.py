@@ -64,9 +64,7 @@ def _facts(where: Target) -> dict[str, Any]:
 
     found = _open(where)
     view = found.refresh()
-    hot = [info for info in view.commits.segments if view.days_left(info)]
-    warm = [info for manifest in view.manifests.values() for info in manifest.files]
-    tiers = {"hot": _tier(hot), "warm": _tier(warm)}
+    tiers = {name: _tier(infos) for name, infos in view.segments.items()}
     n_samples = sum(t["samples"] for t in tiers.values())
     size_bytes = sum(t["bytes"] for t in tiers.values())
     per_sample = size_bytes / n_samples if n_samples else 0.0
@@ -99,10 +97,23 @@ def _tier(infos: list[Any]) -> dict[str, Any]:
 
 
 def _partitions(view: StoreView) -> list[dict[str, Any]]:
-    """The warm tier by day."""
+    """The warm tier by day, the cold one by 30."""
     import numpy as np
 
-    return [
+    from headrace.store.manifests import BUCKET_DAYS
+
+    cold = [
+        {
+            "from_day": str(np.datetime64(bucket * BUCKET_DAYS, "D")),
+            "days": BUCKET_DAYS,
+            "files": len(one.files),
+            "samples": sum(f.n_samples for f in one.files),
+            "bytes": sum(f.size_bytes for f in one.files),
+            "dropped": one.n_dropped,
+        }
+        for bucket, one in view.cold.items()
+    ]
+    return cold + [
         {
             "day": str(np.datetime64(day, "D")),
             "files": len(manifest.files),
@@ -111,6 +122,7 @@ def _partitions(view: StoreView) -> list[dict[str, Any]]:
             "is_whole": manifest.is_whole,
         }
         for day, manifest in view.manifests.items()
+        if manifest.files or not view.is_taken(day)
     ]
 
 
@@ -161,16 +173,23 @@ def _screen(facts: dict[str, Any]) -> str:
     if facts["partitions"]:
         days = [
             [
-                p["day"],
+                p["day"] if "day" in p else f"{p['days']} from {p['from_day']}",
                 output.count(p["files"]),
                 output.count(p["samples"]),
                 output.size(p["bytes"]),
-                "" if p["is_whole"] else "in part",
+                _state_of(p),
             ]
             for p in facts["partitions"]
         ]
-        text += ["", output.table(("warm day", "files", "samples", "size", ""), days, (1, 2, 3))]
+        text += ["", output.table(("day", "files", "samples", "size", ""), days, (1, 2, 3))]
     return "\n".join(text)
+
+
+def _state_of(partition: dict[str, Any]) -> str:
+    if "days" in partition:
+        dropped = partition["dropped"]
+        return "cold" + (f", {dropped:,} samples dropped" if dropped else "")
+    return "" if partition["is_whole"] else "in part"
 
 
 @store.command(

@@ -69,6 +69,13 @@ class QuantiseCodec(BoundedCodec):
         spare = spare_bits(values.astype(np.float64), self.eps, values.dtype)
         return replace(self, step=2.0 * usable(self.eps, spare))
 
+    def stepped(self, body: bytes) -> QuantiseCodec:
+        """The codec with the step that a body has, so that a later tier can build upon it. Raises `Unfit` where it has none."""
+        room = Room.of(body[0]) if body else None
+        if room is None or room.variant == _SPACED:
+            raise Unfit("its levels are those of the values' own grid")
+        return replace(self, step=self._width(room))
+
     def coarser(self, eps: float, values: Array) -> QuantiseCodec:
         """The codec of a later tier: bound `eps`, levels that are a subset of this one's.
 

@@ -34,10 +34,11 @@ from headrace.core.settings import (
     SizeBytes,
     check_url,
 )
+from headrace.core.tier_settings import TierSection, tier_problems
 
 VERSION = 1
 MIN_TOKEN_CHARACTERS = 16
-_LATER = ("tiers", "health", "scaling", "alerts")
+_LATER = ("health", "scaling", "alerts")
 _LEVEL = re.compile(r"[a-z][a-z0-9_]*")
 _AT_LINE = re.compile(r"(.*) \(at line (\d+), column \d+\)")
 _LOOPBACK = re.compile(r"localhost|127(?:\.\d{1,3}){3}|\[::1\]")
@@ -181,6 +182,12 @@ class StoreSection(Section):
     rejects_size: SizeBytes = Field(
         default="256MB", validate_default=True, description="refused input kept for replay, the newest"
     )
+    compaction_cpu: Annotated[float, Field(gt=0, le=1, strict=False)] = Field(
+        default=0.25, description="share of one core that compaction and ageing take, at most"
+    )
+    compaction_io: SizeBytes = Field(
+        default="50MB", validate_default=True, description="bytes a second that they read and write, at most"
+    )
 
     @property
     def is_bucket(self) -> bool:
@@ -313,6 +320,7 @@ class PlantConfig(Section):
     adapters: dict[str, AdapterSection] = Field(default_factory=dict)
     pipelines: dict[str, PipelineSection] = Field(default_factory=dict)
     codecs: dict[str, CodecSettings] = Field(default_factory=dict)
+    tiers: dict[str, TierSection] = Field(default_factory=dict)
     runtime: RuntimeSection = RuntimeSection()
     api: ApiSection = ApiSection()
 
@@ -497,6 +505,13 @@ def _cross_problems(config: PlantConfig) -> list[Problem]:
             problems.append(
                 Problem(f"{where}.devices", "is not a table of path = url, nor the name of a CSV file")
             )
+    problems += [Problem(dotted(("tiers", name)), text) for name, text in tier_problems(config.tiers)]
+    if config.store.rollups == "off":
+        text = (
+            'no rollups are kept, so samples would be kept until they are deleted; set [store] rollups = "1m"'
+        )
+        asked = [name for name, tier in config.tiers.items() if tier.after.rollups is not None]
+        problems += [Problem(dotted(("tiers", name, "after", "rollups")), text) for name in asked]
     for name, pipeline in config.pipelines.items():
         for i, step in enumerate(pipeline.steps):
             if not isinstance(step.get("op"), str):

@@ -34,7 +34,7 @@ from headrace.ingest.journal import DamagePolicy, JournalSettings
 from headrace.metrics.exposition import Metrics
 from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.codec_choice import CodecChoices
-from headrace.runtime.compaction import BackgroundCompaction
+from headrace.runtime.compaction import BackgroundCompaction, share_of
 from headrace.runtime.engine import is_fatal
 from headrace.runtime.engine_core import EngineSettings
 from headrace.runtime.event_log import EventLog
@@ -44,10 +44,12 @@ from headrace.runtime.reconfigure import Reconfiguring
 from headrace.runtime.replay import RejectsReplay
 from headrace.runtime.report import Report
 from headrace.runtime.supervision import Supervisor
-from headrace.store.compactor import Compactor
+from headrace.runtime.tiers_report import TiersView
+from headrace.store.compactor import CompactionPolicy, Compactor
 from headrace.store.disks import mark_folder, plant_disk
 from headrace.store.query import Store
 from headrace.store.rollups import Rollups
+from headrace.store.tiers import TierRules
 
 _EVENTS_MAX = 200
 _RESERVE_BYTES, _RESERVE_SHARE = 64 << 20, 32
@@ -131,6 +133,7 @@ class Plant:
         self._store_disk = plant_disk(self.config, self._disk)
         self._host: Host | None = None
         self._compaction: BackgroundCompaction | None = None
+        self._tiers: TiersView | None = None
         self._is_stopped = False
         self._failing = threading.Lock()
         self._on_failure: Callable[[], None] | None = None
@@ -174,21 +177,34 @@ class Plant:
         self._report.watch(host, self.intake, self.adapters)
         await self.intake.start()
         host.engine.start()
-        self._compaction = BackgroundCompaction(
-            Compactor(
-                host.store,
-                self._clock,
-                faults=self._faults,
-                incarnation=host.journal.recovery.incarnation,
-                choice_of=CodecChoices(self.config.codecs).of,
-            ),
-            lambda text: self._event("store.compaction", text, {}),
-            rollups=self._rollups(host.store),
-        )
+        self._compaction = self._background(host)
         self._compaction.start()
         await self.supervisor.start(self.intake)
         self._begin_operations(host)
         self.state = "running"
+
+    def _background(self, host: Host) -> BackgroundCompaction:
+        stopping, store = threading.Event(), host.store
+        pace, rules = share_of(self.config.store, stopping), TierRules(self.config.tiers)
+        compactor = Compactor(
+            store, self._clock, faults=self._faults, incarnation=host.journal.recovery.incarnation,
+            choice_of=CodecChoices(self.config.codecs).of, rules=rules, policy=CompactionPolicy(pace=pace),
+        )  # fmt: skip
+        self._tiers = TiersView(store, rules, self._clock, compactor.holdings)
+        return BackgroundCompaction(
+            compactor,
+            lambda text: self._event("store.compaction", text, {}),
+            rollups=self._rollups(store),
+            stopping=stopping,
+        )
+
+    def tiers(self) -> dict[str, Any]:
+        """What the tiers' rules hold, and what is due, JSON-ready; reads headers, so ask it from a thread."""
+        return (
+            {"rules": [], "due": [], "damaged": []}
+            if self._tiers is None
+            else self._tiers.status(tries=False)
+        )
 
     def _rollups(self, store: Store) -> Rollups | None:
         if self.config.store.rollups == "off":

@@ -25,6 +25,7 @@ from headrace.store.warm import (
     BARE,
     CHUNK_SAMPLES,
     Chunk,
+    codec_name,
     decode_chunk,
     encode_chunk,
     time_bytes,
@@ -258,7 +259,7 @@ def _run(
 
 
 def _name(text: str) -> str:
-    return text.partition(" ")[0]
+    return codec_name(text)
 
 
 def _rank(trial: Trial) -> tuple[int, int, int]:

@@ -1,17 +1,28 @@
-"""Compaction in the background: one thread a store, behind everything else.
+"""Compaction and ageing in the background: one thread a store, behind everything else.
 
-It rewrites what is a day old, now and then, while the engine runs. It ends with the process at any moment: a run
-that is cut leaves nothing but files that no manifest names, and the next run starts again.
+It rewrites what is a day old, and does what the tiers' rules want of what is older, now and then, while the engine
+runs. It takes a share of one core and of the disk, and rests in between (`[store] compaction_cpu`, `compaction_io`). It
+ends with the process at any moment: a run that is cut leaves nothing but files that no manifest names, and the next
+run starts again.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from headrace.core.errors import HeadraceError
+from headrace.core.clock import Clock, SystemClock
+from headrace.core.config import PlantConfig, StoreSection
+from headrace.core.disk import LocalDisk
+from headrace.core.errors import Closed, HeadraceError
+from headrace.core.faults import FaultPoints
 from headrace.store.compactor import CompactionReport, Compactor
+from headrace.store.pace import Pace
+from headrace.store.query import Store
 from headrace.store.rollups import Rollups
+from headrace.store.tiers import TierRules
 
 
 class BackgroundCompaction:
@@ -20,7 +31,8 @@ class BackgroundCompaction:
     Parameters
     ----------
     tell : called, from the thread, with a sentence where a run could not do what was due.
-    rollups : what is run before it: so they have seen every segment before compaction deletes any.
+    rollups : what is run before it: so they have seen every segment before compaction deletes any. stopping : what ends it;
+    the compactor's pace rests on it.
     """
 
     def __init__(
@@ -29,10 +41,11 @@ class BackgroundCompaction:
         tell: Callable[[str], None],
         period_s: float = 300.0,
         rollups: Rollups | None = None,
+        stopping: threading.Event | None = None,
     ) -> None:
         self._compactor, self._tell, self._period_s = compactor, tell, period_s
         self._rollups = rollups
-        self._stopping = threading.Event()
+        self._stopping = stopping or threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace-compaction", daemon=True)
         self._said: set[str] = set()
         self.last: CompactionReport | None = None
@@ -42,7 +55,7 @@ class BackgroundCompaction:
         self._thread.start()
 
     def stop(self) -> None:
-        """Start no further run; one that is under way goes on or ends with the process."""
+        """Start no further run; one that is under way ends where it would rest, or with the process."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -68,7 +81,45 @@ class BackgroundCompaction:
         """Sentences for what went wrong; a defect must not end collection."""
         try:
             return set(run())
+        except Closed:
+            return set()
         except HeadraceError as e:
             return {f"{name}: {e}"}
         except Exception as e:
             return {f"{name} stopped by a defect ({type(e).__name__}: {e}); it is tried again"}
+
+
+def share_of(store: StoreSection, stopping: threading.Event) -> Pace:
+    """The pace that a plant file allows; a rest ends early, with `Closed`, once `stopping` is set."""
+
+    def rest(seconds: float) -> None:
+        if stopping.wait(seconds):
+            raise Closed("the engine stops; what is left is done when it runs again")
+
+    return Pace(store.compaction_cpu, float(store.compaction_io), rest)
+
+
+def compact_now(
+    folder: Path, config: PlantConfig, clock: Clock | None = None, faults: FaultPoints | None = None
+) -> dict[str, Any]:
+    """Compact and age a store that no engine runs on, at full speed; what was done, JSON-ready.
+
+    Raises
+    ------
+    StorageError : an engine runs on it, or the disk refuses.
+    """
+    clock = clock or SystemClock()
+    disk = LocalDisk(folder)
+    disk.lock()
+    try:
+        store = Store.open(disk, None, clock)
+        problems = []
+        if config.store.rollups != "off":
+            problems += Rollups(store, clock, config.plant.levels).run_once().problems
+        done = Compactor(store, clock, faults=faults, rules=TierRules(config.tiers)).run_once()
+    finally:
+        disk.unlock()
+    return {
+        "compacted": done.n_partitions, "aged": done.n_aged, "dropped": done.n_dropped, "deleted": done.n_deleted,
+        "bytes_before": done.bytes_before, "bytes_after": done.bytes_after, "problems": problems + done.problems,
+    }  # fmt: skip

@@ -7,6 +7,7 @@ such method answers 501. The methods are those of `headrace.runtime.operations`.
 ==================================================  ==============================================================
 ``GET /livez /readyz /metrics``                     open to every program of this machine
 ``GET /api/v1/status``                              `Plant.status`
+``GET /api/v1/tiers``                               `Plant.tiers`
 ``GET /api/v1/adapters[/{name}]``                   `adapter_summary`, `adapter_report`
 ``GET /api/v1/directory?after=n``                   definitions of the slots from n on, Parquet
 ``POST /api/v1/tail``                               unflushed frames, see `tail_format`
@@ -131,6 +132,7 @@ class ControlRoutes:
             Route("/readyz", self.ready),
             Route("/metrics", self.metrics),
             Route("/api/v1/status", self.status),
+            Route("/api/v1/tiers", self.tiers),
             Route("/api/v1/adapters", self.adapters),
             Route(adapter, self.adapter),
             Route("/api/v1/directory", self.directory),
@@ -168,6 +170,9 @@ class ControlRoutes:
     async def status(self, _: Request) -> Response:
         self._started()
         return JSONResponse(self.plant.status())
+
+    async def tiers(self, _: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(self.plant.tiers))
 
     async def adapters(self, _: Request) -> Response:
         return JSONResponse([adapter_summary(a) for a in self.plant.adapters()])

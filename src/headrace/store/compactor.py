@@ -1,5 +1,7 @@
 """Compaction: a day's hot rows become warm chunks of single sensors, and the partition changes in one step.
 
+Then what the rules of the tiers want of older partitions is done (`headrace.store.tiers`, `headrace.store.ageing`).
+
 The work of a day is: read its hot rows (and its warm files, where late data came), merge versions, write
 warm files under names that say their content, then publish a manifest that names them and what they replace.
 Killed at any moment it leaves either the old partition or the new one, and files that nobody names, which
@@ -22,10 +24,13 @@ from headrace.core.clock import NS, Clock
 from headrace.core.errors import CorruptionError, Fenced, NotFound
 from headrace.core.faults import FaultPoints
 from headrace.core.sensors import Selection
+from headrace.store.ageing import Ager
 from headrace.store.commits import SegmentInfo
-from headrace.store.decoding import Decoding
 from headrace.store.grouping import DAY_NS
+from headrace.store.holdings import Holdings
 from headrace.store.manifests import (
+    COLD_FOLDER,
+    COLD_MANIFESTS,
     HOT_FOLDER,
     WARM_FOLDER,
     Manifest,
@@ -34,14 +39,15 @@ from headrace.store.manifests import (
     manifest_path,
     write_manifest,
 )
-from headrace.store.query import Scan, Store
+from headrace.store.merging import Unreadable, all_columns, merge
+from headrace.store.pace import Pace
+from headrace.store.query import Store
 from headrace.store.segment import write_segment
+from headrace.store.tiers import Step, TierRules, TierStage, plan
 from headrace.store.view import Source, StoreView
-from headrace.store.wanted import Lane, Wanted
-from headrace.store.warm_rows import encode_warm
+from headrace.store.warm_rows import ChunkRules
 
 I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class CompactionPolicy:
     far goes into files of its own, and is merged when the day is over. n_files_max : so many files, at most, gather
     beside a merged day before late data are merged into it.
     grace_s : how long replaced files stay. slice_samples : about how many samples are merged at a time.
+    pace : how much of the machine it takes.
     """
 
     min_age_s: float = 3_600.0
@@ -63,26 +70,24 @@ class CompactionPolicy:
     n_files_max: int = 16
     grace_s: float = 300.0
     slice_samples: int = 4_000_000
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(slots=True)
 class CompactionReport:
-    """What a run did. ``problems`` has a sentence for every day that had to be left as it is."""
+    """What a run did. ``problems`` has a sentence for every partition that had to be left as it is.
+
+    ``n_aged`` partitions were written anew as the tiers' rules want, ``n_dropped`` samples of them are gone.
+    """
 
     n_partitions: int = 0
     n_samples: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
     n_deleted: int = 0
+    n_aged: int = 0
+    n_dropped: int = 0
     problems: list[str] = field(default_factory=list)
-
-
-class _Unreadable(CorruptionError):
-    """Some sources are damaged; `names` says which."""
-
-    def __init__(self, message: str, names: set[str]) -> None:
-        super().__init__(message)
-        self.names = names
 
 
 class Compactor:
@@ -92,7 +97,8 @@ class Compactor:
     ----------
     store : opened for reading; shared with queries. incarnation : of the engine that compacts: one that was taken
         over must not delete what its successor is about to name. None for who has the store alone.
-    choice_of : what is said about the codecs of the sensor of a path.
+    choice_of : what is said about the codecs of the sensor of a path. rules : of the tiers; without any nothing gets
+        older than warm.
     """
 
     def __init__(
@@ -104,12 +110,15 @@ class Compactor:
         policy: CompactionPolicy | None = None,
         incarnation: int | None = None,
         choice_of: Callable[[str], CodecChoice] = lambda path: ANY,
+        rules: TierRules | None = None,
     ) -> None:
         self._store, self._clock = store, clock
         self._incarnation = incarnation
         self._faults = faults or FaultPoints()
         self._policy = policy or CompactionPolicy()
         self._choice_of = choice_of
+        self.rules = rules or TierRules({})
+        self.holdings = Holdings(store, self.rules)
 
     def run_once(self, force: bool = False) -> CompactionReport:
         """Compact every day that is due (all days with hot rows, where forced), then delete what is old.
@@ -119,6 +128,7 @@ class Compactor:
         StorageError : the disk refuses; nothing is lost, run again later. Fenced : another engine has taken over.
         """
         report = CompactionReport()
+        self._policy.pace.begin()
         view = self._owned_view()
         if view.commits.damaged:
             # What such a commit held may come back from a backup: it must not count as compacted.
@@ -134,6 +144,7 @@ class Compactor:
                     self._compact(view, day, hot, report)
                 except (CorruptionError, NotFound) as e:
                     report.problems.append(f"day {_date(day)} stays as it is: {e}")
+        self._age(report)
         self._clean(report)
         return report
 
@@ -144,6 +155,46 @@ class Compactor:
             raise Fenced(f"incarnation {owner} has taken over the store; this one compacts it no more")
         return view
 
+    def _age(self, report: CompactionReport) -> None:
+        """Do what the rules want, oldest first."""
+        if not self.rules:
+            return
+        view = self._owned_view()
+        if view.damaged:
+            report.problems += [f"nothing ages: {sentence}" for sentence in view.damaged]
+            return
+        for step in plan(view, self.rules, self._clock.now_ns(), self.early(view)):
+            self._do(view, step, report)
+
+    def _do(self, view: StoreView, step: Step, report: CompactionReport) -> None:
+        try:
+            done = self.ager.age(view, step)
+        except (CorruptionError, NotFound) as e:
+            report.problems.append(f"{step.name} stays as it is: {e}")
+            return
+        report.n_aged += 1
+        report.n_dropped += done.n_dropped
+        report.bytes_before += done.bytes_before
+        report.bytes_after += done.bytes_after
+        report.problems += done.problems
+
+    def early(self, view: StoreView) -> dict[tuple[bool, int], dict[str, TierStage]]:
+        """Stages that the rules' sizes ask for, by partition."""
+        return self.holdings.early(view, self._clock.now_ns())
+
+    @property
+    def ager(self) -> Ager:
+        """What does the steps."""
+        return Ager(
+            self._store,
+            self._clock,
+            self.rules,
+            faults=self._faults,
+            pace=self._policy.pace,
+            slice_samples=self._policy.slice_samples,
+            choice_of=self._choice_of,
+        )
+
     def _is_due(self, view: StoreView, day: int, hot: list[SegmentInfo]) -> bool:
         if len(hot) >= self._policy.n_hot_max:
             return True
@@ -153,7 +204,9 @@ class Compactor:
         return self._clock.now_ns() >= manifest.published_ns + self._policy.late_every_s * NS
 
     def _is_over(self, day: int) -> bool:
-        return self._clock.now_ns() >= (day + 1) * DAY_NS + self._policy.min_age_s * NS
+        asked_ns = self.rules.warm_after_ns
+        min_age_ns = int(self._policy.min_age_s * NS) if asked_ns is None else asked_ns
+        return self._clock.now_ns() >= (day + 1) * DAY_NS + min_age_ns
 
     def _adds(self, before: Manifest, hot: list[SegmentInfo], is_over: bool) -> bool:
         """Whether the hot rows get files of their own beside the ones that are there.
@@ -209,7 +262,7 @@ class Compactor:
                     if table is not None:
                         files.append(self._write(day, number, part, table))
                 return files, sources, left_out
-            except _Unreadable as e:
+            except Unreadable as e:
                 if any(s.is_warm for s in sources if s.info.name in e.names):
                     raise  # to go on would publish a day without what this file has
                 left_out += sorted(e.names)
@@ -230,7 +283,7 @@ class Compactor:
                         weights[group] = weights.get(group, 0) + int(n)
             except CorruptionError as e:
                 self._store.quarantine(name, str(e))
-                raise _Unreadable(str(e), {name}) from e
+                raise Unreadable(str(e), {name}) from e
         return weights
 
     def _slices(self, weights: dict[int, int]) -> list[Selection]:
@@ -256,39 +309,19 @@ class Compactor:
             chosen += by_group[group]
             n += weights[group]
             if n >= self._policy.slice_samples:
-                out.append(self._all_columns(chosen))
+                out.append(all_columns(self._store, chosen))
                 chosen, n = [], 0
         if chosen:
-            out.append(self._all_columns(chosen))
+            out.append(all_columns(self._store, chosen))
         return out
-
-    def _all_columns(self, slots: list[int]) -> Selection:
-        slot = np.array(slots, np.uint32)
-        width = self._store.directory.width[slot]
-        column = np.arange(int(width.sum())) - np.repeat(np.cumsum(width) - width, width)
-        each = np.repeat(slot, width)
-        return Selection(each, column.astype(np.uint16), np.zeros(len(each), np.uint64))
 
     def _merge(self, sources: list[Source], selection: Selection, day: int) -> pa.Table | None:
         """Warm rows of some groups."""
-        store = self._store
-        wanted = Wanted(store.directory, store.series, selection, is_raw=True)
-        scan: Scan = store.scan_sources(sources, wanted, day * DAY_NS, (day + 1) * DAY_NS)
-        decoding = Decoding(wanted)
-        seq = np.full(wanted.n, -1, np.int64)
-        for found, place, _ in scan.found:
-            decoding.add_rows(found, place)
-            _newest_seq(wanted, found.rows.column, place, found.rows.seq, seq)
-        if decoding.damaged:
-            raise _Unreadable("; ".join(decoding.damaged), decoding.bad_segments)
-        if scan.missing:
-            raise CorruptionError("; ".join(scan.missing))
-        same = store.series.shared(wanted.slot, wanted.column)
-        samples = decoding.samples(day * DAY_NS, (day + 1) * DAY_NS, same).get(Lane.SIGNED)
-        if samples is None or not len(samples):
+        merged = merge(self._store, sources, selection, (day * DAY_NS, (day + 1) * DAY_NS))
+        if merged is None:
             return None
-        choices = [self._choice_of(path) for path in wanted.paths.tolist()]
-        return encode_warm(wanted, samples, decoding.words, seq, choices=choices)
+        choices = [self._choice_of(path) for path in merged.wanted.paths.tolist()]
+        return merged.encode(self._policy.pace, ChunkRules(choices=choices))
 
     def _write(self, day: int, number: int, part: int, table: pa.Table) -> SegmentInfo:
         draft = write_segment(f"{WARM_FOLDER}/{day:06d}/", [table])
@@ -297,6 +330,7 @@ class Compactor:
         self._faults.reach("segment.write")
         # Where it exists, a run that was killed wrote the same bytes.
         self._store.disk.put_if_absent(name, draft.data)
+        self._policy.pace.tick(len(draft.data))
         info = draft.info.to_dict() | {"name": name}
         return SegmentInfo.from_dict(info)
 
@@ -306,13 +340,7 @@ class Compactor:
         """Delete what manifests have replaced, once the grace time is over."""
         view = self._owned_view()
         old_ns = self._clock.now_ns() - int(self._policy.grace_s * NS)
-        gone: set[str] = set()
-        for day, numbers in list_manifests(self._store.disk).items():
-            newest = view.manifests.get(day)
-            if newest is not None and newest.number == numbers[-1] and newest.published_ns <= old_ns:
-                used = {f.name for f in newest.files}
-                gone |= set(self._store.disk.list(f"{WARM_FOLDER}/{day:06d}")) - used
-                gone |= {manifest_path(day, n) for n in numbers[:-1]}
+        gone = self._replaced(view, old_ns)
         live = {info.name for info in view.commits.segments}
         for info in view.commits.segments:
             if not view.days_left(info) and all(view.manifests[d].published_ns <= old_ns for d in info.days):
@@ -326,6 +354,34 @@ class Compactor:
         self._store.reader.forget(gone)
         report.n_deleted += len(gone)
 
+    def _replaced(self, view: StoreView, old_ns: int) -> set[str]:
+        """Files of partitions, and manifests, that newer manifests have replaced."""
+        disk, gone = self._store.disk, set()
+        warm, cold = _by_partition(disk.list(WARM_FOLDER)), _by_partition(disk.list(COLD_FOLDER))
+        listed, in_cold = list_manifests(disk), {f.name for one in view.cold.values() for f in one.files}
+        for day in listed.keys() | warm.keys():
+            newest, numbers = view.manifests.get(day), listed.get(day, [])
+            is_newest = newest is not None and newest.number >= max(numbers, default=0)
+            if newest is not None and is_newest and newest.published_ns <= old_ns:
+                gone |= warm.get(day, set()) - {f.name for f in newest.files} - in_cold
+                gone |= {manifest_path(day, n) for n in numbers if n < newest.number or view.is_taken(day)}
+        for bucket, numbers in list_manifests(disk, COLD_MANIFESTS).items():
+            one = view.cold.get(bucket)
+            if one is not None and one.number == numbers[-1] and one.published_ns <= old_ns:
+                gone |= cold.get(bucket, set()) - in_cold
+                gone |= {manifest_path(bucket, n, COLD_MANIFESTS) for n in numbers[:-1]}
+        return gone
+
+
+def _by_partition(names: list[str]) -> dict[int, set[str]]:
+    """Files by the partition whose folder they are in."""
+    out: dict[int, set[str]] = {}
+    for name in names:
+        key = name.split("/")[-2]
+        if key.lstrip("-").isdigit():
+            out.setdefault(int(key), set()).add(name)
+    return out
+
 
 def _hot_by_day(view: StoreView) -> dict[int, list[SegmentInfo]]:
     out: dict[int, list[SegmentInfo]] = {}
@@ -335,17 +391,6 @@ def _hot_by_day(view: StoreView) -> dict[int, list[SegmentInfo]]:
                 continue  # damaged: it stays beside the warm files
             out.setdefault(day, []).append(info)
     return out
-
-
-def _newest_seq(wanted: Wanted, column: npt.NDArray[np.int32], place: I64, row_seq: I64, seq: I64) -> None:
-    """Raise `seq` of each sensor to that of the rows that have it."""
-    element = wanted.elements(column, place)
-    single = element >= 0
-    np.maximum.at(seq, wanted.sensor[element[single]], row_seq[single])
-    for row in np.flatnonzero((column < 0) & (place >= 0)).tolist():
-        p = place[row]
-        sensors = wanted.sensor[wanted.start[p] : wanted.start[p + 1]]
-        seq[sensors] = np.maximum(seq[sensors], row_seq[row])
 
 
 def _date(day: int) -> str:

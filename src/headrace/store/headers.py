@@ -90,14 +90,15 @@ def _clear(
     group = _joined([index for _, index, _ in parts])
     sensor = _joined([one for _, _, one in parts])
     tail_group, tail_min, tail_max = _tail_spans(wanted, batches)
-    whole = sensor == NOWHERE
+    whole = _joined([rows.column < 0 for rows, _, _ in parts])
+    wanted_ones = sensor != NOWHERE
     others = (
         np.concatenate([group[whole], tail_group]),
         np.concatenate([t_min[whole], tail_min]),
         np.concatenate([t_max[whole], tail_max]),
     )
-    clear = ~whole & ~_touched(group, t_min, t_max, others)
-    single = np.flatnonzero(~whole)
+    clear = wanted_ones & ~_touched(group, t_min, t_max, others)
+    single = np.flatnonzero(wanted_ones)
     if np.bincount(sensor[single], minlength=1).max() > 1:
         # Where any two rows of a sensor overlap, all of its rows are decoded.
         clear &= ~np.isin(sensor, _overlapping(sensor[single], t_min[single], t_max[single]))

@@ -233,8 +233,8 @@ def _concat(parts: list[RowHeaders]) -> RowHeaders:
     """Rows of several row groups of one file."""
     if len(parts) == 1:
         return parts[0]
-    pairs = list(dict.fromkeys(pair for p in parts for pair in p.codecs))
-    codec = [np.array([pairs.index(c) for c in p.codecs], np.uint8)[p.codec] for p in parts]
+    pairs = {pair: i for i, pair in enumerate(dict.fromkeys(pair for p in parts for pair in p.codecs))}
+    codec = [np.array([pairs[c] for c in p.codecs], np.uint16)[p.codec] for p in parts]
     names = parts[0].statistics.keys()
     fixed: dict[str, Any] = {
         "codecs": tuple(pairs), "codec": np.concatenate(codec),

@@ -33,7 +33,7 @@ second it falls behind, and ``[store] rollups = "off"`` is the better choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,10 +43,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.core.clock import NS, Clock, thread_cpu_ns
+from headrace.core.disk import Disk
 from headrace.core.errors import CorruptionError, NotFound
 from headrace.core.sensors import Selection
 from headrace.store.commits import sealed_json, unsealed_json
-from headrace.store.manifests import hot_number
+from headrace.store.manifests import BUCKET_DAYS, hot_number
 from headrace.store.query import Store
 from headrace.store.result import QueryResult
 from headrace.store.view import StoreView
@@ -55,6 +56,8 @@ from headrace.store.wanted import Wanted
 Array = npt.NDArray[Any]
 FOLDER = "rollups/1m"
 STATE_FILE = f"{FOLDER}/state.json"
+RESOLUTIONS = ("1m",)
+"""Of the rollups that are kept."""
 MINUTE_NS, HOUR_NS = 60 * NS, 3_600 * NS
 AGGREGATES = ("count", "min", "max", "sum", "mean", "first", "last")
 _SLICES_MAX = 64
@@ -135,6 +138,11 @@ class Rollups:
         self._look(view, state)
         disk.replace(STATE_FILE, sealed_json(state.to_dict()))
         for hour in self._due(state):
+            if _is_thinned(view, hour * HOUR_NS):
+                state.hours.discard(
+                    hour
+                )  # what is left of its samples must not replace what was written of all
+                continue
             if thread_cpu_ns() - began_ns > self._policy.cpu_s_max * NS:
                 break
             try:
@@ -155,10 +163,8 @@ class Rollups:
         return self._clock.now_ns() - int(self._policy.lag_s * NS)
 
     def _load(self) -> _State:
-        try:
-            return _State.from_dict(unsealed_json(self._store.disk.read(STATE_FILE), STATE_FILE))
-        except (NotFound, CorruptionError):
-            return _State()  # everything is looked at again, and every hour written anew
+        # Without a state everything is looked at again, and every hour written anew.
+        return _load_state(self._store.disk) or _State()
 
     # --- what is to do ---------------------------------------------------------------------------------
 
@@ -175,10 +181,12 @@ class Rollups:
                 state.hours.update(self._hours_of(info))
             state.seen[incarnation] = max(m, state.seen.get(incarnation, 0))
         if is_first:
-            for manifest in view.manifests.values():
-                for info in manifest.files:
+            partitions = [*(m.files for m in view.manifests.values()), *(c.files for c in view.cold.values())]
+            for files in partitions:
+                for info in files:
                     state.hours.update(range(info.t_min_ns // HOUR_NS, info.t_max_ns // HOUR_NS + 1))
-                for incarnation, m in manifest.consumed.items():
+            for day in view.manifests.values():
+                for incarnation, m in day.consumed.items():
                     state.seen[incarnation] = max(m, state.seen.get(incarnation, 0))
 
     def _hours_of(self, info: Any) -> set[int]:
@@ -292,6 +300,72 @@ class Rollups:
         columns["count"] = pa.array(result.columns["count"][keep].astype(np.int64))
         columns |= {name: pa.array(column[keep]) for name, column in values.items()}
         return pa.table(columns)
+
+
+def _load_state(disk: Disk) -> _State | None:
+    try:
+        return _State.from_dict(unsealed_json(disk.read(STATE_FILE), STATE_FILE))
+    except (NotFound, CorruptionError):
+        return None
+
+
+def rollups_are_complete(
+    disk: Disk, view: StoreView, span: tuple[int, int], days: Iterable[tuple[int, int]]
+) -> str:
+    """Whether rollups stand for all samples of a span, so that these may be dropped: "", or a sentence that says why not.
+
+    Parameters
+    ----------
+    span : start and end, ns. days : first and last day of rows with samples: each has rollups on one of its days.
+    """
+    state = _load_state(disk)
+    if state is None:
+        return f'{STATE_FILE} does not say that there are rollups of them; set [store] rollups = "1m"'
+    waiting = [hour for hour in state.hours if span[0] < (hour + 1) * HOUR_NS and hour * HOUR_NS < span[1]]
+    unseen = [s for s in view.commits.segments if s.t_max_ns >= span[0] and s.t_min_ns < span[1]]
+    unseen = [s for s in unseen if (n := hot_number(s.name)) and n[1] > state.seen.get(n[0], 0)]
+    if waiting or unseen:
+        return f"rollups of {len(waiting):,} hours and {len(unseen):,} segments of them are not written yet"
+    there: dict[int, bool] = {}
+    for first, last in sorted(days):
+        for day in range(first, last + 1):
+            if day not in there:
+                there[day] = bool(disk.list(f"{FOLDER}/{_day_name(day * 24)}"))
+        if not any(there[day] for day in range(first, last + 1)):
+            return f"{FOLDER} has nothing of {_day_name(first * 24)}; restore it from a backup"
+    return ""
+
+
+def forget_rollups(disk: Disk, span: tuple[int, int], is_gone: Callable[[list[str]], Array]) -> int:
+    """Delete rollups of some sensors in a span of whole days; how many rows.
+
+    Parameters
+    ----------
+    is_gone : of each of some paths whether its rollups go: bool[n].
+    """
+    n = 0
+    for day in range(span[0] // (24 * HOUR_NS), span[1] // (24 * HOUR_NS)):
+        for path in disk.list(f"{FOLDER}/{_day_name(day * 24)}"):
+            table = pq.read_table(pa.BufferReader(pa.py_buffer(disk.read(path))))
+            coded = table["path"].combine_chunks().dictionary_encode()
+            gone = is_gone(coded.dictionary.to_pylist())[coded.indices.to_numpy()]
+            n += int(gone.sum())
+            if gone.all():
+                disk.delete(path)
+            elif gone.any():
+                sink = pa.BufferOutputStream()
+                left = table.filter(pa.array(~gone))
+                pq.write_table(left, sink, compression="zstd", version="2.6")
+                disk.replace(path, memoryview(sink.getvalue()))
+    return n
+
+
+def _is_thinned(view: StoreView, ts_ns: int) -> bool:
+    """Whether samples of a moment's partition were dropped."""
+    day = ts_ns // (24 * HOUR_NS)
+    cold = view.cold.get(day // BUCKET_DAYS)
+    warm = view.manifests.get(day)
+    return bool((cold is not None and cold.n_dropped) or (warm is not None and warm.n_dropped))
 
 
 def _take(sensors: Selection, index: Array) -> Selection:

@@ -25,7 +25,10 @@ time_codec   string       how times are coded; ``block``, ``wave``: in one paylo
 times_back   uint32       so many rows before it in its row group is the row whose payload has its times, which are the
                           same (sensors of one device); 0: they are in its own
 value_codec  string       how values are coded
-bound        float64      largest error against the original; 0 where lossless
+bound        float64      largest error against the original that was allowed so far, in engineering units as the
+                          next two; 0 where lossless
+max_error    float64      no value is further from the original (0 where lossless; null: not further than `bound`)
+rmse         float64      the root mean square of these errors is not larger (as above)
 seq          int64        newest journal number in the row: of two versions of a sample the higher wins
 arrival      timestamp    when the newest batch in the row arrived
 dictionary   list<string> words that the values are codes of, for string signals
@@ -34,7 +37,7 @@ payload      binary       the encoded run
 ============ ============ ==================================================================================
 
 Columns that say nothing in a tier are left out of its files; a reader takes them as null. A row never spans
-two UTC days. How scale and offset are applied, to the last bit, is said in `headrace.core.grids`.
+two UTC days, in the cold tier two partitions of 30. How scale and offset are applied, to the last bit, is said in `headrace.core.grids`.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ COLUMNS: dict[str, Any] = {
     "count": pa.uint32(), "quality": pa.uint8(), "min": pa.float64(), "max": pa.float64(),
     "sum": pa.float64(), "first": pa.float64(), "last": pa.float64(), "m2": pa.float64(),
     "raw_sum": pa.int64(), "scale": pa.float64(), "offset": pa.float64(), "time_codec": pa.string(), "times_back": pa.uint32(),
-    "value_codec": pa.string(), "bound": pa.float64(), "seq": pa.int64(), "arrival": _TIME,
+    "value_codec": pa.string(), "bound": pa.float64(), "max_error": pa.float64(), "rmse": pa.float64(), "seq": pa.int64(), "arrival": _TIME,
     "dictionary": pa.list_(pa.string()), "n_bytes": pa.uint32(), "payload": pa.binary(),
 }  # fmt: skip
 

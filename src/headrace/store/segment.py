@@ -171,7 +171,7 @@ class RowHeaders:
     n_samples: npt.NDArray[np.uint32]
     count: npt.NDArray[np.uint32]
     seq: I64
-    codec: npt.NDArray[np.uint8]
+    codec: npt.NDArray[np.uint16]
     codecs: tuple[tuple[str, str], ...]
     offset: I64
     n_bytes: npt.NDArray[np.uint32]
@@ -254,6 +254,11 @@ class SegmentFile:
     def footer_bytes(self) -> int:
         """About the memory that the parsed footer takes: some times its size in the file."""
         return _FOOTER_IN_MEMORY * int(self._file.metadata.serialized_size)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Columns that it has."""
+        return tuple(self._names)
 
     @property
     def n_groups(self) -> int:
@@ -357,7 +362,7 @@ class SegmentFile:
 
 
 STATISTIC_COLUMNS = ("min", "max", "sum", "first", "last", "m2", "raw_sum")
-_UNUSED = ("shard", "path", "sensor", "quality", "bound", "arrival", "scale", "offset")
+_UNUSED = ("shard", "path", "sensor", "quality", "bound", "max_error", "rmse", "arrival", "scale", "offset")
 
 
 def open_segment(disk: Disk, name: str) -> SegmentFile:
@@ -445,14 +450,14 @@ def _codes(column: Any, words: Sequence[str]) -> npt.NDArray[np.uint8]:
     return codes
 
 
-def _codec_pairs(table: pa.Table) -> tuple[tuple[tuple[str, str], ...], npt.NDArray[np.uint8]]:
+def _codec_pairs(table: pa.Table) -> tuple[tuple[tuple[str, str], ...], npt.NDArray[np.uint16]]:
     times, values = (table[n].combine_chunks() for n in ("time_codec", "value_codec"))
     n = len(values.dictionary)
     both = times.indices.to_numpy().astype(np.int64) * n + values.indices.to_numpy()
     used, code = np.unique(both, return_inverse=True)
     words = [times.dictionary.to_pylist(), values.dictionary.to_pylist()]
     pairs = tuple((words[0][u // n], words[1][u % n]) for u in used.tolist())
-    return pairs, code.astype(np.uint8)
+    return pairs, code.astype(np.uint16)
 
 
 def _time_places(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import xxhash
 
 from headrace.codecs.block import decode_block
@@ -103,11 +104,11 @@ def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> N
     times = SharedTimes()
     for group in range(file.n_groups):
         rows = file.headers(group)
-        grid, bound = _grids(file, group), _bounds(file, group, len(rows))
+        grid, errors = _grids(file, group), _errors(file, group, len(rows))
         n_rows += len(rows)
         n_samples += int(rows.n_samples.sum())
         for row in range(len(rows)):
-            problem = _row_problem(file, rows, row, grid, float(bound[row]), times)
+            problem = _row_problem(file, (rows, row), grid, float(errors[row]), times)
             if problem:
                 name = f"row {row} of row group {group} (group {int(rows.group[row]):016x})"
                 found.harms.append(Harm(info.name, f"{name}: {problem}"))
@@ -127,16 +128,23 @@ def _grids(file: SegmentFile, group: int) -> Grid | None:
     return Grid.of(zip(scale, offset, strict=True))
 
 
-def _bounds(file: SegmentFile, group: int, n: int) -> npt.NDArray[np.float64]:
-    """How far values of each row may be from what was measured; 0 where it is lossless."""
-    table = file.row_group(group, ("bound",))
-    return np.zeros(n) if table is None else np.asarray(table["bound"].fill_null(0.0).to_numpy())
+def _errors(file: SegmentFile, group: int, n: int) -> Array:
+    """How far values of each row may be from what its header was made from: float64[n], 0 where it is lossless."""
+    names = [name for name in ("max_error", "bound") if name in file.names]
+    table: pa.Table = file.row_group(group, names) if names else {}
+    out: Array = np.full(n, np.nan)
+    for name in names:
+        column = np.asarray(table[name].cast("float64").to_numpy())
+        out = np.where(np.isnan(out), column, out)
+    out[np.isnan(out)] = 0.0
+    return out
 
 
 def _row_problem(
-    file: SegmentFile, rows: RowHeaders, row: int, grid: Grid | None, bound: float, times: SharedTimes
+    file: SegmentFile, of: tuple[RowHeaders, int], grid: Grid | None, error: float, times: SharedTimes
 ) -> str:
-    """What is wrong with a row; "" for nothing."""
+    """What is wrong with a row; "" for nothing. `error` : how far its values may be from the original."""
+    rows, row = of
     data, _ = file.payloads(rows.offset[row : row + 1], rows.n_bytes[row : row + 1])
     dtype = numpy_dtype(DTYPES[int(rows.dtype[row])])
     codecs = rows.codecs[int(rows.codec[row])]
@@ -152,24 +160,25 @@ def _row_problem(
     marks = np.zeros(values.shape, np.uint8) if quality is None else quality
     n_there = int(np.count_nonzero(marks < Quality.ABSENT))
     pairs: list[tuple[str, Any, Any, float]] = [
-        ("first time", int(rows.t_min[row]), int(ts_ns.min()), 0.0),
-        ("last time", int(rows.t_max[row]), int(ts_ns.max()), 0.0),
+        ("first time", int(rows.t_min[row]), int(ts_ns.min()), 0.0), ("last time", int(rows.t_max[row]), int(ts_ns.max()), 0.0),
         ("number of samples", int(rows.n_samples[row]), n_there, 0.0),
-    ]
+    ]  # fmt: skip
     if grid is not None and rows.column[row] >= 0 and "sum" in rows.statistics:
-        pairs += _aggregates(rows, row, (ts_ns, values, marks), grid.take([row]), bound)
+        found = _aggregates(rows, row, (ts_ns, values, marks), grid.take([row]))
+        each = {"count": 0.0, "sum": error * n_there, "m2": error * n_there**0.5}
+        pairs += [(what, says, has, each.get(what, error)) for what, says, has in found]
     wrong = [
         f"its {what} is {has!r}, its header says {says!r}"
-        for what, says, has, slack in pairs
-        if not _same(says, has, slack)
+        for what, says, has, error in pairs
+        if not _same(what, says, has, error)
     ]
     return "; ".join(wrong[:3])
 
 
 def _aggregates(
-    rows: RowHeaders, row: int, data: tuple[Array, Array, Array], grid: Grid, bound: float
-) -> list[tuple[str, Any, Any, float]]:
-    """(what, header, computed anew, how far apart they may be) of a warm row's statistics, by the code that wrote them."""
+    rows: RowHeaders, row: int, data: tuple[Array, Array, Array], grid: Grid
+) -> list[tuple[str, Any, Any]]:
+    """(what, header, computed anew) of a warm row's statistics, by the code that wrote them."""
     ts_ns, values, marks = data
     is_float = values.dtype.kind == "f"
     if (values.dtype.itemsize == 8 and not is_float) or (
@@ -182,27 +191,23 @@ def _aggregates(
     one = SensorSamples(np.zeros(1, np.int64), np.array([0, len(ts_ns)]), ts_ns, plain, marks)
     parts = partials_of(one, 0)
     if not len(parts):
-        return [
-            ("count", int(rows.count[row]), int(np.count_nonzero(usable(marks) & (values == values))), 0.0)
-        ]
+        return [("count", int(rows.count[row]), int(np.count_nonzero(usable(marks) & (values == values))))]
     if not is_float:
         parts = in_units(parts, grid, exact=True)
     says = {name: float(rows.statistics[name][row]) for name in _HEADER_FIELDS}
     has = {name: float(getattr(parts, attribute)[0]) for name, attribute in _HEADER_FIELDS.items()}
-    slack = bound * abs(float(grid.step[0]))
-    n = int(parts.count[0])
-    slacks = dict.fromkeys(_HEADER_FIELDS, slack) | {
-        "sum": slack * n,
-        "m2": 1e-7 * has["m2"],
-    }  # m2 has 24 bits
-    checked = [name for name in _HEADER_FIELDS if not (bound and name == "m2")]
     return [
-        ("count", int(rows.count[row]), n, 0.0),
-        *((name, says[name], has[name], slacks[name]) for name in checked),
+        ("count", int(rows.count[row]), int(parts.count[0])),
+        *((n, says[n], has[n]) for n in _HEADER_FIELDS),
     ]
 
 
-def _same(says: Any, has: Any, slack: float) -> bool:
+def _same(what: str, says: Any, has: Any, error: float) -> bool:
+    """Whether the header is right; `error`: how far the numbers may be apart because values are, of m2 their roots."""
+    if what == "m2":
+        # The distance of the roots is at most that of the samples from their original: both are norms.
+        near = error > 0.0 and abs(says**0.5 - has**0.5) <= error * (1.0 + 1e-6)
+        return near or bool(np.isclose(says, has, rtol=1e-7, atol=0.0))
     if isinstance(says, float):
-        return bool(np.isclose(says, has, rtol=1e-12, atol=slack * (1.0 + 1e-9), equal_nan=True))
+        return bool(np.isclose(says, has, rtol=1e-12, atol=error * (1.0 + 1e-9), equal_nan=True))
     return bool(says == has)

@@ -9,7 +9,18 @@ from headrace.core.disk import Disk
 from headrace.core.errors import CorruptionError, NotFound
 from headrace.store.commits import Commit, CommitView, Recover, SegmentInfo, ShardPosition, load_commits
 from headrace.store.grouping import DAY_NS
-from headrace.store.manifests import Manifest, hot_path, list_manifests, manifest_path, read_manifest
+from headrace.store.manifests import (
+    BUCKET_DAYS,
+    COLD_FOLDER,
+    COLD_MANIFESTS,
+    ColdManifest,
+    Manifest,
+    hot_path,
+    list_manifests,
+    manifest_path,
+    read_cold_manifest,
+    read_manifest,
+)
 from headrace.store.segment import open_segment
 
 _TRIES = 8
@@ -36,11 +47,16 @@ class TierSize:
 
 @dataclass(frozen=True)
 class StoreView:
-    """The hot segments of the commits, and the warm partitions. One object while nothing changes."""
+    """The hot segments of the commits, and the partitions. One object while nothing changes.
+
+    ``manifests`` by day; of a day that the cold tier took over, what came since, without files where nothing did.
+    ``cold`` by bucket of days.
+    """
 
     commits: CommitView = field(default_factory=CommitView)
     manifests: dict[int, Manifest] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
+    cold: dict[int, ColdManifest] = field(default_factory=dict)
 
     def sources(self, start_ns: int, end_ns: int) -> list[Source]:
         """Segments that may hold samples of [start_ns, end_ns)."""
@@ -50,6 +66,8 @@ class StoreView:
                 out += [
                     Source(f, True) for f in manifest.files if f.t_max_ns >= start_ns and f.t_min_ns < end_ns
                 ]
+        for cold in self.cold.values():
+            out += [Source(f, True) for f in cold.files if f.t_max_ns >= start_ns and f.t_min_ns < end_ns]
         out += [s for s in self._hot if s.info.t_max_ns >= start_ns and s.info.t_min_ns < end_ns]
         return out
 
@@ -65,13 +83,29 @@ class StoreView:
 
     @cached_property
     def tiers(self) -> tuple[TierSize, ...]:
-        """Sizes of the hot and the warm tier."""
-        hot = [source.info for source in self._hot]
-        warm = [info for manifest in self.manifests.values() for info in manifest.files]
+        """Sizes of the hot and the warm tier, and of the cold one where there is one."""
         return tuple(
             TierSize(name, sum(one.size_bytes for one in some), sum(one.n_samples for one in some), len(some))
-            for name, some in (("hot", hot), ("warm", warm))
+            for name, some in self.segments.items()
         )
+
+    @cached_property
+    def segments(self) -> dict[str, list[SegmentInfo]]:
+        """Segments by tier; a day's file whose rows stay as they are is warm, whichever manifest names it."""
+        days = [info for manifest in self.manifests.values() for info in manifest.files]
+        cold = [info for manifest in self.cold.values() for info in manifest.files]
+        is_cold = [info.name.startswith(COLD_FOLDER) for info in cold]
+        found = {
+            "hot": [source.info for source in self._hot],
+            "warm": days + [info for info, one in zip(cold, is_cold, strict=True) if not one],
+            "cold": [info for info, one in zip(cold, is_cold, strict=True) if one],
+        }
+        return found if self.cold else {name: found[name] for name in ("hot", "warm")}
+
+    def is_taken(self, day: int) -> bool:
+        """Whether all of a day's partition is in a cold one."""
+        cold = self.cold.get(day // BUCKET_DAYS)
+        return cold is not None and day in cold.days and self.manifests[day].number <= cold.days[day].number
 
     def days_left(self, info: SegmentInfo) -> tuple[int, ...]:
         """Days of a hot segment whose rows are not in the warm tier."""
@@ -104,41 +138,76 @@ class ViewLoader:
     def __init__(self, disk: Disk, recover: Recover = recover_commit) -> None:
         self._disk, self._recover = disk, recover
         self._commits = CommitView()
-        self._manifests: dict[int, tuple[int, Manifest, str]] = {}
+        self._days: dict[int, tuple[int, Manifest, str]] = {}
+        self._cold: dict[int, tuple[int, ColdManifest | None, str]] = {}
         self._view = StoreView()
+        self._parts: tuple[Manifest | ColdManifest | None, ...] = ()
 
     def load(self) -> StoreView:
-        """The present view. Commits first: a manifest that is newer than they are only repeats them."""
+        """The present view.
+
+        Commits first, then days, then the cold tier: what is newer than what was read before it only repeats that.
+        """
         for _ in range(_TRIES):
             self._commits = load_commits(self._disk, self._commits, self._recover)
             try:
-                self._load_manifests()
+                self._load_days()
+                self._load_cold()
                 break
             except NotFound:  # replaced while we looked
                 continue
-        damaged = (*self._commits.damaged, *(s for _, _, s in self._manifests.values() if s))
-        manifests = {d: m for d, (_, m, _) in self._manifests.items()}
-        known = self._view
-        if (
-            known.commits is not self._commits
-            or known.damaged != damaged
-            or known.manifests.keys() != manifests.keys()
-            or any(known.manifests[d] is not m for d, m in manifests.items())
-        ):
-            self._view = StoreView(self._commits, manifests, damaged)
+        damaged = (
+            *self._commits.damaged,
+            *(s for _, _, s in (*self._days.values(), *self._cold.values()) if s),
+        )
+        parts = (*(m for _, m, _ in self._days.values()), *(m for _, m, _ in self._cold.values()))
+        if not self._is_known(parts, damaged):
+            cold = {b: m for b, (_, m, _) in self._cold.items() if m is not None}
+            days = _in_force({d: m for d, (_, m, _) in self._days.items()}, cold)
+            self._view, self._parts = StoreView(self._commits, days, damaged, cold), parts
         return self._view
 
-    def _load_manifests(self) -> None:
+    def _is_known(self, parts: tuple[Manifest | ColdManifest | None, ...], damaged: tuple[str, ...]) -> bool:
+        same = len(parts) == len(self._parts) and all(a is b for a, b in zip(parts, self._parts, strict=True))
+        return same and self._view.commits is self._commits and self._view.damaged == damaged
+
+    def _load_days(self) -> None:
         listed = list_manifests(self._disk)
-        known_of = {day: found[0] for day, found in self._manifests.items()}
+        known_of = {day: found[0] for day, found in self._days.items()}
         new = [(day, numbers[-1]) for day, numbers in listed.items() if known_of.get(day) != numbers[-1]]
         self._disk.prefetch([manifest_path(day, number) for day, number in new])
         for day, numbers in listed.items():
-            known = self._manifests.get(day)
+            known = self._days.get(day)
             if known is None or known[0] != numbers[-1]:
                 try:
                     manifest, sentence = read_manifest(self._disk, day, numbers)
                 except CorruptionError as e:
                     manifest, sentence = Manifest(day), str(e)
-                self._manifests[day] = (numbers[-1], manifest, sentence)
-        self._manifests = {d: m for d, m in self._manifests.items() if d in listed}
+                self._days[day] = (numbers[-1], manifest, sentence)
+        self._days = {d: m for d, m in self._days.items() if d in listed}
+
+    def _load_cold(self) -> None:
+        listed = list_manifests(self._disk, COLD_MANIFESTS)
+        for bucket, numbers in listed.items():
+            known = self._cold.get(bucket)
+            if known is None or known[0] != numbers[-1]:
+                manifest: ColdManifest | None = None
+                try:
+                    manifest, sentence = read_cold_manifest(self._disk, bucket, numbers)
+                except CorruptionError as e:
+                    sentence = str(e)
+                self._cold[bucket] = (numbers[-1], manifest, sentence)
+        self._cold = {b: m for b, m in self._cold.items() if b in listed}
+
+
+def _in_force(days: dict[int, Manifest], cold: dict[int, ColdManifest]) -> dict[int, Manifest]:
+    """The days' manifests; those that a cold partition took over hold nothing any more."""
+    out = dict(days)
+    for one in cold.values():
+        for day, taken in one.days.items():
+            known = out.get(day)
+            if known is None or known.number <= taken.number:
+                out[day] = Manifest(
+                    day, taken.number, one.published_ns, (), taken.consumed, taken.left_out, True
+                )  # fmt: skip
+    return dict(sorted(out.items()))

@@ -2,10 +2,12 @@
 
 The payload of a row is the low half of XXH64 over what follows, as uint32, little endian; the bytes of the times and
 of the values, varints; the times, the values, the quality. Quality is empty where all are good, and the bytes of the
-values are told as 0; else it is the name of a value codec, a zero byte and its body. What the header columns ``time_codec`` and ``value_codec`` name is a codec's
-name, and its settings as JSON behind a space where it has any; the time codec's name stands behind a `=`. Times count from
-``t_min`` of the header; those of ``=regular`` have no bytes, since their interval is ``(t_max - t_min) / (n - 1)``. A row whose
-times are those of another (``times_back`` of `headrace.store.schema`) has no bytes of times.
+values are told as 0; else it is the name of a value codec, a zero byte and its body. What the header columns
+``time_codec`` and ``value_codec`` name is a codec's name, and its settings as JSON behind a space where it has any; the
+time codec's name stands behind a `=`. Behind an `@` stand names of settings, parted by commas, whose numbers are float64,
+little endian, in front of the values: so sensors of different bounds have one codec to the reader. Times count from
+``t_min`` of the header; those of ``=regular`` have no bytes, since their interval is ``(t_max - t_min) / (n - 1)``. A row
+whose times are those of another (``times_back`` of `headrace.store.schema`) has no bytes of times.
 
 Where there is no `=`, an earlier release wrote ``<u32 bytes of times> <u32 bytes of values> times values quality``, in
 which each part has an envelope with a checksum of its own.
@@ -51,7 +53,10 @@ U8 = npt.NDArray[np.uint8]
 CHUNK_SAMPLES = 8_192
 BARE = "="
 """Before a time codec: no part of the payload has an envelope, and times count from ``t_min``."""
-_EVEN = BARE + RegularTime.name
+EVEN = BARE + RegularTime.name
+"""Times at one interval: they have no bytes."""
+NUMBERS = "@"
+"""Between a value codec and its settings that stand in front of the values."""
 
 _HEAD, _SUM = struct.Struct("<II"), struct.Struct("<I")
 _RICE_TO = 512  # a model learns more than Rice codes know on more values
@@ -82,12 +87,17 @@ def _time_codec(text: str) -> TimeCodec:
 
 
 class Chunk(NamedTuple):
-    """One row's payload, what the header says of its codecs, and its bound, 0 where it is lossless."""
+    """One row's payload, what the header says of its codecs, its bound, and its error; 0 where it is lossless.
+
+    ``max_error`` and ``rmse`` compare what it decodes to with what was encoded, over all values.
+    """
 
     payload: bytes
     time_codec: str
     value_codec: str
     bound: float
+    max_error: float = 0.0
+    rmse: float = 0.0
 
 
 def encode_chunk(
@@ -109,16 +119,63 @@ def encode_chunk(
     times, time_name = b"", times_of
     if time_name is None:
         times, time_name = _encode_times(ts_ns)
-    chosen = _chosen(values, Reach(eps, choice.share), choice)
+    return pack_chunk(
+        (times, time_name), (_chosen(values, Reach(eps, choice.share), choice), values), quality
+    )
+
+
+def pack_chunk(times: tuple[bytes, str], values: tuple[ChosenValues, Array], quality: U8 | None) -> Chunk:
+    """A payload of parts that are encoded.
+
+    Parameters
+    ----------
+    times : their body, and the time codec as the header names it. values : by which codec, and what it encoded.
+    """
+    (chosen, plain), (body, time_name) = values, times
     tail = b""
     if quality is not None and quality.any():
         marks = smallest(quality, [ConstCodec(), RiceDeltaCodec(), RleCodec()])
         tail = codec_text(marks.codec).encode() + b"\x00" + marks.body
-    sizes = put_varint(len(times)) + put_varint(len(chosen.body) if tail else 0)
-    rest = b"".join([sizes, times, chosen.body, tail])
-    bound = bound_of(chosen.codec, values)
-    payload = _SUM.pack(_low_half(rest)) + rest
-    return Chunk(payload, time_name, codec_text(chosen.codec), bound)
+    bound = bound_of(chosen.codec, plain)
+    errors = _errors(chosen, plain) if bound else (0.0, 0.0)
+    value_text, numbers = _with_numbers(chosen)
+    sizes = put_varint(len(body)) + put_varint(len(numbers) if tail else 0)
+    payload = sealed(b"".join([sizes, body, numbers, tail]))
+    return Chunk(payload, time_name, value_text, bound, *errors)
+
+
+def sealed(rest: bytes) -> bytes:
+    """A payload with its checksum."""
+    return _SUM.pack(_low_half(rest)) + rest
+
+
+def _errors(chosen: ChosenValues, values: Array) -> tuple[float, float]:
+    """Largest error, and its root mean square."""
+    decoded = chosen.codec.unpack(chosen.body, values.size, values.dtype)
+    error = np.abs(decoded.astype(np.float64) - values.astype(np.float64))
+    return float(error.max(initial=0.0)), float(np.sqrt(np.mean(error * error)))
+
+
+def _with_numbers(chosen: ChosenValues) -> tuple[str, bytes]:
+    """The codec's text, and its body with its settings in front, where all that differ from their defaults are numbers."""
+    spec = chosen.codec.to_dict()
+    name = str(spec.pop("name"))
+    numbers = {k: v for k, v in spec.items() if isinstance(v, float) and v}
+    if not numbers or any(v for k, v in spec.items() if k not in numbers):
+        return codec_text(chosen.codec), chosen.body
+    front = np.array(list(numbers.values()), "<f8").tobytes()
+    return f"{name}{NUMBERS}{','.join(numbers)}", front + chosen.body
+
+
+def _value_codec_of(text: str, body: bytes) -> tuple[ValueCodec, bytes]:
+    """The inverse of `_with_numbers`. Raises ValueError, ConfigError."""
+    name, at, names = text.partition(NUMBERS)
+    if not at or " " in name:
+        return _value_codec(text), body
+    keys = names.split(",")
+    numbers = np.frombuffer(body[: 8 * len(keys)], "<f8").tolist()
+    settings = dict(zip(keys, numbers, strict=True))
+    return value_codec({"name": name, **settings}), body[8 * len(keys) :]
 
 
 def _chosen(values: Array, reach: Reach, choice: CodecChoice) -> ChosenValues:
@@ -135,7 +192,7 @@ def _chosen(values: Array, reach: Reach, choice: CodecChoice) -> ChosenValues:
 def _encode_times(ts_ns: I64) -> tuple[bytes, str]:
     """The body of times, counted from the first, and its codec as the header names it."""
     if _are_even(ts_ns):
-        return b"", _EVEN
+        return b"", EVEN
     distance = ts_ns - ts_ns[0]
     try:
         body = TicksTime().pack(distance)
@@ -155,7 +212,7 @@ def _are_even(ts_ns: I64) -> bool:
 def _decode_times(body: bytes, time_name: str, n: int, span: tuple[int, int]) -> I64:
     """The inverse, with the first and the last time from the header. Raises `CorruptionError`, ValueError."""
     first, last = span
-    if time_name == _EVEN:
+    if time_name == EVEN:
         step, rest = divmod(last - first, max(1, n - 1))
         if body or rest or (n == 1 and step):
             raise ValueError("times at one interval have no bytes, and an interval")
@@ -210,12 +267,13 @@ def decode_chunk(
     try:
         if not codecs[0].startswith(BARE):
             return _decode_sealed(payload, codecs, n, dtype)
-        at, first, second = _parts(payload)
+        at, first, second = parts(payload)
         if times is None:
             times = _decode_times(payload[at:first], codecs[0], n, span)
         elif first > at or len(times) != n:
             raise ValueError("the times it refers to are not its own")
-        values = _value_codec(codecs[1]).unpack(payload[first:second], n, dtype)
+        codec, body = _value_codec_of(codecs[1], payload[first:second])
+        values = codec.unpack(body, n, dtype)
         quality = None
         if len(payload) > second:
             name, _, marks = payload[second:].partition(b"\x00")
@@ -228,13 +286,13 @@ def decode_chunk(
 def decode_times(payload: bytes, time_name: str, n: int, span: tuple[int, int]) -> I64:
     """The times of a chunk alone: int64[n]. Raises `CorruptionError`."""
     try:
-        at, first, _ = _parts(payload)
+        at, first, _ = parts(payload)
         return _decode_times(payload[at:first], time_name, n, span)
     except (struct.error, ValueError, ConfigError) as e:
         raise CorruptionError(f"the times of a chunk of {len(payload):,} bytes can't be read: {e}") from e
 
 
-def _parts(payload: bytes) -> tuple[int, int, int]:
+def parts(payload: bytes) -> tuple[int, int, int]:
     """Where times, values and quality begin, the last at the end where all are good. Raises ValueError or struct.error."""
     if len(payload) < _SUM.size or _SUM.unpack_from(payload)[0] != _low_half(payload[_SUM.size :]):
         raise ValueError("its checksum is wrong")
@@ -245,7 +303,7 @@ def _parts(payload: bytes) -> tuple[int, int, int]:
 
 def unknown_codec(codecs: tuple[str, str]) -> str:
     """The name among a row's codecs that no part here has; "" where all are known."""
-    names = codecs[0].removeprefix(BARE).split(" ")[0], codecs[1].split(" ")[0]
+    names = codec_name(codecs[0]), codec_name(codecs[1])
     if names[0] not in (*TIME_CODECS.built_in, BLOCK, WAVE) and names[0] not in TIME_CODECS:
         return names[0]
     if names[1] not in (*VALUE_CODECS.built_in, BLOCK, WAVE) and names[1] not in VALUE_CODECS:
@@ -258,9 +316,20 @@ def time_bytes(payload: bytes) -> int:
     return get_varint(payload, _SUM.size)[0]
 
 
+def values_of(payload: bytes, value_text: str) -> tuple[ValueCodec, bytes]:
+    """The codec of a chunk's values, and its body; of a payload that `decode_chunk` has read."""
+    _, first, second = parts(payload)
+    return _value_codec_of(value_text, payload[first:second])
+
+
+def codec_name(text: str) -> str:
+    """The name alone of what a header column says of a codec."""
+    return text.removeprefix(BARE).partition(" ")[0].partition(NUMBERS)[0]
+
+
 def value_bytes(payload: bytes) -> int:
     """How many bytes of a chunk's payload are its values. Raises ValueError where it is damaged."""
-    _, first, second = _parts(payload)
+    _, first, second = parts(payload)
     return second - first
 
 

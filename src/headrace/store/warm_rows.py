@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 
 from headrace.codecs.choice import ANY, CodecChoice
 from headrace.core.layouts import DTYPES, numpy_dtype
@@ -27,6 +26,7 @@ from headrace.store.schema import (
     schema_of,
 )
 from headrace.store.segment import STATISTIC_COLUMNS
+from headrace.store.time_axes import TimeAxes
 from headrace.store.wanted import Wanted, from_bits
 from headrace.store.warm import CHUNK_SAMPLES, Chunk, encode_chunk
 from headrace.store.words import Words
@@ -37,13 +37,14 @@ I64 = npt.NDArray[np.int64]
 WARM = (
     "shard", "kind", "path", "group", "sensor", "column", "layout", "layout_json", "dtype", "t_min", "t_max",
     "n_frames", "n_samples", "count", "quality", "min", "max", "sum", "first", "last", "m2", "raw_sum", "scale",
-    "offset", "time_codec", "times_back", "value_codec", "bound", "seq", "dictionary", "n_bytes", "payload",
+    "offset", "time_codec", "times_back", "value_codec", "bound", "max_error", "rmse", "seq", "dictionary", "n_bytes",
+    "payload",
 )  # fmt: skip
 WARM_SCHEMA = schema_of(WARM)
+ERRORS = ("bound", "max_error", "rmse")
+"""Header columns that say how far a row's values are from what was measured."""
 _FLAG_OF_CLASS = np.array([HAS_GOOD, HAS_UNCERTAIN, HAS_BAD, 0], np.uint8)
 _STRING_DTYPE = "u32"
-_DEVICE_BYTES_MAX, _DEVICE_ROWS_MAX = 4 << 20, 1_024
-"""Rows that share times stand in one row group: no more than half of what one may hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,25 +55,45 @@ class _Chunks:
     sensor: I64
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkRules:
+    """How samples are cut and coded.
+
+    Parameters
+    ----------
+    samples : of a row, at most. eps : float64[n_sensors], absolute bounds of the raw values; None is lossless.
+    choices : what is said about the codecs of each sensor; None: nothing.
+    """
+
+    samples: int = CHUNK_SAMPLES
+    eps: Array | None = None
+    choices: Sequence[CodecChoice] | None = None
+
+    def of_sensors(self, n: int) -> list[tuple[float, CodecChoice]]:
+        """Bound and choice of each of n sensors."""
+        eps = np.zeros(n) if self.eps is None else self.eps
+        return list(zip(eps.tolist(), self.choices or [ANY] * n, strict=True))
+
+
+_LOSSLESS = ChunkRules()
+
+
 def encode_warm(
     wanted: Wanted,
     samples: SensorSamples,
     words: Words,
     seq: I64,
-    *,
-    chunk_samples: int = CHUNK_SAMPLES,
-    eps: Array | None = None,
-    choices: Sequence[CodecChoice] | None = None,
+    rules: ChunkRules = _LOSSLESS,
+    axes: TimeAxes | None = None,
 ) -> pa.Table:
     """Rows of sensors, by path and time.
 
     Parameters
     ----------
     wanted : the sensors, raw; samples : theirs, values as bits. seq : int64[n_sensors], newest journal number.
-    chunk_samples : of a row, at most. eps : float64[n_sensors], absolute bounds; None is lossless. choices : what is
-    said about the codecs of each sensor.
+    axes : of the rows before, where these follow them.
     """
-    chunks = _cut(samples, chunk_samples)
+    chunks = _cut(samples, rules.samples)
     n, sensor = len(chunks.sensor), chunks.sensor
     directory = wanted.directory
     slots, columns = wanted.slot[sensor], wanted.column[sensor]
@@ -91,9 +112,7 @@ def encode_warm(
     layouts = [directory.layouts[i] for i in used.tolist()]
     rows["layout"] = np.array([one.id for one in layouts], np.uint64)[place]
     rows["layout_json"] = coded(place.astype(np.int32), [one.to_json() for one in layouts])
-    eps = np.zeros(wanted.n) if eps is None else eps
-    choices = [ANY] * wanted.n if choices is None else choices
-    rows |= _payloads(wanted, samples, chunks, words, list(zip(eps.tolist(), choices, strict=True)))
+    rows |= _payloads(wanted, samples, chunks, words, (rules.of_sensors(wanted.n), axes or TimeAxes()))
     rows |= _statistics(wanted, samples, chunks, words)
     return pa.Table.from_pydict({name: rows[name] for name in WARM}, schema=WARM_SCHEMA)
 
@@ -114,13 +133,13 @@ def _payloads(
     samples: SensorSamples,
     chunks: _Chunks,
     words: Words,
-    rules: list[tuple[float, CodecChoice]],
+    settings: tuple[list[tuple[float, CodecChoice]], TimeAxes],
 ) -> dict[str, Any]:
+    rules, axes = settings
     encoded: list[Chunk] = []
     dtypes: list[str] = []
     dictionaries: list[list[str] | None] = []
     directory = wanted.directory
-    axes = _TimeAxes()
     for sensor, a, b in zip(
         chunks.sensor.tolist(), chunks.start[:-1].tolist(), chunks.start[1:].tolist(), strict=True
     ):
@@ -139,47 +158,14 @@ def _payloads(
         encoded.append(encode_chunk(ts_ns, plain, quality, eps, choice, times_of))
         axes.add(encoded[-1])
         dtypes.append(dtype)
-    payloads, times, values, bounds = zip(*encoded, strict=True)
+    payloads, times, values, *errors = zip(*encoded, strict=True)
+    scale = np.abs(_by_layout(wanted, wanted.slot[chunks.sensor], wanted.column[chunks.sensor], "scale"))
     return {
-        "bound": np.array(bounds), "payload": pa.array(payloads, pa.binary()), "n_bytes": np.array([len(p) for p in payloads], np.uint32),
+        **{name: np.array(one) * scale for name, one in zip(ERRORS, errors, strict=True)}, "payload": pa.array(payloads, pa.binary()), "n_bytes": np.array([len(p) for p in payloads], np.uint32),
         "time_codec": pa.array(times).dictionary_encode(), "value_codec": pa.array(values).dictionary_encode(),
         "dtype": coded(np.array([DTYPES.index(d) for d in dtypes], np.int32), list(DTYPES)),
-        "dictionary": pa.array(dictionaries, COLUMNS["dictionary"]), "times_back": np.array(axes.back, np.uint32),
+        "dictionary": pa.array(dictionaries, COLUMNS["dictionary"]), "times_back": np.array(axes.back[-len(encoded) :], np.uint32),
     }  # fmt: skip
-
-
-class _TimeAxes:
-    """Which row has the same times as the next one: of its device, and not so far before it that they part.
-
-    ``back``: how many rows before each row the one is that has its times; 0 for itself.
-    """
-
-    def __init__(self) -> None:
-        self.back: list[int] = []
-        self._device = ""
-        self._rows: dict[int, tuple[int, I64, str]] = {}
-        self._key, self._ts_ns = 0, np.empty(0, np.int64)
-        self._size = self._first = 0
-
-    def of(self, path: str, ts_ns: I64) -> str | None:
-        """The time codec of a row that has these times, else None; `add` says what became of the row."""
-        device = path.rpartition("/")[0]
-        if (
-            device != self._device
-            or self._size > _DEVICE_BYTES_MAX
-            or len(self.back) - self._first > _DEVICE_ROWS_MAX
-        ):
-            self._device, self._rows, self._size, self._first = device, {}, 0, len(self.back)
-        self._key, self._ts_ns = xxhash.xxh3_64_intdigest(ts_ns.tobytes()), ts_ns
-        row, same, name = self._rows.get(self._key, (0, ts_ns[:0], ""))
-        is_known = np.array_equal(same, ts_ns)
-        self.back.append(len(self.back) - row if is_known else 0)
-        return name if is_known else None
-
-    def add(self, chunk: Chunk) -> None:
-        """The row that `of` was asked about is this one."""
-        self._size += len(chunk.payload)
-        self._rows.setdefault(self._key, (len(self.back) - 1, self._ts_ns, chunk.time_codec))
 
 
 def _statistics(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: Words) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from headrace.store.commits import CommitLog
 from headrace.store.compactor import CompactionPolicy, CompactionReport, Compactor
 from headrace.store.flush import Flusher, FlushPart
 from headrace.store.query import Store
+from headrace.store.tiers import TierRules
 from headrace.store.view import recover_commit
 
 RELATIVE = 1e-12
@@ -179,7 +180,7 @@ class StoreRig:
 
     Parameters
     ----------
-    make_disk : the disk to start on. directory : the sensors. faults : reached where the store writes.
+    make_disk : the disk to start on. directory : the sensors. faults : reached where the store writes. rules : of the tiers.
     """
 
     disk: Disk
@@ -187,6 +188,7 @@ class StoreRig:
     clock: VirtualClock = field(default_factory=lambda: VirtualClock(2_000_000_000 * NS))
     faults: FaultPoints = field(default_factory=FaultPoints)
     policy: CompactionPolicy = field(default_factory=lambda: CompactionPolicy(grace_s=10.0, slice_samples=50))
+    rules: TierRules = field(default_factory=lambda: TierRules({}))
 
     def __post_init__(self) -> None:
         self.journal: list[FrameBatch] = []
@@ -204,7 +206,9 @@ class StoreRig:
         self.flusher = Flusher(
             self.disk, self.directory, log, self.store, clock=self.clock, faults=self.faults
         )
-        self.compactor = Compactor(self.store, self.clock, faults=self.faults, policy=self.policy)
+        self.compactor = Compactor(
+            self.store, self.clock, faults=self.faults, policy=self.policy, rules=self.rules
+        )
         self.buffers = [HotBuffer(s, self.directory) for s in range(self.directory.n_shards)]
         self._high: dict[int, int] = {}
         for seq, batch in enumerate(self.journal):

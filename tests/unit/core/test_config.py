@@ -199,15 +199,15 @@ def test_all_problems_are_told_at_once(file):
     with pytest.raises(InvalidConfig) as caught:
         load_plant(
             file,
-            ["adapters.ovens.interval=1", "store.journalsize=1MB", "tiers.x.y=1", "runtime.threads=many"],
+            ["adapters.ovens.interval=1", "store.journalsize=1MB", "health.x.y=1", "runtime.threads=many"],
         )
     assert str(caught.value).splitlines() == [
-        "tiers: this version does not have this section yet; remove it",
+        "health: this version does not have this section yet; remove it",
         "store.journalsize: unknown key; did you mean 'journal_size'?",
         "adapters.ovens.interval: 1 is not a duration; write a number and a unit: '250ms', '5s', '1m', '2h'",
         "runtime.threads: 'many' is not a whole number",
     ]
-    assert caught.value.where == "tiers"
+    assert caught.value.where == "health"
 
 
 @pytest.mark.parametrize(
@@ -310,6 +310,35 @@ def test_a_section_of_a_later_version_stands_beside_other_problems():
         "alerts",
         "runtime.threads",
     ]
+
+
+TIER = '[tiers.a]\nmatch = "**"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "message"),
+    [
+        (TIER + "ater = 1", "tiers.a.ater", "unknown key; did you mean 'after'?"),
+        (TIER + 'after = { cold = "3d", warm = "4d" }', "tiers.a.after", "cold = '3d' does not come after warm = '4d'"),
+        (TIER + 'after = { cold = "3d" }\nbound = { range = 0.1, absolute = 1 }', "tiers.a.bound", "a bound is one of"),
+        (TIER + 'after = { cold = "3d" }\nbound = { range = 0.9 }', "tiers.a.bound.range", "0.9"),
+        (TIER + "bound = { absolute = 1 }", "tiers.a", "has a bound but no cold tier"),
+        (TIER + 'size = "1GB"', "tiers.a", "has a size, but samples never become anything smaller"),
+        (TIER + 'hold = { until = "soon" }', "tiers.a.hold", "'soon' is not a date"),
+        (TIER + '[tiers.b]\nmatch = "**"', "tiers.b", "'**' is as specific as '**' of [tiers.a]"),
+        (TIER + 'after = { rollups = "1y" }\n[store]\nrollups = "off"', "tiers.a.after.rollups", "no rollups are kept"),
+    ],
+)  # fmt: skip
+def test_rules_of_tiers_are_checked(text, where, message):
+    found = problems(text)
+    assert any(at.startswith(where) and message in said for at, said in found), found
+
+
+def test_a_hold_alone_competes_with_no_rule():
+    plant = parse_plant(
+        {"version": 1, "tiers": {"a": {"match": "**"}, "b": {"match": "**", "hold": True}}}, Path()
+    )
+    assert [tier.governs for tier in plant.tiers.values()] == [True, False]
 
 
 def test_a_version_is_needed():

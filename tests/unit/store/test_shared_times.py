@@ -8,7 +8,7 @@ from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout
 from headrace.sim.disk import SimulatedDisk
 from headrace.store import segment as segment_module
-from headrace.store import warm_rows
+from headrace.store import time_axes
 from headrace.store.compactor import CompactionPolicy
 from headrace.store.query import Store
 from headrace.store.segment import SegmentFile
@@ -104,7 +104,7 @@ def test_a_sensor_with_other_times_has_its_own(rig, plant):
 @pytest.mark.parametrize("most", [1, 5, 12])
 def test_rows_that_share_stay_in_one_row_group(rig, plant, monkeypatch, most):
     monkeypatch.setattr(segment_module, "_ROWS_MAX", most)
-    monkeypatch.setattr(warm_rows, "_DEVICE_ROWS_MAX", 7)
+    monkeypatch.setattr(time_axes, "_DEVICE_ROWS_MAX", 7)
     values = {}
     for number in range(3):
         slot = device(plant, f"leon/line3/mixer{number}", 10)

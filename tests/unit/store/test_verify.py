@@ -26,7 +26,7 @@ def lossy(rig, plant, eps, bound):
     assert chunk.bound == eps
     row |= {
         "payload": chunk.payload, "n_bytes": len(chunk.payload), "time_codec": chunk.time_codec,
-        "value_codec": chunk.value_codec, "bound": bound,
+        "value_codec": chunk.value_codec, "bound": bound, "max_error": None, "rmse": None,
     }  # fmt: skip
     written = write_segment(source.info.name, [pa.Table.from_pylist([row], WARM_SCHEMA)])
     rig.disk.replace(source.info.name, written.data)

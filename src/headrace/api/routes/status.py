@@ -24,6 +24,12 @@ async def status(backend: Asked) -> dict[str, Any]:
     return await backend.status()
 
 
+@router.get("/tiers")
+async def tiers(backend: Asked) -> dict[str, Any]:
+    """What each rule of `[tiers]` holds, in which tier, how small and how exact, and what is due."""
+    return await backend.tiers()
+
+
 @router.get(
     "/events",
     response_class=Response,

@@ -1,0 +1,439 @@
+"""Ageing: a partition is written anew as the rules of the tiers want it, and changes in one step.
+
+Rows are kept as they are, written anew within a bound, or dropped. Rows that are lossless are merged and cut into long
+chunks, whose headers come from their samples, which are the original. Rows that are lossy already stay one by one: their
+headers' aggregates are those of the original, and go along bit for bit. A file of which every row stays is named by
+the new manifest as it is. As in `headrace.store.compactor`, files get names that say their content, then the manifest is
+published: killed at any moment, the next run finds the old partition, and files that nobody names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from headrace.codecs.choice import ANY, CodecChoice
+from headrace.core.clock import Clock
+from headrace.core.errors import CorruptionError
+from headrace.core.faults import FaultPoints
+from headrace.core.layouts import Column, numpy_dtype
+from headrace.core.sensors import Selection
+from headrace.store.commits import SegmentInfo
+from headrace.store.manifests import (
+    COLD_FOLDER,
+    WARM_FOLDER,
+    ColdManifest,
+    DayTaken,
+    Manifest,
+    write_manifest,
+)
+from headrace.store.merging import merge
+from headrace.store.pace import Pace
+from headrace.store.partition_rows import PartitionRows
+from headrace.store.query import Store
+from headrace.store.ranges import load_ranges, save_ranges
+from headrace.store.reader import FoundRows
+from headrace.store.recode import Spent, recode_chunk
+from headrace.store.rollups import RESOLUTIONS, forget_rollups, rollups_are_complete
+from headrace.store.row_bounds import RowBounds
+from headrace.store.segment import write_segment
+from headrace.store.tiers import Step, TierFate, TierRules, TierStage
+from headrace.store.time_axes import own_times, share_times
+from headrace.store.view import Source, StoreView
+from headrace.store.warm import decode_chunk, encode_chunk
+from headrace.store.warm_rows import ChunkRules
+
+Array = npt.NDArray[Any]
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+KEEP, RECODE, DROP = 0, 1, 2
+_LONG_ENOUGH = 0.5
+"""Of a cold chunk: rows as long as that are not merged where nothing else is to be gained."""
+_WIDER = 1.0 + 1e-6
+_TRIALS = 12
+_ROUNDED = 1.0 - 1e-9
+
+
+@dataclass(slots=True)
+class Aged:
+    """What a step did, or would do; ``problems`` has a sentence for each thing that had to be left as it is."""
+
+    n_samples: int = 0
+    n_recoded: int = 0
+    n_dropped: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    max_error: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Work:
+    """A partition's rows, and what becomes of each.
+
+    ``action``: KEEP, RECODE or DROP; ``eps``: the bound in engineering units, 0 for lossless; ``block``: samples of a chunk.
+    """
+
+    step: Step
+    rows: PartitionRows
+    slots: I64
+    columns: list[Column]
+    action: npt.NDArray[np.int8]
+    eps: npt.NDArray[np.float64]
+    block: I64
+
+
+class Ager:
+    """Does the steps that `headrace.store.tiers.plan` finds; in the thread that compacts.
+
+    Parameters
+    ----------
+    slice_samples : about how many samples are merged at a time. choice_of : what is said about the codecs of a path.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        rules: TierRules,
+        *,
+        faults: FaultPoints,
+        pace: Pace,
+        slice_samples: int,
+        choice_of: Callable[[str], CodecChoice] = lambda path: ANY,
+    ) -> None:
+        self.rules, self._choice_of = rules, choice_of
+        self._store, self._clock = store, clock
+        self._faults, self._pace, self._slice = faults, pace, slice_samples
+
+    def age(self, view: StoreView, step: Step) -> Aged:
+        """Write a partition as the rules want it.
+
+        Raises
+        ------
+        CorruptionError, NotFound : a file of it is damaged or gone; it stays as it is. StorageError : the disk refuses.
+        """
+        done = Aged()
+        infos = sources_of(view, step)
+        if any(stage is TierStage.DELETED for stage in self._stages(step)):
+            forget_rollups(
+                self._store.disk, (step.start_ns, step.end_ns), lambda paths: self._deleted(step, paths)
+            )
+        if not infos:
+            self._publish(view, step, [], done)
+            return done
+        work = self._decide(view, step, infos, done)
+        changed = np.zeros(len(infos), np.bool_)
+        changed[np.unique(work.rows.place[work.action != KEEP, 0])] = True
+        done.bytes_before = sum(info.size_bytes for info in infos)
+        done.n_samples = int(work.rows.n_samples.sum())
+        files = [info for info, one in zip(infos, changed, strict=True) if not one]
+        if changed.any():
+            number = self._next_number(view, step)
+            for part, table in enumerate(self._tables(work, changed, done)):
+                files.append(self._write(step, number, part, table))
+                self._pace.tick(files[-1].size_bytes)
+        done.bytes_after = sum(info.size_bytes for info in files)
+        if changed.any() or step.late_days or not done.problems:
+            self._publish(view, step, files, done)
+        return done
+
+    def estimate(self, view: StoreView, step: Step) -> Aged:
+        """What a step would do; its bytes and error from a trial of some rows. Changes nothing. Raises as `age`."""
+        done = Aged()
+        infos = sources_of(view, step)
+        done.bytes_before = sum(info.size_bytes for info in infos)
+        if not infos:
+            return done
+        work = self._decide(view, step, infos, done, fixes=False)
+        rows = work.rows
+        done.n_samples = int(rows.n_samples.sum())
+        again = np.flatnonzero(work.action == RECODE)
+        done.n_recoded = int(rows.n_samples[again].sum())
+        before, after = self._trial(
+            work, again[np.linspace(0, len(again) - 1, min(len(again), _TRIALS)).astype(int)], done
+        )
+        kept = int(rows.n_bytes[work.action == KEEP].sum())
+        left = kept + rows.n_bytes[again].sum() * (after / before if before else 1.0)
+        done.bytes_after = round(done.bytes_before * left / max(1, int(rows.n_bytes.sum())))
+        return done
+
+    def _trial(self, work: _Work, chosen: I64, done: Aged) -> tuple[int, int]:
+        """Bytes of some rows before and after; the largest error goes to `done`."""
+        before = after = 0
+        for row in chosen.tolist():
+            mask = np.zeros(len(work.rows), np.bool_)
+            mask[row] = True
+            (table,) = work.rows.tables(mask)
+            tried = tried_row(table, float(work.eps[row]), abs(work.columns[row].scale))
+            before += int(work.rows.n_bytes[row])
+            after += tried[0]
+            done.max_error = max(done.max_error, tried[1])
+            self._pace.tick()
+        return before, after
+
+    def _stages(self, step: Step) -> list[TierStage]:
+        age_ns = self._clock.now_ns() - step.end_ns
+        return [
+            max(self.rules.stage(n, age_ns), step.early.get(n, TierStage.WARM)) for n in self.rules.governing
+        ]
+
+    def _deleted(self, step: Step, paths: list[str]) -> Bools:
+        now_ns = self._clock.now_ns()
+        fates = (self.rules.fate(path, now_ns - step.end_ns, now_ns, step.early) for path in paths)
+        return np.array([one.stage is TierStage.DELETED for one in fates], np.bool_)
+
+    # --- deciding ------------------------------------------------------------------------------------
+
+    def _decide(
+        self, view: StoreView, step: Step, infos: Sequence[SegmentInfo], done: Aged, *, fixes: bool = True
+    ) -> _Work:
+        """What becomes of each row; `fixes`: whether ranges that are not known yet are fixed."""
+        rows = PartitionRows.load(self._store, infos)
+        directory = self._store.directory
+        slots = rows.slots(directory)
+        if (slots < 0).any():
+            n = len(np.unique(rows.group[slots < 0]))
+            raise CorruptionError(f"{n} groups are not in the sensor directory; restore it")
+        columns = rows.columns_of(directory, slots)
+        fates = self.fates(step, rows)
+        stage = np.array([one.stage for one in fates], np.int8)[rows.path]
+        action = np.zeros(len(rows), np.int8)
+        action[stage == TierStage.DELETED] = DROP
+        wanted = _rolled(rows, slots, self._store) & (stage == TierStage.ROLLUPS)
+        self._decide_rollups(view, step, (rows, wanted), action, done)
+        eps = np.zeros(len(rows))
+        block = np.array([one.cold_block for one in fates], np.int64)[rows.path]
+        if step.is_cold:
+            # Samples that rollups can't stand for stay cold until they are deleted.
+            cold = (action == KEEP) & (stage >= TierStage.COLD)
+            lossy = cold & rows.may_be_lossy(columns)
+            ranges = load_ranges(self._store.disk)
+            n_known = len(ranges)
+            bounds = RowBounds(rows, columns, [one.bound for one in fates], ranges)
+            eps = bounds.of(np.flatnonzero(lossy), self._clock.now_ns())
+            if fixes and len(ranges) > n_known:
+                save_ranges(self._store.disk, ranges)
+            action[cold & self._gains(rows, eps, block)] = RECODE
+        done.n_dropped = int(rows.n_samples[action == DROP].sum())
+        return _Work(step, rows, slots, columns, action, eps, block)
+
+    def fates(self, step: Step, rows: PartitionRows) -> list[TierFate]:
+        """What becomes of each path."""
+        now_ns = self._clock.now_ns()
+        age_ns = now_ns - step.end_ns
+        return [self.rules.fate(path, age_ns, now_ns, step.early) for path in rows.paths.tolist()]
+
+    def _decide_rollups(
+        self, view: StoreView, step: Step, of: tuple[PartitionRows, Bools], action: Array, done: Aged
+    ) -> None:
+        rows, wanted = of
+        if not wanted.any():
+            return
+        has = self._has_resolutions(rows)
+        if (wanted & ~has).any():
+            there = ", ".join(RESOLUTIONS)
+            done.problems.append(
+                f'{step.name} keeps samples whose rules ask for other rollups than are kept: {there}; write rollups = ["{there}"]'
+            )
+            wanted = wanted & has
+        problem = rollups_are_complete(
+            self._store.disk, view, (step.start_ns, step.end_ns), rows.days(wanted)
+        )
+        if problem:
+            done.problems.append(f"{step.name} keeps its samples: {problem}")
+        else:
+            action[wanted] = DROP
+
+    def _has_resolutions(self, rows: PartitionRows) -> Bools:
+        """Rows whose rules ask for rollups that are kept."""
+        rules = [self.rules.governance(path).rule for path in rows.paths.tolist()]
+        has = [name is None or set(self.rules.sections[name].rollups) <= set(RESOLUTIONS) for name in rules]
+        return np.array(has, np.bool_)[rows.path]
+
+    def _gains(self, rows: PartitionRows, eps: Array, block: I64) -> Bools:
+        """Rows that a trial may make smaller: a bound that was not used, or rows that are short for a cold chunk."""
+        n = len(rows.paths)
+        lossless = rows.bound == 0.0
+        count = np.bincount(rows.path, lossless, n)
+        mean = np.bincount(rows.path, rows.n_samples * lossless, n) / np.maximum(count, 1)
+        short = (mean[rows.path] < block * _LONG_ENOUGH) & (count[rows.path] > 1)
+        gains: Bools = np.where(lossless, (eps > 0.0) | short, eps > rows.bound * _WIDER)
+        return gains
+
+    # --- writing -------------------------------------------------------------------------------------
+
+    def _tables(self, work: _Work, changed: Bools, done: Aged) -> Any:
+        """What stays of the changed files, by path: a table for each slice of the sensors."""
+        rows = work.rows
+        inside = changed[rows.place[:, 0]] & (work.action != DROP)
+        weight = np.bincount(rows.path[inside], rows.n_samples[inside], len(rows.paths))
+        number = (np.cumsum(weight) // self._slice).astype(np.int64)
+        for one in np.unique(number[weight > 0]).tolist():
+            mine = inside & (number[rows.path] == one)
+            tables = rows.tables(mine & (work.action == KEEP))
+            tables += self._recoded_lossy(work, mine & (work.action == RECODE) & (rows.bound > 0.0), done)
+            tables += self._recoded_lossless(work, mine & (work.action == RECODE) & (rows.bound == 0.0), done)
+            table = pa.concat_tables(tables).combine_chunks()
+            yield share_times(
+                table.take(pc.sort_indices(table, [("path", "ascending"), ("t_min", "ascending")]))
+            )
+
+    def _recoded_lossless(self, work: _Work, mine: Bools, done: Aged) -> list[pa.Table]:
+        """Long chunks of what was measured, one table for each length of chunks."""
+        rows, out = work.rows, []
+        if not mine.any():
+            return []
+        # Other rows of the same sensors are lossy, or are of files that stay: they are not merged.
+        offsets = rows.offsets(mine)
+
+        def keep(found: FoundRows) -> Bools:
+            return np.isin(found.rows.offset, offsets[found.files[0].info.name])
+
+        used = np.unique(rows.place[mine, 0]).tolist()
+        sources = [Source(rows.files[i].info, True) for i in used]
+        span = work.step.start_ns, work.step.end_ns
+        for block in np.unique(work.block[mine]).tolist():
+            chosen = np.flatnonzero(mine & (work.block == block))
+            key, first = np.unique(work.slots[chosen] << 16 | rows.column[chosen], return_index=True)
+            row_of = dict(zip(key.tolist(), chosen[first].tolist(), strict=True))
+            selection = Selection(
+                (key >> 16).astype(np.uint32), (key & 0xFFFF).astype(np.uint16), rows.sensor[chosen[first]]
+            )
+            merged = merge(self._store, sources, selection, span, keep)
+            if merged is None:
+                continue
+            wanted = merged.wanted
+            order = [row_of[int(s) << 16 | int(c)] for s, c in zip(wanted.slot, wanted.column, strict=True)]
+            scale = np.array([abs(work.columns[row].scale) for row in order])
+            eps = work.eps[order] / scale * _ROUNDED
+            choices = [self._choice_of(path) for path in wanted.paths.tolist()]
+            out.append(own_times(merged.encode(self._pace, ChunkRules(block, eps, choices))))
+            done.n_recoded += len(merged.samples)
+        return out
+
+    def _recoded_lossy(self, work: _Work, mine: Bools, done: Aged) -> list[pa.Table]:
+        """Rows that are lossy already, each within what is left of its bound."""
+        out = []
+        index = np.flatnonzero(mine)
+        eps_of = {(*work.rows.place[i].tolist(),): i for i in index.tolist()}
+        for file, group in sorted({(f, g) for f, g, _ in eps_of}):
+            of_group = [(r, i) for (f, g, r), i in eps_of.items() if (f, g) == (file, group)]
+            some = np.zeros(len(work.rows), np.bool_)
+            some[[i for _, i in of_group]] = True
+            (table,) = work.rows.tables(some)
+            order = [i for _, i in sorted(of_group)]
+            out.append(recoded(table, work.eps[order], [abs(work.columns[i].scale) for i in order]))
+            done.n_recoded += int(work.rows.n_samples[order].sum())
+            self._pace.tick()
+        return out
+
+    def _write(self, step: Step, number: int, part: int, table: pa.Table) -> SegmentInfo:
+        folder = f"{COLD_FOLDER if step.is_cold else WARM_FOLDER}/{step.key:06d}/"
+        draft = write_segment(folder, [table])
+        name = f"{folder}{number:06d}-{part:04d}-{xxhash.xxh3_64_hexdigest(draft.data)}.parquet"
+        self._faults.reach("segment.write")
+        # Where it exists, a run that was killed wrote the same bytes.
+        self._store.disk.put_if_absent(name, draft.data)
+        return replace(draft.info, name=name)
+
+    def _next_number(self, view: StoreView, step: Step) -> int:
+        known = view.cold.get(step.key) if step.is_cold else view.manifests.get(step.key)
+        return 1 if known is None else known.number + 1
+
+    def _publish(self, view: StoreView, step: Step, files: list[SegmentInfo], done: Aged) -> None:
+        number, now_ns = self._next_number(view, step), self._clock.now_ns()
+        # What had to be left as it is is tried again.
+        due = "" if done.problems else step.due
+        manifest: Manifest | ColdManifest
+        if step.is_cold:
+            before = view.cold.get(step.key, ColdManifest(step.key))
+            days = dict(before.days)
+            for day in step.late_days:
+                one = view.manifests[day]
+                days[day] = DayTaken(one.number, one.consumed, one.left_out)
+            manifest = ColdManifest(
+                step.key, number, now_ns, tuple(files), days, due, before.n_dropped + done.n_dropped
+            )
+        else:
+            known = view.manifests[step.key]
+            manifest = replace(
+                known,
+                number=number,
+                published_ns=now_ns,
+                files=tuple(files),
+                aged=due,
+                n_dropped=known.n_dropped + done.n_dropped,
+            )
+        self._faults.reach("commit.publish")
+        if not write_manifest(self._store.disk, manifest):
+            raise CorruptionError(f"{manifest.name} was written by another compactor; run one only")
+
+
+def recoded(table: pa.Table, eps: Array, scale: Sequence[float]) -> pa.Table:
+    """Lossy rows within wider bounds ``eps: float64[n]`` in engineering units, where that makes them smaller.
+
+    Everything but payload, codecs and errors stays what it was, to the bit.
+    """
+    columns = ("payload", "time_codec", "value_codec", "bound", "max_error", "rmse")
+    now: list[tuple[Any, ...]] = list(zip(*(table[name].to_pylist() for name in columns), strict=True))
+    frames, dtypes, spans = table["n_frames"].to_pylist(), table["dtype"].to_pylist(), _spans(table)
+    for row, (payload, times, values, *errors) in enumerate(now):
+        bound, unit = errors[0], scale[row]
+        spent = Spent(*(float(bound if one is None else one) / unit for one in errors))
+        of = frames[row], numpy_dtype(dtypes[row]), spans[row]
+        chunk = recode_chunk(payload, (times, values), of, spent, float(eps[row]) / unit * _ROUNDED)
+        if chunk is not None:
+            now[row] = (*chunk[:3], *(one * unit for one in chunk[3:]))
+    for name, column in zip(columns, zip(*now, strict=True), strict=True):
+        kind = table.schema.field(name).type
+        array = (
+            pa.array(column, pa.string()).dictionary_encode()
+            if pa.types.is_dictionary(kind)
+            else pa.array(column, kind)
+        )
+        table = table.set_column(
+            table.schema.get_field_index(name), table.schema.field(name), array.cast(kind)
+        )
+    sizes = pa.array([len(one[0]) for one in now], pa.uint32())
+    return table.set_column(table.schema.get_field_index("n_bytes"), table.schema.field("n_bytes"), sizes)
+
+
+def tried_row(table: pa.Table, eps: float, scale: float) -> tuple[int, float]:
+    """Bytes and largest error that a row would have within a bound, both in engineering units."""
+    (row,) = table.to_pylist()
+    if row["bound"]:
+        (again,) = recoded(table, np.array([eps]), [scale]).to_pylist()
+        return again["n_bytes"], again["max_error"]
+    dtype = numpy_dtype(row["dtype"])
+    codecs = row["time_codec"], row["value_codec"]
+    ts_ns, values, quality = decode_chunk(row["payload"], codecs, row["n_frames"], dtype, _spans(table)[0])
+    chunk = encode_chunk(ts_ns, values, quality, eps / scale * _ROUNDED)
+    return min(len(chunk.payload), row["n_bytes"]), chunk.max_error * scale
+
+
+def _spans(table: pa.Table) -> list[tuple[int, int]]:
+    """First and last time of each row, ns."""
+    return list(zip(*(table[name].cast(pa.int64()).to_pylist() for name in ("t_min", "t_max")), strict=True))
+
+
+def sources_of(view: StoreView, step: Step) -> list[SegmentInfo]:
+    """The files of a step's partition."""
+    if not step.is_cold:
+        return list(view.manifests[step.key].files)
+    known = view.cold.get(step.key)
+    files = [] if known is None else list(known.files)
+    return files + [file for day in step.late_days for file in view.manifests[day].files]
+
+
+def _rolled(rows: PartitionRows, slots: I64, store: Store) -> Bools:
+    """Rows that rollups stand for: numbers of devices."""
+    known = {slot: store.directory.is_derived(slot) for slot in np.unique(slots).tolist()}
+    return ~rows.is_text & ~np.array([known[slot] for slot in slots.tolist()], np.bool_)

@@ -1,0 +1,113 @@
+"""One time axis for the sensors of a device: rows of the warm tier that refer to the times of a row before them.
+
+``times_back`` of a row says how many rows before it in its row group the one is that has its times (`headrace.store.schema`).
+Rows that leave their place get their times back first (`own_times`), and share again where they end up (`share_times`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from headrace.codecs.packing import put_varint
+from headrace.store.warm import BARE, EVEN, Chunk, parts, sealed
+
+Array = npt.NDArray[Any]
+
+_DEVICE_BYTES_MAX, _DEVICE_ROWS_MAX = 4 << 20, 1_024
+"""Rows that share times stand in one row group: no more than half of what one may hold."""
+
+
+class TimeAxes:
+    """Which row has the same times as the next one: of its device, and not so far before it that they part.
+
+    ``back``: how many rows before each row the one is that has its times; 0 for itself.
+    """
+
+    def __init__(self) -> None:
+        self.back: list[int] = []
+        self._device = ""
+        self._rows: dict[int, tuple[int, Array, str]] = {}
+        self._key, self._axis = 0, np.empty(0)
+        self._size = self._first = 0
+
+    def of(self, path: str, axis: Array) -> str | None:
+        """The time codec of a row that has these times, else None; `add` says what became of the row.
+
+        Parameters
+        ----------
+        path : of the row's sensor. axis : times or whatever stands for them, contiguous; kept as it is.
+        """
+        device = path.rpartition("/")[0]
+        n_rows = len(self.back) - self._first
+        if device != self._device or self._size > _DEVICE_BYTES_MAX or n_rows > _DEVICE_ROWS_MAX:
+            self._device, self._rows, self._size, self._first = device, {}, 0, len(self.back)
+        self._key, self._axis = xxhash.xxh3_64_intdigest(axis.data), axis
+        row, same, name = self._rows.get(self._key, (0, axis[:0], ""))
+        is_known = len(axis) > 0 and np.array_equal(same, axis)
+        # Even times have no bytes that one could refer to.
+        self.back.append(len(self.back) - row if is_known and name != EVEN else 0)
+        return name if is_known else None
+
+    def add(self, chunk: Chunk) -> None:
+        """The row that `of` was asked about is this one."""
+        self._size += len(chunk.payload)
+        self._rows.setdefault(self._key, (len(self.back) - 1, self._axis, chunk.time_codec))
+
+
+def own_times(table: pa.Table) -> pa.Table:
+    """Rows of whole row groups, each with its own times."""
+    back = _back(table)
+    if not back.any():
+        return table
+    payloads = table["payload"].to_pylist()
+    for row in np.flatnonzero(back).tolist():
+        leader = payloads[row - int(back[row])]
+        first, second, _ = parts(leader)
+        payloads[row] = _with_times(payloads[row], leader[first:second])
+    return _with(table, payloads, np.zeros(len(table), np.uint32))
+
+
+def share_times(table: pa.Table) -> pa.Table:
+    """Rows by path and time that have their own times, with those of a device once."""
+    payloads = table["payload"].to_pylist()
+    paths, names = table["path"].to_pylist(), table["time_codec"].to_pylist()
+    spans = [table[name].cast(pa.int64()).to_numpy() for name in ("t_min", "t_max")]
+    frames = table["n_frames"].to_numpy()
+    axes = TimeAxes()
+    for row, payload in enumerate(payloads):
+        axis, is_bare = b"", names[row].startswith(BARE)
+        if is_bare:
+            first, second, _ = parts(payload)
+            axis = payload[first:second]
+        if axis:
+            axis = f"{names[row]} {frames[row]} {spans[0][row]} {spans[1][row]} ".encode() + axis
+        if axes.of(paths[row], np.frombuffer(axis, np.uint8)) is not None and axes.back[-1]:
+            payloads[row] = _with_times(payload, b"")
+        axes.add(Chunk(payloads[row], names[row], "", 0.0))
+    return _with(table, payloads, np.array(axes.back, np.uint32))
+
+
+def _with_times(payload: bytes, times: bytes) -> bytes:
+    _, second, third = parts(payload)
+    n_values = third - second if third < len(payload) else 0
+    return sealed(b"".join([put_varint(len(times)), put_varint(n_values), times, payload[second:]]))
+
+
+def _back(table: pa.Table) -> npt.NDArray[np.int64]:
+    if "times_back" not in table.column_names:
+        return np.zeros(len(table), np.int64)
+    return np.asarray(table["times_back"].fill_null(0).to_numpy()).astype(np.int64)
+
+
+def _with(table: pa.Table, payloads: list[bytes], back: npt.NDArray[np.uint32]) -> pa.Table:
+    sizes = np.array([len(one) for one in payloads], np.uint32)
+    columns: dict[str, Any] = {"payload": payloads, "n_bytes": sizes, "times_back": back}
+    for name, column in columns.items():
+        place, kind = table.schema.get_field_index(name), table.schema.field(name)
+        table = table.set_column(place, kind, pa.array(column, kind.type))
+    return table

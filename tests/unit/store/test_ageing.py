@@ -1,0 +1,367 @@
+"""Ageing: what becomes of samples over a year, on a clock that a test moves."""
+
+import contextlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from headrace.core.frames import FrameBatch
+from headrace.core.layouts import Column, Kind, Layout
+from headrace.core.sensors import SensorDirectory
+from headrace.core.tier_settings import TierSection
+from headrace.sim.disk import SimulatedDisk
+from headrace.sim.faults import CountedFaults, Crashed
+from headrace.store.ranges import load_ranges
+from headrace.store.rollups import FOLDER, Rollups
+from headrace.store.segment import SegmentFile
+from headrace.store.tiers import TierRules
+from headrace.store.verify import verify_store
+from headrace.testing.stores import StoreRig
+
+NS = 1_000_000_000
+MINUTE, HOUR, DAY = 60 * NS, 3_600 * NS, 86_400 * NS
+FIRST = 20_010  # the first day of a bucket of 30
+EPS = 0.005 * 32.0  # of the furnace's range
+
+
+class Line:
+    """A furnace and a press that run from eight to nine each day; a sample of each a minute."""
+
+    def __init__(self):
+        self.directory = SensorDirectory(shard_bits=1)
+        floats = (Column("temp", unit="degC"), Column("power"), Column("energy", Kind.COUNTER))
+        self.furnace = self.directory.define("leon/line1/furnace", Layout("f64", floats))
+        states = (Column("state", Kind.DISCRETE), Column("starts", Kind.COUNTER))
+        self.press = self.directory.define("leon/line1/press", Layout("u16", states))
+
+    def rules(self, **sections):
+        return TierRules({name: TierSection.model_validate(one) for name, one in sections.items()})
+
+    def times(self, day, n_days=1):
+        days = np.arange(day, day + n_days) * DAY + 8 * HOUR
+        return (days[:, None] + np.arange(60) * MINUTE).reshape(-1)
+
+    def values(self, ts_ns):
+        h = ts_ns / HOUR
+        noise = np.sin(h * 12.9898) * 43758.5453
+        noise -= np.floor(noise)
+        temp = 180.0 + 15 * np.sin(h / 24) + noise
+        return np.stack([temp, 30.0 + 5 * noise, np.floor(h * 7)], axis=1)
+
+    def feed(self, rig, day, n_days=1):
+        ts_ns = self.times(day, n_days)
+        n = len(ts_ns)
+        rig.add(
+            FrameBatch.dense(
+                np.full(n, self.furnace, np.uint32), ts_ns, self.values(ts_ns), None, arrival_ns=int(ts_ns[0])
+            )
+        )
+        codes = np.stack([ts_ns // DAY % 3, ts_ns // HOUR % 60_000], axis=1).astype(np.uint16)
+        rig.add(
+            FrameBatch.dense(np.full(n, self.press, np.uint32), ts_ns, codes, None, arrival_ns=int(ts_ns[0]))
+        )
+        rig.flush()
+
+
+@pytest.fixture
+def line():
+    return Line()
+
+
+DEFAULT = {
+    "match": "**",
+    "after": {"cold": "30d", "rollups": "180d", "delete": "270d"},
+    "bound": {"range": 0.005},
+}
+
+
+def start(line, disk=None, **sections):
+    rig = StoreRig(
+        disk or SimulatedDisk(1), line.directory, rules=line.rules(**(sections or {"default": DEFAULT}))
+    )
+    rig.policy = rig.compactor._policy
+    return rig
+
+
+def pass_days(rig, line, day, n_days):
+    """Days go by: samples come, and the background does its work now and then."""
+    for one in range(day, day + n_days, 10):
+        line.feed(rig, one, 10)
+        rig.clock.set_ns((one + 10) * DAY + 2 * HOUR)
+        assert work(rig) == []
+
+
+def work(rig):
+    rollups = Rollups(rig.store, rig.clock, ("site", "line", "device", "signal"))
+    problems = rollups.run_once().problems
+    return problems + rig.compactor.run_once().problems
+
+
+def ask(rig, pattern, day, n_days=1, *args):
+    return rig.store.query(pattern, day * DAY, (day + n_days) * DAY, *args, tail=rig.tail)
+
+
+def headers(rig, path=None):
+    out = []
+    for cold in rig.store.refresh().cold.values():
+        for info in cold.files:
+            file = SegmentFile(rig.disk, info)
+            out += file.table([n for n in file.names if n != "payload"]).to_pylist()
+    return [row for row in out if path is None or row["path"].endswith(path)]
+
+
+def rolled(rig, path):
+    """Minutes of a sensor that are in rollups, by day."""
+    out = {}
+    for name in rig.disk.list(FOLDER):
+        if name.endswith(".parquet"):
+            table = pq.read_table(pa.BufferReader(pa.py_buffer(rig.disk.read(name))))
+            n = sum(p.endswith(path) for p in table["path"].to_pylist())
+            day = int(np.datetime64(name.split("/")[2], "D").astype(int))
+            out[day] = out.get(day, 0) + n
+    return {day: n for day, n in out.items() if n}
+
+
+def restart(rig):
+    """The power fails."""
+    rig.disk = rig.disk.crash()
+    rig.start()
+
+
+def check_day(rig, line, day):
+    """A day's samples are right within the bound, and its aggregates exact."""
+    ts_ns = line.times(day)
+    exact = line.values(ts_ns)
+    found = ask(rig, "**/temp", day)
+    assert found.ts_ns.tolist() == ts_ns.tolist()
+    assert np.abs(found.columns["value"] - exact[:, 0]).max() <= EPS
+    assert ask(rig, "**/energy", day).columns["value"].tolist() == exact[:, 2].tolist()
+    assert ask(rig, "**/starts", day).columns["value"].tolist() == (ts_ns // HOUR % 60_000).tolist()
+
+
+def test_a_year_of_ageing(line):
+    rig = start(line)
+    for quarter in range(4):
+        pass_days(rig, line, FIRST + 90 * quarter, 90)
+        if quarter == 1:
+            restart(rig)
+    n_days = 360
+    # 360 days later: the last 30 to 60 days are warm, up to 180 cold, up to 270 rollups only.
+    view = rig.store.refresh()
+    assert sorted(view.cold) == list(range(FIRST // 30, FIRST // 30 + 11))
+    warm_days = {f.t_min_ns // DAY for f in view.segments["warm"]}
+    assert min(warm_days) == FIRST + 330
+    kept = range(FIRST + 180, FIRST + n_days)
+    for day in [*kept[::17], kept[-1]]:
+        check_day(rig, line, day)
+    assert ask(rig, "**", FIRST, 180).n_rows == 0
+    assert sorted(rolled(rig, "temp")) == list(range(FIRST + 90, FIRST + n_days))
+    assert rolled(rig, "temp")[FIRST + 100] == 60
+    # A month in one window is answered by headers alone, which are exact.
+    month = ask(rig, "**/temp", FIRST + 240, 30, 30 * DAY, ("mean", "max", "count"))
+    exact = line.values(line.times(FIRST + 240, 30))[:, 0]
+    assert month.sources["warm_headers"] == 1
+    assert month.columns["count"].tolist() == [len(exact)]
+    assert month.columns["max"].tolist() == [exact.max()]
+    assert abs(month.columns["mean"][0] - exact.mean()) <= 1e-12 * abs(exact.mean())
+    assert verify_store(rig.disk, rig.store).harms == []
+    assert 0 < max(row["max_error"] for row in headers(rig, "/temp")) <= EPS
+    assert {row["bound"] for row in headers(rig, "/energy")} == {0.0}
+    rig.clock.advance(600)
+    assert rig.compactor.run_once().n_aged == 0
+    left = set(rig.disk.list("segments"))
+    assert left == {f.name for infos in rig.store.refresh().segments.values() for f in infos}
+
+
+def month(line, **sections):
+    """A rig on which a bucket is due, and nothing of it done."""
+    rig = start(line, **sections)
+    line.feed(rig, FIRST, 30)
+    rig.clock.set_ns((FIRST + 31) * DAY)
+    assert work(rig) == []
+    rig.clock.set_ns((FIRST + 61) * DAY)
+    return rig
+
+
+@pytest.mark.parametrize(
+    ("point", "nth"), [("segment.write", 1), ("commit.publish", 1), ("disk.replace", 3), ("disk.put", 1), ("disk.put", 2),
+                       ("disk.delete", 1), ("disk.delete", 40)],
+)  # fmt: skip
+def test_a_process_that_ends_while_a_bucket_gets_cold_loses_nothing(line, point, nth):
+    rig = month(line, default=DEFAULT)
+    rig.compactor._faults = rig.disk.faults = faults = CountedFaults({point: nth})
+    with contextlib.suppress(Crashed):
+        work(rig)
+        rig.clock.advance(400)
+        work(rig)
+    assert faults.passes[point] == nth
+    restart(rig)
+    for _ in range(2):
+        check_day(rig, line, FIRST + 3)
+        assert ask(rig, "**/temp", FIRST, 30).n_rows == 30 * 60
+        rig.clock.advance(400)
+        assert work(rig) == []
+    assert sorted(rig.store.view.cold) == [FIRST // 30]
+    assert verify_store(rig.disk, rig.store).is_sound
+
+
+def test_a_range_is_fixed_once_and_a_glitch_does_not_widen_it(line):
+    rig = month(line, default=DEFAULT)
+    ts_ns = np.array([(FIRST + 2) * DAY + 20 * HOUR])
+    mad = FrameBatch.dense(
+        np.array([line.furnace], np.uint32),
+        ts_ns,
+        np.array([[1e9, 0.0, 0.0]]),
+        None,
+        arrival_ns=int(ts_ns[0]),
+    )
+    rig.add(mad)
+    rig.flush()
+    assert work(rig) == []
+    sensor = int(line.directory.find("**/temp").sensor[0])
+    span, fixed_ns = load_ranges(rig.disk)[sensor]
+    assert 1.0 < span < 40.0
+    for row in headers(rig, "/temp"):
+        assert row["bound"] in (0.0, pytest.approx(0.005 * span))
+    line.feed(rig, FIRST + 30, 30)
+    rig.clock.set_ns((FIRST + 91) * DAY)
+    work(rig)
+    rig.clock.advance(7_200)
+    work(rig)
+    assert load_ranges(rig.disk)[sensor] == (span, fixed_ns)
+
+
+def test_a_hold_keeps_what_it_matches_and_nothing_else(line):
+    until = (FIRST + 400) * DAY
+    date = str(np.datetime64(FIRST + 400, "D"))
+    short = DEFAULT | {"after": {"cold": "30d", "delete": "60d"}}
+    rig = month(line, default=short, claim={"match": "**/temp", "hold": {"until": date}})
+    assert work(rig) == []
+    assert {row["bound"] for row in headers(rig, "/temp")} == {0.0}
+    assert max(row["bound"] for row in headers(rig, "/power")) > 0.0
+    rig.clock.set_ns((FIRST + 100) * DAY)
+    assert work(rig) == []
+    exact = line.values(line.times(FIRST, 30))[:, 0]
+    assert ask(rig, "**/temp", FIRST, 30).columns["value"].tolist() == exact.tolist()
+    assert ask(rig, "**/{power,energy,state,starts}", FIRST, 30).n_rows == 0
+    assert rolled(rig, "temp")
+    assert not rolled(rig, "power")
+    rig.clock.set_ns(until)
+    assert work(rig) == []
+    assert ask(rig, "**", FIRST, 30).n_rows == 0
+
+
+def test_a_rule_takes_its_sensors_and_leaves_the_others_as_they_are(line):
+    rig = month(line, temps=DEFAULT | {"match": "**/temp"})
+    before = {row["path"]: row for info in rig.store.view.segments["warm"] for row in rows_of(rig, info)}
+    assert work(rig) == []
+    now = [row for cold in rig.store.view.cold.values() for info in cold.files for row in rows_of(rig, info)]
+    others = {row["path"]: row for row in now if not row["path"].endswith("/temp")}
+    assert others == {path: row for path, row in before.items() if not path.endswith("/temp")}
+    assert len([row for row in now if row["path"].endswith("/temp")]) == 1
+    check_day(rig, line, FIRST + 5)
+
+
+def rows_of(rig, info):
+    return SegmentFile(rig.disk, info).table().to_pylist()
+
+
+def test_samples_stay_until_their_rollups_are_written(line):
+    rule = DEFAULT | {"after": {"cold": "30d", "rollups": "31d"}}
+    rig = month(line, default=rule)
+    rig.disk.delete(f"{FOLDER}/state.json")
+    (problem,) = rig.compactor.run_once().problems
+    assert "keeps its samples: " in problem
+    assert "set [store] rollups" in problem
+    check_day(rig, line, FIRST + 5)
+    assert work(rig) == []
+    assert ask(rig, "**", FIRST, 30).n_rows == 0
+    assert len(rolled(rig, "temp")) == 30
+    for name in (
+        "state.json",
+    ):  # everything is looked at again: what is gone must not replace what was written
+        rig.disk.delete(f"{FOLDER}/{name}")
+    line.feed(rig, FIRST + 61)
+    rig.clock.advance(86_400 * 2)
+    assert work(rig) == []
+    assert len(rolled(rig, "temp")) == 31
+
+
+def test_late_data_of_a_cold_bucket_go_into_it(line):
+    rig = month(line, default=DEFAULT)
+    assert work(rig) == []
+    ts_ns = line.times(FIRST + 4)[:5]
+    late = np.full((5, 3), 500.0)
+    rig.add(
+        FrameBatch.dense(np.full(5, line.furnace, np.uint32), ts_ns, late, None, arrival_ns=int(ts_ns[0]))
+    )
+    rig.flush()
+    for _ in range(3):
+        found = ask(rig, "**/temp", FIRST + 4).columns["value"]
+        assert np.abs(found[:5] - 500.0).max() <= EPS
+        assert np.abs(found[5:] - line.values(line.times(FIRST + 4))[5:, 0]).max() <= EPS
+        assert ask(rig, "**/temp", FIRST + 4, 1, DAY, ("max",)).columns["max"][0] == pytest.approx(
+            500.0, abs=EPS
+        )
+        rig.clock.advance(90_000)
+        assert work(rig) == []
+    assert [f.name.split("/")[-1][:6] for f in rig.store.view.cold[FIRST // 30].files].count("000002") == 1
+    assert all(not manifest.files for manifest in rig.store.view.manifests.values())
+    assert verify_store(rig.disk, rig.store).is_sound
+
+
+def test_a_bound_that_is_widened_is_kept_against_the_original(line):
+    rig = month(line, default=DEFAULT | {"bound": {"absolute": 0.02}})
+    assert work(rig) == []
+    first = headers(rig, "/temp")[0]
+    for eps in (0.05, 0.07, 0.2, 0.5):
+        rig.rules = line.rules(default=DEFAULT | {"bound": {"absolute": eps}})
+        rig.start()
+        assert work(rig) == []
+        row = headers(rig, "/temp")[0]
+        error = np.abs(
+            ask(rig, "**/temp", FIRST, 30).columns["value"] - line.values(line.times(FIRST, 30))[:, 0]
+        )
+        assert error.max() <= row["max_error"] * (1 + 1e-9) <= eps * (1 + 1e-9)
+        assert np.sqrt(np.mean(error**2)) <= row["rmse"] * (1 + 1e-9)
+        for name in ("count", "sum", "min", "max", "first", "last", "m2"):
+            assert row[name] == first[name]
+    assert row["n_bytes"] < first["n_bytes"]
+    n = rig.compactor.run_once().n_aged
+    assert n == 0  # what was tried is not tried again
+
+
+def test_a_size_ages_the_oldest_first(line):
+    rule = {"match": "**", "after": {"cold": "1y", "delete": "10y"}, "bound": {"range": 0.01}, "size": "1kB"}
+    rig = start(line, default=rule)
+    for first in (FIRST, FIRST + 30):
+        line.feed(rig, first, 30)
+    rig.clock.set_ns((FIRST + 61) * DAY)
+    for _ in range(4):
+        assert work(rig) == []
+        rig.clock.advance(3_600)
+    assert ask(rig, "**", FIRST, 60).n_rows == 0  # a kilobyte is too little for any day
+    big = start(line, default=rule | {"size": "30kB"})
+    for first in (FIRST, FIRST + 30):
+        line.feed(big, first, 30)
+    big.clock.set_ns((FIRST + 61) * DAY)
+    for _ in range(4):
+        assert work(big) == []
+        big.clock.advance(3_600)
+    assert sorted(big.store.view.cold)
+    assert ask(big, "**/temp", FIRST + 30, 30).n_rows == 30 * 60  # the newest are all there
+    assert sum(t.size_bytes for t in big.store.view.tiers) <= 60_000
+
+
+def test_without_rules_nothing_gets_older_than_warm(line):
+    rig = start(line, none={"match": "nothing/**"})
+    line.feed(rig, FIRST, 30)
+    rig.clock.set_ns((FIRST + 4_000) * DAY)
+    assert work(rig) == []
+    assert rig.store.view.cold == {}
+    rig.rules = TierRules({})
+    rig.start()
+    assert work(rig) == []
+    assert ask(rig, "**/temp", FIRST, 30).n_rows == 30 * 60
