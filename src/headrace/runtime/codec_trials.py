@@ -19,6 +19,7 @@ from headrace.codecs.bounds import Bound, Reach
 from headrace.codecs.choice import ANY, CodecChoice, candidate
 from headrace.codecs.loss import measure
 from headrace.codecs.registry import TIME_CODECS, VALUE_CODECS, is_lossy, is_tolerant, refers
+from headrace.codecs.regular import RegularTime
 from headrace.core.clock import thread_cpu_ns
 from headrace.core.errors import ConfigError, CorruptionError, PluginError
 from headrace.store.warm import (
@@ -221,7 +222,11 @@ class CodecTrials:
                 ts_ns, codec.pack, lambda b: codec.unpack(b, ts_ns.size), lambda d: same_bits(d, ts_ns)
             )
 
-        return [of_chunk(ts_ns) for ts_ns, _ in self.parts]
+        # As in a chunk: from the first on, and nothing where they are even, since the header says it all.
+        runs = [of_chunk(ts_ns - ts_ns[0]) for ts_ns, _ in self.parts]
+        if name != RegularTime.name:
+            return runs
+        return [run if isinstance(run, str) else replace(run, size_bytes=0) for run in runs]
 
 
 @dataclass(frozen=True, slots=True)
