@@ -11,17 +11,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from headrace.bench.codecs import RAW_BYTES
 from headrace.bench.query_stores import GROUP, START_NS, Progress, QueryStore, QueryStoreSpec
 from headrace.core.clock import NS, VirtualClock, thread_cpu_ns
 from headrace.core.errors import HeadraceError
+from headrace.core.tier_settings import TierSection
 from headrace.runtime.pipe import Pipe
 from headrace.sim.batches import FleetSlots
 from headrace.sim.fleet import Fleet
 from headrace.store.compactor import Compactor
+from headrace.store.result import QueryResult
+from headrace.store.tiers import TierRules
 
+Array = npt.NDArray[Any]
 DAY_NS, HOUR_NS, MINUTE_NS = 86_400 * NS, 3_600 * NS, 60 * NS
 _MONTH_PERIOD_NS = 5 * NS
+BOUND = 0.005
+"""Of the cold tier, as a share of each sensor's range."""
+RULES = TierRules(
+    {
+        "bench": TierSection.model_validate(
+            {"match": "**", "after": {"warm": "1h", "cold": "30d"}, "bound": {"range": BOUND}}
+        )
+    }
+)
+_AGED_DAYS, _WAIT_S = 62, 60.0
+_TICK_NS = 1_000_000
+"""Devices and pollers tell milliseconds; the fleet's clocks jitter by nanoseconds, which would be most of what is stored."""
 _SHIFT_NS = 30 * MINUTE_NS
 _BYTES_SECONDS = 64
 
@@ -67,7 +86,7 @@ class AgedLine:
         self.pipe = Pipe(self.folder, [], self.clock)
         self.fleet = Fleet(self.sensors, seed=self.seed, period_ns=self.period_ns)
         self._slots = FleetSlots(self.fleet, self.pipe.directory)
-        self.compactor = Compactor(self.pipe.store, self.clock)
+        self.compactor = Compactor(self.pipe.store, self.clock, rules=RULES)
 
     def live(self, days: int, slice_ns: int, progress: Progress = lambda text: None) -> None:
         """Let so many days pass, each compacted when it is over.
@@ -84,12 +103,16 @@ class AgedLine:
         before_ns, taken, ticked_ns = sum(self.pipe.stages_ns().values()), 0, start_ns
         for frames in self.fleet.frames(start_ns, start_ns + self.day_ns, slice_ns):
             batch = self._slots.batch(frames, int(frames.ts_ns.max()), "bench")
+            batch = batch.with_(ts_ns=batch.ts_ns // _TICK_NS * _TICK_NS)
             self.clock.set_ns(max(self.clock.now_ns(), batch.arrival_ns))
             self.pipe.offer(batch)
             taken += batch.n_samples
             if batch.arrival_ns >= ticked_ns + slice_ns:
                 ticked_ns = batch.arrival_ns // slice_ns * slice_ns
                 self.pipe.tick()
+                # In real time the store keeps up; so it has as many segments here.
+                self.pipe.host.engine.wait_processed(self.pipe.host.delivered_seq, _WAIT_S)
+                self.pipe.host.engine.committer.wait_idle(_WAIT_S)
         self.pipe.drain()
         hot_ns = sum(self.pipe.stages_ns().values()) - before_ns
         hot_bytes = self.bytes_of("hot")
@@ -106,6 +129,21 @@ class AgedLine:
     def samples(self) -> int:
         """Samples so far."""
         return sum(day.samples for day in self.days)
+
+    def age(self) -> int:
+        """Let a month and more pass, so that all is cold; the CPU time of ageing in ns."""
+        self.clock.advance(_AGED_DAYS * 86_400.0)
+        begun = thread_cpu_ns()
+        report = self.compactor.run_once()
+        if report.problems:
+            raise HeadraceError("; ".join(report.problems))
+        return thread_cpu_ns() - begun
+
+    def days_of(self, number: int) -> tuple[QueryResult, QueryResult]:
+        """All samples of one day, and its daily aggregates."""
+        span = START_NS + number * DAY_NS, START_NS + (number + 1) * DAY_NS
+        store = self.pipe.store
+        return store.query("**", *span), store.query("**", *span, None, ("count", "mean", "min", "max"))
 
     def bytes_of(self, tier: str) -> int:
         """Bytes of a tier's files now."""
@@ -126,13 +164,45 @@ def month(folder: Path, sensors: int, days: int, hours: int, progress: Progress)
         line.live(1, MINUTE_NS, progress)
         line.live(days - 1, HOUR_NS, progress)
         n, first = line.samples, line.days[0]
-        hot = round(first.hot_bytes / max(1, first.samples) * n)
+        hot, warm = round(first.hot_bytes / max(1, first.samples) * n), line.bytes_of("warm")
+        before = line.days_of(0)
+        progress("  ageing")
+        spent = line.age()
+        cold = line.bytes_of("cold")
         return {
             "sensors": line.fleet.n_sensors, "days": days, "samples": n, "raw_bytes": RAW_BYTES * n,
-            "tiers": {"hot": _tier(n, hot), "warm": _tier(n, line.bytes_of("warm"))},
+            "tiers": {"hot": _tier(n, hot), "warm": _tier(n, warm), "cold": _tier(n, cold)},
+            "time_resolution_ns": _TICK_NS, "cold_bound_of_range": BOUND, "cold_of_raw": round(cold / (RAW_BYTES * n), 5),
+            "ageing_cpu_ns_per_sample": round(spent / max(1, n), 1), **_loss(before, line.days_of(0)),
         }  # fmt: skip
     finally:
         line.close()
+
+
+def _loss(before: tuple[QueryResult, QueryResult], after: tuple[QueryResult, QueryResult]) -> dict[str, Any]:
+    """What ageing did to a day: the largest error as a share of each sensor's range, and whether averages moved."""
+    (x, x_agg), (y, y_agg) = before, after
+    if len(x) != len(y) or not np.array_equal(x.ts_ns, y.ts_ns):
+        raise HeadraceError("ageing lost samples")
+    error = np.abs(y.columns["value"] - x.columns["value"])
+    start = np.flatnonzero(np.append(True, np.diff(x.sensor) != 0))
+    largest = np.maximum.reduceat(np.nan_to_num(error), start)
+    value = np.nan_to_num(x.columns["value"])
+    span = np.maximum.reduceat(value, start) - np.minimum.reduceat(value, start)
+    share = largest[span > 0] / span[span > 0]
+    moved = max(_moved(x_agg, y_agg, name) for name in ("mean", "min", "max"))
+    return {
+        "largest_error_of_a_days_range": round(float(share.max(initial=0.0)), 5),
+        "aggregates_moved_by_of_range": moved,
+    }
+
+
+def _moved(before: QueryResult, after: QueryResult, name: str) -> float:
+    """The largest change of an aggregate of a sensor, as a share of its range that day."""
+    span = before.columns["max"] - before.columns["min"]
+    moves = span > 0
+    change = np.abs(after.columns[name] - before.columns[name])[moves] / span[moves]
+    return round(float(change.max(initial=0.0)), 6)
 
 
 def _tier(samples: int, size_bytes: int) -> dict[str, float]:

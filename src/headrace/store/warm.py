@@ -5,7 +5,8 @@ of the values, varints; the times, the values, the quality. Quality is empty whe
 values are told as 0; else it is the name of a value codec, a zero byte and its body. What the header columns
 ``time_codec`` and ``value_codec`` name is a codec's name, and its settings as JSON behind a space where it has any; the
 time codec's name stands behind a `=`. Behind an `@` stand names of settings, parted by commas, whose numbers are float64,
-little endian, in front of the values: so sensors of different bounds have one codec to the reader. Times count from
+little endian, in front of the values: so sensors of different bounds have one codec to the reader. A codec with a bound holds integers as float64, and the reader rounds them
+to the nearest whole number of their type. Times count from
 ``t_min`` of the header; those of ``=regular`` have no bytes, since their interval is ``(t_max - t_min) / (n - 1)``. A row
 whose times are those of another (``times_back`` of `headrace.store.schema`) has no bytes of times.
 
@@ -16,6 +17,7 @@ which each part has an envelope with a checksum of its own.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -41,7 +43,7 @@ from headrace.codecs.registry import (
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.rle import RleCodec
-from headrace.codecs.select import ChosenValues, smallest, smallest_times, smallest_within
+from headrace.codecs.select import ChosenValues, likely, smallest, smallest_times, smallest_within
 from headrace.codecs.ticks import TicksTime
 from headrace.core.errors import ConfigError, CorruptionError
 from headrace.store.schema import BLOCK, WAVE
@@ -60,6 +62,7 @@ NUMBERS = "@"
 
 _HEAD, _SUM = struct.Struct("<II"), struct.Struct("<I")
 _RICE_TO = 512  # a model learns more than Rice codes know on more values
+_EXACT = 2**52  # integers up to here are floats, and so are those that a bound is away
 _PCO_FROM = 64  # pco's own header is larger than what it saves on fewer values
 
 
@@ -112,7 +115,7 @@ def encode_chunk(
 
     Parameters
     ----------
-    eps : how far values may be from what they were, absolute; 0 for lossless. Only floats are ever changed.
+    eps : how far values may be from what they were, absolute; 0 for lossless. Integers move by whole numbers.
     choice : what is said about the codec of the values; where it has a share of each value, that counts instead of `eps`.
     times_of : the `Chunk.time_codec` of a chunk with the same times, which this one shall refer to.
     """
@@ -151,7 +154,7 @@ def sealed(rest: bytes) -> bytes:
 
 def _errors(chosen: ChosenValues, values: Array) -> tuple[float, float]:
     """Largest error, and its root mean square."""
-    decoded = chosen.codec.unpack(chosen.body, values.size, values.dtype)
+    decoded = _unpacked(chosen.codec, chosen.body, values.size, values.dtype)
     error = np.abs(decoded.astype(np.float64) - values.astype(np.float64))
     return float(error.max(initial=0.0)), float(np.sqrt(np.mean(error * error)))
 
@@ -182,11 +185,31 @@ def _chosen(values: Array, reach: Reach, choice: CodecChoice) -> ChosenValues:
     if not choice.is_free:
         return steered(values, choice, reach)
     chosen = choose_values(values)
-    if reach.is_lossless or values.dtype.kind != "f":
+    if reach.is_lossless:
         return chosen
+    if values.dtype.kind != "f":
+        return _chosen_whole(values, math.floor(reach.eps), chosen)
     if reach.share > 0.0:
         return smallest_share(values, reach.share, chosen)
-    return smallest_within(values, lossy_candidates(values, reach), reach.eps, chosen)
+    return smallest_within(values, likely(values, lossy_candidates(values, reach)), reach.eps, chosen)
+
+
+def _chosen_whole(values: Array, eps: int, chosen: ChosenValues) -> ChosenValues:
+    """The same of integers: as floats, which the reader rounds. A whole number within a whole bound stays within it."""
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    if eps < 1 or not values.size or max(-low, high) >= _EXACT:
+        return chosen
+    floats = values.astype(np.float64)
+    candidates = likely(floats, lossy_candidates(floats, Reach(float(eps))))
+    return smallest_within(floats, candidates, float(eps), chosen)
+
+
+def _unpacked(codec: ValueCodec, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
+    if dtype.kind == "f" or not getattr(codec, "eps", 0.0):
+        return codec.unpack(body, n, dtype)
+    limits = np.iinfo(dtype)
+    whole = np.rint(codec.unpack(body, n, np.dtype(np.float64)))
+    return np.clip(whole, max(limits.min, -2 * _EXACT), min(limits.max, 2 * _EXACT)).astype(dtype)
 
 
 def _encode_times(ts_ns: I64) -> tuple[bytes, str]:
@@ -273,7 +296,7 @@ def decode_chunk(
         elif first > at or len(times) != n:
             raise ValueError("the times it refers to are not its own")
         codec, body = _value_codec_of(codecs[1], payload[first:second])
-        values = codec.unpack(body, n, dtype)
+        values = _unpacked(codec, body, n, dtype)
         quality = None
         if len(payload) > second:
             name, _, marks = payload[second:].partition(b"\x00")
