@@ -2,13 +2,13 @@
 
     python examples/read_store.py STORE plant/oven/temp
 
-docs/format.md says what is read here, in 150 lines of code: values const, raw, pco, rice_delta of integers and
-origin; times regular, delta_of_delta and ticks; the integers in them as series, pco, adaptive and sparse. Anything
-else is refused by name. Aggregates need no codec: headers are columns, which `read_means` reads, or DuckDB:
+docs/format.md says what is read here, in 200 lines of code: values const, raw, rle, pco and origin; times regular and
+ticks; integers by every coder. Anything else is refused by name. Aggregates need no codec: headers are columns, which `read_means` reads, or DuckDB:
 
     SELECT path, sum(sum) / sum(count) AS mean FROM 'STORE/segments/warm/*/*.parquet' GROUP BY path
 """
 
+import bisect
 import json
 import struct
 import sys
@@ -42,74 +42,104 @@ def i64(number):
     return np.int64((int(number) + 2**63) % 2**64 - 2**63)
 
 
-def rice(b, m):  # m residuals: k, then low parts, high parts in unary, and what escaped
-    k, bits = b[0], np.unpackbits(np.frombuffer(b[1:], "u1"), bitorder="little")
-    ones = np.flatnonzero(bits[m * k :])[:m]
-    high, at = np.diff(ones, prepend=-1) - 1, 1 + (m * k + int(ones[-1]) + 8) // 8
-    low = bits[: m * k].reshape(m, k).astype("u8") @ (np.uint64(1) << np.arange(k, dtype="u8"))
-    z = high.astype("u8") << np.uint64(k) | low
-    for i in np.flatnonzero(high == 20):
-        z[i], at = varint(b, at)
-    return (z >> np.uint64(1)).view(I8) ^ -(z & np.uint64(1)).view(I8)
+def summed(r, order):  # residuals of an order: less the first number, the one before, the change before
+    if order == 0:
+        r[1:] += r[0]
+    elif order == 2 and len(r) > 1:
+        r[1:] = np.cumsum(r[1:])
+    return np.cumsum(r) if order in (1, 2) else r
 
 
-def column(b, n, width):
-    tag, mode, at = b[0], b[0] & 7, 2 + (b[0] >> 4 & 7)
-    if tag == 0:
-        return np.frombuffer(b[1:], f"i{width}").astype(I8)
-    base = i64(signed_bytes(b[1:at]))
-    step, at = varint(b, at) if tag & 8 else (1, at)
-    bias, at = signed(b, at) if tag & 128 else (np.int64(0), at)
-    y = np.arange(n) * (bias if mode == 2 else 0)
-    if mode == 3:
-        (count, at), place = varint(b, at), 0
-        for _ in range(count):
-            distance, at = varint(b, at)
-            change, at = signed(b, at)
-            place += distance
-            y[place:] += change
-    elif mode > 3:
-        r = rice(b[at:], n - 1)
-        y[1:] = r + bias if mode == 4 else np.cumsum((r if mode == 5 else np.cumsum(r)) + bias)
-    return base + i64(step) * y
-
-
-def series(b, n, width, piece):  # their lengths, then columns of up to `piece` numbers
-    at, lengths, out = 0, [], [np.empty(0, I8)]
-    while len(lengths) * piece < n:
-        length, at = varint(b, at)
-        lengths.append(length)
-    for i, length in enumerate(lengths):
-        out.append(column(b[at : (at := at + length)], min(piece, n - i * piece), width))
-    return np.concatenate(out)
+def unzigzag(numbers):
+    return np.array([int(i64(z >> 1 ^ -(z & 1))) for z in numbers], I8)
 
 
 def adaptive(b, n):  # Rice codes whose parameter follows a running mean
-    order, mean, bit, x = b[0] & 3, (16 << (b[0] >> 2)) >> 1, 8, []
+    mean, bit, zs = (16 << (b[0] >> 2)) >> 1, 8, []
     for i in range(n):
         ahead = int.from_bytes(b[bit >> 3 : (bit >> 3) + 20], "little") >> (bit & 7)
         high, k = (ahead & -ahead).bit_length() - 1, max((mean * 11 >> 8).bit_length() - 1, 0)
         width = k if high < 24 else 64
-        z = (high << k if high < 24 else 0) | ahead >> high + 1 & 2**width - 1
-        bit, mean = bit + high + 1 + width, mean - (mean >> 4) + min(z, 2**56) if i else mean
-        expected = 0 if i == 0 or order == 3 else x[0] if order == 0 else x[-1]
-        x.append(int(i64(expected + (x[-1] - x[-2] if order == 2 and i > 1 else 0) + (z >> 1 ^ -(z & 1)))))
-    return np.array(x, I8)
+        zs.append((high << k if high < 24 else 0) | ahead >> high + 1 & 2**width - 1)
+        bit, mean = bit + high + 1 + width, mean - (mean >> 4) + min(zs[-1], 2**56) if i else mean
+    return summed(unzigzag(zs), b[0] & 3)
+
+
+def frequencies(counts):  # of 40 buckets, to 4,096 in sum; and where each starts
+    counts[1], counts[40] = counts[1] + counts[0], counts[40] + counts[41]
+    counts[0] = counts[41] = 0
+    total = sum(counts)
+    shares = [1 + (c * ((4056 << 32) // total) >> 32) for c in counts[1:41]]
+    shares[shares.index(max(shares))] += 4096 - sum(shares)
+    if total > 8000:
+        counts[1:41] = [c - (c >> 1) for c in counts[1:41]]
+    return shares, [sum(shares[:i]) for i in range(40)]
+
+
+def model(
+    b, n
+):  # how large numbers are by rANS over a model that learns; their low bits backwards from the end
+    mean, low, state, pos, bit, due, zs = 8 << (b[0] >> 2), int.from_bytes(b[1:], "big"), 0, 5, 0, 16, []
+    state, m = int.from_bytes(b[1:5], "little"), 3 << min(mean.bit_length(), 8)
+    edges = [*range(16), *((4 + f) << (o - 2) for o in range(4, 10) for f in range(4))]
+    above = [(1 << 64) * m**e // (m + 32) ** e for e in edges]
+    counts = [0, *(1 + (480 * (above[i] - above[i + 1]) >> 64) for i in range(39)), 1, 0]
+    shares, starts = frequencies(counts)
+    for i in range(n):
+        k, slot = max((mean + 4).bit_length() - 8, 0), state & 4095
+        at = bisect.bisect(starts, slot) - 1
+        state = shares[at] * (state >> 12) + slot - starts[at]
+        if state < 65536:
+            state, pos = state << 16 | int.from_bytes(b[pos : pos + 2], "little"), pos + 2
+        for place, more in ((at, k > 0), (at + 1, 8), (at + 2, k > 0)):
+            counts[place] += more
+        if at < 39:
+            width, top = k + max((at >> 2) - 2, 0) * (at > 15), at if at < 16 else 4 | at & 3
+        else:
+            width, top, bit = (low >> bit & 63) + 1, 0, bit + 6
+        zs.append(top << width | low >> bit & 2**width - 1)
+        bit, mean = bit + width, min(mean - (mean >> 4) + min(zs[-1], mean + 64), 1 << 60) if i else mean
+        if i == due:
+            (shares, starts), due = frequencies(counts), due + min(due, 128)
+    return summed(unzigzag(zs), b[0] & 3)
+
+
+def centred(b, n):  # linear prediction around a centre
+    order, at = b[0], 2 + 2 * b[0] if b[0] else 1
+    c, (centre, at) = np.frombuffer(b[2:at], "<i2").astype(I8)[::-1], signed(b, at)
+    y = integers(b[at:], n)
+    y[:order] = np.cumsum(y[:order])
+    for i in range(order, n if order else 0):
+        y[i] += int(c @ y[i - order : i]) >> b[1]
+    return y + centre
+
+
+def steps(b, n):
+    step, at = varint(b, 0)
+    rest, at = varint(b, at)
+    return i64(rest) + i64(step) * integers(b[at:], n)
+
+
+def sparse(b, n):  # they rise by the same but at some places
+    first, at = signed(b, 0)
+    usual, at = signed(b, at)
+    count, at = varint(b, at)
+    size, at = varint(b, at)
+    rise = np.append(first, np.full(n - 1, usual))
+    rise[np.cumsum(integers(b[at : at + size], count) + 1)] += integers(b[at + size :], count)
+    return np.cumsum(rise)
 
 
 def integers(b, n):
-    if b[0] == 5:  # they rise by the same but at some places
-        first, at = signed(b, 1)
-        usual, at = signed(b, at)
-        count, at = varint(b, at)
-        size, at = varint(b, at)
-        rise = np.append(first, np.full(n - 1, usual))
-        rise[np.cumsum(integers(b[at : at + size], count) + 1)] += integers(b[at + size :], count)
-        return np.cumsum(rise)
-    if b[0] > 2:
-        raise NotImplementedError(f"integers by coder {b[0]} are not read here")
-    known = [lambda b, n: series(b, n, 8, 65536), lambda b, n: standalone.simple_decompress(b), adaptive]
-    return known[b[0]](b[1:], n)
+    known = {
+        1: lambda b, n: standalone.simple_decompress(b),
+        2: adaptive,
+        3: centred,
+        4: steps,
+        5: sparse,
+        6: model,
+    }
+    return known[b[0]](b[1:], n) if b[0] != 7 else np.full(n, signed(b, 1)[0])
 
 
 def ordered(bits, width):  # floats whose neighbours have neighbouring bits
@@ -117,6 +147,8 @@ def ordered(bits, width):  # floats whose neighbours have neighbouring bits
 
 
 def origin(b, n):  # floats by the integers behind them
+    if b[0] & 0x30:
+        return integers(b[1:], n)
     kind, cast, at = b[2] & 7, b[2] >> 3 & 3, 4 if b[2] & 7 in (1, 2) else 3
     has_step = b[2] & 0x20 or kind == 4
     if b[1] or cast == 2:
@@ -133,26 +165,39 @@ def origin(b, n):  # floats by the integers behind them
     return out.astype("f4").astype("f8") if cast else out
 
 
-def values(b, n, dtype, text):
-    name, settings = text.partition(" ")[0], json.loads(text.partition(" ")[2] or "{}")
+def rle(b, dtype):  # runs: of which value, and how long
+    (runs, at), n_known = varint(b, 1), 0
+    n_known, at = varint(b, at)
+    size, at = varint(b, at)
+    lengths, end = integers(b[at : at + size], runs) + 1, at + size + n_known * dtype.itemsize
+    number = (
+        np.cumsum(np.append(0, integers(b[end:], runs - 1) + 1 if runs > 1 else [])).astype(int) % n_known
+    )
+    return np.repeat(np.frombuffer(b[at + size : end], dtype)[number], lengths)
+
+
+def values(b, n, dtype, name):
     if name in ("const", "raw"):
         return np.frombuffer(b * (n if name == "const" else 1), dtype)
-    if name == "rice_delta" and dtype.kind != "f":
-        return series(b[1:], n, dtype.itemsize, settings["piece"]).astype(dtype)
-    if name not in ("pco", "origin"):
+    if name == "rle":
+        return rle(b, dtype)
+    if not name.startswith("pco") and name != "origin":
         raise NotImplementedError(f"{dtype} values by {name} are not read here")
-    return standalone.simple_decompress(b) if name == "pco" else origin(b, n).astype(dtype)
+    return standalone.simple_decompress(b) if name.startswith("pco") else origin(b, n).astype(dtype)
 
 
-def times(b, n, text):
-    if text == "=regular":
-        return signed_bytes(b[:8]) + signed_bytes(b[8:]) * np.arange(n)
-    if text.startswith("=delta_of_delta"):
-        return series(b, n, 8, json.loads(text.partition(" ")[2])["piece"])
-    if text != "=ticks" or b[0]:
-        raise NotImplementedError(f"times by {text} are not read here")
-    tick, at = signed(b, 9)
-    return struct.unpack_from("<q", b, 1)[0] + tick * integers(b[at:], n)
+def times(b, n, name, first, last):
+    if name == "=regular":
+        return first + (last - first) // max(1, n - 1) * np.arange(n)
+    if name != "=ticks":
+        raise NotImplementedError(f"times by {name} are not read here")
+    start, at = signed(b, 1)
+    tick, at = signed(b, at)
+    line = struct.unpack_from("<df", b, at) if b[0] else None
+    number = integers(b[at + 12 * b[0] :], n)
+    if line:
+        number = number + np.floor(np.arange(n) * line[0] + (line[1] + 0.5)).astype(I8)
+    return first + start + tick * number
 
 
 def files(store):  # those that the newest manifest of each day names
@@ -181,7 +226,8 @@ def read_sensor(store, path):
     for row in sorted(all_rows, key=lambda row: row["seq"]):
         n, kind = row["n_frames"], row["dtype"]
         dtype = np.dtype(f"{kind[0]}{int(kind[1:]) // 8}")
-        ts_ns = times(parts(row["leader"])[0], n, row["time_codec"])
+        span = int(row["t_min"].value), int(row["t_max"].value)
+        ts_ns = times(parts(row["leader"])[0], n, row["time_codec"], *span)
         _, n_values, rest = parts(row["payload"])
         name, _, marks = rest[n_values:].partition(b"\0")
         quality = values(marks, n, np.dtype("u1"), name.decode()) if name else np.zeros(n, "u1")

@@ -202,6 +202,9 @@ def times(n: int = 96) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     yield "any", START + np.cumsum(rng.integers(1, 10**12, n))
 
 
+_SETTINGS = {"rate": (12_000, 1), "jitter": (10**8,)}
+
+
 def bodies() -> Iterator[dict[str, Any]]:
     """Each built-in codec on each series that it takes."""
     for name in registry.VALUE_CODECS.built_in:
@@ -211,7 +214,7 @@ def bodies() -> Iterator[dict[str, Any]]:
             yield from _body("values", codec, kind, values, str(values.dtype))
     for name in registry.TIME_CODECS.built_in:
         for kind, ts_ns in times():
-            codec = registry.TIME_CODECS.load(name)(*((12_000, 1) if name == "rate" else ()))
+            codec = registry.TIME_CODECS.load(name)(*_SETTINGS.get(name, ()))
             yield from _body("times", codec, kind, ts_ns, "")
 
 

@@ -25,7 +25,7 @@ from headrace.testing.stores import StoreRig
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "read_store.py"
 GOLDEN = max((ROOT / "tests" / "golden").glob("*/store.zip"))
-LINES_MAX = 150
+LINES_MAX = 200
 T0 = 1_728_043_200 * NS
 N = 3_000
 pytestmark = pytest.mark.timeout(240)
@@ -56,7 +56,7 @@ def series() -> dict[str, tuple[Layout, Any, Any]]:
         "curve": (Layout("i32", plain), regular, i * i // 50),
         "state": (Layout("u8", (Column("", Kind.DISCRETE),)), regular, i // 250 % 2),
         "decimal": (Layout("f64", plain), regular, 20 + walk / 10),
-        "single": (Layout("f32", plain), T0 + np.cumsum(rng.integers(1, 10**9, N)), rng.normal(size=N)),
+        "single": (Layout("f32", plain), T0 + np.cumsum(rng.integers(1, 99, N)) * 10**7, rng.normal(size=N)),
     }
 
 
