@@ -58,6 +58,19 @@ def put_bits(words: U64, bit: np.uint64, value: np.uint64, width: np.uint64) -> 
 
 
 @leaf
+def append_bits(words: U64, bit: np.uint64, value: np.uint64, width: np.uint64) -> np.uint64:
+    """As `put_bits`, into words that are cleared only up to the one at `bit`: what is behind is cleared as it is reached."""
+    if width == _0:
+        return bit
+    value &= (~_0) >> (_64 - width)
+    word, shift = bit >> _U(6), bit & _63
+    words[word] |= value << shift
+    if shift + width >= _64:
+        words[word + _1] = (value >> _1) >> (_63 - shift)
+    return bit + width
+
+
+@leaf
 def get_bits(words: U64, bit: np.uint64, width: np.uint64) -> np.uint64:
     """Read `width` (0 to 64) bits at bit position `bit`; the word behind them is there too."""
     if width == _0:

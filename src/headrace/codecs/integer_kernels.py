@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
+import numpy.typing as npt
 
 from headrace.codecs.adaptive import decode_body
 from headrace.codecs.bits import I64, NO_POSITION, U8, U64, ZERO, bit_length, get_varint, unzigzag, zigzag
 from headrace.codecs.compiled import Int, entry, leaf, step
-from headrace.codecs.lpc import ORDER_MAX, SHIFT_MAX, restore
-from headrace.codecs.model import Scratch
+from headrace.codecs.lpc import ORDER_MAX, SHIFT_MAX, predictor, residuals, restore
+from headrace.codecs.model import FIRST_BYTE, MODEL_WORDS, WORDS_AT
 from headrace.codecs.model import decode as decode_model
 from headrace.core.kernels import lean_kernel
 
+F64 = npt.NDArray[np.float64]
 _U = np.uint64
 _0, _1 = _U(0), _U(1)
 _MEAN_MAX = _U(1) << _U(56)
@@ -118,35 +118,45 @@ def price_plain(x: U64, skip: Int) -> np.uint64:
     return bits
 
 
+@entry
+def predict(
+    numbers: I64, centre: Int, window: F64, rooms: tuple[F64, F64], coefficients: I64, left: I64
+) -> tuple[Int, Int, np.uint64]:
+    """Order and shift of a predictor, what it leaves, and about the bits of that; order 0 where none promises enough."""
+    order, shift = predictor(numbers, centre, window, rooms[0], rooms[1], coefficients)
+    if order == 0:
+        return order, shift, _0
+    residuals(numbers, centre, coefficients[:order], shift, left)
+    return order, shift, price_plain(left.view(np.uint64), order)
+
+
 SOUND, DAMAGED, ELSEWHERE = range(3)
 """What a body is: read, no such body, or one that has a part which is no kernel's."""
 
-_ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _MODEL, _SAME = 2, 3, 4, 5, 6, 7
+_ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _AROUND, _SAME = 2, 3, 4, 5, 6, 7
 
 
-class Room(NamedTuple):
-    """To decode n numbers: what the model needs, coefficients, and places of n differences."""
-
-    scratch: Scratch
-    coefficients: I64
-    places: I64
+COEFFICIENTS_AT = MODEL_WORDS
+"""Where in the words of scratch coefficients lie, behind the model."""
 
 
 @entry
-def decode(data: U8, room: Room, out: I64) -> Int:
-    """The numbers of a body of steps, sparse, centred or direct, one in the other (`headrace.codecs.integers`)."""
-    pos: Int = ZERO
+def decode(data: U8, pos: Int, work: U64, places: I64, out: I64) -> Int:
+    """The numbers of a body of steps, sparse, centred or direct, one in the other (`headrace.codecs.integers`).
+
+    From `pos` on; `work` is of `headrace.codecs.model.scratch_for`, ``places: int64[n]`` are needed for steps and sparse ones.
+    """
     end = data.size
     step, rest = _1, _0
-    if end > 0 and data[0] == _STEPS:
+    if pos < end and data[pos] == _STEPS:
         step, pos = get_varint(data, pos + 1, end)
         rest, pos = get_varint(data, pos, end)
         if pos == NO_POSITION or max(step, rest) >> _U(62) != _0:
             return DAMAGED
     if pos < end and data[pos] == _SPARSE:
-        found = _sparse(data, pos + 1, end, room, out)
+        found = _sparse(data, pos + 1, end, work, places, out)
     else:
-        found = _part(data, pos, end, room, out)
+        found = _part(data, pos, end, work, out)
     if found == SOUND and (step != _1 or rest != _0):
         x = out.view(np.uint64)
         for i in range(out.size):
@@ -155,14 +165,14 @@ def decode(data: U8, room: Room, out: I64) -> Int:
 
 
 @step
-def _direct(data: U8, pos: Int, end: Int, room: Room, x: U64) -> Int:
+def decode_direct(data: U8, pos: Int, end: Int, work: U64, x: U64) -> Int:
     """By a coder that needs no other."""
     if pos >= end:
         return DAMAGED
-    if data[pos] == _MODEL:
-        return SOUND if decode_model(data, pos + 1, end, room.scratch, x) else DAMAGED
+    if data[pos] >= FIRST_BYTE:
+        return SOUND if decode_model(data, pos, end, work, x) else DAMAGED
     if data[pos] == _ADAPTIVE:
-        return SOUND if decode_body(data, pos + 1, end, room.scratch.words, x) else DAMAGED
+        return SOUND if decode_body(data, pos + 1, end, work[WORDS_AT:], x) else DAMAGED
     if data[pos] == _SAME:
         number, at = get_varint(data, pos + 1, end)
         for i in range(x.size):
@@ -172,37 +182,38 @@ def _direct(data: U8, pos: Int, end: Int, room: Room, x: U64) -> Int:
 
 
 @step
-def _centred(data: U8, pos: Int, end: Int, room: Room, out: I64) -> Int:
+def _centred(data: U8, pos: Int, end: Int, work: U64, out: I64) -> Int:
     """Around a centre, what a linear prediction leaves."""
-    if pos + 2 > end:
+    if pos + 3 > end:
         return DAMAGED
-    order = np.int64(data[pos])
-    shift = np.int64(data[pos + 1]) if order else ZERO
-    pos += 2 if order else 1
+    is_around = data[pos] == _AROUND
+    order = ZERO if is_around else np.int64(data[pos + 1])
+    shift = ZERO if is_around else np.int64(data[pos + 2])
+    pos += 1 if is_around else 3
     if order > ORDER_MAX or shift > SHIFT_MAX or pos + 2 * order > end:
         return DAMAGED
-    coefficients = room.coefficients[:order]
+    coefficients = work[COEFFICIENTS_AT : COEFFICIENTS_AT + order].view(np.int64)
     for k in range(order):
         low = np.int64(data[pos + 2 * k]) | (np.int64(data[pos + 2 * k + 1]) << 8)
         coefficients[k] = low - ((low & 0x8000) << 1)
     centre, pos = get_varint(data, pos + 2 * order, end)
     if pos == NO_POSITION:
         return DAMAGED
-    found = _direct(data, pos, end, room, out.view(np.uint64))
+    found = decode_direct(data, pos, end, work, out.view(np.uint64))
     if found == SOUND:
         restore(out, np.int64(unzigzag(centre)), coefficients, shift)
     return found
 
 
 @step
-def _part(data: U8, pos: Int, end: Int, room: Room, out: I64) -> Int:
-    if pos < end and data[pos] == _CENTRED:
-        return _centred(data, pos + 1, end, room, out)
-    return _direct(data, pos, end, room, out.view(np.uint64))
+def _part(data: U8, pos: Int, end: Int, work: U64, out: I64) -> Int:
+    if pos < end and (data[pos] == _CENTRED or data[pos] == _AROUND):
+        return _centred(data, pos, end, work, out)
+    return decode_direct(data, pos, end, work, out.view(np.uint64))
 
 
 @step
-def _sparse(data: U8, pos: Int, end: Int, room: Room, out: I64) -> Int:
+def _sparse(data: U8, pos: Int, end: Int, work: U64, room: I64, out: I64) -> Int:
     """Numbers that rise by the same but at some places."""
     x = out.view(np.uint64)
     first, pos = get_varint(data, pos, end)
@@ -212,11 +223,11 @@ def _sparse(data: U8, pos: Int, end: Int, room: Room, out: I64) -> Int:
     if pos == NO_POSITION or count >= np.uint64(x.size) or size > np.uint64(end - pos):
         return DAMAGED
     n, middle = np.int64(count), pos + np.int64(size)
-    places = room.places[:n]
+    places = room[:n]
     if n > 0 or pos < end:
-        found = _part(data, pos, middle, room, places)
+        found = _part(data, pos, middle, work, places)
         if found == SOUND:
-            found = _part(data, middle, end, room, out[:n])
+            found = _part(data, middle, end, work, out[:n])
         if found != SOUND:
             return found
     at: Int = ZERO

@@ -8,17 +8,19 @@ byte coder    bytes that follow
 ==== ======== =================================================================================
 1    pco      pcodec's standalone format, int64
 2    adaptive `headrace.codecs.adaptive`: Rice codes that follow the numbers
-3    centred  order; unless it is 0, shift, a byte too, and coefficients as int16; a centre, signed; then
-              what linear prediction (`headrace.codecs.lpc`) leaves, direct
+3    centred  order; shift, a byte too, and coefficients as int16; a centre, signed; then what linear
+              prediction (`headrace.codecs.lpc`) leaves, direct
 4    steps    step and rest as varints: the numbers are ``rest + step * i``; then i as a body
 5    sparse   first number and usual difference, signed; how many differences are others; the bytes
-              of the next part; distances between them, then how much they are off, both direct
-              or centred
-6    model    `headrace.codecs.model`: how large they are by a model that learns, entropy-coded
+              of the next part; distances between them, then how much they are off, both direct,
+              centred or around
+6    around   a centre, signed; then how far they are from it, direct
 7    same     a number, signed, which all of them are
+8..  model    `headrace.codecs.model`, whose first byte this is: how large they are by a model that
+              learns, entropy-coded
 ==== ======== =================================================================================
 
-*Direct* is a body of coder 2, 6 or 7.
+*Direct* is a body of coder 2, 7 or 8 and more.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ _WILD_FROM, _WILD_SHARE = (
     10.0,
     0.0015,
 )  # bits a number and share of wild differences from which it may win too
-_PCO, _ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _MODEL, _SAME = (bytes([i]) for i in range(1, 8))
+_PCO, _ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _AROUND, _SAME = (bytes([i]) for i in range(1, 8))
 
 
 def encode_integers(numbers: I64) -> bytes:
@@ -140,20 +142,18 @@ def _ordered(numbers: I64, centre: int, order: int) -> bytes:
 def _predicted(numbers: I64, centre: int, price: int) -> bytes | None:
     """By linear prediction, where that is estimated to take fewer bits than `price`."""
     from headrace.codecs.compiled import wrapping
-    from headrace.codecs.integer_kernels import price_plain
-    from headrace.codecs.lpc import predictor, residuals
+    from headrace.codecs.integer_kernels import predict
+    from headrace.codecs.lpc import ORDER_MAX, ROOM, window
 
-    found = predictor(numbers, centre)
-    if found is None:
-        return None
-    coefficients, shift = found
-    left = np.empty_like(numbers)
-    residuals(numbers, centre, coefficients, shift, left)
+    n = numbers.size
+    coefficients, left = np.zeros(ORDER_MAX, np.int64), np.empty(n, np.int64)
     with wrapping():
-        price_left = int(price_plain(left.view(np.uint64), len(coefficients)))
-    if price_left + 16 * len(coefficients) >= price:
+        order, shift, price_left = predict(
+            numbers, centre, window(n), (np.empty(n), np.zeros(ROOM)), coefficients, left
+        )
+    if order == 0 or int(price_left) + 16 * order >= price:
         return None
-    head = bytes([len(coefficients), shift]) + coefficients.astype("<i2").tobytes()
+    head = bytes([order, shift]) + coefficients[:order].astype("<i2").tobytes()
     return _CENTRED + head + put_signed(centre) + encode_direct(left)
 
 
@@ -186,14 +186,12 @@ def _decode(body: bytes, n: int) -> I64 | None:
     """In one kernel, unless pco is behind steps."""
     from headrace.codecs import integer_kernels as kernels
     from headrace.codecs.compiled import wrapping
-    from headrace.codecs.lpc import ORDER_MAX
     from headrace.codecs.model import scratch_for
 
     numbers = np.empty(n, np.int64)
     places = np.empty(n if body[:1] in (_STEPS, _SPARSE) else 0, np.int64)
-    room = kernels.Room(scratch_for(len(body)), np.empty(ORDER_MAX, np.int64), places)
     with wrapping():
-        found = kernels.decode(np.frombuffer(body, np.uint8), room, numbers)
+        found = kernels.decode(np.frombuffer(body, np.uint8), 0, scratch_for(len(body)), places, numbers)
     if found == kernels.ELSEWHERE and body[:1] == _STEPS:
         return _stepped_pco(body[1:], n)
     return numbers if found == kernels.SOUND else None
@@ -232,7 +230,7 @@ def _coded_adaptive(numbers: I64, order: int) -> bytes:
 def _coded_model(numbers: I64, order: int) -> bytes:
     from headrace.codecs.model import model_body
 
-    return _MODEL + model_body(numbers, order)
+    return model_body(numbers, order)
 
 
 def _coded_pco(numbers: I64) -> bytes:
@@ -268,4 +266,4 @@ def _part(numbers: I64) -> bytes:
 
 def _around(numbers: I64, centre: int) -> bytes:
     with np.errstate(over="ignore"):
-        return _CENTRED + b"\x00" + put_signed(centre) + encode_direct(numbers - np.int64(centre))
+        return _AROUND + put_signed(centre) + encode_direct(numbers - np.int64(centre))

@@ -10,22 +10,21 @@ y[i-1-k] >> shift)``, an arithmetic shift of 64 bits; the numbers are ``y + cent
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.codecs.compiled import Int
-from headrace.core.kernels import lean_kernel
+from headrace.core.kernels import lean_kernel, lean_leaf
 
-Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
-ORDERS = (1, 2, 4, 8, 16, 32)
-_FIRST_ORDERS = 4  # tried before the long ones
-ORDER_MAX = 32
+ORDER_MAX, _FIRST_MAX = 32, 8
+ROOM = 4 * ORDER_MAX + 4
+"""Floats that `predictor` needs."""
 SHIFT_MAX = 15
 _BITS = 14  # of a coefficient; the sum of 32 products with 44-bit numbers stays below 2**63
 NUMBER_MAX = 2**44
@@ -33,7 +32,7 @@ _SAVED_MIN = 0.02  # bits a number, below which the trial costs more than it sav
 
 
 @lean_kernel
-def residuals(numbers: I64, centre: int, coefficients: I64, shift: int, out: I64) -> None:
+def residuals(numbers: I64, centre: Int, coefficients: I64, shift: int, out: I64) -> None:
     """What the prediction leaves; the first ones, with too few before them, as differences."""
     order = len(coefficients)
     out[0] = numbers[0] - centre
@@ -61,12 +60,33 @@ def restore(numbers: I64, centre: Int, coefficients: I64, shift: Int) -> None:
         numbers[i] += centre
 
 
+@lean_leaf
+def _product(signal: F64, lag: int) -> float:
+    """Sum of products at a lag, in eight sums side by side."""
+    n = len(signal) - lag
+    a = b = c = d = e = f = g = h = 0.0
+    for i in range(0, n - 7, 8):
+        a += signal[i] * signal[i + lag]
+        b += signal[i + 1] * signal[i + 1 + lag]
+        c += signal[i + 2] * signal[i + 2 + lag]
+        d += signal[i + 3] * signal[i + 3 + lag]
+        e += signal[i + 4] * signal[i + 4 + lag]
+        f += signal[i + 5] * signal[i + 5 + lag]
+        g += signal[i + 6] * signal[i + 6 + lag]
+        h += signal[i + 7] * signal[i + 7 + lag]
+    for i in range(n & ~7, n):
+        a += signal[i] * signal[i + lag]
+    return ((a + b) + (c + d)) + ((e + f) + (g + h))
+
+
 @lean_kernel
-def _levinson(correlation: F64, wanted: Array, out: F64, error: F64, a: F64, before: F64) -> None:
-    """Predictors of each wanted order, ``out: float64[len(wanted), ORDER_MAX]``, and what variance they leave."""
+def _levinson(correlation: F64, plain: float, n: int, order_max: int, room: F64) -> int:
+    """The order that saves most of n numbers, its predictor in ``room[:order]``; 0 where none saves enough."""
+    a, before = room[ORDER_MAX : 2 * ORDER_MAX + 1], room[2 * ORDER_MAX + 1 :]
     left = correlation[0]
-    row = 0
-    for m in range(1, wanted[len(wanted) - 1] + 1):
+    wanted = 1
+    best, most = 0, _SAVED_MIN * n
+    for m in range(1, order_max + 1):
         total = correlation[m]
         for j in range(1, m):
             total -= a[j] * correlation[m - j]
@@ -77,65 +97,69 @@ def _levinson(correlation: F64, wanted: Array, out: F64, error: F64, a: F64, bef
         for j in range(1, m):
             a[j] = before[j] - reflection * before[m - j]
         left *= 1.0 - reflection * reflection
-        if m == wanted[row]:
-            for j in range(m):
-                out[row, j] = a[j + 1]
-            error[row] = left
-            row += 1
+        if m == wanted:
+            wanted *= 2
+            saved = 0.5 * n * math.log2(plain / max(left, 1e-3)) - 16.0 * m
+            if saved >= most:
+                best, most = m, saved
+                for j in range(m):
+                    room[j] = a[j + 1]
+    return best
 
 
-def predictor(numbers: I64, centre: int) -> tuple[I64, int] | None:
-    """The integer predictor that promises most, with its shift; None where plain differences are about as good.
+@lean_kernel
+def predictor(
+    numbers: I64, centre: Int, window: F64, signal: F64, room: F64, coefficients: I64
+) -> tuple[int, int]:
+    """Order and shift of the integer predictor that promises most; order 0 where plain differences are about as good.
 
-    `centre` is about their mean; no number is further from 0 than `NUMBER_MAX`.
+    `centre` is about their mean; no number is further from 0 than `NUMBER_MAX`. Room: ``signal: float64[n]``, ``room:
+    float64[ROOM]``. Orders are 1, 2, 4, 8, and, where 8 is the best of them, 16 and 32.
     """
     n = len(numbers)
-    orders = np.array([o for o in ORDERS if 16 * o <= n])
-    if not len(orders):
-        return None
-    signal = (numbers - centre) * _window(n)
-    found = None
-    for last in (_FIRST_ORDERS, len(orders)):
-        if found is None or (last > _FIRST_ORDERS and found[1] == _FIRST_ORDERS - 1):
-            found = _best_of(signal, orders[:last])
-            if found is None:
-                return None
-    return _rounded(found[0]) if found is not None else None
+    for i in range(n):
+        signal[i] = np.float64(numbers[i] - centre) * window[i]
+    correlation, rest = room[: ORDER_MAX + 1], room[ORDER_MAX + 1 :]
+    order, known, plain = 0, 0, 0.0
+    for most in (_FIRST_MAX, ORDER_MAX):
+        last = most
+        while 16 * last > n:
+            last //= 2
+        if last == 0 or (most == ORDER_MAX and (order < _FIRST_MAX or last == _FIRST_MAX)):
+            break
+        for lag in range(known, last + 1):
+            correlation[lag] = _product(signal, lag)
+        if known == 0:
+            if last < 2:
+                correlation[2] = _product(signal, 2)
+            r0, r1, r2 = correlation[0], correlation[1], correlation[2]
+            plain = min(r0, 2.0 * (r0 - r1), 6.0 * r0 - 8.0 * r1 + 2.0 * r2)
+            if not plain > 0.0:
+                return 0, 0
+            correlation[0] *= 1.0 + 1e-9
+        known = last + 1
+        order = _levinson(correlation, plain, n, last, rest)
+    return _rounded(rest[:order], coefficients)
 
 
-def _best_of(signal: F64, orders: Array) -> tuple[F64, int] | None:
-    n = len(signal)
-    lags = int(orders[-1])
-    correlation = np.correlate(np.concatenate([signal, np.zeros(max(2, lags))]), signal)
-    plain = _least_energy(correlation)
-    if plain <= 0.0:
-        return None
-    correlation[0] *= 1.0 + 1e-9
-    found, error = np.zeros((len(orders), ORDER_MAX)), np.zeros(len(orders))
-    _levinson(correlation, orders, found, error, np.zeros(ORDER_MAX + 1), np.zeros(ORDER_MAX + 1))
-    saved = 0.5 * n * np.log2(plain / np.maximum(error, 1e-3)) - 16.0 * orders
-    best = int(np.argmax(saved))
-    return (found[best, : orders[best]], best) if saved[best] >= _SAVED_MIN * n else None
-
-
-def _least_energy(correlation: F64) -> float:
-    """Energy of the numbers less their mean, of their differences, or of the changes of those: the least."""
-    r0, r1, r2 = correlation[:3].tolist()
-    return float(min(r0, 2.0 * (r0 - r1), 6.0 * r0 - 8.0 * r1 + 2.0 * r2))
-
-
-def _rounded(coefficients: F64) -> tuple[I64, int] | None:
-    largest = float(np.abs(coefficients).max())
+@lean_leaf
+def _rounded(found: F64, coefficients: I64) -> tuple[int, int]:
+    order = len(found)
+    largest = 0.0
+    for j in range(order):
+        largest = max(largest, abs(found[j]))
     if not 0.0 < largest < 2.0**_BITS:
-        return None
-    shift = min(SHIFT_MAX, _BITS - 1 - int(np.floor(np.log2(largest))))
+        return 0, 0
+    shift = min(SHIFT_MAX, _BITS - 1 - math.floor(math.log2(largest)))
     if shift < 0:
-        return None
-    return np.round(coefficients * 2.0**shift).astype(np.int64), shift
+        return 0, 0
+    for j in range(order):
+        coefficients[j] = np.int64(math.floor(found[j] * 2.0**shift + 0.5))
+    return order, shift
 
 
 @lru_cache(maxsize=16)
-def _window(n: int) -> F64:
+def window(n: int) -> F64:
     """Tukey's, half of it flat."""
     out = np.ones(n)
     edge = n // 4

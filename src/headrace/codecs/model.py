@@ -6,24 +6,23 @@ lies between 8 and 16. Buckets are single values below 16, and quarters of an oc
 counted, where bits are cut off its neighbours a little too, so that the shape of the distribution is learned and never stored; it starts
 geometric, forgets slowly, and is put into frequencies of 4,096 after 16, 32, 64, then every 128 numbers.
 
-Entropy coding is rANS (J. Duda, arXiv:1311.2540) in 16-bit words with a 32-bit state. The body is a byte with order
-and log2 of the first mean, the words from the front, and the low bits backwards from the end.
+Entropy coding is rANS (J. Duda, arXiv:1311.2540) in 16-bit words with a 32-bit state; from 512 numbers on there are two,
+for numbers by turns. The body is a byte ``8 + (order | first << 2)`` with log2 of the first mean, the states, the words from the
+front, and the low bits backwards from the end.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from headrace.codecs.adaptive import SLACK_WORDS, first_mean, get_bits, put_bits, residual
-from headrace.codecs.bits import I64, U8, U64, bit_length, unzigzag, zigzag
+from headrace.codecs.adaptive import SLACK_WORDS, append_bits, first_mean, get_bits, residual
+from headrace.codecs.bits import I64, U8, U64, ZERO, bit_length, unzigzag, zigzag
 from headrace.codecs.compiled import Int, entry, leaf, step, wrapping
 
-U32 = npt.NDArray[np.uint32]
-U16 = npt.NDArray[np.uint16]
+Reader = tuple[np.uint64, Int, np.uint64, np.uint64]
+"""State, where its next word is, where the low bits are, mean."""
 
 _BUCKETS = 40
 _ESCAPE = 39
@@ -32,11 +31,12 @@ _TOTAL_BITS = 12
 _EACH, _BESIDE = 8, 1
 _PRIOR, _COUNTS_MAX = 480, 8_000
 _PER = 128
+_TWO_FROM = 512
 _CLASSES = 9
 _FIRST_MAX = 60
 
 _U = np.uint64
-_0, _1, _2, _4, _6, _8, _16, _64 = _U(0), _U(1), _U(2), _U(4), _U(6), _U(8), _U(16), _U(64)
+_0, _1, _2, _4, _6, _8, _16, _63, _64 = (_U(i) for i in (0, 1, 2, 4, 6, 8, 16, 63, 64))
 _M12, _M13 = _U(4095), _U(8191)
 _LOW = _U(1 << 16)
 _MEAN_MAX = _U(1 << 60)
@@ -56,34 +56,27 @@ def _priors() -> U64:
 
 _PRIORS = _priors()
 _PRIORS.flags.writeable = False
+_WIDTHS = np.array(
+    [b << 6 if b < _SINGLE else (4 | b & 3) << 6 | (b >> 2) - 2 for b in range(_BUCKETS)], np.uint64
+)
+"""Of each bucket, what its numbers begin with << 6 | how many low bits follow."""
+_WIDTHS.flags.writeable = False
 
 
-class Model(NamedTuple):
-    """Counts, one more beside each end; by bucket where its frequencies start << 13 | their number; `_PRIORS`."""
+COUNTS_AT = 0
+_SHARES_AT = _BUCKETS + 2
+_FIRSTS_AT = _SHARES_AT + _BUCKETS + 1
+_WIDTHS_AT = _FIRSTS_AT + 256
+MODEL_WORDS = _WIDTHS_AT + _BUCKETS
+"""What a model takes of the words of scratch: counts, one more beside each end; by bucket, and behind the last, where its
+frequencies start << 13 | their number; the bucket that each 16th of 4,096 slots is in; `_WIDTHS`."""
 
-    counts: U64
-    shares: U64
-    priors: U64
+WORDS_AT = 1_024
+"""Where in the words of scratch streams lie; what is small stands before."""
 
-
-class Scratch(NamedTuple):
-    """To decode: the model, ``slots: uint32[4096]``, the body's words and `SLACK_WORDS` more."""
-
-    model: Model
-    slots: U32
-    words: U64
-
-
-class Streams(NamedTuple):
-    """Where n numbers go: shares by number, ``low: uint64[2 * n + SLACK_WORDS]``, cleared, ``coded: uint16[n + 2]`` from its end."""
-
-    taken: U64
-    low: U64
-    coded: U16
-
-
-def _new_model() -> Model:
-    return Model(np.empty(_BUCKETS + 2, np.uint64), np.empty(_BUCKETS, np.uint64), _PRIORS)
+_SLACK = 192  # words: what a block of damaged bytes may read beyond the stream
+FIRST_BYTE = 8
+"""The least first byte of a body."""
 
 
 @leaf
@@ -110,18 +103,19 @@ def _bucket(v: np.uint64) -> tuple[Int, np.uint64]:
 
 
 @step
-def _begin(model: Model, first: np.uint64) -> None:
+def _begin(work: U64, first: np.uint64) -> None:
     row = min(bit_length(first), np.int64(_CLASSES - 1))
-    model.counts[0] = model.counts[_BUCKETS + 1] = _0
+    work[0] = work[_BUCKETS + 1] = _0
     for b in range(_BUCKETS):
-        model.counts[b + 1] = model.priors[row, b]
-    _share(model)
+        work[b + 1] = _PRIORS[row, b]
+        work[_WIDTHS_AT + b] = _WIDTHS[b]
+    _share(work)
 
 
 @step
-def _share(model: Model) -> None:
+def _share(work: U64) -> None:
     """Counts into frequencies that sum to 4,096, each 1 at least; what rounding leaves goes to the most frequent."""
-    counts, shares = model.counts, model.shares
+    counts, shares = work[:_SHARES_AT], work[_SHARES_AT:_FIRSTS_AT]
     counts[1] += counts[0]
     counts[_BUCKETS] += counts[_BUCKETS + 1]
     counts[0] = counts[_BUCKETS + 1] = _0
@@ -140,78 +134,127 @@ def _share(model: Model) -> None:
         size = shares[b]
         shares[b] = (start << _U(13)) | size
         start += size
+    shares[_BUCKETS] = start << _U(13)
     if total > _U(_COUNTS_MAX):
         for b in range(_BUCKETS):
             counts[b + 1] -= counts[b + 1] >> _1
 
 
 @leaf
-def _count(counts: U64, b: Int, k: np.uint64) -> None:
+def _count(work: U64, b: np.uint64, k: np.uint64) -> None:
     """Once more; where low bits are cut off, what is beside it is likelier too."""
-    at, beside = np.uint64(b), _U(_BESIDE) if k > _0 else _0
-    counts[at] += beside
-    counts[at + _1] += _U(_EACH)
-    counts[at + _2] += beside
+    beside = _U(_BESIDE) if k > _0 else _0
+    work[b] += beside
+    work[b + _1] += _U(_EACH)
+    work[b + _2] += beside
 
 
 @entry
-def encode(x: U64, order: Int, model: Model, streams: Streams) -> tuple[np.uint64, np.uint64, Int]:
-    """Returns log2 of the first mean, the low bits, and where in ``streams.coded`` the words start."""
-    taken, words, out = streams
+def encode(x: U64, order: Int, work: U64, out: U8) -> Int:
+    """Write a body into ``out: uint8[4 * n + 8 + SLACK]``, and return its size.
+
+    ``work: uint64[WORDS_AT + 3 * n + SLACK_WORDS]`` is room for the model, shares by number, and low bits.
+    """
+    n = x.size
+    taken, words = work[WORDS_AT : WORDS_AT + n], work[WORDS_AT + n :]
+    words[0] = _0
     log_first = first_mean(x, order)
     first = _8 << log_first
     bit, mean = _0, first
-    _begin(model, first)
+    _begin(work, first)
     due: Int = np.int64(16)
-    for i in range(x.size):
+    for i in range(n):
         z = zigzag(residual(x, i, order))
         k = _cut(mean)
         v = z >> k
         b, low = _bucket(v)
         if b == _ESCAPE:
             size = _U(bit_length(z))
-            bit = put_bits(words, bit, size - _1, _6)
-            bit = put_bits(words, bit, z, size)
+            bit = append_bits(words, bit, size - _1, _6)
+            bit = append_bits(words, bit, z, size)
         else:
-            bit = put_bits(words, bit, z, k + low)
-        taken[i] = model.shares[b]
-        _count(model.counts, b, k)
+            bit = append_bits(words, bit, z, k + low)
+        taken[i] = work[_SHARES_AT + b]
+        _count(work, np.uint64(b), k)
         mean = _next_mean(mean, z) if i > 0 else mean
         if i == due:
-            _share(model)
+            _share(work)
             due += min(due, np.int64(_PER))
-    state = _LOW
-    at = out.size
-    for j in range(x.size):
-        share = taken[x.size - 1 - j]
-        size = share & _M13
-        if state >= size << _U(20):
-            at -= 1
-            out[at] = np.uint16(state & _U(0xFFFF))
-            state >>= _16
-        whole = np.uint64(np.uint32(state) // np.uint32(size))
-        state = (whole << _U(_TOTAL_BITS)) + (state - whole * size) + (share >> _U(13))
-    out[at - 1], out[at - 2] = np.uint16(state >> _16), np.uint16(state & _U(0xFFFF))
-    return log_first, bit, at - 2
+    out[0] = np.uint8(_U(order) | (_U(log_first + _U(FIRST_BYTE // 4)) << _2))
+    at = _put_states(taken, out)
+    end = at + np.int64((bit + _U(7)) >> _U(3))
+    for i in range((end - at) // 8):
+        word = words[i]
+        p = np.uint64(end - 8 * i - 8)
+        for j in range(8):
+            out[p + np.uint64(7 - j)] = np.uint8((word >> np.uint64(8 * j)) & _U(255))
+    for i in range((end - at) & ~7, end - at):
+        out[end - 1 - i] = np.uint8((words[i >> 3] >> np.uint64(8 * (i & 7))) & _U(255))
+    return end
+
+
+@leaf
+def _states_of(n: Int) -> Int:
+    """Two states take turns where there are many numbers: a reader works at both at a time."""
+    return np.int64(2 if n >= _TWO_FROM else 1)
 
 
 @step
-def _fill(model: Model, slots: U32) -> None:
-    """For each of 4,096 slots: how far it is from its bucket's start << 19, the bucket's frequency << 6, the bucket."""
+def _put_states(taken: U64, out: U8) -> Int:
+    """The words of numbers with these shares from out[1] on; returns where they end."""
+    n, top = taken.size, out.size
+    n_states: Int = _states_of(n)
+    state = other = _LOW
+    at = top
+    if n_states == 2 and n & 1 == 0:
+        state, other = other, state
+    for j in range(n):
+        share = taken[n - 1 - j]
+        size = share & _M13
+        if state >= size << _U(20):
+            at -= 2
+            out[at], out[at + 1] = np.uint8(state & _U(255)), np.uint8((state >> _8) & _U(255))
+            state >>= _16
+        whole = np.uint64(np.uint32(state) // np.uint32(size))
+        state = (whole << _U(_TOTAL_BITS)) + (state - whole * size) + (share >> _U(13))
+        if n_states == 2:
+            state, other = other, state
+    if n_states == 2:
+        state, other = other, state
+    for i in range(4):
+        out[1 + i] = np.uint8((state >> np.uint64(8 * i)) & _U(255))
+    start = 1 + 4 * n_states
+    if n_states == 2:
+        for i in range(4):
+            out[5 + i] = np.uint8((other >> np.uint64(8 * i)) & _U(255))
+    for i in range(top - at):
+        out[start + i] = out[at + i]
+    return start + top - at
+
+
+@step
+def _fill(work: U64) -> None:
+    """For each 16 of 4,096 slots: the bucket that the first one of them is in."""
+    c: Int = ZERO
     for b in range(_BUCKETS):
-        start, size = model.shares[b] >> _U(13), model.shares[b] & _M13
-        what = np.uint32((size << _6) | np.uint64(b))
-        for i in range(np.int64(size)):
-            slots[np.int64(start) + i] = what + (np.uint32(i) << np.uint32(19))
+        end = np.int64((work[_SHARES_AT + b + 1] >> _U(13)) + _U(15)) >> 4
+        while c < end:
+            work[_FIRSTS_AT + c] = np.uint64(b)
+            c += 1
 
 
 @step
 def _backwards(data: U8, pos: Int, end: Int, words: U64) -> None:
     """The bytes data[pos:end] from the last to the first, as words; `SLACK_WORDS` zeros behind them."""
-    n = (end - pos + 7) // 8
-    for i in range(n + SLACK_WORDS):
+    n = end - pos
+    for i in range(n // 8):
+        p, word = np.uint64(end - 8 * i - 8), _0
+        for j in range(8):
+            word |= np.uint64(data[p + np.uint64(7 - j)]) << np.uint64(8 * j)
+        words[i] = word
+    for i in range(n // 8, n // 8 + SLACK_WORDS):
         words[i] = _0
-    for i in range(end - pos):
+    for i in range(n & ~7, n):
         words[i >> 3] |= np.uint64(data[end - 1 - i]) << np.uint64(8 * (i & 7))
 
 
@@ -239,70 +282,117 @@ def _add_up(x: U64, order: Int) -> None:
             x[i] = x[i - 1] + change
 
 
+@leaf
+def _read(data: U8, last: Int, work: U64, at: Reader) -> tuple[np.uint64, Reader]:
+    """A number, and where the next one is."""
+    state, pos, bit, mean = at
+    k = _cut(mean)
+    slot = state & _M12
+    b = work[_U(_FIRSTS_AT) + (slot >> _4)]
+    while slot >= work[_U(_SHARES_AT + 1) + b] >> _U(13):
+        b += _1
+    share = work[_U(_SHARES_AT) + b]
+    state = (share & _M13) * (state >> _U(_TOTAL_BITS)) + slot - (share >> _U(13))
+    ahead = (state << _16) | _word16(data, min(pos, last))
+    pos += 2 if state < _LOW else 0
+    state = ahead if state < _LOW else state
+    _count(work, b, k)
+    if b != _U(_ESCAPE):
+        what = work[_U(_WIDTHS_AT) + b]
+        width = k + (what & _63)
+        word, shift = bit >> _6, bit & _63
+        low = (work[word] >> shift) | ((work[word + _1] << _1) << (_63 - shift))
+        z = ((what >> _6) << width) | (low & ((_1 << width) - _1))
+        bit += width
+    else:
+        size = get_bits(work, bit, _6) + _1
+        z = get_bits(work, bit + _6, size)
+        bit += size + _6
+    return z, (state, pos, bit, _next_mean(mean, z))
+
+
 @step
-def decode(data: U8, start: Int, end: Int, scratch: Scratch, x: U64) -> bool:
-    """Read x.size numbers of the body data[start:end]; False where it does not hold them."""
-    model, slots, words = scratch
-    if end - start < 5 or data[start] >> 2 > _FIRST_MAX:
-        return False
-    order, first = np.int64(data[start] & 3), _8 << np.uint64(data[start] >> 2)
-    _backwards(data, start + 1, end, words)
-    state = _word16(data, start + 1) | (_word16(data, start + 3) << _16)
-    pos: Int = start + 5
-    bit, mean = _0, first
-    _begin(model, first)
-    _fill(model, slots)
-    due: Int = np.int64(16)
-    n_bits = np.uint64(8 * end)
-    for i in range(x.size):
-        k = _cut(mean)
-        slot = np.uint64(slots[state & _M12])
-        b = slot & _U(63)
-        state = ((slot >> _6) & _M13) * (state >> _U(_TOTAL_BITS)) + (slot >> _U(19))
-        ahead = (state << _16) | _word16(data, min(pos, end - 2))
-        pos += 2 if state < _LOW else 0
-        state = ahead if state < _LOW else state
-        _count(model.counts, np.int64(b), k)
-        if b != _U(_ESCAPE):
-            is_single = b < _U(_SINGLE)
-            width = k + (_0 if is_single else (b >> _2) - _2)
-            z = ((b if is_single else _4 | (b & _U(3))) << width) | get_bits(words, bit, width)
-            bit += width
-        else:
-            size = get_bits(words, bit, _6) + _1
-            z = get_bits(words, bit + _6, size)
-            bit += size + _6
-        if bit + _U(8 * pos) > n_bits:
-            return False
-        mean = _next_mean(mean, z) if i > 0 else mean
+def _read_by_turns(
+    data: U8, last: Int, work: U64, at: Reader, other: np.uint64, x: U64
+) -> tuple[Reader, np.uint64]:
+    """An even number of numbers, by two states."""
+    for i in range(0, x.size, 2):
+        z, (state, pos, bit, mean) = _read(data, last, work, at)
         x[i] = unzigzag(z)
+        z, (other, pos, bit, mean) = _read(data, last, work, (other, pos, bit, mean))
+        x[i + 1] = unzigzag(z)
+        at = (state, pos, bit, mean)
+    return at, other
+
+
+@step
+def _read_all(data: U8, last: Int, work: U64, at: Reader, x: U64) -> Reader:
+    for i in range(x.size):
+        z, at = _read(data, last, work, at)
+        x[i] = unzigzag(z)
+    return at
+
+
+@step
+def decode(data: U8, start: Int, end: Int, work: U64, x: U64) -> bool:
+    """Read x.size numbers of the body data[start:end]; False where it does not hold them."""
+    n_states = _states_of(np.int64(x.size))
+    if end - start < 1 + 4 * n_states or not FIRST_BYTE <= data[start] < FIRST_BYTE + 4 * (_FIRST_MAX + 1):
+        return False
+    order, first = np.int64(data[start] & 3), _8 << np.uint64((data[start] - FIRST_BYTE) >> 2)
+    _backwards(data, start + 1, end, work[WORDS_AT:])
+    state = _word16(data, start + 1) | (_word16(data, start + 3) << _16)
+    pos: Int = start + 1 + 4 * n_states
+    other = _word16(data, pos - 4) | (_word16(data, pos - 2) << _16)
+    _begin(work, first)
+    _fill(work)
+    n_bits = _U(64 * WORDS_AT) + np.uint64(8 * end)
+    at = state, pos, _U(64 * WORDS_AT), first
+    i: Int = ZERO
+    due: Int = np.int64(17)
+    while i < x.size:
+        stop = min(due, np.int64(x.size))
+        if n_states == 1 or (stop - i) & 1:
+            z, at = _read(data, end - 2, work, at)
+            x[i] = unzigzag(z)
+            at = (at[0], at[1], at[2], first if i == 0 else at[3])
+            if n_states == 2:
+                at, other = (other, at[1], at[2], at[3]), at[0]
+            i += 1
+        if n_states == 2:
+            at, other = _read_by_turns(data, end - 2, work, at, other, x[i:stop])
+        else:
+            at = _read_all(data, end - 2, work, at, x[i:stop])
+        if at[2] + np.uint64(8 * at[1]) > n_bits:
+            return False
+        i = stop
         if i == due:
-            _share(model)
-            _fill(model, slots)
-            due += min(due, np.int64(_PER))
+            _share(work)
+            _fill(work)
+            due += min(due - 1, np.int64(_PER))
     _add_up(x, order)
-    return bool(state == _LOW and (bit + _U(7)) >> _U(3) == np.uint64(end - pos))
-
-
-def model_body(numbers: I64, order: int) -> bytes:
-    """The bytes of ``numbers: int64[n]``, as residuals of an order (`headrace.codecs.adaptive`)."""
-    n = numbers.size
-    low, coded = np.zeros(2 * n + SLACK_WORDS, np.uint64), np.empty(n + 2, np.uint16)
-    streams = Streams(np.empty(n, np.uint64), low, coded)
-    with wrapping():
-        first, bits, at = encode(numbers.view(np.uint64), order, _new_model(), streams)
-    backwards = low.view(np.uint8)[: (int(bits) + 7) // 8][::-1]
-    return bytes([order | int(first) << 2]) + coded[at:].tobytes() + backwards.tobytes()
+    whole = at[0] == _LOW and (n_states == 1 or other == _LOW)
+    return bool(whole and (at[2] + _U(7)) >> _U(3) == np.uint64(end - at[1] + 8 * WORDS_AT))
 
 
 _own = threading.local()
 
 
-def scratch_for(size: int) -> Scratch:
-    """Scratch of the thread that asks, to decode a body of so many bytes."""
-    found: Scratch | None = getattr(_own, "scratch", None)
-    words = size // 8 + 1 + SLACK_WORDS
-    if found is None or found.words.size < words:
-        found = Scratch(_new_model(), np.empty(1 << _TOTAL_BITS, np.uint32), np.empty(2 * words, np.uint64))
+def model_body(numbers: I64, order: int) -> bytes:
+    """The bytes of ``numbers: int64[n]``, as residuals of an order (`headrace.codecs.adaptive`)."""
+    n = numbers.size
+    work = scratch_for(24 * n)
+    out = np.empty(10 * n + 64, np.uint8)
+    with wrapping():
+        size = encode(numbers.view(np.uint64), order, work, out)
+    return out[:size].tobytes()
+
+
+def scratch_for(size: int) -> U64:
+    """Scratch of the thread that asks, `WORDS_AT` words and twice those of so many bytes, and `_SLACK`."""
+    found: U64 | None = getattr(_own, "scratch", None)
+    words = WORDS_AT + 2 * (size // 8 + 1 + SLACK_WORDS) + _SLACK
+    if found is None or found.size < words:
+        found = np.empty(words, np.uint64)
         _own.scratch = found
     return found

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import struct
+import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from headrace.codecs.base import I64, Array, SeriesCodec, Unfit, same_bits
-from headrace.codecs.packing import get_sized, get_varint, put_sized, put_varint
+from headrace.codecs.packing import put_sized, put_varint
 from headrace.core.errors import CorruptionError
 
 if TYPE_CHECKING:
     from headrace.codecs.origins import Origin
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-_NEAR, _FAR, _NEAR_BY_NUMBER = 1, 2, 4
+_NEAR, _FAR, _NEAR_BY_NUMBER, _FLOAT = 0x10, 0x20, 0x40, 0x80
+_SOUND, _ELSEWHERE = 0, 2  # of `headrace.codecs.integer_kernels`, which is loaded late
 _SPAN_MAX = 1 << 16
 _SIGNED, _UNSIGNED = 0x10, 0x20
 
 
 @dataclass(frozen=True, slots=True)
 class OriginCodec(SeriesCodec):
-    """The body is the bytes of a value, a byte of flags, the origin, patches where there are any, and the integers.
+    """The body is a byte, the origin, patches where there are any, and the integers.
+
+    The byte is 0x80, the bytes of a value, and 0x10, 0x20 and 0x40 for patches that are near, far, near by number.
 
     Integers are their own origin: their bytes with 0x10 for signed, 0x20 for unsigned ones, and the integers.
 
@@ -57,18 +63,20 @@ class OriginCodec(SeriesCodec):
                 raise Unfit("some are not numbers, and of a kind that only a float32 has")
             origins = find_origins(doubles)
             best = min(origins, key=lambda one: _rough_bits(doubles, one)) if len(origins) > 1 else origins[0]
-            return bytes([values.dtype.itemsize]) + _body(doubles, best)
+            head, rest = _body(doubles, best)
+            return bytes([_FLOAT | values.dtype.itemsize | head]) + rest
 
     def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
-        from headrace.codecs.integers import decode_integers
-
-        if body[:1] != bytes([_type_byte(dtype)]):
+        flags = _NEAR | _FAR | _NEAR_BY_NUMBER if body and body[0] & _FLOAT else 0
+        if not body or body[0] & ~flags != _type_byte(dtype):
             raise self.damaged(f"it does not hold {dtype}")
         try:
             if dtype.kind in "iu":
+                from headrace.codecs.integers import decode_integers
+
                 return decode_integers(body[1:], n).astype(dtype)
-            values = _values(body[1:], n)
+            values = _values(body, n)
             if dtype == np.float64:
                 return values
             with np.errstate(invalid="ignore", over="ignore"):
@@ -78,17 +86,17 @@ class OriginCodec(SeriesCodec):
 
 
 def _type_byte(dtype: np.dtype[Any]) -> int:
-    return dtype.itemsize | {"i": _SIGNED, "u": _UNSIGNED}.get(dtype.kind, 0)
+    return dtype.itemsize | {"i": _SIGNED, "u": _UNSIGNED}.get(dtype.kind, _FLOAT)
 
 
 def explains(body: bytes) -> bool:
     """Whether a body of `OriginCodec` has integers behind its values; a few may be patched."""
-    if body[0] & (_SIGNED | _UNSIGNED):
+    if not body[0] & _FLOAT:
         return True
     from headrace.codecs.origin_kernels import BITS
     from headrace.codecs.origins import Origin
 
-    return Origin.from_bytes(body[2:])[0].kind != BITS
+    return Origin.from_bytes(body[1:20])[0].kind != BITS
 
 
 def _rough_bits(values: Array, origin: Origin) -> float:
@@ -99,14 +107,15 @@ def _rough_bits(values: Array, origin: Origin) -> float:
     return float(np.log2(1.0 + change).sum()) + 64.0 * beside
 
 
-def _body(values: Array, origin: Origin) -> bytes:
+def _body(values: Array, origin: Origin) -> tuple[int, bytes]:
+    """Flags of patches, and what follows them."""
     from headrace.codecs.integers import encode_direct, encode_integers
     from headrace.codecs.origins import NEAR_MAX
 
     numbers = origin.numbers(values)
     error = values.view(np.int64) - origin.values(numbers).view(np.int64)
     if not error.any():
-        return b"\x00" + origin.to_bytes() + encode_integers(numbers)
+        return 0, origin.to_bytes() + encode_integers(numbers)
     far = (error > NEAR_MAX) | (error < -NEAR_MAX)
     at = np.flatnonzero(far)
     flags, parts = 0, []
@@ -120,7 +129,7 @@ def _body(values: Array, origin: Origin) -> bytes:
         by_number = _first_near(numbers, near)
         flags |= _NEAR if by_number is None else _NEAR_BY_NUMBER
         parts.insert(0, put_sized(encode_direct(near if by_number is None else by_number)))
-    return b"".join([bytes([flags]), origin.to_bytes(), *parts, encode_integers(numbers)])
+    return flags, b"".join([origin.to_bytes(), *parts, encode_integers(numbers)])
 
 
 def _first_near(numbers: I64, near: I64) -> I64 | None:
@@ -136,54 +145,41 @@ def _first_near(numbers: I64, near: I64) -> I64 | None:
     return out[:count] if count >= 0 else None
 
 
-def _near_of(numbers: I64, part: bytes) -> I64:
-    """For each number what `_first_near` was of it."""
-    from headrace.codecs.integers import decode_integers
-    from headrace.codecs.origin_kernels import NOT_YET, count_first, spread_near
+_NO_PATCHES = np.empty(0, np.int64), np.empty(0, np.int32)
+_own = threading.local()
 
-    low, high = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, 0)
-    span = high - low + 1
-    if span > _SPAN_MAX:
-        raise ValueError("its numbers are too far from each other to be patched by number")
-    known = np.full(span, NOT_YET)
-    first = decode_integers(part, count_first(numbers, low, known))
-    out = np.empty(len(numbers), np.int64)
-    spread_near(numbers, low, first, known, out)
-    return out
+
+def _table() -> npt.NDArray[np.int32]:
+    found: npt.NDArray[np.int32] | None = getattr(_own, "table", None)
+    if found is None:
+        found = _own.table = np.empty(_SPAN_MAX, np.int32)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> tuple[Any, Any, Any]:
+    """Numba is loaded when they are needed first."""
+    from headrace.codecs.compiled import wrapping
+    from headrace.codecs.model import scratch_for
+    from headrace.codecs.value_kernels import decode_floats
+
+    return decode_floats, scratch_for, wrapping
 
 
 def _values(body: bytes, n: int) -> Array:
-    from headrace.codecs.integers import decode_integers
-    from headrace.codecs.origins import Origin
+    """In one kernel, unless pco wrote the integers: then they are read first, and coded for it as they are."""
+    decode_floats, scratch_for, wrapping = _kernels()
+    has_patches = body[0] & (_NEAR | _FAR | _NEAR_BY_NUMBER)
+    numbers, out = np.empty(n, np.int64), np.empty(n)
+    patches, known = (np.empty(n, np.int64), _table()) if has_patches else _NO_PATCHES
+    data = np.frombuffer(body, np.uint8)
+    with wrapping():
+        found, at = decode_floats(data, scratch_for(len(body)), numbers, patches, known, out, False)
+        if found == _ELSEWHERE:
+            from headrace.codecs.integers import decode_integers
 
-    flags = body[0]
-    origin, size = Origin.from_bytes(body[1:])
-    at = 1 + size
-    part = b""
-    if flags & (_NEAR | _NEAR_BY_NUMBER):
-        part, at = get_sized(body, at)
-    where, far = np.empty(0, np.int64), np.empty(0)
-    if flags & _FAR:
-        where, far, at = _far(body, at, n)
-    numbers = decode_integers(body[at:], n)
-    values = origin.values(numbers)
-    if part:
-        near = _near_of(numbers, part) if flags & _NEAR_BY_NUMBER else decode_integers(part, n)
-        values = (values.view(np.int64) + near).view(np.float64)
-    values[where] = far
-    return values
-
-
-def _far(body: bytes, at: int, n: int) -> tuple[I64, Array, int]:
-    """Where far patches go, what they are, and where they end."""
-    from headrace.codecs.integers import decode_integers
-
-    count, at = get_varint(body, at)
-    if count > n:
-        raise ValueError(f"{count} patches of {n} values")
-    part, at = get_sized(body, at)
-    where = np.cumsum(decode_integers(part, count))
-    far = np.frombuffer(body[at : at + 8 * count], np.float64)
-    if len(far) != count or (count and not 0 <= where.min() <= where.max() < n):
-        raise ValueError("its patches lie outside")
-    return where, far, at + 8 * count
+            numbers[:] = decode_integers(body[at:], n)
+            found, _ = decode_floats(data, scratch_for(len(body)), numbers, patches, known, out, True)
+    if found != _SOUND:
+        raise ValueError("it does not hold such values")
+    return out

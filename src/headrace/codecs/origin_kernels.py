@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.codecs.compiled import Int
 from headrace.core.kernels import lean_kernel, lean_leaf
 
 Array = npt.NDArray[Any]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
-Form = tuple[int, int, bool]
+Form = tuple[Int, Int, bool]
 """Kind, cast, and whether a decimal has levels."""
 
 BITS, DECIMAL, PRODUCT, SINGLE, SCALED = range(5)
@@ -147,7 +148,7 @@ def parsed(number: float) -> float:
 
 
 @lean_leaf
-def _value(i: np.int64, kind: int, cast: int, digits: int, levels: bool, step: float, offset: float) -> float:
+def _value(i: np.int64, kind: Int, cast: Int, digits: Int, levels: bool, step: float, offset: float) -> float:
     number = np.float64(i)
     if kind == SCALED:
         return number * step + offset
@@ -163,7 +164,7 @@ def _value(i: np.int64, kind: int, cast: int, digits: int, levels: bool, step: f
 
 @lean_kernel
 def to_values(
-    numbers: I64, form: Form, digits: int, line: tuple[float, float], memo: tuple[I64, F64], out: F64
+    numbers: I64, form: Form, digits: Int, line: tuple[float, float], memo: tuple[I64, F64], out: F64
 ) -> None:
     """What the numbers stand for; of BITS and SINGLE the callers do it by views, but for the text.
 
@@ -197,7 +198,7 @@ def to_values(
 
 
 @lean_kernel
-def to_numbers(values: F64, form: Form, digits: int, line: tuple[float, float], numbers: I64) -> None:
+def to_numbers(values: F64, form: Form, digits: Int, line: tuple[float, float], numbers: I64) -> None:
     """The nearest numbers; 0 for what has none, where the number before would be as good."""
     kind, _, levels = form
     step, offset = line
@@ -221,7 +222,7 @@ def to_numbers(values: F64, form: Form, digits: int, line: tuple[float, float], 
 
 
 @lean_kernel
-def likeness(values: F64, form: Form, digits: int, line: tuple[float, float]) -> tuple[int, int]:
+def likeness(values: F64, form: Form, digits: Int, line: tuple[float, float]) -> tuple[int, int]:
     """How many values are exactly what the nearest number says, and how many but for about `NEAR_MAX` floats beside."""
     kind, cast, levels = form
     step, offset = line
@@ -332,7 +333,7 @@ def nearest_line(level: F64, number: F64, out: F64) -> None:
 
 
 @lean_kernel
-def first_near(numbers: I64, low: int, near: I64, known: Array, out: I64) -> int:
+def first_near(numbers: I64, low: Int, near: I64, known: Array, out: I64) -> int:
     """What is near each number when it first comes, and how many these are; -1 where it is not the same each time."""
     count = 0
     for i in range(len(numbers)):
@@ -347,7 +348,7 @@ def first_near(numbers: I64, low: int, near: I64, known: Array, out: I64) -> int
 
 
 @lean_kernel
-def count_first(numbers: I64, low: int, known: Array) -> int:
+def count_first(numbers: I64, low: Int, known: Array) -> int:
     """How many numbers there are, each counted once, and where each is among them, into `known`."""
     count = 0
     for i in range(len(numbers)):
@@ -359,7 +360,7 @@ def count_first(numbers: I64, low: int, known: Array) -> int:
 
 
 @lean_kernel
-def spread_near(numbers: I64, low: int, first: I64, known: Array, out: I64) -> None:
+def spread_near(numbers: I64, low: Int, first: I64, known: Array, out: I64) -> None:
     """For each number what is near it."""
     for i in range(len(numbers)):
         out[i] = first[known[numbers[i] - low]]

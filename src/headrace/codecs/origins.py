@@ -18,7 +18,8 @@ A decimal may have been rounded to float32 then, and printed and parsed by a par
 
 The bytes of an origin: one with the kind in bits 0-2 (0 bits, 1 decimal, 2 product, 3 single, 4 scaled), what was done to
 the value then in bits 3-4 (0 nothing, 1 rounded to float32, 2 and printed), bit 5 for levels, bit 6 for a wide step; k in
-a byte for decimal and product; step and offset for levels and scaled, two float32 or, where wide, two float64. *Ordered
+a byte for a decimal with levels; step and offset for levels and scaled, two float32 or, where wide, two float64. For a
+decimal without levels it is one byte: 0x80, k in bits 0-3, what was done in bits 4-5, bit 6 for a product. *Ordered
 bits* are the IEEE bits as a signed integer with all but the sign flipped for negatives. ``10**-k`` is the float64 next to
 it. How a value is printed and parsed is in `headrace.codecs.origin_kernels` (`printed`, `parsed`).
 """
@@ -53,7 +54,7 @@ I64 = npt.NDArray[np.int64]
 _FLOATS32, _FLOATS64 = struct.Struct("<ff"), struct.Struct("<dd")
 _MAGNITUDE, _MAGNITUDE_32 = np.int64(0x7FFFFFFFFFFFFFFF), np.int32(0x7FFFFFFF)
 _SINGLE_MAX = float(np.finfo(np.float32).max)
-_LEVELS, _WIDE = 0x20, 0x40
+_LEVELS, _WIDE, _SHORT, _PRODUCT = 0x20, 0x40, 0x80, 0x40
 NEAR_MAX = 64
 """How many floats beside its integer's a value may lie to be called near."""
 
@@ -81,6 +82,8 @@ class Origin:
 
     def to_bytes(self) -> bytes:
         """One byte for kind and cast, one for digits, step and offset where there are any, as float32 if they are."""
+        if self.kind in (DECIMAL, PRODUCT) and not self.is_levels:
+            return bytes([_SHORT | (_PRODUCT if self.kind == PRODUCT else 0) | self.cast << 4 | self.digits])
         head = self.kind | self.cast << 3 | (_LEVELS if self.is_levels else 0)
         digits = bytes([self.digits]) if self.kind in (DECIMAL, PRODUCT) else b""
         if not self._has_step:
@@ -94,12 +97,17 @@ class Origin:
     def from_bytes(cls, body: bytes) -> tuple[Origin, int]:
         """The origin at the start of a body, and its bytes. Raises ValueError, struct.error or IndexError."""
         head, at = body[0], 1
+        if head & _SHORT:
+            kind, cast = PRODUCT if head & _PRODUCT else DECIMAL, head >> 4 & 3
+            if cast > AS_TEXT:
+                raise ValueError(f"no such origin: {head:#04x}")
+            return cls(kind, cast, head & 15), at
         kind, cast, is_levels = head & 7, head >> 3 & 3, bool(head & _LEVELS)
         digits = 0
         if kind in (DECIMAL, PRODUCT):
             digits, at = body[1], 2
         origin = cls(kind, cast, digits, is_levels)
-        if kind > SCALED or cast > AS_TEXT or digits > DIGITS_MAX or head & 0x80:
+        if kind > SCALED or cast > AS_TEXT or digits > DIGITS_MAX:
             raise ValueError(f"no such origin: {head:#04x}, {digits} digits")
         if origin._has_step:
             steps = _FLOATS64 if head & _WIDE else _FLOATS32

@@ -7,6 +7,7 @@ parameter, the order and the grid follow the signal. The varints come first, for
 
 from __future__ import annotations
 
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,9 +97,20 @@ def series_values(body: bytes, n: int, dtype: np.dtype[Any], piece: int) -> Arra
     return rows.view(dtype) if sound else None
 
 
+_own = threading.local()
+
+
+def _floats(piece: int) -> FloatScratch:
+    """Of the thread that asks; made anew where the one before was for pieces of another size."""
+    found: tuple[int, FloatScratch] | None = getattr(_own, "floats", None)
+    if found is None or found[0] != piece:
+        found = _own.floats = piece, new_float_scratch(piece)
+    return found[1]
+
+
 def _new_room(piece: int, pieces: int, body_size: int) -> PieceRoom:
     size = padded(piece) + 2 * LANES
-    floats = new_float_scratch(piece)
+    floats = _floats(piece)
     return PieceRoom(
         np.empty(size, np.uint64), floats, np.empty(pieces, np.int64), np.empty(body_size, np.uint8)
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import lru_cache
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from headrace.codecs.base import I64, SeriesCodec
 from headrace.core.errors import CorruptionError
 
 _LINE = struct.Struct("<df")
+_SOUND, _ELSEWHERE = 0, 2  # of `headrace.codecs.integer_kernels`, which is loaded late
 _PLAIN, _ON_LINE = 0, 1
 _MOSTLY = 0.75  # so many equal gaps are coded by where the others lie
 
@@ -46,20 +48,39 @@ class TicksTime(SeriesCodec):
 
     def unpack(self, body: bytes, n: int) -> I64:
         """Decode n times."""
-        from headrace.codecs.integers import decode_integers
-        from headrace.codecs.packing import get_signed
+        decode_ticks, scratch_for, wrapping = _kernels()
+        out = np.empty(n, np.int64)
+        work = scratch_for(len(body))
+        with wrapping():
+            found, *rest = decode_ticks(np.frombuffer(body, np.uint8), work, np.empty(n, np.int64), out)
+        if found == _ELSEWHERE:
+            return self._from_pco(body, n, *rest)
+        if found != _SOUND:
+            raise self.damaged(f"it does not hold {n} times")
+        return out
 
+    def _from_pco(self, body: bytes, n: int, start: int, tick: int, at: int) -> I64:
+        from headrace.codecs.integers import decode_integers
+
+        line = _LINE.unpack_from(body, at - _LINE.size) if body[0] == _ON_LINE else None
         try:
-            start, at = get_signed(body, 1)
-            tick, at = get_signed(body, at)
-            line = _LINE.unpack_from(body, at) if body[0] == _ON_LINE else None
-            number = decode_integers(body[at + (_LINE.size if line else 0) :], n)
-        except (struct.error, CorruptionError) as e:
+            number = decode_integers(body[at:], n)
+        except CorruptionError as e:
             raise self.damaged(str(e)) from e
         if line is not None:
             number = number + _on_line(n, *line)
-        times: I64 = np.int64(start) + np.int64(tick) * number
+        times: I64 = np.uint64(start).astype(np.int64) + np.uint64(tick).astype(np.int64) * number
         return times
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> tuple[Any, Any, Any]:
+    """Numba is loaded when they are needed first."""
+    from headrace.codecs.compiled import wrapping
+    from headrace.codecs.model import scratch_for
+    from headrace.codecs.tick_kernels import decode_ticks
+
+    return decode_ticks, scratch_for, wrapping
 
 
 def _line_of(number: I64) -> tuple[float, float] | None:

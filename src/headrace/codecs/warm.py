@@ -7,9 +7,9 @@ import numpy as np
 from headrace.codecs.adaptive import PLAIN, adaptive_body
 from headrace.codecs.block import decode_block, encode_blocks
 from headrace.codecs.integers import decode_integers, encode_integers
-from headrace.codecs.lpc import predictor, residuals, restore
 from headrace.codecs.origin import OriginCodec
 from headrace.codecs.rice_delta import RiceDeltaCodec
+from headrace.codecs.ticks import TicksTime
 
 
 def warm_kernels() -> None:
@@ -33,9 +33,5 @@ def _warm_series() -> None:
     numbers = np.round(10.0 * hum).astype(np.int64)
     adaptive_body(numbers, PLAIN)
     decode_integers(encode_integers(numbers), numbers.size)
-    found = predictor(numbers, 0)
-    if found is not None:
-        coefficients, shift = found
-        left = np.empty_like(numbers)
-        residuals(numbers, 0, coefficients, shift, left)
-        restore(left, 0, coefficients, shift)
+    ticks = TicksTime()
+    ticks.unpack(ticks.pack(numbers), numbers.size)

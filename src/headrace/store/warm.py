@@ -229,7 +229,10 @@ def _encode_times(ts_ns: I64) -> tuple[bytes, str]:
 
 def _are_even(ts_ns: I64) -> bool:
     n = ts_ns.size
-    return n < 3 or bool((np.diff(ts_ns) == ts_ns[1] - ts_ns[0]).all())
+    if n < 3:
+        return n < 2 or abs(int(ts_ns[1]) - int(ts_ns[0])) < 2**63
+    gaps = ts_ns[1:] - ts_ns[:-1]
+    return bool((gaps == gaps[0]).all()) and int(ts_ns[-1]) - int(ts_ns[0]) == (n - 1) * int(gaps[0])
 
 
 def _decode_times(body: bytes, time_name: str, n: int, span: tuple[int, int]) -> I64:
@@ -239,12 +242,19 @@ def _decode_times(body: bytes, time_name: str, n: int, span: tuple[int, int]) ->
         step, rest = divmod(last - first, max(1, n - 1))
         if body or rest or (n == 1 and step):
             raise ValueError("times at one interval have no bytes, and an interval")
-        return first + step * np.arange(n)
+        return _even(first, last, step, n)
     times = _time_codec(time_name.removeprefix(BARE)).unpack(body, n)
-    times = times + np.int64(first)
+    times += np.int64(first)
     if n and times[-1] != last:
         raise ValueError("its last time is not the header's")
     return times
+
+
+def _even(first: int, last: int, step: int, n: int) -> I64:
+    if 0 < step < 2**62 and last < 2**62:
+        return np.arange(first, last + (step >> 1) + 1, step, dtype=np.int64)
+    with np.errstate(over="ignore"):
+        return np.int64(first) + np.arange(n, dtype=np.int64) * np.int64(step)
 
 
 def choose_values(values: Array) -> ChosenValues:
@@ -319,6 +329,8 @@ def parts(payload: bytes) -> tuple[int, int, int]:
     """Where times, values and quality begin, the last at the end where all are good. Raises ValueError or struct.error."""
     if len(payload) < _SUM.size or _SUM.unpack_from(payload)[0] != _low_half(payload[_SUM.size :]):
         raise ValueError("its checksum is wrong")
+    if payload[4:6] == b"\0\0":  # as most are, at one interval and all good
+        return 6, 6, len(payload)
     n_times, at = get_varint(payload, _SUM.size)
     n_values, at = get_varint(payload, at)
     return at, at + n_times, at + n_times + n_values if n_values else len(payload)
