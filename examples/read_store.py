@@ -79,18 +79,20 @@ def frequencies(counts):  # of 40 buckets, to 4,096 in sum; and where each start
 def model(
     b, n
 ):  # how large numbers are by rANS over a model that learns; their low bits backwards from the end
-    mean, low, state, pos, bit, due, zs = 8 << (b[0] >> 2), int.from_bytes(b[1:], "big"), 0, 5, 0, 16, []
-    state, m = int.from_bytes(b[1:5], "little"), 3 << min(mean.bit_length(), 8)
+    log_mean, order, low, bit, due, zs = b[0] - 8 >> 2, b[0] & 3, int.from_bytes(b[1:], "big"), 0, 16, []
+    mean, pos = 8 << log_mean, 5 if n < 512 else 9
+    states, m = [int.from_bytes(b[at : at + 4], "little") for at in (1, pos - 4)], 3 << min(log_mean + 4, 8)
     edges = [*range(16), *((4 + f) << (o - 2) for o in range(4, 10) for f in range(4))]
     above = [(1 << 64) * m**e // (m + 32) ** e for e in edges]
     counts = [0, *(1 + (480 * (above[i] - above[i + 1]) >> 64) for i in range(39)), 1, 0]
     shares, starts = frequencies(counts)
     for i in range(n):
-        k, slot = max((mean + 4).bit_length() - 8, 0), state & 4095
+        turn = i & 1 if n >= 512 else 0
+        k, slot = max((mean + 4).bit_length() - 8, 0), states[turn] & 4095
         at = bisect.bisect(starts, slot) - 1
-        state = shares[at] * (state >> 12) + slot - starts[at]
-        if state < 65536:
-            state, pos = state << 16 | int.from_bytes(b[pos : pos + 2], "little"), pos + 2
+        states[turn] = shares[at] * (states[turn] >> 12) + slot - starts[at]
+        if states[turn] < 65536:
+            states[turn], pos = states[turn] << 16 | int.from_bytes(b[pos : pos + 2], "little"), pos + 2
         for place, more in ((at, k > 0), (at + 1, 8), (at + 2, k > 0)):
             counts[place] += more
         if at < 39:
@@ -101,17 +103,22 @@ def model(
         bit, mean = bit + width, min(mean - (mean >> 4) + min(zs[-1], mean + 64), 1 << 60) if i else mean
         if i == due:
             (shares, starts), due = frequencies(counts), due + min(due, 128)
-    return summed(unzigzag(zs), b[0] & 3)
+    return summed(unzigzag(zs), order)
 
 
 def centred(b, n):  # linear prediction around a centre
-    order, at = b[0], 2 + 2 * b[0] if b[0] else 1
+    order, shift, at = b[0], b[1], 2 + 2 * b[0]
     c, (centre, at) = np.frombuffer(b[2:at], "<i2").astype(I8)[::-1], signed(b, at)
     y = integers(b[at:], n)
     y[:order] = np.cumsum(y[:order])
-    for i in range(order, n if order else 0):
-        y[i] += int(c @ y[i - order : i]) >> b[1]
+    for i in range(order, n):
+        y[i] += int(c @ y[i - order : i]) >> shift
     return y + centre
+
+
+def around(b, n):
+    centre, at = signed(b, 0)
+    return integers(b[at:], n) + centre
 
 
 def steps(b, n):
@@ -131,15 +138,10 @@ def sparse(b, n):  # they rise by the same but at some places
 
 
 def integers(b, n):
-    known = {
-        1: lambda b, n: standalone.simple_decompress(b),
-        2: adaptive,
-        3: centred,
-        4: steps,
-        5: sparse,
-        6: model,
-    }
-    return known[b[0]](b[1:], n) if b[0] != 7 else np.full(n, signed(b, 1)[0])
+    if b[0] > 7:
+        return model(b, n)
+    known = [lambda b, n: standalone.simple_decompress(b), adaptive, centred, steps, sparse, around]
+    return known[b[0] - 1](b[1:], n) if b[0] != 7 else np.full(n, signed(b, 1)[0])
 
 
 def ordered(bits, width):  # floats whose neighbours have neighbouring bits
@@ -147,13 +149,15 @@ def ordered(bits, width):  # floats whose neighbours have neighbouring bits
 
 
 def origin(b, n):  # floats by the integers behind them
-    if b[0] & 0x30:
+    if not b[0] & 0x80:
         return integers(b[1:], n)
-    kind, cast, at = b[2] & 7, b[2] >> 3 & 3, 4 if b[2] & 7 in (1, 2) else 3
-    has_step = b[2] & 0x20 or kind == 4
-    if b[1] or cast == 2:
+    kind, cast, at = b[1] & 7, b[1] >> 3 & 3, 3 if b[1] & 7 in (1, 2) else 2
+    digits, has_step = b[2], b[1] & 0x20 or kind == 4
+    if b[1] & 0x80:  # decimals in one byte
+        kind, cast, at, digits, has_step = 1 + (b[1] >> 6 & 1), b[1] >> 4 & 3, 2, b[1] & 15, False
+    if b[0] & 0x70 or cast == 2:
         raise NotImplementedError("an origin with patches or texts is not read here")
-    form = ("<dd" if b[2] & 0x40 else "<ff") if has_step else ""
+    form = ("<dd" if b[1] & 0x40 else "<ff") if has_step else ""
     step, offset = struct.unpack_from(form, b, at) or (1.0, 0.0)
     y = integers(b[at + struct.calcsize(form) :], n)
     if kind in (0, 3):
@@ -161,7 +165,7 @@ def origin(b, n):  # floats by the integers behind them
     if kind == 4:
         return y * step + offset
     y = np.floor(y * step + offset + 0.5) if has_step else y.astype("f8")
-    out = y / 10.0 ** b[3] if kind == 1 else y * float(f"1e-{b[3]}")
+    out = y / 10.0**digits if kind == 1 else y * float(f"1e-{digits}")
     return out.astype("f4").astype("f8") if cast else out
 
 
