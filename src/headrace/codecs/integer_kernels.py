@@ -22,14 +22,20 @@ _64, _MIX = _U(64), _U(0x9E3779B185EBCA87)
 
 
 @lean_kernel
-def survey(numbers: I64, found: I64) -> None:
-    """Least, greatest, and the greatest common divisor of the distances from the first, 0 for none or where 63 bits don't hold them."""
+def survey(numbers: I64, found: I64) -> float:
+    """Least, greatest, and the greatest common divisor of the distances from the first, 0 for none or where 63 bits don't hold them.
+
+    Returns about their mean.
+    """
     low = high = numbers[0]
+    total = 0.0
     for i in range(len(numbers)):
         low, high = min(low, numbers[i]), max(high, numbers[i])
+        total += np.float64(numbers[i])
+    mean = total / len(numbers)
     found[0], found[1], found[2] = low, high, 0
     if high // 4 - low // 4 >= 1 << 59:
-        return
+        return mean
     divisor = np.int64(0)
     for i in range(1, len(numbers)):
         a = abs(numbers[i] - numbers[0])
@@ -39,6 +45,7 @@ def survey(numbers: I64, found: I64) -> None:
             while a != 0:
                 divisor, a = a, divisor % a
     found[2] = divisor
+    return mean
 
 
 @leaf

@@ -56,11 +56,11 @@ def encode_integers(numbers: I64) -> bytes:
     """The shortest body of ``numbers: int64[n]``, as far as an estimate finds it."""
     if numbers.size < _STEPS_FROM:
         return _few(numbers)
-    low, high, step = _survey(numbers)
+    low, high, step, mean = _survey(numbers)
     if step > 1:
         rest = low % step
         return _STEPS + put_varint(step) + put_varint(rest) + encode_integers((numbers - rest) // step)
-    return _encode(numbers, low, high) if low < high else _SAME + put_signed(low)
+    return _encode(numbers, low, high, mean) if low < high else _SAME + put_signed(low)
 
 
 def encode_sparse(numbers: I64) -> bytes | None:
@@ -68,14 +68,14 @@ def encode_sparse(numbers: I64) -> bytes | None:
     return _coded_sparse(numbers) if numbers.size >= _STEPS_FROM else None
 
 
-def _survey(numbers: I64) -> tuple[int, int, int]:
-    """Least, greatest, and what all distances are multiples of."""
+def _survey(numbers: I64) -> tuple[int, int, int, int]:
+    """Least, greatest, what all distances are multiples of, and the mean."""
     from headrace.codecs.integer_kernels import survey
 
     found = np.empty(3, np.int64)
-    survey(numbers, found)
+    mean = survey(numbers, found)
     low, high, step = found.tolist()
-    return low, high, step
+    return low, high, step, round(mean)
 
 
 class _Prices(NamedTuple):
@@ -105,12 +105,12 @@ def _prices(numbers: I64, centre: int) -> _Prices:
     return _Prices(bits, new, wild, steady)
 
 
-def _encode(numbers: I64, low: int, high: int) -> bytes:
+def _encode(numbers: I64, low: int, high: int, mean: int) -> bytes:
     """By the order, or the predictor, that is estimated to be the shortest."""
     from headrace.codecs.lpc import NUMBER_MAX
 
     near = -NUMBER_MAX < low <= high < NUMBER_MAX
-    centre = round(float(numbers.mean())) if near else low
+    centre = mean if near else low
     prices = _prices(numbers, centre)
     least = min(prices.bits)
     bodies = [_predicted(numbers, centre, least) if near else None]
@@ -161,7 +161,7 @@ def encode_direct(numbers: I64) -> bytes:
     """The shortest body of numbers that follow no line: patches, remainders."""
     from headrace.codecs.adaptive import PLAIN
 
-    if numbers.size and numbers.min() == numbers.max():
+    if numbers.size and numbers[0] == numbers[-1] and numbers.min() == numbers.max():
         return _SAME + put_signed(int(numbers[0]))
     return _coded_model(numbers, PLAIN) if numbers.size >= _MODEL_FROM else _coded_adaptive(numbers, PLAIN)
 

@@ -112,9 +112,8 @@ def _body(values: Array, origin: Origin) -> tuple[int, bytes]:
     from headrace.codecs.integers import encode_direct, encode_integers
     from headrace.codecs.origins import NEAR_MAX
 
-    numbers = origin.numbers(values)
-    error = values.view(np.int64) - origin.values(numbers).view(np.int64)
-    if not error.any():
+    numbers, error = origin.numbers_beside(values)
+    if error is None:
         return 0, origin.to_bytes() + encode_integers(numbers)
     far = (error > NEAR_MAX) | (error < -NEAR_MAX)
     at = np.flatnonzero(far)

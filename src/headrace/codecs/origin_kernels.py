@@ -222,6 +222,31 @@ def to_numbers(values: F64, form: Form, digits: Int, line: tuple[float, float], 
 
 
 @lean_kernel
+def numbers_beside(
+    values: F64,
+    form: Form,
+    digits: Int,
+    line: tuple[float, float],
+    memo: tuple[I64, F64],
+    rooms: tuple[I64, I64],
+) -> int:
+    """The nearest numbers, and how many floats each value lies beside what they stand for; returns how many do.
+
+    ``rooms``: numbers and distances, both int64[n].
+    """
+    numbers, beside = rooms
+    back = beside.view(np.float64)
+    bits = values.view(np.int64)
+    to_numbers(values, form, digits, line, numbers)
+    to_values(numbers, form, digits, line, memo, back)
+    count = 0
+    for i in range(len(values)):
+        beside[i] = bits[i] - beside[i]
+        count += 0 if beside[i] == 0 else 1
+    return count
+
+
+@lean_kernel
 def likeness(values: F64, form: Form, digits: Int, line: tuple[float, float]) -> tuple[int, int]:
     """How many values are exactly what the nearest number says, and how many but for about `NEAR_MAX` floats beside."""
     kind, cast, levels = form

@@ -134,6 +134,23 @@ class Origin:
         kernels.to_numbers(values, self._form, self.digits, (self.step, self.offset), out)
         return out
 
+    def numbers_beside(self, values: F64) -> tuple[I64, I64 | None]:
+        """The nearest integers, and how many floats the values lie beside what they stand for; None for none."""
+        if self.kind in (BITS, SINGLE):
+            numbers = self.numbers(values)
+            with np.errstate(over="ignore"):
+                beside = values.view(np.int64) - self.values(numbers).view(np.int64)
+            return numbers, beside if beside.any() else None
+        rooms = np.empty(len(values), np.int64), np.empty(len(values), np.int64)
+        line = self.step, self.offset
+        with wrapping():
+            n = kernels.numbers_beside(values, self._form, self.digits, line, self._memo(), rooms)
+        return rooms[0], rooms[1] if n else None
+
+    def _memo(self) -> tuple[I64, F64]:
+        size = 256 if self.cast == AS_TEXT else 0
+        return np.empty(size, np.int64), np.empty(size)
+
     def values(self, numbers: I64) -> F64:
         """What the integers stand for: float64[n]."""
         if self.kind == BITS:
@@ -149,8 +166,7 @@ class Origin:
         return out
 
     def _run(self, numbers: I64, out: F64) -> None:
-        size = 256 if self.cast == AS_TEXT else 0
-        memo = np.empty(size, np.int64), np.empty(size)
+        memo = self._memo()
         with wrapping():  # arithmetic modulo 2**64 is meant
             kernels.to_values(numbers, self._form, self.digits, (self.step, self.offset), memo, out)
 

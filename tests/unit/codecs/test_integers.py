@@ -13,6 +13,7 @@ from headrace.codecs.adaptive import PLAIN, adaptive_body
 from headrace.codecs.integers import decode_integers, encode_integers
 from headrace.codecs.lpc import ORDER_MAX, ROOM, predictor, window
 from headrace.codecs.model import model_body
+from headrace.codecs.origin import OriginCodec
 from headrace.codecs.packing import get_signed, get_sized, get_varint, put_signed, put_sized, put_varint
 from headrace.core.errors import CorruptionError
 
@@ -122,6 +123,24 @@ def test_wide_numbers_have_no_step():
     numbers = np.array([-(2**63), 2**63 - 2, 0, 2**62] * 20)  # their differences wrap around
     assert encode_integers(numbers)[0] != STEPS
     assert same(numbers)
+
+
+@pytest.mark.parametrize("n", [*range(64, 68), *range(510, 516)])
+def test_one_state_or_two_by_turns(n):
+    numbers = np.cumsum(np.random.default_rng(n).integers(-400, 400, n))
+    body = model_body(numbers, 1)
+    assert np.array_equal(decode_integers(body, n), numbers)
+    for cut in range(0, len(body), 7):
+        with pytest.raises(CorruptionError):
+            decode_integers(body[:cut], n)
+
+
+def test_patched_values_whose_integers_pco_wrote():
+    values = NUMBERS["levels"] / 100.0
+    assert encode_integers(NUMBERS["levels"])[0] == PCO
+    values[[3, 500]] = np.pi, -np.inf
+    body = OriginCodec().pack(values)
+    assert OriginCodec().unpack(body, values.size, values.dtype).tobytes() == values.tobytes()
 
 
 def predictor_order(numbers):
