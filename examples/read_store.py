@@ -117,11 +117,14 @@ def ordered(bits, width):  # floats whose neighbours have neighbouring bits
 
 
 def origin(b, n):  # floats by the integers behind them
-    kind, cast, at = b[2] & 7, b[2] >> 3 & 3, 4 if b[2] & 7 in (1, 2) else 3
-    has_step = b[2] & 0x20 or kind == 4
-    if b[1] or cast == 2:
+    head = b[1]
+    kind, cast, digits, at = head & 7, head >> 3 & 3, b[2], 3 if head & 7 in (1, 2) else 2
+    if head & 0x80:  # a decimal in one byte
+        kind, cast, digits, at = 2 if head & 0x40 else 1, head >> 4 & 3, head & 15, 2
+    has_step = not head & 0x80 and (head & 0x20 or kind == 4)
+    if b[0] & 0x70 or cast == 2:
         raise NotImplementedError("an origin with patches or texts is not read here")
-    form = ("<dd" if b[2] & 0x40 else "<ff") if has_step else ""
+    form = ("<dd" if head & 0x40 else "<ff") if has_step else ""
     step, offset = struct.unpack_from(form, b, at) or (1.0, 0.0)
     y = integers(b[at + struct.calcsize(form) :], n)
     if kind in (0, 3):
@@ -129,7 +132,7 @@ def origin(b, n):  # floats by the integers behind them
     if kind == 4:
         return y * step + offset
     y = np.floor(y * step + offset + 0.5) if has_step else y.astype("f8")
-    out = y / 10.0 ** b[3] if kind == 1 else y * float(f"1e-{b[3]}")
+    out = y / 10.0**digits if kind == 1 else y * float(f"1e-{digits}")
     return out.astype("f4").astype("f8") if cast else out
 
 
