@@ -79,12 +79,12 @@ def frequencies(counts):  # of 40 buckets, to 4,096 in sum; and where each start
 def model(
     b, n
 ):  # how large numbers are by rANS over a model that learns; their low bits backwards from the end
-    log_mean, order, low, bit, due, zs = b[0] - 8 >> 2, b[0] & 3, int.from_bytes(b[1:], "big"), 0, 16, []
+    log_mean, order, low, bit, due, zs = b[0] - 8 >> 2, b[0] & 3, int.from_bytes(b[1:], "big"), 0, 8, []
     mean, pos = 8 << log_mean, 5 if n < 512 else 9
     states, m = [int.from_bytes(b[at : at + 4], "little") for at in (1, pos - 4)], 3 << min(log_mean + 4, 8)
     edges = [*range(16), *((4 + f) << (o - 2) for o in range(4, 10) for f in range(4))]
     above = [(1 << 64) * m**e // (m + 32) ** e for e in edges]
-    counts = [0, *(1 + (480 * (above[i] - above[i + 1]) >> 64) for i in range(39)), 1, 0]
+    counts = [0, *(1 + (150 * (above[i] - above[i + 1]) >> 64) for i in range(39)), 1, 0]
     shares, starts = frequencies(counts)
     for i in range(n):
         turn = i & 1 if n >= 512 else 0

@@ -4,7 +4,7 @@ A number z (zigzag of a residual, as in `headrace.codecs.adaptive`) is a *bucket
 they are. A running mean, which the decoder knows too, says how many low bits are cut off; what is left of a usual number
 lies between 8 and 16. Buckets are single values below 16, and quarters of an octave above. How often each has come up is
 counted, where bits are cut off its neighbours a little too, so that the shape of the distribution is learned and never stored; it starts
-geometric, forgets slowly, and is put into frequencies of 4,096 after 16, 32, 64, then every 128 numbers.
+geometric, forgets slowly, and is put into frequencies of 4,096 after 8, 16, 32, 64, then every 128 numbers.
 
 Entropy coding is rANS (J. Duda, arXiv:1311.2540) in 16-bit words with a 32-bit state; from 512 numbers on there are two,
 for numbers by turns. The body is a byte ``8 + (order | first << 2)`` with log2 of the first mean, the states, the words from the
@@ -29,7 +29,7 @@ _ESCAPE = 39
 _SINGLE = 16
 _TOTAL_BITS = 12
 _EACH, _BESIDE = 8, 1
-_PRIOR, _COUNTS_MAX = 480, 8_000
+_PRIOR, _COUNTS_MAX = 150, 8_000
 _PER = 128
 _TWO_FROM = 512
 _CLASSES = 9
@@ -162,7 +162,7 @@ def encode(x: U64, order: Int, work: U64, out: U8) -> Int:
     first = _8 << log_first
     bit, mean = _0, first
     _begin(work, first)
-    due: Int = np.int64(16)
+    due: Int = np.int64(8)
     for i in range(n):
         z = zigzag(residual(x, i, order))
         k = _cut(mean)
@@ -349,7 +349,7 @@ def decode(data: U8, start: Int, end: Int, work: U64, x: U64) -> bool:
     n_bits = _U(64 * WORDS_AT) + np.uint64(8 * end)
     at = state, pos, _U(64 * WORDS_AT), first
     i: Int = ZERO
-    due: Int = np.int64(17)
+    due: Int = np.int64(9)
     while i < x.size:
         stop = min(due, np.int64(x.size))
         if n_states == 1 or (stop - i) & 1:
