@@ -171,3 +171,32 @@ def test_a_damaged_axis_is_told_for_every_sensor_and_the_others_are_there(rig, p
     assert len(answer.missing) == 1
     assert "damaged" in answer.missing[0]
     assert len(answer) == N
+
+
+def test_rows_that_move_take_their_times_along_and_share_again(rig, plant):
+    slot = device(plant, "leon/line3/mixer", 6)
+    fill(rig, slot, irregular(11))
+    rig.compact()
+    table = warm(rig).table()
+    own = time_axes.own_times(table)
+    assert own["times_back"].to_pylist() == [0] * 6
+    assert min(own["n_bytes"].to_pylist()) > max(table["n_bytes"].to_pylist()[1:]) + N // 2
+    for row, alone in zip(table.to_pylist(), own.to_pylist(), strict=True):
+        span = row["t_min"].value, row["t_max"].value
+        ts_ns, _, _ = decode_chunk(
+            alone["payload"], (row["time_codec"], row["value_codec"]), N, np.dtype(np.uint16), span
+        )
+        assert np.array_equal(ts_ns, irregular(11))
+    shared = time_axes.share_times(own)
+    assert shared["payload"].to_pylist() == table["payload"].to_pylist()
+    assert shared["times_back"].to_pylist() == table["times_back"].to_pylist()
+    apart = time_axes.share_times(own.take([0, 2, 5]))
+    assert apart["times_back"].to_pylist() == [0, 1, 2]
+
+
+def test_even_times_are_not_referred_to(rig, plant):
+    slot = device(plant, "leon/line3/mixer", 3)
+    fill(rig, slot, NOON + np.arange(N) * NS)
+    rig.compact()
+    assert warm(rig).table(["times_back"])["times_back"].to_pylist() == [0, 0, 0]
+    assert np.array_equal(column(rig, "leon/line3/mixer/s001").ts_ns, NOON + np.arange(N) * NS)
