@@ -47,6 +47,15 @@ def test_foreign_parts_stand_beside_built_in_ones(foreign):
     assert adapters.load("oven").__name__ == "OvenAdapter"
 
 
+def test_foreign_parts_are_looked_up_once(foreign, monkeypatch):
+    foreign(oven="oven_plugin:OvenAdapter")
+    parts = Registry("adapters", TABLE)
+    assert parts.foreign() == ["oven"]
+    found = parts.load("oven")
+    monkeypatch.setattr(registry, "entry_points", lambda group: pytest.fail("read again"))
+    assert parts.load("oven") is found
+
+
 def test_a_name_twice_is_an_error_that_names_both(foreign):
     foreign(ordered="oven_plugin:OvenAdapter")
     with pytest.raises(
