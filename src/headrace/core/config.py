@@ -183,10 +183,11 @@ class StoreSection(Section):
         default="256MB", validate_default=True, description="refused input kept for replay, the newest"
     )
     compaction_cpu: Annotated[float, Field(gt=0, le=1, strict=False)] = Field(
-        default=0.25, description="share of one core that compaction and ageing take, at most"
+        default=0.25,
+        description="share of one core that compaction and ageing take; more only where days wait for compaction",
     )
     compaction_io: SizeBytes = Field(
-        default="50MB", validate_default=True, description="bytes a second that they read and write, at most"
+        default="50MB", validate_default=True, description="bytes a second that they write, at most"
     )
 
     @property

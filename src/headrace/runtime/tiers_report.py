@@ -9,12 +9,12 @@ from typing import Any
 from headrace.core.clock import NS, Clock
 from headrace.core.errors import CorruptionError, NotFound
 from headrace.core.faults import FaultPoints
-from headrace.core.layouts import Column, Kind
 from headrace.core.sensors import Selection
 from headrace.runtime.times import rfc3339
 from headrace.store.ageing import Ager
 from headrace.store.holdings import Holdings, cold_ratio
 from headrace.store.pace import Pace
+from headrace.store.partition_rows import never_lossy
 from headrace.store.query import Store
 from headrace.store.ranges import load_ranges
 from headrace.store.tiers import STAGE_KEYS, Holding, Step, TierRules, TierStage, describe, plan
@@ -114,7 +114,7 @@ class TiersView:
         for i, path in enumerate(paths):
             said = self.rules.governance(path)
             column = directory.layout(int(selection.slot[i])).columns[int(selection.column[i])]
-            why = never_lossy(directory.layout(int(selection.slot[i])).dtype, column)
+            why = never_lossy(directory.layout(int(selection.slot[i])).dtype[0] == "f", column)
             groups.setdefault((said.rule or "", said.outranked, said.holds, why), []).append(i)
         return [self._explained(key, selection, paths, mine) for key, mine in groups.items()]
 
@@ -151,13 +151,6 @@ class TiersView:
         return [
             {"stage": _word(stage), "from": rfc3339(now_ns + age)} for stage, age in ages if age is not None
         ]
-
-
-def never_lossy(dtype: str, column: Column) -> str:
-    """Why a sensor's values are never changed; "" where they may be."""
-    if column.kind not in (Kind.ANALOG, Kind.WAVEFORM):
-        return f"its kind is {column.kind.name.lower()}"
-    return "" if dtype[0] == "f" else f"its values are integers ({dtype})"
 
 
 def _tier(mine: Sequence[Holding]) -> dict[str, Any]:

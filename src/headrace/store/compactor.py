@@ -138,12 +138,15 @@ class Compactor:
         for day, manifest in view.manifests.items():
             if not manifest.is_whole and self._is_over(day):
                 hot_by_day.setdefault(day, [])
-        for day, hot in sorted(hot_by_day.items()):
-            if force or self._is_due(view, day, hot):
-                try:
-                    self._compact(view, day, hot, report)
-                except (CorruptionError, NotFound) as e:
-                    report.problems.append(f"day {_date(day)} stays as it is: {e}")
+        due = [day for day, hot in sorted(hot_by_day.items()) if force or self._is_due(view, day, hot)]
+        # What has fallen behind is made up for without a rest: many hot segments cost more than a busy core.
+        self._policy.pace.is_behind = len(due) > 1
+        for day in due:
+            try:
+                self._compact(view, day, hot_by_day[day], report)
+            except (CorruptionError, NotFound) as e:
+                report.problems.append(f"day {_date(day)} stays as it is: {e}")
+        self._policy.pace.is_behind = False
         self._age(report)
         self._clean(report)
         return report

@@ -30,6 +30,7 @@ class Holdings:
         self._store, self._rules = store, rules
         self._known: dict[str, list[Holding]] = {}
         self._columns: dict[int, dict[str, int]] = {}
+        self._n_slots, self._slot_of = 0, dict[int, int]()
 
     def of(self, view: StoreView) -> list[Holding]:
         """By rule, tier and partition; sensors without a rule have "". Segments that can't be read are passed over."""
@@ -101,8 +102,7 @@ class Holdings:
 
     def _hot(self, info: SegmentInfo) -> Iterable[Holding]:
         """Of a hot segment, whose rows are groups: each column has the same share of its group's row."""
-        directory = self._store.directory
-        slots = {int(g): s for s, g in enumerate(directory.group_id.tolist())}
+        slots = self._slots()
         sums: dict[str, float] = {}
         for rows in self._store.reader.all_headers(info):
             for group, n in zip(rows.group.tolist(), rows.n_samples.tolist(), strict=True):
@@ -115,6 +115,14 @@ class Holdings:
             yield Holding(
                 rule, "hot", None, round(samples), round(info.size_bytes * samples / max(1, info.n_samples))
             )
+
+    def _slots(self) -> dict[int, int]:
+        """Newest slot of each group."""
+        group_id = self._store.directory.group_id
+        if self._n_slots != len(group_id):
+            self._n_slots = len(group_id)
+            self._slot_of = {int(g): s for s, g in enumerate(group_id.tolist())}
+        return self._slot_of
 
     def _rules_of(self, slot: int) -> dict[str, int]:
         """How many columns of a slot obey each rule."""

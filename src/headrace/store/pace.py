@@ -16,6 +16,10 @@ class Pace:
     Parameters
     ----------
     cpu : share of a core, above 0 to 1. bytes_per_s : read and written. rest : waits so many seconds.
+
+    Attributes
+    ----------
+    is_behind : whether there is more to do than was planned for: it does not rest then.
     """
 
     def __init__(
@@ -27,6 +31,7 @@ class Pace:
         self._cpu, self._bytes_per_s, self._rest = cpu, bytes_per_s, rest
         self._since_ns: int | None = None
         self.rested_s = 0.0
+        self.is_behind = False
 
     def begin(self) -> None:
         """The thread begins a run: what it did before does not count."""
@@ -34,8 +39,10 @@ class Pace:
 
     def tick(self, n_bytes: int = 0) -> None:
         """A piece of work is done, which read and wrote so many bytes; rest where it is time to."""
-        if self._since_ns is None:
+        if self._since_ns is None or self.is_behind:
             self.begin()
+        if self.is_behind:
+            return
         assert self._since_ns is not None
         used_ns = thread_cpu_ns() - self._since_ns
         seconds = max(used_ns / NS * (1.0 / self._cpu - 1.0), n_bytes / self._bytes_per_s)

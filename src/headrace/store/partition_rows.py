@@ -41,6 +41,16 @@ _LOSSY_KINDS = (Kind.ANALOG, Kind.WAVEFORM)
 _GLITCH = 10.0
 
 
+def never_lossy(is_float: bool, column: Column) -> str:
+    """Why the values of a sensor are never changed; "" where they may be.
+
+    A register with a scale is a measurement. One without may be anything: a code, a mask, a state that nobody declared.
+    """
+    if column.kind not in _LOSSY_KINDS:
+        return f"its kind is {column.kind.name.lower()}"
+    return "" if is_float or column.scale != 1.0 else "its values are integers without a scale"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PartitionRows:
     """Headers of all rows of some files, as parallel arrays.
@@ -64,6 +74,7 @@ class PartitionRows:
     bound: npt.NDArray[np.float64]
     low: npt.NDArray[np.float64]
     high: npt.NDArray[np.float64]
+    is_float: npt.NDArray[np.bool_]
     is_text: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -88,13 +99,15 @@ class PartitionRows:
         order = np.argsort(words, kind="stable")
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
+        dtype = whole["dtype"].combine_chunks()
+        floats = np.array([word[0] == "f" for word in dtype.dictionary.to_pylist()], np.bool_)
         number_of = {name: _numbers(whole[name]) for name in _NAMES[1:7]}
         return cls(
             files, words[order], rank[coded.indices.to_numpy()], np.concatenate(places), number_of["sensor"], number_of["group"],
             number_of["layout"], number_of["column"].astype(np.int64), _times(whole["t_min"]), _times(whole["t_max"]),
             number_of["n_samples"].astype(np.int64),
             number_of["n_bytes"].astype(np.int64), _floats(whole["bound"], 0.0), _floats(whole["min"], np.nan),
-            _floats(whole["max"], np.nan), ~_numbers(whole["dictionary"].is_null()),
+            _floats(whole["max"], np.nan), floats[dtype.indices.to_numpy()], ~_numbers(whole["dictionary"].is_null()),
         )  # fmt: skip
 
     def slots(self, directory: SensorDirectory) -> I64:
@@ -118,9 +131,9 @@ class PartitionRows:
         return out
 
     def may_be_lossy(self, columns: Sequence[Column]) -> npt.NDArray[np.bool_]:
-        """Rows whose values may be changed: those of measured signals, never states, counters, events or texts."""
-        measured = np.array([one.kind in _LOSSY_KINDS for one in columns], np.bool_)
-        return ~self.is_text & measured
+        """Rows whose values may be changed; see `never_lossy`."""
+        kinds = zip(self.is_float.tolist(), columns, strict=True)
+        return ~self.is_text & np.array([not never_lossy(one, column) for one, column in kinds], np.bool_)
 
     def spans(self, rows: I64, columns: Sequence[Column]) -> dict[int, float]:
         """What is known of the range of each path, in engineering units; of those only whose rows say something.

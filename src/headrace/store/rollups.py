@@ -181,10 +181,15 @@ class Rollups:
                 state.hours.update(self._hours_of(info))
             state.seen[incarnation] = max(m, state.seen.get(incarnation, 0))
         if is_first:
-            partitions = [*(m.files for m in view.manifests.values()), *(c.files for c in view.cold.values())]
-            for files in partitions:
-                for info in files:
+            for manifest in view.manifests.values():
+                for info in manifest.files:
                     state.hours.update(range(info.t_min_ns // HOUR_NS, info.t_max_ns // HOUR_NS + 1))
+            # What is cold may be lossy: rollups that were made of the original are better.
+            there = _hours_there(self._store.disk) if view.cold else set()
+            for cold in view.cold.values():
+                for info in cold.files:
+                    hours = range(info.t_min_ns // HOUR_NS, info.t_max_ns // HOUR_NS + 1)
+                    state.hours.update(hour for hour in hours if hour not in there)
             for day in view.manifests.values():
                 for incarnation, m in day.consumed.items():
                     state.seen[incarnation] = max(m, state.seen.get(incarnation, 0))
@@ -358,6 +363,16 @@ def forget_rollups(disk: Disk, span: tuple[int, int], is_gone: Callable[[list[st
                 pq.write_table(left, sink, compression="zstd", version="2.6")
                 disk.replace(path, memoryview(sink.getvalue()))
     return n
+
+
+def _hours_there(disk: Disk) -> set[int]:
+    """Hours that have a part."""
+    out = set()
+    for path in disk.list(FOLDER):
+        day, _, name = path.removeprefix(f"{FOLDER}/").partition("/")
+        if name.startswith("part-"):
+            out.add(int(np.datetime64(day, "D").astype(np.int64)) * 24 + int(name[5:7]))
+    return out
 
 
 def _is_thinned(view: StoreView, ts_ns: int) -> bool:

@@ -28,7 +28,7 @@ BUCKET_NS = BUCKET_DAYS * DAY_NS
 LATE_NS = DAY_NS
 """How long late data of a cold bucket gather before they go into it."""
 
-_KNOWN_MAX = 2_000_000
+_KNOWN_MAX = 500_000
 
 
 class TierStage(IntEnum):

@@ -6,6 +6,7 @@ Rows that leave their place get their times back first (`own_times`), and share 
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow as pa
 import xxhash
 
 from headrace.codecs.packing import put_varint
+from headrace.core.errors import CorruptionError
 from headrace.store.warm import BARE, EVEN, Chunk, parts, sealed
 
 Array = npt.NDArray[Any]
@@ -60,20 +62,20 @@ class TimeAxes:
 
 
 def own_times(table: pa.Table) -> pa.Table:
-    """Rows of whole row groups, each with its own times."""
+    """Rows of whole row groups, each with its own times. Raises `CorruptionError`."""
     back = _back(table)
     if not back.any():
         return table
     payloads = table["payload"].to_pylist()
     for row in np.flatnonzero(back).tolist():
         leader = payloads[row - int(back[row])]
-        first, second, _ = parts(leader)
+        first, second, _ = _sound_parts(leader)
         payloads[row] = _with_times(payloads[row], leader[first:second])
     return _with(table, payloads, np.zeros(len(table), np.uint32))
 
 
 def share_times(table: pa.Table) -> pa.Table:
-    """Rows by path and time that have their own times, with those of a device once."""
+    """Rows by path and time that have their own times, with those of a device once. Raises `CorruptionError`."""
     payloads = table["payload"].to_pylist()
     paths, names = table["path"].to_pylist(), table["time_codec"].to_pylist()
     spans = [table[name].cast(pa.int64()).to_numpy() for name in ("t_min", "t_max")]
@@ -82,7 +84,7 @@ def share_times(table: pa.Table) -> pa.Table:
     for row, payload in enumerate(payloads):
         axis, is_bare = b"", names[row].startswith(BARE)
         if is_bare:
-            first, second, _ = parts(payload)
+            first, second, _ = _sound_parts(payload)
             axis = payload[first:second]
         if axis:
             axis = f"{names[row]} {frames[row]} {spans[0][row]} {spans[1][row]} ".encode() + axis
@@ -92,8 +94,15 @@ def share_times(table: pa.Table) -> pa.Table:
     return _with(table, payloads, np.array(axes.back, np.uint32))
 
 
+def _sound_parts(payload: bytes) -> tuple[int, int, int]:
+    try:
+        return parts(payload)
+    except (ValueError, struct.error) as e:
+        raise CorruptionError(f"a chunk of {len(payload):,} bytes can't be read: {e}") from e
+
+
 def _with_times(payload: bytes, times: bytes) -> bytes:
-    _, second, third = parts(payload)
+    _, second, third = _sound_parts(payload)
     n_values = third - second if third < len(payload) else 0
     return sealed(b"".join([put_varint(len(times)), put_varint(n_values), times, payload[second:]]))
 

@@ -1,18 +1,21 @@
 """Ageing: what becomes of samples over a year, on a clock that a test moves."""
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from headrace.core.errors import Closed
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Kind, Layout
 from headrace.core.sensors import SensorDirectory
 from headrace.core.tier_settings import TierSection
 from headrace.sim.disk import SimulatedDisk
 from headrace.sim.faults import CountedFaults, Crashed
+from headrace.store.pace import Pace
 from headrace.store.ranges import load_ranges
 from headrace.store.rollups import FOLDER, Rollups
 from headrace.store.segment import SegmentFile
@@ -289,6 +292,56 @@ def test_samples_stay_until_their_rollups_are_written(line):
     assert len(rolled(rig, "temp")) == 31
 
 
+def test_a_query_that_was_begun_before_goes_on(line):
+    rig = month(line, default=DEFAULT)
+    view = rig.store.refresh()
+    wanted = rig.store.index(rig.store.select("**/temp"))
+    span = FIRST * DAY, (FIRST + 30) * DAY
+    assert work(rig) == []
+    assert rig.store.refresh() is not view
+    scan = rig.store.scan(view, wanted, *span)
+    assert not scan.is_stale
+    assert sum(int(found.rows.n_samples.sum()) for found, _, _ in scan.found) >= 30 * 60
+    rig.store.reader.forget({f.name for infos in view.segments.values() for f in infos})
+    rig.clock.advance(400)  # the grace time is over
+    assert work(rig) == []
+    assert rig.store.scan(view, wanted, *span).is_stale
+    assert ask(rig, "**/temp", FIRST, 30).n_rows == 30 * 60
+
+
+def test_a_stop_ends_the_work_where_it_would_rest_and_loses_nothing(line):
+    rig = month(line, default=DEFAULT)
+
+    def rest(seconds):
+        raise Closed("the engine stops")
+
+    rig.compactor._policy = replace(rig.policy, pace=Pace(1.0, 1.0, rest))
+    with pytest.raises(Closed):
+        rig.compactor.run_once()
+    assert rig.store.refresh().cold == {}
+    check_day(rig, line, FIRST + 3)
+    rig.start()
+    assert work(rig) == []
+    assert list(rig.store.refresh().cold) == [FIRST // 30]
+    check_day(rig, line, FIRST + 3)
+
+
+def test_a_damaged_file_is_told_and_its_bucket_stays_as_it_is(line):
+    rig = month(line, default=DEFAULT)
+    assert work(rig) == []
+    files = rig.store.view.cold[FIRST // 30].files
+    info = next(f for f in files if any(r["path"].endswith("/temp") for r in rows_of(rig, f)))
+    file = SegmentFile(rig.disk, info)
+    rig.disk.flip_bit(info.name, int(file.headers(0).offset[0]) + 9)
+    rig.store.reader.forget({info.name})
+    assert not verify_store(rig.disk, rig.store).is_sound
+    rig.rules = line.rules(default=DEFAULT | {"bound": {"range": 0.05}})
+    rig.start()
+    (problem,) = work(rig)
+    assert problem.startswith("30 days from 2024-10-14 stays as it is: ")
+    assert rig.store.refresh().cold[FIRST // 30].number == 1
+
+
 def test_late_data_of_a_cold_bucket_go_into_it(line):
     rig = month(line, default=DEFAULT)
     assert work(rig) == []
@@ -365,3 +418,30 @@ def test_without_rules_nothing_gets_older_than_warm(line):
     rig.start()
     assert work(rig) == []
     assert ask(rig, "**/temp", FIRST, 30).n_rows == 30 * 60
+
+
+def test_registers_with_a_scale_are_measurements_and_others_may_be_anything(line):
+    grid = Column("temp", unit="degC", scale=0.1, offset=-40.0)
+    plc = line.directory.define(
+        "leon/line1/plc", Layout("u16", (grid, Column("word"), Column("made", Kind.COUNTER)))
+    )
+    rig = start(line)
+    ts_ns = line.times(FIRST, 30)
+    noise = np.random.default_rng(4).integers(0, 9, len(ts_ns))
+    raw = np.stack(
+        [2_000 + np.arange(len(ts_ns)) % 400 + noise, noise * 7_000, np.arange(len(ts_ns))], axis=1
+    )
+    slot = np.full(len(ts_ns), plc, np.uint32)
+    rig.add(FrameBatch.dense(slot, ts_ns, raw.astype(np.uint16), None, arrival_ns=int(ts_ns[0])))
+    rig.flush()
+    for day in (31, 61):
+        rig.clock.set_ns((FIRST + day) * DAY)
+        assert work(rig) == []
+    bounds = {name: headers(rig, f"/{name}")[0]["bound"] for name in ("temp", "word", "made")}
+    span = float(np.ptp(raw[:, 0])) * 0.1
+    assert 0 < bounds["temp"] <= 0.005 * span
+    assert (bounds["word"], bounds["made"]) == (0.0, 0.0)
+    error = ask(rig, "leon/line1/plc/temp", FIRST, 30).columns["value"] - (raw[:, 0] * 0.1 - 40.0)
+    assert 0 < np.abs(error).max() <= bounds["temp"] * (1 + 1e-9)
+    assert np.array_equal(ask(rig, "leon/line1/plc/word", FIRST, 30).columns["value"], raw[:, 1])
+    assert verify_store(rig.disk, rig.store).is_sound
