@@ -139,7 +139,17 @@ class AgedLine:
             raise HeadraceError("; ".join(report.problems))
         return thread_cpu_ns() - begun
 
-    def days_of(self, number: int) -> tuple[QueryResult, QueryResult]:
+    def bounds(self) -> dict[str, float]:
+        """The bound of each sensor that is cold, by path; 0 where it is lossless."""
+        store = self.pipe.store
+        out: dict[str, float] = {}
+        for info in store.refresh().segments["cold"]:
+            table = store.reader.open(info).table(["path", "bound"])
+            for path, bound in zip(table["path"].to_pylist(), table["bound"].to_pylist(), strict=True):
+                out[path] = max(out.get(path, 0.0), bound)
+        return out
+
+    def day(self, number: int) -> tuple[QueryResult, QueryResult]:
         """All samples of one day, and its daily aggregates."""
         span = START_NS + number * DAY_NS, START_NS + (number + 1) * DAY_NS
         store = self.pipe.store
@@ -165,7 +175,7 @@ def month(folder: Path, sensors: int, days: int, hours: int, progress: Progress)
         line.live(days - 1, HOUR_NS, progress)
         n, first = line.samples, line.days[0]
         hot, warm = round(first.hot_bytes / max(1, first.samples) * n), line.bytes_of("warm")
-        before = line.days_of(0)
+        before = line.day(0)
         progress("  ageing")
         spent = line.age()
         cold = line.bytes_of("cold")
@@ -173,14 +183,16 @@ def month(folder: Path, sensors: int, days: int, hours: int, progress: Progress)
             "sensors": line.fleet.n_sensors, "days": days, "samples": n, "raw_bytes": RAW_BYTES * n,
             "tiers": {"hot": _tier(n, hot), "warm": _tier(n, warm), "cold": _tier(n, cold)},
             "time_resolution_ns": _TICK_NS, "cold_bound_of_range": BOUND, "cold_of_raw": round(cold / (RAW_BYTES * n), 5),
-            "ageing_cpu_ns_per_sample": round(spent / max(1, n), 1), **_loss(before, line.days_of(0)),
+            "ageing_cpu_ns_per_sample": round(spent / max(1, n), 1), **_loss(before, line.day(0), line.bounds()),
         }  # fmt: skip
     finally:
         line.close()
 
 
-def _loss(before: tuple[QueryResult, QueryResult], after: tuple[QueryResult, QueryResult]) -> dict[str, Any]:
-    """What ageing did to a day: the largest error as a share of each sensor's range, and whether averages moved."""
+def _loss(
+    before: tuple[QueryResult, QueryResult], after: tuple[QueryResult, QueryResult], bounds: dict[str, float]
+) -> dict[str, Any]:
+    """What ageing did to a day: the largest errors as shares of bounds and of that day's ranges, and how far averages moved."""
     (x, x_agg), (y, y_agg) = before, after
     if len(x) != len(y) or not np.array_equal(x.ts_ns, y.ts_ns):
         raise HeadraceError("ageing lost samples")
@@ -190,8 +202,13 @@ def _loss(before: tuple[QueryResult, QueryResult], after: tuple[QueryResult, Que
     value = np.nan_to_num(x.columns["value"])
     span = np.maximum.reduceat(value, start) - np.minimum.reduceat(value, start)
     share = largest[span > 0] / span[span > 0]
+    bound = np.array([bounds.get(path, 0.0) for path in x.paths[x.sensor[start]].tolist()])
+    if largest[bound == 0.0].any():
+        raise HeadraceError("ageing changed sensors that have no bound")
     moved = max(_moved(x_agg, y_agg, name) for name in ("mean", "min", "max"))
+    over = largest[bound > 0] / bound[bound > 0]
     return {
+        "worst_error_over_bound": round(float(over.max(initial=0.0)), 6),
         "largest_error_of_a_days_range": round(float(share.max(initial=0.0)), 5),
         "aggregates_moved_by_of_range": moved,
     }
@@ -213,16 +230,21 @@ def _tier(samples: int, size_bytes: int) -> dict[str, float]:
 
 
 def sustained(folder: Path, sensors: int, days: int, progress: Progress) -> dict[str, Any]:
-    """What taking, writing and compacting cost day by day, and whether anything piles up."""
+    """What taking, writing and compacting cost day by day, and how many samples a second one core compacts.
+
+    Days come as fast as they are worked off, so segments pile up only where compaction leaves some behind: whether it keeps
+    up with a plant follows from its rate, and from the cores it gets.
+    """
     line = AgedLine(folder, sensors, day_ns=_SHIFT_NS)
     try:
         line.live(days, MINUTE_NS, progress)
         spent = sum(day.hot_ns + day.compaction_ns for day in line.days)
-        left = [day.segments_left for day in line.days]
+        compacted_ns = sum(day.compaction_ns for day in line.days)
         return {
             "sensors": line.fleet.n_sensors, "samples": line.samples,
             "cpu_ns_per_sample": round(spent / max(1, line.samples), 1),
-            "segments_left": left, "is_growing": left[-1] > 2 * max(1, left[0]),
+            "compaction_samples_per_s_of_a_core": round(line.samples / max(1, compacted_ns) * NS),
+            "segments_left": [day.segments_left for day in line.days],
             "days": [day.to_dict() for day in line.days],
         }  # fmt: skip
     finally:

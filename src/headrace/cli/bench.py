@@ -318,7 +318,7 @@ def codecs(
     examples=(
         "headrace bench store",
         "headrace bench store --data my-series --json            # the mixed set from a folder of series files",
-        "headrace bench store --sustained                        # does compaction keep up, and what does it cost?",
+        "headrace bench store --sustained                        # what taking and compacting cost, day by day",
     ),
 )
 @click.option(

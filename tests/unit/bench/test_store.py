@@ -18,7 +18,8 @@ def test_the_object_has_what_it_promises():
     assert mixed["of_best_plain_parquet"] == pytest.approx(mixed["warm_bytes"] / best, abs=1e-3)
     assert mixed["lookup"]["p50_ms"] > 0 < mixed["aggregate"]["samples_per_s"]
     assert line["samples"] * 16 == line["raw_bytes"]
-    assert line["tiers"]["hot"]["ratio"] < line["tiers"]["warm"]["ratio"]
+    assert line["tiers"]["hot"]["ratio"] < line["tiers"]["warm"]["ratio"] < line["tiers"]["cold"]["ratio"]
+    assert 0 < line["worst_error_over_bound"] <= 1 + 1e-9
 
 
 def test_a_store_that_answers_otherwise_is_told(monkeypatch):
@@ -38,7 +39,7 @@ def test_sustained_costs_are_by_day(tmp_path):
     assert [day["segments_left"] for day in found["days"]] == [0, 0]
     assert found["samples"] == sum(day["samples"] for day in found["days"])
     assert found["cpu_ns_per_sample"] > 0
-    assert not found["is_growing"]
+    assert found["compaction_samples_per_s_of_a_core"] > 0
 
 
 def test_bytes_of_a_sensor_do_not_rise_with_the_store(tmp_path):
