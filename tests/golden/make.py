@@ -37,6 +37,7 @@ from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.host import Host, HostSettings
 from headrace.runtime.reader import StoreReader
 from headrace.store.compactor import Compactor
+from headrace.testing.hosts import flush_all, work_off
 
 HERE = Path(__file__).parent
 DAY = 86_400 * NS
@@ -130,18 +131,11 @@ class Life:
         self.clock.set_ns(now_ns)
         self.host.core.tick()
         self.host.core.commit()
-        (runner,) = self.host.engine._runners
-        while not runner._queue.empty():
-            runner.core.process(*runner._queue.get())
+        work_off(self.host)
 
     def flush(self) -> None:
         """Flush every shard, with its state."""
-        for core in self.host.engine.cores:
-            parts = [core.part(n, snapshot=True) for n in core.due(everything=True)]
-            self.host.flusher.flush(parts)
-            for part in parts:
-                core.committed(part)
-        self.host._trim()
+        flush_all(self.host)
 
 
 def _fail(error: Exception) -> None:

@@ -32,6 +32,7 @@ from headrace.sim.disk import SimulatedDisk
 from headrace.sim.faults import Crashed, SeededFaults
 from headrace.store.backups import read_catalogue
 from headrace.store.compactor import CompactionPolicy, Compactor
+from headrace.testing.hosts import flush_all, work_off
 from headrace.testing.plants import hand_fed_plant
 
 pytestmark = pytest.mark.timeout(240)  # the first test may compile kernels
@@ -67,17 +68,10 @@ class Life:
             self.host.core.tick()
         self.n += n
         self.host.core.commit()
-        (runner,) = self.host.engine._runners
-        while not runner._queue.empty():
-            runner.core.process(*runner._queue.get())
+        work_off(self.host)
 
     def flush(self) -> None:
-        for core in self.host.engine.cores:
-            parts = [core.part(n, snapshot=True) for n in core.due(everything=True)]
-            self.host.flusher.flush(parts)
-            for part in parts:
-                core.committed(part)
-        self.host._trim()
+        flush_all(self.host)
 
     def compact(self) -> None:
         assert self.compactor.run_once(force=True).problems == []

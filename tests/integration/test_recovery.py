@@ -19,6 +19,7 @@ from headrace.runtime import recovery
 from headrace.runtime.engine_core import EngineSettings
 from headrace.runtime.host import Host, HostSettings
 from headrace.sim.disk import SimulatedDisk
+from headrace.testing.hosts import flush_all, work_off
 
 T0 = 1_767_225_600 * NS
 PAIR = Layout("f64", (Column("a"), Column("b")))
@@ -62,17 +63,10 @@ class Life:
             self.clock.set_ns(T0 + i * NS // 4)
             self.host.core.tick()
         self.host.core.commit()
-        for runner in self.host.engine._runners:
-            while not runner._queue.empty():
-                runner.core.process(*runner._queue.get())
+        work_off(self.host)
 
     def flush(self) -> None:
-        for core in self.host.engine.cores:
-            parts = [core.part(n, snapshot=True) for n in core.due(everything=True)]
-            self.host.flusher.flush(parts)
-            for part in parts:
-                core.committed(part)
-        self.host._trim()
+        flush_all(self.host)
 
     def counts(self, path: str = "plant/hall/d3/a") -> list[float]:
         answer = self.host.store.query(path, T0 - NS, T0 + 10**6 * NS, tail=self.host.tail)

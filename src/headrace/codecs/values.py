@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headrace.codecs.base import type_byte
 from headrace.codecs.bits import U8, U64, extend_sign, get_fixed, get_word, put_fixed, put_word
 from headrace.codecs.columns import get_column, put_column, put_plain
 from headrace.codecs.compiled import Int, glue, step
 from headrace.codecs.grid import FloatScratch, get_float_column, put_float_column, put_plain_floats
-from headrace.core.layouts import DTYPES, dtype_name
 
 Array = npt.NDArray[Any]
 
@@ -37,11 +37,8 @@ def form_of(dtype: np.dtype[Any]) -> Form:
     ------
     ValueError : not one of the ten value types, or not in this machine's byte order.
     """
-    name = dtype_name(dtype)
-    if name not in DTYPES or not dtype.isnative:
-        raise ValueError(f"values of type {dtype} can't be encoded; expected one of {', '.join(DTYPES)}")
-    kind = {"u": UNSIGNED, "i": SIGNED, "f": FLOAT}[dtype.kind]
-    return Form(DTYPES.index(name), dtype.itemsize, kind)
+    code = type_byte(dtype)[0]
+    return Form(code, dtype.itemsize, {"u": UNSIGNED, "i": SIGNED, "f": FLOAT}[dtype.kind])
 
 
 def readonly(array: Array, dtype: npt.DTypeLike) -> Array:
