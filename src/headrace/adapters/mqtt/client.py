@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import struct
@@ -96,6 +97,7 @@ class BrokerClient(SingleConnection):
         self._lost = asyncio.Event()
         self._granted: Sequence[int] = ()
         self._is_five = True
+        self._is_in = False
         self._package_handler._handle_qos_1_publish_packet = self._on_qos_1
         self.on_message = self._on_qos_0
         self.on_connect = self._on_connect
@@ -172,17 +174,23 @@ class BrokerClient(SingleConnection):
         self._lost.set()
 
     async def close(self) -> None:
-        """Say good-bye and close; whatever the broker does, within half a second."""
-        self._tell_lost = _nobody
+        """Say good-bye, let the broker close, close; whatever it does, within half a second.
+
+        A broker closes when it has read our good-bye, and so all our acknowledgements before it. Closed by us at once
+        they may still lie unread when our next connection comes: mosquitto throws them away with the old connection,
+        and sends again what was acknowledged.
+        """
+        self._tell_lost, self._take = _nobody, _nothing
         connection = self._connection
         if connection is None:
             return
-        connection._transport.resume_reading()
-        try:
-            async with asyncio.timeout(_CLOSE_S):
-                await self.disconnect()
-        except (TimeoutError, OSError):
-            connection._transport.abort()
+        if self._is_in:
+            connection._transport.resume_reading()
+            connection.send_disconnect()
+            await asyncio.wait([connection._protocol.closed], timeout=_CLOSE_S)
+        connection._transport.abort()
+        with contextlib.suppress(OSError):
+            await self.disconnect()
 
     # --- called by gmqtt -----------------------------------------------------------------------------
 
@@ -203,6 +211,7 @@ class BrokerClient(SingleConnection):
         self._take(_text(topic), bytes(payload), None, False, bool(properties["retain"]))
 
     def _on_connect(self, client: gmqtt.Client, flags: int, code: int, properties: dict[str, Any]) -> None:
+        self._is_in = True
         self._tell_session(bool(flags & 1))
 
     def _on_subscribe(
@@ -235,6 +244,10 @@ async def _until(task: asyncio.Future[Any], lost: asyncio.Event) -> None:
 
 def _nobody(reason: str) -> None:
     """Takes the place of `on_lost` once we close ourselves."""
+
+
+def _nothing(topic: str, payload: bytes, packet_id: int | None, is_again: bool, is_retained: bool) -> None:
+    """Takes the place of `on_message` then: what is not acknowledged comes again."""
 
 
 def _text(topic: str | bytes) -> str:

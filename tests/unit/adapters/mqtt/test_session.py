@@ -24,9 +24,10 @@ CONNECT, SUBSCRIBE, PUBACK, DISCONNECT = 1, 8, 4, 14
 class Script:
     """A broker that answers CONNECT and SUBSCRIBE as told; None closes, b"" says nothing."""
 
-    def __init__(self, connack, suback=(0,)):
+    def __init__(self, connack, suback=(0,), lets_go=True):
         self.connack = connack
         self.suback = suback
+        self.lets_go = lets_go
         self.then = b""
         self.seen = []
         self.levels = []
@@ -59,7 +60,7 @@ class Script:
                     rest = body[:2] + properties + codes
                     answer = bytes([0x90, len(rest)]) + rest + self.then if self.suback else b""
                 else:
-                    answer = b""
+                    answer = None if kind >> 4 == DISCONNECT and self.lets_go else b""
                 if answer is None:
                     break
                 writer.write(answer)
@@ -183,15 +184,14 @@ async def test_a_defect_while_connecting_is_told_and_tried_again(monkeypatch, ca
 
 
 async def test_a_broker_that_does_not_let_go(monkeypatch):
-    """Stop does not wait for a peer that keeps its end open and reads nothing."""
+    """Stop waits for no good-bye of a peer that keeps its end open."""
     monkeypatch.setattr(client_module, "_CLOSE_S", 0.05)
-
-    async def never(*arguments):
-        await asyncio.Event().wait()
-
-    async with Script(ACCEPTED_5) as script, running(script) as adapter:
-        await until(lambda: adapter.diagnostics().state is AdapterState.CONNECTED, "it is connected")
-        monkeypatch.setattr(adapter._running.session._client, "disconnect", never)
+    async with Script(ACCEPTED_5, lets_go=False) as script:
+        async with running(script) as adapter:
+            await until(lambda: adapter.diagnostics().state is AdapterState.CONNECTED, "it is connected")
+            client = adapter._running.session._client
+        assert script.seen[-1] == DISCONNECT
+        assert client._connection.is_closing()
 
 
 async def test_before_it_is_connected_a_session_takes_no_orders():
