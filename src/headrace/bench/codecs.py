@@ -33,7 +33,8 @@ from headrace.store.runs import SensorSamples
 from headrace.store.segment import write_segment
 from headrace.store.series import SeriesMap
 from headrace.store.wanted import Wanted, to_bits
-from headrace.store.warm import decode_chunk, encode_chunk
+from headrace.store.warm import Chunk, decode_chunk, encode_chunk
+from headrace.store.warm_reads import Chunks, decode_chunks
 from headrace.store.warm_rows import ChunkRules, encode_warm
 from headrace.store.words import Words
 
@@ -285,25 +286,32 @@ def chart(result: dict[str, Any], block: int) -> str:
 
 
 def speeds(series: list[Series]) -> dict[str, Any]:
-    """Million samples a second of one core, time and value together, the best of some repeats by turns with the peer."""
-    blocks = [
-        b
-        for one in series
-        if not _is_synthetic(one)
-        for b in list(one.blocks(SPEED_BLOCK))[:SPEED_BLOCKS_MAX]
-    ]
-    blocks = blocks or [b for one in series for b in list(one.blocks(SPEED_BLOCK))[:SPEED_BLOCKS_MAX]]
-    n = sum(len(values) for _, values in blocks)
-    ours, theirs = [], []
+    """Million samples a second of one core, time and value together, the best of some repeats by turns with the peer.
+
+    Each series' chunks are decoded as a query does it, those of the same codecs together.
+    """
+    real = [one for one in series if not _is_synthetic(one)] or series
+    blocks = [list(one.blocks(SPEED_BLOCK))[:SPEED_BLOCKS_MAX] for one in real]
+    n = sum(len(values) for each in blocks for _, values in each)
+    theirs = [block for each in blocks for block in each]
+    encode: list[int] = []
+    decode: list[int] = []
+    peer_encode: list[int] = []
+    peer_decode: list[int] = []
     for _ in range(SPEED_REPEATS):
-        ours.append(_timed(lambda b: encode_chunk(b[0], b[1], None), _decode, blocks))
-        theirs.append(_timed(codec_peers.encode_pcodec, codec_peers.decode_pcodec, blocks))
-    (encode, decode), (peer_encode, peer_decode) = (np.min(times, axis=0) for times in (ours, theirs))
+        ns, encoded = _timed(lambda each: [encode_chunk(t, v, None) for t, v in each], blocks)
+        encode.append(ns)
+        chunks = [one for pair in zip(encoded, blocks, strict=True) for one in _as_stored(*pair)]
+        decode.append(_timed(lambda one: decode_chunks(one, _no_times), chunks)[0])
+        ns, bodies = _timed(codec_peers.encode_pcodec, theirs)
+        peer_encode.append(ns)
+        pairs = list(zip(bodies, theirs, strict=True))
+        peer_decode.append(_timed(lambda pair: codec_peers.decode_pcodec(*pair), pairs)[0])
     return {
-        "encode_msps": _msps(n, encode),
-        "decode_msps": _msps(n, decode),
-        "peer_encode_msps": {"pcodec": _msps(n, peer_encode)},
-        "peer_decode_msps": {"pcodec": _msps(n, peer_decode)},
+        "encode_msps": _msps(n, min(encode)),
+        "decode_msps": _msps(n, min(decode)),
+        "peer_encode_msps": {"pcodec": _msps(n, min(peer_encode))},
+        "peer_decode_msps": {"pcodec": _msps(n, min(peer_decode))},
     }
 
 
@@ -311,20 +319,27 @@ def _msps(n: int, ns: int) -> float:
     return round(float(n / ns * 1e3), 2)
 
 
-def _decode(encoded: Any, block: tuple[I64, Array]) -> Any:
-    ts_ns, values = block
-    return decode_chunk(
-        encoded.payload, encoded[1:3], len(values), values.dtype, (int(ts_ns[0]), int(ts_ns[-1]))
-    )
+def _as_stored(encoded: list[Chunk], blocks: list[tuple[I64, Array]]) -> list[Chunks]:
+    """The chunks of a series, those of the same codecs together, as a segment gives them to a query."""
+    out = []
+    for codecs in sorted({chunk[1:3] for chunk in encoded}):
+        mine = [
+            (chunk, ts_ns) for chunk, (ts_ns, _) in zip(encoded, blocks, strict=True) if chunk[1:3] == codecs
+        ]
+        starts = np.cumsum([0, *(len(chunk.payload) for chunk, _ in mine)])
+        n, first, last = (np.array(x) for x in zip(*((len(t), t[0], t[-1]) for _, t in mine), strict=True))
+        payload = np.frombuffer(b"".join(chunk.payload for chunk, _ in mine), np.uint8)
+        none = np.empty(0, np.int64)
+        out.append(Chunks(payload, starts, codecs, np.dtype(np.float64), n, first, last, none))
+    return out
 
 
-def _timed(
-    encode: Callable[[Any], Any], decode: Callable[[Any, Any], Any], blocks: list[Any]
-) -> tuple[int, int]:
-    """CPU time in ns of encoding all blocks, and of decoding them."""
+def _no_times(number: int) -> None:
+    """Every chunk has its own."""
+
+
+def _timed(work: Callable[[Any], Any], items: list[Any]) -> tuple[int, list[Any]]:
+    """CPU time in ns of working on each, and what was made."""
     begun = thread_cpu_ns()
-    encoded = [encode(block) for block in blocks]
-    between = thread_cpu_ns()
-    for one, block in zip(encoded, blocks, strict=True):
-        decode(one, block)
-    return between - begun, thread_cpu_ns() - between
+    made = [work(item) for item in items]
+    return thread_cpu_ns() - begun, made

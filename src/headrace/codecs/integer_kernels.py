@@ -8,7 +8,7 @@ import numpy.typing as npt
 from headrace.codecs.adaptive import decode_body
 from headrace.codecs.bits import I64, NO_POSITION, U8, U64, ZERO, bit_length, get_varint, unzigzag, zigzag
 from headrace.codecs.compiled import Int, entry, leaf, step
-from headrace.codecs.lpc import ORDER_MAX, SHIFT_MAX, predictor, residuals, restore
+from headrace.codecs.lpc import ORDER_MAX, PAD, SHIFT_MAX, predictor, residuals, restore
 from headrace.codecs.model import FIRST_BYTE, MODEL_WORDS, WORDS_AT
 from headrace.codecs.model import decode as decode_model
 from headrace.core.kernels import lean_kernel
@@ -199,7 +199,9 @@ def _centred(data: U8, pos: Int, end: Int, work: U64, out: I64) -> Int:
     pos += 1 if is_around else 3
     if order > ORDER_MAX or shift > SHIFT_MAX or pos + 2 * order > end:
         return DAMAGED
-    coefficients = work[COEFFICIENTS_AT : COEFFICIENTS_AT + order].view(np.int64)
+    coefficients = work[COEFFICIENTS_AT : COEFFICIENTS_AT + order + PAD].view(np.int64)
+    for k in range(PAD):
+        coefficients[order + k] = 0
     for k in range(order):
         low = np.int64(data[pos + 2 * k]) | (np.int64(data[pos + 2 * k + 1]) << 8)
         coefficients[k] = low - ((low & 0x8000) << 1)
@@ -208,7 +210,7 @@ def _centred(data: U8, pos: Int, end: Int, work: U64, out: I64) -> Int:
         return DAMAGED
     found = decode_direct(data, pos, end, work, out.view(np.uint64))
     if found == SOUND:
-        restore(out, np.int64(unzigzag(centre)), coefficients, shift)
+        restore(out, np.int64(unzigzag(centre)), coefficients, order, shift)
     return found
 
 

@@ -208,14 +208,19 @@ def _stepped_pco(body: bytes, n: int) -> I64 | None:
 
 
 def _pco_numbers(body: bytes, n: int) -> I64 | None:
+    numbers = np.empty(n, np.int64)
+    return numbers if read_pco(body, numbers) else None
+
+
+def read_pco(body: bytes, numbers: I64) -> bool:
+    """Read a body of coder 1 into ``numbers: int64[n]``; False where it does not hold n."""
     from pcodec import standalone
 
-    numbers = np.empty(n, np.int64)
     try:
         progress = standalone.simple_decompress_into(body[1:], numbers)
     except (RuntimeError, TypeError):
-        return None
-    return numbers if body[:1] == _PCO and progress.n_processed == n and progress.finished else None
+        return False
+    return bool(body[:1] == _PCO and progress.n_processed == numbers.size and progress.finished)
 
 
 # --- coders ------------------------------------------------------------------------------------------

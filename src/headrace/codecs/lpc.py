@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,12 @@ from headrace.core.kernels import lean_kernel, lean_leaf
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
+Eight = tuple[Any, Any, Any, Any, Any, Any, Any, Any]
+_U = np.uint64
 
 ORDER_MAX, _FIRST_MAX = 32, 8
+PAD = 8
+"""Zeros behind coefficients, so that eight can be read from each."""
 ROOM = 4 * ORDER_MAX + 4
 """Floats that `predictor` needs."""
 SHIFT_MAX = 15
@@ -45,18 +50,71 @@ def residuals(numbers: I64, centre: Int, coefficients: I64, shift: int, out: I64
         out[i] = numbers[i] - ((predicted >> shift) + centre)
 
 
+@lean_leaf
+def _eight(r: Eight, p: Eight, c: Eight, shift: Int) -> Eight:
+    """Eight numbers from what the prediction left of them, and `p`, the part of it that older ones give."""
+    r0, r1, r2, r3, r4, r5, r6, r7 = r
+    p0, p1, p2, p3, p4, p5, p6, p7 = p
+    c0, c1, c2, c3, c4, c5, c6, _ = c
+    x0 = r0 + (p0 >> shift)
+    x1 = r1 + ((p1 + c0 * x0) >> shift)
+    x2 = r2 + ((p2 + c1 * x0 + c0 * x1) >> shift)
+    x3 = r3 + ((p3 + c2 * x0 + c1 * x1 + c0 * x2) >> shift)
+    x4 = r4 + ((p4 + c3 * x0 + c2 * x1 + c1 * x2 + c0 * x3) >> shift)
+    x5 = r5 + ((p5 + c4 * x0 + c3 * x1 + c2 * x2 + c1 * x3 + c0 * x4) >> shift)
+    x6 = r6 + ((p6 + c5 * x0 + c4 * x1 + c3 * x2 + c2 * x3 + c1 * x4 + c0 * x5) >> shift)
+    x7 = r7 + ((p7 + c6 * x0 + c5 * x1 + c4 * x2 + c3 * x3 + c2 * x4 + c1 * x5 + c0 * x6) >> shift)
+    return x0, x1, x2, x3, x4, x5, x6, x7
+
+
+@lean_leaf
+def _load(x: I64, i: np.uint64) -> Eight:
+    return (
+        x[i], x[i + _U(1)], x[i + _U(2)], x[i + _U(3)], x[i + _U(4)], x[i + _U(5)], x[i + _U(6)], x[i + _U(7)],
+    )  # fmt: skip
+
+
+@lean_leaf
+def _store(x: I64, i: np.uint64, eight: Eight) -> None:
+    x[i], x[i + _U(1)], x[i + _U(2)], x[i + _U(3)] = eight[0], eight[1], eight[2], eight[3]
+    x[i + _U(4)], x[i + _U(5)], x[i + _U(6)], x[i + _U(7)] = eight[4], eight[5], eight[6], eight[7]
+
+
+@lean_leaf
+def _older(x: I64, i: np.uint64, coefficients: I64, order: Int) -> Eight:
+    """What the numbers before i add to the predictions of eight from i on, side by side."""
+    p0 = p1 = p2 = p3 = p4 = p5 = p6 = p7 = np.int64(0)
+    for k in range(order):
+        m = _U(k)
+        h = x[i - _U(1) - m]
+        c = _load(coefficients, m)
+        p0, p1, p2, p3 = p0 + c[0] * h, p1 + c[1] * h, p2 + c[2] * h, p3 + c[3] * h
+        p4, p5, p6, p7 = p4 + c[4] * h, p5 + c[5] * h, p6 + c[6] * h, p7 + c[7] * h
+    return p0, p1, p2, p3, p4, p5, p6, p7
+
+
 @lean_kernel
-def restore(numbers: I64, centre: Int, coefficients: I64, shift: Int) -> None:
-    """Inverse of `residuals`, in place. The oldest number comes first in the sum, so that only the newest is waited for."""
-    order = len(coefficients)
-    for i in range(1, min(order, len(numbers))):
+def restore(numbers: I64, centre: Int, coefficients: I64, order: Int, shift: Int) -> None:
+    """Inverse of `residuals`, in place; behind the coefficients lie `PAD` zeros.
+
+    Eight at a time, so that only what these add to each other has to be waited for.
+    """
+    n = len(numbers)
+    for i in range(1, min(order, n)):
         numbers[i] += numbers[i - 1]
-    for i in range(order, len(numbers)):
+    first = _load(coefficients, _U(0))
+    whole = order + max(n - order, 0) // 8 * 8
+    for i in range(order, whole, 8):
+        at = _U(i)
+        _store(
+            numbers, at, _eight(_load(numbers, at), _older(numbers, at, coefficients, order), first, shift)
+        )
+    for i in range(whole, n):
         predicted = np.int64(0)
-        for k in range(order - 1, -1, -1):
+        for k in range(order):
             predicted += coefficients[k] * numbers[i - 1 - k]
         numbers[i] += predicted >> shift
-    for i in range(len(numbers)):
+    for i in range(n):
         numbers[i] += centre
 
 

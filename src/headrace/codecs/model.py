@@ -36,7 +36,7 @@ _CLASSES = 9
 _FIRST_MAX = 60
 
 _U = np.uint64
-_0, _1, _2, _4, _6, _8, _16, _63, _64 = (_U(i) for i in (0, 1, 2, 4, 6, 8, 16, 63, 64))
+_0, _1, _2, _4, _6, _8, _16, _63, _64, _255 = (_U(i) for i in (0, 1, 2, 4, 6, 8, 16, 63, 64, 255))
 _M12, _M13 = _U(4095), _U(8191)
 _LOW = _U(1 << 16)
 _MEAN_MAX = _U(1 << 60)
@@ -71,7 +71,7 @@ MODEL_WORDS = _WIDTHS_AT + _BUCKETS
 """What a model takes of the words of scratch: counts, one more beside each end; by bucket, and behind the last, where its
 frequencies start << 13 | their number; the bucket that each 16th of 4,096 slots is in; `_WIDTHS`."""
 
-WORDS_AT = 1_024
+WORDS_AT = 2_560
 """Where in the words of scratch streams lie; what is small stands before."""
 
 _SLACK = 192  # words: what a block of damaged bytes may read beyond the stream
@@ -82,8 +82,7 @@ FIRST_BYTE = 8
 @leaf
 def _cut(mean: np.uint64) -> np.uint64:
     """How many low bits are cut off at a mean, of which `mean` is the 16-fold."""
-    n = bit_length(mean + _4)
-    return _U(n - 8) if n > 8 else _0
+    return _U(bit_length((mean + _4) | _255) - 8)
 
 
 @leaf
@@ -316,13 +315,13 @@ def _read_by_turns(
     data: U8, last: Int, work: U64, at: Reader, other: np.uint64, x: U64
 ) -> tuple[Reader, np.uint64]:
     """An even number of numbers, by two states."""
-    for i in range(0, x.size, 2):
-        z, (state, pos, bit, mean) = _read(data, last, work, at)
+    state, pos, bit, mean = at
+    for i in range(_0, np.uint64(x.size), _2):
+        z, (state, pos, bit, mean) = _read(data, last, work, (state, pos, bit, mean))
         x[i] = unzigzag(z)
         z, (other, pos, bit, mean) = _read(data, last, work, (other, pos, bit, mean))
-        x[i + 1] = unzigzag(z)
-        at = (state, pos, bit, mean)
-    return at, other
+        x[i + _1] = unzigzag(z)
+    return (state, pos, bit, mean), other
 
 
 @step

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import struct
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from headrace.codecs.base import I64, Array, SeriesCodec, Unfit, same_bits
 from headrace.codecs.packing import put_sized, put_varint
@@ -54,7 +52,7 @@ class OriginCodec(SeriesCodec):
         from headrace.codecs.origins import find_origins
 
         if values.dtype.kind in "iu":
-            return bytes([_type_byte(values.dtype)]) + encode_integers(values.astype(np.int64))
+            return bytes([type_mark(values.dtype)]) + encode_integers(values.astype(np.int64))
         if values.dtype not in _FLOATS:
             raise Unfit(f"values of {values.dtype}, numbers expected")
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
@@ -69,7 +67,7 @@ class OriginCodec(SeriesCodec):
     def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
         flags = _NEAR | _FAR | _NEAR_BY_NUMBER if body and body[0] & _FLOAT else 0
-        if not body or body[0] & ~flags != _type_byte(dtype):
+        if not body or body[0] & ~flags != type_mark(dtype):
             raise self.damaged(f"it does not hold {dtype}")
         try:
             if dtype.kind in "iu":
@@ -85,7 +83,8 @@ class OriginCodec(SeriesCodec):
             raise self.damaged(str(e)) from e
 
 
-def _type_byte(dtype: np.dtype[Any]) -> int:
+def type_mark(dtype: np.dtype[Any]) -> int:
+    """The first byte of a body of values of a type, without the bits of patches."""
     return dtype.itemsize | {"i": _SIGNED, "u": _UNSIGNED}.get(dtype.kind, _FLOAT)
 
 
@@ -145,32 +144,24 @@ def _first_near(numbers: I64, near: I64) -> I64 | None:
 
 
 _NO_PATCHES = np.empty(0, np.int64), np.empty(0, np.int32)
-_own = threading.local()
-
-
-def _table() -> npt.NDArray[np.int32]:
-    found: npt.NDArray[np.int32] | None = getattr(_own, "table", None)
-    if found is None:
-        found = _own.table = np.empty(_SPAN_MAX, np.int32)
-    return found
 
 
 @lru_cache(maxsize=1)
-def _kernels() -> tuple[Any, Any, Any]:
+def _kernels() -> tuple[Any, Any, Any, Any]:
     """Numba is loaded when they are needed first."""
     from headrace.codecs.compiled import wrapping
     from headrace.codecs.model import scratch_for
-    from headrace.codecs.value_kernels import decode_floats
+    from headrace.codecs.value_kernels import decode_floats, patch_room
 
-    return decode_floats, scratch_for, wrapping
+    return decode_floats, patch_room, scratch_for, wrapping
 
 
 def _values(body: bytes, n: int) -> Array:
     """In one kernel, unless pco wrote the integers: then they are read first, and coded for it as they are."""
-    decode_floats, scratch_for, wrapping = _kernels()
+    decode_floats, patch_room, scratch_for, wrapping = _kernels()
     has_patches = body[0] & (_NEAR | _FAR | _NEAR_BY_NUMBER)
     numbers, out = np.empty(n, np.int64), np.empty(n)
-    patches, known = (np.empty(n, np.int64), _table()) if has_patches else _NO_PATCHES
+    patches, known = patch_room(n) if has_patches else _NO_PATCHES
     data = np.frombuffer(body, np.uint8)
     with wrapping():
         found, at = decode_floats(data, scratch_for(len(body)), numbers, patches, known, out, False)

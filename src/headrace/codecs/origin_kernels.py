@@ -6,7 +6,6 @@ encoder finds exact is exact for every reader.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,8 @@ TENTHS = np.array([float(f"1e-{k}") for k in range(23)])
 POWERS_39 = np.array([10.0**k for k in range(40)])
 FIVES = np.array([5**k for k in range(28)], np.uint64)
 TENS = np.array([10**k for k in range(20)], np.uint64)
-_32, _LOW32 = np.uint64(32), np.uint64(0xFFFFFFFF)
+_29, _32, _52, _LOW32 = np.uint64(29), np.uint64(32), np.uint64(52), np.uint64(0xFFFFFFFF)
+_M23, _1_23 = np.uint64((1 << 23) - 1), np.uint64(1 << 23)
 DIGITS_MAX = 15
 NOT_YET = np.int32(-(2**31))
 _LIMIT = 2.0**52
@@ -70,15 +70,23 @@ def _times(one: np.uint64, other: np.uint64) -> tuple[np.uint64, np.uint64]:
 
 
 @lean_leaf
+def _two_of(bits: np.uint64) -> int:
+    """The exponent that makes a normal float64 above 0 a part from a half to 1 times a power of two."""
+    return int(np.int64(bits >> _52) - 1022)
+
+
+@lean_leaf
 def _first_digits(number: float) -> tuple[np.uint64, np.int64, int, int, int]:
     """Up to 17 first digits of a float64 that was a float32, what is left, and how many digits and decimals it has.
 
     ``number = M * 2**-e`` with 24 bits of M has ``M * 5**e`` as its digits, all of them behind e places: two words. The
     quotient by way of floats is nearly right; the remainder, known modulo 2**64, sets it right.
     """
-    part, two = math.frexp(number)
+    bits = np.float64(number).view(np.uint64)
+    two = _two_of(bits)
     exponent = max(0, 24 - two)
-    high, low = np.uint64(0), np.uint64(math.ldexp(part, two + exponent))
+    high = np.uint64(0)
+    low = np.uint64(number) if two > 24 else (bits >> _29) & _M23 | _1_23
     if exponent > 27:
         high, low = _times(low * FIVES[exponent - 27], FIVES[27])
     else:
@@ -104,7 +112,8 @@ def _first_digits(number: float) -> tuple[np.uint64, np.int64, int, int, int]:
 def _shortest(number: float) -> tuple[np.uint64, int]:
     """15, 16 or 17 digits, as few as are nearest to the number again, and how many of them are decimals."""
     digits, rest, size, places, drop = _first_digits(number)
-    limit = math.ldexp(1.0, math.frexp(number)[1] - 54) * POWERS_39[places]
+    two = _two_of(np.float64(number).view(np.uint64))
+    limit = np.uint64((two + 969) << 52).view(np.float64) * POWERS_39[places]  # 2**(two - 54)
     if size <= 15:
         return digits, places
     unit = np.int64(TENS[drop])
@@ -168,7 +177,7 @@ def to_values(
 ) -> None:
     """What the numbers stand for; of BITS and SINGLE the callers do it by views, but for the text.
 
-    `memo` is room for 256 numbers, and for their values: texts take long, and levels come again.
+    `memo` is room for numbers, and for their values, a power of two of each: texts take long, and levels come again.
     """
     kind, cast, levels = form
     step, offset = line
@@ -184,10 +193,11 @@ def to_values(
             out[i] = np.float64(numbers[i]) * step + offset
     elif cast == AS_TEXT:
         known, value = memo
-        for j in range(256):
+        mask = len(known) - 1
+        for j in range(len(known)):
             known[j] = j + 1
         for i in range(len(numbers)):
-            j = numbers[i] & 255
+            j = numbers[i] & mask
             if known[j] != numbers[i]:
                 known[j] = numbers[i]
                 value[j] = _value(numbers[i], kind, cast, digits, levels, step, offset)
@@ -370,22 +380,3 @@ def first_near(numbers: I64, low: Int, near: I64, known: Array, out: I64) -> int
         elif known[slot] != near[i]:
             return -1
     return count
-
-
-@lean_kernel
-def count_first(numbers: I64, low: Int, known: Array) -> int:
-    """How many numbers there are, each counted once, and where each is among them, into `known`."""
-    count = 0
-    for i in range(len(numbers)):
-        slot = numbers[i] - low
-        if known[slot] == NOT_YET:
-            known[slot] = count
-            count += 1
-    return count
-
-
-@lean_kernel
-def spread_near(numbers: I64, low: Int, first: I64, known: Array, out: I64) -> None:
-    """For each number what is near it."""
-    for i in range(len(numbers)):
-        out[i] = first[known[numbers[i] - low]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from headrace.codecs.bits import I64, NO_POSITION, U8, U64, ZERO, get_fixed, get_varint
+from headrace.codecs.bits import I64, NO_POSITION, U8, U64, ZERO, bit_length, get_fixed, get_varint
 from headrace.codecs.compiled import Int, entry, leaf, step
 from headrace.codecs.integer_kernels import DAMAGED, SOUND, decode_direct
 from headrace.codecs.integer_kernels import decode as decode_integers
@@ -15,11 +15,9 @@ from headrace.codecs.origin_kernels import (
     BITS,
     DECIMAL,
     DIGITS_MAX,
-    NOT_YET,
     PRODUCT,
     SCALED,
     SINGLE,
-    count_first,
     to_values,
 )
 
@@ -30,13 +28,15 @@ Found = tuple[Int, tuple[Int, Int, bool], Int]
 
 NEAR, FAR, NEAR_BY_NUMBER = 0x10, 0x20, 0x40
 """In the first byte of a body: which patches there are."""
+FLAGS = NEAR | FAR | NEAR_BY_NUMBER
 
 SHORT, LEVELS, WIDE = 0x80, 0x20, 0x40
 """In the first byte of an origin."""
 
-_MEMO_AT = 448  # in the words of scratch, behind the coefficients
-_STEP_AT = 1_000
+_MEMO_AT, _MEMO = 448, 1024  # in the words of scratch, behind the coefficients
+_STEP_AT = _MEMO_AT + 2 * _MEMO
 _U = np.uint64
+_MIX = _U(0x9E3779B185EBCA87)
 _0, _1, _23, _29, _31, _32, _51, _52, _63 = (_U(i) for i in (0, 1, 23, 29, 31, 32, 51, 52, 63))
 _M23, _M31, _M32, _M63 = _U((1 << 23) - 1), _U((1 << 31) - 1), _U((1 << 32) - 1), _U((1 << 63) - 1)
 
@@ -108,14 +108,11 @@ def _origin(data: U8, pos: Int, work: U64) -> Found:
 
 
 @step
-def _plain(data: U8, origin: Found, work: U64, numbers: I64, out: F64, given: bool) -> Int:
-    """Integers behind the origin, unless they are given, and the values they stand for."""
-    pos, form, digits = origin
+def _to_values(numbers: I64, origin: Found, work: U64, out: F64) -> None:
+    """What the numbers of an origin stand for; its step and offset lie in the words of scratch."""
+    _, form, digits = origin
     kind, cast, _ = form
     x = out.view(np.uint64)
-    found = SOUND if given else decode_integers(data, pos, work, out.view(np.int64), numbers)
-    if found != SOUND:
-        return found
     if kind in (BITS, SINGLE):
         for i in range(x.size):
             x[i] = np.uint64(numbers[i])
@@ -125,30 +122,75 @@ def _plain(data: U8, origin: Found, work: U64, numbers: I64, out: F64, given: bo
         _ordered_singles(x)
     if kind != BITS and (kind != SINGLE or cast != AS_IS):
         line = work[_STEP_AT : _STEP_AT + 2].view(np.float64)
-        memo = work[_MEMO_AT : _MEMO_AT + 512]
-        known, value = memo[:256].view(np.int64), memo[256:].view(np.float64)
+        memo = work[_MEMO_AT : _MEMO_AT + 2 * _MEMO]
+        known, value = memo[:_MEMO].view(np.int64), memo[_MEMO:].view(np.float64)
         to_values(numbers, form, digits, (line[0], line[1]), (known, value), out)
-    return found
+
+
+@leaf
+def slots_for(n: Int) -> Int:
+    """Slots of a table that n numbers fill to a half at most; a power of two, which `patch_room` knows too."""
+    return np.int64(1) << bit_length(np.uint64(2 * n))
+
+
+def patch_room(n: int) -> tuple[I64, I32]:
+    """Room for the patches of n values: ``patches`` and ``known`` of `decode_floats`."""
+    return np.empty(3 * n, np.int64), np.empty((1 << (2 * n).bit_length()) + n, np.int32)
+
+
+@step
+def _number(numbers: I64, seen: I64, known: I32) -> Int:
+    """Which of the numbers in `seen`, each there once, every number is: in ``known[-n:]``. Returns how many those are.
+
+    By a table with open addresses, since numbers may lie anywhere.
+    """
+    n = numbers.size
+    slots = slots_for(n)
+    mask, shift = np.uint64(slots - 1), np.uint64(65 - bit_length(np.uint64(slots)))
+    table, place = known[:slots], known[slots:]
+    for i in range(slots):
+        table[i] = 0
+    count = 0
+    for i in range(n):
+        number = numbers[i]
+        slot = (np.uint64(number) * _MIX) >> shift
+        while table[slot] != 0 and seen[table[slot] - 1] != number:
+            slot = (slot + _1) & mask
+        if table[slot] == 0:
+            seen[count] = number
+            count += 1
+            table[slot] = count
+        place[i] = table[slot] - 1
+    return count
 
 
 @step
 def _near_by_number(
-    data: U8, part: tuple[Int, Int], work: U64, numbers: I64, known: I32, near: I64, x: U64
+    data: U8,
+    near_at: tuple[Int, Int],
+    origin: Found,
+    work: U64,
+    numbers: I64,
+    rooms: tuple[I64, I32],
+    out: F64,
 ) -> Int:
-    """Add to each value what is near its number."""
-    low = high = numbers[0] if numbers.size else ZERO
-    for i in range(numbers.size):
-        low, high = min(low, numbers[i]), max(high, numbers[i])
-    if high // 2 - low // 2 > known.size or high - low >= known.size:
-        return DAMAGED
-    table = known[: high - low + 1]
-    for i in range(table.size):
-        table[i] = NOT_YET
-    first = near[: count_first(numbers, low, table)]
-    found = decode_direct(data, part[0], part[1], work, first.view(np.uint64))
-    if found == SOUND:
-        for i in range(x.size):
-            x[i] += np.uint64(first[table[numbers[i] - low]])
+    """Values whose numbers are known, with what is near each: once for every number that is different."""
+    patches, known = rooms
+    n = out.size
+    seen = patches[:n]
+    count = _number(numbers, seen, known)
+    near = patches[n : n + count].view(np.uint64)
+    found = decode_direct(data, near_at[0], near_at[1], work, near)
+    if found != SOUND:
+        return found
+    values = patches[2 * n : 2 * n + count]
+    _to_values(seen[:count], origin, work, values.view(np.float64))
+    x, bits = out.view(np.uint64), values.view(np.uint64)
+    for j in range(count):
+        bits[j] += near[j]
+    place = known[slots_for(n) :]
+    for i in range(n):
+        x[i] = bits[np.uint64(place[i])]
     return found
 
 
@@ -170,7 +212,7 @@ def decode_floats(
 ) -> tuple[Int, Int]:
     """The floats ``out: float64[n]`` of a body of `headrace.codecs.origin.OriginCodec`; ``numbers: int64[n]`` is room.
 
-    ``patches: int64[n]`` and ``known: int32[2**16]`` are needed where there are patches. Returns what
+    ``patches`` and ``known`` are of `patch_room` where there are patches. Returns what
     `headrace.codecs.integer_kernels.decode` does, and where the integers start; with those `given` it takes them from `numbers`.
     """
     end, flags = data.size, np.int64(data[0])
@@ -194,12 +236,14 @@ def decode_floats(
         pos = far_values + 8 * n_far
     if pos == NO_POSITION or pos > end:
         return DAMAGED, pos
-    found = _plain(data, (pos, form, digits), work, numbers, out, given)
-    x = out.view(np.uint64)
+    origin, x = (pos, form, digits), out.view(np.uint64)
+    found = SOUND if given else decode_integers(data, pos, work, x.view(np.int64), numbers)
     if found == SOUND and flags & NEAR_BY_NUMBER:
-        found = _near_by_number(data, (near, near_end), work, numbers, known, patches, x)
-    elif found == SOUND and flags & NEAR:
-        found = decode_direct(data, near, near_end, work, patches.view(np.uint64))
+        found = _near_by_number(data, (near, near_end), origin, work, numbers, (patches, known), out)
+    elif found == SOUND:
+        _to_values(numbers, origin, work, out)
+    if found == SOUND and flags & (NEAR | NEAR_BY_NUMBER) == NEAR:
+        found = decode_direct(data, near, near_end, work, patches[: x.size].view(np.uint64))
         for i in range(x.size):
             x[i] += np.uint64(patches[i])
     if found == SOUND and flags & FAR:

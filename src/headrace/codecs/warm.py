@@ -7,7 +7,7 @@ import numpy as np
 from headrace.codecs.adaptive import PLAIN, adaptive_body
 from headrace.codecs.block import decode_block, encode_blocks
 from headrace.codecs.integers import decode_integers, encode_integers
-from headrace.codecs.origin import OriginCodec
+from headrace.codecs.origin import OriginCodec, type_mark
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.ticks import TicksTime
 
@@ -35,3 +35,16 @@ def _warm_series() -> None:
     decode_integers(encode_integers(numbers), numbers.size)
     ticks = TicksTime()
     ticks.unpack(ticks.pack(numbers), numbers.size)
+    _warm_reading()
+
+
+def _warm_reading() -> None:
+    """The kernel of many chunks, on none."""
+    from headrace.codecs import chunk_kernels as kernels
+    from headrace.codecs.model import scratch_for
+
+    none, starts, none_float = np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0)
+    headers = starts, none, none, starts, np.empty(0, np.uint8)
+    scratch = scratch_for(0), kernels.rooms_for(0)
+    payload, kind = np.frombuffer(b"", np.uint8), type_mark(none_float.dtype)
+    kernels.decode_chunks(payload, headers, kind, scratch, (none, none_float), 0, False)

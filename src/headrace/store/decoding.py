@@ -21,6 +21,7 @@ from headrace.store.schema import BLOCK, WAVE
 from headrace.store.segment import RowHeaders, SegmentFile
 from headrace.store.wanted import NOWHERE, Lane, Wanted, to_bits
 from headrace.store.warm import decode_chunk, decode_times, unknown_codec
+from headrace.store.warm_reads import Chunks, decode_chunks
 from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
@@ -124,28 +125,18 @@ class Decoding:
                 done = decode_blocks(payload, starts, one.dtype, column)
                 quality = None if done.quality is None else done.quality[:, 0]
                 return done.ts_ns, done.values[:, 0], quality, np.diff(done.starts)
-            rows, data = found.rows, payload.tobytes()
-            spans = zip(rows.t_min[index].tolist(), rows.t_max[index].tolist(), strict=True)
-            each = zip(
-                index.tolist(),
-                starts[:-1].tolist(),
-                starts[1:].tolist(),
-                rows.n_frames[index].tolist(),
-                spans,
-                strict=True,
-            )
-            parts = [
-                decode_row(data[a:b], one.codecs, one.dtype, n, span, self._times.of(found, row))
-                for row, a, b, n, span in each
-            ]
+            if one.codecs[1] == WAVE:
+                return _joined_waves(payload, starts, one.dtype)
+            rows = found.rows
+            spans = rows.t_min[index], rows.t_max[index]
+            chunks = Chunks(
+                payload, starts, one.codecs, one.dtype, rows.n_frames[index].astype(np.int64), *spans,
+                SharedTimes.sharing(rows, index),
+            )  # fmt: skip
+            parts = decode_chunks(chunks, lambda g: self._times.of(found, int(index[g])))
         except CorruptionError:
             return None
-        marks = [np.zeros(len(t), np.uint8) if q is None else q for t, _, q in parts]
-        return (
-            np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]),
-            np.concatenate(marks) if any(p[2] is not None for p in parts) else None,
-            np.array([len(p[0]) for p in parts], np.int64),
-        )  # fmt: skip
+        return *parts, chunks.n_frames
 
     def _decode_sound(
         self, found: FoundRows, one: _Class, column: int
@@ -267,6 +258,13 @@ class SharedTimes:
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, int], I64] = OrderedDict()
 
+    @staticmethod
+    def sharing(rows: RowHeaders, index: I64) -> I64:
+        """Which of these rows have their times in another's payload."""
+        if rows.times_offset is None:
+            return np.empty(0, np.int64)
+        return np.flatnonzero(rows.times_offset[index] != rows.offset[index])
+
     def of(self, found: FoundRows, row: int) -> I64 | None:
         """int64[n]; None where the row has its own. Raises `CorruptionError`."""
         return None if found.rows.times_offset is None else self.read(found.file_of(row), found.rows, row)
@@ -314,6 +312,20 @@ def decode_row(
         runs, values, quality = decode_wave(payload, dtype)
         return runs.ts_ns(), values, quality
     return decode_chunk(payload, codecs, n, dtype, span, times)
+
+
+def _joined_waves(payload: U8, starts: I64, dtype: np.dtype[Any]) -> tuple[I64, Array, U8 | None, I64]:
+    """Times, values, quality, length of each. Raises `CorruptionError`."""
+    data = payload.tobytes()
+    parts = [
+        decode_wave(data[a:b], dtype) for a, b in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+    ]
+    marks = [np.zeros(len(values), np.uint8) if q is None else q for _, values, q in parts]
+    return (
+        np.concatenate([runs.ts_ns() for runs, _, _ in parts]), np.concatenate([p[1] for p in parts]),
+        np.concatenate(marks) if any(p[2] is not None for p in parts) else None,
+        np.array([len(p[1]) for p in parts], np.int64),
+    )  # fmt: skip
 
 
 def _runs_of(key: Array) -> tuple[I64, I64]:

@@ -6,9 +6,11 @@ import numba
 import numpy as np
 import pytest
 
-from headrace.codecs import block_kernels, series_kernels
+from headrace.codecs import block_kernels, chunk_kernels, series_kernels
 from headrace.codecs.block import decode_block, encode_blocks
 from headrace.codecs.warm import warm_kernels
+from headrace.store.warm import encode_chunk
+from headrace.store.warm_reads import Chunks, decode_chunks
 
 pytestmark = pytest.mark.timeout(300)  # it may compile the kernels
 
@@ -18,6 +20,7 @@ ENTRIES = (
     block_kernels.decode_blocks,
     series_kernels.encode_series,
     series_kernels.decode_series,
+    chunk_kernels.decode_chunks,
 )
 
 
@@ -29,6 +32,12 @@ def test_one_version_of_each_kernel_serves_all():
     quality = np.ones(values.shape, np.uint8)
     blocks = encode_blocks(values, np.arange(10), quality, np.arange(10, dtype=np.int32), np.array([0, 10]))
     decode_block(blocks.payload.tobytes(), values.dtype)
+    chunk = encode_chunk(np.arange(20) ** 2, np.arange(20.0), None)
+    chunks = Chunks(
+        np.frombuffer(chunk.payload, np.uint8), np.array([0, len(chunk.payload)]), chunk[1:3], np.dtype("f8"),
+        np.array([20]), np.array([0]), np.array([361]), np.empty(0, np.int64),
+    )  # fmt: skip
+    decode_chunks(chunks, lambda g: None)
     assert [len(entry.signatures) for entry in ENTRIES] == [1] * len(ENTRIES)
 
 

@@ -1,0 +1,142 @@
+"""Many warm chunks of the same codecs, decoded together: by one call of a kernel, and one by one where it can't."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.codecs.base import I64, Array
+from headrace.codecs.integers import read_pco
+from headrace.codecs.origin import OriginCodec, type_mark
+from headrace.codecs.ticks import TicksTime
+from headrace.core.errors import CorruptionError
+from headrace.store.warm import BARE, EVEN, decode_chunk
+
+U8 = npt.NDArray[np.uint8]
+
+TimesOf = Callable[[int], I64 | None]
+"""The times that a chunk has in another's payload, by its number."""
+
+_TICKS = BARE + TicksTime.name
+
+
+class Chunks(NamedTuple):
+    """G chunks of the same codecs and type.
+
+    Parameters
+    ----------
+    payload, starts : chunk g is ``payload[starts[g]:starts[g + 1]]``. codecs : as the header columns name them.
+    n_frames, first, last : int64[G] each, of the headers: samples, and the first and last time, ns.
+    shared : numbers of those that have their times in another's payload.
+    """
+
+    payload: U8
+    starts: I64
+    codecs: tuple[str, str]
+    dtype: np.dtype[Any]
+    n_frames: I64
+    first: I64
+    last: I64
+    shared: I64
+
+
+def decode_chunks(chunks: Chunks, times_of: TimesOf) -> tuple[I64, Array, U8 | None]:
+    """Times, values and quality of all, one behind the other; quality is None where all are good.
+
+    Raises
+    ------
+    CorruptionError : one of them is damaged.
+    """
+    at = np.concatenate([np.zeros(1, np.int64), np.cumsum(chunks.n_frames)])
+    ts_ns = np.empty(int(at[-1]), np.int64)
+    given = {g: times_of(g) for g in chunks.shared.tolist()}
+    for g, times in given.items():
+        if times is None or len(times) != chunks.n_frames[g]:
+            raise CorruptionError("the times a chunk refers to are not its own")
+        ts_ns[at[g] : at[g + 1]] = times
+    together = _Together(chunks, at, ts_ns) if _are_known(chunks.codecs) else None
+    alone: list[tuple[slice, Array]] = []
+    quality = None
+    g = 0
+    while g < len(chunks.n_frames):
+        g = g if together is None else together.decode_from(g)
+        if g == len(chunks.n_frames):
+            break
+        here = slice(int(at[g]), int(at[g + 1]))
+        ts_ns[here], part, marks = _decode_one(chunks, g, given.get(g))
+        alone.append((here, part))
+        if marks is not None:
+            quality = np.zeros(ts_ns.size, np.uint8) if quality is None else quality
+            quality[here] = marks
+        g += 1
+    values = np.empty(ts_ns.size, chunks.dtype) if together is None else together.values()
+    for here, part in alone:
+        values[here] = part
+    return ts_ns, values, quality
+
+
+def _are_known(codecs: tuple[str, str]) -> bool:
+    return codecs[1] == OriginCodec.name and codecs[0] in (EVEN, _TICKS)
+
+
+def _decode_one(chunks: Chunks, g: int, times: I64 | None) -> tuple[I64, Array, U8 | None]:
+    data = chunks.payload[chunks.starts[g] : chunks.starts[g + 1]].tobytes()
+    span = int(chunks.first[g]), int(chunks.last[g])
+    return decode_chunk(data, chunks.codecs, int(chunks.n_frames[g]), chunks.dtype, span, times)
+
+
+class _Together:
+    """The kernel, and the room it works in."""
+
+    def __init__(self, chunks: Chunks, at: I64, ts_ns: I64) -> None:
+        kernels, scratch_for, self._wrapping = _kernels()
+        self._decode = kernels.decode_chunks
+        self._chunks = chunks
+        self._out = np.empty(ts_ns.size)
+        self._rooms = kernels.rooms_for(int(chunks.n_frames.max(initial=0)))
+        starts = chunks.starts
+        how = np.full(
+            chunks.n_frames.size, kernels.EVEN if chunks.codecs[0] == EVEN else kernels.TICKS, np.uint8
+        )
+        if chunks.shared.size:
+            how[chunks.shared] = kernels.GIVEN
+        work = scratch_for(int((starts[1:] - starts[:-1]).max(initial=0)))
+        payload = chunks.payload[:]
+        payload.flags.writeable = False  # the kernel is compiled for such
+        headers = starts, chunks.first, chunks.last, at, how
+        self._given = payload, headers, type_mark(chunks.dtype), (work, self._rooms), (ts_ns, self._out)
+
+    def decode_from(self, g: int) -> int:
+        """Decode chunks from g on; the number of the first one that has to be decoded alone, or how many there are."""
+        is_given = False
+        while True:
+            with self._wrapping():
+                g, pco_at = self._decode(*self._given, g, is_given)
+            if pco_at < 0:
+                return g
+            body = self._chunks.payload[pco_at : self._chunks.starts[g + 1]].tobytes()
+            is_given = read_pco(body, self._rooms[0][: int(self._chunks.n_frames[g])])
+            if not is_given:
+                return g
+
+    def values(self) -> Array:
+        """What has been decoded, in its own type."""
+        dtype = self._chunks.dtype
+        if dtype == self._out.dtype:
+            return self._out
+        with np.errstate(invalid="ignore", over="ignore"):
+            return (self._out if dtype.kind == "f" else self._out.view(np.int64)).astype(dtype)
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> tuple[Any, Any, Any]:
+    """Numba is loaded when they are needed first."""
+    from headrace.codecs import chunk_kernels
+    from headrace.codecs.compiled import wrapping
+    from headrace.codecs.model import scratch_for
+
+    return chunk_kernels, scratch_for, wrapping
