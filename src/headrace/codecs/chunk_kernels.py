@@ -23,6 +23,7 @@ EVEN, TICKS, GIVEN = 0, 1, 2
 """How the times of a chunk are known: by first and last, by what it holds, or by the caller."""
 
 _FLOAT = 0x80
+_KIND = 0xFF ^ FLAGS
 _SUM, _PCO = 4, 1
 _FAR = np.int64(1) << 62
 
@@ -58,7 +59,7 @@ def _values(
     data: U8, kind: Int, work: U64, rooms: tuple[I64, I64, I32], out: F64, given: bool
 ) -> tuple[Int, Int]:
     """What `headrace.codecs.integer_kernels.decode` returns, and where the integers start."""
-    if data.size == 0 or (data[0] & ~FLAGS if data[0] & _FLOAT else data[0]) != kind:
+    if data.size == 0 or (data[0] & _KIND if data[0] & _FLOAT else data[0]) != kind:
         return DAMAGED, ZERO
     numbers, patches, known = rooms
     n = out.size
