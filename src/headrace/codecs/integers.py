@@ -266,7 +266,8 @@ def _part(numbers: I64) -> bytes:
     body = encode_direct(numbers)
     if body[:1] == _SAME:
         return body
-    return min(body, _around(numbers, int(np.sort(numbers)[numbers.size // 2])), key=len)
+    centre = int(np.partition(numbers, numbers.size // 2)[numbers.size // 2])
+    return min(body, _around(numbers, centre), key=len) if centre else body
 
 
 def _around(numbers: I64, centre: int) -> bytes:

@@ -39,15 +39,21 @@ _SAVED_MIN = 0.02  # bits a number, below which the trial costs more than it sav
 @lean_kernel
 def residuals(numbers: I64, centre: Int, coefficients: I64, shift: int, out: I64) -> None:
     """What the prediction leaves; the first ones, with too few before them, as differences."""
-    order = len(coefficients)
+    order, n = len(coefficients), len(numbers)
+    later = max(n - order, 0)
+    predicted = out[order:]
+    for i in range(later):
+        predicted[i] = 0
+    for k in range(order):  # coefficient by coefficient, which is done for many numbers side by side
+        weight, older = coefficients[k], numbers[order - 1 - k :]
+        for i in range(later):
+            predicted[i] += weight * (older[i] - centre)
+    newer = numbers[order:]
+    for i in range(later):
+        predicted[i] = newer[i] - ((predicted[i] >> shift) + centre)
     out[0] = numbers[0] - centre
-    for i in range(1, min(order, len(numbers))):
+    for i in range(1, min(order, n)):
         out[i] = numbers[i] - numbers[i - 1]
-    for i in range(order, len(numbers)):
-        predicted = np.int64(0)
-        for k in range(order - 1, -1, -1):
-            predicted += coefficients[k] * (numbers[i - 1 - k] - centre)
-        out[i] = numbers[i] - ((predicted >> shift) + centre)
 
 
 @lean_leaf

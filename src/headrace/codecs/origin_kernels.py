@@ -368,6 +368,16 @@ def nearest_line(level: F64, number: F64, out: F64) -> None:
 
 
 @lean_kernel
+def least_change(numbers: I64) -> int:
+    """The smallest distance of two numbers that follow each other, of those that differ; large where none do."""
+    least = np.int64(1) << 62
+    for i in range(1, len(numbers)):
+        change = abs(numbers[i] - numbers[i - 1])
+        least = min(least, change if change > 0 else least)
+    return least
+
+
+@lean_kernel
 def first_near(numbers: I64, low: Int, near: I64, known: Array, out: I64) -> int:
     """What is near each number when it first comes, and how many these are; -1 where it is not the same each time."""
     count = 0

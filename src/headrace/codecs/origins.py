@@ -58,6 +58,7 @@ _LEVELS, _WIDE, _SHORT, _PRODUCT = 0x20, 0x40, 0x80, 0x40
 NEAR_MAX = 64
 """How many floats beside its integer's a value may lie to be called near."""
 
+_LEVEL_GAP_MIN = 3  # decimals: closer ones may be any
 _DIGITS_FEW = 5  # more may be by accident
 _SINGLE_DIGITS = 7
 _LOOK = 256
@@ -245,12 +246,18 @@ def _decimal(some: F64) -> Origin | None:
 
 def _levels(decimal: Origin, values: F64) -> Origin | None:
     """The converter's steps behind decimals: fewer numbers than the decimals have, evenly spaced but for rounding."""
-    whole = _distinct(decimal.numbers(values))
+    numbers = decimal.numbers(values)
+    with wrapping():
+        if (
+            kernels.least_change(numbers) < _LEVEL_GAP_MIN
+        ):  # no further apart can levels be than what follows each other
+            return None
+    whole = _distinct(numbers)
     if len(whole) < 8:
         return None
     gap = np.diff(whole)
     least = gap.min()
-    if least < 3 or not (gap % least).any():
+    if least < _LEVEL_GAP_MIN or not (gap % least).any():
         return None
     level = whole.astype(np.float64)
     line = _line(level, gap)
@@ -291,8 +298,7 @@ def _scaled(values: F64) -> Origin | None:
     size = float(np.abs(level).max())
     if not step > 0.0 or size / step > 2.0**24:
         return None
-    order = np.argsort(np.abs(level))
-    level = level[order]
+    level = np.sort(np.abs(level))  # a step fits what is below 0 as it fits what is above
     n = 8
     while True:
         part = level[: min(n, len(level))]

@@ -17,7 +17,7 @@ from headrace.codecs.integers import decode_integers, encode_direct
 from headrace.codecs.packing import get_sized, get_varint, put_sized, put_varint
 from headrace.core.errors import CorruptionError
 
-_MEAN_MIN = 2
+_MEAN_MIN, _RUN_BITS = 2, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,13 @@ class RleCodec(SeriesCodec):
         except (ValueError, IndexError, struct.error, CorruptionError) as e:
             raise self.damaged(str(e)) from e
         return words.view(dtype)
+
+
+def may_be_runs(values: Array, most: int) -> bool:
+    """Whether runs of ``values: T[n]`` are long enough, and so few that they might take fewer than `most` bytes."""
+    words = _words(values)
+    n_runs = 1 + int(np.count_nonzero(words[1:] != words[:-1]))
+    return n_runs * _MEAN_MIN <= words.size and n_runs * _RUN_BITS < 8 * most
 
 
 def _decoded(body: bytes, n: int, width: int) -> Array:

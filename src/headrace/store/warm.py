@@ -42,7 +42,7 @@ from headrace.codecs.registry import (
 )
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
-from headrace.codecs.rle import RleCodec
+from headrace.codecs.rle import RleCodec, may_be_runs
 from headrace.codecs.select import ChosenValues, likely, smallest, smallest_times, smallest_within
 from headrace.codecs.ticks import TicksTime
 from headrace.core.errors import ConfigError, CorruptionError
@@ -231,8 +231,10 @@ def _are_even(ts_ns: I64) -> bool:
     n = ts_ns.size
     if n < 3:
         return n < 2 or abs(int(ts_ns[1]) - int(ts_ns[0])) < 2**63
-    gaps = ts_ns[1:] - ts_ns[:-1]
-    return bool((gaps == gaps[0]).all()) and int(ts_ns[-1]) - int(ts_ns[0]) == (n - 1) * int(gaps[0])
+    gap = int(ts_ns[1]) - int(ts_ns[0])
+    if int(ts_ns[-1]) - int(ts_ns[0]) != (n - 1) * gap:
+        return False
+    return bool((ts_ns[1:] - ts_ns[:-1] == gap).all())
 
 
 def _decode_times(body: bytes, time_name: str, n: int, span: tuple[int, int]) -> I64:
@@ -272,7 +274,9 @@ def choose_values(values: Array) -> ChosenValues:
 
 
 def _choose_ours(values: Array, chosen: ChosenValues) -> ChosenValues:
-    chosen = smallest(values, [OriginCodec(), RleCodec()], chosen)
+    chosen = smallest(values, [OriginCodec()], chosen)
+    if may_be_runs(values, len(chosen.body)):
+        chosen = smallest(values, [RleCodec()], chosen)
     explained = isinstance(chosen.codec, OriginCodec) and explains(chosen.body)
     if not explained or len(values) < _RICE_TO:
         chosen = smallest(values, [RiceDeltaCodec()], chosen)
