@@ -368,7 +368,7 @@ def nearest_line(level: F64, number: F64, out: F64) -> None:
 
 
 @lean_kernel
-def least_change(numbers: I64) -> int:
+def least_change(numbers: I64) -> Int:
     """The smallest distance of two numbers that follow each other, of those that differ; large where none do."""
     least = np.int64(1) << 62
     for i in range(1, len(numbers)):
