@@ -16,6 +16,7 @@ from headrace.store.aggregates import (
     Weighting,
     in_units,
     join,
+    means_of,
     order_of,
     partials_of,
 )
@@ -193,8 +194,9 @@ class Answer:
         total = np.where(exact, grid.totals(rows.raw_sum, rows.count), rows.sum)
         columns: dict[str, Callable[[], Array]] = {
             "count": lambda: rows.count, "sum": lambda: rows.raw_sum if self._whole_sums else total,
-            "min": lambda: rows.low, "max": lambda: rows.high, "first": lambda: rows.first, "last": lambda: rows.last,
-            "mean": lambda: np.where(exact, total / rows.count, rows.mean), "var": lambda: rows.squares / rows.count,
+            "min": lambda: rows.low + 0, "max": lambda: rows.high + 0,  # of two zeros none is less
+             "first": lambda: rows.first, "last": lambda: rows.last,
+            "mean": lambda: np.where(exact, total / rows.count, _means(rows)), "var": lambda: rows.squares / rows.count,
             TIME_WEIGHTED: lambda: rows.twa,
         }  # fmt: skip
         out = {name: columns[name]().astype(self._type_of(name), copy=False) for name in self.agg}
@@ -210,3 +212,8 @@ class Answer:
         if name == "count" or (name == "sum" and self._whole_sums):
             return np.dtype(np.int64)
         return np.dtype(np.float64) if name in ("sum", "mean", "var", TIME_WEIGHTED) else self._dtype
+
+
+def _means(rows: Partials) -> Array:
+    mean = means_of(rows.sum, rows.sum_low, rows.count)
+    return np.where(np.isnan(mean) | np.isinf(mean), rows.mean, mean)

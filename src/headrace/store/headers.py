@@ -68,6 +68,8 @@ def may_answer(rows: RowHeaders, answer: Answer) -> npt.NDArray[np.bool_]:
     good &= (rows.t_min >= answer.start_ns) & (rows.t_max < answer.end_ns)
     if rows.dictionary is not None:
         good &= np.array([words is None for words in rows.dictionary])
+    if "sum_low" in rows.statistics and {"sum", "mean"} & set(answer.agg):
+        good &= ~np.isnan(rows.statistics["sum_low"])  # not to be joined exactly
     if answer.every_ns is not None:
         good &= rows.t_min // answer.every_ns == rows.t_max // answer.every_ns
     return good
@@ -168,5 +170,5 @@ def _partials(rows: RowHeaders, sensor: I64, answered: npt.NDArray[np.bool_], an
     window = np.zeros(len(count), np.int64) if every_ns is None else t_min // every_ns * every_ns
     return Partials(
         sensor[index], window, t_min, rows.t_max[index], count, s["min"], s["max"], s["first"], s["last"], s["sum"],
-        s["raw_sum"], s["sum"] / count, s["m2"], np.full(len(count), np.nan),
+        s["raw_sum"], s["sum"] / count, s["m2"], np.full(len(count), np.nan), s.get("sum_low", np.zeros(len(count))),
     )  # fmt: skip

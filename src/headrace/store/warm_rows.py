@@ -36,8 +36,8 @@ I64 = npt.NDArray[np.int64]
 
 WARM = (
     "shard", "kind", "path", "group", "sensor", "column", "layout", "layout_json", "dtype", "t_min", "t_max",
-    "n_frames", "n_samples", "count", "quality", "min", "max", "sum", "first", "last", "m2", "raw_sum", "scale",
-    "offset", "time_codec", "times_back", "value_codec", "bound", "seq", "dictionary", "n_bytes", "payload",
+    "n_frames", "n_samples", "count", "quality", "min", "max", "sum", "sum_low", "first", "last", "m2", "raw_sum",
+    "scale", "offset", "time_codec", "times_back", "value_codec", "bound", "seq", "dictionary", "n_bytes", "payload",
 )  # fmt: skip
 WARM_SCHEMA = schema_of(WARM)
 _FLAG_OF_CLASS = np.array([HAS_GOOD, HAS_UNCERTAIN, HAS_BAD, 0], np.uint8)
@@ -188,6 +188,7 @@ def _statistics(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: 
     count = np.add.reduceat((samples.quality < USABLE_BELOW).astype(np.int64), chunks.start[:-1])
     out: dict[str, Array] = {name: np.zeros(n) for name in STATISTIC_COLUMNS if name != "raw_sum"}
     raw_sum = np.zeros(n, np.int64)
+    sum_low = np.zeros(n)
     has, has_raw = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     layout_index = wanted.directory.layout_index[wanted.slot[chunks.sensor]]
     strings = np.isin(chunks.sensor, np.array(sorted(words.sensors), np.int64))
@@ -208,6 +209,7 @@ def _statistics(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: 
         if not is_float:
             found = in_units(found, grid.take(found.sensor), exact=True)
             raw_sum[at], has_raw[at] = found.raw_sum, True
+        sum_low[at] = found.sum_low
         has[at] = True
         count[mine] = 0
         count[at] = found.count
@@ -216,7 +218,9 @@ def _statistics(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: 
             out[name][at] = getattr(found, field)
     out["m2"] = _rounded(out["m2"])
     columns: dict[str, Any] = {name: pa.array(v, mask=~has) for name, v in out.items()}
-    return columns | {"raw_sum": pa.array(raw_sum, mask=~has_raw), "count": count.astype(np.uint32)}
+    columns["raw_sum"] = pa.array(raw_sum, mask=~has_raw)
+    columns["sum_low"] = pa.array(sum_low, mask=sum_low == 0.0)
+    return columns | {"count": count.astype(np.uint32)}
 
 
 def _rounded(m2: Array) -> Array:
