@@ -27,6 +27,7 @@ from headrace.store.decoding import Decoding
 from headrace.store.grouping import DAY_NS
 from headrace.store.manifests import (
     HOT_FOLDER,
+    ROLLUP_FOLDER,
     WARM_FOLDER,
     Manifest,
     hot_number,
@@ -35,6 +36,7 @@ from headrace.store.manifests import (
     write_manifest,
 )
 from headrace.store.query import Scan, Store
+from headrace.store.resolutions import encode_rollups
 from headrace.store.segment import write_segment
 from headrace.store.view import Source, StoreView
 from headrace.store.wanted import Lane, Wanted
@@ -176,15 +178,19 @@ class Compactor:
         if not is_added:
             sources += [Source(f, True) for f in before.files]
         number = before.number + 1
-        new, sources, left_out = self._files(sources, day, number)
+        whole = before.is_whole if is_added else is_over
+        new, rolled, sources, left_out = self._files(sources, day, number)
         files = [*before.files, *new] if is_added else new
+        # Of what came late there are none: where it is, queries look at samples.
+        rollups = before.rollups if is_added else rolled
         consumed = dict(before.consumed)
         for info in view.commits.segments:
             incarnation, m = hot_number(info.name)
             consumed[incarnation] = max(consumed.get(incarnation, 0), m)
-        whole = before.is_whole if is_added else is_over
         now_ns = self._clock.now_ns()
-        manifest = Manifest(day, number, now_ns, tuple(files), consumed, (*before.left_out, *left_out), whole)
+        manifest = Manifest(
+            day, number, now_ns, tuple(files), consumed, (*before.left_out, *left_out), whole, tuple(rollups)
+        )
         self._faults.reach("commit.publish")
         if not write_manifest(self._store.disk, manifest):
             raise CorruptionError(f"{manifest.name} was written by another compactor; run one only")
@@ -195,20 +201,22 @@ class Compactor:
 
     def _files(
         self, sources: list[Source], day: int, number: int
-    ) -> tuple[list[SegmentInfo], list[Source], list[str]]:
-        """Write the day's rows; the files, the sources that are in them, and hot segments that are damaged.
+    ) -> tuple[list[SegmentInfo], list[SegmentInfo], list[Source], list[str]]:
+        """Write the day's rows; the files, rollups, the sources that are in them, and hot segments that are damaged.
 
         Those stay as they are, and are read beside the files: what can be read of them is not lost.
         """
         left_out: list[str] = []
         while True:
             try:
-                files = []
+                files, rollups = [], []
                 for part, selection in enumerate(self._slices(self._weigh(sources))):
-                    table = self._merge(sources, selection, day)
+                    table, rolled = self._merge(sources, selection, day)
                     if table is not None:
-                        files.append(self._write(day, number, part, table))
-                return files, sources, left_out
+                        files.append(self._write(WARM_FOLDER, day, (number, part), table))
+                    if rolled is not None:
+                        rollups.append(self._write(ROLLUP_FOLDER, day, (number, part), rolled))
+                return files, rollups, sources, left_out
             except _Unreadable as e:
                 if any(s.is_warm for s in sources if s.info.name in e.names):
                     raise  # to go on would publish a day without what this file has
@@ -269,8 +277,10 @@ class Compactor:
         each = np.repeat(slot, width)
         return Selection(each, column.astype(np.uint16), np.zeros(len(each), np.uint64))
 
-    def _merge(self, sources: list[Source], selection: Selection, day: int) -> pa.Table | None:
-        """Warm rows of some groups."""
+    def _merge(
+        self, sources: list[Source], selection: Selection, day: int
+    ) -> tuple[pa.Table | None, pa.Table | None]:
+        """Warm rows of some groups, and their rollups."""
         store = self._store
         wanted = Wanted(store.directory, store.series, selection, is_raw=True)
         scan: Scan = store.scan_sources(sources, wanted, day * DAY_NS, (day + 1) * DAY_NS)
@@ -286,14 +296,18 @@ class Compactor:
         same = store.series.shared(wanted.slot, wanted.column)
         samples = decoding.samples(day * DAY_NS, (day + 1) * DAY_NS, same).get(Lane.SIGNED)
         if samples is None or not len(samples):
-            return None
+            return None, None
         choices = [self._choice_of(path) for path in wanted.paths.tolist()]
-        return encode_warm(wanted, samples, decoding.words, seq, choices=choices)
+        table = encode_warm(wanted, samples, decoding.words, seq, choices=choices)
+        # A day that lasts is written again: until then its chunks' headers have to do.
+        is_over = self._is_over(day)
+        return table, encode_rollups(wanted, samples, decoding.words, seq, table) if is_over else None
 
-    def _write(self, day: int, number: int, part: int, table: pa.Table) -> SegmentInfo:
-        draft = write_segment(f"{WARM_FOLDER}/{day:06d}/", [table])
+    def _write(self, folder: str, day: int, number: tuple[int, int], table: pa.Table) -> SegmentInfo:
+        """Write a file; `number` is the manifest's version and the file's part of it."""
+        draft = write_segment(f"{folder}/{day:06d}/", [table])
         digest = xxhash.xxh3_64_hexdigest(draft.data)
-        name = f"{WARM_FOLDER}/{day:06d}/{number:06d}-{part:04d}-{digest}.parquet"
+        name = f"{folder}/{day:06d}/{number[0]:06d}-{number[1]:04d}-{digest}.parquet"
         self._faults.reach("segment.write")
         # Where it exists, a run that was killed wrote the same bytes.
         self._store.disk.put_if_absent(name, draft.data)
@@ -310,8 +324,9 @@ class Compactor:
         for day, numbers in list_manifests(self._store.disk).items():
             newest = view.manifests.get(day)
             if newest is not None and newest.number == numbers[-1] and newest.published_ns <= old_ns:
-                used = {f.name for f in newest.files}
-                gone |= set(self._store.disk.list(f"{WARM_FOLDER}/{day:06d}")) - used
+                used = {f.name for f in (*newest.files, *newest.rollups)}
+                for folder in (WARM_FOLDER, ROLLUP_FOLDER):
+                    gone |= set(self._store.disk.list(f"{folder}/{day:06d}")) - used
                 gone |= {manifest_path(day, n) for n in numbers[:-1]}
         live = {info.name for info in view.commits.segments}
         for info in view.commits.segments:

@@ -16,7 +16,7 @@ from headrace.core.errors import CorruptionError, NotFound
 from headrace.store.commits import SegmentInfo, checked, sealed_json, unsealed_json
 
 FOLDER = "manifests/warm"
-HOT_FOLDER, WARM_FOLDER = "segments/hot", "segments/warm"
+HOT_FOLDER, WARM_FOLDER, ROLLUP_FOLDER = "segments/hot", "segments/warm", "segments/rollups"
 _VERSION = 1
 
 
@@ -29,6 +29,8 @@ class Manifest:
     consumed : newest commit of each incarnation whose rows of this day are in `files`.
     left_out : hot segments among those that could not be read: they stay, and are read beside the files.
     is_whole : written after the day was over, all of it at once.
+    rollups : files with rollups (`headrace.store.resolutions`) of the rows in those of `files` that have their version.
+    n_dropped : samples that were here, of which only rollups are left.
     """
 
     day: int
@@ -38,11 +40,18 @@ class Manifest:
     consumed: dict[int, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     is_whole: bool = False
+    rollups: tuple[SegmentInfo, ...] = ()
+    n_dropped: int = 0
 
     @property
     def name(self) -> str:
         """Path in the store."""
         return manifest_path(self.day, self.number)
+
+    def is_rolled(self, file: SegmentInfo) -> bool:
+        """Whether the rollups stand for the rows of one of the files: both were written at once."""
+        version = _version_of(file.name)
+        return bool(self.rollups) and all(_version_of(one.name) == version for one in self.rollups)
 
     def has_consumed(self, segment: str) -> bool:
         """Whether the day's rows of a hot segment are in the files."""
@@ -56,7 +65,12 @@ class Manifest:
             "files": [f.to_dict() for f in self.files],
             "consumed": {str(i): m for i, m in sorted(self.consumed.items())},
             "left_out": list(self.left_out), "is_whole": self.is_whole,
-        }  # fmt: skip
+        } | self._rolled()  # fmt: skip
+
+    def _rolled(self) -> dict[str, Any]:
+        """What is written of rollups: nothing where there is nothing to say, as earlier releases did."""
+        said: dict[str, Any] = {"rollups": [f.to_dict() for f in self.rollups]} if self.rollups else {}
+        return said | ({"n_dropped": self.n_dropped} if self.n_dropped else {})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Manifest:
@@ -67,6 +81,7 @@ class Manifest:
                 tuple(SegmentInfo.from_dict(f) for f in data["files"]),
                 {int(i): checked(m, int) for i, m in data["consumed"].items()},
                 tuple(checked(name, str) for name in data["left_out"]), checked(data["is_whole"], bool),
+                tuple(SegmentInfo.from_dict(f) for f in data.get("rollups", ())), checked(data.get("n_dropped", 0), int),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise CorruptionError(f"its content is no manifest: {e!r}") from e
@@ -75,6 +90,11 @@ class Manifest:
 def manifest_path(day: int, number: int) -> str:
     """``manifests/warm/<day>/<version>.json``."""
     return f"{FOLDER}/{day:06d}/{number:06d}.json"
+
+
+def _version_of(name: str) -> str:
+    """The version of the manifest that a file of a partition was written for."""
+    return name.rpartition("/")[2].partition("-")[0]
 
 
 def hot_path(incarnation: int, m: int) -> str:

@@ -50,7 +50,7 @@ import pyarrow as pa
 VERSION = b"1"
 FRAMES, OVERLAY = "frames", "overlay"
 KINDS = (FRAMES, OVERLAY)
-BLOCK, WAVE = "block", "wave"
+BLOCK, WAVE, ROLLUP = "block", "wave", "rollup"
 HAS_GOOD, HAS_UNCERTAIN, HAS_BAD, HAS_ABSENT = 1, 2, 4, 8
 
 _TIME = pa.timestamp("ns", "UTC")

@@ -17,11 +17,15 @@ _TRIES = 8
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A segment to read. ``days``: the rows of these UTC days count; None for all."""
+    """A segment to read. ``days``: the rows of these UTC days count; None for all.
+
+    ``rolled_day``: the day whose rollups stand for the segment's rows; None where none do.
+    """
 
     info: SegmentInfo
     is_warm: bool
     days: tuple[int, ...] | None = None
+    rolled_day: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,26 @@ class StoreView:
         for day, manifest in self.manifests.items():
             if (day + 1) * DAY_NS > start_ns and day * DAY_NS < end_ns:
                 out += [
-                    Source(f, True) for f in manifest.files if f.t_max_ns >= start_ns and f.t_min_ns < end_ns
+                    Source(f, True, rolled_day=day if manifest.is_rolled(f) else None)
+                    for f in manifest.files
+                    if f.t_max_ns >= start_ns and f.t_min_ns < end_ns
                 ]
         out += [s for s in self._hot if s.info.t_max_ns >= start_ns and s.info.t_min_ns < end_ns]
         return out
+
+    def rollups(self, start_ns: int, end_ns: int) -> list[Source]:
+        """Files with rollups of samples of [start_ns, end_ns)."""
+        return [
+            Source(f, True, rolled_day=day)
+            for day, manifest in self.manifests.items()
+            for f in manifest.rollups
+            if f.t_max_ns >= start_ns and f.t_min_ns < end_ns
+        ]
+
+    def lacks_samples(self, start_ns: int, end_ns: int) -> bool:
+        """Whether of some samples of [start_ns, end_ns) only rollups are left."""
+        first, last = start_ns // DAY_NS, (end_ns - 1) // DAY_NS
+        return any(m.n_dropped and first <= day <= last for day, m in self.manifests.items())
 
     @cached_property
     def _hot(self) -> list[Source]:

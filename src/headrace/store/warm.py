@@ -61,7 +61,8 @@ def codec_text(codec: TimeCodec | ValueCodec) -> str:
     return f"{name} {json.dumps(spec, sort_keys=True)}" if spec else name
 
 
-def _spec(text: str) -> dict[str, Any]:
+def codec_spec(text: str) -> dict[str, Any]:
+    """The inverse of `codec_text`, as the registry takes it. Raises ValueError."""
     name, _, settings = text.partition(" ")
     found: dict[str, Any] = {"name": name, **(json.loads(settings) if settings else {})}
     return found
@@ -167,14 +168,14 @@ def decode_chunk(
             return _decode_sealed(payload, codecs, n, dtype)
         at, first, second = _parts(payload)
         if times is None:
-            times = time_codec(_spec(codecs[0].removeprefix(BARE))).unpack(payload[at:first], n)
+            times = time_codec(codec_spec(codecs[0].removeprefix(BARE))).unpack(payload[at:first], n)
         elif first > at or len(times) != n:
             raise ValueError("the times it refers to are not its own")
-        values = value_codec(_spec(codecs[1])).unpack(payload[first:second], n, dtype)
+        values = value_codec(codec_spec(codecs[1])).unpack(payload[first:second], n, dtype)
         quality = None
         if len(payload) > second:
             name, _, marks = payload[second:].partition(b"\x00")
-            quality = value_codec(_spec(name.decode())).unpack(marks, n, np.dtype(np.uint8))
+            quality = value_codec(codec_spec(name.decode())).unpack(marks, n, np.dtype(np.uint8))
     except (struct.error, ValueError, ConfigError) as e:
         raise CorruptionError(f"a chunk of {len(payload):,} bytes can't be read: {e}") from e
     return times, values, quality
@@ -184,7 +185,7 @@ def decode_times(payload: bytes, time_name: str, n: int) -> I64:
     """The times of a chunk alone: int64[n]. Raises `CorruptionError`."""
     try:
         at, first, _ = _parts(payload)
-        return time_codec(_spec(time_name.removeprefix(BARE))).unpack(payload[at:first], n)
+        return time_codec(codec_spec(time_name.removeprefix(BARE))).unpack(payload[at:first], n)
     except (struct.error, ValueError, ConfigError) as e:
         raise CorruptionError(f"the times of a chunk of {len(payload):,} bytes can't be read: {e}") from e
 
@@ -224,12 +225,12 @@ def _decode_sealed(
 ) -> tuple[I64, Array, U8 | None]:
     n_times, n_values = _HEAD.unpack_from(payload)
     first, second = _HEAD.size + n_times, _HEAD.size + n_times + n_values
-    ts_ns = time_codec(_spec(codecs[0])).decode(payload[_HEAD.size : first], n)
-    values = value_codec(_spec(codecs[1])).decode(payload[first:second], n, dtype)
+    ts_ns = time_codec(codec_spec(codecs[0])).decode(payload[_HEAD.size : first], n)
+    values = value_codec(codec_spec(codecs[1])).decode(payload[first:second], n, dtype)
     quality = None
     if len(payload) > second:
         name, _, marks = payload[second:].partition(b"\x00")
-        quality = value_codec(_spec(name.decode())).decode(marks, n, np.dtype(np.uint8))
+        quality = value_codec(codec_spec(name.decode())).decode(marks, n, np.dtype(np.uint8))
     return ts_ns, values, quality
 
 
