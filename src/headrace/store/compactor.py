@@ -181,15 +181,24 @@ class Compactor:
         whole = before.is_whole if is_added else is_over
         new, rolled, sources, left_out = self._files(sources, day, number)
         files = [*before.files, *new] if is_added else new
-        # Of what came late there are none: where it is, queries look at samples.
-        rollups = before.rollups if is_added else rolled
+        rollups, beside = (
+            (before.rollups, (*before.beside, *(f.name for f in new))) if is_added else (rolled, ())
+        )
         consumed = dict(before.consumed)
         for info in view.commits.segments:
             incarnation, m = hot_number(info.name)
             consumed[incarnation] = max(consumed.get(incarnation, 0), m)
         now_ns = self._clock.now_ns()
         manifest = Manifest(
-            day, number, now_ns, tuple(files), consumed, (*before.left_out, *left_out), whole, tuple(rollups)
+            day,
+            number,
+            now_ns,
+            tuple(files),
+            consumed,
+            (*before.left_out, *left_out),
+            whole,
+            tuple(rollups),
+            beside if rollups else (),
         )
         self._faults.reach("commit.publish")
         if not write_manifest(self._store.disk, manifest):

@@ -29,7 +29,8 @@ class Manifest:
     consumed : newest commit of each incarnation whose rows of this day are in `files`.
     left_out : hot segments among those that could not be read: they stay, and are read beside the files.
     is_whole : written after the day was over, all of it at once.
-    rollups : files with rollups (`headrace.store.resolutions`) of the rows in those of `files` that have their version.
+    rollups : files with rollups (`headrace.store.resolutions`) of the rows in `files`, but for those that are named
+    `beside`: what came later.
     n_dropped : samples that were here, of which only rollups are left.
     """
 
@@ -41,6 +42,7 @@ class Manifest:
     left_out: tuple[str, ...] = ()
     is_whole: bool = False
     rollups: tuple[SegmentInfo, ...] = ()
+    beside: tuple[str, ...] = ()
     n_dropped: int = 0
 
     @property
@@ -49,9 +51,8 @@ class Manifest:
         return manifest_path(self.day, self.number)
 
     def is_rolled(self, file: SegmentInfo) -> bool:
-        """Whether the rollups stand for the rows of one of the files: both were written at once."""
-        version = _version_of(file.name)
-        return bool(self.rollups) and all(_version_of(one.name) == version for one in self.rollups)
+        """Whether the rollups stand for the rows of one of the files."""
+        return bool(self.rollups) and file.name not in self.beside
 
     def has_consumed(self, segment: str) -> bool:
         """Whether the day's rows of a hot segment are in the files."""
@@ -70,6 +71,7 @@ class Manifest:
     def _rolled(self) -> dict[str, Any]:
         """What is written of rollups: nothing where there is nothing to say, as earlier releases did."""
         said: dict[str, Any] = {"rollups": [f.to_dict() for f in self.rollups]} if self.rollups else {}
+        said |= {"beside": list(self.beside)} if self.beside else {}
         return said | ({"n_dropped": self.n_dropped} if self.n_dropped else {})
 
     @classmethod
@@ -81,7 +83,8 @@ class Manifest:
                 tuple(SegmentInfo.from_dict(f) for f in data["files"]),
                 {int(i): checked(m, int) for i, m in data["consumed"].items()},
                 tuple(checked(name, str) for name in data["left_out"]), checked(data["is_whole"], bool),
-                tuple(SegmentInfo.from_dict(f) for f in data.get("rollups", ())), checked(data.get("n_dropped", 0), int),
+                tuple(SegmentInfo.from_dict(f) for f in data.get("rollups", ())),
+                tuple(checked(name, str) for name in data.get("beside", ())), checked(data.get("n_dropped", 0), int),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise CorruptionError(f"its content is no manifest: {e!r}") from e
@@ -90,11 +93,6 @@ class Manifest:
 def manifest_path(day: int, number: int) -> str:
     """``manifests/warm/<day>/<version>.json``."""
     return f"{FOLDER}/{day:06d}/{number:06d}.json"
-
-
-def _version_of(name: str) -> str:
-    """The version of the manifest that a file of a partition was written for."""
-    return name.rpartition("/")[2].partition("-")[0]
 
 
 def hot_path(incarnation: int, m: int) -> str:

@@ -8,19 +8,22 @@ is ``rollup``. The payload is the low half of XXH64 over what follows, as uint32
 block, its length before it as a varint:
 
 - varint: the number n of windows that have a usable sample;
-- parts, each the code of a codec, a length (varint) and a body. Codes are places in `CODECS`; 255 stands before the length
-  (varint) and text of a codec's name, as the columns of warm rows have it. In that order: times (the windows' numbers since
-  midnight UTC, int64, by a time codec); counts (int64); min, max, first, last one behind the other (4 n values of the
-  row's ``dtype``: raw values; f64 in engineering units where 64-bit values have a grid); sums (exact, int64, of raw
-  integers up to 32 bits, else float64); what rounding left out of the sums (`sum_low`, float64, only where sums are
-  float64); m2 (float64, rounded to `M2_BITS`: standard deviations have four digits).
+- parts, each the code of a codec, a length (varint) and a body. In that order: times (the windows' numbers since midnight
+  UTC, int64, by a time codec); counts (int64); min, max, first, last one behind the other (4 n values of the row's
+  ``dtype``: raw values, but f64 in engineering units where floats or 64-bit values have a grid); sums (exact, int64, of
+  raw integers up to 32 bits, else float64); what rounding left out of the sums (``sum_low``, float64, only where sums are
+  float64); m2 (float64, rounded to 12 bits: standard deviations have four digits).
+
+A codec's code is one byte: 0 ``const``, 1 ``origin``, 2 ``raw``, 3 ``rle``, 4 ``rice_delta {"piece": 1024}``, 5
+``pco {"level": 6}``, 6 ``pco {"level": 8}``, 7 ``regular``, 8 ``delta_of_delta {"piece": 1024}``, the text being what the
+columns of warm rows have; 255 stands before the length (varint) and the text of any other.
 
 Every coarser resolution is computed from the finer, with exact sums, so it is what samples give, bit for bit; but for m2.
 The day has a block of its own where the header can't hold it (64-bit integers).
 
-**What is kept.** A resolution of a sensor whose windows hold `SAMPLES_MIN` samples or more on average, and whose block takes
-no more than a `SHARE` of what the day's chunks of the sensor take. Texts have no rollups, nor sensors with fewer samples a
-day, nor days of values whose sum two floats can't hold.
+**What is kept.** A resolution of a sensor whose windows hold 8 samples or more on average, and whose block takes no more than
+an eighth of what the day's chunks of the sensor take. Texts have no rollups, nor sensors with fewer samples a day, nor
+days of values whose sum two floats can't hold.
 """
 
 from __future__ import annotations
@@ -43,11 +46,12 @@ from headrace.codecs.select import smallest_times
 from headrace.core.clock import NS
 from headrace.core.errors import ConfigError, CorruptionError
 from headrace.core.grids import Grid
-from headrace.core.layouts import Layout, numpy_dtype
+from headrace.core.layouts import DTYPES, Layout, numpy_dtype
 from headrace.store.aggregates import Partials, in_units, join, partials_of, rounded
 from headrace.store.grouping import DAY_NS
 from headrace.store.runs import SensorSamples
 from headrace.store.schema import COLUMNS, FRAMES, ROLLUP, coded, constant, schema_of
+from headrace.store.segment import RowHeaders
 from headrace.store.wanted import LANE_DTYPES, Lane, Wanted, from_bits, lane_of
 from headrace.store.warm import choose_values, codec_spec, codec_text
 from headrace.store.words import Words
@@ -191,6 +195,22 @@ def resolutions_of(names: str) -> tuple[int, ...]:
     if not set(found) <= set(RESOLUTIONS_NS):
         raise CorruptionError(f"there are no rollups of {names!r}; a newer release wrote them")
     return tuple(sorted(found, reverse=True))
+
+
+def rollup_problem(rows: RowHeaders, row: int, payload: bytes) -> str:
+    """What is wrong with a row, "" for nothing: its blocks have to agree with each other and with its header.
+
+    Raises
+    ------
+    CorruptionError : a block can't be read.
+    """
+    dtype = numpy_dtype(DTYPES[int(rows.dtype[row])])
+    day, count = int(rows.t_min[row]) // DAY_NS, int(rows.count[row])
+    for every_ns, block in unpack_blocks(payload, rows.codecs[int(rows.codec[row])][0]).items():
+        found = decode_windows(block, day, every_ns, dtype)
+        if int(found.count.sum()) != count:
+            return f"its windows of {every_ns // NS} s have {int(found.count.sum()):,} samples, its header {count:,}"
+    return ""
 
 
 # --- a day's rows ----------------------------------------------------------------------------------------

@@ -85,13 +85,17 @@ class StoreView:
 
     @cached_property
     def tiers(self) -> tuple[TierSize, ...]:
-        """Sizes of the hot and the warm tier."""
+        """Sizes of the hot and the warm tier, and of rollups where there are any; these have no samples of their own."""
         hot = [source.info for source in self._hot]
         warm = [info for manifest in self.manifests.values() for info in manifest.files]
-        return tuple(
+        rollups = [info for manifest in self.manifests.values() for info in manifest.rollups]
+        sizes = [
             TierSize(name, sum(one.size_bytes for one in some), sum(one.n_samples for one in some), len(some))
             for name, some in (("hot", hot), ("warm", warm))
-        )
+        ]
+        if rollups:
+            sizes.append(TierSize("rollups", sum(one.size_bytes for one in rollups), 0, len(rollups)))
+        return tuple(sizes)
 
     def days_left(self, info: SegmentInfo) -> tuple[int, ...]:
         """Days of a hot segment whose rows are not in the warm tier."""
