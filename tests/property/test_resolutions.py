@@ -26,6 +26,7 @@ def eager(monkeypatch):
     """Rollups of everything, and used wherever they can be."""
     monkeypatch.setattr(resolutions, "SAMPLES_MIN", 2)
     monkeypatch.setattr(resolutions, "SHARE", 1e9)
+    monkeypatch.setattr(resolutions, "BLOCK_SAMPLES_MIN", 0)
     monkeypatch.setattr(rollup_answers, "BLOCK_SAMPLES_MIN", 0)
 
 

@@ -162,7 +162,7 @@ class Compactor:
 
         So they do while the day lasts, and where little comes late to a day that was merged.
         """
-        if not is_over:
+        if not is_over or before.n_dropped:  # rollups of samples that are gone can't be made anew
             return True
         n_before = sum(f.n_samples for f in before.files)
         n_new = sum(f.n_samples for f in hot)
@@ -199,6 +199,7 @@ class Compactor:
             whole,
             tuple(rollups),
             beside if rollups else (),
+            before.n_dropped,
         )
         self._faults.reach("commit.publish")
         if not write_manifest(self._store.disk, manifest):

@@ -26,7 +26,13 @@ from headrace.store.grouping import DAY_NS
 from headrace.store.headers import EXACT_DTYPES, header_partials, overlapping, sensors_of, tail_spans, touched
 from headrace.store.intervals import Intervals
 from headrace.store.reader import FoundRows
-from headrace.store.resolutions import RESOLUTIONS_NS, decode_windows, resolutions_of, unpack_blocks
+from headrace.store.resolutions import (
+    BLOCK_SAMPLES_MIN,
+    RESOLUTIONS_NS,
+    decode_windows,
+    resolutions_of,
+    unpack_blocks,
+)
 from headrace.store.runs import SensorSamples
 from headrace.store.segment import RowHeaders
 from headrace.store.wanted import NOWHERE, Lane, Wanted, lane_of
@@ -39,8 +45,6 @@ I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Found = tuple[FoundRows, I64, bool]
 
-BLOCK_SAMPLES_MIN = 4_096
-"""Fewer samples of a day are decoded in less time than a block of windows."""
 _INEXACT = ("var", TIME_WEIGHTED)
 _DTYPE_OF = [numpy_dtype(name) for name in DTYPES]
 

@@ -13,7 +13,7 @@ from headrace.core.layouts import Column, Kind, Layout
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.sim.disk import SimulatedDisk
-from headrace.store import resolutions, rollup_answers
+from headrace.store import compactor, resolutions, rollup_answers
 from headrace.store.aggregates import partials_of
 from headrace.store.compactor import CompactionPolicy
 from headrace.store.manifests import Manifest, write_manifest
@@ -44,6 +44,7 @@ def rig(directory):
 def generous(monkeypatch):
     """Blocks of any size are kept, and used for rows of any length."""
     monkeypatch.setattr(resolutions, "SHARE", 1e9)
+    monkeypatch.setattr(resolutions, "BLOCK_SAMPLES_MIN", 0)
     monkeypatch.setattr(rollup_answers, "BLOCK_SAMPLES_MIN", 0)
 
 
@@ -105,8 +106,7 @@ def rows_of(rig, day=DAY_0):
 # --- what is kept ----------------------------------------------------------------------------------------
 
 
-def test_resolutions_are_kept_where_windows_hold_enough(rig, directory, monkeypatch):
-    monkeypatch.setattr(resolutions, "SHARE", 1e9)
+def test_resolutions_are_kept_where_windows_hold_enough(rig, directory, generous):
     slots = {
         name: directory.define(f"a/{name}", Layout("f32", (Column("x"),)))
         for name in ("fast", "slow", "rare")
@@ -138,6 +138,32 @@ def test_a_block_that_takes_too_much_is_not_kept(rig, directory):
         if p == "a/noise/x"
     ]
     assert found["a/noise/x"]["n_bytes"] < 2.1 * resolutions.SHARE * sum(n_bytes)
+
+
+def test_what_rules_ask_for_is_kept_at_any_cost(rig, directory):
+    slot = directory.define("a/rare", Layout("f64", (Column("x"),)))
+    fill(rig, slot, np.arange(4.0), 30 * NS)
+    rig.flush()
+    taken = []
+
+    def encode(wanted, samples, words, seq, warm):
+        taken.append(resolutions.encode_rollups(wanted, samples, words, seq, warm, np.array([MINUTE])))
+        return resolutions.encode_rollups(wanted, samples, words, seq, warm)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compactor, "encode_rollups", encode)
+        rig.compact()
+    assert manifest(rig).rollups == ()
+    assert taken[0]["time_codec"].to_pylist() == ["3600,60"]
+
+
+def test_a_short_day_is_its_header(rig, directory):
+    slot = directory.define("a/b", Layout("f64", (Column("x"),)))
+    fill(rig, slot, np.random.default_rng(0).normal(0, 1, 4_000))
+    fill(rig, slot, np.random.default_rng(0).normal(0, 1, 4_100), start_ns=MIDNIGHT + DAY)
+    rig.flush()
+    rig.compact()
+    assert [rows_of(rig, day)["a/b/x"]["time_codec"] for day in (DAY_0, DAY_0 + 1)] == ["", "3600,60"]
 
 
 def test_texts_and_sums_that_two_floats_can_not_hold_have_no_rollups(rig, directory):
@@ -340,9 +366,12 @@ def test_what_comes_late_to_samples_that_are_gone_is_there(rig, oven):
     drop_samples(rig)
     at = MIDNIGHT + 90 * MINUTE + NS // 2
     fill(rig, oven, [999.0], start_ns=at)
-    for step in ("unflushed", "flushed"):
+    for step in ("unflushed", "flushed", "compacted"):
         if step == "flushed":
             rig.flush()
+        elif step == "compacted":
+            rig.compact()
+            assert manifest(rig).n_dropped > 0
         found = rig.store.query("a/oven/temp", MIDNIGHT, MIDNIGHT + DAY, HOUR, ALL, tail=rig.tail)
         assert found.columns["count"].tolist() == [3_600, 3_601, 3_600]
         assert found.columns["max"][1] == 999.0
