@@ -20,7 +20,7 @@ quality      uint8        what occurs: 1 good, 2 uncertain, 4 bad, 8 absent
 min ... m2   float64      of the usable values, engineering units (warm rows): min, max, sum, first, last, and
                           m2, the sum of squared differences from the mean, rounded to 24 bits
 sum_low      float64      what rounding `sum` left out, so that both together are the exact sum; null for 0, NaN where
-                          two floats can't hold it (warm rows of floats)
+                          two floats can't hold it (rollups of floats)
 raw_sum      int64        exact sum of the raw integers (warm rows of integers up to 32 bits)
 scale,offset float64      the grid: engineering value = raw * scale + offset (warm rows), as below
 time_codec   string       how times are coded; ``block``, ``wave``: in one payload with the values
