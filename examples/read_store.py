@@ -1,4 +1,4 @@
-"""A sensor's samples out of a store's warm tier without Headrace: plain Python, NumPy, pyarrow and pcodec.
+"""A sensor's samples out of a store's warm and cold tier without Headrace: plain Python, NumPy, pyarrow and pcodec.
 
     python examples/read_store.py STORE plant/oven/temp
 
@@ -76,9 +76,7 @@ def frequencies(counts):  # of 40 buckets, to 4,096 in sum; and where each start
     return shares, [sum(shares[:i]) for i in range(40)]
 
 
-def model(
-    b, n
-):  # how large numbers are by rANS over a model that learns; their low bits backwards from the end
+def model(b, n):  # how large numbers are by rANS over a model that learns; their low bits from the end
     log_mean, order, low, bit, due, zs = b[0] - 8 >> 2, b[0] & 3, int.from_bytes(b[1:], "big"), 0, 8, []
     mean, pos = 8 << log_mean, 5 if n < 512 else 9
     states, m = [int.from_bytes(b[at : at + 4], "little") for at in (1, pos - 4)], 3 << min(log_mean + 4, 8)
@@ -204,9 +202,12 @@ def times(b, n, name, first, last):
     return first + start + tick * number
 
 
-def files(store):  # those that the newest manifest of each day names
-    manifests = [max(day.iterdir()) for day in sorted(Path(store, "manifests/warm").iterdir())]
-    return [f"{store}/{f['name']}" for m in manifests for f in json.loads(m.read_text())["data"]["files"]]
+def files(store):  # that the newest manifests name: of 30 days, and of days that came since
+    folders = [p for kind in ("cold", "warm") for p in Path(store, "manifests", kind).glob("*")]
+    newest = [json.loads(max(folder.iterdir()).read_text())["data"] for folder in folders]
+    taken = {int(day): one["number"] for m in newest for day, one in m.get("days", {}).items()}
+    newest = [m for m in newest if "bucket" in m or m["number"] > taken.get(m["day"], 0)]
+    return [f"{store}/{f['name']}" for m in newest for f in m["files"]]
 
 
 def rows_of(file, path):  # with the payload that has the row's times: its own, or that of a row before it
@@ -247,11 +248,9 @@ def read_sensor(store, path):
 
 def read_means(store):
     """{path: (count, mean)} from headers alone, where no day has two versions of a sample."""
-    table = pa.concat_tables([pq.read_table(f, columns=["path", "count", "sum"]) for f in files(store)])
-    rows = table.group_by("path").aggregate([("count", "sum"), ("sum", "sum")]).to_pylist()
-    return {
-        row["path"]: (n, row["sum_sum"] / n) for row in rows if (n := row["count_sum"]) and row["sum_sum"]
-    }
+    tables = [pq.read_table(f, columns=["path", "count", "sum"]) for f in files(store)]
+    rows = pa.concat_tables(tables).group_by("path").aggregate([("count", "sum"), ("sum", "sum")]).to_pylist()
+    return {r["path"]: (n, r["sum_sum"] / n) for r in rows if (n := r["count_sum"]) and r["sum_sum"]}
 
 
 if __name__ == "__main__" and len(sys.argv) == 3:

@@ -59,7 +59,7 @@ PARTS = (
         ),
     ),
     ("The warm and the cold tier", ("headrace.store.manifests", "headrace.store.ranges")),
-    ("Rollups", ("headrace.store.rollups",)),
+    ("Rollups", ("headrace.store.rollups", "headrace.store.resolutions")),
     ("The sensor directory", ("headrace.store.directories", "headrace.core.directory_file")),
     ("Backups", ("headrace.store.backups",)),
     ("The running engine", ("headrace.runtime.announcement",)),

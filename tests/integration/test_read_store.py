@@ -19,7 +19,10 @@ from headrace.core.disk import LocalDisk
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Kind, Layout, numpy_dtype
 from headrace.core.sensors import SensorDirectory
+from headrace.core.tier_settings import TierSection
+from headrace.store.grouping import DAY_NS
 from headrace.store.query import Store
+from headrace.store.tiers import TierRules
 from headrace.testing.stores import StoreRig
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +117,37 @@ def test_every_sample_has_the_bits_that_a_query_gives(reader: ModuleType, folder
 
 def test_of_two_versions_of_a_sample_the_newer_counts(reader: ModuleType, folder: Path) -> None:
     assert reader.read_sensor(folder, "plant/walk")[T0 + 5 * NS] == (30.0, 0)
+
+
+def test_it_reads_what_is_cold_and_what_came_late_to_it(reader: ModuleType, tmp_path: Path) -> None:
+    rules = TierRules({"all": TierSection.model_validate({"match": "**", "after": {"cold": "30d"}})})
+    rig = StoreRig(LocalDisk(tmp_path), SensorDirectory(shard_bits=1), rules=rules)
+    slot = rig.directory.define("plant/walk", series()["walk"][0])
+    _, ts_ns, values = series()["walk"]
+    for day in (0, 1, 2):
+        column = np.asarray(values).astype(np.uint16)[:, None] + np.uint16(day)
+        rig.add(FrameBatch.dense(np.full(N, slot, np.uint32), ts_ns + day * DAY_NS, column))
+    rig.flush()
+    rig.compact()
+    rig.clock.set_ns(T0 + 100 * DAY_NS)
+    rig.compact()
+    assert rig.store.refresh().cold
+    for is_late in (False, True):
+        if is_late:
+            rig.add(
+                FrameBatch.dense(
+                    np.array([slot], np.uint32), np.array([T0 + 5 * NS]), np.array([[700]], np.uint16)
+                )
+            )
+            rig.flush()
+            rig.compact()
+        found = reader.read_sensor(tmp_path, "plant/walk")
+        expected = answer(tmp_path, "plant/walk")
+        assert len(found) == 3 * N
+        assert [(ts, *one) for ts, one in found.items()] == [
+            (r["ts"], r["value"], r["quality"]) for r in expected
+        ]
+    assert found[T0 + 5 * NS] == (30.0, 0)
 
 
 def test_headers_alone_give_the_means_to_it_and_to_duckdb(reader: ModuleType, folder: Path) -> None:

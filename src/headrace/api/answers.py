@@ -13,6 +13,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from headrace.api.forms import AnswerFacts, Encoder, RowForm, encoder_of, part_of
+from headrace.core.paths import format_duration
 from headrace.runtime.slices import SlicedAnswer
 from headrace.store.result import QueryResult
 
@@ -97,6 +98,7 @@ class OpenAnswer:
     def _settle(self) -> None:
         sliced, facts = self._sliced, self.facts
         facts.fresh_to_ns, facts.missing, facts.sources = sliced.fresh_to_ns, sliced.missing, sliced.sources
+        facts.resolution_ns, facts.notes = sliced.resolution_ns, sliced.notes
 
     def _next(self) -> bytes | None:
         """The next bytes; None behind the last."""
@@ -123,6 +125,8 @@ class OpenAnswer:
             found["Headrace-Cursor"] = self.facts.cursor
         if self.facts.missing:
             found["Headrace-Missing"] = _ascii("; ".join(self.facts.missing))
+        if self.facts.resolution_ns:
+            found["Headrace-Resolution"] = format_duration(self.facts.resolution_ns)
         return found
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from headrace.core.paths import format_duration
 from headrace.core.quality import word
 from headrace.runtime.times import rfc3339
 from headrace.store.result import QueryResult
@@ -64,6 +65,8 @@ class AnswerFacts:
     missing: list[str] = field(default_factory=list)
     sources: dict[str, int] = field(default_factory=dict)
     cursor: str | None = None
+    resolution_ns: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -71,6 +74,8 @@ class AnswerFacts:
             "fresh_to": rfc3339(self.fresh_to_ns),
             "sources": self.sources,
             "missing": self.missing,
+            "resolution": format_duration(self.resolution_ns) if self.resolution_ns else None,
+            "notes": self.notes,
             "truncated": self.cursor is not None,
             "cursor": self.cursor,
         }

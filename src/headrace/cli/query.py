@@ -85,6 +85,7 @@ def _write(result: QueryResult, form: Format, zone: tzinfo) -> None:
 
 
 def _document(result: QueryResult) -> dict[str, Any]:
+    from headrace.core.paths import format_duration
     from headrace.runtime.times import rfc3339
 
     return {
@@ -92,6 +93,8 @@ def _document(result: QueryResult) -> dict[str, Any]:
         "fresh_to": rfc3339(result.fresh_to_ns),
         "sources": result.sources,
         "missing": list(result.missing),
+        "resolution": format_duration(result.resolution_ns) if result.resolution_ns else None,
+        "notes": list(result.notes),
         "truncated": result.truncated,
     }
 
@@ -139,5 +142,7 @@ def _notes(result: QueryResult, zone: tzinfo) -> None:
     sources = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in result.sources.items() if n)
     if sys.stderr.isatty() or result.truncated:
         output.note(f"{rows}{fresh}{' (read: ' + sources + ')' if sources else ''}")
+    if result.resolution_ns:
+        output.note(f"note: {result.notes[-1]}")
     for sentence in result.missing:
         output.note(f"missing: {sentence}")

@@ -507,12 +507,6 @@ def _cross_problems(config: PlantConfig) -> list[Problem]:
                 Problem(f"{where}.devices", "is not a table of path = url, nor the name of a CSV file")
             )
     problems += [Problem(dotted(("tiers", name)), text) for name, text in tier_problems(config.tiers)]
-    if config.store.rollups == "off":
-        text = (
-            'no rollups are kept, so samples would be kept until they are deleted; set [store] rollups = "1m"'
-        )
-        asked = [name for name, tier in config.tiers.items() if tier.after.rollups is not None]
-        problems += [Problem(dotted(("tiers", name, "after", "rollups")), text) for name in asked]
     for name, pipeline in config.pipelines.items():
         for i, step in enumerate(pipeline.steps):
             if not isinstance(step.get("op"), str):

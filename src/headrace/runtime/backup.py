@@ -158,7 +158,8 @@ class Backup:
                 f"the backup is of a store at commit {self._before.last}, this one is at {view.commits.last}: it was "
                 "begun anew, or is another one; name another folder"
             )
-        segments = {source.info.name for source in view.sources(-_ALWAYS, _ALWAYS - 1)}
+        span = -_ALWAYS, _ALWAYS - 1
+        segments = {source.info.name for source in (*view.sources(*span), *view.rollups(*span))}
         states = {position.state for position in view.commits.shards.values() if position.state}
         rejects = tuple(self._listed(_REJECTS))
         paths = (*sorted(segments), *sorted(states), *self._listed(DIRECTORY), *rejects, *listed)

@@ -194,7 +194,8 @@ def run_export(
         for old in [*folder.glob("day=*/part-*"), folder / REPORT_FILE]:
             old.unlink(missing_ok=True)
         for day, result in plan.pieces():
-            done.missing += [s for s in result.missing if s not in done.missing]
+            rough = result.notes[-1:] if result.resolution_ns else ()
+            done.missing += [s for s in (*result.missing, *rough) if s not in done.missing]
             if not len(result):
                 continue
             name = str(np.datetime64(day, "D"))

@@ -32,6 +32,7 @@ SLICE_ROWS = 200_000
 """About how many samples or windows a slice has."""
 _BATCH_SENSORS = 5_000
 _SPAN_NS_MIN = NS
+_NOTES_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,8 @@ class SlicedAnswer:
         self.fresh_to_ns = self._tail.now_ns
         self.missing: list[str] = []
         self.sources: dict[str, int] = {}
+        self.resolution_ns = 0
+        self.notes: list[str] = []
 
     def place(self, path: str, ts_ns: int) -> AnswerPlace:
         """Behind a row of the answer."""
@@ -308,6 +311,8 @@ class SlicedAnswer:
             sensors, span.start_ns, span.end_ns, asked.every_ns, asked.agg, tail=frames
         )
         self._miss(result.missing)
+        self.resolution_ns = max(self.resolution_ns, result.resolution_ns)
+        self.notes += [one for one in result.notes if one not in self.notes][: _NOTES_MAX - len(self.notes)]
         for name, n in result.sources.items():
             if name != "tail_frames":
                 self.sources[name] = self.sources.get(name, 0) + n

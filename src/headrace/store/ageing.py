@@ -9,7 +9,7 @@ published: killed at any moment, the next run finds the old partition, and files
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,13 +21,16 @@ import xxhash
 
 from headrace.codecs.choice import ANY, CodecChoice
 from headrace.core.clock import Clock
-from headrace.core.errors import CorruptionError
+from headrace.core.errors import CorruptionError, NotFound
 from headrace.core.faults import FaultPoints
 from headrace.core.layouts import Column, numpy_dtype
+from headrace.core.paths import format_duration
 from headrace.core.sensors import Selection
 from headrace.store.commits import SegmentInfo
+from headrace.store.grouping import DAY_NS
 from headrace.store.manifests import (
     COLD_FOLDER,
+    ROLLUP_FOLDER,
     WARM_FOLDER,
     ColdManifest,
     DayTaken,
@@ -41,7 +44,8 @@ from headrace.store.query import Store
 from headrace.store.ranges import load_ranges, save_ranges
 from headrace.store.reader import FoundRows
 from headrace.store.recode import Spent, recode_chunk
-from headrace.store.rollups import RESOLUTIONS, forget_rollups, rollups_are_complete
+from headrace.store.rolled_days import complete_series, rolled_series, series_of
+from headrace.store.rollups import forget_rollups
 from headrace.store.row_bounds import RowBounds
 from headrace.store.segment import write_segment
 from headrace.store.tiers import Step, TierFate, TierRules, TierStage
@@ -90,6 +94,15 @@ class _Work:
     block: I64
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a new version names: files that stay, files that were written, and files with rollups by day."""
+
+    kept: list[SegmentInfo]
+    written: list[SegmentInfo]
+    rolled: dict[int, tuple[SegmentInfo, ...]]
+
+
 class Ager:
     """Does the steps that `headrace.store.tiers.plan` finds; in the thread that compacts.
 
@@ -122,12 +135,14 @@ class Ager:
         """
         done = Aged()
         infos = sources_of(view, step)
+        rolled = rolled_files(view, step)
         if any(stage is TierStage.DELETED for stage in self._stages(step)):
             forget_rollups(
                 self._store.disk, (step.start_ns, step.end_ns), lambda paths: self._deleted(step, paths)
             )
+            rolled = {day: tuple(self._left_of(view, step, day, some)) for day, some in rolled.items()}
         if not infos:
-            self._publish(view, step, [], done)
+            self._publish(view, step, _Parts([], [], rolled), done)
             return done
         work = self._decide(view, step, infos, done)
         changed = np.zeros(len(infos), np.bool_)
@@ -135,6 +150,7 @@ class Ager:
         done.bytes_before = sum(info.size_bytes for info in infos)
         done.n_samples = int(work.rows.n_samples.sum())
         files = [info for info, one in zip(infos, changed, strict=True) if not one]
+        n_kept = len(files)
         if changed.any():
             number = self._next_number(view, step)
             for part, table in enumerate(self._tables(work, changed, done)):
@@ -142,7 +158,7 @@ class Ager:
                 self._pace.tick(files[-1].size_bytes)
         done.bytes_after = sum(info.size_bytes for info in files)
         if changed.any() or step.late_days or not done.problems:
-            self._publish(view, step, files, done)
+            self._publish(view, step, _Parts(files[:n_kept], files[n_kept:], rolled), done)
         return done
 
     def estimate(self, view: StoreView, step: Step) -> Aged:
@@ -207,7 +223,7 @@ class Ager:
         stage = np.array([one.stage for one in fates], np.int8)[rows.path]
         action = np.zeros(len(rows), np.int8)
         action[stage == TierStage.DELETED] = DROP
-        wanted = _rolled(rows, slots, self._store) & (stage == TierStage.ROLLUPS)
+        wanted = ~rows.is_text & (stage == TierStage.ROLLUPS)
         self._decide_rollups(view, step, (rows, wanted), action, done)
         eps = np.zeros(len(rows))
         block = np.array([one.cold_block for one in fates], np.int64)[rows.path]
@@ -234,29 +250,30 @@ class Ager:
     def _decide_rollups(
         self, view: StoreView, step: Step, of: tuple[PartitionRows, Bools], action: Array, done: Aged
     ) -> None:
+        """Rows that are dropped because rollups stand for them."""
         rows, wanted = of
         if not wanted.any():
             return
-        has = self._has_resolutions(rows)
-        if (wanted & ~has).any():
-            there = ", ".join(RESOLUTIONS)
+        try:
+            files = [file for some in rolled_files(view, step).values() for file in some]
+            rolled = rolled_series(self._store.reader, files)
+        except (CorruptionError, NotFound) as e:
+            done.problems.append(f"{step.name} keeps its samples: {e}")
+            return
+        finest = np.array([self.rules.finest_rollup_ns(path) for path in rows.paths.tolist()], np.int64)[
+            rows.path
+        ]
+        series = series_of(rows.group, rows.layout, rows.column)
+        complete = complete_series(rolled, series, rows.n_usable, finest.tolist())
+        action[wanted & complete] = DROP
+        left = np.flatnonzero(wanted & ~complete)
+        if len(left):
+            n, which = len(np.unique(rows.path[left])), rows.paths[rows.path[left[0]]]
             done.problems.append(
-                f'{step.name} keeps samples whose rules ask for other rollups than are kept: {there}; write rollups = ["{there}"]'
+                f"{step.name} keeps samples of {n} sensors, {which} among them: no rollups of "
+                f"{format_duration(int(finest[left[0]]))} or shorter stand for them; what came late, and what was compacted "
+                "before the rule was there, has none"
             )
-            wanted = wanted & has
-        problem = rollups_are_complete(
-            self._store.disk, view, (step.start_ns, step.end_ns), rows.days(wanted)
-        )
-        if problem:
-            done.problems.append(f"{step.name} keeps its samples: {problem}")
-        else:
-            action[wanted] = DROP
-
-    def _has_resolutions(self, rows: PartitionRows) -> Bools:
-        """Rows whose rules ask for rollups that are kept."""
-        rules = [self.rules.governance(path).rule for path in rows.paths.tolist()]
-        has = [name is None or set(self.rules.sections[name].rollups) <= set(RESOLUTIONS) for name in rules]
-        return np.array(has, np.bool_)[rows.path]
 
     def _gains(self, rows: PartitionRows, eps: Array, block: I64) -> Bools:
         """Rows that a trial may make smaller: a bound that was not used, or rows that are short for a cold chunk."""
@@ -335,8 +352,26 @@ class Ager:
             self._pace.tick()
         return out
 
+    def _left_of(
+        self, view: StoreView, step: Step, day: int, files: Sequence[SegmentInfo]
+    ) -> Iterator[SegmentInfo]:
+        """A day's files with rollups, without those of sensors that are deleted."""
+        for part, info in enumerate(files):
+            table = self._store.reader.open(info).table()
+            gone = self._deleted(step, table["path"].to_pylist())
+            if not gone.any():
+                yield info
+            elif not gone.all():
+                number = self._next_number(view, step)
+                yield self._write_in(
+                    f"{ROLLUP_FOLDER}/{day:06d}/", number, part, table.filter(pa.array(~gone))
+                )
+
     def _write(self, step: Step, number: int, part: int, table: pa.Table) -> SegmentInfo:
         folder = f"{COLD_FOLDER if step.is_cold else WARM_FOLDER}/{step.key:06d}/"
+        return self._write_in(folder, number, part, table)
+
+    def _write_in(self, folder: str, number: int, part: int, table: pa.Table) -> SegmentInfo:
         draft = write_segment(folder, [table])
         name = f"{folder}{number:06d}-{part:04d}-{xxhash.xxh3_64_hexdigest(draft.data)}.parquet"
         self._faults.reach("segment.write")
@@ -348,19 +383,23 @@ class Ager:
         known = view.cold.get(step.key) if step.is_cold else view.manifests.get(step.key)
         return 1 if known is None else known.number + 1
 
-    def _publish(self, view: StoreView, step: Step, files: list[SegmentInfo], done: Aged) -> None:
+    def _publish(self, view: StoreView, step: Step, parts: _Parts, done: Aged) -> None:
+        files = (*parts.kept, *parts.written)
         number, now_ns = self._next_number(view, step), self._clock.now_ns()
         # What had to be left as it is is tried again.
         due = "" if done.problems else step.due
         manifest: Manifest | ColdManifest
         if step.is_cold:
             before = view.cold.get(step.key, ColdManifest(step.key))
-            days = dict(before.days)
+            days = {day: replace(one, rollups=parts.rolled.get(day, ())) for day, one in before.days.items()}
             for day in step.late_days:
                 one = view.manifests[day]
-                days[day] = DayTaken(one.number, one.consumed, one.left_out)
+                is_late = bool(one.beside) or day in before.days
+                days[day] = DayTaken(
+                    one.number, one.consumed, one.left_out, parts.rolled.get(day, ()), is_late
+                )
             manifest = ColdManifest(
-                step.key, number, now_ns, tuple(files), days, due, before.n_dropped + done.n_dropped
+                step.key, number, now_ns, files, days, due, before.n_dropped + done.n_dropped
             )
         else:
             known = view.manifests[step.key]
@@ -368,8 +407,10 @@ class Ager:
                 known,
                 number=number,
                 published_ns=now_ns,
-                files=tuple(files),
+                files=files,
                 aged=due,
+                rollups=parts.rolled.get(step.key, ()),
+                beside=_beside(known, parts),
                 n_dropped=known.n_dropped + done.n_dropped,
             )
         self._faults.reach("commit.publish")
@@ -433,7 +474,15 @@ def sources_of(view: StoreView, step: Step) -> list[SegmentInfo]:
     return files + [file for day in step.late_days for file in view.manifests[day].files]
 
 
-def _rolled(rows: PartitionRows, slots: I64, store: Store) -> Bools:
-    """Rows that rollups stand for: numbers of devices."""
-    known = {slot: store.directory.is_derived(slot) for slot in np.unique(slots).tolist()}
-    return ~rows.is_text & ~np.array([known[slot] for slot in slots.tolist()], np.bool_)
+def rolled_files(view: StoreView, step: Step) -> dict[int, tuple[SegmentInfo, ...]]:
+    """Files with rollups of a step's partition, by day."""
+    first, last = step.start_ns // DAY_NS, step.end_ns // DAY_NS
+    return {day: files for day, files in view.rolled.items() if first <= day < last}
+
+
+def _beside(before: Manifest, parts: _Parts) -> tuple[str, ...]:
+    """Files of a day whose rows its rollups don't know: where some of those were written anew, all that were."""
+    kept = {info.name for info in parts.kept}
+    stay = [name for name in before.beside if name in kept]
+    mixed = len(stay) < len(before.beside)
+    return (*stay, *(info.name for info in parts.written if mixed))

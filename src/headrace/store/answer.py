@@ -16,6 +16,7 @@ from headrace.store.aggregates import (
     Weighting,
     in_units,
     join,
+    means_of,
     order_of,
     partials_of,
 )
@@ -58,6 +59,7 @@ class Answer:
         self._raw: list[_Raw] = []
         self._partials: list[Partials] = []
         self._string_sensors: set[int] = set()
+        self._is_in_order = True
         lanes, whole = list(wanted.lanes), wanted.has_plain_integers
         self._dtype: np.dtype[Any] = np.dtype(np.float64)
         if lanes == [Lane.UNSIGNED]:
@@ -66,6 +68,11 @@ class Answer:
             self._dtype = np.dtype(np.int64)
         self._whole_sums = whole and lanes == [Lane.RAW]
         self._mixed = self._dtype.kind == "f" and bool(set(lanes) & {Lane.SIGNED, Lane.UNSIGNED})
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its values."""
+        return self._dtype
 
     @property
     def is_aggregate(self) -> bool:
@@ -77,11 +84,17 @@ class Answer:
         """Whether more slices would only be cut off."""
         return self._limit is not None and self.n_rows > self._limit
 
-    def add(self, samples: dict[Lane, SensorSamples], headers: Partials | None, words: Words) -> None:
-        """Take in one slice: its samples, and partials (engineering units) that headers gave."""
+    def add(
+        self,
+        samples: dict[Lane, SensorSamples],
+        headers: Partials | None,
+        words: Words,
+        rolled: Partials | None = None,
+    ) -> None:
+        """Take in one slice: its samples, partials that headers gave (engineering units) and rollups (`dtype`)."""
         self._string_sensors |= words.sensors
         if self.is_aggregate:
-            self._add_windows(samples, headers)
+            self._add_windows(samples, headers, rolled)
             return
         n = sum(len(one) for one in samples.values())
         self.n_rows += n
@@ -118,7 +131,21 @@ class Answer:
             out[first:last] = table[np.where(known, codes, len(names))]
         return out
 
-    def _add_windows(self, samples: dict[Lane, SensorSamples], headers: Partials | None) -> None:
+    def add_windows_as_samples(self, rolled: Partials) -> None:
+        """Take in windows where samples are gone: their mean, or last value, at their start, of good quality."""
+        is_last = self._dtype.kind != "f" or self.wanted.is_step[rolled.sensor]
+        mean = means_of(rolled.sum, rolled.sum_low, rolled.count)
+        exact = self.wanted.lane[rolled.sensor] == Lane.RAW
+        totals = self.wanted.sensor_grid.take(rolled.sensor).totals(rolled.raw_sum, rolled.count)
+        mean = np.where(exact, totals / rolled.count, mean)
+        values = np.where(is_last, rolled.last, mean).astype(self._dtype, copy=False)
+        self.n_rows += len(rolled)
+        self._raw.append((rolled.sensor, rolled.window_ns, values, np.zeros(len(rolled), np.uint8), None))
+        self._is_in_order = False
+
+    def _add_windows(
+        self, samples: dict[Lane, SensorSamples], headers: Partials | None, rolled: Partials | None
+    ) -> None:
         parts = []
         weighting = None
         if TIME_WEIGHTED in self.agg:
@@ -134,6 +161,8 @@ class Answer:
         if headers is not None:
             self.n_headers += len(headers)
             parts.append(headers)
+        if rolled is not None:
+            parts.append(rolled)
         if parts:
             typed = [one.as_type(self._dtype) for one in parts]
             joined = join(typed[0] if len(typed) == 1 else Partials.concat(typed))
@@ -142,24 +171,32 @@ class Answer:
 
     # --- the columns ---------------------------------------------------------------------------------
 
-    def result(self, fresh_to_ns: int, sources: dict[str, int], missing: tuple[str, ...]) -> QueryResult:
-        """The answer; rows by sensor and time."""
+    def result(
+        self,
+        fresh_to_ns: int,
+        sources: dict[str, int],
+        missing: tuple[str, ...],
+        rough: tuple[int, str] = (0, ""),
+    ) -> QueryResult:
+        """The answer; rows by sensor and time. ``rough``: its `resolution_ns`, and a note about it."""
         text: Array | None = None
         if self.is_aggregate:
             sensor, ts_ns, columns = self._windows()
         else:
             sensor, ts_ns, columns, text = self._samples()
-        order = order_of(sensor, ts_ns) if self.is_aggregate or (sensor[1:] < sensor[:-1]).any() else None
+        may_be_mixed = self.is_aggregate or not self._is_in_order or (sensor[1:] < sensor[:-1]).any()
+        order = order_of(sensor, ts_ns) if may_be_mixed else None
         n = len(sensor) if self._limit is None else min(len(sensor), self._limit)
         chosen: Any = slice(0, n) if order is None else order[:n]
         notes = [_FLOAT_NOTE] if self._mixed else []
         notes += [_TEXT_NOTE] if self._string_sensors else []
+        notes += [rough[1]] if rough[1] else []
         wanted = self.wanted
         return QueryResult(
             paths=wanted.paths, units=wanted.units, sensor=sensor[chosen],
             ts_ns=ts_ns[chosen], columns={k: v[chosen] for k, v in columns.items()},
             text=None if text is None else text[chosen], truncated=n < len(sensor), fresh_to_ns=fresh_to_ns,
-            sources=sources, missing=missing, notes=tuple(notes),
+            sources=sources, missing=missing, notes=tuple(notes), resolution_ns=rough[0],
         )  # fmt: skip
 
     def _samples(self) -> tuple[I64, I64, dict[str, Array], Array | None]:
@@ -193,8 +230,9 @@ class Answer:
         total = np.where(exact, grid.totals(rows.raw_sum, rows.count), rows.sum)
         columns: dict[str, Callable[[], Array]] = {
             "count": lambda: rows.count, "sum": lambda: rows.raw_sum if self._whole_sums else total,
-            "min": lambda: rows.low, "max": lambda: rows.high, "first": lambda: rows.first, "last": lambda: rows.last,
-            "mean": lambda: np.where(exact, total / rows.count, rows.mean), "var": lambda: rows.squares / rows.count,
+            "min": lambda: rows.low + 0, "max": lambda: rows.high + 0,  # of two zeros none is less
+             "first": lambda: rows.first, "last": lambda: rows.last,
+            "mean": lambda: np.where(exact, total / rows.count, _means(rows)), "var": lambda: rows.squares / rows.count,
             TIME_WEIGHTED: lambda: rows.twa,
         }  # fmt: skip
         out = {name: columns[name]().astype(self._type_of(name), copy=False) for name in self.agg}
@@ -210,3 +248,8 @@ class Answer:
         if name == "count" or (name == "sum" and self._whole_sums):
             return np.dtype(np.int64)
         return np.dtype(np.float64) if name in ("sum", "mean", "var", TIME_WEIGHTED) else self._dtype
+
+
+def _means(rows: Partials) -> Array:
+    mean = means_of(rows.sum, rows.sum_low, rows.count)
+    return np.where(np.isnan(mean) | np.isinf(mean), rows.mean, mean)

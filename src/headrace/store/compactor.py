@@ -29,9 +29,11 @@ from headrace.store.commits import SegmentInfo
 from headrace.store.grouping import DAY_NS
 from headrace.store.holdings import Holdings
 from headrace.store.manifests import (
+    BUCKET_DAYS,
     COLD_FOLDER,
     COLD_MANIFESTS,
     HOT_FOLDER,
+    ROLLUP_FOLDER,
     WARM_FOLDER,
     Manifest,
     hot_number,
@@ -216,7 +218,7 @@ class Compactor:
 
         So they do while the day lasts, and where little comes late to a day that was merged.
         """
-        if not is_over:
+        if not is_over or before.n_dropped:  # rollups of samples that are gone can't be made anew
             return True
         n_before = sum(f.n_samples for f in before.files)
         n_new = sum(f.n_samples for f in hot)
@@ -232,15 +234,33 @@ class Compactor:
         if not is_added:
             sources += [Source(f, True) for f in before.files]
         number = before.number + 1
-        new, sources, left_out = self._files(sources, day, number)
+        whole = before.is_whole if is_added else is_over
+        # A day that lasts is written again: until then its chunks' headers have to do. What comes to a day that is cold is
+        # not in the rollups that went along with that.
+        taken = view.cold.get(day // BUCKET_DAYS)
+        makes_rollups = is_over and (taken is None or day not in taken.days)
+        new, rolled, sources, left_out = self._files(sources, day, number, makes_rollups)
         files = [*before.files, *new] if is_added else new
+        rollups, beside = (
+            (before.rollups, (*before.beside, *(f.name for f in new))) if is_added else (rolled, ())
+        )
         consumed = dict(before.consumed)
         for info in view.commits.segments:
             incarnation, m = hot_number(info.name)
             consumed[incarnation] = max(consumed.get(incarnation, 0), m)
-        whole = before.is_whole if is_added else is_over
         now_ns = self._clock.now_ns()
-        manifest = Manifest(day, number, now_ns, tuple(files), consumed, (*before.left_out, *left_out), whole)
+        manifest = Manifest(
+            day,
+            number,
+            now_ns,
+            tuple(files),
+            consumed,
+            (*before.left_out, *left_out),
+            whole,
+            rollups=tuple(rollups),
+            beside=beside if rollups else (),
+            n_dropped=before.n_dropped,
+        )
         self._faults.reach("commit.publish")
         if not write_manifest(self._store.disk, manifest):
             raise CorruptionError(f"{manifest.name} was written by another compactor; run one only")
@@ -250,21 +270,23 @@ class Compactor:
         report.bytes_after += sum(f.size_bytes for f in new)
 
     def _files(
-        self, sources: list[Source], day: int, number: int
-    ) -> tuple[list[SegmentInfo], list[Source], list[str]]:
-        """Write the day's rows; the files, the sources that are in them, and hot segments that are damaged.
+        self, sources: list[Source], day: int, number: int, makes_rollups: bool
+    ) -> tuple[list[SegmentInfo], list[SegmentInfo], list[Source], list[str]]:
+        """Write the day's rows; the files, rollups, the sources that are in them, and hot segments that are damaged.
 
         Those stay as they are, and are read beside the files: what can be read of them is not lost.
         """
         left_out: list[str] = []
         while True:
             try:
-                files = []
+                files, rollups = [], []
                 for part, selection in enumerate(self._slices(self._weigh(sources))):
-                    table = self._merge(sources, selection, day)
+                    table, rolled = self._merge(sources, selection, day, makes_rollups)
                     if table is not None:
-                        files.append(self._write(day, number, part, table))
-                return files, sources, left_out
+                        files.append(self._write(WARM_FOLDER, day, (number, part), table))
+                    if rolled is not None:
+                        rollups.append(self._write(ROLLUP_FOLDER, day, (number, part), rolled))
+                return files, rollups, sources, left_out
             except Unreadable as e:
                 if any(s.is_warm for s in sources if s.info.name in e.names):
                     raise  # to go on would publish a day without what this file has
@@ -318,18 +340,25 @@ class Compactor:
             out.append(all_columns(self._store, chosen))
         return out
 
-    def _merge(self, sources: list[Source], selection: Selection, day: int) -> pa.Table | None:
-        """Warm rows of some groups."""
+    def _merge(
+        self, sources: list[Source], selection: Selection, day: int, makes_rollups: bool
+    ) -> tuple[pa.Table | None, pa.Table | None]:
+        """Warm rows of some groups, and their rollups."""
         merged = merge(self._store, sources, selection, (day * DAY_NS, (day + 1) * DAY_NS))
         if merged is None:
-            return None
-        choices = [self._choice_of(path) for path in merged.wanted.paths.tolist()]
-        return merged.encode(self._policy.pace, ChunkRules(choices=choices))
+            return None, None
+        paths = merged.wanted.paths.tolist()
+        table = merged.encode(
+            self._policy.pace, ChunkRules(choices=[self._choice_of(path) for path in paths])
+        )
+        asked = np.array([self.rules.finest_rollup_ns(path) for path in paths], np.int64)
+        return table, merged.rolled(table, asked) if makes_rollups else None
 
-    def _write(self, day: int, number: int, part: int, table: pa.Table) -> SegmentInfo:
-        draft = write_segment(f"{WARM_FOLDER}/{day:06d}/", [table])
+    def _write(self, folder: str, day: int, number: tuple[int, int], table: pa.Table) -> SegmentInfo:
+        """Write a file; `number` is the manifest's version and the file's part of it."""
+        draft = write_segment(f"{folder}/{day:06d}/", [table])
         digest = xxhash.xxh3_64_hexdigest(draft.data)
-        name = f"{WARM_FOLDER}/{day:06d}/{number:06d}-{part:04d}-{digest}.parquet"
+        name = f"{folder}/{day:06d}/{number[0]:06d}-{number[1]:04d}-{digest}.parquet"
         self._faults.reach("segment.write")
         # Where it exists, a run that was killed wrote the same bytes.
         self._store.disk.put_if_absent(name, draft.data)
@@ -362,11 +391,13 @@ class Compactor:
         disk, gone = self._store.disk, set()
         warm, cold = _by_partition(disk.list(WARM_FOLDER)), _by_partition(disk.list(COLD_FOLDER))
         listed, in_cold = list_manifests(disk), {f.name for one in view.cold.values() for f in one.files}
-        for day in listed.keys() | warm.keys():
+        rolled = _by_partition(disk.list(ROLLUP_FOLDER))
+        for day in listed.keys() | warm.keys() | rolled.keys():
             newest, numbers = view.manifests.get(day), listed.get(day, [])
             is_newest = newest is not None and newest.number >= max(numbers, default=0)
             if newest is not None and is_newest and newest.published_ns <= old_ns:
                 gone |= warm.get(day, set()) - {f.name for f in newest.files} - in_cold
+                gone |= rolled.get(day, set()) - {f.name for f in view.rolled.get(day, ())}
                 gone |= {manifest_path(day, n) for n in numbers if n < newest.number or view.is_taken(day)}
         for bucket, numbers in list_manifests(disk, COLD_MANIFESTS).items():
             one = view.cold.get(bucket)

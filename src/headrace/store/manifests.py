@@ -22,6 +22,7 @@ from headrace.store.commits import SegmentInfo, checked, sealed_json, unsealed_j
 
 FOLDER, COLD_MANIFESTS = "manifests/warm", "manifests/cold"
 HOT_FOLDER, WARM_FOLDER, COLD_FOLDER = "segments/hot", "segments/warm", "segments/cold"
+ROLLUP_FOLDER = "segments/rollups"
 BUCKET_DAYS = 30
 _VERSION = 1
 
@@ -35,8 +36,10 @@ class Manifest:
     consumed : newest commit of each incarnation whose rows of this day are in `files`.
     left_out : hot segments among those that could not be read: they stay, and are read beside the files.
     is_whole : written after the day was over, all of it at once.
-    aged : what was last found to be due by the rules of the tiers, and done; "" for nothing. n_dropped : samples that
-    were here, of which only rollups are left.
+    aged : what was last found to be due by the rules of the tiers, and done; "" for nothing.
+    rollups : files with rollups (`headrace.store.resolutions`) of the rows in `files`, but for those that are named
+    `beside`: what came later.
+    n_dropped : samples that were here, of which only rollups are left.
     """
 
     day: int
@@ -47,12 +50,18 @@ class Manifest:
     left_out: tuple[str, ...] = ()
     is_whole: bool = False
     aged: str = ""
+    rollups: tuple[SegmentInfo, ...] = ()
+    beside: tuple[str, ...] = ()
     n_dropped: int = 0
 
     @property
     def name(self) -> str:
         """Path in the store."""
         return manifest_path(self.day, self.number)
+
+    def is_rolled(self, file: SegmentInfo) -> bool:
+        """Whether the rollups stand for the rows of one of the files."""
+        return bool(self.rollups) and file.name not in self.beside
 
     def has_consumed(self, segment: str) -> bool:
         """Whether the day's rows of a hot segment are in the files."""
@@ -66,7 +75,10 @@ class Manifest:
             "files": [f.to_dict() for f in self.files],
             "consumed": {str(i): m for i, m in sorted(self.consumed.items())},
             "left_out": list(self.left_out), "is_whole": self.is_whole,
-        } | _aged(self.aged, self.n_dropped)  # fmt: skip
+        } | _rolled(self.rollups) | self._beside() | _aged(self.aged, self.n_dropped)  # fmt: skip
+
+    def _beside(self) -> dict[str, Any]:
+        return {"beside": list(self.beside)} if self.beside else {}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Manifest:
@@ -77,7 +89,9 @@ class Manifest:
                 tuple(SegmentInfo.from_dict(f) for f in data["files"]),
                 {int(i): checked(m, int) for i, m in data["consumed"].items()},
                 tuple(checked(name, str) for name in data["left_out"]), checked(data["is_whole"], bool),
-                checked(data.get("aged", ""), str), checked(data.get("n_dropped", 0), int),
+                checked(data.get("aged", ""), str),
+                tuple(SegmentInfo.from_dict(f) for f in data.get("rollups", ())),
+                tuple(checked(name, str) for name in data.get("beside", ())), checked(data.get("n_dropped", 0), int),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise CorruptionError(f"its content is no manifest: {e!r}") from e
@@ -85,11 +99,16 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class DayTaken:
-    """Up to where the rows of a day are in a cold partition: version of the day's manifest, and what that said."""
+    """Up to where the rows of a day are in a cold partition: version of the day's manifest, and what that said.
+
+    ``rollups`` are the day's; where ``is_late``, there are rows that came after these were made.
+    """
 
     number: int
     consumed: dict[int, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    rollups: tuple[SegmentInfo, ...] = ()
+    is_late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +136,8 @@ class ColdManifest:
                 "consumed": {str(i): m for i, m in sorted(one.consumed.items())},
                 "left_out": list(one.left_out),
             }
+            | _rolled(one.rollups)
+            | ({"is_late": True} if one.is_late else {})
             for day, one in sorted(self.days.items())
         }
         return {
@@ -133,6 +154,8 @@ class ColdManifest:
                     checked(one["number"], int),
                     {int(i): checked(m, int) for i, m in one["consumed"].items()},
                     tuple(checked(name, str) for name in one["left_out"]),
+                    tuple(SegmentInfo.from_dict(f) for f in one.get("rollups", ())),
+                    checked(one.get("is_late", False), bool),
                 )
                 for day, one in data["days"].items()
             }
@@ -143,6 +166,11 @@ class ColdManifest:
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise CorruptionError(f"its content is no manifest: {e!r}") from e
+
+
+def _rolled(rollups: tuple[SegmentInfo, ...]) -> dict[str, Any]:
+    """What is written of rollups."""
+    return {"rollups": [f.to_dict() for f in rollups]} if rollups else {}
 
 
 def _aged(aged: str, n_dropped: int) -> dict[str, Any]:

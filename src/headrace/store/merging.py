@@ -15,6 +15,7 @@ from headrace.store.decoding import Decoding
 from headrace.store.pace import Pace
 from headrace.store.query import Scan, Store
 from headrace.store.reader import FoundRows
+from headrace.store.resolutions import encode_rollups
 from headrace.store.runs import SensorSamples
 from headrace.store.time_axes import TimeAxes
 from headrace.store.view import Source
@@ -52,6 +53,10 @@ class Merged:
             tables.append(encode_warm(self.wanted, piece, self.words, self.seq, rules, axes))
             pace.tick()
         return pa.concat_tables(tables)
+
+    def rolled(self, warm: pa.Table, asked: I64) -> pa.Table | None:
+        """Rollups of a day: see `headrace.store.resolutions.encode_rollups`."""
+        return encode_rollups(self.wanted, self.samples, self.words, self.seq, warm, asked)
 
 
 def merge(

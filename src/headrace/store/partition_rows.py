@@ -13,7 +13,6 @@ import pyarrow as pa
 from headrace.core.layouts import Column, Kind
 from headrace.core.sensors import SensorDirectory
 from headrace.store.commits import SegmentInfo
-from headrace.store.grouping import DAY_NS
 from headrace.store.query import Store
 from headrace.store.segment import SegmentFile
 from headrace.store.time_axes import own_times
@@ -29,6 +28,7 @@ _NAMES = (
     "column",
     "n_samples",
     "n_bytes",
+    "count",
     "dtype",
     "bound",
     "min",
@@ -71,6 +71,7 @@ class PartitionRows:
     t_max: I64
     n_samples: I64
     n_bytes: I64
+    n_usable: I64
     bound: npt.NDArray[np.float64]
     low: npt.NDArray[np.float64]
     high: npt.NDArray[np.float64]
@@ -101,12 +102,12 @@ class PartitionRows:
         rank[order] = np.arange(len(order))
         dtype = whole["dtype"].combine_chunks()
         floats = np.array([word[0] == "f" for word in dtype.dictionary.to_pylist()], np.bool_)
-        number_of = {name: _numbers(whole[name]) for name in _NAMES[1:7]}
+        number_of = {name: _numbers(whole[name]) for name in _NAMES[1:8]}
         return cls(
             files, words[order], rank[coded.indices.to_numpy()], np.concatenate(places), number_of["sensor"], number_of["group"],
             number_of["layout"], number_of["column"].astype(np.int64), _times(whole["t_min"]), _times(whole["t_max"]),
             number_of["n_samples"].astype(np.int64),
-            number_of["n_bytes"].astype(np.int64), _floats(whole["bound"], 0.0), _floats(whole["min"], np.nan),
+            number_of["n_bytes"].astype(np.int64), number_of["count"].astype(np.int64), _floats(whole["bound"], 0.0), _floats(whole["min"], np.nan),
             _floats(whole["max"], np.nan), floats[dtype.indices.to_numpy()], ~_numbers(whole["dictionary"].is_null()),
         )  # fmt: skip
 
@@ -158,13 +159,6 @@ class PartitionRows:
             if span > 0 and np.isfinite(span):
                 out[int(self.path[mine[0]])] = span
         return out
-
-    def days(self, rows: npt.NDArray[np.bool_]) -> set[tuple[int, int]]:
-        """First and last day of the chosen rows, of those that have a usable sample."""
-        known = rows & np.isfinite(self.low)
-        return set(
-            zip((self.t_min[known] // DAY_NS).tolist(), (self.t_max[known] // DAY_NS).tolist(), strict=True)
-        )
 
     def tables(self, rows: npt.NDArray[np.bool_]) -> list[pa.Table]:
         """The chosen rows as they are, payloads and all, each with its own times, in the columns of today."""

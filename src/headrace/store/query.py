@@ -37,6 +37,13 @@ from headrace.store.headers import HeaderAnswers, may_answer
 from headrace.store.manifests import HOT_FOLDER
 from headrace.store.reader import FoundRows, SegmentReader
 from headrace.store.result import QueryResult
+from headrace.store.rollup_answers import (
+    RolledRows,
+    RollupAnswers,
+    are_known,
+    may_use_rollups,
+    unknown_to_rollups,
+)
 from headrace.store.series import SeriesMap
 from headrace.store.view import Source, StoreView, TierSize, ViewLoader
 from headrace.store.wanted import NOWHERE, Wanted
@@ -56,12 +63,31 @@ class Scan:
     """The rows that a query has to look at.
 
     ``found`` with, for each, the place of its rows in the selection and whether it is a warm file. `is_stale`
-    where a segment of the view is gone: a compaction moved its rows meanwhile.
+    where a segment of the view is gone: a compaction moved its rows meanwhile. ``rolled`` is what rollups answer; rows
+    that are inside are not found.
     """
 
     found: list[tuple[FoundRows, I64, bool]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     is_stale: bool = False
+    rolled: RollupAnswers | None = None
+
+    def add(self, other: Scan) -> None:
+        """Take in what another one found."""
+        self.found += other.found
+        self.missing += other.missing
+        self.is_stale |= other.is_stale
+
+    def split(self, cold: Sequence[Source]) -> tuple[Scan, Scan]:
+        """What was found in cold files: rows that the rollups of their days know, with all that is missing, and others."""
+        known, late = Scan(missing=self.missing, is_stale=self.is_stale), Scan()
+        days = frozenset[int]().union(*(source.rolled_days for source in cold))
+        for found, place, is_warm in self.found:
+            mask = are_known(found.rows.t_min, found.rows.t_max, days)
+            for part, index in ((known, np.flatnonzero(mask)), (late, np.flatnonzero(~mask))):
+                if len(index):
+                    part.found.append((found.take(index), place[index], is_warm))
+        return known, late
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +125,7 @@ class Store:
         self._owns_directory = owns_directory
         self._lock = threading.Lock()
         self._asked: OrderedDict[tuple[str, int], Wanted] = OrderedDict()
+        self.uses_rollups = True  # where false, they answer only what has no samples any more
 
     @classmethod
     def open(
@@ -220,14 +247,14 @@ class Store:
         """The same of a selection that was indexed before."""
         if every_ns is not None and not agg:
             agg = ("mean",)
+        answer = Answer(wanted, start_ns, end_ns, every_ns, tuple(agg), limit)
         for attempt in (1, 2):
             asked_ns = self._clock.now_ns()
             batches = [] if tail is None else tail(wanted.slots)
             view = self.refresh()
-            scan = self.scan(view, wanted, start_ns, end_ns)
+            scan = self._scan_for(answer, view, batches)
             if attempt == 2 or not scan.is_stale:
                 break
-        answer = Answer(wanted, start_ns, end_ns, every_ns, tuple(agg), limit)
         damaged = self._read(answer, scan, batches)
         fresh_ns = asked_ns if tail is not None else view.commits.published_ns
         sources = {
@@ -237,8 +264,13 @@ class Store:
             "warm_headers": answer.n_headers,
             "tail_frames": sum(b.n_frames for b in batches),
         }
+        rolled, rough = scan.rolled, (0, "")
+        if rolled is not None:
+            sources["rollup_windows"] = rolled.n_windows
+            damaged += rolled.missing
+            rough = rolled.rough_ns, rolled.note
         missing = tuple(dict.fromkeys([*view.damaged, *scan.missing, *damaged]))
-        return answer.result(fresh_ns, sources, missing)
+        return answer.result(fresh_ns, sources, missing, rough)
 
     def _wanted(self, pattern: str) -> Wanted:
         """What a pattern selects, indexed; kept for who asks the same again while no sensor is added."""
@@ -283,6 +315,40 @@ class Store:
     def scan(self, view: StoreView, wanted: Wanted, start_ns: int, end_ns: int) -> Scan:
         """Rows of a view that may hold wanted samples of [start_ns, end_ns)."""
         return self.scan_sources(view.sources(start_ns, end_ns), wanted, start_ns, end_ns)
+
+    def _scan_for(self, answer: Answer, view: StoreView, batches: Sequence[FrameBatch]) -> Scan:
+        """What is needed for an answer: rollups as far as they give it, then the rows that are left."""
+        span = answer.start_ns, answer.end_ns
+        wanted, sources = answer.wanted, view.sources(*span)
+        lacks = view.lacks_samples(*span)
+        rollups = view.rollups(*span) if lacks or (self.uses_rollups and may_use_rollups(answer)) else []
+        if not rollups:
+            return self.scan_sources(sources, wanted, *span)
+        of_rollups = self.scan_sources(rollups, wanted, *span)
+        rows = RolledRows.of(wanted, of_rollups.found)
+        scan = self.scan_sources([s for s in sources if not s.rolled_days], wanted, *span)
+        cold = [s for s in sources if s.rolled_days and s.is_cold]
+        aged, late = self.scan_sources(cold, wanted, *span).split(cold)
+        scan.add(late)
+        others = unknown_to_rollups(wanted, scan.found, batches)
+        behind = [s for s in sources if s.rolled_days and not s.is_cold]
+        gone = np.zeros(0 if rows is None else len(rows), np.bool_)
+        if lacks and rows is not None:
+            known = self.scan_sources(behind, wanted, *span)
+            known.add(aged)
+            gone = rows.are_alone(wanted, known.found)
+            scan.rolled = RollupAnswers(answer, rows, others, gone, uses_all=self.uses_rollups)
+        else:
+            scan.rolled = RollupAnswers(answer, rows, others, gone)
+            done = scan.rolled.days_done()
+            known = self.scan_sources([s for s in behind if not s.rolled_days <= done], wanted, *span)
+            known.add(aged)
+        scan.add(known)
+        if lacks:
+            scan.missing += of_rollups.missing
+        scan.is_stale |= of_rollups.is_stale
+        scan.found = scan.rolled.left(scan.found)
+        return scan
 
     def scan_sources(self, sources: Sequence[Source], wanted: Wanted, start_ns: int, end_ns: int) -> Scan:
         """The same of some segments."""
@@ -330,7 +396,9 @@ class Store:
             found = [one for one in found if len(one[1])]
             decoding = Decoding(wanted)
             of_slice = None if n_slices == 1 else mine[wanted.group_of_place]
-            headers = HeaderAnswers(answer, [(f.rows, f.group_index, p) for f, p, w in found], batches)
+            stretches = None if scan.rolled is None else scan.rolled.intervals
+            parts = [(f.rows, f.group_index, p) for f, p, w in found]
+            headers = HeaderAnswers(answer, parts, batches, stretches)
             left = []
             for (rows, place, _), answered in zip(found, headers.answered, strict=True):
                 if not answered.any():
@@ -341,7 +409,16 @@ class Store:
             if left:
                 decoding.add_rows(FoundRows.join([f for f, _ in left]), np.concatenate([p for _, p in left]))
             decoding.add_tail(batches, of_slice)
-            answer.add(decoding.samples(answer.start_ns, answer.end_ns), headers.partials, decoding.words)
+            samples = decoding.samples(answer.start_ns, answer.end_ns)
+            rolled = None
+            if scan.rolled is not None:
+                of_sensors = None if of_slice is None else wanted.sensors_of_places(of_slice)
+                samples = scan.rolled.without(samples)
+                rolled = scan.rolled.partials(of_sensors)
+                rough = scan.rolled.rough_samples(of_sensors)
+                if rough is not None:
+                    answer.add_windows_as_samples(rough)
+            answer.add(samples, headers.partials, decoding.words, rolled)
             damaged += decoding.damaged
             if answer.is_full:
                 break

@@ -36,6 +36,8 @@ class QueryResult:
         ``hot_rows``, ``tail_frames``, ``segments``.
     missing : one sentence for everything that could not be read; empty where the answer is whole.
     notes : what to know about the columns.
+    resolution_ns : 0 where the answer is exactly what was asked; else, in a part of the span only rollups are left, and
+        rows there stand for windows of up to that length. A note says of what.
     """
 
     paths: npt.NDArray[np.object_]
@@ -49,6 +51,7 @@ class QueryResult:
     sources: dict[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    resolution_ns: int = 0
 
     @property
     def n_rows(self) -> int:

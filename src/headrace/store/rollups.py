@@ -33,7 +33,7 @@ second it falls behind, and ``[store] rollups = "off"`` is the better choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +56,6 @@ from headrace.store.wanted import Wanted
 Array = npt.NDArray[Any]
 FOLDER = "rollups/1m"
 STATE_FILE = f"{FOLDER}/state.json"
-RESOLUTIONS = ("1m",)
-"""Of the rollups that are kept."""
 MINUTE_NS, HOUR_NS = 60 * NS, 3_600 * NS
 AGGREGATES = ("count", "min", "max", "sum", "mean", "first", "last")
 _SLICES_MAX = 64
@@ -312,33 +310,6 @@ def _load_state(disk: Disk) -> _State | None:
         return _State.from_dict(unsealed_json(disk.read(STATE_FILE), STATE_FILE))
     except (NotFound, CorruptionError):
         return None
-
-
-def rollups_are_complete(
-    disk: Disk, view: StoreView, span: tuple[int, int], days: Iterable[tuple[int, int]]
-) -> str:
-    """Whether rollups stand for all samples of a span, so that these may be dropped: "", or a sentence that says why not.
-
-    Parameters
-    ----------
-    span : start and end, ns. days : first and last day of rows with samples: each has rollups on one of its days.
-    """
-    state = _load_state(disk)
-    if state is None:
-        return f'{STATE_FILE} does not say that there are rollups of them; set [store] rollups = "1m"'
-    waiting = [hour for hour in state.hours if span[0] < (hour + 1) * HOUR_NS and hour * HOUR_NS < span[1]]
-    unseen = [s for s in view.commits.segments if s.t_max_ns >= span[0] and s.t_min_ns < span[1]]
-    unseen = [s for s in unseen if (n := hot_number(s.name)) and n[1] > state.seen.get(n[0], 0)]
-    if waiting or unseen:
-        return f"rollups of {len(waiting):,} hours and {len(unseen):,} segments of them are not written yet"
-    there: dict[int, bool] = {}
-    for first, last in sorted(days):
-        for day in range(first, last + 1):
-            if day not in there:
-                there[day] = bool(disk.list(f"{FOLDER}/{_day_name(day * 24)}"))
-        if not any(there[day] for day in range(first, last + 1)):
-            return f"{FOLDER} has nothing of {_day_name(first * 24)}; restore it from a backup"
-    return ""
 
 
 def forget_rollups(disk: Disk, span: tuple[int, int], is_gone: Callable[[list[str]], Array]) -> int:

@@ -19,6 +19,8 @@ count        uint32       values that are usable (good or uncertain, not NaN in 
 quality      uint8        what occurs: 1 good, 2 uncertain, 4 bad, 8 absent
 min ... m2   float64      of the usable values, engineering units (warm rows): min, max, sum, first, last, and
                           m2, the sum of squared differences from the mean, rounded to 24 bits
+sum_low      float64      what rounding `sum` left out, so that both together are the exact sum; null for 0, NaN where
+                          two floats can't hold it (rollups of floats)
 raw_sum      int64        exact sum of the raw integers (warm rows of integers up to 32 bits)
 scale,offset float64      the grid: engineering value = raw * scale + offset (warm rows), as below
 time_codec   string       how times are coded; ``block``, ``wave``: in one payload with the values
@@ -51,7 +53,7 @@ import pyarrow as pa
 VERSION = b"1"
 FRAMES, OVERLAY = "frames", "overlay"
 KINDS = (FRAMES, OVERLAY)
-BLOCK, WAVE = "block", "wave"
+BLOCK, WAVE, ROLLUP = "block", "wave", "rollup"
 HAS_GOOD, HAS_UNCERTAIN, HAS_BAD, HAS_ABSENT = 1, 2, 4, 8
 
 _TIME = pa.timestamp("ns", "UTC")
@@ -60,7 +62,7 @@ COLUMNS: dict[str, Any] = {
     "sensor": pa.uint64(), "column": pa.int32(), "layout": pa.uint64(), "layout_json": pa.string(),
     "dtype": pa.string(), "t_min": _TIME, "t_max": _TIME, "n_frames": pa.uint32(), "n_samples": pa.uint32(),
     "count": pa.uint32(), "quality": pa.uint8(), "min": pa.float64(), "max": pa.float64(),
-    "sum": pa.float64(), "first": pa.float64(), "last": pa.float64(), "m2": pa.float64(),
+    "sum": pa.float64(), "sum_low": pa.float64(), "first": pa.float64(), "last": pa.float64(), "m2": pa.float64(),
     "raw_sum": pa.int64(), "scale": pa.float64(), "offset": pa.float64(), "time_codec": pa.string(), "times_back": pa.uint32(),
     "value_codec": pa.string(), "bound": pa.float64(), "max_error": pa.float64(), "rmse": pa.float64(), "seq": pa.int64(), "arrival": _TIME,
     "dictionary": pa.list_(pa.string()), "n_bytes": pa.uint32(), "payload": pa.binary(),

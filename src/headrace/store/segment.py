@@ -156,7 +156,7 @@ class RowHeaders:
 
     ``kind`` and ``dtype`` are indices in `KINDS` and `DTYPES`; ``codec`` is an index in `codecs`, pairs of time
     and value codec; ``offset`` is where the payload starts in the file. ``statistics`` are the columns of warm
-    rows: min, max, sum, first, last, m2, raw_sum. ``dictionary`` is None where no row has one. ``times_offset`` and
+    rows: min, max, sum, first, last, m2, raw_sum, sum_low. ``dictionary`` is None where no row has one. ``times_offset`` and
     ``times_bytes`` say where the payload is that has a row's times; None where each has its own.
     """
 
@@ -321,7 +321,7 @@ class SegmentFile:
             n_frames=_numbers(table["n_frames"]), n_samples=_numbers(table["n_samples"]),
             count=_numbers(table["count"]), seq=_numbers(table["seq"]), codec=codec, codecs=codecs,
             offset=offset, n_bytes=n_bytes, times_offset=times_offset, times_bytes=times_bytes,
-            statistics={n: _nullable(table[n]) for n in STATISTIC_COLUMNS if n in table.column_names},
+            statistics={n: _nullable(table[n]) for n in _STATISTICS if n in table.column_names},
             dictionary=_word_lists(table["dictionary"]) if has_words else None,
         )  # fmt: skip
 
@@ -362,6 +362,7 @@ class SegmentFile:
 
 
 STATISTIC_COLUMNS = ("min", "max", "sum", "first", "last", "m2", "raw_sum")
+_STATISTICS = (*STATISTIC_COLUMNS, "sum_low")  # which rollups have
 _UNUSED = ("shard", "path", "sensor", "quality", "bound", "max_error", "rmse", "arrival", "scale", "offset")
 
 

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from headrace.core.clock import NS
-from headrace.core.paths import format_duration, pattern_regex
+from headrace.core.paths import format_duration, parse_duration_ns, pattern_regex
 from headrace.core.specificity import specificity
 from headrace.core.tier_settings import TierBound, TierSection
 from headrace.store.grouping import DAY_NS
@@ -137,6 +137,13 @@ class TierRules:
             s for s, key in STAGE_KEYS.items() if (age := getattr(after, key)) is not None and age_ns >= age
         ]
         return max(reached, default=TierStage.WARM)
+
+    def finest_rollup_ns(self, path: str) -> int:
+        """The shortest windows that the rule of a sensor wants kept once its samples go, ns; 0 where they stay."""
+        rule = self.governance(path).rule
+        if rule is None or self.sections[rule].after.rollups is None:
+            return 0
+        return min(parse_duration_ns(one) for one in self.sections[rule].rollups)
 
     def next_stage(self, rule: str, stage: TierStage) -> TierStage | None:
         """What comes after a stage."""

@@ -26,11 +26,13 @@ from headrace.core.quality import Quality, usable
 from headrace.store.aggregates import in_units, partials_of
 from headrace.store.commits import SegmentInfo
 from headrace.store.decoding import SharedTimes, decode_row
-from headrace.store.manifests import WARM_FOLDER
+from headrace.store.manifests import ROLLUP_FOLDER, WARM_FOLDER
 from headrace.store.query import Store
+from headrace.store.resolutions import rollup_problem
 from headrace.store.runs import SensorSamples
-from headrace.store.schema import BLOCK
+from headrace.store.schema import BLOCK, ROLLUP
 from headrace.store.segment import RowHeaders, SegmentFile
+from headrace.store.view import StoreView
 
 Array = npt.NDArray[Any]
 Tell = Callable[[int, int, str], None]
@@ -77,7 +79,7 @@ def verify_store(disk: Disk, store: Store, tell: Tell = lambda i, n, name: None)
     found = Verification()
     view = store.refresh()
     found.harms += [Harm("commits and manifests", sentence) for sentence in view.damaged]
-    infos = {s.info.name: s.info for s in view.sources(-(2**63), 2**63 - 1)}
+    infos = _named(view)
     for number, info in enumerate(infos.values()):
         tell(number + 1, len(infos), info.name)
         found.n_segments += 1
@@ -85,11 +87,17 @@ def verify_store(disk: Disk, store: Store, tell: Tell = lambda i, n, name: None)
         try:
             verify_segment_rows(disk, info, found)
         except NotFound:
-            if info.name in {s.info.name for s in store.refresh().sources(-(2**63), 2**63 - 1)}:
+            if info.name in _named(store.refresh()):
                 found.harms.append(Harm(info.name, "it is missing; restore it from a backup"))
         except HeadraceError as e:
             found.harms.append(Harm(info.name, str(e)))
     return found
+
+
+def _named(view: StoreView) -> dict[str, SegmentInfo]:
+    """All files that count, by name."""
+    span = -(2**63), 2**63 - 1
+    return {source.info.name: source.info for source in (*view.sources(*span), *view.rollups(*span))}
 
 
 def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> None:
@@ -98,7 +106,7 @@ def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> N
     file = SegmentFile(disk, info, data)
     file.table()  # every page against its checksum
     digest = info.name.rpartition("-")[2].removesuffix(".parquet")
-    if info.name.startswith(WARM_FOLDER) and xxhash.xxh3_64_hexdigest(data) != digest:
+    if info.name.startswith((WARM_FOLDER, ROLLUP_FOLDER)) and xxhash.xxh3_64_hexdigest(data) != digest:
         found.harms.append(Harm(info.name, "its content is not what its name says; restore it from a backup"))
     n_rows = n_samples = 0
     times = SharedTimes()
@@ -116,7 +124,7 @@ def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> N
         text = f"it has {n_rows:,} rows of {n_samples:,} samples, what names it says {info.n_rows:,} of {info.n_samples:,}"
         found.harms.append(Harm(info.name, text))
     found.n_rows += n_rows
-    found.n_samples += n_samples
+    found.n_samples += 0 if info.name.startswith(ROLLUP_FOLDER) else n_samples
 
 
 def _grids(file: SegmentFile, group: int) -> Grid | None:
@@ -149,6 +157,8 @@ def _row_problem(
     dtype = numpy_dtype(DTYPES[int(rows.dtype[row])])
     codecs = rows.codecs[int(rows.codec[row])]
     try:
+        if codecs[1] == ROLLUP:
+            return rollup_problem(rows, row, data.tobytes())
         if codecs[1] == BLOCK:
             ts_ns, values, quality = decode_block(data.tobytes(), dtype)
         else:

@@ -28,11 +28,16 @@ _TRIES = 8
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A segment to read. ``days``: the rows of these UTC days count; None for all."""
+    """A segment to read. ``days``: the rows of these UTC days count; None for all.
+
+    ``rolled_days``: the days whose rollups stand for the segment's rows of them.
+    """
 
     info: SegmentInfo
     is_warm: bool
     days: tuple[int, ...] | None = None
+    rolled_days: frozenset[int] = frozenset()
+    is_cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,45 @@ class StoreView:
         for day, manifest in self.manifests.items():
             if (day + 1) * DAY_NS > start_ns and day * DAY_NS < end_ns:
                 out += [
-                    Source(f, True) for f in manifest.files if f.t_max_ns >= start_ns and f.t_min_ns < end_ns
+                    Source(f, True, rolled_days=frozenset([day] if manifest.is_rolled(f) else []))
+                    for f in manifest.files
+                    if f.t_max_ns >= start_ns and f.t_min_ns < end_ns
                 ]
         for cold in self.cold.values():
-            out += [Source(f, True) for f in cold.files if f.t_max_ns >= start_ns and f.t_min_ns < end_ns]
+            days = frozenset(day for day, one in cold.days.items() if one.rollups and not one.is_late)
+            out += [
+                Source(f, True, rolled_days=days, is_cold=True)
+                for f in cold.files
+                if f.t_max_ns >= start_ns and f.t_min_ns < end_ns
+            ]
         out += [s for s in self._hot if s.info.t_max_ns >= start_ns and s.info.t_min_ns < end_ns]
         return out
+
+    def rollups(self, start_ns: int, end_ns: int) -> list[Source]:
+        """Files with rollups of samples of [start_ns, end_ns)."""
+        return [
+            Source(f, True, rolled_days=frozenset([day]))
+            for day, files in self.rolled.items()
+            for f in files
+            if f.t_max_ns >= start_ns and f.t_min_ns < end_ns
+        ]
+
+    @cached_property
+    def rolled(self) -> dict[int, tuple[SegmentInfo, ...]]:
+        """Files with rollups, by day."""
+        out = {day: manifest.rollups for day, manifest in self.manifests.items() if manifest.rollups}
+        for cold in self.cold.values():
+            out |= {day: (*out.get(day, ()), *one.rollups) for day, one in cold.days.items() if one.rollups}
+        return out
+
+    def lacks_samples(self, start_ns: int, end_ns: int) -> bool:
+        """Whether of some samples of [start_ns, end_ns) only rollups are left."""
+        first, last = start_ns // DAY_NS, (end_ns - 1) // DAY_NS
+        warm = any(m.n_dropped and first <= day <= last for day, m in self.manifests.items())
+        return warm or any(
+            one.n_dropped and first < (bucket + 1) * BUCKET_DAYS and bucket * BUCKET_DAYS <= last
+            for bucket, one in self.cold.items()
+        )
 
     @cached_property
     def _hot(self) -> list[Source]:
@@ -83,11 +121,15 @@ class StoreView:
 
     @cached_property
     def tiers(self) -> tuple[TierSize, ...]:
-        """Sizes of the hot and the warm tier, and of the cold one where there is one."""
-        return tuple(
+        """Sizes of the hot and the warm tier, of the cold one where there is one, and of rollups, which have no samples."""
+        sizes = [
             TierSize(name, sum(one.size_bytes for one in some), sum(one.n_samples for one in some), len(some))
             for name, some in self.segments.items()
-        )
+        ]
+        rollups = [info for infos in self.rolled.values() for info in infos]
+        if rollups:
+            sizes.append(TierSize("rollups", sum(one.size_bytes for one in rollups), 0, len(rollups)))
+        return tuple(sizes)
 
     @cached_property
     def segments(self) -> dict[str, list[SegmentInfo]]:

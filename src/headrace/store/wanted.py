@@ -48,6 +48,12 @@ def _lane(dtype: str, scale: float, offset: float) -> Lane:
     return Lane.SIGNED if dtype == "i64" else Lane.UNSIGNED
 
 
+def lane_of(layout: Layout, column: int) -> Lane:
+    """The lane of a column's samples, where no other layout of the sensor differs."""
+    known = layout.columns[column]
+    return _lane(layout.dtype, known.scale, known.offset)
+
+
 def to_bits(values: Array) -> I64:
     """Values of any type as int64 that `from_bits` turns back, NaNs and all."""
     if values.dtype.kind == "f":
@@ -212,6 +218,12 @@ class Wanted:
         at = self.slots.searchsorted(slot)
         at[at == len(self.slots)] = 0
         return np.where(self.slots[at] == slot, at, NOWHERE)
+
+    def sensors_of_places(self, places: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Which sensors stand in some of the places: bool[n] by number."""
+        out = np.zeros(self.n, np.bool_)
+        out[self.sensor[np.repeat(places, np.diff(self.start))]] = True
+        return out
 
     @cached_property
     def lanes(self) -> tuple[Lane, ...]:

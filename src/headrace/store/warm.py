@@ -73,7 +73,8 @@ def codec_text(codec: TimeCodec | ValueCodec) -> str:
     return f"{name} {json.dumps(spec, sort_keys=True)}" if spec else name
 
 
-def _spec(text: str) -> dict[str, Any]:
+def codec_spec(text: str) -> dict[str, Any]:
+    """The inverse of `codec_text`, as the registry takes it. Raises ValueError."""
     name, _, settings = text.partition(" ")
     found: dict[str, Any] = {"name": name, **(json.loads(settings) if settings else {})}
     return found
@@ -81,12 +82,12 @@ def _spec(text: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _value_codec(text: str) -> ValueCodec:
-    return value_codec(_spec(text))
+    return value_codec(codec_spec(text))
 
 
 @lru_cache(maxsize=1024)
 def _time_codec(text: str) -> TimeCodec:
-    return time_codec(_spec(text))
+    return time_codec(codec_spec(text))
 
 
 class Chunk(NamedTuple):

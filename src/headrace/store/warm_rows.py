@@ -13,7 +13,7 @@ import pyarrow as pa
 from headrace.codecs.choice import ANY, CodecChoice
 from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.core.quality import USABLE_BELOW
-from headrace.store.aggregates import in_units, partials_of
+from headrace.store.aggregates import in_units, partials_of, rounded
 from headrace.store.runs import SensorSamples
 from headrace.store.schema import (
     COLUMNS,
@@ -200,16 +200,10 @@ def _statistics(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: 
         names = {"min": "low", "max": "high", "sum": "sum", "first": "first", "last": "last", "m2": "squares"}
         for name, field in names.items():
             out[name][at] = getattr(found, field)
-    out["m2"] = _rounded(out["m2"])
+    out["m2"] = rounded(out["m2"])
     columns: dict[str, Any] = {name: pa.array(v, mask=~has) for name, v in out.items()}
-    return columns | {"raw_sum": pa.array(raw_sum, mask=~has_raw), "count": count.astype(np.uint32)}
-
-
-def _rounded(m2: Array) -> Array:
-    """To the 24 bits of a float32: standard deviations keep 7 digits, and a header is 3 bytes smaller."""
-    bits = m2.view(np.int64)
-    keeps = np.isfinite(m2) & (m2 < 1e308)
-    return np.where(keeps, (bits + (1 << 28)) >> 29 << 29, bits).view(np.float64)
+    columns["raw_sum"] = pa.array(raw_sum, mask=~has_raw)
+    return columns | {"count": count.astype(np.uint32)}
 
 
 def _part(samples: SensorSamples, chunks: _Chunks, mine: I64, dtype: np.dtype[Any]) -> SensorSamples:

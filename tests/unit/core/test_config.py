@@ -326,7 +326,6 @@ TIER = '[tiers.a]\nmatch = "**"\n'
         (TIER + 'size = "1GB"', "tiers.a", "has a size, but samples never become anything smaller"),
         (TIER + 'hold = { until = "soon" }', "tiers.a.hold", "'soon' is not a date"),
         (TIER + '[tiers.b]\nmatch = "**"', "tiers.b", "'**' is as specific as '**' of [tiers.a]"),
-        (TIER + 'after = { rollups = "1y" }\n[store]\nrollups = "off"', "tiers.a.after.rollups", "no rollups are kept"),
     ],
 )  # fmt: skip
 def test_rules_of_tiers_are_checked(text, where, message):

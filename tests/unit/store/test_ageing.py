@@ -15,6 +15,7 @@ from headrace.core.sensors import SensorDirectory
 from headrace.core.tier_settings import TierSection
 from headrace.sim.disk import SimulatedDisk
 from headrace.sim.faults import CountedFaults, Crashed
+from headrace.store.compactor import Compactor
 from headrace.store.pace import Pace
 from headrace.store.ranges import load_ranges
 from headrace.store.rollups import FOLDER, Rollups
@@ -159,13 +160,14 @@ def test_a_year_of_ageing(line):
     kept = range(FIRST + 180, FIRST + n_days)
     for day in [*kept[::17], kept[-1]]:
         check_day(rig, line, day)
-    assert ask(rig, "**", FIRST, 180).n_rows == 0
+    assert ask(rig, "**", FIRST, 90).n_rows == 0
+    check_rollups(rig, line, FIRST + 90, 90)
     assert sorted(rolled(rig, "temp")) == list(range(FIRST + 90, FIRST + n_days))
     assert rolled(rig, "temp")[FIRST + 100] == 60
-    # A month in one window is answered by headers alone, which are exact.
+    # A month in one window is answered by the windows of its days, which are exact.
     month = ask(rig, "**/temp", FIRST + 240, 30, 30 * DAY, ("mean", "max", "count"))
     exact = line.values(line.times(FIRST + 240, 30))[:, 0]
-    assert month.sources["warm_headers"] == 1
+    assert (month.sources["rollup_windows"], month.sources["warm_headers"]) == (30, 0)
     assert month.columns["count"].tolist() == [len(exact)]
     assert month.columns["max"].tolist() == [exact.max()]
     assert abs(month.columns["mean"][0] - exact.mean()) <= 1e-12 * abs(exact.mean())
@@ -175,7 +177,26 @@ def test_a_year_of_ageing(line):
     rig.clock.advance(600)
     assert rig.compactor.run_once().n_aged == 0
     left = set(rig.disk.list("segments"))
-    assert left == {f.name for infos in rig.store.refresh().segments.values() for f in infos}
+    assert left == named(rig)
+
+
+def named(rig):
+    """Files with samples or rollups that count."""
+    view = rig.store.refresh()
+    return {f.name for infos in (*view.segments.values(), *view.rolled.values()) for f in infos}
+
+
+def check_rollups(rig, line, day, n_days):
+    """Of a span only rollups are left: minutes where samples are asked for, and exact windows."""
+    samples = ask(rig, "**/temp", day, n_days)
+    assert (samples.n_rows, samples.resolution_ns) == (60 * n_days, MINUTE)
+    exact = line.values(line.times(day, n_days))[:, 0].reshape(n_days, 60)
+    found = ask(rig, "**/temp", day, n_days, DAY, ("mean", "max", "count"))
+    assert (found.missing, found.resolution_ns) == ((), 0)
+    assert found.columns["count"].tolist() == [60] * n_days
+    assert found.columns["max"].tolist() == exact.max(axis=1).tolist()
+    assert np.abs(found.columns["mean"] - exact.mean(axis=1)).max() <= 1e-12 * 200
+    assert found.sources["warm_rows"] + found.sources["hot_rows"] == 0
 
 
 def month(line, **sections):
@@ -271,25 +292,69 @@ def rows_of(rig, info):
     return SegmentFile(rig.disk, info).table().to_pylist()
 
 
-def test_samples_stay_until_their_rollups_are_written(line):
+def test_samples_stay_where_no_rollups_stand_for_them(line):
     rule = DEFAULT | {"after": {"cold": "30d", "rollups": "31d"}}
-    rig = month(line, default=rule)
-    rig.disk.delete(f"{FOLDER}/state.json")
+    rig = month(line, default=DEFAULT | {"after": {"cold": "30d"}})
+    rig.compactor = Compactor(rig.store, rig.clock, policy=rig.policy, rules=line.rules(default=rule))
     (problem,) = rig.compactor.run_once().problems
-    assert "keeps its samples: " in problem
-    assert "set [store] rollups" in problem
+    assert "keeps samples of 5 sensors, leon/line1/furnace/energy among them: no rollups of 1m" in problem
     check_day(rig, line, FIRST + 5)
+
+
+def test_samples_go_once_rollups_stand_for_them(line):
+    rig = month(line, default=DEFAULT | {"after": {"cold": "30d", "rollups": "31d"}})
     assert work(rig) == []
-    assert ask(rig, "**", FIRST, 30).n_rows == 0
-    assert len(rolled(rig, "temp")) == 30
-    for name in (
-        "state.json",
-    ):  # everything is looked at again: what is gone must not replace what was written
-        rig.disk.delete(f"{FOLDER}/{name}")
-    line.feed(rig, FIRST + 61)
-    rig.clock.advance(86_400 * 2)
+    check_rollups(rig, line, FIRST, 30)
+    # What comes late is not in the rollups, and stays beside them.
+    late = np.array([FIRST * DAY + 20 * HOUR])
+    rig.add(
+        FrameBatch.dense(
+            np.array([line.furnace], np.uint32),
+            late,
+            np.array([[999.0, 0.0, 0.0]]),
+            None,
+            arrival_ns=rig.clock.now_ns(),
+        )
+    )
+    rig.flush()
+    for _ in range(3):
+        rig.clock.advance(86_400 * 2)
+        rig.compactor.run_once()
+        day = ask(rig, "**/temp", FIRST, 1, DAY, ("max", "count"))
+        assert (day.columns["max"].tolist(), day.columns["count"].tolist()) == ([999.0], [61])
+        assert 999.0 in ask(rig, "**/temp", FIRST, 1).columns["value"].tolist()
+    assert verify_store(rig.disk, rig.store).harms == []
+
+
+def test_what_comes_late_to_a_cold_day_is_in_its_windows(line):
+    rig = month(line, default=DEFAULT | {"after": {"cold": "30d", "rollups": "1y"}})
     assert work(rig) == []
-    assert len(rolled(rig, "temp")) == 31
+    exact = line.values(line.times(FIRST))[:, 0]
+    assert ask(rig, "**/temp", FIRST, 1, DAY, ("max",)).sources["rollup_windows"] == 1
+    late = line.times(FIRST)[5:6] + HOUR // 4
+    rig.add(
+        FrameBatch.dense(
+            np.array([line.furnace], np.uint32),
+            late,
+            np.array([[999.0, 0.0, 0.0]]),
+            None,
+            arrival_ns=rig.clock.now_ns(),
+        )
+    )
+    rig.flush()
+    for _ in range(4):
+        for every in (DAY, HOUR):
+            day = ask(rig, "**/temp", FIRST, 1, every, ("max", "count", "min"))
+            # It is of the time of another, and takes its place.
+            assert (day.columns["max"].tolist(), day.columns["count"].tolist()) == ([999.0], [60])
+            assert abs(day.columns["min"][0] - exact.min()) <= EPS
+        rig.clock.advance(86_400 * 2)
+        rig.compactor.run_once()
+    assert not any(
+        day == FIRST and one.rollups and not one.is_late
+        for day, one in rig.store.refresh().cold[FIRST // 30].days.items()
+    )
+    assert verify_store(rig.disk, rig.store).harms == []
 
 
 def test_a_query_that_was_begun_before_goes_on(line):

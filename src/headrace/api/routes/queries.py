@@ -29,6 +29,8 @@ _EXAMPLE = {
     "fresh_to": "2026-03-02T06:10:31.250000000Z",
     "sources": {"segments": 2, "warm_rows": 0, "hot_rows": 4, "warm_headers": 1, "engine_frames": 31},
     "missing": [],
+    "resolution": None,
+    "notes": [],
     "truncated": False,
     "cursor": None,
 }
