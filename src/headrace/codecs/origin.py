@@ -109,24 +109,22 @@ def _rough_bits(values: Array, origin: Origin) -> float:
 def _body(values: Array, origin: Origin) -> tuple[int, bytes]:
     """Flags of patches, and what follows them."""
     from headrace.codecs.integers import encode_direct, encode_integers
+    from headrace.codecs.origin_kernels import set_far_apart
     from headrace.codecs.origins import NEAR_MAX
 
     numbers, error = origin.numbers_beside(values)
     if error is None:
         return 0, origin.to_bytes() + encode_integers(numbers)
-    far = (error > NEAR_MAX) | (error < -NEAR_MAX)
-    at = np.flatnonzero(far)
-    flags, parts = 0, []
-    near = np.where(far, 0, error)
-    if len(at):
+    places = np.empty(len(error), np.int64)
+    n_far, is_near = set_far_apart(numbers, error, NEAR_MAX, places)
+    flags, parts, at = 0, [], places[:n_far]
+    if n_far:
         flags |= _FAR
-        parts = [put_varint(len(at)), put_sized(encode_direct(np.diff(at, prepend=0))), values[at].tobytes()]
-        first = int(np.argmin(far))
-        numbers = numbers[np.maximum.accumulate(np.where(far, first, np.arange(len(far))))]
-    if near.any():
-        by_number = _first_near(numbers, near)
+        parts = [put_varint(n_far), put_sized(encode_direct(np.diff(at, prepend=0))), values[at].tobytes()]
+    if is_near:
+        by_number = _first_near(numbers, error)
         flags |= _NEAR if by_number is None else _NEAR_BY_NUMBER
-        parts.insert(0, put_sized(encode_direct(near if by_number is None else by_number)))
+        parts.insert(0, put_sized(encode_direct(error if by_number is None else by_number)))
     return flags, b"".join([origin.to_bytes(), *parts, encode_integers(numbers)])
 
 

@@ -33,6 +33,7 @@ TENS = np.array([10**k for k in range(20)], np.uint64)
 _29, _32, _52, _LOW32 = np.uint64(29), np.uint64(32), np.uint64(52), np.uint64(0xFFFFFFFF)
 _M23, _1_23 = np.uint64((1 << 23) - 1), np.uint64(1 << 23)
 DIGITS_MAX = 15
+_SINGLE_DIGITS = 7
 NOT_YET = np.int32(-(2**31))
 _LIMIT = 2.0**52
 _TEXT_DIGITS, _TEXT_DECIMALS = 10, 9
@@ -299,6 +300,87 @@ def few_digits(values: F64, cast: int, digits_max: int) -> int:
 
 
 @lean_kernel
+def find_decimal(values: F64, some: F64, found: I64) -> int:
+    """The decimals that nearly all of some values are, as they are or through a float32: kind, cast and digits.
+
+    ``some`` is room for those that are looked at, finite ones from the start and from the middle of `values`. Returns how many
+    these are; ``found: int64[3]`` starts with -1 where they are no decimals.
+    """
+    half, n = len(some) // 2, 0
+    middle = max(half, len(values) // 2)
+    for start in (0, middle):
+        for i in range(start, min(start + half, len(values))):
+            if np.isfinite(values[i]):
+                some[n] = values[i]
+                n += 1
+    part, line = some[:n], (1.0, 0.0)
+    found[0] = -1
+    for through in (AS_IS, AS_SINGLE):
+        digits = few_digits(part, through, DIGITS_MAX if through == AS_IS else _SINGLE_DIGITS)
+        if digits < 0:
+            continue
+        kind, cast = DECIMAL, AS_IS if through == AS_IS else AS_TEXT
+        exact, near = likeness(part, (kind, cast, False), digits, line)
+        if exact < n:
+            other_kind, other = PRODUCT if through == AS_IS else DECIMAL, through
+            other_exact, other_near = likeness(part, (other_kind, other, False), digits, line)
+            if other_exact > exact:
+                kind, cast, exact, near = other_kind, other, other_exact, other_near
+        if exact == n or near > 0.9 * n:
+            found[0], found[1], found[2] = kind, cast, digits
+        break
+    return n
+
+
+@lean_kernel
+def lie_close(values: F64, digits: Int) -> bool:
+    """Whether the decimals of two values, one after the other, are one or two apart: then they are no steps of more."""
+    power, last = POWERS[digits], np.nan
+    for i in range(len(values)):
+        number = np.floor(values[i] * power + 0.5)
+        if abs(number) < _LIMIT:
+            if 0.5 < abs(number - last) < 2.5:
+                return True
+            last = number
+    return False
+
+
+@lean_kernel
+def are_finer(values: F64, share: float) -> bool:
+    """Whether two values, one after the other, differ by less than a share of the largest."""
+    largest, least, last = 0.0, np.inf, np.nan
+    for i in range(len(values)):
+        if np.isfinite(values[i]):
+            largest = max(largest, abs(values[i]))
+            gap = abs(values[i] - last)
+            least = gap if 0.0 < gap < least else least
+            last = values[i]
+    return bool(least < share * largest)
+
+
+@lean_kernel
+def set_far_apart(numbers: I64, error: I64, most: Int, at: I64) -> tuple[int, bool]:
+    """Where values lie further than `most` beside their integers: there the number before stands again, and no error.
+
+    Fills ``at: int64[n]``; returns how many they are, and whether others lie beside their integers too.
+    """
+    first = 0
+    while first < len(error) and not -most <= error[first] <= most:
+        first += 1
+    last = numbers[first if first < len(error) else 0]
+    n_far, is_near = 0, False
+    for i in range(len(error)):
+        if -most <= error[i] <= most:
+            last = numbers[i]
+            is_near = is_near or error[i] != 0
+        else:
+            at[n_far] = i
+            n_far += 1
+            numbers[i], error[i] = last, 0
+    return n_far, is_near
+
+
+@lean_kernel
 def fit_line(level: F64, number: F64, first: int, out: F64) -> bool:
     """Step and offset of which rising levels are whole multiples, rounded, into `out`; False where they are not.
 
@@ -365,16 +447,6 @@ def nearest_line(level: F64, number: F64, out: F64) -> None:
     out[0] = (low + high) / 2.0
     a, b = _span(level, number, out[0])
     out[1] = (a + b) / 2.0
-
-
-@lean_kernel
-def least_change(numbers: I64) -> Int:
-    """The smallest distance of two numbers that follow each other, of those that differ; large where none do."""
-    least = np.int64(1) << 62
-    for i in range(1, len(numbers)):
-        change = abs(numbers[i] - numbers[i - 1])
-        least = min(least, change if change > 0 else least)
-    return least
 
 
 @lean_kernel

@@ -58,9 +58,9 @@ _LEVELS, _WIDE, _SHORT, _PRODUCT = 0x20, 0x40, 0x80, 0x40
 NEAR_MAX = 64
 """How many floats beside its integer's a value may lie to be called near."""
 
-_LEVEL_GAP_MIN = 3  # decimals: closer ones may be any
+_LEVEL_GAP_MIN = 3  # decimals: closer ones may be any (`lie_close`)
 _DIGITS_FEW = 5  # more may be by accident
-_SINGLE_DIGITS = 7
+_SCALED_BITS = 24  # a finer converter is none
 _LOOK = 256
 """Values that are looked at to find out what the rest may be."""
 
@@ -193,12 +193,13 @@ def _ordered_32(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 def find_origins(values: F64) -> list[Origin]:
     """What ``values: float64[n]`` may come from, at most two; the bits themselves where nothing else is likely."""
-    middle = max(_LOOK // 2, len(values) // 2)
-    some = np.concatenate([values[: _LOOK // 2], values[middle : middle + _LOOK // 2]])
-    some = some[np.isfinite(some)]
+    some, found_in = np.empty(_LOOK), np.empty(3, np.int64)
+    with wrapping():
+        some = some[: kernels.find_decimal(values, some, found_in)]
     if not len(some):
         return [Origin()]
-    decimal = _decimal(some)
+    kind, cast, digits = found_in.tolist()
+    decimal = Origin(kind, cast, digits) if kind >= 0 else None
     found = [decimal] if decimal is not None else []
     if decimal is None or decimal.digits > _DIGITS_FEW:
         singles = [one for one in (Origin(SINGLE), Origin(SINGLE, AS_TEXT)) if _is_likely(one, some)]
@@ -224,35 +225,11 @@ def _off(origin: Origin, some: F64) -> tuple[int, int]:
     return exact, near
 
 
-def _decimal(some: F64) -> Origin | None:
-    """The decimals that nearly all of some values are, as they are or through a float32."""
-    for cast in (AS_IS, AS_SINGLE):
-        digits = kernels.few_digits(some, cast, DIGITS_MAX if cast == AS_IS else _SINGLE_DIGITS)
-        if digits < 0:
-            continue
-        forms = (
-            [(DECIMAL, AS_IS), (PRODUCT, AS_IS)]
-            if cast == AS_IS
-            else [(DECIMAL, AS_TEXT), (DECIMAL, AS_SINGLE)]
-        )
-        likely = [(_off(one, some), one) for kind, how in forms for one in [Origin(kind, how, digits)]]
-        for (exact, _), one in likely:
-            if exact == len(some):
-                return one
-        (_, near), one = max(likely, key=lambda found: found[0][0])
-        return one if near > 0.9 * len(some) else None
-    return None
-
-
 def _levels(decimal: Origin, values: F64) -> Origin | None:
     """The converter's steps behind decimals: fewer numbers than the decimals have, evenly spaced but for rounding."""
-    numbers = decimal.numbers(values)
-    with wrapping():
-        if (
-            kernels.least_change(numbers) < _LEVEL_GAP_MIN
-        ):  # no further apart can levels be than what follows each other
-            return None
-    whole = _distinct(numbers)
+    if kernels.lie_close(values, decimal.digits):
+        return None
+    whole = _distinct(decimal.numbers(values))
     if len(whole) < 8:
         return None
     gap = np.diff(whole)
@@ -291,12 +268,14 @@ def _line(level: F64, gap: I64) -> tuple[float, float] | None:
 
 def _scaled(values: F64) -> Origin | None:
     """Steps of a converter, from 0, in full floats."""
+    if kernels.are_finer(values, 2.0**-_SCALED_BITS):  # said soon: most are
+        return None
     level = _distinct(values[np.isfinite(values)])
     if len(level) < 8:
         return None
     step = float(np.diff(level).min())
     size = float(np.abs(level).max())
-    if not step > 0.0 or size / step > 2.0**24:
+    if not step > 0.0 or size / step > 2.0**_SCALED_BITS:
         return None
     level = np.sort(np.abs(level))  # a step fits what is below 0 as it fits what is above
     n = 8
