@@ -8,7 +8,7 @@ import numpy.typing as npt
 from headrace.codecs.adaptive import decode_body
 from headrace.codecs.bits import I64, NO_POSITION, U8, U64, ZERO, bit_length, get_varint, unzigzag, zigzag
 from headrace.codecs.compiled import Int, entry, leaf, step
-from headrace.codecs.lpc import ORDER_MAX, PAD, SHIFT_MAX, predictor, residuals, restore
+from headrace.codecs.lpc import NUMBER_MAX, ORDER_MAX, PAD, SHIFT_MAX, predictor, residuals, restore
 from headrace.codecs.model import FIRST_BYTE, MODEL_WORDS, WORDS_AT
 from headrace.codecs.model import decode as decode_model
 from headrace.core.kernels import lean_kernel
@@ -135,6 +135,37 @@ def predict(
         return order, shift, _0
     residuals(numbers, centre, coefficients[:order], shift, left)
     return order, shift, price_plain(left.view(np.uint64), order)
+
+
+LEAST, GREATEST, STEP, CENTRE, BITS, NEW, WILD, STEADY, ORDER, SHIFT, BITS_LEFT = 0, 1, 2, 3, 4, 7, 8, 9, 10, 11, 12
+"""Places of what `examine` finds; three of `BITS`."""
+FOUND = 13
+
+
+@entry
+def examine(
+    numbers: I64, window: F64, rooms: tuple[F64, F64, U64], coefficients: I64, left: I64, found: I64
+) -> None:
+    """`survey`; then `price` and `predict`, where the numbers differ by no more than a multiple of 1.
+
+    ``rooms``: float64[n], float64[ROOM], uint64[1024]. ``coefficients: int64[ORDER_MAX]`` and ``left: int64[n]`` are filled where
+    ``found[ORDER]`` is above 0.
+    """
+    mean = survey(numbers, found)
+    low, high = found[LEAST], found[GREATEST]
+    if found[STEP] > 1 or low == high:
+        return
+    near = -NUMBER_MAX < low and high < NUMBER_MAX
+    centre = np.int64(np.rint(mean)) if near else low
+    found[CENTRE] = centre
+    seen = rooms[2]
+    for i in range(seen.size):
+        seen[i] = _0
+    price(numbers.view(np.uint64), np.uint64(centre), seen, found[BITS : STEADY + 1].view(np.uint64))
+    found[ORDER] = 0
+    if near:
+        order, shift, bits = predict(numbers, centre, window, (rooms[0], rooms[1]), coefficients, left)
+        found[ORDER], found[SHIFT], found[BITS_LEFT] = order, shift, np.int64(bits)
 
 
 SOUND, DAMAGED, ELSEWHERE = range(3)

@@ -56,11 +56,12 @@ def encode_integers(numbers: I64) -> bytes:
     """The shortest body of ``numbers: int64[n]``, as far as an estimate finds it."""
     if numbers.size < _STEPS_FROM:
         return _few(numbers)
-    low, high, step, mean = _survey(numbers)
-    if step > 1:
-        rest = low % step
-        return _STEPS + put_varint(step) + put_varint(rest) + encode_integers((numbers - rest) // step)
-    return _encode(numbers, low, high, mean) if low < high else _SAME + put_signed(low)
+    seen = _examined(numbers)
+    if seen.step > 1:
+        rest = seen.low % seen.step
+        head = _STEPS + put_varint(seen.step) + put_varint(rest)
+        return head + encode_integers((numbers - rest) // seen.step)
+    return _encode(numbers, seen) if seen.low < seen.high else _SAME + put_signed(seen.low)
 
 
 def encode_sparse(numbers: I64) -> bytes | None:
@@ -68,23 +69,26 @@ def encode_sparse(numbers: I64) -> bytes | None:
     return _coded_sparse(numbers) if numbers.size >= _STEPS_FROM else None
 
 
-def _survey(numbers: I64) -> tuple[int, int, int, int]:
-    """Least, greatest, what all distances are multiples of, and the mean."""
-    from headrace.codecs.integer_kernels import survey
+class _Seen(NamedTuple):
+    """Least, greatest, what all distances are multiples of, a centre, and where the step is 1 what numbers would cost.
 
-    found = np.empty(3, np.int64)
-    mean = survey(numbers, found)
-    low, high, step = found.tolist()
-    return low, high, step, round(mean)
+    About the bits by order 0, 1, 2; how many numbers are new; of the differences, how many are wild, how many stay; order,
+    shift and about the bits of a linear prediction, order 0 where none promises enough; its coefficients and what it leaves.
+    """
 
-
-class _Prices(NamedTuple):
-    """About the bits of numbers by order 0, 1, 2; how many are new; of the differences, how many are wild, how many stay."""
-
-    bits: list[int]
+    low: int
+    high: int
+    step: int
+    centre: int
+    bits: tuple[int, int, int]
     n_new: int
     n_wild: int
     n_steady: int
+    order: int
+    shift: int
+    bits_left: int
+    coefficients: I64
+    left: I64
 
     def may_be_pco(self, n: int) -> bool:
         """Whether few numbers come again and again, or many differences are wild: what a model of sizes codes badly."""
@@ -94,32 +98,30 @@ class _Prices(NamedTuple):
         return n >= _PCO_FROM and (wild or few)
 
 
-def _prices(numbers: I64, centre: int) -> _Prices:
+def _examined(numbers: I64) -> _Seen:
     from headrace.codecs.compiled import wrapping
-    from headrace.codecs.integer_kernels import price
+    from headrace.codecs.integer_kernels import FOUND, examine
+    from headrace.codecs.lpc import ORDER_MAX, ROOM, window
 
-    found, seen = np.empty(6, np.uint64), np.zeros(1024, np.uint64)
+    n = numbers.size
+    found, coefficients, left = np.zeros(FOUND, np.int64), np.empty(ORDER_MAX, np.int64), np.empty(n, np.int64)
+    rooms = np.empty(n), np.zeros(ROOM), np.empty(1024, np.uint64)
     with wrapping():
-        price(numbers.view(np.uint64), np.uint64(centre & 0xFFFFFFFFFFFFFFFF), seen, found)
-    *bits, new, wild, steady = found.tolist()
-    return _Prices(bits, new, wild, steady)
+        examine(numbers, window(n), rooms, coefficients, left, found)
+    low, high, step, centre, b0, b1, b2, *rest = found.tolist()
+    return _Seen(low, high, step, centre, (b0, b1, b2), *rest, coefficients, left)
 
 
-def _encode(numbers: I64, low: int, high: int, mean: int) -> bytes:
+def _encode(numbers: I64, seen: _Seen) -> bytes:
     """By the order, or the predictor, that is estimated to be the shortest."""
-    from headrace.codecs.lpc import NUMBER_MAX
-
-    near = -NUMBER_MAX < low <= high < NUMBER_MAX
-    centre = mean if near else low
-    prices = _prices(numbers, centre)
-    least = min(prices.bits)
-    bodies = [_predicted(numbers, centre, least) if near else None]
+    least = min(seen.bits)
+    bodies = [_predicted(seen, least)]
     if bodies[0] is None:
         most = least * (_SMALL_BAND if least < _SMALL * numbers.size else 1.0)
-        bodies = [_ordered(numbers, centre, order) for order in range(3) if prices.bits[order] <= most]
-    if prices.n_steady > _STEADY_SHARE * numbers.size:
+        bodies = [_ordered(numbers, seen.centre, order) for order in range(3) if seen.bits[order] <= most]
+    if seen.n_steady > _STEADY_SHARE * numbers.size:
         bodies.append(_coded_sparse(numbers))
-    if prices.may_be_pco(numbers.size):
+    if seen.may_be_pco(numbers.size):
         bodies.append(_coded_pco(numbers))
     return min((body for body in bodies if body is not None), key=len)
 
@@ -139,22 +141,13 @@ def _ordered(numbers: I64, centre: int, order: int) -> bytes:
     return _coded_model(numbers, order)
 
 
-def _predicted(numbers: I64, centre: int, price: int) -> bytes | None:
+def _predicted(seen: _Seen, price: int) -> bytes | None:
     """By linear prediction, where that is estimated to take fewer bits than `price`."""
-    from headrace.codecs.compiled import wrapping
-    from headrace.codecs.integer_kernels import predict
-    from headrace.codecs.lpc import ORDER_MAX, ROOM, window
-
-    n = numbers.size
-    coefficients, left = np.zeros(ORDER_MAX, np.int64), np.empty(n, np.int64)
-    with wrapping():
-        order, shift, price_left = predict(
-            numbers, centre, window(n), (np.empty(n), np.zeros(ROOM)), coefficients, left
-        )
-    if order == 0 or int(price_left) + 16 * order >= price:
+    order = seen.order
+    if order == 0 or seen.bits_left + 16 * order >= price:
         return None
-    head = bytes([order, shift]) + coefficients[:order].astype("<i2").tobytes()
-    return _CENTRED + head + put_signed(centre) + encode_direct(left)
+    head = bytes([order, seen.shift]) + seen.coefficients[:order].astype("<i2").tobytes()
+    return _CENTRED + head + put_signed(seen.centre) + encode_direct(seen.left)
 
 
 def encode_direct(numbers: I64) -> bytes:

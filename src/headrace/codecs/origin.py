@@ -100,10 +100,10 @@ def explains(body: bytes) -> bool:
 
 def _rough_bits(values: Array, origin: Origin) -> float:
     """About the bits that values take by an origin: of the differences, and of what is no integer of it."""
+    from headrace.codecs.origin_kernels import rough_bits
+
     numbers = origin.numbers(values)
-    beside = int((origin.values(numbers) != values).sum())
-    change = np.abs(np.diff(numbers.astype(np.float64)))
-    return float(np.log2(1.0 + change).sum()) + 64.0 * beside
+    return rough_bits(numbers, values, origin.values(numbers))
 
 
 def _body(values: Array, origin: Origin) -> tuple[int, bytes]:

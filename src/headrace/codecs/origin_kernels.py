@@ -359,6 +359,23 @@ def are_finer(values: F64, share: float) -> bool:
 
 
 @lean_kernel
+def rough_bits(numbers: I64, values: F64, back: F64) -> float:
+    """About the bits of the differences of numbers, and of the values that are not what they stand for.
+
+    Logarithms take long: one of the product of eight.
+    """
+    beside, bits, product = 0, 0.0, 1.0
+    for i in range(len(numbers)):
+        beside += 0 if back[i] == values[i] else 1
+        if i > 0:
+            product *= 1.0 + abs(np.float64(numbers[i]) - np.float64(numbers[i - 1]))
+        if i & 7 == 7:
+            bits += math.log2(product)
+            product = 1.0
+    return bits + math.log2(product) + 64.0 * beside
+
+
+@lean_kernel
 def set_far_apart(numbers: I64, error: I64, most: Int, at: I64) -> tuple[int, bool]:
     """Where values lie further than `most` beside their integers: there the number before stands again, and no error.
 

@@ -277,7 +277,8 @@ def _scaled(values: F64) -> Origin | None:
     size = float(np.abs(level).max())
     if not step > 0.0 or size / step > 2.0**_SCALED_BITS:
         return None
-    level = np.sort(np.abs(level))  # a step fits what is below 0 as it fits what is above
+    if level[0] < 0.0:  # a step fits what is below 0 as it fits what is above
+        level = np.sort(np.abs(level))
     n = 8
     while True:
         part = level[: min(n, len(level))]

@@ -12,7 +12,9 @@ from headrace.codecs.integer_kernels import DAMAGED, SOUND
 from headrace.codecs.integer_kernels import decode as decode_integers
 from headrace.codecs.model import WORDS_AT
 from headrace.codecs.value_kernels import widened
+from headrace.core.kernels import lean_kernel
 
+_SPREAD_MAX = 1 << 61
 _STEP_AT = WORDS_AT - 2
 _FURTHEST = 2.0**62
 
@@ -48,3 +50,29 @@ def decode_ticks(data: U8, work: U64, places: I64, out: I64) -> tuple[Int, np.ui
     for i in range(x.size):
         x[i] = start + tick * x[i]
     return SOUND, start, tick, pos
+
+
+@lean_kernel
+def count_ticks(ts_ns: I64, number: I64) -> np.int64:
+    """The largest tick, at least 1, that all distances from the first are multiples of; ``number: int64[n]`` gets these.
+
+    0, and nothing in `number`, where times lie so far apart that a distance may not fit. Most gaps are as the one before,
+    and need no division.
+    """
+    low = high = ts_ns[0]
+    for i in range(len(ts_ns)):
+        low, high = min(low, ts_ns[i]), max(high, ts_ns[i])
+        number[i] = ts_ns[i] - ts_ns[0]
+    if high // 4 - low // 4 >= _SPREAD_MAX // 4:
+        return np.int64(0)
+    tick, last = np.int64(0), np.int64(0)
+    for i in range(1, len(number)):
+        gap = abs(number[i] - number[i - 1])
+        if gap == last:
+            continue
+        last = a = gap
+        while a != 0:
+            tick, a = a, tick % a
+        if tick == 1:
+            break
+    return max(tick, np.int64(1))

@@ -35,9 +35,7 @@ class TicksTime(SeriesCodec):
         from headrace.codecs.packing import put_signed
 
         start = ts_ns[0] if ts_ns.size else np.int64(0)
-        distance = ts_ns - start
-        tick = max(int(np.gcd.reduce(distance)), 1)
-        number = distance // tick
+        number, tick = _counted(ts_ns, start)
         head = put_signed(int(start)) + put_signed(tick)
         sparse = encode_sparse(number)
         line = None if sparse else _line_of(number)
@@ -71,6 +69,20 @@ class TicksTime(SeriesCodec):
             number = number + _on_line(n, *line)
         times: I64 = np.uint64(start).astype(np.int64) + np.uint64(tick).astype(np.int64) * number
         return times
+
+
+def _counted(ts_ns: I64, start: np.int64) -> tuple[I64, int]:
+    """Whole ticks from the first, and the tick."""
+    from headrace.codecs.compiled import wrapping
+    from headrace.codecs.tick_kernels import count_ticks
+
+    distance = np.empty(ts_ns.size, np.int64)
+    with wrapping():
+        tick = int(count_ticks(ts_ns, distance)) if ts_ns.size else 1
+    if not tick:  # distances that wrap: modulo 2**64
+        distance = ts_ns - start
+        tick = max(int(np.gcd.reduce(distance)), 1)
+    return distance if tick == 1 else distance // tick, tick
 
 
 @lru_cache(maxsize=1)
