@@ -137,7 +137,19 @@ def predict(
     return order, shift, price_plain(left.view(np.uint64), order)
 
 
-LEAST, GREATEST, STEP, CENTRE, BITS, NEW, WILD, STEADY, ORDER, SHIFT, BITS_LEFT = 0, 1, 2, 3, 4, 7, 8, 9, 10, 11, 12
+LEAST, GREATEST, STEP, CENTRE, BITS, NEW, WILD, STEADY, ORDER, SHIFT, BITS_LEFT = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    9,
+    10,
+    11,
+    12,
+)
 """Places of what `examine` finds; three of `BITS`."""
 FOUND = 13
 

@@ -104,7 +104,11 @@ def _examined(numbers: I64) -> _Seen:
     from headrace.codecs.lpc import ORDER_MAX, ROOM, window
 
     n = numbers.size
-    found, coefficients, left = np.zeros(FOUND, np.int64), np.empty(ORDER_MAX, np.int64), np.empty(n, np.int64)
+    found, coefficients, left = (
+        np.zeros(FOUND, np.int64),
+        np.empty(ORDER_MAX, np.int64),
+        np.empty(n, np.int64),
+    )
     rooms = np.empty(n), np.zeros(ROOM), np.empty(1024, np.uint64)
     with wrapping():
         examine(numbers, window(n), rooms, coefficients, left, found)
@@ -232,9 +236,14 @@ def _coded_model(numbers: I64, order: int) -> bytes:
 
 
 def _coded_pco(numbers: I64) -> bytes:
-    from pcodec import ChunkConfig, standalone
+    """Of the numbers, and of their differences: what pco finds by itself for integers, in two thirds of the time."""
+    from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
 
-    return _PCO + bytes(standalone.simple_compress(numbers, ChunkConfig(compression_level=LEVEL)))
+    bodies = []
+    for delta in (DeltaSpec.no_op(), DeltaSpec.try_consecutive(1)):
+        config = ChunkConfig(compression_level=LEVEL, mode_spec=ModeSpec.classic(), delta_spec=delta)
+        bodies.append(bytes(standalone.simple_compress(numbers, config)))
+    return _PCO + min(bodies, key=len)
 
 
 def _coded_sparse(numbers: I64) -> bytes | None:

@@ -33,6 +33,7 @@ ROOM = 4 * ORDER_MAX + 4
 SHIFT_MAX = 15
 _BITS = 14  # of a coefficient; the sum of 32 products with 44-bit numbers stays below 2**63
 NUMBER_MAX = 2**44
+_0, _1, _2, _3, _4, _5, _6, _7, _8 = (np.uint64(i) for i in range(9))
 _SAVED_MIN = 0.02  # bits a number, below which the trial costs more than it saves
 
 
@@ -127,19 +128,23 @@ def restore(numbers: I64, centre: Int, coefficients: I64, order: Int, shift: Int
 @lean_leaf
 def _product(signal: F64, lag: int) -> float:
     """Sum of products at a lag, in eight sums side by side."""
-    n = len(signal) - lag
+    n = np.uint64(len(signal) - lag)
+    one, other = signal[: len(signal) - lag], signal[lag:]
     a = b = c = d = e = f = g = h = 0.0
-    for i in range(0, n - 7, 8):
-        a += signal[i] * signal[i + lag]
-        b += signal[i + 1] * signal[i + 1 + lag]
-        c += signal[i + 2] * signal[i + 2 + lag]
-        d += signal[i + 3] * signal[i + 3 + lag]
-        e += signal[i + 4] * signal[i + 4 + lag]
-        f += signal[i + 5] * signal[i + 5 + lag]
-        g += signal[i + 6] * signal[i + 6 + lag]
-        h += signal[i + 7] * signal[i + 7 + lag]
-    for i in range(n & ~7, n):
-        a += signal[i] * signal[i + lag]
+    whole = n & ~np.uint64(7)
+    for i in range(
+        _0, whole, _8
+    ):  # unsigned: an index that can't be negative is one load, and eight are a few
+        a += one[i] * other[i]
+        b += one[i + _1] * other[i + _1]
+        c += one[i + _2] * other[i + _2]
+        d += one[i + _3] * other[i + _3]
+        e += one[i + _4] * other[i + _4]
+        f += one[i + _5] * other[i + _5]
+        g += one[i + _6] * other[i + _6]
+        h += one[i + _7] * other[i + _7]
+    for i in range(whole, n):
+        a += one[i] * other[i]
     return ((a + b) + (c + d)) + ((e + f) + (g + h))
 
 
