@@ -39,6 +39,7 @@ I64 = npt.NDArray[np.int64]
 LEVEL = 8
 _PCO_FROM, _STEPS_FROM = 64, 16  # their heads are larger than what they save on fewer numbers
 _MODEL_FROM = 64
+_FAR_FROM = 32  # a centre costs up to two bytes more than it saves on fewer numbers
 _SPARSE_EACH, _STEADY_SHARE = 4, 0.6
 _SMALL, _SMALL_BAND = (
     5.0,
@@ -263,13 +264,26 @@ def _coded_sparse(numbers: I64) -> bytes | None:
 
 def _part(numbers: I64) -> bytes:
     """Direct, or what is left of a centre."""
-    if not numbers.size:
+    n = numbers.size
+    if not n:
         return b""
-    body = encode_direct(numbers)
-    if body[:1] == _SAME:
-        return body
-    centre = int(np.partition(numbers, numbers.size // 2)[numbers.size // 2])
-    return min(body, _around(numbers, centre), key=len) if centre else body
+    ordered = np.sort(numbers)
+    if ordered[0] == ordered[-1]:
+        return _SAME + put_signed(int(ordered[0]))
+    centre = int(ordered[n // 2])
+    if not centre:
+        return encode_direct(numbers)
+    around = _around(numbers, centre)
+    if ordered[0] > 0 and n >= _FAR_FROM and _is_far(ordered, centre):
+        return around
+    return min(encode_direct(numbers), around, key=len)
+
+
+def _is_far(ordered: I64, centre: int) -> bool:
+    """Whether numbers lie so close to a centre that what is left of it takes a bit less each: most within a quarter of it."""
+    n = ordered.size
+    low, high = int(ordered[n // 8]), int(ordered[-1 - n // 8])
+    return max(centre - low, high - centre) * 4 < centre
 
 
 def _around(numbers: I64, centre: int) -> bytes:

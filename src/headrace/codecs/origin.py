@@ -92,10 +92,9 @@ def explains(body: bytes) -> bool:
     """Whether a body of `OriginCodec` has integers behind its values; a few may be patched."""
     if not body[0] & _FLOAT:
         return True
-    from headrace.codecs.origin_kernels import BITS
-    from headrace.codecs.origins import Origin
+    from headrace.codecs.origins import is_bits
 
-    return Origin.from_bytes(body[1:20])[0].kind != BITS
+    return not is_bits(body[1])
 
 
 def _rough_bits(values: Array, origin: Origin) -> float:

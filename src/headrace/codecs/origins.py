@@ -182,6 +182,11 @@ class Origin:
         return {BITS: "float64", SINGLE: "float32"}[self.kind] + (" text" if self.cast == AS_TEXT else "")
 
 
+def is_bits(head: int) -> bool:
+    """Whether the first byte of an origin says that numbers are the values' own bits."""
+    return not head & _SHORT and head & 7 == BITS
+
+
 def _ordered(bits: I64) -> I64:
     """Bits whose order is that of the floats; its own inverse."""
     return bits ^ ((bits >> 63) & _MAGNITUDE)
@@ -202,9 +207,9 @@ def find_origins(values: F64) -> list[Origin]:
     decimal = Origin(kind, cast, digits) if kind >= 0 else None
     found = [decimal] if decimal is not None else []
     if decimal is None or decimal.digits > _DIGITS_FEW:
-        singles = [one for one in (Origin(SINGLE), Origin(SINGLE, AS_TEXT)) if _is_likely(one, some)]
-        scaled = None if singles else _scaled(values)
-        found += singles[:1] if scaled is None else [scaled]
+        either = (Origin(SINGLE), Origin(SINGLE, AS_TEXT))
+        other = next((one for one in either if _is_likely(one, some)), None) or _scaled(values)
+        found += [] if other is None else [other]
     elif (levels := _levels(decimal, values)) is not None:
         found = [levels]
     return found or [Origin()]
@@ -279,15 +284,5 @@ def _scaled(values: F64) -> Origin | None:
         return None
     if level[0] < 0.0:  # a step fits what is below 0 as it fits what is above
         level = np.sort(np.abs(level))
-    n = 8
-    while True:
-        part = level[: min(n, len(level))]
-        number = np.round(part / step)
-        if not number.any():
-            return None
-        step = float((number @ part) / (number @ number))
-        if np.abs(part / step - np.round(part / step)).max() > 0.02:
-            return None
-        if n >= len(level):
-            return Origin(SCALED, step=step)
-        n *= 4
+    step = kernels.fit_steps(level, step)
+    return Origin(SCALED, step=step) if step > 0.0 else None
