@@ -167,7 +167,7 @@ def examine(
     low, high = found[LEAST], found[GREATEST]
     if found[STEP] > 1 or low == high:
         return
-    near = -NUMBER_MAX < low and high < NUMBER_MAX
+    near = low > -NUMBER_MAX and high < NUMBER_MAX
     centre = np.int64(np.rint(mean)) if near else low
     found[CENTRE] = centre
     seen = rooms[2]

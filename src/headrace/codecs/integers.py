@@ -113,8 +113,9 @@ def _examined(numbers: I64) -> _Seen:
     rooms = np.empty(n), np.zeros(ROOM), np.empty(1024, np.uint64)
     with wrapping():
         examine(numbers, window(n), rooms, coefficients, left, found)
-    low, high, step, centre, b0, b1, b2, *rest = found.tolist()
-    return _Seen(low, high, step, centre, (b0, b1, b2), *rest, coefficients, left)
+    low, high, step, centre, b0, b1, b2, new, wild, steady, order, shift, left_bits = found.tolist()
+    costs = (b0, b1, b2), new, wild, steady
+    return _Seen(low, high, step, centre, *costs, order, shift, left_bits, coefficients, left)
 
 
 def _encode(numbers: I64, seen: _Seen) -> bytes:
