@@ -162,6 +162,8 @@ def _errors(chosen: ChosenValues, values: Array) -> tuple[float, float]:
 
 def _with_numbers(chosen: ChosenValues) -> tuple[str, bytes]:
     """The codec's text, and its body with its settings in front, where all that differ from their defaults are numbers."""
+    if isinstance(chosen.codec, OriginCodec):  # most, and it has none
+        return OriginCodec.name, chosen.body
     spec = chosen.codec.to_dict()
     name = str(spec.pop("name"))
     numbers = {k: v for k, v in spec.items() if isinstance(v, float) and v}
