@@ -218,7 +218,7 @@ class Compactor:
 
         So they do while the day lasts, and where little comes late to a day that was merged.
         """
-        if not is_over or before.n_dropped:  # rollups of samples that are gone can't be made anew
+        if not is_over or before.alone:  # rollups of samples that are gone can't be made anew
             return True
         n_before = sum(f.n_samples for f in before.files)
         n_new = sum(f.n_samples for f in hot)
@@ -260,6 +260,7 @@ class Compactor:
             rollups=tuple(rollups),
             beside=beside if rollups else (),
             n_dropped=before.n_dropped,
+            alone=before.alone if is_added else (),
         )
         self._faults.reach("commit.publish")
         if not write_manifest(self._store.disk, manifest):

@@ -357,6 +357,65 @@ def test_what_comes_late_to_a_cold_day_is_in_its_windows(line):
     assert verify_store(rig.disk, rig.store).harms == []
 
 
+@pytest.mark.parametrize("after", [{"rollups": "31d"}, {"delete": "31d"}])
+def test_what_comes_late_counts_once_where_others_have_lost_their_samples(line, after):
+    rules = {
+        "default": DEFAULT | {"after": {"cold": "30d", "rollups": "9y"}},
+        "short": DEFAULT | {"match": "**/power", "after": {"cold": "30d"} | after},
+    }
+    rig = month(line, **rules)
+    assert work(rig) == []
+    before = ask(rig, "**/temp", FIRST, 30, DAY, ("max", "min", "mean"))
+    add_one(rig, line, (FIRST + 4) * DAY + 20 * HOUR)
+    for _ in range(3):
+        rig.clock.advance(86_400 * 2)
+        rig.compactor.run_once()
+        for every, n_windows in ((DAY, 29), (30 * DAY, 29), (HOUR, 0)):
+            found = ask(rig, "**/temp", FIRST, 30, every, ("count", "max", "min", "mean"))
+            assert (found.columns["count"].sum(), found.resolution_ns) == (1_801, 0)
+            # Only the late day, once it is merged, is answered from samples.
+            assert found.sources["rollup_windows"] >= n_windows
+            if every == DAY:
+                others = np.arange(30) != 4
+                for name in ("max", "min", "mean"):
+                    assert found.columns[name][others].tolist() == before.columns[name][others].tolist()
+        samples = ask(rig, "**/temp", FIRST, 30)
+        assert (samples.n_rows, samples.resolution_ns) == (1_801, 0)
+    (cold,) = rig.store.refresh().cold.values()
+    assert [day for day, one in cold.days.items() if one.is_late] == [FIRST + 4]
+    assert ask(rig, "**/power", FIRST, 30, 30 * DAY, ("count",)).columns["count"].tolist() == (
+        [1_801] if "rollups" in after else []
+    )
+    assert verify_store(rig.disk, rig.store).is_sound
+
+
+def add_one(rig, line, ts_ns, value=999.0):
+    """A late sample of each sensor of the furnace."""
+    late = np.array([line.furnace], np.uint32), np.array([ts_ns]), np.array([[value, value, value]])
+    rig.add(FrameBatch.dense(*late, None, arrival_ns=rig.clock.now_ns()))
+    rig.flush()
+
+
+def test_a_day_that_comes_to_samples_that_are_gone_goes_when_its_rollups_are_there(line):
+    rig = start(line, default=DEFAULT | {"after": {"cold": "30d", "rollups": "31d"}})
+    line.feed(rig, FIRST, 29)
+    rig.clock.set_ns((FIRST + 31) * DAY)
+    assert work(rig) == []
+    rig.clock.set_ns((FIRST + 61) * DAY)
+    assert work(rig) == []
+    line.feed(rig, FIRST + 29)  # a day that nothing was known of
+    for _ in range(3):
+        check_rollups(rig, line, FIRST, 29)
+        count = ask(rig, "**/temp", FIRST, 30, DAY, ("count",)).columns["count"]
+        assert count.tolist() == [60] * 30
+        rig.clock.advance(86_400 * 2)
+        assert work(rig) == []
+    check_rollups(rig, line, FIRST, 30)
+    rig.clock.advance(600)
+    rig.compactor.run_once()
+    assert set(rig.disk.list("segments")) == named(rig)
+
+
 def test_a_query_that_was_begun_before_goes_on(line):
     rig = month(line, default=DEFAULT)
     view = rig.store.refresh()
