@@ -143,15 +143,34 @@ def test_a_block_that_takes_too_much_is_not_kept(rig, directory):
     assert found["a/noise/x"]["n_bytes"] < 2.1 * resolutions.SHARE * sum(n_bytes)
 
 
+@pytest.mark.parametrize(
+    ("kept_ns", "names"), [((MINUTE, DAY), "60"), ((HOUR,), "3600"), ((DAY,), ""), ((), None)]
+)
+def test_only_resolutions_that_the_plant_names_are_kept(directory, generous, kept_ns, names):
+    policy = CompactionPolicy(grace_s=10.0, resolutions_ns=kept_ns)
+    rig = StoreRig(SimulatedDisk(1), directory, policy=policy)
+    slot = directory.define("a/oven", Layout("f64", (Column("temp"),)))
+    values = temperature(3 * 3_600)
+    fill(rig, slot, values)
+    rig.flush()
+    rig.compact()
+    found = {path: row["time_codec"] for path, row in rows_of(rig).items()}
+    assert found == ({} if names is None else {"a/oven/temp": names})
+    ask = "a/oven/temp", MIDNIGHT, MIDNIGHT + DAY, 2 * HOUR, ALL
+    assert rig.store.query(*ask).columns["count"].tolist() == [7_200, 3_600]
+    check_same(rig.store.query(*ask), without(rig, *ask))
+
+
 def test_what_rules_ask_for_is_kept_at_any_cost(rig, directory):
     slot = directory.define("a/rare", Layout("f64", (Column("x"),)))
     fill(rig, slot, np.arange(4.0), 30 * NS)
     rig.flush()
     taken = []
 
-    def encode(wanted, samples, words, seq, warm, asked):
-        taken.append(resolutions.encode_rollups(wanted, samples, words, seq, warm, np.array([MINUTE])))
-        return resolutions.encode_rollups(wanted, samples, words, seq, warm, asked)
+    def encode(*args):
+        *day, _, _ = args
+        taken.append(resolutions.encode_rollups(*day, np.array([MINUTE]), (HOUR,)))
+        return resolutions.encode_rollups(*args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(merging, "encode_rollups", encode)
