@@ -92,6 +92,18 @@ class RolledRows:
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return cls([f for f, _, _ in (*scanned, *alone)], *columns) if columns and len(columns[0]) else None
 
+    def reach(self, wanted: Wanted, others: tuple[I64, I64, I64]) -> tuple[I64, I64]:
+        """The stretch [start, end) of each row of which it knows all samples of its sensor: (int64[n], int64[n]).
+
+        The whole day, where a sensor has one layout and none of `others`, (group, first, last time) of what rollups do not
+        know, is there; else from its first sample to its last.
+        """
+        day = self.t_min // DAY_NS * DAY_NS
+        n_layouts = np.bincount(wanted.sensor, minlength=1)
+        whole = n_layouts[self.sensor] == 1
+        whole &= ~touched(self.group, day, day + DAY_NS - 1, others)
+        return np.where(whole, day, self.t_min), np.where(whole, day + DAY_NS, self.t_max + 1)
+
     def resolutions(self, row: int) -> tuple[int, ...]:
         """Those whose windows there are, the header's day among them, coarse ones first."""
         rows, at = self._row(row)
@@ -164,6 +176,7 @@ class RollupAnswers:
     _rough: list[Partials] = field(default_factory=list)
     _stretches: list[tuple[I64, I64, I64]] = field(default_factory=list)
     _rough_sensors: set[int] = field(default_factory=set)
+    _reach: tuple[I64, I64] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -187,10 +200,12 @@ class RollupAnswers:
         inside = (rows.t_min >= answer.start_ns) & (rows.t_max < answer.end_ns)
         hit = touched(rows.group, rows.t_min, rows.t_max, self.others)
         whole = usable & rows.has_header & inside & ~hit & self._fits(DAY_NS)
+        self._reach = rows.reach(answer.wanted, self.others)
         if whole.any():
             index = np.flatnonzero(whole)
             self._parts += [one.as_type(answer.dtype) for one in rows.headers(index, answer.every_ns)]
-            self._stretches.append((rows.sensor[index], rows.t_min[index], rows.t_max[index] + 1))
+            first, end = self._reach
+            self._stretches.append((rows.sensor[index], first[index], end[index]))
         pays = usable & ~whole & ((rows.n_samples >= BLOCK_SAMPLES_MIN) | rows.is_alone)
         for row in np.flatnonzero(pays | rows.is_alone & ~whole).tolist():
             try:
@@ -228,9 +243,10 @@ class RollupAnswers:
         edge = np.flatnonzero(np.diff(np.concatenate([[False], covered, [False]]).astype(np.int8)))
         if len(edge):
             # Not beyond the row's own samples: in the same window there may be others, under another layout.
-            first = np.maximum(begin + edge[::2] * step, t_min)
-            last = np.minimum(begin + edge[1::2] * step, t_max + 1)
-            self._stretches.append((np.full(len(first), rows.sensor[row]), first, last))
+            first, end = begin + edge[::2] * step, begin + edge[1::2] * step
+            first = np.where(first <= t_min, self._reach[0][row], first)
+            end = np.where(end > t_max, self._reach[1][row], end)
+            self._stretches.append((np.full(len(first), rows.sensor[row]), first, end))
         self._parts += [self._in_windows(one) for one in parts]
 
     def _clear(self, row: int, begin: int, every_ns: int, is_hit: bool) -> Bools:
@@ -313,13 +329,15 @@ class RollupAnswers:
         return whole if len(whole) else None
 
     def left(self, scanned: Sequence[Found]) -> list[Found]:
-        """Rows that are still needed."""
+        """Rows that are still needed: there may be samples of the span in them that nothing has answered."""
         if self.intervals is None:
             return list(scanned)
-        out = []
+        out, answer = [], self.answer
         for found, place, is_warm in scanned:
-            sensor = sensors_of(self.answer.wanted, found.rows, place)
-            keep = np.flatnonzero(~self.intervals.hold(sensor, found.rows.t_min, found.rows.t_max))
+            sensor = sensors_of(answer.wanted, found.rows, place)
+            first = np.maximum(found.rows.t_min, answer.start_ns)
+            last = np.minimum(found.rows.t_max, answer.end_ns - 1)
+            keep = np.flatnonzero(~self.intervals.hold(sensor, first, last))
             if len(keep) == len(place):
                 out.append((found, place, is_warm))
             elif len(keep):

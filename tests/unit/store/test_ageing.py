@@ -16,6 +16,7 @@ from headrace.core.tier_settings import TierSection
 from headrace.sim.disk import SimulatedDisk
 from headrace.sim.faults import CountedFaults, Crashed
 from headrace.store.compactor import Compactor
+from headrace.store.decoding import Decoding
 from headrace.store.pace import Pace
 from headrace.store.ranges import load_ranges
 from headrace.store.rollups import FOLDER, Rollups
@@ -355,6 +356,41 @@ def test_what_comes_late_to_a_cold_day_is_in_its_windows(line):
         for day, one in rig.store.refresh().cold[FIRST // 30].days.items()
     )
     assert verify_store(rig.disk, rig.store).harms == []
+
+
+def test_days_across_the_border_of_cold_chunks_are_answered_without_decoding_one(line, monkeypatch):
+    rig = month(line, default=DEFAULT | {"after": {"cold": "30d", "rollups": "9y"}, "cold_block": 500})
+    assert work(rig) == []
+    chunks = headers(rig, "/temp")
+    first = [row["t_min"].timestamp() * NS // DAY - FIRST for row in chunks]
+    last = [row["t_max"].timestamp() * NS // DAY - FIRST for row in chunks]
+    assert (first, last) == ([0, 7, 15, 22], [7, 14, 22, 29])  # two end within a day
+    decoded = []
+    add = Decoding.add_rows
+
+    def counted(self, found, place):
+        add(self, found, place)
+        decoded.append(self.n_rows_decoded)
+
+    monkeypatch.setattr(Decoding, "add_rows", counted)
+
+    def n_decoded(day, n_days, every=DAY):
+        decoded.clear()
+        found = ask(rig, "**/temp", day, n_days, every, ("mean", "max", "count"))
+        exact = line.values(line.times(day, n_days))[:, 0].reshape(n_days, 60)
+        if every == DAY and max(found.columns["count"]) == 60:
+            assert found.columns["max"].tolist() == exact.max(axis=1).tolist()
+        assert sum(found.columns["count"]) >= 60 * n_days
+        return sum(decoded)
+
+    for span in ((FIRST, 30), (FIRST + 5, 5), (FIRST + 7, 1), (FIRST + 3, 21)):
+        assert n_decoded(*span) == n_decoded(*span, every=30 * DAY) == 0
+    assert n_decoded(FIRST + 7, 1, HOUR // 2) > 0  # so few samples are decoded sooner than minutes
+    add_one(rig, line, (FIRST + 9) * DAY + 20 * HOUR)
+    rig.clock.advance(86_400 * 2)
+    assert work(rig) == []
+    assert n_decoded(FIRST, 9) == n_decoded(FIRST + 10, 20) == 0
+    assert n_decoded(FIRST, 30) == 2  # the chunk that has the late day, and what came late
 
 
 @pytest.mark.parametrize("after", [{"rollups": "31d"}, {"delete": "31d"}])
