@@ -77,7 +77,7 @@ chunks = st.tuples(
 
 
 @given(st.sampled_from(DTYPES).map(np.dtype), st.lists(chunks, min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_chunks_come_back_as_they_went(dtype, wanted):
     made = [one(n, kind, signal, dtype, marked, seed) for n, kind, signal, marked, seed in wanted]
     for codecs in {part[1:3] for part, _ in made}:
@@ -109,7 +109,7 @@ def test_times_of_another_chunk(n, signal, seed):
 
 
 @given(chunks, st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_damaged_bytes_are_what_one_chunk_says_or_corrupt(wanted, seed):
     """Sealed again after the damage, so that what lies behind the checksum is reached."""
     n, kind, signal, marked, of = wanted

@@ -19,8 +19,8 @@ from headrace.ingest.journal_reader import Damage, list_objects, read_records
 from headrace.ingest.rejects_log import FOLDER as REJECTS
 from headrace.store.commits import FOLDER as COMMITS
 from headrace.store.commits import Commit, list_commits, unsealed_json
+from headrace.store.manifests import COLD_MANIFESTS, ColdManifest, Manifest
 from headrace.store.manifests import FOLDER as MANIFESTS
-from headrace.store.manifests import Manifest
 from headrace.store.query import Store
 from headrace.store.rollups import FOLDER as ROLLUPS
 from headrace.store.rollups import STATE_FILE
@@ -60,6 +60,8 @@ def _sealed(disk: Disk) -> Iterator[Harm]:
                 Commit.from_dict(data)
             elif path.startswith(MANIFESTS):
                 Manifest.from_dict(data)
+            elif path.startswith(COLD_MANIFESTS):
+                ColdManifest.from_dict(data)
         except NotFound:
             continue
         except CorruptionError as e:

@@ -26,7 +26,7 @@ from headrace.core.quality import Quality, usable
 from headrace.store.aggregates import in_units, partials_of
 from headrace.store.commits import SegmentInfo
 from headrace.store.decoding import SharedTimes, decode_row
-from headrace.store.manifests import ROLLUP_FOLDER, WARM_FOLDER
+from headrace.store.manifests import HOT_FOLDER, ROLLUP_FOLDER
 from headrace.store.query import Store
 from headrace.store.resolutions import rollup_problem
 from headrace.store.runs import SensorSamples
@@ -106,7 +106,7 @@ def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> N
     file = SegmentFile(disk, info, data)
     file.table()  # every page against its checksum
     digest = info.name.rpartition("-")[2].removesuffix(".parquet")
-    if info.name.startswith((WARM_FOLDER, ROLLUP_FOLDER)) and xxhash.xxh3_64_hexdigest(data) != digest:
+    if not info.name.startswith(HOT_FOLDER) and xxhash.xxh3_64_hexdigest(data) != digest:
         found.harms.append(Harm(info.name, "its content is not what its name says; restore it from a backup"))
     n_rows = n_samples = 0
     times = SharedTimes()

@@ -13,8 +13,10 @@ from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Kind, Layout
 from headrace.core.sensors import SensorDirectory
 from headrace.core.tier_settings import TierSection
+from headrace.runtime.soundness import verify_folder
 from headrace.sim.disk import SimulatedDisk
 from headrace.sim.faults import CountedFaults, Crashed
+from headrace.store.commits import sealed_json
 from headrace.store.compactor import Compactor
 from headrace.store.decoding import Decoding
 from headrace.store.pace import Pace
@@ -605,3 +607,28 @@ def test_registers_with_a_scale_are_measurements_and_others_may_be_anything(line
     assert 0 < np.abs(error).max() <= bounds["temp"] * (1 + 1e-9)
     assert np.array_equal(ask(rig, "leon/line1/plc/word", FIRST, 30).columns["value"], raw[:, 1])
     assert verify_store(rig.disk, rig.store).is_sound
+
+
+@pytest.mark.parametrize("folder", ["segments/cold", "segments/rollups"])
+def test_verify_names_damaged_files_of_what_is_old(line, folder):
+    rig = month(line, default=DEFAULT | {"after": {"cold": "30d", "rollups": "1y"}})
+    assert work(rig) == []
+    assert verify_store(rig.disk, rig.store).harms == []
+    victim = rig.disk.list(folder)[0]
+    sound = bytes(rig.disk.read(victim))
+    for at in (len(sound) // 3, len(sound) - 20):
+        rig.disk.flip_bit(victim, at)
+        rig.store.reader.forget({victim})
+        assert victim in {harm.name for harm in verify_store(rig.disk, rig.store).harms}
+        rig.disk.replace(victim, sound)
+    rig.store.reader.forget({victim})
+    assert verify_store(rig.disk, rig.store).harms == []
+
+
+def test_a_manifest_of_old_days_that_is_none_is_told(line):
+    rig = month(line, default=DEFAULT)
+    assert work(rig) == []
+    (manifest,) = rig.store.refresh().cold.values()
+    rig.disk.replace(manifest.name, sealed_json(manifest.to_dict() | {"days": {"x": {}}}))
+    (harm,) = [one for one in verify_folder(rig.disk).harms if one.name == manifest.name]
+    assert "its content is no manifest" in harm.sentence
