@@ -234,6 +234,32 @@ def test_a_process_that_ends_while_a_bucket_gets_cold_loses_nothing(line, point,
     assert verify_store(rig.disk, rig.store).is_sound
 
 
+@pytest.mark.parametrize(("point", "nth"), [("segment.write", 31), ("commit.publish", 1)])
+def test_a_process_that_ends_while_some_lose_their_samples_loses_no_window(line, point, nth):
+    short = DEFAULT | {"match": "**/power", "after": {"cold": "30d", "rollups": "31d"}}
+    rig = month(line, default=DEFAULT | {"after": {"cold": "30d", "rollups": "9y"}}, short=short)
+    before = ask(rig, "**/power", FIRST, 30, DAY, ("count", "max", "mean"))
+    rig.compactor._faults = rig.disk.faults = faults = CountedFaults({point: nth})
+    with contextlib.suppress(Crashed):
+        work(rig)
+        rig.clock.advance(400)
+        work(rig)
+    assert faults.passes[point] == nth
+    restart(rig)
+    for _ in range(2):
+        found = ask(rig, "**/power", FIRST, 30, DAY, ("count", "max", "mean"))
+        for name in ("count", "max", "mean"):
+            assert found.columns[name].tolist() == pytest.approx(before.columns[name].tolist(), rel=1e-14)
+        assert ask(rig, "**/temp", FIRST, 30).n_rows == 30 * 60
+        rig.clock.advance(400)
+        assert work(rig) == []
+    rig.clock.advance(400)
+    assert work(rig) == []
+    assert len(rig.store.refresh().alone) == 30
+    assert set(rig.disk.list("segments")) == named(rig)
+    assert verify_store(rig.disk, rig.store).is_sound
+
+
 def test_a_range_is_fixed_once_and_a_glitch_does_not_widen_it(line):
     rig = month(line, default=DEFAULT)
     ts_ns = np.array([(FIRST + 2) * DAY + 20 * HOUR])
