@@ -269,13 +269,9 @@ class Ager:
         if not wanted.any():
             return set()
         try:
-            files = [
-                file
-                for some in rolled_files(view, step).values()
-                for file in some.files
-                if file.name not in some.alone
-            ]
-            rolled = rolled_series(self._store.reader, files)
+            files = [file for some in rolled_files(view, step).values() for file in some.files]
+            alone = rolled_series(self._store.reader, [one for one in files if one.name in view.alone])
+            rolled = rolled_series(self._store.reader, [one for one in files if one.name not in view.alone])
         except (CorruptionError, NotFound) as e:
             done.problems.append(f"{step.name} keeps its samples: {e}")
             return set()
@@ -285,7 +281,9 @@ class Ager:
         series = series_of(rows.group, rows.layout, rows.column)
         complete = complete_series(rolled, series, rows.n_usable, finest.tolist())
         action[wanted & complete] = DROP
-        left = np.flatnonzero(wanted & ~complete)
+        # What came after the samples were dropped stays beside the rollups, for good.
+        is_after = np.array([one in alone and one not in rolled for one in series], np.bool_)
+        left = np.flatnonzero(wanted & ~complete & ~is_after)
         if len(left):
             n, which = len(np.unique(rows.path[left])), rows.paths[rows.path[left[0]]]
             done.problems.append(
