@@ -33,7 +33,8 @@ async def test_a_full_disk_slows_the_sources_until_there_is_space_again(mqtt_pla
     # The broker takes these; the plant must not acknowledge what it can't keep.
     await plant.publish(3_000, pad=20)
     refusal = await plant.until(lambda: headrace.status()["journal"]["refusal"])
-    assert str(headrace.store) in refusal
+    # Which it meets first is a matter of moments: the write that fails, or the reserve that is used up.
+    assert str(headrace.store) in refusal or "are free on the disk, which the store needs" in refusal
     assert "free some space" in refusal
     assert headrace.status()["state"] == "running"
     await plant.until(lambda: "free some space" in headrace.said)
