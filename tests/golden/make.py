@@ -3,8 +3,8 @@
     uv run python tests/golden/make.py NAME        # tests/golden/NAME, made anew where it is there
     uv run python tests/golden/make.py             # the newest again: while its format is not released yet
 
-A set is ``store.zip`` (a store with a warm day, a hot day, a tail in the journal, rejects and shards' state),
-``samples.csv.gz`` (all that a query gives of it) and ``bodies.json`` (each codec on several series: spec, values, body).
+A set is ``store.zip`` (a store with a warm day and its rollups, a hot day, a tail in the journal, rejects and shards' state),
+``samples.csv.gz`` (all that a query gives of it), ``windows.csv.gz`` (the warm day's minutes) and ``bodies.json`` (each codec on several series: spec, values, body).
 Never make a set of a released format again: add one.
 """
 
@@ -33,10 +33,13 @@ from headrace.core.events import Reject, RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Kind, Layout, numpy_dtype
 from headrace.core.quality import Quality
+from headrace.core.tier_settings import TierSection
 from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.host import Host, HostSettings
 from headrace.runtime.reader import StoreReader
 from headrace.store.compactor import Compactor
+from headrace.store.query import Store
+from headrace.store.tiers import TierRules
 from headrace.testing.hosts import flush_all, work_off
 
 HERE = Path(__file__).parent
@@ -149,8 +152,15 @@ def write_store(folder: Path) -> None:
     life.feed(batches(slots, START, 1), START + 200 * NS)
     life.host.core.offer_reject(Reject(RejectCode.MALFORMED, "hand", "hand", "not a number", b"?"))
     life.flush()
-    compactor = Compactor(life.host.store, life.clock)
-    assert compactor.run_once(force=True).problems == []
+    life.clock.set_ns(START + DAY // 2 + 3_600 * NS)  # the day is over
+    rules = TierRules(
+        {
+            "all": TierSection.model_validate(
+                {"match": "**", "after": {"rollups": "9y"}, "rollups": ["1s", "1m"]}
+            )
+        }
+    )
+    assert Compactor(life.host.store, life.clock, rules=rules).run_once(force=True).problems == []
     life.feed(batches(slots, START + DAY, 2), START + DAY + 200 * NS)
     late = FrameBatch.dense(
         np.array([slots["jitter"]], np.uint32), np.array([START + 7 * NS // 2]), np.array([[9.5]])
@@ -168,6 +178,14 @@ def samples(disk: Any) -> bytes:
     answer = reader.store.query("**", START - DAY, START + 10 * DAY, tail=tail.frames)
     assert answer.missing == ()
     return answer.to_csv(labels=True)
+
+
+def windows(store: Store) -> bytes:
+    """Minutes of the warm day."""
+    agg = ("count", "sum", "min", "max", "first", "last", "mean")
+    answer = store.query("plant/*/*", START - DAY // 2, START + DAY // 2, 60 * NS, agg)
+    assert answer.missing == ()
+    return answer.to_csv()
 
 
 def series(n: int = 96) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
@@ -247,6 +265,8 @@ def main(name: str) -> None:
         write_store(Path(folder))
         (target / "store.zip").write_bytes(zipped(Path(folder)))
         (target / "samples.csv.gz").write_bytes(gzip.compress(samples(LocalDisk(folder)), 9, mtime=0))
+        found = windows(StoreReader(LocalDisk(folder)).store)
+        (target / "windows.csv.gz").write_bytes(gzip.compress(found, 9, mtime=0))
     lines = ",\n".join(json.dumps(one, sort_keys=True) for one in bodies())
     (target / "bodies.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     for path in sorted(target.iterdir()):

@@ -20,13 +20,17 @@ import numpy as np
 import pytest
 
 from headrace.codecs import registry
+from headrace.core.clock import NS
 from headrace.core.disk import LocalDisk
+from headrace.runtime.reader import StoreReader
 from headrace.runtime.soundness import verify_folder
+from headrace.store import rollup_answers
 
 pytestmark = pytest.mark.timeout(240)  # the first test may compile kernels
 HERE = Path(__file__).parent
 SETS = sorted(p for p in HERE.iterdir() if p.is_dir() and p.name[0].isdigit())
 WITH_BODIES = [p for p in SETS if (p / "bodies.json").exists()]
+WITH_WINDOWS = [p for p in SETS if (p / "windows.csv.gz").exists()]
 BYTES_MAX = 300_000
 
 
@@ -48,6 +52,7 @@ def opened(one: Path, folder: Path) -> LocalDisk:
 
 def test_there_are_sets_and_they_are_small() -> None:
     assert len(SETS) >= 2
+    assert WITH_WINDOWS[-1:] == SETS[-1:]
     assert sum(p.stat().st_size for one in SETS for p in one.iterdir()) < BYTES_MAX
 
 
@@ -69,6 +74,23 @@ def test_an_engine_goes_on_with_it(one: Path, tmp_path: Path, make: ModuleType) 
     rows = [row for row in found.splitlines() if b"_10s" not in row]
     assert rows == [row for row in expected.splitlines() if b"_10s" not in row]
     assert len(life.host.rejects.tables().tables[0]) == 1
+
+
+@pytest.mark.parametrize("one", WITH_WINDOWS, ids=lambda one: one.name)
+def test_every_window_is_what_it_was_from_rollups_and_from_samples(
+    one: Path, tmp_path: Path, make: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup_answers, "BLOCK_SAMPLES_MIN", 0)
+    expected = gzip.decompress((one / "windows.csv.gz").read_bytes())
+    store = StoreReader(opened(one, tmp_path)).store
+    assert make.windows(store) == expected
+    (file,) = store.refresh().rolled[20_000]
+    kept = set(store.reader.open(file).table()["time_codec"].to_pylist())
+    assert {"3600,60,1", "86400,3600,60,1"} <= kept
+    answered = store.query("plant/*/*", make.START, make.START + make.DAY // 2, 60 * NS, ("sum",))
+    assert answered.sources["rollup_windows"] > 2 * len(expected.splitlines()) // 3
+    store.uses_rollups = False
+    assert make.windows(store) == expected
 
 
 @pytest.mark.parametrize("one", WITH_BODIES, ids=lambda one: one.name)

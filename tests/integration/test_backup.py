@@ -21,6 +21,7 @@ from headrace.core.disk import Disk, LocalDisk
 from headrace.core.errors import ConfigError, CorruptionError, Unreachable
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout
+from headrace.core.tier_settings import TierSection
 from headrace.ingest.journal import JournalSettings
 from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.backup import Backup, BackupReport, back_up
@@ -32,6 +33,7 @@ from headrace.sim.disk import SimulatedDisk
 from headrace.sim.faults import Crashed, SeededFaults
 from headrace.store.backups import read_catalogue
 from headrace.store.compactor import CompactionPolicy, Compactor
+from headrace.store.tiers import TierRules
 from headrace.testing.hosts import flush_all, work_off
 from headrace.testing.plants import hand_fed_plant
 
@@ -218,6 +220,43 @@ def test_a_second_backup_copies_only_what_is_new(life: Life) -> None:
     assert third.n_removed > 0  # what was compacted leaves the backup too
     assert set(target.list("files")) == {one.place for one in read_catalogue(target).files.values()}
     assert is_whole(copied(target), 41)
+
+
+@pytest.mark.parametrize("after", [{"rollups": "30d"}, {"cold": "20d", "rollups": "30d"}])
+def test_rollups_are_in_it_and_answer_alone_where_samples_are_gone(life: Life, after: dict[str, str]) -> None:
+    life.flush()
+    sections = {
+        "gone": {"match": "plant/hall/d0/a", "after": after},
+        "rest": {"match": "**", "after": {"rollups": "9y"}},
+    }
+    rules = TierRules({name: TierSection.model_validate(one) for name, one in sections.items()})
+    life.clock.set_ns(T0 + 100 * 86_400 * NS)
+    for _ in range(2):
+        compactor = Compactor(life.host.store, life.clock, policy=CompactionPolicy(grace_s=0.0), rules=rules)
+        assert compactor.run_once().problems == []
+
+    def answers(one: Life) -> list[Any]:
+        span = T0 - NS, T0 + 86_400 * NS
+        asked: list[Any] = [
+            ("plant/hall/*/a", *span, 60 * NS, ("count", "max", "last")),
+            ("plant/hall/d0/*", *span),
+        ]
+        found = [one.host.store.query(*ask) for ask in asked]
+        return [(each.missing, each.resolution_ns, each.to_rows()) for each in found]
+
+    before, view = answers(life), life.host.store.refresh()
+    assert [one[1] for one in before] == [0, 60 * NS]
+    assert before[0][2][0]["count"] == life.n
+    assert 0 < len(view.alone) < sum(map(len, view.rolled.values()))
+    target = SimulatedDisk(2)
+    assert Backup(life.disk, target, life.clock).take().problems == []
+    again = copied(target)
+    assert (again.host.store.refresh().rolled, answers(again)) == (view.rolled, before)
+    (name,) = view.alone
+    target.delete(read_catalogue(target).files[name].place)
+    assert [harm.name for harm in check_catalogued(target, read_catalogue(target)).harms] == [name]
+    life.disk.delete(name)
+    assert [harm.name for harm in verify_folder(life.disk).harms] == [name]
 
 
 def test_a_backup_that_is_cut_leaves_the_one_before_as_it_was(life: Life) -> None:

@@ -2,16 +2,18 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Kind, Layout, numpy_dtype
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
+from headrace.core.tier_settings import TierSection
 from headrace.sim.disk import SimulatedDisk
 from headrace.store import resolutions, rollup_answers
 from headrace.store.compactor import CompactionPolicy
+from headrace.store.tiers import TierRules
 from headrace.testing.stores import StoreModel, StoreRig, check_windows
 
 NS = 1_000_000_000
@@ -108,11 +110,12 @@ def add_new(rig, model, batch):
 class Life:
     """A store's life, and questions about it, out of one seed."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, rules=None):
         self.rng = np.random.default_rng(seed)
         self.directory, self.slots = plant()
         policy = CompactionPolicy(slice_samples=int(self.pick([100, 10**6])))
-        self.rig = StoreRig(SimulatedDisk(1), self.directory, policy=policy)
+        rules = TierRules(rules or {})
+        self.rig = StoreRig(SimulatedDisk(1), self.directory, policy=policy, rules=rules)
         self.model = StoreModel(self.directory)
 
     def pick(self, choices):
@@ -133,11 +136,11 @@ class Life:
         self.rig.flush()
         assert self.rig.compact().problems == []
 
-    def come_late(self):
+    def come_late(self, dropped=()):
         """More samples, and versions of some, in whatever place of the store."""
         start_ns = MIDNIGHT + int(self.pick([-400, -1, 0, 3, 60, 7_200])) * NS + 1
         step_ns = int(self.pick([NS // 7, 2 * NS]))
-        slot = self.slots[self.pick(sorted(self.slots))]
+        slot = self.slots[self.pick(sorted(set(self.slots) - set(dropped)))]
         batch = frames(self.directory, slot, self.rng, start_ns, 4, step_ns)
         if batch.n_frames:
             self.rig.add(batch)
@@ -167,3 +170,58 @@ def test_rollups_change_no_answer(seed):
     life.rig.store.uses_rollups = True
     check_windows(life.rig.store, life.model, (MIDNIGHT - DAY, MIDNIGHT + DAY), DAY, life.rig.tail)
     check_windows(life.rig.store, life.model, (MIDNIGHT - DAY + 1, MIDNIGHT + DAY - 7), HOUR, life.rig.tail)
+
+
+def tier(match, rollups):
+    """Cold after a month, in chunks that end anywhere, and rollups only after `rollups`."""
+    after = {"cold": "30d", "rollups": rollups}
+    return TierSection.model_validate(
+        {
+            "match": match,
+            "after": after,
+            "cold_block": 64,
+            "rollups": ["1s", "1m"],
+        }
+    )
+
+
+def check_aggregates(life, span, every_ns):
+    """Windows are those of all that was put in, whether their samples are left or not."""
+    rows = life.rig.store.query("**", *span, every_ns, ALL, tail=life.rig.tail).to_rows()
+    expected = life.model.windows(*span, every_ns)
+    assert [(r["path"], r["ts"]) for r in rows] == sorted(expected)
+    for row in rows:
+        values = expected[row["path"], row["ts"]]
+        found = [row[name] for name in ("count", "min", "max", "first", "last")]
+        assert found == [len(values), min(values), max(values), values[0], values[-1]], row
+        assert np.isclose(row["sum"], sum(map(float, values)), rtol=1e-9, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 2**32))
+def test_nothing_is_lost_or_counted_twice_when_days_are_cold_and_some_have_lost_their_samples(seed):
+    dropped = ("lone", "state")
+    life = Life(
+        seed, {"all": tier("**", "90y"), "lone": tier("p/l/lone", "31d"), "state": tier("p/l/state/*", "31d")}
+    )
+    life.begin()
+    for _ in range(life.rng.integers(0, 4)):
+        life.come_late(dropped)
+        if life.rng.random() < 0.7:
+            life.rig.flush()
+            life.rig.clock.advance(2 * 86_400)
+            life.rig.compact()
+        ask_both(life.rig, "p/l/{oven,small,meter}/*", *life.question()[1:])
+    life.rig.store.uses_rollups = True
+    for span in (
+        (MIDNIGHT - DAY, MIDNIGHT + DAY),
+        (MIDNIGHT, MIDNIGHT + DAY),
+        (MIDNIGHT - HOUR, MIDNIGHT + HOUR),
+    ):
+        for every_ns in (HOUR, DAY):
+            check_aggregates(life, span, every_ns)
+    event(
+        f"{len(life.rig.store.view.alone)} files alone, {sum(len(c.files) for c in life.rig.store.view.cold.values())} cold"
+    )
+    if {"p/l/lone", "p/l/state/s"} & set(life.model.samples):
+        assert life.rig.store.view.alone

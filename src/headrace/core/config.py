@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from headrace.core.disk import BUCKET_SCHEMES
 from headrace.core.errors import ConfigError
-from headrace.core.paths import check_path
+from headrace.core.paths import check_path, parse_duration_ns
 from headrace.core.problems import InvalidConfig, Problem, dotted, find_problems
 from headrace.core.registry import nearest
 from headrace.core.settings import (
@@ -34,7 +34,7 @@ from headrace.core.settings import (
     SizeBytes,
     check_url,
 )
-from headrace.core.tier_settings import TierSection, tier_problems
+from headrace.core.tier_settings import RESOLUTIONS, Resolutions, TierSection, tier_problems
 
 VERSION = 1
 MIN_TOKEN_CHARACTERS = 16
@@ -179,6 +179,10 @@ class StoreSection(Section):
         default="1m",
         description="aggregates of each minute as plain Parquet in the store's folder rollups/1m",
     )
+    resolutions: Resolutions = Field(
+        default=RESOLUTIONS,
+        description="windows of each day that are kept as chunks, where they pay, and answer queries; [] for none",
+    )
     rejects_size: SizeBytes = Field(
         default="256MB", validate_default=True, description="refused input kept for replay, the newest"
     )
@@ -189,6 +193,11 @@ class StoreSection(Section):
     compaction_io: SizeBytes = Field(
         default="50MB", validate_default=True, description="bytes a second that they write, at most"
     )
+
+    @property
+    def resolutions_ns(self) -> tuple[int, ...]:
+        """How long the windows that are kept as chunks are, ns, short ones first."""
+        return tuple(sorted(parse_duration_ns(one) for one in self.resolutions))
 
     @property
     def is_bucket(self) -> bool:
@@ -507,6 +516,11 @@ def _cross_problems(config: PlantConfig) -> list[Problem]:
                 Problem(f"{where}.devices", "is not a table of path = url, nor the name of a CSV file")
             )
     problems += [Problem(dotted(("tiers", name)), text) for name, text in tier_problems(config.tiers)]
+    for name, tier in config.tiers.items():
+        lacks = [one for one in tier.rollups if one not in config.store.resolutions]
+        if tier.after.rollups is not None and lacks:
+            text = f"no windows of {' and '.join(lacks)} are kept, so samples would be; add them to [store] resolutions"
+            problems.append(Problem(dotted(("tiers", name, "rollups")), text))
     for name, pipeline in config.pipelines.items():
         for i, step in enumerate(pipeline.steps):
             if not isinstance(step.get("op"), str):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from headrace.core.clock import NS
 from headrace.core.paths import format_duration
@@ -36,6 +36,18 @@ def _date(value: Any) -> Any:
         raise ValueError(f"{value!r} is not a date; write until = 2030-12-31") from e
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()) * NS
 
+
+def _once(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError("a resolution is there twice; name each once")
+    return value
+
+
+Resolutions = Annotated[
+    tuple[Literal["1s", "1m", "1h", "1d"], ...], Field(strict=False), AfterValidator(_once)
+]
+RESOLUTIONS: Resolutions = ("1s", "1m", "1h", "1d")
+"""How long windows of rollups can be."""
 
 Share = Annotated[float, BeforeValidator(_number, json_schema_input_type=float), Field(gt=0, le=0.5)]
 Amount = Annotated[float, BeforeValidator(_number, json_schema_input_type=float), Field(gt=0)]
@@ -124,7 +136,7 @@ class TierSection(Section):
         default=False,
         description="legal hold: nothing is deleted or made lossy; true, or { until = 2030-12-31 }",
     )
-    rollups: Annotated[tuple[Literal["1s", "1m", "1h", "1d"], ...], Field(strict=False)] = Field(
+    rollups: Annotated[Resolutions, Field(min_length=1)] = Field(
         default=("1m",), description="resolutions that are left when samples are gone"
     )
 

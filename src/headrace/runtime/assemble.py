@@ -186,9 +186,10 @@ class Plant:
     def _background(self, host: Host) -> BackgroundCompaction:
         stopping, store = threading.Event(), host.store
         pace, rules = share_of(self.config.store, stopping), TierRules(self.config.tiers)
+        policy = CompactionPolicy(pace=pace, resolutions_ns=self.config.store.resolutions_ns)
         compactor = Compactor(
             store, self._clock, faults=self._faults, incarnation=host.journal.recovery.incarnation,
-            choice_of=CodecChoices(self.config.codecs).of, rules=rules, policy=CompactionPolicy(pace=pace),
+            choice_of=CodecChoices(self.config.codecs).of, rules=rules, policy=policy,
         )  # fmt: skip
         self._tiers = TiersView(store, rules, self._clock, compactor.holdings)
         return BackgroundCompaction(

@@ -18,7 +18,7 @@ from headrace.core.config import PlantConfig, StoreSection
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import Closed, HeadraceError
 from headrace.core.faults import FaultPoints
-from headrace.store.compactor import CompactionReport, Compactor
+from headrace.store.compactor import CompactionPolicy, CompactionReport, Compactor
 from headrace.store.pace import Pace
 from headrace.store.query import Store
 from headrace.store.rollups import Rollups
@@ -116,7 +116,8 @@ def compact_now(
         problems = []
         if config.store.rollups != "off":
             problems += Rollups(store, clock, config.plant.levels).run_once().problems
-        done = Compactor(store, clock, faults=faults, rules=TierRules(config.tiers)).run_once()
+        policy = CompactionPolicy(resolutions_ns=config.store.resolutions_ns)
+        done = Compactor(store, clock, faults=faults, policy=policy, rules=TierRules(config.tiers)).run_once()
     finally:
         disk.unlock()
     return {

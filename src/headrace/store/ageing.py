@@ -9,9 +9,9 @@ published: killed at any moment, the next run finds the old partition, and files
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ from headrace.store.query import Store
 from headrace.store.ranges import load_ranges, save_ranges
 from headrace.store.reader import FoundRows
 from headrace.store.recode import Spent, recode_chunk
-from headrace.store.rolled_days import complete_series, rolled_series, series_of
+from headrace.store.rolled_days import Series, complete_series, rolled_series, series_of
 from headrace.store.rollups import forget_rollups
 from headrace.store.row_bounds import RowBounds
 from headrace.store.segment import write_segment
@@ -57,7 +57,7 @@ from headrace.store.warm_rows import ChunkRules
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-KEEP, RECODE, DROP = 0, 1, 2
+KEEP, RECODE, DROP, ALONE = 0, 1, 2, 3
 _LONG_ENOUGH = 0.5
 """Of a cold chunk: rows as long as that are not merged where nothing else is to be gained."""
 _WIDER = 1.0 + 1e-6
@@ -83,6 +83,7 @@ class _Work:
     """A partition's rows, and what becomes of each.
 
     ``action``: KEEP, RECODE or DROP; ``eps``: the bound in engineering units, 0 for lossless; ``block``: samples of a chunk.
+    ``dropped``: series of which only rollups are left.
     """
 
     step: Step
@@ -92,6 +93,7 @@ class _Work:
     action: npt.NDArray[np.int8]
     eps: npt.NDArray[np.float64]
     block: I64
+    dropped: set[Series]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,14 @@ class _Parts:
 
     kept: list[SegmentInfo]
     written: list[SegmentInfo]
-    rolled: dict[int, tuple[SegmentInfo, ...]]
+    rolled: dict[int, RolledFiles]
+
+
+class RolledFiles(NamedTuple):
+    """Files with rollups of a day, and the names of those whose samples were dropped."""
+
+    files: tuple[SegmentInfo, ...] = ()
+    alone: tuple[str, ...] = ()
 
 
 class Ager:
@@ -140,11 +149,13 @@ class Ager:
             forget_rollups(
                 self._store.disk, (step.start_ns, step.end_ns), lambda paths: self._deleted(step, paths)
             )
-            rolled = {day: tuple(self._left_of(view, step, day, some)) for day, some in rolled.items()}
+            rolled = self._sorted(view, step, rolled, lambda table: self._deletes(step, table))
         if not infos:
             self._publish(view, step, _Parts([], [], rolled), done)
             return done
         work = self._decide(view, step, infos, done)
+        if work.dropped:
+            rolled = self._sorted(view, step, rolled, lambda table: _left_alone(work.dropped, table))
         changed = np.zeros(len(infos), np.bool_)
         changed[np.unique(work.rows.place[work.action != KEEP, 0])] = True
         done.bytes_before = sum(info.size_bytes for info in infos)
@@ -201,6 +212,9 @@ class Ager:
             max(self.rules.stage(n, age_ns), step.early.get(n, TierStage.WARM)) for n in self.rules.governing
         ]
 
+    def _deletes(self, step: Step, table: pa.Table) -> Array:
+        return np.where(self._deleted(step, table["path"].to_pylist()), DROP, KEEP)
+
     def _deleted(self, step: Step, paths: list[str]) -> Bools:
         now_ns = self._clock.now_ns()
         fates = (self.rules.fate(path, now_ns - step.end_ns, now_ns, step.early) for path in paths)
@@ -224,7 +238,7 @@ class Ager:
         action = np.zeros(len(rows), np.int8)
         action[stage == TierStage.DELETED] = DROP
         wanted = ~rows.is_text & (stage == TierStage.ROLLUPS)
-        self._decide_rollups(view, step, (rows, wanted), action, done)
+        dropped = self._decide_rollups(view, step, (rows, wanted), action, done)
         eps = np.zeros(len(rows))
         block = np.array([one.cold_block for one in fates], np.int64)[rows.path]
         if step.is_cold:
@@ -239,7 +253,7 @@ class Ager:
                 save_ranges(self._store.disk, ranges)
             action[cold & self._gains(rows, eps, block)] = RECODE
         done.n_dropped = int(rows.n_samples[action == DROP].sum())
-        return _Work(step, rows, slots, columns, action, eps, block)
+        return _Work(step, rows, slots, columns, action, eps, block, dropped)
 
     def fates(self, step: Step, rows: PartitionRows) -> list[TierFate]:
         """What becomes of each path."""
@@ -249,24 +263,27 @@ class Ager:
 
     def _decide_rollups(
         self, view: StoreView, step: Step, of: tuple[PartitionRows, Bools], action: Array, done: Aged
-    ) -> None:
-        """Rows that are dropped because rollups stand for them."""
+    ) -> set[Series]:
+        """Rows that are dropped because rollups stand for them; their series."""
         rows, wanted = of
         if not wanted.any():
-            return
+            return set()
         try:
-            files = [file for some in rolled_files(view, step).values() for file in some]
-            rolled = rolled_series(self._store.reader, files)
+            files = [file for some in rolled_files(view, step).values() for file in some.files]
+            alone = rolled_series(self._store.reader, [one for one in files if one.name in view.alone])
+            rolled = rolled_series(self._store.reader, [one for one in files if one.name not in view.alone])
         except (CorruptionError, NotFound) as e:
             done.problems.append(f"{step.name} keeps its samples: {e}")
-            return
+            return set()
         finest = np.array([self.rules.finest_rollup_ns(path) for path in rows.paths.tolist()], np.int64)[
             rows.path
         ]
         series = series_of(rows.group, rows.layout, rows.column)
         complete = complete_series(rolled, series, rows.n_usable, finest.tolist())
         action[wanted & complete] = DROP
-        left = np.flatnonzero(wanted & ~complete)
+        # What came after the samples were dropped stays beside the rollups, for good.
+        is_after = np.array([one in alone and one not in rolled for one in series], np.bool_)
+        left = np.flatnonzero(wanted & ~complete & ~is_after)
         if len(left):
             n, which = len(np.unique(rows.path[left])), rows.paths[rows.path[left[0]]]
             done.problems.append(
@@ -274,6 +291,7 @@ class Ager:
                 f"{format_duration(int(finest[left[0]]))} or shorter stand for them; what came late, and what was compacted "
                 "before the rule was there, has none"
             )
+        return {series[row] for row in np.flatnonzero(wanted & complete).tolist()}
 
     def _gains(self, rows: PartitionRows, eps: Array, block: I64) -> Bools:
         """Rows that a trial may make smaller: a bound that was not used, or rows that are short for a cold chunk."""
@@ -352,20 +370,32 @@ class Ager:
             self._pace.tick()
         return out
 
-    def _left_of(
-        self, view: StoreView, step: Step, day: int, files: Sequence[SegmentInfo]
-    ) -> Iterator[SegmentInfo]:
-        """A day's files with rollups, without those of sensors that are deleted."""
-        for part, info in enumerate(files):
-            table = self._store.reader.open(info).table()
-            gone = self._deleted(step, table["path"].to_pylist())
-            if not gone.any():
-                yield info
-            elif not gone.all():
-                number = self._next_number(view, step)
-                yield self._write_in(
-                    f"{ROLLUP_FOLDER}/{day:06d}/", number, part, table.filter(pa.array(~gone))
-                )
+    def _sorted(
+        self, view: StoreView, step: Step, rolled: dict[int, RolledFiles], fate: Callable[[pa.Table], Array]
+    ) -> dict[int, RolledFiles]:
+        """Files with rollups, those of samples and those that are alone apart; `fate` of rows: KEEP, ALONE or DROP."""
+        number, out = self._next_number(view, step), {}
+        for day, (files, before) in rolled.items():
+            left: list[SegmentInfo] = []
+            alone: list[str] = []
+            for info in files:
+                table = self._store.reader.open(info).table()
+                fates = fate(table)
+                if info.name in before:
+                    fates[fates == KEEP] = ALONE
+                for one in (KEEP, ALONE):
+                    mine = fates == one
+                    if not mine.any():
+                        continue
+                    folder = f"{ROLLUP_FOLDER}/{day:06d}/"
+                    left.append(
+                        info
+                        if mine.all()
+                        else self._write_in(folder, number, len(left), table.filter(pa.array(mine)))
+                    )
+                    alone += [left[-1].name] if one == ALONE else []
+            out[day] = RolledFiles(tuple(left), tuple(alone))
+        return out
 
     def _write(self, step: Step, number: int, part: int, table: pa.Table) -> SegmentInfo:
         folder = f"{COLD_FOLDER if step.is_cold else WARM_FOLDER}/{step.key:06d}/"
@@ -391,25 +421,29 @@ class Ager:
         manifest: Manifest | ColdManifest
         if step.is_cold:
             before = view.cold.get(step.key, ColdManifest(step.key))
-            days = {day: replace(one, rollups=parts.rolled.get(day, ())) for day, one in before.days.items()}
+            days = {}
+            for day, one in before.days.items():
+                rolled = parts.rolled.get(day, RolledFiles())
+                days[day] = replace(one, rollups=rolled.files, alone=rolled.alone)
             for day in step.late_days:
-                one = view.manifests[day]
-                is_late = bool(one.beside) or day in before.days
+                late, rolled = view.manifests[day], parts.rolled.get(day, RolledFiles())
+                is_late = bool(late.beside) or day in before.days
                 days[day] = DayTaken(
-                    one.number, one.consumed, one.left_out, parts.rolled.get(day, ()), is_late
+                    late.number, late.consumed, late.left_out, rolled.files, is_late, rolled.alone
                 )
             manifest = ColdManifest(
                 step.key, number, now_ns, files, days, due, before.n_dropped + done.n_dropped
             )
         else:
-            known = view.manifests[step.key]
+            known, rolled = view.manifests[step.key], parts.rolled.get(step.key, RolledFiles())
             manifest = replace(
                 known,
                 number=number,
                 published_ns=now_ns,
                 files=files,
                 aged=due,
-                rollups=parts.rolled.get(step.key, ()),
+                rollups=rolled.files,
+                alone=rolled.alone,
                 beside=_beside(known, parts),
                 n_dropped=known.n_dropped + done.n_dropped,
             )
@@ -474,10 +508,21 @@ def sources_of(view: StoreView, step: Step) -> list[SegmentInfo]:
     return files + [file for day in step.late_days for file in view.manifests[day].files]
 
 
-def rolled_files(view: StoreView, step: Step) -> dict[int, tuple[SegmentInfo, ...]]:
+def rolled_files(view: StoreView, step: Step) -> dict[int, RolledFiles]:
     """Files with rollups of a step's partition, by day."""
     first, last = step.start_ns // DAY_NS, step.end_ns // DAY_NS
-    return {day: files for day, files in view.rolled.items() if first <= day < last}
+    return {
+        day: RolledFiles(files, tuple(one.name for one in files if one.name in view.alone))
+        for day, files in view.rolled.items()
+        if first <= day < last
+    }
+
+
+def _left_alone(dropped: set[Series], table: pa.Table) -> Array:
+    """What becomes of rows with rollups once the samples of some series are dropped: KEEP or ALONE."""
+    names = ("group", "layout", "column")
+    series = zip(*(np.asarray(table[name].to_numpy()).tolist() for name in names), strict=True)
+    return np.array([ALONE if one in dropped else KEEP for one in series], np.int8)
 
 
 def _beside(before: Manifest, parts: _Parts) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ from headrace.store.manifests import (
 from headrace.store.merging import Unreadable, all_columns, merge
 from headrace.store.pace import Pace
 from headrace.store.query import Store
+from headrace.store.resolutions import RESOLUTIONS_NS
 from headrace.store.segment import write_segment
 from headrace.store.tiers import Step, TierRules, TierStage, plan
 from headrace.store.view import Source, StoreView
@@ -63,7 +64,7 @@ class CompactionPolicy:
     far goes into files of its own, and is merged when the day is over. n_files_max : so many files, at most, gather
     beside a merged day before late data are merged into it.
     grace_s : how long replaced files stay. slice_samples : about how many samples are merged at a time.
-    pace : how much of the machine it takes.
+    pace : how much of the machine it takes. resolutions_ns : windows that rollups may have, short ones first.
     """
 
     min_age_s: float = 3_600.0
@@ -73,6 +74,7 @@ class CompactionPolicy:
     grace_s: float = 300.0
     slice_samples: int = 4_000_000
     pace: Pace = field(default_factory=Pace)
+    resolutions_ns: tuple[int, ...] = RESOLUTIONS_NS
 
 
 @dataclass(slots=True)
@@ -218,7 +220,7 @@ class Compactor:
 
         So they do while the day lasts, and where little comes late to a day that was merged.
         """
-        if not is_over or before.n_dropped:  # rollups of samples that are gone can't be made anew
+        if not is_over or before.alone:  # rollups of samples that are gone can't be made anew
             return True
         n_before = sum(f.n_samples for f in before.files)
         n_new = sum(f.n_samples for f in hot)
@@ -260,6 +262,7 @@ class Compactor:
             rollups=tuple(rollups),
             beside=beside if rollups else (),
             n_dropped=before.n_dropped,
+            alone=before.alone if is_added else (),
         )
         self._faults.reach("commit.publish")
         if not write_manifest(self._store.disk, manifest):
@@ -351,8 +354,10 @@ class Compactor:
         table = merged.encode(
             self._policy.pace, ChunkRules(choices=[self._choice_of(path) for path in paths])
         )
+        if not (makes_rollups and self._policy.resolutions_ns):
+            return table, None
         asked = np.array([self.rules.finest_rollup_ns(path) for path in paths], np.int64)
-        return table, merged.rolled(table, asked) if makes_rollups else None
+        return table, merged.rolled(table, asked, self._policy.resolutions_ns)
 
     def _write(self, folder: str, day: int, number: tuple[int, int], table: pa.Table) -> SegmentInfo:
         """Write a file; `number` is the manifest's version and the file's part of it."""

@@ -10,15 +10,22 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Intervals:
-    """Stretches of time of sensors, [start, end) each, that do not overlap within a sensor."""
+    """Stretches of time of sensors, [start, end) each, that do not overlap within a sensor.
+
+    Where one ends as the next begins, both are one.
+    """
 
     def __init__(self, sensor: I64, start_ns: I64, end_ns: I64) -> None:
         self._bounds = np.unique(np.concatenate([start_ns, end_ns]))
         self._step = len(self._bounds) + 1
         first = sensor * self._step + np.searchsorted(self._bounds, start_ns)
         order = np.argsort(first, kind="stable")
-        self._first = first[order]
-        self._last = (sensor * self._step + np.searchsorted(self._bounds, end_ns))[order]
+        first, last = first[order], (sensor * self._step + np.searchsorted(self._bounds, end_ns))[order]
+        apart = first[1:] != last[:-1]
+        self._first, self._last = (
+            first[np.append(True, apart)[: len(first)]],
+            last[np.append(apart, True)[: len(last)]],
+        )
 
     def __len__(self) -> int:
         return len(self._first)

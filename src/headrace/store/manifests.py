@@ -38,8 +38,8 @@ class Manifest:
     is_whole : written after the day was over, all of it at once.
     aged : what was last found to be due by the rules of the tiers, and done; "" for nothing.
     rollups : files with rollups (`headrace.store.resolutions`) of the rows in `files`, but for those that are named
-    `beside`: what came later.
-    n_dropped : samples that were here, of which only rollups are left.
+    `beside`: what came later. alone : those of them whose samples were dropped, all of each row.
+    n_dropped : samples that were here and are no more, as the rules want.
     """
 
     day: int
@@ -53,6 +53,7 @@ class Manifest:
     rollups: tuple[SegmentInfo, ...] = ()
     beside: tuple[str, ...] = ()
     n_dropped: int = 0
+    alone: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -75,7 +76,7 @@ class Manifest:
             "files": [f.to_dict() for f in self.files],
             "consumed": {str(i): m for i, m in sorted(self.consumed.items())},
             "left_out": list(self.left_out), "is_whole": self.is_whole,
-        } | _rolled(self.rollups) | self._beside() | _aged(self.aged, self.n_dropped)  # fmt: skip
+        } | _rolled(self.rollups, self.alone) | self._beside() | _aged(self.aged, self.n_dropped)  # fmt: skip
 
     def _beside(self) -> dict[str, Any]:
         return {"beside": list(self.beside)} if self.beside else {}
@@ -92,6 +93,7 @@ class Manifest:
                 checked(data.get("aged", ""), str),
                 tuple(SegmentInfo.from_dict(f) for f in data.get("rollups", ())),
                 tuple(checked(name, str) for name in data.get("beside", ())), checked(data.get("n_dropped", 0), int),
+                tuple(checked(name, str) for name in data.get("alone", ())),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise CorruptionError(f"its content is no manifest: {e!r}") from e
@@ -101,7 +103,8 @@ class Manifest:
 class DayTaken:
     """Up to where the rows of a day are in a cold partition: version of the day's manifest, and what that said.
 
-    ``rollups`` are the day's; where ``is_late``, there are rows that came after these were made.
+    ``rollups`` are the day's, ``alone`` those of them whose samples were dropped; where ``is_late``, there are rows that
+    came after these were made.
     """
 
     number: int
@@ -109,6 +112,7 @@ class DayTaken:
     left_out: tuple[str, ...] = ()
     rollups: tuple[SegmentInfo, ...] = ()
     is_late: bool = False
+    alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ class ColdManifest:
                 "consumed": {str(i): m for i, m in sorted(one.consumed.items())},
                 "left_out": list(one.left_out),
             }
-            | _rolled(one.rollups)
+            | _rolled(one.rollups, one.alone)
             | ({"is_late": True} if one.is_late else {})
             for day, one in sorted(self.days.items())
         }
@@ -156,6 +160,7 @@ class ColdManifest:
                     tuple(checked(name, str) for name in one["left_out"]),
                     tuple(SegmentInfo.from_dict(f) for f in one.get("rollups", ())),
                     checked(one.get("is_late", False), bool),
+                    tuple(checked(name, str) for name in one.get("alone", ())),
                 )
                 for day, one in data["days"].items()
             }
@@ -168,9 +173,10 @@ class ColdManifest:
             raise CorruptionError(f"its content is no manifest: {e!r}") from e
 
 
-def _rolled(rollups: tuple[SegmentInfo, ...]) -> dict[str, Any]:
+def _rolled(rollups: tuple[SegmentInfo, ...], alone: tuple[str, ...]) -> dict[str, Any]:
     """What is written of rollups."""
-    return {"rollups": [f.to_dict() for f in rollups]} if rollups else {}
+    files = {"rollups": [f.to_dict() for f in rollups]} if rollups else {}
+    return files | ({"alone": list(alone)} if alone else {})
 
 
 def _aged(aged: str, n_dropped: int) -> dict[str, Any]:

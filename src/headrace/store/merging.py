@@ -54,9 +54,9 @@ class Merged:
             pace.tick()
         return pa.concat_tables(tables)
 
-    def rolled(self, warm: pa.Table, asked: I64) -> pa.Table | None:
+    def rolled(self, warm: pa.Table, asked: I64, resolutions_ns: tuple[int, ...]) -> pa.Table | None:
         """Rollups of a day: see `headrace.store.resolutions.encode_rollups`."""
-        return encode_rollups(self.wanted, self.samples, self.words, self.seq, warm, asked)
+        return encode_rollups(self.wanted, self.samples, self.words, self.seq, warm, asked, resolutions_ns)
 
 
 def merge(

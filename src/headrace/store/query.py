@@ -40,7 +40,6 @@ from headrace.store.result import QueryResult
 from headrace.store.rollup_answers import (
     RolledRows,
     RollupAnswers,
-    are_known,
     may_use_rollups,
     unknown_to_rollups,
 )
@@ -77,17 +76,6 @@ class Scan:
         self.found += other.found
         self.missing += other.missing
         self.is_stale |= other.is_stale
-
-    def split(self, cold: Sequence[Source]) -> tuple[Scan, Scan]:
-        """What was found in cold files: rows that the rollups of their days know, with all that is missing, and others."""
-        known, late = Scan(missing=self.missing, is_stale=self.is_stale), Scan()
-        days = frozenset[int]().union(*(source.rolled_days for source in cold))
-        for found, place, is_warm in self.found:
-            mask = are_known(found.rows.t_min, found.rows.t_max, days)
-            for part, index in ((known, np.flatnonzero(mask)), (late, np.flatnonzero(~mask))):
-                if len(index):
-                    part.found.append((found.take(index), place[index], is_warm))
-        return known, late
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,34 +307,26 @@ class Store:
     def _scan_for(self, answer: Answer, view: StoreView, batches: Sequence[FrameBatch]) -> Scan:
         """What is needed for an answer: rollups as far as they give it, then the rows that are left."""
         span = answer.start_ns, answer.end_ns
-        wanted, sources = answer.wanted, view.sources(*span)
-        lacks = view.lacks_samples(*span)
-        rollups = view.rollups(*span) if lacks or (self.uses_rollups and may_use_rollups(answer)) else []
+        wanted, sources, rollups = answer.wanted, view.sources(*span), view.rollups(*span)
+        if not (self.uses_rollups and may_use_rollups(answer)):
+            rollups = [one for one in rollups if one.is_alone]
         if not rollups:
             return self.scan_sources(sources, wanted, *span)
-        of_rollups = self.scan_sources(rollups, wanted, *span)
-        rows = RolledRows.of(wanted, of_rollups.found)
+        of_rollups = self.scan_sources([one for one in rollups if not one.is_alone], wanted, *span)
+        alone = self.scan_sources([one for one in rollups if one.is_alone], wanted, *span)
+        rows = RolledRows.of(wanted, of_rollups.found, alone.found)
         scan = self.scan_sources([s for s in sources if not s.rolled_days], wanted, *span)
         cold = [s for s in sources if s.rolled_days and s.is_cold]
-        aged, late = self.scan_sources(cold, wanted, *span).split(cold)
-        scan.add(late)
-        others = unknown_to_rollups(wanted, scan.found, batches)
-        behind = [s for s in sources if s.rolled_days and not s.is_cold]
-        gone = np.zeros(0 if rows is None else len(rows), np.bool_)
-        if lacks and rows is not None:
-            known = self.scan_sources(behind, wanted, *span)
-            known.add(aged)
-            gone = rows.are_alone(wanted, known.found)
-            scan.rolled = RollupAnswers(answer, rows, others, gone, uses_all=self.uses_rollups)
-        else:
-            scan.rolled = RollupAnswers(answer, rows, others, gone)
-            done = scan.rolled.days_done()
-            known = self.scan_sources([s for s in behind if not s.rolled_days <= done], wanted, *span)
-            known.add(aged)
-        scan.add(known)
-        if lacks:
-            scan.missing += of_rollups.missing
-        scan.is_stale |= of_rollups.is_stale
+        aged = self.scan_sources(cold, wanted, *span)
+        rolled_days = frozenset[int]().union(*(s.rolled_days for s in cold))
+        others = unknown_to_rollups(wanted, scan.found, batches, aged.found, rolled_days)
+        scan.rolled = RollupAnswers(answer, rows, others)
+        done = scan.rolled.days_done()
+        behind = [s for s in sources if s.rolled_days and not (s.is_cold or s.rolled_days <= done)]
+        scan.add(self.scan_sources(behind, wanted, *span))
+        scan.add(aged)
+        scan.missing += alone.missing  # of the others samples stand in
+        scan.is_stale |= of_rollups.is_stale or alone.is_stale
         scan.found = scan.rolled.left(scan.found)
         return scan
 

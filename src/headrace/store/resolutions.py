@@ -21,10 +21,11 @@ columns of warm rows have; 255 stands before the length (varint) and the text of
 Every coarser resolution is computed from the finer, with exact sums, so it is what samples give, bit for bit; but for m2.
 The day has a block of its own where the header can't hold it (64-bit integers).
 
-**What is kept.** A resolution of a sensor whose windows hold 8 samples or more on average, and whose block takes no more than
-an eighth of what the day's chunks of the sensor take, and so the row itself; of a day with fewer than 4,096 samples, which
-are decoded as fast, the day only. Resolutions that a rule of the tiers asks for are kept wherever there are samples. Texts have no rollups, nor sensors with fewer than 8 samples a day, nor days of values whose sum two floats
-can't hold.
+**What is kept.** Of those that ``[store] resolutions`` names, a resolution of a sensor whose windows hold 8 samples or more
+on average, and whose block takes no more than an eighth of what the day's chunks of the sensor take, and so the row itself;
+of a day with fewer than 4,096 samples, which are decoded as fast, the day only. The day is in the header of every row.
+Resolutions that a rule of the tiers asks for, and coarser ones, are kept wherever there are samples. Texts have no rollups,
+nor sensors with fewer than 8 samples a day, nor days of values whose sum two floats can't hold.
 """
 
 from __future__ import annotations
@@ -254,6 +255,7 @@ def encode_rollups(
     seq: I64,
     warm: pa.Table,
     asked: I64 | None = None,
+    resolutions_ns: Sequence[int] = RESOLUTIONS_NS,
 ) -> pa.Table | None:
     """Rollups of a day's samples, a row for each sensor that has any, by path; None where none has.
 
@@ -261,7 +263,7 @@ def encode_rollups(
     ----------
     wanted, samples, words, seq : as `headrace.store.warm_rows.encode_warm` takes them, of one UTC day. warm : what it
     made of them. asked : a resolution in ns of each sensor that is kept whether it pays or not, and all coarser ones
-    with it; 0 for none. Rules of the tiers may ask for some.
+    with it; 0 for none. Rules of the tiers may ask for some. resolutions_ns : the others that may be kept, short ones first.
     """
     asked = np.zeros(wanted.n, np.int64) if asked is None else asked
     room = {key: SHARE * n_bytes for key, n_bytes in _weights(warm).items()}
@@ -277,7 +279,7 @@ def encode_rollups(
             of_lane = [lane_of(layout, int(c)) is lane for c in wanted.column[samples.sensor[mine]]]
             chosen = mine[np.array(of_lane, np.bool_)]
             if len(chosen):
-                found += _roll(wanted, samples, chosen, (layout, lane), (room, asked))
+                found += _roll(wanted, samples, chosen, (layout, lane), (room, asked, resolutions_ns))
     if not found:
         return None
     return _rows(wanted, sorted(found, key=lambda one: one.sensor), seq)
@@ -312,10 +314,10 @@ def _roll(
     samples: SensorSamples,
     chosen: I64,
     of: tuple[Layout, Lane],
-    rules: tuple[dict[Any, float], I64],
+    rules: tuple[dict[Any, float], I64, Sequence[int]],
 ) -> list[_Rolled]:
-    """Sensors (places in `samples`) of one layout and lane; `rules` are the bytes that blocks may take, and `asked`."""
-    (layout, lane), room = of, rules[0]
+    """Sensors (places in `samples`) of one layout and lane; `rules`: bytes that blocks may take, `asked`, `resolutions_ns`."""
+    (layout, lane), (room, _, may_be_kept) = of, rules
     sensors = samples.sensor[chosen]
     grid = layout.grid.take(wanted.column[sensors])
     dtype = numpy_dtype(layout.dtype)
@@ -328,7 +330,7 @@ def _roll(
     number = int(span[0][0]) // DAY_NS
     out = []
     asked = rules[1][sensors]
-    for i, by_size in _windows(part, asked):
+    for i, by_size in _windows(part, asked, may_be_kept):
         day = by_size[DAY_NS]
         most = room[group[i], layout.id, int(wanted.column[sensors[i]])]
         if most < _ROW_BYTES and not asked[i]:
@@ -337,7 +339,8 @@ def _roll(
         for every_ns, windows in by_size.items():
             is_needed = not has_header if every_ns == DAY_NS else 0 < asked[i] <= every_ns
             least = _LEAST_BYTES + _LEAST_BYTES_A_WINDOW * len(windows)
-            if is_needed or (every_ns < DAY_NS and least <= most):
+            pays = every_ns < DAY_NS and every_ns in may_be_kept and least <= most
+            if is_needed or pays:
                 block = encode_windows(windows, number, every_ns, dtype, np.inf if is_needed else most)
                 blocks |= {} if block is None else {every_ns: block}
         if lane is Lane.RAW:
@@ -349,12 +352,14 @@ def _roll(
     return out
 
 
-def _windows(part: SensorSamples, asked: I64) -> Iterator[tuple[int, dict[int, Partials]]]:
+def _windows(
+    part: SensorSamples, asked: I64, resolutions_ns: Sequence[int]
+) -> Iterator[tuple[int, dict[int, Partials]]]:
     """Windows at every resolution that is full enough, coarser ones from finer ones: the number and windows of each sensor.
 
     Sensors whose sums two floats can't hold, or that have no usable sample, are left out.
     """
-    finest = _finest(part)
+    finest = _finest(part, resolutions_ns)
     finest = np.where((asked > 0) & ((finest == 0) | (asked < finest)), asked, finest)
     for first_ns in np.unique(finest[finest > 0]).tolist():
         windows = partials_of(_of_sensors(part, np.flatnonzero(finest == first_ns)), first_ns)
@@ -376,14 +381,14 @@ def _windows(part: SensorSamples, asked: I64) -> Iterator[tuple[int, dict[int, P
                 )
 
 
-def _finest(part: SensorSamples) -> I64:
-    """The finest resolution of each sensor whose windows hold enough samples on average; 0 for none."""
+def _finest(part: SensorSamples, resolutions_ns: Sequence[int]) -> I64:
+    """The finest of the resolutions of each sensor whose windows hold enough samples on average; 0 for none."""
     length = np.diff(part.start)
     apart = np.diff(part.ts_ns)
     apart[part.start[1:-1] - 1] = DAY_NS
     closest = np.minimum.reduceat(np.append(apart, DAY_NS), part.start[:-1])
     out = np.zeros(len(length), np.int64)
-    for every_ns in RESOLUTIONS_NS:
+    for every_ns in resolutions_ns:
         # So far apart, no window can hold enough.
         may = (out == 0) & (closest * (SAMPLES_MIN - 1) < every_ns)
         may &= (length >= BLOCK_SAMPLES_MIN) | (every_ns == DAY_NS)

@@ -55,7 +55,8 @@ class RolledRows:
     """Rollup rows of wanted sensors: parallel columns.
 
     ``place`` is (number in `found`, row there) of each: int64[n, 2]. ``element`` is its index in the columns of the
-    selection, ``lane`` that of its samples. ``has_header``: the header is the day's window.
+    selection, ``lane`` that of its samples. ``has_header``: the header is the day's window. ``is_alone``: the row's
+    samples were dropped.
     """
 
     found: list[FoundRows]
@@ -68,15 +69,16 @@ class RolledRows:
     element: I64
     lane: I64
     has_header: Bools
+    is_alone: Bools
 
     def __len__(self) -> int:
         return len(self.sensor)
 
     @classmethod
-    def of(cls, wanted: Wanted, scanned: Sequence[Found]) -> RolledRows | None:
-        """The rows of wanted sensors among those that were found; None where there are none."""
+    def of(cls, wanted: Wanted, scanned: Sequence[Found], alone: Sequence[Found] = ()) -> RolledRows | None:
+        """The rows of wanted sensors among those that were found, beside samples or alone; None where there are none."""
         parts: list[tuple[Array, ...]] = []
-        for number, (found, place, _) in enumerate(scanned):
+        for number, (found, place, _) in enumerate((*scanned, *alone)):
             rows = found.rows
             element = wanted.elements(rows.column, place)
             at = np.flatnonzero(element != NOWHERE)
@@ -85,21 +87,22 @@ class RolledRows:
                 np.stack([np.full(len(at), number), at], axis=1), wanted.sensor[element], found.group_index[at],
                 rows.t_min[at], rows.t_max[at], rows.n_samples[at].astype(np.int64), element,
                 _lanes(wanted, place[at], rows.column[at]), EXACT_DTYPES[rows.dtype[at]],
+                np.full(len(at), number >= len(scanned)),
             ))  # fmt: skip
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        return cls([f for f, _, _ in scanned], *columns) if columns and len(columns[0]) else None
+        return cls([f for f, _, _ in (*scanned, *alone)], *columns) if columns and len(columns[0]) else None
 
-    def are_alone(self, wanted: Wanted, scanned: Sequence[Found]) -> Bools:
-        """Of each row whether no row of samples of its sensor is at its times: bool[n]."""
-        first, last, sensor = [], [], []
-        for found, place, _ in scanned:
-            first.append(found.rows.t_min)
-            last.append(found.rows.t_max)
-            sensor.append(sensors_of(wanted, found.rows, place))
-        if not sensor:
-            return np.ones(len(self), np.bool_)
-        others = np.concatenate(sensor), np.concatenate(first), np.concatenate(last)
-        return ~touched(self.sensor, self.t_min, self.t_max, others)
+    def reach(self, wanted: Wanted, others: tuple[I64, I64, I64]) -> tuple[I64, I64]:
+        """The stretch [start, end) of each row of which it knows all samples of its sensor: (int64[n], int64[n]).
+
+        The whole day, where a sensor has one layout and none of `others`, (group, first, last time) of what rollups do not
+        know, is there; else from its first sample to its last.
+        """
+        day = self.t_min // DAY_NS * DAY_NS
+        n_layouts = np.bincount(wanted.sensor, minlength=1)
+        whole = n_layouts[self.sensor] == 1
+        whole &= ~touched(self.group, day, day + DAY_NS - 1, others)
+        return np.where(whole, day, self.t_min), np.where(whole, day + DAY_NS, self.t_max + 1)
 
     def resolutions(self, row: int) -> tuple[int, ...]:
         """Those whose windows there are, the header's day among them, coarse ones first."""
@@ -159,15 +162,12 @@ class RollupAnswers:
 
     Parameters
     ----------
-    answer : what is asked. rows : of rollups; None for none. gone : of each row whether its samples are gone.
-    others : (group, first, last time) of what the rollups do not know. uses_all : whether they may answer what has samples.
+    answer : what is asked. rows : of rollups; None for none. others : (group, first, last time) of what they do not know.
     """
 
     answer: Answer
     rows: RolledRows | None
     others: tuple[I64, I64, I64]
-    gone: Bools
-    uses_all: bool = True
     intervals: Intervals | None = None
     missing: list[str] = field(default_factory=list)
     rough_ns: int = 0
@@ -176,6 +176,7 @@ class RollupAnswers:
     _rough: list[Partials] = field(default_factory=list)
     _stretches: list[tuple[I64, I64, I64]] = field(default_factory=list)
     _rough_sensors: set[int] = field(default_factory=set)
+    _reach: tuple[I64, I64] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -194,21 +195,23 @@ class RollupAnswers:
         usable &= ~np.isin(rows.sensor, overlapping(rows.sensor, rows.t_min, rows.t_max))
         if not answer.is_aggregate or TIME_WEIGHTED in answer.agg:
             usable[:] = False
-        elif set(_INEXACT) & set(answer.agg) or not self.uses_all:
-            usable &= self.gone
+        elif set(_INEXACT) & set(answer.agg):
+            usable &= rows.is_alone
         inside = (rows.t_min >= answer.start_ns) & (rows.t_max < answer.end_ns)
         hit = touched(rows.group, rows.t_min, rows.t_max, self.others)
         whole = usable & rows.has_header & inside & ~hit & self._fits(DAY_NS)
+        self._reach = rows.reach(answer.wanted, self.others)
         if whole.any():
             index = np.flatnonzero(whole)
             self._parts += [one.as_type(answer.dtype) for one in rows.headers(index, answer.every_ns)]
-            self._stretches.append((rows.sensor[index], rows.t_min[index], rows.t_max[index] + 1))
-        pays = usable & ~whole & ((rows.n_samples >= BLOCK_SAMPLES_MIN) | self.gone)
-        for row in np.flatnonzero(pays | self.gone & ~whole).tolist():
+            first, end = self._reach
+            self._stretches.append((rows.sensor[index], first[index], end[index]))
+        pays = usable & ~whole & ((rows.n_samples >= BLOCK_SAMPLES_MIN) | rows.is_alone)
+        for row in np.flatnonzero(pays | rows.is_alone & ~whole).tolist():
             try:
                 self._answer_row(row, bool(hit[row]), bool(usable[row]))
             except CorruptionError as e:
-                if self.gone[row]:
+                if rows.is_alone[row]:
                     self.missing.append(f"{e}; its samples are gone, restore it from a backup")
 
     def _fits(self, every_ns: int) -> bool:
@@ -222,8 +225,8 @@ class RollupAnswers:
         kept = rows.resolutions(row)
         fit = [one for one in kept if is_usable and self._fits(one)]
         t_min, t_max = int(rows.t_min[row]), int(rows.t_max[row])
-        begin, step = t_min // DAY_NS * DAY_NS, kept[-1] if self.gone[row] or not fit else fit[-1]
-        if not fit and not self.gone[row]:
+        begin, step = t_min // DAY_NS * DAY_NS, kept[-1] if rows.is_alone[row] or not fit else fit[-1]
+        if not fit and not rows.is_alone[row]:
             return
         start = begin + np.arange(DAY_NS // step) * step
         covered = np.zeros(len(start), np.bool_)
@@ -235,14 +238,15 @@ class RollupAnswers:
                 windows = rows.windows(row, every_ns, self.answer)
                 parts.append(windows.take(np.flatnonzero(new[(windows.window_ns - begin) // step])))
                 covered |= new
-        if self.gone[row]:
+        if rows.is_alone[row]:
             self._answer_roughly(row, kept[-1], covered)
         edge = np.flatnonzero(np.diff(np.concatenate([[False], covered, [False]]).astype(np.int8)))
         if len(edge):
             # Not beyond the row's own samples: in the same window there may be others, under another layout.
-            first = np.maximum(begin + edge[::2] * step, t_min)
-            last = np.minimum(begin + edge[1::2] * step, t_max + 1)
-            self._stretches.append((np.full(len(first), rows.sensor[row]), first, last))
+            first, end = begin + edge[::2] * step, begin + edge[1::2] * step
+            first = np.where(first <= t_min, self._reach[0][row], first)
+            end = np.where(end > t_max, self._reach[1][row], end)
+            self._stretches.append((np.full(len(first), rows.sensor[row]), first, end))
         self._parts += [self._in_windows(one) for one in parts]
 
     def _clear(self, row: int, begin: int, every_ns: int, is_hit: bool) -> Bools:
@@ -325,13 +329,15 @@ class RollupAnswers:
         return whole if len(whole) else None
 
     def left(self, scanned: Sequence[Found]) -> list[Found]:
-        """Rows that are still needed."""
+        """Rows that are still needed: there may be samples of the span in them that nothing has answered."""
         if self.intervals is None:
             return list(scanned)
-        out = []
+        out, answer = [], self.answer
         for found, place, is_warm in scanned:
-            sensor = sensors_of(self.answer.wanted, found.rows, place)
-            keep = np.flatnonzero(~self.intervals.hold(sensor, found.rows.t_min, found.rows.t_max))
+            sensor = sensors_of(answer.wanted, found.rows, place)
+            first = np.maximum(found.rows.t_min, answer.start_ns)
+            last = np.minimum(found.rows.t_max, answer.end_ns - 1)
+            keep = np.flatnonzero(~self.intervals.hold(sensor, first, last))
             if len(keep) == len(place):
                 out.append((found, place, is_warm))
             elif len(keep):
@@ -390,25 +396,34 @@ def _outside(samples: SensorSamples, intervals: Intervals) -> SensorSamples:
     )
 
 
-def are_known(t_min: I64, t_max: I64, days: frozenset[int]) -> Bools:
-    """Whether all days of each span are among those."""
-    if not len(t_min) or not days:
-        return np.zeros(len(t_min), np.bool_)
+def unknown_stretches(t_min: I64, t_max: I64, days: frozenset[int]) -> tuple[I64, I64, I64]:
+    """Of each span [t_min, t_max] what lies in days that are not among those: (its index, first, last time), day by day."""
+    if not len(t_min):
+        return t_min, t_min, t_max
     first, last = t_min // DAY_NS, t_max // DAY_NS
-    low = int(first.min())
-    there = np.isin(np.arange(low, int(last.max()) + 1), list(days))
-    so_far = np.concatenate([[0], np.cumsum(there)])
-    known: Bools = so_far[last - low + 1] - so_far[first - low] == last - first + 1
-    return known
+    unknown = np.setdiff1d(np.arange(int(first.min()), int(last.max()) + 1), np.array(sorted(days), np.int64))
+    begin, end = np.searchsorted(unknown, first), np.searchsorted(unknown, last, "right")
+    n = end - begin
+    index = np.repeat(np.arange(len(t_min)), n)
+    day = unknown[np.repeat(begin - (np.cumsum(n) - n), n) + np.arange(len(index))]
+    return index, np.maximum(t_min[index], day * DAY_NS), np.minimum(t_max[index], (day + 1) * DAY_NS - 1)
 
 
 def unknown_to_rollups(
-    wanted: Wanted, scanned: Sequence[Found], batches: Sequence[FrameBatch]
+    wanted: Wanted,
+    scanned: Sequence[Found],
+    batches: Sequence[FrameBatch],
+    aged: Sequence[Found],
+    days: frozenset[int],
 ) -> tuple[I64, I64, I64]:
-    """(group, first, last time) of rows and of the tail that no rollup knows."""
+    """(group, first, last time) of what no rollup knows: rows, the tail, and of cold rows the days that are not among `days`."""
     parts = [tail_spans(wanted, batches)]
     for found, place, _ in scanned:
         mine = np.flatnonzero(place != NOWHERE)
         parts.append((found.group_index[mine], found.rows.t_min[mine], found.rows.t_max[mine]))
+    for found, place, _ in aged:
+        mine = np.flatnonzero(place != NOWHERE)
+        at, first, last = unknown_stretches(found.rows.t_min[mine], found.rows.t_max[mine], days)
+        parts.append((found.group_index[mine[at]], first, last))
     group, first, last = (np.concatenate(column) for column in zip(*parts, strict=True))
     return group, first, last

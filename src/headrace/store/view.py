@@ -30,7 +30,8 @@ _TRIES = 8
 class Source:
     """A segment to read. ``days``: the rows of these UTC days count; None for all.
 
-    ``rolled_days``: the days whose rollups stand for the segment's rows of them.
+    ``rolled_days``: the days whose rollups stand for the segment's rows of them. ``is_alone``: rollups, and their samples
+    were dropped.
     """
 
     info: SegmentInfo
@@ -38,6 +39,7 @@ class Source:
     days: tuple[int, ...] | None = None
     rolled_days: frozenset[int] = frozenset()
     is_cold: bool = False
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class StoreView:
     def rollups(self, start_ns: int, end_ns: int) -> list[Source]:
         """Files with rollups of samples of [start_ns, end_ns)."""
         return [
-            Source(f, True, rolled_days=frozenset([day]))
+            Source(f, True, rolled_days=frozenset([day]), is_alone=f.name in self.alone)
             for day, files in self.rolled.items()
             for f in files
             if f.t_max_ns >= start_ns and f.t_min_ns < end_ns
@@ -100,14 +102,11 @@ class StoreView:
             out |= {day: (*out.get(day, ()), *one.rollups) for day, one in cold.days.items() if one.rollups}
         return out
 
-    def lacks_samples(self, start_ns: int, end_ns: int) -> bool:
-        """Whether of some samples of [start_ns, end_ns) only rollups are left."""
-        first, last = start_ns // DAY_NS, (end_ns - 1) // DAY_NS
-        warm = any(m.n_dropped and first <= day <= last for day, m in self.manifests.items())
-        return warm or any(
-            one.n_dropped and first < (bucket + 1) * BUCKET_DAYS and bucket * BUCKET_DAYS <= last
-            for bucket, one in self.cold.items()
-        )
+    @cached_property
+    def alone(self) -> frozenset[str]:
+        """Files with rollups whose samples were dropped."""
+        names = {name for one in self.manifests.values() for name in one.alone}
+        return frozenset(names.union(*(one.alone for c in self.cold.values() for one in c.days.values())))
 
     @cached_property
     def _hot(self) -> list[Source]:

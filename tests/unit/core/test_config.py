@@ -326,11 +326,27 @@ TIER = '[tiers.a]\nmatch = "**"\n'
         (TIER + 'size = "1GB"', "tiers.a", "has a size, but samples never become anything smaller"),
         (TIER + 'hold = { until = "soon" }', "tiers.a.hold", "'soon' is not a date"),
         (TIER + '[tiers.b]\nmatch = "**"', "tiers.b", "'**' is as specific as '**' of [tiers.a]"),
+        (TIER + "rollups = []", "tiers.a.rollups", "1 at least"),
+        (TIER + 'rollups = ["1m", "1m"]', "tiers.a.rollups", "a resolution is there twice"),
+        (TIER + 'rollups = ["2m"]', "tiers.a.rollups", "'1m'"),
+        (TIER + 'after = { rollups = "1y" }\n[store]\nresolutions = ["1h"]', "tiers.a.rollups", "no windows of 1m are kept"),
     ],
 )  # fmt: skip
 def test_rules_of_tiers_are_checked(text, where, message):
     found = problems(text)
     assert any(at.startswith(where) and message in said for at, said in found), found
+
+
+def test_resolutions_that_are_kept_are_checked():
+    def store(*names):
+        return parse_plant({"version": 1, "store": {"resolutions": list(names)}}, Path()).store
+
+    assert parse_plant({"version": 1}, Path()).store.resolutions == ("1s", "1m", "1h", "1d")
+    assert store("1h", "1s").resolutions_ns == (10**9, 3_600 * 10**9)
+    assert store().resolutions_ns == ()
+    for names, message in ((("1h", "1h"), "there twice; name each once"), (("5m",), "'1m'")):
+        with pytest.raises(InvalidConfig, match=message):
+            store(*names)
 
 
 def test_a_hold_alone_competes_with_no_rule():

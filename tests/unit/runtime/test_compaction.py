@@ -1,8 +1,20 @@
 """Compaction in the background: what goes wrong is told once, and tried again."""
 
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.core.config import parse_plant
+from headrace.core.disk import LocalDisk
 from headrace.core.errors import StorageError
-from headrace.runtime.compaction import BackgroundCompaction
+from headrace.core.frames import FrameBatch
+from headrace.core.layouts import Column, Layout
+from headrace.core.sensors import SensorDirectory
+from headrace.runtime.compaction import BackgroundCompaction, compact_now
 from headrace.store.compactor import CompactionReport
+from headrace.store.query import Store
+from headrace.testing.stores import StoreRig
 
 
 class Scripted:
@@ -76,3 +88,17 @@ def test_rollups_run_first_and_their_problems_are_told_too():
     # Compaction deletes what it has replaced: rollups must have seen it.
     assert order == ["rollups", "compactor"] * 2
     assert told == ["an hour is damaged", "rollups: the disk is full"]
+
+
+@pytest.mark.parametrize(("resolutions", "n"), [(["1d"], 1), ([], 0)])
+def test_it_keeps_the_windows_that_the_plant_says(tmp_path, resolutions, n):
+    rig = StoreRig(LocalDisk(tmp_path), SensorDirectory(shard_bits=1))
+    slot = rig.directory.define("a/b", Layout("f64", (Column("x"),)))
+    ts_ns = 20_000 * 86_400 * 10**9 + np.arange(200) * 10**9
+    values = np.random.default_rng(0).normal(size=(200, 1))
+    rig.add(FrameBatch.dense(np.full(200, slot, np.uint32), ts_ns, values))
+    rig.flush()
+    store = {"resolutions": resolutions, "rollups": "off"}
+    done = compact_now(tmp_path, parse_plant({"version": 1, "store": store}, Path()), rig.clock)
+    assert (done["compacted"], done["problems"]) == (1, [])
+    assert len(Store.open(tmp_path, None, rig.clock).refresh().rolled) == n

@@ -18,6 +18,7 @@ from headrace.sim.disk import SimulatedDisk
 from headrace.sim.faults import CountedFaults, Crashed
 from headrace.store.commits import sealed_json
 from headrace.store.compactor import Compactor
+from headrace.store.decoding import Decoding
 from headrace.store.pace import Pace
 from headrace.store.ranges import load_ranges
 from headrace.store.rollups import FOLDER, Rollups
@@ -233,6 +234,32 @@ def test_a_process_that_ends_while_a_bucket_gets_cold_loses_nothing(line, point,
     assert verify_store(rig.disk, rig.store).is_sound
 
 
+@pytest.mark.parametrize(("point", "nth"), [("segment.write", 31), ("commit.publish", 1)])
+def test_a_process_that_ends_while_some_lose_their_samples_loses_no_window(line, point, nth):
+    short = DEFAULT | {"match": "**/power", "after": {"cold": "30d", "rollups": "31d"}}
+    rig = month(line, default=DEFAULT | {"after": {"cold": "30d", "rollups": "9y"}}, short=short)
+    before = ask(rig, "**/power", FIRST, 30, DAY, ("count", "max", "mean"))
+    rig.compactor._faults = rig.disk.faults = faults = CountedFaults({point: nth})
+    with contextlib.suppress(Crashed):
+        work(rig)
+        rig.clock.advance(400)
+        work(rig)
+    assert faults.passes[point] == nth
+    restart(rig)
+    for _ in range(2):
+        found = ask(rig, "**/power", FIRST, 30, DAY, ("count", "max", "mean"))
+        for name in ("count", "max", "mean"):
+            assert found.columns[name].tolist() == pytest.approx(before.columns[name].tolist(), rel=1e-14)
+        assert ask(rig, "**/temp", FIRST, 30).n_rows == 30 * 60
+        rig.clock.advance(400)
+        assert work(rig) == []
+    rig.clock.advance(400)
+    assert work(rig) == []
+    assert len(rig.store.refresh().alone) == 30
+    assert set(rig.disk.list("segments")) == named(rig)
+    assert verify_store(rig.disk, rig.store).is_sound
+
+
 def test_a_range_is_fixed_once_and_a_glitch_does_not_widen_it(line):
     rig = month(line, default=DEFAULT)
     ts_ns = np.array([(FIRST + 2) * DAY + 20 * HOUR])
@@ -319,9 +346,10 @@ def test_samples_go_once_rollups_stand_for_them(line):
         )
     )
     rig.flush()
-    for _ in range(3):
+    for n_aged in (0, 1, 0):
         rig.clock.advance(86_400 * 2)
-        rig.compactor.run_once()
+        done = rig.compactor.run_once()
+        assert (done.n_aged, done.n_dropped, done.problems) == (n_aged, 0, [])  # and is not looked at again
         day = ask(rig, "**/temp", FIRST, 1, DAY, ("max", "count"))
         assert (day.columns["max"].tolist(), day.columns["count"].tolist()) == ([999.0], [61])
         assert 999.0 in ask(rig, "**/temp", FIRST, 1).columns["value"].tolist()
@@ -357,6 +385,100 @@ def test_what_comes_late_to_a_cold_day_is_in_its_windows(line):
         for day, one in rig.store.refresh().cold[FIRST // 30].days.items()
     )
     assert verify_store(rig.disk, rig.store).harms == []
+
+
+def test_days_across_the_border_of_cold_chunks_are_answered_without_decoding_one(line, monkeypatch):
+    rig = month(line, default=DEFAULT | {"after": {"cold": "30d", "rollups": "9y"}, "cold_block": 500})
+    assert work(rig) == []
+    chunks = headers(rig, "/temp")
+    first = [row["t_min"].timestamp() * NS // DAY - FIRST for row in chunks]
+    last = [row["t_max"].timestamp() * NS // DAY - FIRST for row in chunks]
+    assert (first, last) == ([0, 7, 15, 22], [7, 14, 22, 29])  # two end within a day
+    decoded = []
+    add = Decoding.add_rows
+
+    def counted(self, found, place):
+        add(self, found, place)
+        decoded.append(self.n_rows_decoded)
+
+    monkeypatch.setattr(Decoding, "add_rows", counted)
+
+    def n_decoded(day, n_days, every=DAY):
+        decoded.clear()
+        found = ask(rig, "**/temp", day, n_days, every, ("mean", "max", "count"))
+        exact = line.values(line.times(day, n_days))[:, 0].reshape(n_days, 60)
+        if every == DAY and max(found.columns["count"]) == 60:
+            assert found.columns["max"].tolist() == exact.max(axis=1).tolist()
+        assert sum(found.columns["count"]) >= 60 * n_days
+        return sum(decoded)
+
+    for span in ((FIRST, 30), (FIRST + 5, 5), (FIRST + 7, 1), (FIRST + 3, 21)):
+        assert n_decoded(*span) == n_decoded(*span, every=30 * DAY) == 0
+    assert n_decoded(FIRST + 7, 1, HOUR // 2) > 0  # so few samples are decoded sooner than minutes
+    add_one(rig, line, (FIRST + 9) * DAY + 20 * HOUR)
+    rig.clock.advance(86_400 * 2)
+    assert work(rig) == []
+    assert n_decoded(FIRST, 9) == n_decoded(FIRST + 10, 20) == 0
+    assert n_decoded(FIRST, 30) == 2  # the chunk that has the late day, and what came late
+
+
+@pytest.mark.parametrize("after", [{"rollups": "31d"}, {"delete": "31d"}])
+def test_what_comes_late_counts_once_where_others_have_lost_their_samples(line, after):
+    rules = {
+        "default": DEFAULT | {"after": {"cold": "30d", "rollups": "9y"}},
+        "short": DEFAULT | {"match": "**/power", "after": {"cold": "30d"} | after},
+    }
+    rig = month(line, **rules)
+    assert work(rig) == []
+    before = ask(rig, "**/temp", FIRST, 30, DAY, ("max", "min", "mean"))
+    add_one(rig, line, (FIRST + 4) * DAY + 20 * HOUR)
+    for _ in range(3):
+        rig.clock.advance(86_400 * 2)
+        rig.compactor.run_once()
+        for every, n_windows in ((DAY, 29), (30 * DAY, 29), (HOUR, 0)):
+            found = ask(rig, "**/temp", FIRST, 30, every, ("count", "max", "min", "mean"))
+            assert (found.columns["count"].sum(), found.resolution_ns) == (1_801, 0)
+            # Only the late day, once it is merged, is answered from samples.
+            assert found.sources["rollup_windows"] >= n_windows
+            if every == DAY:
+                others = np.arange(30) != 4
+                for name in ("max", "min", "mean"):
+                    assert found.columns[name][others].tolist() == before.columns[name][others].tolist()
+        samples = ask(rig, "**/temp", FIRST, 30)
+        assert (samples.n_rows, samples.resolution_ns) == (1_801, 0)
+    (cold,) = rig.store.refresh().cold.values()
+    assert [day for day, one in cold.days.items() if one.is_late] == [FIRST + 4]
+    assert ask(rig, "**/power", FIRST, 30, 30 * DAY, ("count",)).columns["count"].tolist() == (
+        [1_801] if "rollups" in after else []
+    )
+    assert verify_store(rig.disk, rig.store).is_sound
+
+
+def add_one(rig, line, ts_ns, value=999.0):
+    """A late sample of each sensor of the furnace."""
+    late = np.array([line.furnace], np.uint32), np.array([ts_ns]), np.array([[value, value, value]])
+    rig.add(FrameBatch.dense(*late, None, arrival_ns=rig.clock.now_ns()))
+    rig.flush()
+
+
+def test_a_day_that_comes_to_samples_that_are_gone_goes_when_its_rollups_are_there(line):
+    rig = start(line, default=DEFAULT | {"after": {"cold": "30d", "rollups": "31d"}})
+    line.feed(rig, FIRST, 29)
+    rig.clock.set_ns((FIRST + 31) * DAY)
+    assert work(rig) == []
+    rig.clock.set_ns((FIRST + 61) * DAY)
+    assert work(rig) == []
+    line.feed(rig, FIRST + 29)  # a day that nothing was known of
+    for _ in range(3):
+        check_rollups(rig, line, FIRST, 29)
+        count = ask(rig, "**/temp", FIRST, 30, DAY, ("count",)).columns["count"]
+        assert count.tolist() == [60] * 30
+        rig.clock.advance(86_400 * 2)
+        assert work(rig) == []
+    check_rollups(rig, line, FIRST, 30)
+    rig.clock.advance(600)
+    rig.compactor.run_once()
+    assert set(rig.disk.list("segments")) == named(rig)
 
 
 def test_a_query_that_was_begun_before_goes_on(line):

@@ -86,8 +86,10 @@ def manifest(rig, day=DAY_0):
 def drop_samples(rig, day=DAY_0):
     """What the tiers do: of a day only rollups are left."""
     before = manifest(rig, day)
-    n = sum(f.n_samples for f in before.files)
-    assert write_manifest(rig.disk, replace(before, number=before.number + 1, files=(), n_dropped=n))
+    n, alone = sum(f.n_samples for f in before.files), tuple(f.name for f in before.rollups)
+    assert write_manifest(
+        rig.disk, replace(before, number=before.number + 1, files=(), n_dropped=n, alone=alone)
+    )
 
 
 def without(rig, *args):
@@ -141,15 +143,34 @@ def test_a_block_that_takes_too_much_is_not_kept(rig, directory):
     assert found["a/noise/x"]["n_bytes"] < 2.1 * resolutions.SHARE * sum(n_bytes)
 
 
+@pytest.mark.parametrize(
+    ("kept_ns", "names"), [((MINUTE, DAY), "60"), ((HOUR,), "3600"), ((DAY,), ""), ((), None)]
+)
+def test_only_resolutions_that_the_plant_names_are_kept(directory, generous, kept_ns, names):
+    policy = CompactionPolicy(grace_s=10.0, resolutions_ns=kept_ns)
+    rig = StoreRig(SimulatedDisk(1), directory, policy=policy)
+    slot = directory.define("a/oven", Layout("f64", (Column("temp"),)))
+    values = temperature(3 * 3_600)
+    fill(rig, slot, values)
+    rig.flush()
+    rig.compact()
+    found = {path: row["time_codec"] for path, row in rows_of(rig).items()}
+    assert found == ({} if names is None else {"a/oven/temp": names})
+    ask = "a/oven/temp", MIDNIGHT, MIDNIGHT + DAY, 2 * HOUR, ALL
+    assert rig.store.query(*ask).columns["count"].tolist() == [7_200, 3_600]
+    check_same(rig.store.query(*ask), without(rig, *ask))
+
+
 def test_what_rules_ask_for_is_kept_at_any_cost(rig, directory):
     slot = directory.define("a/rare", Layout("f64", (Column("x"),)))
     fill(rig, slot, np.arange(4.0), 30 * NS)
     rig.flush()
     taken = []
 
-    def encode(wanted, samples, words, seq, warm, asked):
-        taken.append(resolutions.encode_rollups(wanted, samples, words, seq, warm, np.array([MINUTE])))
-        return resolutions.encode_rollups(wanted, samples, words, seq, warm, asked)
+    def encode(*args):
+        *day, _, _ = args
+        taken.append(resolutions.encode_rollups(*day, np.array([MINUTE]), (HOUR,)))
+        return resolutions.encode_rollups(*args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(merging, "encode_rollups", encode)
@@ -380,7 +401,7 @@ def test_what_comes_late_to_samples_that_are_gone_is_there(rig, oven):
             rig.flush()
         elif step == "compacted":
             rig.compact()
-            assert manifest(rig).n_dropped > 0
+            assert manifest(rig).alone
         found = rig.store.query("a/oven/temp", MIDNIGHT, MIDNIGHT + DAY, HOUR, ALL, tail=rig.tail)
         assert found.columns["count"].tolist() == [3_600, 3_601, 3_600]
         assert found.columns["max"][1] == 999.0
