@@ -18,6 +18,7 @@ from headrace.core.config import PlantConfig, StoreSection
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import Closed, HeadraceError
 from headrace.core.faults import FaultPoints
+from headrace.runtime.codec_choice import CodecChoices
 from headrace.store.compactor import CompactionPolicy, CompactionReport, Compactor
 from headrace.store.pace import Pace
 from headrace.store.query import Store
@@ -117,7 +118,10 @@ def compact_now(
         if config.store.rollups != "off":
             problems += Rollups(store, clock, config.plant.levels).run_once().problems
         policy = CompactionPolicy(resolutions_ns=config.store.resolutions_ns)
-        done = Compactor(store, clock, faults=faults, policy=policy, rules=TierRules(config.tiers)).run_once()
+        done = Compactor(
+            store, clock, faults=faults, policy=policy, rules=TierRules(config.tiers),
+            choice_of=CodecChoices(config.codecs).of,
+        ).run_once()  # fmt: skip
     finally:
         disk.unlock()
     return {

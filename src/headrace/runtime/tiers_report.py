@@ -100,7 +100,7 @@ class TiersView:
         return out | {
             "samples": would.n_samples, "recoded": would.n_recoded, "dropped": would.n_dropped,
             "bytes": would.bytes_before, "bytes_after": would.bytes_after, "saves": would.bytes_before - would.bytes_after,
-            "max_error": would.max_error, "problems": would.problems,
+            "max_error": would.max_error, "problems": would.problems + would.stays,
         }  # fmt: skip
 
     # --- explaining ----------------------------------------------------------------------------------

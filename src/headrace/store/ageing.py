@@ -67,7 +67,11 @@ _ROUNDED = 1.0 - 1e-9
 
 @dataclass(slots=True)
 class Aged:
-    """What a step did, or would do; ``problems`` has a sentence for each thing that had to be left as it is."""
+    """What a step did, or would do.
+
+    ``problems`` has a sentence for each thing that had to be left as it is, and is tried again; ``stays`` one for what no
+    trial changes, until the rules or the samples are others.
+    """
 
     n_samples: int = 0
     n_recoded: int = 0
@@ -76,6 +80,7 @@ class Aged:
     bytes_after: int = 0
     max_error: float = 0.0
     problems: list[str] = field(default_factory=list)
+    stays: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,7 +291,7 @@ class Ager:
         left = np.flatnonzero(wanted & ~complete & ~is_after)
         if len(left):
             n, which = len(np.unique(rows.path[left])), rows.paths[rows.path[left[0]]]
-            done.problems.append(
+            done.stays.append(
                 f"{step.name} keeps samples of {n} sensors, {which} among them: no rollups of "
                 f"{format_duration(int(finest[left[0]]))} or shorter stand for them; what came late, and what was compacted "
                 "before the rule was there, has none"

@@ -183,7 +183,7 @@ class Compactor:
         report.n_dropped += done.n_dropped
         report.bytes_before += done.bytes_before
         report.bytes_after += done.bytes_after
-        report.problems += done.problems
+        report.problems += done.problems + done.stays
 
     def early(self, view: StoreView) -> dict[tuple[bool, int], dict[str, TierStage]]:
         """Stages that the rules' sizes ask for, by partition."""

@@ -14,6 +14,7 @@ from headrace.core.sensors import SensorDirectory
 from headrace.runtime.compaction import BackgroundCompaction, compact_now
 from headrace.store.compactor import CompactionReport
 from headrace.store.query import Store
+from headrace.store.segment import SegmentFile
 from headrace.testing.stores import StoreRig
 
 
@@ -90,15 +91,27 @@ def test_rollups_run_first_and_their_problems_are_told_too():
     assert told == ["an hour is damaged", "rollups: the disk is full"]
 
 
-@pytest.mark.parametrize(("resolutions", "n"), [(["1d"], 1), ([], 0)])
-def test_it_keeps_the_windows_that_the_plant_says(tmp_path, resolutions, n):
-    rig = StoreRig(LocalDisk(tmp_path), SensorDirectory(shard_bits=1))
+def compacted(folder, **plant):
+    """A store of one noisy sensor, compacted as a plant says; opened."""
+    rig = StoreRig(LocalDisk(folder), SensorDirectory(shard_bits=1))
     slot = rig.directory.define("a/b", Layout("f64", (Column("x"),)))
     ts_ns = 20_000 * 86_400 * 10**9 + np.arange(200) * 10**9
     values = np.random.default_rng(0).normal(size=(200, 1))
     rig.add(FrameBatch.dense(np.full(200, slot, np.uint32), ts_ns, values))
     rig.flush()
-    store = {"resolutions": resolutions, "rollups": "off"}
-    done = compact_now(tmp_path, parse_plant({"version": 1, "store": store}, Path()), rig.clock)
+    done = compact_now(folder, parse_plant({"version": 1, **plant}, Path()), rig.clock)
     assert (done["compacted"], done["problems"]) == (1, [])
-    assert len(Store.open(tmp_path, None, rig.clock).refresh().rolled) == n
+    return Store.open(folder, None, rig.clock)
+
+
+@pytest.mark.parametrize(("resolutions", "n"), [(["1d"], 1), ([], 0)])
+def test_it_keeps_the_windows_that_the_plant_says(tmp_path, resolutions, n):
+    store = compacted(tmp_path, store={"resolutions": resolutions, "rollups": "off"})
+    assert len(store.refresh().rolled) == n
+
+
+def test_it_uses_the_codecs_that_the_plant_says(tmp_path):
+    store = compacted(tmp_path, codecs={"all": {"match": "**", "use": "gorilla"}})
+    (manifest,) = store.refresh().manifests.values()
+    table = SegmentFile(store.disk, manifest.files[0]).table(["value_codec"])
+    assert {one.partition(" ")[0] for one in table["value_codec"].to_pylist()} == {"gorilla"}

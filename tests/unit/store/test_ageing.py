@@ -321,13 +321,26 @@ def rows_of(rig, info):
     return SegmentFile(rig.disk, info).table().to_pylist()
 
 
+def come_late(rig, line, ts_ns):
+    """A mad reading of the furnace, long after its time."""
+    values = np.array([[999.0, 0.0, 0.0]])
+    slot = np.array([line.furnace], np.uint32)
+    rig.add(FrameBatch.dense(slot, np.array([ts_ns]), values, None, arrival_ns=rig.clock.now_ns()))
+    rig.flush()
+
+
 def test_samples_stay_where_no_rollups_stand_for_them(line):
-    rule = DEFAULT | {"after": {"cold": "30d", "rollups": "31d"}}
+    rule = DEFAULT | {"after": {"cold": "30d", "rollups": "31d", "delete": "270d"}}
     rig = month(line, default=DEFAULT | {"after": {"cold": "30d"}})
     rig.compactor = Compactor(rig.store, rig.clock, policy=rig.policy, rules=line.rules(default=rule))
     (problem,) = rig.compactor.run_once().problems
     assert "keeps samples of 5 sensors, leon/line1/furnace/energy among them: no rollups of 1m" in problem
     check_day(rig, line, FIRST + 5)
+    again = rig.compactor.run_once()
+    assert (again.n_aged, again.problems) == (0, []), "it is told once, and not looked at again for nothing"
+    rig.clock.advance(86_400 * 300)
+    assert rig.compactor.run_once().problems == []
+    assert ask(rig, "**", FIRST, 30).n_rows == 0, "it is deleted when its time has come"
 
 
 def test_samples_go_once_rollups_stand_for_them(line):
@@ -335,17 +348,7 @@ def test_samples_go_once_rollups_stand_for_them(line):
     assert work(rig) == []
     check_rollups(rig, line, FIRST, 30)
     # What comes late is not in the rollups, and stays beside them.
-    late = np.array([FIRST * DAY + 20 * HOUR])
-    rig.add(
-        FrameBatch.dense(
-            np.array([line.furnace], np.uint32),
-            late,
-            np.array([[999.0, 0.0, 0.0]]),
-            None,
-            arrival_ns=rig.clock.now_ns(),
-        )
-    )
-    rig.flush()
+    come_late(rig, line, FIRST * DAY + 20 * HOUR)
     for n_aged in (0, 1, 0):
         rig.clock.advance(86_400 * 2)
         done = rig.compactor.run_once()
@@ -361,17 +364,7 @@ def test_what_comes_late_to_a_cold_day_is_in_its_windows(line):
     assert work(rig) == []
     exact = line.values(line.times(FIRST))[:, 0]
     assert ask(rig, "**/temp", FIRST, 1, DAY, ("max",)).sources["rollup_windows"] == 1
-    late = line.times(FIRST)[5:6] + HOUR // 4
-    rig.add(
-        FrameBatch.dense(
-            np.array([line.furnace], np.uint32),
-            late,
-            np.array([[999.0, 0.0, 0.0]]),
-            None,
-            arrival_ns=rig.clock.now_ns(),
-        )
-    )
-    rig.flush()
+    come_late(rig, line, int(line.times(FIRST)[5]) + HOUR // 4)
     for _ in range(4):
         for every in (DAY, HOUR):
             day = ask(rig, "**/temp", FIRST, 1, every, ("max", "count", "min"))
