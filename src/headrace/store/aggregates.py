@@ -4,9 +4,9 @@ A *partial* is what one stretch of one sensor's samples gives for one window: en
 the same window, and to answer every aggregate. Chunk headers of the warm tier are partials that were
 computed when the chunk was written, by the same code.
 
-Sums are exact, rounded once, at the end: whichever way a window is put together, from samples, headers or rollups, in
-whatever pieces, it has the same sum and mean to the last bit. Integers up to 32 bits are summed as integers. A sum of
-floats is held in two, itself and what rounding left out (`sum_low`); where not even those hold it (values 30 and more
+Sums are exact, rounded once, at the end: whichever way a window is put together, from samples or rollups, in whatever
+pieces, it has the same sum and mean to the last bit. Integers up to 32 bits are summed as integers. A chunk's header has its
+sum of floats in one float64, so what headers answer is rounded once for each chunk too. Elsewhere a sum of floats is held in two, itself and what rounding left out (`sum_low`); where not even those hold it (values 30 and more
 decimal orders apart, infinities) `sum_low` is NaN, and the last bits depend on the order. Variances are joined as Chan,
 Golub & LeVeque 1983 do, from sums of ``x - first`` with the rounding errors carried along (Neumaier 1974,
 "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen"). A window starts at a multiple of its length
