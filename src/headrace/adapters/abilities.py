@@ -7,9 +7,10 @@ with a plain sentence. None of them stores anything by itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from headrace.core.clock import Clock
+from headrace.core.clock import NO_TIME, Clock
 from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
@@ -46,6 +47,45 @@ class Probes(Protocol):
         ------
         ConfigError : `wanted` is not understood, or names nothing. NotConnected : the source does not answer.
         Rejected : it answers with an error of its own.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTag:
+    """One thing that a source offers and that could become a sensor.
+
+    Parameters
+    ----------
+    device : what the source calls the device (node, topic, unit); empty where it knows none.
+    name : what the source calls the signal; address : where it is, as the adapter's profiles or rules write it.
+    dtype : value type, as in `headrace.core.layouts.DTYPES`, or "string"; empty where it is not known.
+    value : what it is now, None where that is not known, of the time `ts_ns`; quality : its quality in words.
+    problem : why it can't become a sensor as it is; empty where it can.
+    """
+
+    device: str
+    name: str
+    address: str
+    dtype: str = ""
+    unit: str = ""
+    kind: str = "analog"
+    value: float | bool | str | None = None
+    ts_ns: int = NO_TIME
+    quality: str = "good"
+    problem: str = ""
+
+
+@runtime_checkable
+class Scans(Protocol):
+    """Looks for what its source offers, for a person who takes a plant into service."""
+
+    async def scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """All that is there, in the source's own order; nothing is stored, no group is defined.
+
+        Parameters
+        ----------
+        wanted : where to look and how far, in the protocol's own words. Raises as `Probes.probe`.
         """
         ...
 
