@@ -16,21 +16,21 @@ from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_decoder import LineDecoder
 from headrace.adapters.payloads.tag_paths import compile_tag_path
 from headrace.bench.traffic.base import Count
+from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
 
 _FIELDS, _LINES, _BODIES, _HOSTS = 5, 1_000, 40, 50
 _PATH = "bench/{line}/{host}/{measurement}/{field}"
-_START_NS = 1_767_225_600_000_000_000
 
 
-def body(number: int, n_lines: int = _LINES, n_fields: int = _FIELDS) -> bytes:
+def body(start_ns: int, number: int, n_lines: int = _LINES, n_fields: int = _FIELDS) -> bytes:
     """Lines of hosts by turns, a second apart."""
     lines = []
     for i in range(n_lines):
         at = (number * n_lines + i) // _HOSTS
         fields = ",".join(f"t{k}={20 + k + at % 97 * 0.25}" for k in range(n_fields))
-        lines.append(f"oven,line=line{i % 5},host=h{i % _HOSTS} {fields} {_START_NS + at * 1_000_000_000}")
+        lines.append(f"oven,line=line{i % 5},host=h{i % _HOSTS} {fields} {start_ns + at * 1_000_000_000}")
     return "\n".join(lines).encode()
 
 
@@ -42,7 +42,8 @@ class HttpTraffic:
     reference = "Polars, an expression of the lines' shape; the HTTP server is left out of both"
 
     def __init__(self) -> None:
-        self._bodies = [body(i) for i in range(_BODIES)]
+        self._start_ns = SystemClock().now_ns() // NS * NS
+        self._bodies = [body(self._start_ns, i) for i in range(_BODIES)]
 
     async def up(self) -> None:
         """Clients need no peer: what they push is handed over."""
@@ -67,7 +68,7 @@ class HttpTraffic:
     def payloads(self, is_batched: bool) -> tuple[Sequence[Any], int]:
         if is_batched:
             return self._bodies[:10], 10 * _LINES * _FIELDS
-        return [body(0, _LINES, 1)], _LINES
+        return [body(self._start_ns, 0, _LINES, 1)], _LINES
 
     def decode(self, payloads: Sequence[Any], directory: SensorDirectory) -> Callable[[], Any]:
         rule = validate_section(HttpAdapter.Config, {"protocol": "http"}, "").rule

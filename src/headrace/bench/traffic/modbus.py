@@ -1,4 +1,4 @@
-"""A device of 62 floats, polled as fast as it answers; beside it pymodbus and NumPy."""
+"""Units of 62 floats behind one connection, each polled every 10 ms; beside it pymodbus and NumPy at the same pace."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.collector import PollImage, decode_images
 from headrace.adapters.payloads.registers import RegisterTag, compile_read_map, parse_address
 from headrace.bench.traffic.base import FACTS, Count, Peer
+from headrace.core.clock import NS, SystemClock
 from headrace.core.layouts import Column
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
 from headrace.core.settings import SignalSettings
 
 _FLOATS, _POLLS, _SLICE = 62, 1_000, 100
+_UNITS, _INTERVAL_MS = 5, 10
 
 
 class ModbusTraffic:
@@ -45,8 +47,8 @@ class ModbusTraffic:
     def adapter(self) -> Adapter:
         profile = {f"t{i}": SignalSettings(address=f"holding:{2 * i}:F32") for i in range(_FLOATS)}
         config = {
-            "protocol": "modbus", "profile": "oven", "interval": "1ms", "max_requests_per_s": 10_000.0,
-            "devices": {"bench/line/oven": f"modbus+tcp://127.0.0.1:{self._port}"},
+            "protocol": "modbus", "profile": "oven", "interval": f"{_INTERVAL_MS}ms", "max_requests_per_s": 10_000.0,
+            "devices": {f"bench/line/oven{i}": f"modbus+tcp://127.0.0.1:{self._port}?unit={i}" for i in range(1, 1 + _UNITS)},
         }  # fmt: skip
         settings = validate_section(ModbusAdapter.Config, config, "adapters.modbus")
         return ModbusAdapter.from_config("modbus", settings, {"oven": profile}, FACTS)
@@ -57,12 +59,19 @@ class ModbusTraffic:
     async def bare(self, count: Count) -> None:
         from pymodbus.client import AsyncModbusTcpClient
 
-        client = AsyncModbusTcpClient("127.0.0.1", port=self._port)
+        client, clock = AsyncModbusTcpClient("127.0.0.1", port=self._port), SystemClock()
         await client.connect()
-        while not count.complete.is_set():
-            answer = await client.read_holding_registers(0, count=2 * _FLOATS)
-            _floats(np.array(answer.registers, ">u2").tobytes())
-            count.add(_FLOATS)
+
+        async def poll(unit: int) -> None:
+            due_ns = clock.now_ns()
+            while not count.complete.is_set():
+                answer = await client.read_holding_registers(0, count=2 * _FLOATS, device_id=unit)
+                _floats(np.array(answer.registers, ">u2").tobytes())
+                count.add(_FLOATS)
+                due_ns = max(due_ns + _INTERVAL_MS * 1_000_000, clock.now_ns())
+                await clock.sleep((due_ns - clock.now_ns()) / NS)
+
+        await asyncio.gather(*(poll(unit) for unit in range(1, 1 + _UNITS)))
         client.close()
 
     def payloads(self, is_batched: bool) -> tuple[Sequence[Any], int]:
@@ -78,9 +87,7 @@ class ModbusTraffic:
 
         def work() -> Any:
             images = [PollImage(slots, i, data, ()) for i, data in enumerate(payloads)]
-            if n_floats > 1:
-                return decode_images(read_map, images, 0, "modbus")
-            return [decode_images(read_map, [image], 0, "modbus") for image in images]
+            return decode_images(read_map, images, 0, "modbus")
 
         return work
 
@@ -101,9 +108,10 @@ def _device(pipe: Connection) -> None:
 async def _answer(pipe: Connection) -> None:
     from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
 
-    unit = SimulatedUnit()
-    unit.holding[: 2 * _FLOATS] = np.linspace(0.0, 400.0, _FLOATS).astype(">f4").view(">u2")
-    simulator = ModbusSimulator({1: unit})
+    units = {i: SimulatedUnit() for i in range(1, 1 + _UNITS)}
+    for unit in units.values():
+        unit.holding[: 2 * _FLOATS] = np.linspace(0.0, 400.0, _FLOATS).astype(">f4").view(">u2")
+    simulator = ModbusSimulator(units)
     await simulator.start()
     await asyncio.to_thread(pipe.recv)
     pipe.send(simulator.port)

@@ -28,7 +28,7 @@ _WAIT_S = 20.0
 
 def messages(n: int, n_rows: int = _ROWS, n_keys: int = _KEYS) -> list[tuple[str, bytes]]:
     """Topics and payloads of devices by turns: rows of values that change, 100 ms apart."""
-    start_ms = 1_767_225_600_000
+    start_ms = SystemClock().now_ns() // NS * 1_000
     out = []
     for number in range(n):
         rows = []

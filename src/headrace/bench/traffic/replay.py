@@ -18,7 +18,7 @@ from headrace.adapters.payloads.times import TimeReader
 from headrace.adapters.replay.adapter import ReplayAdapter, read_file
 from headrace.adapters.replay.tables import TableColumns, TableReader
 from headrace.bench.traffic.base import FACTS, Count
-from headrace.core.clock import NS
+from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
 
@@ -29,8 +29,9 @@ _GROUP = "bench/line/oven"
 def table(n_keys: int, n_rows: int = _ROWS, first: int = 0) -> pa.Table:
     """Times a second apart, and columns of values."""
     at = np.arange(first, first + n_rows)
+    start_s = SystemClock().now_ns() // NS
     columns = {f"t{k}": 20.0 + k + at % 97 * 0.25 for k in range(n_keys)}
-    return pa.table({"ts": pa.array((1_767_225_600 + at) * NS, pa.timestamp("ns")), **columns})
+    return pa.table({"ts": pa.array((start_s + at) * NS, pa.timestamp("ns")), **columns})
 
 
 class ReplayTraffic:
