@@ -15,7 +15,8 @@ taken. Every value is counted once: as a sample, or in a reject.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -90,4 +91,18 @@ class PayloadDecoder(Protocol):
 
     def read(self, message: TopicMessage, group: DeviceGroup, rows: Rows) -> None:
         """Put the message's values into `rows`; see the module's text. Raises PayloadError."""
+        ...
+
+
+@runtime_checkable
+class ManyReader(Protocol):
+    """A decoder that reads many messages at once better than one by one."""
+
+    def read_many(
+        self, messages: Sequence[TopicMessage], groups: Sequence[DeviceGroup], rows: Rows
+    ) -> Sequence[int]:
+        """Put what it can of the messages of these devices into `rows`; the numbers of those left to `read`, in order.
+
+        All messages of a device are left where one is.
+        """
         ...

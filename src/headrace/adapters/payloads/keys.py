@@ -108,10 +108,11 @@ class KeyTable:
 
 
 class DeviceGroup:
-    """A device that sends messages: its path, its keys, and the slots of its parts."""
+    """A device that sends messages: its path, its keys, the slots of its parts, its number among all devices."""
 
-    def __init__(self, path: str, table: KeyTable, slots: dict[str, int]) -> None:
+    def __init__(self, path: str, table: KeyTable, slots: dict[str, int], number: int = 0) -> None:
         self.path = path
+        self.number = number
         self.table = table
         self.slots = slots
         self.segment = -1
@@ -171,7 +172,7 @@ class DeviceGroups:
         return group
 
     def _restored(self, path: str, settings: RuleSettings) -> DeviceGroup:
-        group = DeviceGroup(path, self._root, {})
+        group = DeviceGroup(path, self._root, {}, len(self._by_path))
         for dtype in DTYPES:
             try:
                 slot = self._directory.slot(path, dtype)
