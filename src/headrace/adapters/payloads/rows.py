@@ -33,7 +33,7 @@ from headrace.adapters.payloads.words import TEXT_MAX, WordTable, is_word
 from headrace.core.clock import NO_TIME
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
-from headrace.core.layouts import numpy_dtype
+from headrace.core.layouts import Layout, numpy_dtype
 from headrace.core.quality import Quality
 
 N_REJECTS_MAX = 16
@@ -145,6 +145,10 @@ class Rows:
     ) -> RowPlan:
         """The plan for rows of a device with these keys and values like these."""
         return self._groups.plan(group, keys, values, settings)
+
+    def place(self, group: DeviceGroup, layout: Layout, settings: RuleSettings) -> npt.NDArray[np.uint16]:
+        """Which columns of a device are those of `layout`. Raises PayloadError."""
+        return self._groups.place(group, layout, settings)
 
     def workspace(self, owner: object, make: Callable[[], W]) -> W:
         """What a decoder keeps for the devices of these rows; made when it asks for it first."""
