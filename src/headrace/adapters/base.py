@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from headrace.core.clock import NO_TIME, Clock
+from headrace.core.errors import Rejected
 from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
@@ -163,16 +164,35 @@ class Pushed:
     arrival_ns: int = NO_TIME
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a body: samples that are durable, samples that were refused, and why the first was."""
+
+    n_samples: int = 0
+    n_refused: int = 0
+    reason: str = ""
+    is_read: bool = True
+    """Whether it could be read at all."""
+
+
+class PartlyRejected(Rejected):
+    """Some of a body, or all of it, can never be taken; the rest is durable. `receipt` says how much."""
+
+    def __init__(self, message: str, receipt: Receipt) -> None:
+        super().__init__(message)
+        self.receipt = receipt
+
+
 @runtime_checkable
 class Receiver(Protocol):
     """An adapter that clients push to, instead of one that goes to its devices."""
 
-    async def receive(self, pushed: Pushed) -> None:
+    async def receive(self, pushed: Pushed) -> Receipt:
         """Take a body; returns only when everything in it is durable.
 
         Raises
         ------
-        Rejected : some of it, or all, can never be taken; the rest is durable. The text says how much and why.
+        PartlyRejected : some of it, or all, can never be taken; the rest is durable. The text says how much and why.
         Overloaded : come again after `wait_s` seconds with the whole of it.
         Closed : the adapter does not run; nothing of it is acknowledged.
         """

@@ -19,6 +19,7 @@ PAYLOADS = Registry(
         "fields": "headrace.adapters.payloads.json:FieldsDecoder",
         "number": "headrace.adapters.payloads.number:NumberDecoder",
         "csv": "headrace.adapters.payloads.csv:CsvDecoder",
+        "registers": "headrace.adapters.payloads.register_messages:RegistersDecoder",
     },
 )
 """``values`` of a topic rule → decoder of message payloads; third parties: ``headrace.payloads``."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.base import Adapter, AdapterDiagnostics, PlantFacts, Pushed
+from headrace.adapters.base import Adapter, AdapterDiagnostics, PlantFacts, Pushed, Receipt
 from headrace.adapters.registry import ADAPTERS
 from headrace.core.clock import NS, Clock, SystemClock, monotonic_ns
 from headrace.core.config import PlantConfig
@@ -322,9 +322,9 @@ class Plant:
         """Frames of `slots` that are not flushed yet; later ones win."""
         return [] if self._host is None else self._host.tail(slots)
 
-    async def receive(self, name: str, pushed: Pushed) -> None:
+    async def receive(self, name: str, pushed: Pushed) -> Receipt:
         """Hand a body to an adapter that is pushed to; see `Operations.receive`."""
-        await self.operations.receive(name, pushed)
+        return await self.operations.receive(name, pushed)
 
     def status(self) -> dict[str, Any]:
         """One screen of facts, JSON-ready."""

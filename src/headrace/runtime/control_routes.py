@@ -37,7 +37,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from headrace.adapters.base import Pushed
+from headrace.adapters.base import PartlyRejected, Pushed, Receipt
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import (
     ChangedMeanwhile,
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from headrace.runtime.assemble import Plant
 
 MAX_BODY_BYTES = 64 << 20
+SAMPLES_HEADER = "Headrace-Samples"
+"""How many samples of a pushed body are durable."""
 _LOOK_S = 0.2
 """How often somebody who follows events is told of new ones."""
 _HEARTBEAT_S = 10.0
@@ -294,7 +296,14 @@ class ControlRoutes:
             key=request.headers.get("idempotency-key", ""),
             arrival_ns=self._clock.now_ns(),
         )
-        return _answer(await self._plants("receive")(name, pushed))
+        try:
+            receipt: Receipt = await self._plants("receive")(name, pushed)
+        except PartlyRejected as e:
+            one = e.receipt
+            return problem(
+                400, str(e), taken=one.n_samples, refused=one.n_refused, reason=one.reason, read=one.is_read
+            )
+        return Response(status_code=204, headers={SAMPLES_HEADER: str(receipt.n_samples)})
 
     async def rejects(self, request: Request) -> Response:
         """Counts of rejects and the newest: ``adapter, code, from_ns, to_ns, limit``."""

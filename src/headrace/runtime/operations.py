@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from headrace.adapters.abilities import Probes
-from headrace.adapters.base import Pushed, Receiver
+from headrace.adapters.base import Pushed, Receipt, Receiver
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.config import parse_plant, read_plant
 from headrace.core.errors import ConfigError, HeadraceError, NotFound, Overloaded, PluginError, Rejected
@@ -106,7 +106,7 @@ class Operations:
 
         return documents()
 
-    async def receive(self, name: str, pushed: Pushed) -> None:
+    async def receive(self, name: str, pushed: Pushed) -> Receipt:
         """Hand a body to an adapter that is pushed to; returns once it is durable.
 
         Raises
@@ -120,7 +120,7 @@ class Operations:
             raise Overloaded(f"adapter {name} is {pause.text}", _PAUSED_S)
         if not isinstance(adapter, Receiver):
             raise Rejected(f'adapter {name!r} is not pushed to; write one with protocol = "http" for that')
-        await adapter.receive(pushed)
+        return await adapter.receive(pushed)
 
     # --- rejects -------------------------------------------------------------------------------------
 

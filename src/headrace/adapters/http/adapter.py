@@ -12,8 +12,10 @@ from headrace.adapters.base import (
     AdapterDiagnostics,
     AdapterState,
     DeviceDiagnostics,
+    PartlyRejected,
     PlantFacts,
     Pushed,
+    Receipt,
     Sink,
 )
 from headrace.adapters.http.config import HttpConfig
@@ -23,6 +25,7 @@ from headrace.adapters.meters import LatencyRing, seconds, spread
 from headrace.adapters.payloads.json_lines import JsonLinesDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_decoder import SLICE_BYTES, LineDecoder
+from headrace.adapters.payloads.metric_decoder import MetricDecoder
 from headrace.adapters.payloads.tag_paths import TagPath, compile_tag_path, default_template
 from headrace.core.clock import NO_TIME, NS, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import Closed, ConfigError, HeadraceError, Overloaded, PluginError, Rejected
@@ -68,7 +71,9 @@ class HttpAdapter:
 
     Config: ClassVar[type[HttpConfig]] = HttpConfig
 
-    def __init__(self, name: str, config: HttpConfig, naming: TagPath, plant: PlantFacts) -> None:
+    def __init__(
+        self, name: str, config: HttpConfig, naming: tuple[TagPath, TagPath], plant: PlantFacts
+    ) -> None:
         self.name = name
         self._config = config
         self._naming = naming
@@ -99,7 +104,14 @@ class HttpAdapter:
             naming = compile_tag_path(template, plant.levels, config.defaults, config.other_tags == "keep")
         except ConfigError as e:
             raise ConfigError(e.message, where=f"adapters.{name}.path") from e
-        return cls(name, config, naming, plant)
+        where = f"adapters.{name}.metrics"
+        try:
+            metrics = compile_tag_path(
+                config.metrics or template, plant.levels, config.defaults, config.other_tags == "keep", True
+            )
+        except ConfigError as e:
+            raise ConfigError(e.message, where=where) from e
+        return cls(name, config, (naming, metrics), plant)
 
     async def start(self, sink: Sink) -> None:
         """Begin to take what is pushed."""
@@ -112,9 +124,11 @@ class HttpAdapter:
 
     def _decoder(self, directory: SensorDirectory, groups: DeviceGroups) -> BodyDecoder:
         rule = self._config.rule
-        lines = LineDecoder(self.name, directory, groups, self._naming, rule)
+        of_lines, of_metrics = self._naming
+        lines = LineDecoder(self.name, directory, groups, of_lines, rule)
         json = JsonLinesDecoder(self.name, groups, self._plant.levels, rule)
-        return BodyDecoder(lines, json, self._plant.timezone)
+        metrics = MetricDecoder(self.name, directory, groups, of_metrics, rule)
+        return BodyDecoder(lines, json, metrics, self._plant.timezone)
 
     async def stop(self) -> None:
         """Take no more; what is under way is waited for a second, then its clients are told to come again."""
@@ -154,7 +168,7 @@ class HttpAdapter:
 
     # --- one request ---------------------------------------------------------------------------------
 
-    async def receive(self, pushed: Pushed) -> None:
+    async def receive(self, pushed: Pushed) -> Receipt:
         """Take a body; returns only when everything in it is durable. See `Receiver`."""
         run = self._running
         if run is None:
@@ -173,9 +187,10 @@ class HttpAdapter:
         done, _ = await asyncio.wait([outcome], timeout=seconds(self._config.answer_within))
         if not done:
             raise Overloaded("the journal has not taken all of it yet; send it again", _WAIT_S)
-        error = outcome.result()
-        if error is not None:
-            raise error
+        found = outcome.result()
+        if isinstance(found, HeadraceError):
+            raise found
+        return found
 
     def _check_room(self, pushed: Pushed, run: _Running) -> None:
         """Turn away what would have to wait. Raises Overloaded."""
@@ -189,19 +204,19 @@ class HttpAdapter:
         """Store a body and say what became of it."""
         began_ns = monotonic_ns()
         self._waiting_bytes += len(pushed.body)
-        error: HeadraceError | None = Closed(f"adapter {self.name} was stopped; send it again")
+        found: HeadraceError | Receipt = Closed(f"adapter {self.name} was stopped; send it again")
         try:
-            error = await self._store(pushed, run)
+            found = await self._store(pushed, run)
             self._latency.add((monotonic_ns() - began_ns) / NS)
             self._tell(run, "")
         except HeadraceError as e:
-            error = e
+            found = e
             self._tell(run, str(e))
         finally:
             self._waiting_bytes -= len(pushed.body)
-            if not isinstance(error, Rejected | None):
+            if not isinstance(found, Rejected | Receipt):
                 self._keys.forget(pushed)
-            outcome.set_result(error)
+            outcome.set_result(found)
 
     def _tell(self, run: _Running, reason: str) -> None:
         """Note, and log once, that nothing is taken, or that it is again."""
@@ -216,26 +231,29 @@ class HttpAdapter:
                 _log.info("adapter=%s takes what is pushed again", self.name)
         self._state, self._reason = state, reason
 
-    async def _store(self, pushed: Pushed, run: _Running) -> Rejected | None:
+    async def _store(self, pushed: Pushed, run: _Running) -> Rejected | Receipt:
         """Decode and hand on a body; returns when all of it is durable. Raises what the sink raises."""
         landing, first, n_refused = _Landing(), "", 0
         slices = self._slices(pushed, run)
-        n_frames = self._n_frames
+        n_samples, n_refused_samples, is_read = 0, 0, True
         while True:
             cpu_ns = thread_cpu_ns()
             one = next(slices, None)
             self._decode_ns += thread_cpu_ns() - cpu_ns
             if one is None:
                 break
-            await self._hand_on(one, run.sink, landing)
+            n_samples += await self._hand_on(one, run.sink, landing)
             n_refused, first = n_refused + one.n_refused, first or one.first
+            n_refused_samples += sum(reject.n_samples for reject in one.rejects)
+            is_read = is_read and all(reject.source != WHOLE for reject in one.rejects)
             await run.sink.clock.sleep(0)
         landing.ack()
         await landing.done
+        receipt = Receipt(n_samples, n_refused_samples, first, is_read)
         if not n_refused:
-            return None
-        rest = "the rest is stored" if self._n_frames > n_frames else "nothing is stored"
-        return Rejected(f"{n_refused:,} refused, {rest}; the first: {first}")
+            return receipt
+        rest = "the rest is stored" if n_samples else "nothing is stored"
+        return PartlyRejected(f"{n_refused:,} refused, {rest}; the first: {first}", receipt)
 
     def _slices(self, pushed: Pushed, run: _Running) -> Iterator[Slice]:
         """The parts of a body; what can't be decoded at all is one that is refused."""
@@ -258,8 +276,9 @@ class HttpAdapter:
             raw = pushed.body[:MAX_RAW_BYTES]
             yield Slice([], [Reject(code, self.name, WHOLE, detail, raw, pushed.arrival_ns)], 1, detail)
 
-    async def _hand_on(self, one: Slice, sink: Sink, landing: _Landing) -> None:
-        rejects = list(one.rejects)
+    async def _hand_on(self, one: Slice, sink: Sink, landing: _Landing) -> int:
+        """Hand a slice on; how many samples of it were taken."""
+        n_samples = 0
         for batch in one.batches:
             landing.expect()
             try:
@@ -269,24 +288,18 @@ class HttpAdapter:
             ) as e:  # a defect of ours, for ever: kept as a reject, or it would come again and again
                 landing.ack()
                 detail = f"its frames were refused: {e}"
-                raw = batch.to_bytes()[:MAX_RAW_BYTES]
-                rejects.append(
-                    Reject(
-                        RejectCode.INTERNAL,
-                        self.name,
-                        WHOLE,
-                        detail,
-                        raw,
-                        batch.arrival_ns,
-                        batch.n_samples,
-                    )
+                raw, n = batch.to_bytes()[:MAX_RAW_BYTES], batch.n_samples
+                one.rejects.append(
+                    Reject(RejectCode.INTERNAL, self.name, WHOLE, detail, raw, batch.arrival_ns, n)
                 )
                 one.n_refused, one.first = one.n_refused + 1, one.first or detail
                 continue
             self._n_frames += batch.n_frames
+            n_samples += batch.n_samples
             self._n_samples += batch.n_samples
             self._last_good_ns = sink.clock.now_ns()
-        for reject in rejects:
+        for reject in one.rejects:
             landing.expect()
             await sink.reject(reject, landing.ack)
             self._n_rejects += 1
+        return n_samples
