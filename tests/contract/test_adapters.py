@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from headrace.adapters.base import PlantFacts, Pushed
+from headrace.adapters.broker.simulator import SimulatedBroker, find_mosquitto, free_port
 from headrace.adapters.http.adapter import HttpAdapter
 from headrace.adapters.http.simulator import LineMachines, PushAnswer, PushingClient
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
 from headrace.adapters.mqtt.adapter import MqttAdapter
-from headrace.adapters.mqtt.simulator import PublishingDevice, SimulatedBroker, find_mosquitto, free_port
+from headrace.adapters.mqtt.simulator import PublishingDevice
 from headrace.adapters.registry import ADAPTERS
 from headrace.adapters.replay import adapter as replay
 from headrace.adapters.replay.simulator import as_long, walks, write_table

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.adapters.broker.simulator import SimulatedBroker, find_mosquitto
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
-from headrace.adapters.mqtt.simulator import PublishingDevice, SimulatedBroker, find_mosquitto
+from headrace.adapters.mqtt.simulator import PublishingDevice
 from headrace.cli.main import run_command
 
 pytestmark = [

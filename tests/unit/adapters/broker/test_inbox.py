@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from headrace.adapters.mqtt.inbox import Inbox
+from headrace.adapters.broker.inbox import Inbox
 from headrace.adapters.payloads.base import RuleSettings
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
