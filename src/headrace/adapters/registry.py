@@ -20,6 +20,7 @@ PAYLOADS = Registry(
         "fields": "headrace.adapters.payloads.json:FieldsDecoder",
         "number": "headrace.adapters.payloads.number:NumberDecoder",
         "csv": "headrace.adapters.payloads.csv:CsvDecoder",
+        "sparkplug": "headrace.adapters.payloads.sparkplug_messages:SparkplugDecoder",
     },
 )
 """``values`` of a topic rule → decoder of message payloads; third parties: ``headrace.payloads``."""

@@ -56,7 +56,9 @@ class RuleSettings(Section):
     path: str = Field(
         description="path of the sensors; {name} from the topic, {key} for the name of each value"
     )
-    values: str = Field(default="fields", description="how the payload is written: fields, number or csv")
+    values: str = Field(
+        default="fields", description="how the payload is written: fields, number, csv or sparkplug"
+    )
     time: str | None = Field(
         default=None, description="key of the time (nested: a.b); without it the time of arrival"
     )

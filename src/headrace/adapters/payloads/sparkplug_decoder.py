@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.payloads import sparkplug_scanner as scanner
-from headrace.adapters.payloads.base import PayloadError, TopicMessage
+from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.density import by_width
-from headrace.adapters.payloads.keys import EXACT_MAX
+from headrace.adapters.payloads.keys import EXACT_MAX, DeviceGroups
 from headrace.adapters.payloads.rows import Decoded
 from headrace.adapters.payloads.sparkplug import (
     DTYPE_OF,
@@ -38,7 +38,7 @@ from headrace.adapters.payloads.sparkplug_metrics import (
     SparkplugMetrics,
 )
 from headrace.adapters.payloads.sparkplug_scanner import MetricColumns, MetricParts, MetricTables
-from headrace.adapters.payloads.sparkplug_writer import number_field
+from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, number_field, write_payload
 from headrace.adapters.payloads.words import WordTable
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
@@ -307,9 +307,7 @@ class MetricDecoder:
             self._reject(message, first, raw, n)
 
     def _reject(self, message: TopicMessage, refusal: MetricRefusal, raw: bytes, n_samples: int) -> None:
-        detail = (
-            refusal.detail if n_samples == 1 else f"{refusal.detail} (and {n_samples - 1:,} more like it)"
-        )
+        detail = refusal.detail if n_samples == 1 else f"{refusal.detail} (and {n_samples - 1:,} more)"
         raw = raw[:MAX_RAW_BYTES]
         self._rejects.append(
             Reject(refusal.code, self._origin, message.topic, detail, raw, message.arrival_ns, n_samples)
@@ -422,3 +420,18 @@ def _parts(n: int) -> MetricParts:
         np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n + 1, np.int64), np.zeros(n, np.uint16),
         np.zeros(n, np.int64),
     )  # fmt: skip
+
+
+def warm_metrics() -> None:
+    """Compile the scanner, or load it from the cache: a metric is named and decoded in memory."""
+    directory, rule = SensorDirectory(), RuleSettings(path="{metric}")
+    groups = DeviceGroups(directory)
+    metrics = SparkplugMetrics(groups, lambda ids, name: ("warm", name), rule)
+    decoder, space = MetricDecoder("warm", directory, metrics), metrics.space({})
+    value = SparkplugValue(1.5, DataType.DOUBLE, "a", 1, 1)
+    payload = write_payload(1, 0, [value])
+    scanner.sequence_of(np.frombuffer(payload, np.uint8))
+    decoder.begin([TopicMessage("", payload, 1)] * 2)
+    decoder.birth(0, space, read_payload(payload))
+    decoder.data(1, space)
+    decoder.end(1)

@@ -27,7 +27,6 @@ N_SPARE_ROWS = 65_536
 CONTROL = ("Node Control/", "Device Control/")
 BDSEQ = "bdSeq"
 TRUTH_LABELS = ("false", "true")
-_I64 = 2**63
 
 Place = Callable[[Mapping[str, str], str], tuple[str, str]]
 """Ids of a space and a metric's name → path of the group, name of the column. Raises PayloadError."""
@@ -156,7 +155,7 @@ class SparkplugMetrics:
         space.metrics[name] = known
         self._n_live += 1
         self._admit(space, [known])
-        self._add(space, known)
+        self._add(space, [known])
         return known
 
     def _renumber(self, space: MetricSpace) -> None:
@@ -166,37 +165,47 @@ class SparkplugMetrics:
         if space.number >= len(self._first):
             self._first = np.concatenate([self._first, np.full(len(self._first), -1, np.int64)])
         space.by_alias = {}
-        for metric in space.metrics.values():
-            self._add(space, metric)
+        self._add(space, list(space.metrics.values()))
 
-    def _add(self, space: MetricSpace, metric: KnownMetric) -> None:
-        """Add a row for a metric."""
-        if metric.alias is not None:
-            space.by_alias[metric.alias] = metric
-        name = metric.name.encode()
-        start, end = self._n_arena, self._n_arena + len(name)
-        while end > len(self._arena):
-            self._arena = np.concatenate([self._arena, np.zeros(len(self._arena), np.uint8)])
-        data = np.frombuffer(name, np.uint8)
-        self._arena[start:end] = data
-        self._n_arena = end
-        if self._n == len(self._rows):
-            self._rows = np.concatenate([self._rows, np.full_like(self._rows, -1)])
-        alias = scanner.NO_ALIAS if metric.alias is None else (metric.alias + _I64) % (2 * _I64) - _I64
-        # A value whose sensor is of another type than the metric is turned by the reference.
-        is_plain = metric.target < 0 or DTYPES[metric.target & 0xFF] == DTYPE_OF[metric.datatype]
-        hashed = int(scanner.hash_metric(data, space.number))
-        metric.row = self._n
-        self._rows[self._n] = (
-            space.number, alias, start, end, hashed, -1, metric.datatype,
-            metric.target if is_plain else scanner.REFUSED, metric.group,
-        )  # fmt: skip
-        self._n += 1
-        first = self._n - 1
-        if 4 * self._n > self._buckets.shape[1]:
-            self._buckets = np.full((2, 2 * self._buckets.shape[1]), -1, np.int64)
+    def _add(self, space: MetricSpace, metrics: Sequence[KnownMetric]) -> None:
+        """Add a row for each metric."""
+        names = [metric.name.encode() for metric in metrics]
+        first, last = self._n, self._n + len(metrics)
+        ends = self._n_arena + np.cumsum([len(name) for name in names], dtype=np.int64)
+        self._make_long(last, int(ends[-1]) if names else 0)
+        self._arena[self._n_arena : self._n_arena + sum(map(len, names))] = np.frombuffer(
+            b"".join(names), np.uint8
+        )
+        rows = self._rows[first:last]
+        rows[:, scanner.SPACE], rows[:, scanner.NEXT] = space.number, -1
+        rows[:, scanner.END], rows[:, scanner.START] = ends, np.append(self._n_arena, ends[:-1])[: len(names)]
+        for row, metric in zip(rows, metrics, strict=True):
+            # A value whose sensor is of another type than the metric is turned by the reference.
+            is_plain = metric.target < 0 or DTYPES[metric.target & 0xFF] == DTYPE_OF[metric.datatype]
+            row[scanner.ALIAS] = scanner.NO_ALIAS if metric.alias is None else _signed(metric.alias)
+            row[scanner.KIND], row[scanner.GROUP] = metric.datatype, metric.group
+            row[scanner.TARGET] = metric.target if is_plain else scanner.REFUSED
+        for number, metric in enumerate(metrics, first):
+            metric.row = number
+            if metric.alias is not None:
+                space.by_alias[metric.alias] = metric
+        self._n, self._n_arena = last, int(ends[-1]) if names else self._n_arena
+        scanner.hash_names(self._arena, self._rows, first, last)
+        if 4 * last > self._buckets.shape[1]:
+            self._buckets = np.full((2, 4 << last.bit_length()), -1, np.int64)
             first = 0
-        scanner.insert(self.tables, first, self._n)
+        scanner.insert(self.tables, first, last)
+
+    def _make_long(self, n_rows: int, n_bytes: int) -> None:
+        """Make room for rows and bytes of names."""
+        if n_rows > len(self._rows):
+            rows = np.full((2 * n_rows, scanner.N_COLUMNS), -1, np.int64)
+            rows[: self._n] = self._rows[: self._n]
+            self._rows = rows
+        if n_bytes > len(self._arena):
+            arena = np.zeros(2 * n_bytes, np.uint8)
+            arena[: self._n_arena] = self._arena[: self._n_arena]
+            self._arena = arena
 
     # --- sensors -------------------------------------------------------------------------------------
 
@@ -235,6 +244,8 @@ class SparkplugMetrics:
         """Group and name of a metric's sensor, and its column where that is new. Raises PayloadError."""
         if metric.datatype not in DTYPE_OF:
             raise PayloadError(RejectCode.WRONG_TYPE, not_taken(metric.datatype))
+        if not metric.name:
+            raise PayloadError(RejectCode.BAD_PATH, "a birth has a metric without a name")
         path, name = self._place(space.ids, metric.name)
         row = self._row_of.get(path)
         if row is None:
@@ -338,6 +349,11 @@ def _flattened(metric: SparkplugMetric, prefix: str) -> Iterator[KnownMetric]:
             yield from _flattened(member, f"{name}.")
     else:
         yield KnownMetric(name, None if prefix else metric.alias, datatype, metric.unit)
+
+
+def _signed(alias: int) -> int:
+    """The bits of an unsigned integer as a signed one."""
+    return alias - 2**64 if alias >= 2**63 else alias
 
 
 def _column(name: str, metric: KnownMetric) -> Column:

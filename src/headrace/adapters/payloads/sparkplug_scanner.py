@@ -22,6 +22,8 @@ from headrace.core.kernels import lean_kernel, lean_leaf
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 Place = tuple[int, int]
+Read = tuple[int, int, int, int, int, int, int]
+"""Of a metric: its time, type, whether it is transient, whether null, its quality, field of its value, bits."""
 
 # Columns of the table of metrics.
 SPACE, ALIAS, START, END, HASH, NEXT, KIND, TARGET, GROUP = range(9)
@@ -275,6 +277,30 @@ def _put(origin: Place, target: int, ts_ms: int, bits: int, quality: int, column
 
 
 @lean_leaf
+def _take(
+    data: U8, row: int, read: Read, message: int, tables: MetricTables, columns: MetricColumns, takes: int
+) -> int:
+    """Take a value for a known metric; its row, or none where it is left aside."""
+    ts_ms, datatype, is_transient, is_null, quality, field, bits = read
+    kind, target = int(tables.rows[row, KIND]), int(tables.rows[row, TARGET])
+    if target == SKIPPED:
+        return row
+    if target == REFUSED or (datatype != _NONE and datatype != kind):
+        return _NONE
+    if is_transient and not takes:
+        columns.counts[TRANSIENT] += 1
+        return row
+    if is_null:
+        bits, quality = null_bits(target & 0xFF), BAD
+    else:
+        bits, is_good = _value(data, bits, field, kind)
+        if not is_good:
+            return _NONE
+    _put((message, row), target, ts_ms, bits, quality, columns)
+    return row
+
+
+@lean_leaf
 def _metric(
     data: U8, place: Place, owner: Place, guess: int, tables: MetricTables, columns: MetricColumns, takes: int
 ) -> int:
@@ -282,7 +308,7 @@ def _metric(
     at, end = place
     message, space = owner
     name, name_end, alias, has_alias, ts_ms, datatype = _NONE, _NONE, 0, False, NO_TIME_MS, _NONE
-    is_transient, is_null, quality, field, bits = False, False, 0, 0, 0
+    is_transient, is_null, quality, field, bits = 0, 0, 0, 0, 0
     while at < end:
         byte = int(data[at])
         at += 1
@@ -311,9 +337,9 @@ def _metric(
         elif byte == _DATATYPE:
             datatype = value & 0xFFFFFFFF
         elif byte == _TRANSIENT:
-            is_transient = value != 0
+            is_transient = 1 if value != 0 else 0
         elif byte == _NULL:
-            is_null = value != 0
+            is_null = 1 if value != 0 else 0
         elif byte in (_NAME, _TEXT, _PROPERTIES):
             if value < 0 or value > end - at or value > 0xFFFF:
                 return _NONE
@@ -336,22 +362,8 @@ def _metric(
         return _NONE
     if row == _NONE:
         return _NONE
-    kind, target = int(tables.rows[row, KIND]), int(tables.rows[row, TARGET])
-    if target == SKIPPED:
-        return row
-    if target == REFUSED or (datatype != _NONE and datatype != kind):
-        return _NONE
-    if is_transient and not takes:
-        columns.counts[TRANSIENT] += 1
-        return row
-    if is_null:
-        bits, quality = null_bits(target & 0xFF), BAD
-    else:
-        bits, is_good = _value(data, bits, field, kind)
-        if not is_good:
-            return _NONE
-    _put((message, row), target, ts_ms, bits, quality, columns)
-    return row
+    read = (ts_ms, datatype, is_transient, is_null, quality, field, bits)
+    return _take(data, row, read, message, tables, columns, takes)
 
 
 @lean_leaf
@@ -475,9 +487,10 @@ def insert(tables: MetricTables, first: int, last: int) -> None:
 
 
 @lean_kernel
-def hash_metric(data: U8, space: int) -> int:
-    """`name_hash` of a whole name."""
-    return name_hash(data, 0, len(data), space)
+def hash_names(arena: U8, rows: I64, first: int, last: int) -> None:
+    """Fill in the hashes of rows first:last."""
+    for row in range(first, last):
+        rows[row, HASH] = name_hash(arena, rows[row, START], rows[row, END], rows[row, SPACE])
 
 
 @lean_kernel

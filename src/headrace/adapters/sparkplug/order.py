@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
+from headrace.adapters.broker.inbox import Courier
 from headrace.adapters.broker.session import MessageTaker
 from headrace.adapters.payloads.sparkplug_scanner import sequence_of
 from headrace.adapters.sparkplug.topics import NodeTopic, read_topic
@@ -20,19 +21,6 @@ from headrace.adapters.sparkplug.topics import NodeTopic, read_topic
 N_HELD_MAX = 10_000
 N_NODES_MAX = 100_000
 _ROUND, _LATE = 256, 128
-
-
-class Line(Protocol):
-    """What is asked of the connection."""
-
-    @property
-    def generation(self) -> int:
-        """Number of the present connection."""
-        ...
-
-    def acknowledge(self, packet_ids: list[int]) -> None:
-        """Acknowledge messages of the present connection."""
-        ...
 
 
 class _Held(NamedTuple):
@@ -69,7 +57,7 @@ class SequenceGate:
     def __init__(
         self,
         taker: MessageTaker,
-        line: Line,
+        line: Courier,
         wait_s: float,
         on_gap: Callable[[tuple[str, str]], None],
         state_topic: str = "",
