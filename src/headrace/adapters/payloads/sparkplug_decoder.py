@@ -131,6 +131,7 @@ class MetricDecoder:
     def birth(self, number: int, space: MetricSpace, payload: SparkplugPayload) -> None:
         """Take a message that names all metrics of a space and gives their values."""
         self._flush()
+        self.unknown.pop(space, None)
         self._metrics.define(space, payload.metrics)
         self._take(number, space, payload)
 

@@ -162,8 +162,10 @@ def name_hash(data: U8, at: int, end: int, space: int) -> int:
 
 @lean_leaf
 def alias_hash(alias: int, space: int) -> int:
-    """32 bits that depend on the space and an alias; aliases that follow each other lie beside each other."""
-    return ((alias & 0xFFFFFFFF) + (space * 2_654_435_761 & 0xFFFFFFFF)) & 0xFFFFFFFF
+    """32 bits that depend on the space and an alias, spread: aliases that follow each other would crowd in one place."""
+    value = ((alias & 0xFFFFFFFF) * 0x9E3779B1 + space * 0x85EBCA77) & 0xFFFFFFFF
+    value = ((value ^ (value >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
+    return value ^ (value >> 12)
 
 
 @lean_leaf

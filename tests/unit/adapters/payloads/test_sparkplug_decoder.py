@@ -69,7 +69,7 @@ class Desk:
         samples = {}
         for batch in self.batches:
             batch.check_columns()
-            for one in readings(batch, self.directory):
+            for one in readings(batch, self.directory, 100_000):
                 samples.setdefault(one.path, []).append((one.ts_ns / MS, one.value, one.quality))
         return samples, rejects
 
@@ -200,13 +200,21 @@ def test_qualities_nulls_and_transient_values():
     again.birth(a=D.DOUBLE)
     samples, _ = again.take(("data", some[-1:]))
     assert samples["leon/tank/a"] == [(2_000, 5.0, 0)]
-    samples, _ = again.take(("data", [SparkplugValue(1.0, D.DOUBLE, "é", is_transient=True)]))
+    one = SparkplugValue(1.0, D.DOUBLE, "é", is_transient=True)
+    samples, _ = again.take(("data", [one]))
     assert samples["leon/tank/é"] == [(2_000, 1.0, 0)], "by the reference too"
+    samples, _ = desk.take(("data", [one, one._replace(name="ö", is_transient=False, value=None)]))
+    assert (samples, desk.decoder.n_transient) == ({"leon/tank/ö": [(2_000, None, Quality.BAD)]}, 2)
 
 
 def test_what_the_scanner_leaves_aside_the_reference_takes():
     desk = Desk()
-    desk.birth(a=D.DOUBLE, s=D.STRING, n=D.INT32, on=D.BOOLEAN, f=D.FLOAT)
+    desk.birth(a=D.DOUBLE, s=D.STRING, n=D.INT32, on=D.BOOLEAN, f=D.FLOAT, bdSeq=D.INT64)
+
+    def with_properties(data):
+        return bytes_field(2, number_field(2, 2) + bytes_field(9, data) + number_field(10, 5))
+
+    quality = bytes_field(1, b"Quality")
     double = bytes_field(2, number_field(2, 0) + b"\x65" + np.float32(0.5).tobytes())
     properties = bytes_field(1, b"x") + bytes_field(2, number_field(3, 0))
     odd = [
@@ -214,14 +222,18 @@ def test_what_the_scanner_leaves_aside_the_reference_takes():
         [report(3, D.BOOLEAN, True)._replace(datatype=D.INT32)], double.replace(b"\x10\x00", b"\x10\x04") + b"\x2a\x00",
         bytes_field(2, number_field(2, 2) + bytes_field(9, properties) + number_field(10, 5)),
         bytes_field(2, number_field(2, 0) + bytes_field(8, b"") + b"\x69" + np.float64(2.5).tobytes()),
-        bytes_field(2, number_field(2, 2) + bytes_field(9, bytes_field(1, b"Quality") + bytes_field(2, number_field(4, 64))) + number_field(10, 5)),
+        with_properties(quality + bytes_field(2, number_field(4, 64))), with_properties(b""),
+        with_properties(quality + bytes_field(2, number_field(1, 3))), with_properties(quality + bytes_field(2, b"") + bytes_field(1, b"y")),
+        [report(5, D.INT64, 3)], with_properties(bytes_field(1, b"another name") + bytes_field(2, b"")),
+        with_properties(quality + bytes_field(2, number_field(2, 0) + number_field(3, 192))),
     ]  # fmt: skip
     samples, rejects = desk.take(*(("data", one) for one in odd))
     assert not rejects
-    assert desk.left == [0, 1, 3, 4, 5, 6]
+    assert desk.left == [0, 1, 3, 4, 5, 6, 8, 9, 10, 12, 13]
     assert [v for _, v, _ in samples["leon/tank/s"]] == ["größer"]
     assert [v for _, v, _ in samples["leon/tank/a"]] == [0.5, 2.5]
-    assert [(v, q) for _, v, q in samples["leon/tank/n"]] == [(5, 0), (5, 0), (5, Quality.UNCERTAIN)]
+    good, doubtful = (5, 0), (5, Quality.UNCERTAIN)
+    assert [(v, q) for _, v, q in samples["leon/tank/n"]] == [good, good, doubtful, *[good] * 5]
     assert [v for _, v, _ in samples["leon/tank/on"]] == [1]
     assert [v for _, v, _ in samples["leon/tank/f"]] == [0.5]
 
@@ -239,6 +251,7 @@ def test_what_the_scanner_leaves_aside_the_reference_takes():
         ([report(2**63, D.DOUBLE, 1.0)], "unknown-tag", "alias 9223372036854775808 is not known"),
         ([SparkplugValue(1.0, D.DOUBLE, "zz", names_type=False)], "unknown-tag", "metric 'zz' is not known"),
         ([report(0, D.INT32, 5)], "wrong-type", "'a': it has an integer, its type is DOUBLE"),
+        ([report(1, D.STRING, "x")], "wrong-type", "'i8': it has a text, its type is INT8"),
         ([report(0, D.STRING, "x")], "wrong-type", "'a': it has a text, its type is DOUBLE"),
         ([report(1, D.INT32, 300)], "wrong-type", "'i8': 300 is outside of its type, INT8"),
         ([report(2, D.UINT16, 70_000)], "wrong-type", "'u16': 70000 is outside of its type, UINT16"),
@@ -539,12 +552,35 @@ def test_groups_of_many_devices():
 
 
 def test_crowded_hash_tables_leave_metrics_to_the_reference(monkeypatch):
-    monkeypatch.setattr(scanner, "N_PROBES_MAX", 64)
+    """As far as kernels see it: compiled ones keep the bound they were compiled with."""
+    monkeypatch.setattr(scanner, "N_PROBES_MAX", 1)
     desk = Desk()
-    desk.take(("birth", [value(f"m{i}", D.DOUBLE, 1_024 * i) for i in range(150)]))
-    both = [("data", [report(1_024 * i, D.DOUBLE, 1.0)]) for i in range(150)]
-    samples, rejects = desk.take(*both)
-    assert (len(samples), rejects) == (150, [])
+    desk.take(("birth", [value(f"m{i}", D.DOUBLE, i) for i in range(300)]))
+    ways = [[report(i, D.DOUBLE, 1.0)] for i in range(0, 300, 7)]
+    ways += [[SparkplugValue(1.0, D.DOUBLE, f"m{i}", names_type=False)] for i in range(0, 300, 7)]
+    samples, rejects = desk.take(*(("data", one) for one in ways))
+    assert (sum(map(len, samples.values())), rejects) == (len(ways), [])
+
+
+def test_many_devices_with_the_same_aliases_are_all_found_by_the_scanner():
+    desk = Desk(max_keys=2_000)
+    spaces = [desk.metrics.space({"device": f"leon/d{i}"}) for i in range(8)]
+    for desk.space in spaces:
+        desk.birth(**{f"m{i}": D.DOUBLE for i in range(400)})
+    order = np.random.default_rng(0).permutation(400).tolist()
+    samples, rejects = desk.take(*((one, [report(i, D.DOUBLE, 1.0) for i in order]) for one in spaces))
+    assert (len(samples), rejects, desk.left) == (8 * 400, [], [])
+
+
+@pytest.mark.parametrize(
+    ("payload", "seq"),
+    [
+        (b"", -1), (b"\x18\x07", 7), (b"\x08\x01\x12\x02ab\x18\xff\x01", 255), (b"\x18", -1), (b"\x12\x05", -1),
+        (b"\x22\x00\x18\x01", -1), (b"\x12" + b"\xff" * 9 + b"\x01", -1),
+    ],
+)  # fmt: skip
+def test_sequence_numbers(payload, seq):
+    assert scanner.sequence_of(np.frombuffer(payload, np.uint8)) == seq
 
 
 def test_warming_works():
