@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -89,9 +89,18 @@ class Inbox:
     Parameters
     ----------
     slice_s : how long messages are gathered, in real seconds; a bound on latency.
+    on_refused : called when the sink does not take what was decoded, so that it comes again.
     """
 
-    def __init__(self, sink: Sink, decoder: SliceDecoder, courier: Courier, slice_s: float = SLICE_S) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        decoder: SliceDecoder,
+        courier: Courier,
+        slice_s: float = SLICE_S,
+        on_refused: Callable[[], None] | None = None,
+    ) -> None:
+        self._on_refused = on_refused
         self._sink = sink
         self._decoder = decoder
         self._courier = courier
@@ -197,6 +206,8 @@ class Inbox:
             self._landed.set()
             for held in taken.held:
                 self._release(held)
+            if self._on_refused is not None:
+                self._on_refused()
             self._courier.drop(f"messages are not taken: {str(e) or repr(e)}")
             return
         if batches:

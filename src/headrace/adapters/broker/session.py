@@ -241,6 +241,11 @@ class BrokerSession:
         if self._client is not None and self._is_ready and not self._ended.is_set():
             self._client.resume()
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is read for now."""
+        return self._is_paused
+
     def drop(self, reason: str) -> None:
         """End the connection: what it brought can't be taken and has to come again."""
         self._drop_reason = reason

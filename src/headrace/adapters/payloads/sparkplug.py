@@ -73,6 +73,9 @@ RANGES: dict[int, tuple[int, int]] = {
     DataType.INT64: (-(2**63), 2**63 - 1), DataType.UINT8: (0, 2**8 - 1), DataType.UINT16: (0, 2**16 - 1),
     DataType.UINT32: (0, 2**32 - 1), DataType.UINT64: (0, 2**64 - 1), DataType.DATETIME: (-(2**63), 2**63 - 1),
 }  # fmt: skip
+CONTROL = ("Node Control/", "Device Control/")
+"""What names of commands begin with; they and the number of a node's life are no sensors."""
+BDSEQ = "bdSeq"
 TEXTS = frozenset({DataType.STRING, DataType.TEXT, DataType.UUID})
 
 # Numbers of the fields of the messages.

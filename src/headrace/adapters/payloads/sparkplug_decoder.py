@@ -129,10 +129,17 @@ class MetricDecoder:
         self._last = number + 1
 
     def birth(self, number: int, space: MetricSpace, payload: SparkplugPayload) -> None:
-        """Take a message that names all metrics of a space and gives their values."""
+        """Take a message that names all metrics of a space and gives their values.
+
+        It says what they are now: one that has not changed since before the death gets the time of the birth, or it
+        would stay marked as bad.
+        """
         self._flush()
         self.unknown.pop(space, None)
         self._metrics.define(space, payload.metrics)
+        if space.dead_ms is not None:
+            payload = _after(payload, space.dead_ms, self._messages[number].arrival_ns)
+            space.dead_ms = None
         self._take(number, space, payload)
 
     def death(self, number: int, space: MetricSpace, ts_ns: int) -> None:
@@ -150,7 +157,7 @@ class MetricDecoder:
         columns.message[some] = number
         columns.metric[some] = [metric.row for metric in stored]
         columns.target[some] = [metric.target for metric in stored]
-        columns.ts_ms[some] = -(-ts_ns // MS)
+        columns.ts_ms[some] = space.dead_ms = -(-ts_ns // MS)
         columns.bits[some] = [scanner.null_bits(metric.target & 0xFF) for metric in stored]
         columns.quality[some] = Quality.BAD_COMMUNICATION
         columns.counts[scanner.ENTRIES] = n + len(stored)
@@ -379,6 +386,22 @@ class MetricDecoder:
             texts.append(text)
         self._words.learn(texts)
         return np.array(self._words.codes(texts), np.int64), self._words.dictionary
+
+
+def _after(payload: SparkplugPayload, dead_ms: int, arrival_ns: int) -> SparkplugPayload:
+    """A birth whose values are not from before a death."""
+    born_ms = payload.time_ms
+    if born_ms is None or born_ms <= dead_ms:
+        born_ms = max(dead_ms + 1, arrival_ns // MS)
+    metrics = tuple(_not_before(metric, dead_ms, born_ms) for metric in payload.metrics)
+    return SparkplugPayload(born_ms, payload.seq, metrics)
+
+
+def _not_before(metric: SparkplugMetric, dead_ms: int, born_ms: int) -> SparkplugMetric:
+    if metric.field == TEMPLATE:
+        members = tuple(_not_before(member, dead_ms, born_ms) for member in metric.value.metrics)
+        metric = metric._replace(value=metric.value._replace(metrics=members))
+    return metric if metric.time_ms is None or metric.time_ms > dead_ms else metric._replace(time_ms=born_ms)
 
 
 def _number_bits(value: float, part: int) -> int:

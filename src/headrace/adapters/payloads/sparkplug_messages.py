@@ -14,6 +14,8 @@ from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMes
 from headrace.adapters.payloads.keys import DeviceGroup
 from headrace.adapters.payloads.rows import Rows
 from headrace.adapters.payloads.sparkplug import (
+    BDSEQ,
+    CONTROL,
     DTYPE_OF,
     TEMPLATE,
     SparkplugMetric,
@@ -22,7 +24,6 @@ from headrace.adapters.payloads.sparkplug import (
     read_payload,
     value_of,
 )
-from headrace.adapters.payloads.sparkplug_metrics import BDSEQ, CONTROL
 from headrace.adapters.payloads.times import TimeReader
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError

@@ -17,15 +17,21 @@ import numpy.typing as npt
 from headrace.adapters.payloads import sparkplug_scanner as scanner
 from headrace.adapters.payloads.base import PayloadError, RuleSettings
 from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
-from headrace.adapters.payloads.sparkplug import DTYPE_OF, TEMPLATE, DataType, SparkplugMetric, not_taken
+from headrace.adapters.payloads.sparkplug import (
+    BDSEQ,
+    CONTROL,
+    DTYPE_OF,
+    TEMPLATE,
+    DataType,
+    SparkplugMetric,
+    not_taken,
+)
 from headrace.adapters.payloads.sparkplug_scanner import MetricTables
 from headrace.core.errors import ConfigError
 from headrace.core.events import RejectCode
 from headrace.core.layouts import DTYPES, Column, Kind
 
 N_SPARE_ROWS = 65_536
-CONTROL = ("Node Control/", "Device Control/")
-BDSEQ = "bdSeq"
 TRUTH_LABELS = ("false", "true")
 
 Place = Callable[[Mapping[str, str], str], tuple[str, str]]
@@ -74,6 +80,8 @@ class MetricSpace:
     by_alias: dict[int, KnownMetric] = field(default_factory=dict)
     owners: dict[tuple[int, int], str] = field(default_factory=dict)
     """Whose sensor each (group, target) is."""
+    dead_ms: int | None = None
+    """Since when its metrics are marked as bad."""
 
     def stored(self) -> Iterator[KnownMetric]:
         """Metrics that are sensors."""

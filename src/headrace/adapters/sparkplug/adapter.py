@@ -88,7 +88,7 @@ class SparkplugAdapter:
         desk = RebirthDesk(self.name, clock, config.rebirth_first, config.rebirth_most, session.publish)
         ask = desk.ask if config.ask_rebirth else _nobody
         nodes = NodeSessions(self.name, config, self._naming, sink.directory, ask, desk.born)
-        inbox = Inbox(sink, nodes, session)
+        inbox = Inbox(sink, nodes, session, on_refused=nodes.undo)
 
         def answer(payload: bytes) -> None:
             said = None if host is None else host.answer(payload)

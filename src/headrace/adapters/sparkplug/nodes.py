@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.rows import Decoded, make_reject
-from headrace.adapters.payloads.sparkplug import SparkplugPayload, read_payload
+from headrace.adapters.payloads.sparkplug import BDSEQ, SparkplugPayload, read_payload
 from headrace.adapters.payloads.sparkplug_decoder import MetricDecoder
-from headrace.adapters.payloads.sparkplug_metrics import BDSEQ, MetricSpace, SparkplugMetrics
+from headrace.adapters.payloads.sparkplug_metrics import MetricSpace, SparkplugMetrics
 from headrace.adapters.sparkplug.config import SparkplugConfig
 from headrace.adapters.sparkplug.naming import MetricNaming
 from headrace.adapters.sparkplug.topics import NodeTopic, read_topic
@@ -104,6 +104,7 @@ class NodeSessions:
         self._routes: dict[str, tuple[EdgeNode, EdgeDevice]] = {}
         self._by_space: dict[MetricSpace, EdgeNode] = {}
         self._has_failed = False
+        self._died: list[EdgeDevice] = []
 
     @property
     def n_transient(self) -> int:
@@ -120,6 +121,7 @@ class NodeSessions:
     def decode(self, messages: Sequence[TopicMessage], arrival_ns: int) -> Decoded:
         """Columns of all messages, and rejects; every value is in one or the other. Never raises."""
         self._decoder.begin(messages)
+        self._died.clear()
         wanting: dict[tuple[str, str], None] = {}
         for number, message in enumerate(messages):
             try:
@@ -142,6 +144,12 @@ class NodeSessions:
             if self.nodes[node_id].wants_birth:
                 self._ask(node_id)
         return decoded
+
+    def undo(self) -> None:
+        """What was decoded last was not taken, and comes again: who died of it has yet to die."""
+        for one in self._died:
+            one.is_online = True
+        self._died.clear()
 
     def again(self, message: TopicMessage) -> Decoded:
         """Decode what was refused of a message, by the births that were heard since; nothing is asked of the node.
@@ -190,6 +198,8 @@ class NodeSessions:
         payload: SparkplugPayload,
     ) -> None:
         node, device = who
+        if device is node.own and None not in (node.bdseq, bdseq := _bdseq(payload)) and node.bdseq != bdseq:
+            self._die(number, list(node.devices.values()), _time_of(payload, message), message)
         self._decoder.birth(number, device.space, payload)
         device.is_online, device.since_ns = True, message.arrival_ns
         device.last_good_ns = message.arrival_ns
@@ -207,20 +217,22 @@ class NodeSessions:
         payload: SparkplugPayload,
     ) -> None:
         node, device = who
-        ts_ns, dying = message.arrival_ns, [device]
-        if device is node.own:
-            # The broker speaks for a node that has gone: its payload was written when the connection began.
-            ended = _bdseq(payload)
-            if None not in (ended, node.bdseq) and ended != node.bdseq:
-                self.n_old_deaths += 1
-                return
-            dying = list(node.all())
-        elif payload.time_ms is not None and 0 < payload.time_ms * MS <= message.arrival_ns:
-            ts_ns = payload.time_ms * MS
+        if device is not node.own:
+            self._die(number, [device], _time_of(payload, message), message)
+            return
+        # The broker speaks for a node that has gone: its payload was written when the connection began.
+        ended = _bdseq(payload)
+        if None not in (ended, node.bdseq) and ended != node.bdseq:
+            self.n_old_deaths += 1
+            return
+        self._die(number, list(node.all()), message.arrival_ns, message)
+
+    def _die(self, number: int, dying: Sequence[EdgeDevice], ts_ns: int, message: TopicMessage) -> None:
         for one in dying:
             if one.is_online:
                 self._decoder.death(number, one.space, ts_ns)
                 one.is_online, one.since_ns = False, message.arrival_ns
+                self._died.append(one)
 
     # --- who -----------------------------------------------------------------------------------------
 
@@ -264,6 +276,13 @@ class NodeSessions:
         space = self._metrics.space(self._naming.names(ids))
         self._n_devices += 1
         return EdgeDevice(topic, space)
+
+
+def _time_of(payload: SparkplugPayload, message: TopicMessage) -> int:
+    """The time of a message by its node's clock, if that is not ahead; else that of its arrival."""
+    if payload.time_ms is not None and 0 < payload.time_ms * MS <= message.arrival_ns:
+        return payload.time_ms * MS
+    return message.arrival_ns
 
 
 def _bdseq(payload: SparkplugPayload) -> int | None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from headrace.adapters.broker.inbox import Courier
 from headrace.adapters.broker.session import MessageTaker
 from headrace.adapters.payloads.sparkplug_scanner import sequence_of
 from headrace.adapters.sparkplug.topics import NodeTopic, read_topic
@@ -21,6 +20,24 @@ from headrace.adapters.sparkplug.topics import NodeTopic, read_topic
 N_HELD_MAX = 10_000
 N_NODES_MAX = 100_000
 _ROUND, _LATE = 256, 128
+
+
+class ReadLine(Protocol):
+    """What is asked of the connection."""
+
+    @property
+    def generation(self) -> int:
+        """Number of the present connection."""
+        ...
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is read from it for now."""
+        ...
+
+    def acknowledge(self, packet_ids: list[int]) -> None:
+        """Acknowledge messages of the present connection."""
+        ...
 
 
 class _Held(NamedTuple):
@@ -57,7 +74,7 @@ class SequenceGate:
     def __init__(
         self,
         taker: MessageTaker,
-        line: Courier,
+        line: ReadLine,
         wait_s: float,
         on_gap: Callable[[tuple[str, str]], None],
         state_topic: str = "",
@@ -114,8 +131,7 @@ class SequenceGate:
         self._n_held += seq not in node.held
         node.held[seq] = message
         if node.timer is None:
-            loop = asyncio.get_running_loop()
-            node.timer = loop.call_later(self._wait_s, self._give_up, node_id, node)
+            self._wait(node_id, node)
         if self._n_held > N_HELD_MAX:
             self._give_up(node_id, node)
 
@@ -129,6 +145,17 @@ class SequenceGate:
         if not node.held and node.timer is not None:
             node.timer.cancel()
             node.timer = None
+
+    def _wait(self, node_id: tuple[str, str], node: _Sequence) -> None:
+        loop = asyncio.get_running_loop()
+        node.timer = loop.call_later(self._wait_s, self._is_due, node_id, node)
+
+    def _is_due(self, node_id: tuple[str, str], node: _Sequence) -> None:
+        """Wait on while nothing is read: what is missing may lie there."""
+        if self._line.is_paused:
+            self._wait(node_id, node)
+        else:
+            self._give_up(node_id, node)
 
     def _give_up(self, node_id: tuple[str, str], node: _Sequence) -> None:
         """What is missing does not come."""

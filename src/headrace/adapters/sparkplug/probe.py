@@ -14,6 +14,8 @@ from headrace.adapters.abilities import FoundTag
 from headrace.adapters.broker.client import Publication
 from headrace.adapters.payloads.base import PayloadError
 from headrace.adapters.payloads.sparkplug import (
+    BDSEQ,
+    CONTROL,
     DTYPE_OF,
     TEMPLATE,
     TEXTS,
@@ -24,7 +26,6 @@ from headrace.adapters.payloads.sparkplug import (
     read_payload,
     value_of,
 )
-from headrace.adapters.payloads.sparkplug_metrics import BDSEQ, CONTROL
 from headrace.adapters.sparkplug.host import rebirth_request
 from headrace.adapters.sparkplug.naming import MetricNaming
 from headrace.adapters.sparkplug.topics import NodeTopic, filters, read_topic

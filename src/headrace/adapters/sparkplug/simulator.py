@@ -16,8 +16,7 @@ from gmqtt.mqtt.constants import MQTTv311
 
 from headrace.adapters.broker.client import SingleConnection
 from headrace.adapters.payloads.base import PayloadError
-from headrace.adapters.payloads.sparkplug import TEXTS, DataType, read_payload
-from headrace.adapters.payloads.sparkplug_metrics import BDSEQ
+from headrace.adapters.payloads.sparkplug import BDSEQ, TEXTS, DataType, read_payload
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
 from headrace.adapters.sparkplug.config import NAMESPACE
 from headrace.adapters.sparkplug.topics import REBIRTH

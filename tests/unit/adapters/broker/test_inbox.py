@@ -176,6 +176,16 @@ async def test_what_the_sink_refuses_is_not_acknowledged_and_must_come_again():
         assert desk.inbox.n_duplicates == 0
 
 
+async def test_who_decoded_what_is_refused_is_told():
+    undone = []
+    async with Desk() as desk:
+        desk.inbox._on_refused = lambda: undone.append(1)
+        desk.sink.refusal = Closed("the journal is full")
+        desk.take(5)
+        await until(lambda: bool(desk.line.drops), "the connection is dropped")
+    assert undone == [1]
+
+
 async def test_frames_that_do_not_fit_are_rejects_and_do_not_come_again(monkeypatch):
     async with Desk(slice_s=0.02) as desk:
         emit = desk.sink.emit

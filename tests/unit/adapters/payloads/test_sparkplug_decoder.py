@@ -368,6 +368,32 @@ def test_a_death_marks_all_that_is_stored():
     assert samples["leon/tank/i8"] == [(3_000, 0, Quality.BAD_COMMUNICATION)]
 
 
+def test_after_a_death_a_birth_says_what_is_now():
+    """A metric that has not changed since long would stay marked as bad."""
+    inner = bytes_field(
+        2, bytes_field(1, b"x") + number_field(3, 2_000) + number_field(4, 3) + number_field(10, 1)
+    )
+    template = bytes_field(2, bytes_field(1, b"M") + bytes_field(18, inner))
+    desk = Desk()
+    births = [
+        value("a", D.DOUBLE, 0, time_ms=2_500),
+        value("b", D.DOUBLE, 1, time_ms=4_000),
+        value("c", D.DOUBLE),
+    ]
+
+    def times(birth_ms, *before):
+        samples, rejects = desk.take(*before, ("birth", write_payload(birth_ms, 0, births) + template))
+        assert not rejects
+        return [samples[f"leon/tank/{name}"][-1][0] for name in ("a", "b", "c", "M.x")]
+
+    arrival_ms = ARRIVAL_NS // MS
+    assert times(3_500) == [2_500, 4_000, 3_500, 2_000], "nobody has died"
+    assert times(3_500, ("death", b"")) == [3_500, 4_000, 3_500, 3_500]
+    assert times(3_500) == [2_500, 4_000, 3_500, 2_000], "nobody has died since"
+    assert times(2_900, ("death", b"")) == [arrival_ms, 4_000, arrival_ms, arrival_ms], "its clock is behind"
+    assert times(None, ("death", b"")) == [arrival_ms, 4_000, arrival_ms, arrival_ms]
+
+
 # --- births ------------------------------------------------------------------------------------------
 
 

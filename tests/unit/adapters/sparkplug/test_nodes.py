@@ -143,6 +143,30 @@ def test_missing_messages_make_a_node_be_asked():
     assert desk.asked == [NODE] * 2
 
 
+def test_a_new_life_ends_the_old_one_whose_death_was_not_heard():
+    desk = Desk()
+    desk.take(("NBIRTH", birth(0, "a")), ("DBIRTH", birth(None, "t")))
+    found, _ = desk.take(("NBIRTH", birth(0, "a", time_ms=2_000)))
+    assert [one[0] for one in found] == ["g/n/node/a"], "the same life"
+    found, _ = desk.take(("NBIRTH", birth(1, "a", time_ms=3_000)), ("DDATA", data(2.0)))
+    assert [one[1:] for one in found if one[0] == "g/n/d/t"] == [
+        (3_000 * MS, None, Quality.BAD_COMMUNICATION), (2_000 * MS, 2.0, 0),
+    ]  # fmt: skip
+    assert not desk.nodes.nodes[NODE].devices["d"].is_online
+
+
+def test_a_death_that_was_not_taken_comes_again():
+    desk = Desk()
+    desk.take(("NBIRTH", birth(0, "a")), ("DBIRTH", birth(None, "t")))
+    first, _ = desk.take(("NDEATH", death(0)))
+    desk.nodes.undo()
+    again, _ = desk.take(("NDEATH", death(0)))
+    assert (first, len(again)) == (again, 2)
+    assert desk.take(("NDEATH", death(0)))[0] == []
+    desk.nodes.undo()
+    assert desk.take(("NDEATH", death(0)))[0] == []
+
+
 def test_what_is_refused_as_a_whole(monkeypatch, caplog):
     desk = Desk(max_payload="100B", max_devices=2, ids={"node": "n{x}"})
     _, rejects = desk.take(

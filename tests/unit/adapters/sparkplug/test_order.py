@@ -15,6 +15,7 @@ class Desk:
 
     def __init__(self, wait_s=60.0, **more):
         self.generation = 1
+        self.is_paused = False
         self.taken = []
         self.gaps = []
         self.acknowledged = []
@@ -77,6 +78,20 @@ async def test_after_a_while_what_waits_is_handed_on_and_the_gap_is_told():
     desk.say("DDATA", 3)
     assert len(desk.taken) == 4
     assert desk.gate.n_gaps == 1
+
+
+async def test_while_nothing_is_read_nothing_is_given_up():
+    desk = Desk(wait_s=0.01)
+    desk.say("NBIRTH", 0)
+    desk.is_paused = True
+    desk.say("NDATA", 2)
+    await asyncio.sleep(0.05)
+    assert (desk.gaps, len(desk.taken)) == ([], 1)
+    desk.say("NDATA", 1)
+    assert desk.seqs == [0, 1, 2]
+    desk.say("NDATA", 4)
+    desk.is_paused = False
+    await until(lambda: desk.gaps == [("g", "n")], "the gap is told")
 
 
 @pytest.mark.parametrize("kind", ["NBIRTH", "NDEATH"])
