@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from headrace.adapters.broker.simulator import SimulatedBroker, find_mosquitto
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
-from headrace.adapters.mqtt.simulator import PublishingDevice, SimulatedBroker, find_mosquitto
+from headrace.adapters.mqtt.simulator import PublishingDevice
+from headrace.adapters.sparkplug.simulator import TANK, SimulatedNode
 from headrace.cli.main import run_command
 
 pytestmark = [
@@ -40,6 +42,11 @@ protocol = "mqtt"
 url = "{mqtt}"
 [adapters.broker.topics]
 "load/{{device}}" = {{ path = "plant/{{device}}/{{key}}", types = {{ v = "bool" }} }}
+"""
+LINES = """[adapters.lines]
+protocol = "sparkplug"
+url = "{mqtt}"
+path = "{{group}}/{{device}}/{{metric}}"
 """
 
 
@@ -175,6 +182,26 @@ async def test_a_broker_is_probed_with_and_without_an_engine(world):
     ):
         code, _, err = await world.run("adapters", "probe", *arguments)
         assert code == expected, err
+
+
+async def test_sparkplug_nodes_are_probed(world):
+    world.edit("[adapters.broker]", LINES.format(mqtt=world.broker.url) + "[adapters.broker]")
+    node = SimulatedNode(
+        (world.broker.host, world.broker.port), ("plant", "line1"), {"": TANK[:2], "pump": TANK[:1]}
+    )
+    await node.start()
+    try:
+        arguments = ("adapters", "probe", "lines", "--for", "1s", "--node", "plant/line1")
+        code, out, err = await world.run(*arguments)
+        assert code == 0, err
+        assert "plant/line1  (1)  online, 2 metrics" in out
+        assert "  plant/pump/Temperature = " in out
+        found = await world.json(*arguments)
+        assert [one["node"] for one in found["nodes"]] == ["plant/line1", "plant/line1/pump"]
+        assert found["nodes"][0]["values"][1]["path"] == "plant/node/Inlet.Flow"
+        assert node.n_commands == 2
+    finally:
+        await node.stop()
 
 
 async def _keep_publishing(world):

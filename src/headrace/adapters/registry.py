@@ -9,6 +9,7 @@ ADAPTERS = Registry(
         "modbus": "headrace.adapters.modbus.adapter:ModbusAdapter",
         "mqtt": "headrace.adapters.mqtt.adapter:MqttAdapter",
         "replay": "headrace.adapters.replay.adapter:ReplayAdapter",
+        "sparkplug": "headrace.adapters.sparkplug.adapter:SparkplugAdapter",
     },
 )
 """Protocol → adapter class; third parties: entry-point group ``headrace.adapters``."""
@@ -20,6 +21,7 @@ PAYLOADS = Registry(
         "number": "headrace.adapters.payloads.number:NumberDecoder",
         "csv": "headrace.adapters.payloads.csv:CsvDecoder",
         "registers": "headrace.adapters.payloads.register_messages:RegistersDecoder",
+        "sparkplug": "headrace.adapters.payloads.sparkplug_messages:SparkplugDecoder",
     },
 )
 """``values`` of a topic rule → decoder of message payloads; third parties: ``headrace.payloads``."""

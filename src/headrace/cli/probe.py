@@ -33,6 +33,7 @@ _PAYLOAD_SHOWN = 60
         "headrace adapters probe --url 'modbus+tcp://10.0.4.11:502?unit=1' --address holding:100",
         "headrace adapters probe broker --for 10s --topic 'plant/#'",
         "headrace adapters probe --url mqtt://broker:1883 --topic '#'",
+        "headrace adapters probe lines --for 10s --node leon/line1",
     ),
 )
 @click.argument("name", required=False)
@@ -43,7 +44,8 @@ _PAYLOAD_SHOWN = 60
 @click.option("--signal", help="modbus: the address that the device's profile has for a signal.")
 @click.option("--count", type=click.IntRange(1), help="modbus: registers or bits to read.")
 @click.option("--topic", help="mqtt: filter to listen to; default: the adapter's own.")
-@click.option("--for", "for_", metavar="DURATION", help="mqtt: how long to listen; default 5s.")
+@click.option("--node", help="sparkplug: group/node to ask for its birth; default: all that speak.")
+@click.option("--for", "for_", metavar="DURATION", help="mqtt, sparkplug: how long to listen; default 5s.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def probe(name: str | None, target: str | None, as_json: bool, for_: str | None, **options: Any) -> None:
     """Look once at a device or a broker; nothing is stored.
@@ -51,7 +53,7 @@ def probe(name: str | None, target: str | None, as_json: bool, for_: str | None,
     Of a Modbus device the registers at an address are read and shown as every type in all four byte orders: whoever
     knows roughly what the value should be sees which order the device uses. A running adapter lends its connection,
     as many devices take but one. Of a broker it is told which topics come, what they carry, which rule would take
-    them, and what values would come out.
+    them, and what values would come out; of Sparkplug nodes what their births name and where it would go.
     """
     wanted = {k: str(v) for k, v in {**options, "for": for_}.items() if v is not None}
     found = _probe(name, target, wanted)
@@ -59,6 +61,8 @@ def probe(name: str | None, target: str | None, as_json: bool, for_: str | None,
         output.emit_json(found)
     elif found["protocol"] == "modbus":
         click.echo(modbus_screen(found))
+    elif found["protocol"] == "sparkplug":
+        click.echo(sparkplug_screen(found))
     else:
         click.echo(mqtt_screen(found))
 
@@ -180,13 +184,34 @@ def mqtt_screen(found: dict[str, Any]) -> str:
         )
         lines += ["", f"{topic['topic']}  ({topic['messages']:,})  {payload}"]
         lines.append(f"  rule {topic['rule']}" if topic["rule"] else "  no rule")
-        for value in topic["values"]:
-            quality = "" if value["quality"] == "good" else f"  {value['quality']}"
-            lines.append(f"  {value['path']} = {output.number(value['value'])}  at {value['ts']}{quality}")
-        lines += [f"  refused: {problem}" for problem in topic["problems"]]
+        lines += _values(topic)
     if found["messages_of_other_topics"]:
         lines += [
             "",
             f"and {found['messages_of_other_topics']:,} messages of more topics: narrow it with --topic",
         ]
     return "\n".join(lines)
+
+
+def sparkplug_screen(found: dict[str, Any]) -> str:
+    """A Sparkplug probe for people: each node and device, then what its birth names."""
+    lines = [
+        f"{found['messages']:,} messages of {len(found['nodes']):,} nodes and devices in "
+        f"{output.span(found['seconds'])} from {found['broker']}"
+    ]
+    for node in found["nodes"]:
+        head = f"{node['node']}  ({node['messages']:,})  {node['state']}, {node['metrics']:,} metrics"
+        lines += ["", head, *_values(node)]
+    if found["messages_of_others"]:
+        lines += ["", f"and {found['messages_of_others']:,} messages of others: narrow it with --node"]
+    return "\n".join(lines)
+
+
+def _values(one: dict[str, Any]) -> list[str]:
+    """A line for each value, and for what would be refused."""
+    lines = []
+    for value in one["values"]:
+        quality = "" if value["quality"] == "good" else f"  {value['quality']}"
+        when = "" if value["ts"] is None else f"  at {value['ts']}"
+        lines.append(f"  {value['path']} = {output.number(value['value'])}{when}{quality}")
+    return lines + [f"  refused: {problem}" for problem in one["problems"]]

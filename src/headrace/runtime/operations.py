@@ -12,7 +12,7 @@ from typing import Any
 
 from headrace.adapters.abilities import Probes
 from headrace.adapters.base import Pushed, Receipt, Receiver
-from headrace.core.clock import Clock, SystemClock
+from headrace.core.clock import NO_TIME, Clock, SystemClock
 from headrace.core.config import parse_plant, read_plant
 from headrace.core.errors import ConfigError, HeadraceError, NotFound, Overloaded, PluginError, Rejected
 from headrace.core.quality import word
@@ -192,27 +192,23 @@ def reading_report(reading: Reading) -> dict[str, Any]:
 
 def probe_report(found: dict[str, Any]) -> dict[str, Any]:
     """What a probe found, with times as the API writes them."""
-    topics = found.get("topics")
-    if topics is None:
-        return found
-    return {
-        **found,
-        "topics": [
-            {
-                **topic,
-                "values": [
-                    {
-                        "path": v["path"],
-                        "ts": rfc3339(v["ts_ns"]),
-                        "value": v["value"],
-                        "quality": v["quality"],
-                    }
-                    for v in topic["values"]
-                ],
-            }
-            for topic in topics
-        ],
+    lists: dict[str, Any] = {
+        key: [_with_times(one) for one in found[key]] for key in ("topics", "nodes") if key in found
     }
+    return {**found, **lists}
+
+
+def _with_times(one: dict[str, Any]) -> dict[str, Any]:
+    values = [
+        {
+            "path": v["path"],
+            "ts": None if v["ts_ns"] == NO_TIME else rfc3339(v["ts_ns"]),
+            "value": v["value"],
+            "quality": v["quality"],
+        }
+        for v in one["values"]
+    ]
+    return {**one, "values": values}
 
 
 def rejects_report(tables: Any, wanted: RejectFilter, limit: int) -> dict[str, Any]:

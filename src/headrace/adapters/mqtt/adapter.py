@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
+from headrace.adapters.broker.config import BrokerAddress, broker_address
+from headrace.adapters.broker.inbox import Inbox
+from headrace.adapters.broker.listening import Ear, listen
+from headrace.adapters.broker.session import BrokerSession
 from headrace.adapters.meters import spread
-from headrace.adapters.mqtt.config import BrokerAddress, MqttConfig, broker_address
-from headrace.adapters.mqtt.inbox import Inbox
-from headrace.adapters.mqtt.probe import Ear, Listening, heard, listen
-from headrace.adapters.mqtt.session import BrokerSession
+from headrace.adapters.mqtt.config import MqttConfig
+from headrace.adapters.mqtt.probe import Listening, heard
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules
@@ -108,7 +110,14 @@ class MqttAdapter:
         listening = Listening.of(wanted, self._rules)
         ear = Ear(clock)
         client_id = self._config.client_id or f"headrace-{self.name}"
-        await listen(ear, listening, self._config, self._address, self._folder, client_id)
+        await listen(
+            ear,
+            (listening.filters, listening.listen_ns),
+            self._config,
+            self._address,
+            self._folder,
+            client_id,
+        )
         return {
             "protocol": "mqtt",
             "broker": str(self._address),

@@ -58,7 +58,8 @@ class RuleSettings(Section):
         description="path of the sensors; {name} from the topic, {key} for the name of each value"
     )
     values: str = Field(
-        default="fields", description="how the payload is written: fields, number, csv or registers"
+        default="fields",
+        description="how the payload is written: fields, number, csv, registers or sparkplug",
     )
     time: str | None = Field(
         default=None, description="key of the time (nested: a.b); without it the time of arrival"

@@ -7,7 +7,7 @@ one set of plans (how the values of a message with these keys go into columns).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
@@ -199,7 +199,22 @@ class DeviceGroups:
         ------
         ConfigError : one of the sensors belongs to another group; nothing was changed.
         """
-        self._grow(group, tuple((dtype, _column(key, dtype, settings)) for key, dtype in new.items()))
+        self.add(group, tuple((dtype, _column(key, dtype, settings)) for key, dtype in new.items()))
+
+    def add(self, group: DeviceGroup, added: tuple[tuple[str, Column], ...]) -> None:
+        """Give a device more columns, as (value type, column). Raises as `extend`."""
+        self._grow(group, added)
+
+    def renew(self, group: DeviceGroup, units: Mapping[str, str]) -> None:
+        """Give columns of a device other units; they keep their places."""
+        columns = tuple(
+            (dtype, replace(column, unit=units.get(column.name, column.unit)))
+            for dtype, part in group.table.parts.items()
+            for column in part.layout.columns
+        )
+        self.n_sensors -= len(columns)
+        group.table = self._root
+        self._grow(group, columns)
 
     def place(self, group: DeviceGroup, layout: Layout, settings: RuleSettings) -> npt.NDArray[np.uint16]:
         """Which columns of a device are those of `layout`; makes them known, and as they are there.
@@ -301,8 +316,14 @@ class DeviceGroups:
         else:
             new[key] = "u8" if kind == "b" else "u32"
 
-    def check_key(self, group: DeviceGroup, key: str, n_new: int, settings: RuleSettings) -> None:
+    def check_key(
+        self, group: DeviceGroup, key: str, n_new: int, settings: RuleSettings, may_be_deep: bool = False
+    ) -> None:
         """Make sure that a device may have one more key, besides `n_new` that it is about to get.
+
+        Parameters
+        ----------
+        may_be_deep : whether the key may be several levels.
 
         Raises
         ------
@@ -317,7 +338,7 @@ class DeviceGroups:
         try:
             if key:
                 check_path(join_path(group.path, key))
-            if "/" in key:
+            if "/" in key and not may_be_deep:
                 raise ConfigError(f"key {key!r:.60} has a '/', which parts levels")
         except ConfigError as e:
             raise PayloadError(RejectCode.BAD_PATH, e.message) from None

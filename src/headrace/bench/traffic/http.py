@@ -14,6 +14,7 @@ from headrace.adapters.http.formats import BodyDecoder
 from headrace.adapters.payloads.json_lines import JsonLinesDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_decoder import LineDecoder
+from headrace.adapters.payloads.metric_decoder import MetricDecoder
 from headrace.adapters.payloads.tag_paths import compile_tag_path
 from headrace.bench.traffic.base import Count
 from headrace.core.clock import NS, SystemClock
@@ -75,7 +76,8 @@ class HttpTraffic:
         naming = compile_tag_path(_PATH, (), {}, True)
         groups = DeviceGroups(directory)
         lines = LineDecoder("http", directory, groups, naming, rule)
-        decoder = BodyDecoder(lines, JsonLinesDecoder("http", groups, (), rule), "UTC")
+        metrics = MetricDecoder("http", directory, groups, naming, rule)
+        decoder = BodyDecoder(lines, JsonLinesDecoder("http", groups, (), rule), metrics, "UTC")
         return lambda: [list(decoder.slices(Pushed(one, "text/plain"))) for one in payloads]
 
     def parse(self, payloads: Sequence[Any]) -> Callable[[], Any]:

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace.adapters.base import Ack, Sink
 from headrace.adapters.meters import LatencyRing, seconds
 from headrace.adapters.payloads.base import TopicMessage
-from headrace.adapters.payloads.router import MessageRouter
+from headrace.adapters.payloads.rows import Decoded
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import PluginError
+from headrace.core.events import Reject
 
 SLICE_S = 0.005
 
@@ -49,6 +51,18 @@ class Courier(Protocol):
         ...
 
 
+class SliceDecoder(Protocol):
+    """What the inbox asks of who reads the messages."""
+
+    def decode(self, messages: Sequence[TopicMessage], arrival_ns: int) -> Decoded:
+        """Columns of all messages in the order in which they came, and rejects. Never raises."""
+        ...
+
+    def defect(self, message: TopicMessage, error: Exception) -> Reject:
+        """The reject of a message whose frames turned out to be wrong: a defect of ours."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class _Unacknowledged:
     """A QoS 1 message between arrival and acknowledgement."""
@@ -75,11 +89,20 @@ class Inbox:
     Parameters
     ----------
     slice_s : how long messages are gathered, in real seconds; a bound on latency.
+    on_refused : called when the sink does not take what was decoded, so that it comes again.
     """
 
-    def __init__(self, sink: Sink, router: MessageRouter, courier: Courier, slice_s: float = SLICE_S) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        decoder: SliceDecoder,
+        courier: Courier,
+        slice_s: float = SLICE_S,
+        on_refused: Callable[[], None] | None = None,
+    ) -> None:
+        self._on_refused = on_refused
         self._sink = sink
-        self._router = router
+        self._decoder = decoder
         self._courier = courier
         self._slice_s = slice_s
         self._slice = _Slice()
@@ -159,7 +182,7 @@ class Inbox:
 
     async def _hand_on(self, taken: _Slice) -> None:
         cpu_ns = thread_cpu_ns()
-        batches, rejects = self._router.decode(taken.messages, self._sink.clock.now_ns())
+        batches, rejects = self._decoder.decode(taken.messages, self._sink.clock.now_ns())
         self.decode_ns += thread_cpu_ns() - cpu_ns
         ack = self._opened(taken, len(batches) + len(rejects))
         try:
@@ -168,7 +191,7 @@ class Inbox:
                     await self._sink.emit(batch.with_(sequence=self._sequence), ack)
                 except PluginError as e:
                     # A defect of ours, for ever: kept as rejects, or the messages would come again and again.
-                    rejects += [self._router.defect(message, e) for message in taken.messages]
+                    rejects += [self._decoder.defect(message, e) for message in taken.messages]
                     taken.n_open += len(taken.messages) - 1
                     continue
                 self._sequence += 1
@@ -183,6 +206,8 @@ class Inbox:
             self._landed.set()
             for held in taken.held:
                 self._release(held)
+            if self._on_refused is not None:
+                self._on_refused()
             self._courier.drop(f"messages are not taken: {str(e) or repr(e)}")
             return
         if batches:
