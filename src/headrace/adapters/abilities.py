@@ -91,6 +91,32 @@ class Scans(Protocol):
 
 
 @runtime_checkable
+class Retags(Protocol):
+    """Goes over to other devices and tags while it runs; what stays the same is not disturbed."""
+
+    async def retag(self, new: Any) -> bool:
+        """Read from now on what `new` would, without letting go of a connection that it would make again.
+
+        Requests that are on their way end as they began. Devices that are the same in both go on with their
+        connections, their moments and their counts; of those whose tags differ only the tags are changed.
+
+        Parameters
+        ----------
+        new : an instance of the same class that was not started and never will be; it may be taken apart.
+
+        Returns
+        -------
+        Whether it was done. False where more differs than devices and tags, or nothing runs: nothing was changed,
+        and `new` may be started in this one's place.
+
+        Raises
+        ------
+        ConfigError : another group has one of the sensors; nothing was changed.
+        """
+        ...
+
+
+@runtime_checkable
 class Declares(Protocol):
     """Knows its sensors before it has met its source, so that history can be imported into them first."""
 

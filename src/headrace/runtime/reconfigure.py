@@ -130,7 +130,7 @@ class Reconfiguring:
 
     def make(self, name: str) -> Adapter:
         """A new instance of an adapter as it runs. Raises `ConfigError`, `NotFound`."""
-        return self._made(self.running.config, name)
+        return self._made(self.running.frozen, name)
 
     def _made(self, config: PlantConfig, name: str) -> Adapter:
         if name not in config.adapters:
@@ -199,7 +199,7 @@ class Reconfiguring:
                 raise NotFound(
                     f"{self._source.file} has no adapter {name!r} any more; headrace apply takes it out of the plant"
                 )
-            merged = _with_adapter(self.running.config, config, name)
+            merged = with_adapters(self.running, config, [name])
             after = await asyncio.to_thread(Fingerprints.of, merged)
             change = [c for c in difference(self.running, after).of("adapters") if c.name == name]
             made = await asyncio.to_thread(self._made, merged, name)
@@ -216,7 +216,7 @@ class Reconfiguring:
     async def _carry_out(self, wish: Wish) -> dict[str, Any]:
         after = await asyncio.to_thread(Fingerprints.of, wish.config)
         found = difference(self.running, after)
-        checked = await asyncio.to_thread(self._check, wish.config)
+        checked = await asyncio.to_thread(self._check, after.frozen)
         answer = {**found.to_dict(), "applied": False, "from": self.running.hash, "to": after.hash}
         if wish.is_trial or not found:
             return answer
@@ -268,17 +268,22 @@ class Reconfiguring:
         def old() -> Adapter:
             return self.make(name)
 
-        await supervisor.replace(name, lambda: checked.adapters[name], old)
-        return lambda: supervisor.replace(name, old, old)
+        await supervisor.change(name, lambda: checked.adapters[name], old)
+        return lambda: supervisor.change(name, old, old)
 
 
-def _with_adapter(running: PlantConfig, file: PlantConfig, name: str) -> PlantConfig:
-    """The running configuration with one adapter, and the profiles, of the file."""
-    data = running.written
-    data["adapters"] = {**data.get("adapters", {}), name: file.written["adapters"][name]}
+def with_adapters(running: Fingerprints, file: PlantConfig, names: Sequence[str]) -> PlantConfig:
+    """The running configuration with some adapters, and the profiles, of the file; the others keep their tables."""
+    data = running.config.written
+    data["adapters"] = {
+        **data.get("adapters", {}),
+        **{name: file.written["adapters"][name] for name in names},
+    }
     if "profiles" in file.written:
         data["profiles"] = {**data.get("profiles", {}), **file.written["profiles"]}
-    return parse_plant(data, file.folder)
+    merged = parse_plant(data, file.folder)
+    theirs = {name for one in names for name in merged.adapters[one].table_names}
+    return merged.with_tables({name: text for name, text in running.tables.items() if name not in theirs})
 
 
 def _path_of(file: str) -> Path:

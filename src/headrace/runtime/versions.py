@@ -1,7 +1,7 @@
 """The configurations that a plant has run with, kept in its store: ``config/<n>.json``.
 
 Each says when it came into force, who asked for it, which one was before it, and everything that is needed to go
-back: the plant file's content and the device tables beside it. The newest is the one in force; the newest fifty
+back: the plant file's content and the tables beside it. The newest is the one in force; the newest fifty
 are kept.
 """
 
@@ -104,31 +104,13 @@ class Versions:
         return version
 
     def restored(self, version: AppliedVersion) -> PlantConfig:
-        """The configuration of a version; device tables that were changed since come from the version.
+        """The configuration of a version, with its tables, which may have been changed since.
 
         Raises
         ------
         InvalidConfig : this program does not take it any more.
         """
-        folder = Path(version.folder)
-        data = json.loads(json.dumps(version.config))
-        for section in data.get("adapters", {}).values():
-            name = section.get("devices")
-            if isinstance(name, str) and name in version.tables:
-                section["devices"] = self._table(version, name, folder)
-        return parse_plant(data, folder)
-
-    def _table(self, version: AppliedVersion, name: str, folder: Path) -> str:
-        """Name of a file that says what the table said."""
-        text = version.tables[name]
-        try:
-            if (folder / name).read_text(encoding="utf-8-sig", errors="replace") == text:
-                return name
-        except OSError:
-            pass  # it is gone: the copy takes its place
-        copy = f"{FOLDER}/tables/{version.n:06d}-{Path(name).name}"
-        self._disk.replace(copy, text.encode())
-        return str((self._disk.root / copy).absolute())
+        return parse_plant(version.config, Path(version.folder)).with_tables(version.tables)
 
 
 def _path(n: int) -> str:
