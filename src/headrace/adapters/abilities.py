@@ -90,6 +90,40 @@ class Scans(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class TagAddress:
+    """Where a signal is, understood.
+
+    Parameters
+    ----------
+    text : as a profile has it, with its value type where the protocol writes one. dtype : value type of the sensor.
+    place : the same for all ways to write the same place.
+    """
+
+    text: str
+    dtype: str
+    place: str
+
+
+@runtime_checkable
+class Addresses(Protocol):
+    """Its class can read how its protocol writes where a signal is."""
+
+    @classmethod
+    def tag_address(cls, address: str, dtype: str, options: Mapping[str, Any]) -> TagAddress:
+        """Understand an address of a tag list.
+
+        Parameters
+        ----------
+        dtype : value type that the list says, or empty. options : of the adapter's section, where there is one.
+
+        Raises
+        ------
+        ConfigError : it is no address; the text says what one is.
+        """
+        ...
+
+
 @runtime_checkable
 class Retags(Protocol):
     """Goes over to other devices and tags while it runs; what stays the same is not disturbed."""

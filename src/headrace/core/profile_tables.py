@@ -17,6 +17,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -43,9 +44,11 @@ def table_text(config: PlantConfig, name: str) -> str:
     ------
     ConfigError : the file can't be read.
     """
-    if name in config.tables:
-        return config.tables[name]
-    file = config.folder / name
+    return config.tables[name] if name in config.tables else read_table(config.folder / name)
+
+
+def read_table(file: Path) -> str:
+    """The text of a table. Raises `ConfigError`: the file can't be read."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
+from headrace.adapters.abilities import TagAddress
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
 from headrace.adapters.meters import Backoff
 from headrace.adapters.modbus.collector import Collector
@@ -22,6 +23,7 @@ from headrace.adapters.modbus.config import (
 from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice
 from headrace.adapters.modbus.probe import ProbeTarget, check_wanted, count_of, probe_target
 from headrace.adapters.modbus.retag import PastPolling, by_peer, differs_in_tags_only, plan_change
+from headrace.adapters.modbus.tag_address import tag_address
 from headrace.adapters.payloads.registers import ReadMap, parse_address
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.errors import ConfigError
@@ -186,6 +188,11 @@ class ModbusAdapter:
     async def probe_url(cls, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
         """Look at a device that no adapter has: ``url``, ``address``, ``count``. Raises as `probe`."""
         return await probe_target(ProbeTarget.of_url(wanted))
+
+    @classmethod
+    def tag_address(cls, address: str, dtype: str, options: Mapping[str, Any]) -> TagAddress:
+        """Understand an address of a tag list; see `headrace.adapters.abilities.Addresses`."""
+        return tag_address(address, dtype, options)
 
     def _probe_target(self, wanted: Mapping[str, str]) -> ProbeTarget:
         check_wanted(wanted)
