@@ -104,7 +104,9 @@ class TagChecks:
         if found is not None:
             if is_typed and row.dtype != found.dtype:
                 row = row.with_remark(f"the list says {row.dtype}, the address {found.dtype}: that counts")
-            row = replace(row, address=found.text, dtype=found.dtype if is_typed or not row.dtype else row.dtype)
+            row = replace(
+                row, address=found.text, dtype=found.dtype if is_typed or not row.dtype else row.dtype
+            )
         # What nobody can read may be an address of many things: a topic carries all of a device's signals.
         if found is not None or row.signal == "":
             first = seen.places.setdefault((url or device, place), line)

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from headrace.adapters.abilities import FoundTag
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.meters import spread
 from headrace.adapters.mqtt.config import BrokerAddress, MqttConfig, broker_address
 from headrace.adapters.mqtt.inbox import Inbox
 from headrace.adapters.mqtt.probe import Ear, Listening, heard, listen
+from headrace.adapters.mqtt.scan import KEPT_BYTES, TOPICS_MAX, offered
 from headrace.adapters.mqtt.session import BrokerSession
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
@@ -125,6 +127,26 @@ class MqttAdapter:
         address = broker_address(config, Path(), "")
         adapter = cls("probe", config, address, (), Path())
         return await adapter.probe(rest, clock)
+
+    async def scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """Listen to the broker: ``topic`` (a filter; default: all), ``for`` (default 5s); then say what came.
+
+        Raises
+        ------
+        ConfigError : what is wanted is not understood. NotConnected : the broker is away, or refuses us.
+        """
+        listening = Listening.of({"topic": "#", **wanted}, self._rules)
+        ear = Ear(clock, TOPICS_MAX, KEPT_BYTES)
+        client_id = self._config.client_id or f"headrace-{self.name}"
+        await listen(ear, listening, self._config, self._address, self._folder, client_id)
+        return await asyncio.to_thread(offered, ear, self.name, self._rules)
+
+    @classmethod
+    async def scan_url(cls, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """Listen to a broker that no adapter has: ``url``, ``topic`` (default all), ``for``. Raises as `scan`."""
+        config = MqttConfig(url=wanted["url"], topics={})
+        adapter = cls("scan", config, broker_address(config, Path(), ""), (), Path())
+        return await adapter.scan({k: v for k, v in wanted.items() if k != "url"}, clock)
 
     def redecode(
         self, reject: Reject, directory: SensorDirectory
