@@ -11,14 +11,9 @@ import time
 import pytest
 
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
-from headrace.core.clock import SystemClock
 from headrace.core.config import load_plant
-from headrace.core.errors import ChangedMeanwhile, ConfigError, NotFound, StorageError
-from headrace.core.problems import InvalidConfig
 from headrace.ingest.tag_rows import TagRow, rows_to_csv
 from headrace.runtime.assemble import build_plant
-from headrace.runtime.offline_tags import OfflineTags
-from headrace.runtime.operations import tag_wish
 from headrace.runtime.reader import open_store
 
 HEAD = """version = 1
@@ -137,7 +132,9 @@ async def test_ten_thousand_tags_beside_a_running_device_leave_no_gap_in_it(fold
         assert apply_s < 10
         assert files(folder).keys() == before.keys()
         lines = list(csv.DictReader(io.StringIO(files(folder)["ovens-tags.csv"])))
-        assert {line["profile"] for line in lines} == {"press"}, "devices that report the same share a profile"
+        assert {line["profile"] for line in lines} == {"press"}, (
+            "devices that report the same share a profile"
+        )
         assert len(lines) == N_SIGNALS
         await until(lambda: device(plant, "leon/new0/press0").last_good_ns > 0)
         await until(lambda: all(d.n_requests for d in plant.adapters()[0].devices))

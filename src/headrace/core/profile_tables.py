@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,15 @@ def read_lines(text: str, where: str) -> list[tuple[int, dict[str, str]]]:
 
 
 def write_lines(head: Sequence[str], rows: Iterable[Cells]) -> str:
-    """A CSV table; the inverse of `read_lines` where no cell begins or ends with spaces."""
+    """A CSV table; the inverse of `read_lines` where no cell begins or ends with spaces or has carriage returns.
+
+    Those become line breaks, as in any file that is read as text.
+    """
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(head)
     writer.writerows([row.get(name, "") for name in head] for row in rows)
-    return out.getvalue()
+    return out.getvalue().replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_profile_cells(text: str, where: str) -> dict[str, dict[str, dict[str, str]]]:
@@ -193,16 +197,19 @@ def cells_of(signal: SignalSettings) -> dict[str, str]:
     out: dict[str, str] = {}
     for key, value in signal.model_dump(mode="json", exclude_defaults=True).items():
         if key == "limits":
-            out |= {
-                name: f"{end!r}"
-                for name, end in zip(("low", "high"), signal.limits, strict=True)
-                if end is not None
-            }
+            ends = zip(("low", "high"), signal.limits, strict=True)
+            out |= {name: number_text(end) for name, end in ends if end is not None}
         elif key == "labels":
             out[key] = label_text(signal.labels)
         else:
             out[key] = value if isinstance(value, str) else json.dumps(value)
-    return {key: text for key, text in out.items() if text}
+    return {key: text for key, text in out.items() if text and (key, text) != ("kind", "analog")}
+
+
+def number_text(number: float) -> str:
+    """The shortest text of a number that is read back as the same."""
+    is_whole = math.isfinite(number) and abs(number) < 1e15 and number == int(number)
+    return str(int(number)) if is_whole else repr(float(number))
 
 
 def label_text(labels: Sequence[str]) -> str:

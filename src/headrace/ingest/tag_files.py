@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from headrace.core.errors import ConfigError, PluginError
-from headrace.ingest.tag_words import column_of, number_text
+from headrace.core.profile_tables import number_text
+from headrace.ingest.tag_words import column_of
 
 SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")
 HEAD_LINES = 20

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from headrace.core.errors import ConfigError
-from headrace.core.profile_tables import MORE_COLUMNS, write_lines
-from headrace.ingest.tag_words import number_of, number_text
+from headrace.core.profile_tables import MORE_COLUMNS, number_text, write_lines
+from headrace.ingest.tag_words import number_of
 
 
 @dataclass(frozen=True, slots=True)

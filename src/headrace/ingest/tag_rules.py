@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace.adapters.abilities import FoundTag
 from headrace.core.errors import ConfigError
-from headrace.core.profile_tables import MORE_COLUMNS, label_text
+from headrace.core.profile_tables import MORE_COLUMNS, label_text, number_text
 from headrace.core.quality import Quality, word
 from headrace.core.registry import nearest
 from headrace.ingest.tag_files import ForeignTable
@@ -26,7 +26,6 @@ from headrace.ingest.tag_words import (
     kind_of,
     labels_of,
     number_of,
-    number_text,
     plain_word,
     unit_of,
 )
@@ -228,14 +227,7 @@ def value_text(value: float | bool | str | None) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value if isinstance(value, str) else _number_cell(value)
-
-
-def _number_cell(value: float) -> str:
-    try:
-        return number_text(value)
-    except (ValueError, OverflowError):  # not finite
-        return str(value)
+    return value if isinstance(value, str) else number_text(value)
 
 
 def _understood(cells: Mapping[str, str]) -> dict[str, str]:

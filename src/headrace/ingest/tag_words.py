@@ -84,7 +84,7 @@ _UNIT_ALIASES = {
     "m3/h": "m³/h|cbm/h|m3/hr|m³/hr|m^3/h", "m3": "m³|m^3|cbm", "m2": "m²|m^2|qm", "m/s2": "m/s²|m/s^2", "cm3": "cm³|cc|cm^3",
     "mm2": "mm²", "mm3": "mm³", "cm2": "cm²", "kg/m3": "kg/m³", "g/cm3": "g/cm³", "g/m3": "g/m³", "mg/m3": "mg/m³",
     "m3/min": "m³/min", "m3/s": "m³/s", "Nm3/h": "Nm³/h", "N/mm2": "N/mm²", "W/m2": "W/m²", "kW/m2": "kW/m²", "ft3/min": "cfm",
-    "gal/min": "gpm", "ohm": "Ω|Ω|ohms", "kohm": "kΩ|kΩ", "L": "l|liter|litre|litres|Liter", "L/min": "l/min|lpm|l/m",
+    "gal/min": "gpm", "ohm": "\u2126|\u03a9|ohms", "kohm": "k\u2126|k\u03a9", "L": "l|liter|litre|litres|Liter", "L/min": "l/min|lpm|l/m",
     "L/h": "l/h|l/hr", "L/s": "l/s", "mL": "ml", "mL/min": "ml/min", "mg/L": "mg/l", "g/L": "g/l", "mol/L": "mol/l", "s": "sec|secs|seconds|sek",
     "min": "minutes|mins|minuten", "h": "hr|hrs|hour|hours|std|stunden", "d": "day|days|tage", "ms": "msec", "pcs": "pieces|stk|stück|units",
     "V": "volt|volts", "A": "amp|amps|ampere", "W": "watt|watts", "Hz": "hertz|hz", "kW": "KW|kw", "kWh": "KWH|kwh|KWh", "kVA": "KVA",
@@ -165,11 +165,6 @@ def number_of(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def number_text(number: float) -> str:
-    """The shortest text of a number that is read back as the same."""
-    return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)
 
 
 def labels_of(text: str) -> Sequence[str] | None:

@@ -65,7 +65,7 @@ def _by_rule(router: MessageRouter, message: TopicMessage, directory: SensorDire
 
 def _sensors(batch: FrameBatch, topic: str, directory: SensorDirectory) -> Iterator[FoundTag]:
     dtype = batch.dtype if batch.dictionary is None else "string"
-    newest = {one.path: one for one in readings(batch, directory)}
+    newest = {one.path: one for one in readings(batch, directory, max(1, batch.n_values))}
     for path, reading in newest.items():
         slot, column = directory.locate(sensor_id(path))
         known = directory.layout(slot).columns[column]
