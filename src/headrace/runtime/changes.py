@@ -93,10 +93,12 @@ class Fingerprints:
     tables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: PlantConfig) -> Fingerprints:
-        """Look at a configuration; reads the tables."""
+    def of(cls, config: PlantConfig, reads: bool = True) -> Fingerprints:
+        """Look at a configuration; reads the tables that it does not hold itself, unless they are to be as not there."""
         tables: dict[str, str] = {}
         for name in dict.fromkeys(name for one in config.adapters.values() for name in one.table_names):
+            if not reads and name not in config.tables:
+                continue
             with contextlib.suppress(ConfigError):
                 tables[name] = table_text(config, name)
         prints = {

@@ -72,8 +72,8 @@ class OfflineTags:
             raise ConfigError(
                 "the plant file or a table was changed since; put that back, or apply another tag table"
             )
-        after = Fingerprints.of(self._versions.restored(before))
-        files = StagedTables(self._file.folder, tables_back(running, after), running.tables)
+        after = Fingerprints.of(self._versions.restored(before), reads=False)
+        files = StagedTables(self._file.folder, tables_back(running, before.tables), running.tables)
 
         def keep(_: AppliedVersion | None) -> AppliedVersion:
             files.stage()

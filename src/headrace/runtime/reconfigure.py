@@ -214,8 +214,8 @@ class Reconfiguring:
             self.check_unchanged(if_match)
             before = tags_before(self.versions, self.version)
             config = self.versions.restored(before)
-            back = partial(tables_back, self.running, Fingerprints.of(config))
-            files = StagedTables(config.folder, await asyncio.to_thread(back), self.running.tables)
+            back = tables_back(self.running, before.tables)
+            files = StagedTables(config.folder, back, self.running.tables)
             answer = await self._carry_out(Wish(config, by, "undo", before.previous, is_trial), files)
             return {**answer, "back_to": before.summary(), "tables": list(files.names)}
 

@@ -259,11 +259,11 @@ def present_rows(config: PlantConfig, names: Sequence[str] = ()) -> list[TagRow]
     return TagChecks(config.plant.levels, address_reader(config)).check(rows)
 
 
-def tables_back(running: Fingerprints, before: Fingerprints) -> dict[str, str | None]:
-    """Texts that the files beside the plant file must have for `before` to be what they say; None for one that must go."""
+def tables_back(running: Fingerprints, before: Mapping[str, str]) -> dict[str, str | None]:
+    """Texts that the files must have for the tables of `before` to be what they say; None for one that must go."""
     names = [n for one in running.config.adapters.values() for n in one.table_names]
-    gone = {name: None for name in names if name not in before.tables}
-    changed = {name: text for name, text in before.tables.items() if running.tables.get(name) != text}
+    gone = {name: None for name in names if name not in before}
+    changed = {name: text for name, text in before.items() if running.tables.get(name) != text}
     return {**gone, **changed}
 
 
