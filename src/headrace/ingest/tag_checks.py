@@ -57,7 +57,7 @@ class TagChecks:
         return [self._checked(row, line, seen) for line, row in enumerate(rows, FIRST_LINE)]
 
     def _checked(self, row: TagRow, line: int, seen: _Seen) -> TagRow:
-        row = replace(row, remark="")
+        row = replace(row, remark="") if row.remark else row
         row = self._path(row, line, seen)
         row = self._address(row, line, seen)
         for problem in self._cells(row):
@@ -97,16 +97,16 @@ class TagChecks:
             return row
         is_typed = row.dtype in (*DTYPES, STRING)
         try:
-            found = self._read_address(row if is_typed else replace(row, dtype=""))
+            found = self._read_address(row if is_typed or not row.dtype else replace(row, dtype=""))
         except ConfigError as e:
             return row.with_problem(e.message)
         place = row.address if found is None else found.place
         if found is not None:
             if is_typed and row.dtype != found.dtype:
                 row = row.with_remark(f"the list says {row.dtype}, the address {found.dtype}: that counts")
-            row = replace(
-                row, address=found.text, dtype=found.dtype if is_typed or not row.dtype else row.dtype
-            )
+            dtype = found.dtype if is_typed or not row.dtype else row.dtype
+            if (row.address, row.dtype) != (found.text, dtype):
+                row = replace(row, address=found.text, dtype=dtype)
         # What nobody can read may be an address of many things: a topic carries all of a device's signals.
         if found is not None or row.signal == "":
             first = seen.places.setdefault((url or device, place), line)

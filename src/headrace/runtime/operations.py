@@ -23,6 +23,7 @@ from headrace.core.quality import word
 from headrace.core.readings import Reading
 from headrace.ingest.rejects_log import RejectFilter, RejectsLog, parse_reject_id
 from headrace.ingest.tag_rows import rows_of
+from headrace.runtime.giving_way import beside
 from headrace.runtime.reconfigure import Reconfiguring
 from headrace.runtime.replay import RejectsReplay, filter_of
 from headrace.runtime.supervision import Supervisor
@@ -182,7 +183,7 @@ class Operations:
         if document.get("undo") and document.get("tags"):
             return await changing.undo_tags(by, if_match=if_match, is_trial=is_dry)
         if document.get("tags") is not None:
-            tags = await asyncio.to_thread(tag_wish, document)
+            tags = await beside(partial(tag_wish, document))
             return await changing.apply_tags(tags, by, if_match=if_match, is_trial=is_dry)
         if document.get("undo"):
             return await changing.undo(by, if_match=if_match, is_trial=is_dry)

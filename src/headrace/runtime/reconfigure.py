@@ -24,6 +24,7 @@ from headrace.core.errors import ChangedMeanwhile, ConfigError, HeadraceError, N
 from headrace.core.registry import nearest
 from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.changes import Change, Difference, Fate, Fingerprints, difference
+from headrace.runtime.giving_way import beside
 from headrace.runtime.supervision import Supervisor, Tell
 from headrace.runtime.tagging import StagedTables, TagWish, plan_tags, tables_back
 from headrace.runtime.times import rfc3339
@@ -198,10 +199,10 @@ class Reconfiguring:
             source = self.source_of("")
             file = await asyncio.to_thread(source.load)
             merge = partial(with_adapters, self.running, file)
-            plan = await asyncio.to_thread(plan_tags, file, tags, self.running, merge)
+            plan = await beside(partial(plan_tags, file, tags, self.running, merge))
             files = StagedTables(file.folder, plan.tables, plan.present)
             wish = Wish(plan.config, by, TAGS, self._number(), is_trial)
-            return {**await self._carry_out(wish, files), **plan.to_dict()}
+            return {**await self._carry_out(wish, files), **await beside(plan.to_dict)}
 
     async def undo_tags(self, by: str, *, if_match: str = "", is_trial: bool = False) -> dict[str, Any]:
         """Go back to the tables before the newest `apply_tags`, on disk too; again, and it goes further back.
@@ -252,9 +253,9 @@ class Reconfiguring:
 
     async def _carry_out(self, wish: Wish, files: StagedTables | None = None) -> dict[str, Any]:
         """Do what is wished; `files` get their names once all is done."""
-        after = await asyncio.to_thread(Fingerprints.of, wish.config)
-        found = difference(self.running, after)
-        checked = await asyncio.to_thread(self._check, after.frozen)
+        after = await beside(partial(Fingerprints.of, wish.config))
+        found = await beside(partial(difference, self.running, after))
+        checked = await beside(partial(self._check, after.frozen))
         answer = {**found.to_dict(), "applied": False, "from": self.running.hash, "to": after.hash}
         if wish.is_trial or not found:
             return answer

@@ -167,7 +167,10 @@ def plan_tags(file: PlantConfig, wish: TagWish, running: Fingerprints | None, me
 def _by_adapter(file: PlantConfig, wish: TagWish) -> dict[str, list[TagRow]]:
     """Checked rows by adapter."""
     default = wish.adapter or _only_adapter(file)
-    rows = [replace(row, problem="", adapter=row.adapter or default) for row in wish.rows]
+    rows = [
+        row if row.adapter and not row.problem else replace(row, problem="", adapter=row.adapter or default)
+        for row in wish.rows
+    ]
     if not rows:
         raise ConfigError("the table has no rows")
     for name in dict.fromkeys(row.adapter for row in rows):
