@@ -7,12 +7,18 @@ import contextlib
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
 from headrace.adapters.mqtt.simulator import PublishingDevice, SimulatedBroker, find_mosquitto
+from headrace.cli.doors import Doors, Web
 from headrace.cli.main import run_command
+from headrace.cli.session import Session
+from headrace.core.clock import SystemClock
+from headrace.core.config import load_plant
+from headrace.runtime.assemble import build_plant
 
 PLANT = """version = 1
 [plant]
@@ -52,6 +58,45 @@ async def plant(tmp_path, monkeypatch):
     await ovens.stop()
 
 
+class NoScreen:
+    """Looks at a plant and shows nothing; knows when it runs."""
+
+    def __init__(self):
+        self.up = asyncio.Event()
+
+    def started(self, address, has_page=False):
+        self.up.set()
+
+    def beat(self):
+        pass
+
+    def stopping(self):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def engine():
+    """What ``headrace run --no-web`` does, in this process: kernels are compiled already."""
+    plant, ended, screen = build_plant(load_plant(Path("plant.toml").absolute())), asyncio.Event(), NoScreen()
+    doors = Doors(plant, SystemClock(), Web.ENGINE)
+    doors.bind()
+    running = asyncio.create_task(Session(plant, doors, screen, until=ended).run())
+    try:
+        await asyncio.wait_for(screen.up.wait(), 30)
+        yield plant
+    finally:
+        ended.set()
+        await running
+
+
+async def until(what):
+    for _ in range(1_000):
+        if what():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come")
+
+
 async def ask(*arguments):
     """A command: exit code, stdout, stderr."""
     out, err = io.TextIOWrapper(io.BytesIO(), write_through=True), io.StringIO()
@@ -68,7 +113,7 @@ def rules(ovens):
     )  # fmt: skip
 
 
-async def test_a_list_becomes_sensors_that_are_read_and_goes_again(plant, tmp_path, headrace):
+async def test_a_list_becomes_sensors_that_are_read_and_goes_again(plant, tmp_path):
     code, out, err = await ask("import", "list.csv", *rules(plant), "--fail-on", "problem")
     assert (code, "3 tags of 2 devices; 3 problems" in err) == (1, True)
     assert (
@@ -101,11 +146,12 @@ async def test_a_list_becomes_sensors_that_are_read_and_goes_again(plant, tmp_pa
         "leon/line1/Ofen_1/Temperatur", "leon/line1/Ofen_1/Füllstand", "leon/line1/Ofen_2/Temperatur",
     ]  # fmt: skip
 
-    headrace.start("--no-web")
-    await asyncio.to_thread(headrace.up)
-    await asyncio.to_thread(
-        headrace.until, lambda: all(a["state"] == "connected" for a in headrace.status()["adapters"])
-    )
+    async with engine() as running:
+        await until(lambda: all(a.state == "connected" for a in running.adapters()))
+        await tags_of_a_running_plant(tmp_path)
+
+
+async def tags_of_a_running_plant(tmp_path):
     code, out, _ = await ask("diff", "tags.csv")
     assert (code, out) == (0, "nothing differs from what runs\n")
     text = (tmp_path / "tags.csv").read_text().replace("holding:12", "holding:13").replace(",%,", ",bar,")
@@ -132,7 +178,7 @@ async def test_a_list_becomes_sensors_that_are_read_and_goes_again(plant, tmp_pa
 
 
 @pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
-async def test_a_broker_is_scanned_with_an_engine_and_without(plant, tmp_path, headrace):
+async def test_a_broker_is_scanned_with_an_engine_and_without(plant, tmp_path):
     (tmp_path / "broker").mkdir()
     broker = SimulatedBroker(tmp_path / "broker")
     await broker.start()
@@ -146,9 +192,8 @@ async def test_a_broker_is_scanned_with_an_engine_and_without(plant, tmp_path, h
         device._client.publish("other/line7/press", '{"force": 3}', qos=1, retain=True)
         await asyncio.sleep(0.2)
         await scanned("scan", "broker", "for=300ms")
-        headrace.start("--no-web")
-        await asyncio.to_thread(headrace.up)
-        await scanned("scan", "broker", "for=300ms")
+        async with engine():
+            await scanned("scan", "broker", "for=300ms")
         code, out, _ = await ask(
             "scan", "--url", broker.url, "for=300ms", "topic=other/#", "--json", "--capture",
             r"device=other/(?P<line>\w+)/(?P<machine>\w+)", "--path", "leon/{line}/{machine}/{signal}",
