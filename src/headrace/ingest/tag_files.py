@@ -21,7 +21,6 @@ SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")
 HEAD_LINES = 20
 """The head line is looked for among so many."""
 _DELIMITERS = ";\t,|"
-_LONG_CELL = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,6 @@ def _text_lines(text: str, where: str) -> list[list[str]]:
         delimiter, text = first.strip()[4], rest
     else:
         delimiter = _delimiter(text)
-    csv.field_size_limit(_LONG_CELL)
     try:
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
     except csv.Error as e:

@@ -15,7 +15,7 @@ from headrace.core.disk import LocalDisk
 from headrace.core.errors import ConfigError
 from headrace.runtime.assemble import check_plant
 from headrace.runtime.changes import Fingerprints, difference
-from headrace.runtime.tagging import StagedTables, TagWish, plan_tags, tables_back
+from headrace.runtime.tagging import StagedTables, TagWish, plan_tags, tables_back, tags_told
 from headrace.runtime.times import rfc3339
 from headrace.runtime.versions import TAGS, AppliedVersion, Versions, tags_before
 
@@ -81,7 +81,13 @@ class OfflineTags:
             return self._add(after, by, "undo", before.previous)
 
         found = difference(running, after).to_dict()
-        answer = {**found, "back_to": before.summary(), "tables": files.names, "applied": False}
+        answer = {
+            **found,
+            "back_to": before.summary(),
+            "tables": files.names,
+            "tags": tags_told(running.frozen, after.frozen),
+            "applied": False,
+        }
         return answer if is_trial else {**answer, "applied": True, "version": self._locked(keep).n}
 
     def _locked(self, keep: Callable[[AppliedVersion | None], R]) -> R:

@@ -26,7 +26,7 @@ from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.changes import Change, Difference, Fate, Fingerprints, difference
 from headrace.runtime.giving_way import beside
 from headrace.runtime.supervision import Supervisor, Tell
-from headrace.runtime.tagging import StagedTables, TagWish, plan_tags, tables_back
+from headrace.runtime.tagging import StagedTables, TagWish, plan_tags, tables_back, tags_told
 from headrace.runtime.times import rfc3339
 from headrace.runtime.versions import TAGS, AppliedVersion, Versions, tags_before, version_before
 
@@ -215,10 +215,11 @@ class Reconfiguring:
             self.check_unchanged(if_match)
             before = tags_before(self.versions, self.version)
             config = self.versions.restored(before)
-            back = tables_back(self.running, before.tables)
+            old, back = self.running.frozen, tables_back(self.running, before.tables)
             files = StagedTables(config.folder, back, self.running.tables)
             answer = await self._carry_out(Wish(config, by, "undo", before.previous, is_trial), files)
-            return {**answer, "back_to": before.summary(), "tables": list(files.names)}
+            told = await beside(partial(tags_told, old, config))
+            return {**answer, "back_to": before.summary(), "tables": files.names, "tags": told}
 
     async def reload(self, name: str, by: str) -> dict[str, Any]:
         """Give an adapter a new instance, made from the plant file's present section.

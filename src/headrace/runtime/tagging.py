@@ -262,6 +262,24 @@ def present_rows(config: PlantConfig, names: Sequence[str] = ()) -> list[TagRow]
     return TagChecks(config.plant.levels, address_reader(config)).check(rows)
 
 
+def tags_told(before: PlantConfig, after: PlantConfig) -> dict[str, Any]:
+    """What differs in the devices and signals of two configurations that hold their tables, by adapter, JSON-ready."""
+    found = {}
+    for name in dict.fromkeys([*before.adapters, *after.adapters]):
+        old, new = (_devices_held(config, name) for config in (before, after))
+        differs = TagDifference.between(old, new)
+        if differs:
+            found[name] = differs.to_dict()
+    return found
+
+
+def _devices_held(config: PlantConfig, name: str) -> Devices:
+    """Devices of an adapter; none where it or a table of it is not there."""
+    if name not in config.adapters or any(t not in config.tables for t in config.adapters[name].table_names):
+        return {}
+    return devices_of(config, name)
+
+
 def tables_back(running: Fingerprints, before: Mapping[str, str]) -> dict[str, str | None]:
     """Texts that the files must have for the tables of `before` to be what they say; None for one that must go."""
     names = [n for one in running.config.adapters.values() for n in one.table_names]

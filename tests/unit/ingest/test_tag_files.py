@@ -69,7 +69,7 @@ def test_what_is_no_table_is_told(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="is no spreadsheet that can be read"):
         read(tmp_path, b"PK no", "list.xlsx")
     with pytest.raises(ConfigError, match="is not a CSV table"):
-        read(tmp_path, "a,b\n" + "x" * (1 << 21) + ",c\n")
+        read(tmp_path, "a,b\n" + "x" * (1 << 18) + ",c\n")
     known = builtins.__import__
 
     def without(name, *rest):

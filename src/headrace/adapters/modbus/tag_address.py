@@ -8,9 +8,10 @@ from typing import Any
 
 from headrace.adapters.abilities import TagAddress
 from headrace.adapters.payloads.registers import Numbering, parse_address
+from headrace.core.errors import ConfigError
 
 _TYPED = re.compile(r":[A-Za-z]\w*\Z")
-_PLAIN = "u16"
+_PLAIN, _STATE = "u16", "u8"
 
 
 def tag_address(address: str, dtype: str, options: Mapping[str, Any]) -> TagAddress:
@@ -26,6 +27,11 @@ def tag_address(address: str, dtype: str, options: Mapping[str, Any]) -> TagAddr
     head, mark, rest = address.partition(";")
     is_bit = found.area.has_bits or found.bit is not None
     if dtype not in ("", _PLAIN) and not is_bit and not _TYPED.search(head):
+        if dtype == _STATE:
+            raise ConfigError(
+                f"tag address {address!r} is a whole register, and the list says a state: name the bit, as in {head}.0, "
+                f"or another type"
+            )
         address = f"{head}:{dtype.upper()}{mark}{rest}"
         found = parse_address(address, numbering)
     return TagAddress(address, found.dtype, str(found))

@@ -38,3 +38,8 @@ def test_the_type_of_the_list_is_written_into_the_address(address, dtype, option
 def test_what_is_no_address_is_told(address, dtype):
     with pytest.raises(ConfigError, match="tag address"):
         ModbusAdapter.tag_address(address, dtype, {})
+
+
+def test_a_state_in_a_register_is_one_of_its_bits():
+    with pytest.raises(ConfigError, match=r"name the bit, as in holding:110.0, or another type"):
+        ModbusAdapter.tag_address("holding:110", "u8", {})
