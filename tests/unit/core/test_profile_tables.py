@@ -100,6 +100,14 @@ def test_what_is_not_text_stands_as_json(monkeypatch):
         signal_of({"address": "x", "factor": "wide"}, "t")
 
 
+def test_limits_are_written_short_and_come_back():
+    signal = SignalSettings(address="x", limits=(-0.5, 400.0))
+    assert cells_of(signal) == {"address": "x", "low": "-0.5", "high": "400"}
+    for limits in ((None, 1e300), (float("-inf"), None), (-0.5, 400.0)):
+        signal = SignalSettings(address="x", limits=limits)
+        assert signal_of(cells_of(signal), "") == signal
+
+
 PLANT = {
     "version": 1,
     "profiles": {"shared": {"a": {"address": "holding:1"}}},
