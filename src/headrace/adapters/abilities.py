@@ -90,6 +90,66 @@ class Scans(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class TagAddress:
+    """Where a signal is, understood.
+
+    Parameters
+    ----------
+    text : as a profile has it, with its value type where the protocol writes one. dtype : value type of the sensor.
+    place : the same for all ways to write the same place.
+    """
+
+    text: str
+    dtype: str
+    place: str
+
+
+@runtime_checkable
+class Addresses(Protocol):
+    """Its class can read how its protocol writes where a signal is."""
+
+    @classmethod
+    def tag_address(cls, address: str, dtype: str, options: Mapping[str, Any]) -> TagAddress:
+        """Understand an address of a tag list.
+
+        Parameters
+        ----------
+        dtype : value type that the list says, or empty. options : of the adapter's section, where there is one.
+
+        Raises
+        ------
+        ConfigError : it is no address; the text says what one is.
+        """
+        ...
+
+
+@runtime_checkable
+class Retags(Protocol):
+    """Goes over to other devices and tags while it runs; what stays the same is not disturbed."""
+
+    async def retag(self, new: Any) -> bool:
+        """Read from now on what `new` would, without letting go of a connection that it would make again.
+
+        Requests that are on their way end as they began. Devices that are the same in both go on with their
+        connections, their moments and their counts; of those whose tags differ only the tags are changed.
+
+        Parameters
+        ----------
+        new : an instance of the same class that was not started and never will be; it may be taken apart.
+
+        Returns
+        -------
+        Whether it was done. False where more differs than devices and tags, or nothing runs: nothing was changed,
+        and `new` may be started in this one's place.
+
+        Raises
+        ------
+        ConfigError : another group has one of the sensors; nothing was changed.
+        """
+        ...
+
+
 @runtime_checkable
 class Declares(Protocol):
     """Knows its sensors before it has met its source, so that history can be imported into them first."""

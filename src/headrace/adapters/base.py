@@ -121,11 +121,17 @@ class AdapterDiagnostics:
 
 @dataclass(frozen=True, slots=True)
 class PlantFacts:
-    """What an adapter may know of the plant: names of a path's levels, time zone, the plant file's folder."""
+    """What an adapter may know of the plant: names of a path's levels, time zone, the plant file's folder.
+
+    Parameters
+    ----------
+    tables : texts that stand for files in the folder, by the name written: those files may have changed since.
+    """
 
     levels: tuple[str, ...] = ()
     timezone: str = "UTC"
     folder: Path = Path()
+    tables: Mapping[str, str] = field(default_factory=dict)
 
 
 class Adapter(Protocol):

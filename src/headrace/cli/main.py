@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "headrace.cli.adapters:adapters",
         "How each adapter and its devices are; probe, tail, pause.",
     ),
+    "tags": ("headrace.cli.tags:tags", "Take a factory into service: scan, import, diff, apply, undo."),
     "apply": ("headrace.cli.apply:apply", "Make a plant file the running configuration."),
     "undo": ("headrace.cli.apply:undo", "Go back to the configuration before."),
     "rejects": ("headrace.cli.rejects:rejects", "Refused input: look at it, replay it."),

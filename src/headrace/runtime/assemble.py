@@ -28,6 +28,7 @@ from headrace.core.events import Event
 from headrace.core.faults import FaultPoints
 from headrace.core.frames import FrameBatch
 from headrace.core.problems import InvalidConfig, Problem, validate_section
+from headrace.core.profile_tables import profiles_of
 from headrace.ingest.intake import Intake
 from headrace.ingest.intake_core import IntakeSettings
 from headrace.ingest.journal import DamagePolicy, JournalSettings
@@ -101,13 +102,13 @@ def check_plant(config: PlantConfig) -> Blueprint:
 def make_adapter(config: PlantConfig, name: str) -> Adapter:
     """One adapter of a plant file, not started; no I/O but files beside the plant file. Raises `ConfigError`."""
     where, section = f"adapters.{name}", config.adapters[name]
-    facts = PlantFacts(config.plant.levels, config.plant.timezone, config.folder)
+    facts = PlantFacts(config.plant.levels, config.plant.timezone, config.folder, config.tables)
     try:
         kind = ADAPTERS.load(section.protocol)
     except HeadraceError as e:
         raise ConfigError(str(e), f"{where}.protocol") from e
     settings = validate_section(kind.Config, section.options, where)
-    adapter: Adapter = kind.from_config(name, settings, config.profiles, facts)
+    adapter: Adapter = kind.from_config(name, settings, profiles_of(config, name), facts)
     return adapter
 
 

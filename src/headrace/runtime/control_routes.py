@@ -16,6 +16,7 @@ such method answers 501. The methods are those of `headrace.runtime.operations`.
 ``GET /api/v1/config``                              `Operations.present_config`
 ``POST /api/v1/adapters/{name}/pause`` and others   `Operations.pause`, ``resume``, ``reload``: JSON or 204
 ``POST /api/v1/adapters/{name}/probe``              `Operations.probe`: JSON
+``POST /api/v1/adapters/{name}/scan``               `Operations.scan`: JSON
 ``GET /api/v1/adapters/{name}/tail?pattern=p``      `Operations.follow`: one JSON object a line
 ``POST /api/v1/receive/{name}``                     ``await plant.receive(name, pushed)``: 204 once it is durable
 ``POST /api/v1/rejects/replay``                     ``await plant.replay_rejects(document)``: JSON
@@ -142,6 +143,7 @@ class ControlRoutes:
             Route("/api/v1/events", self.events),
             Route(adapter + "/tail", self.follow),
             Route(adapter + "/probe", self.probe, methods=["POST"]),
+            Route(adapter + "/scan", self.scan, methods=["POST"]),
             Route(adapter + "/{verb:str}", self.steer, methods=["POST"]),
             Route("/api/v1/receive/{name}", self.receive, methods=["POST"]),
             Route("/api/v1/rejects", self.rejects),
@@ -276,7 +278,7 @@ class ControlRoutes:
         self._started()
         name, verb = self._adapter_name(request), request.path_params["verb"]
         if verb not in ("pause", "resume", "reload"):
-            raise HTTPException(404, f"an adapter can't {verb!r}; it can pause, resume, reload, probe")
+            raise HTTPException(404, f"an adapter can't {verb!r}; it can pause, resume, reload, probe, scan")
         return _answer(await self._plants(verb)(name, await _change(request)))
 
     async def probe(self, request: Request) -> Response:
@@ -284,6 +286,12 @@ class ControlRoutes:
         self._started()
         name = self._adapter_name(request)
         return _answer(await self._plants("probe")(name, await _document(request)))
+
+    async def scan(self, request: Request) -> Response:
+        """What an adapter's source offers; nothing is stored."""
+        self._started()
+        name = self._adapter_name(request)
+        return _answer(await self._plants("scan")(name, await _document(request)))
 
     async def receive(self, request: Request) -> Response:
         """Hand a body to an adapter that is pushed to; answers when everything in it is durable."""

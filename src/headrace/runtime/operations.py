@@ -6,11 +6,15 @@ The control port hands requests here as they come, JSON documents whose words ar
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
+import math
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from headrace.adapters.abilities import Probes
+from headrace.adapters.abilities import FoundTag, Probes, Scans
 from headrace.adapters.base import Pushed, Receipt, Receiver
 from headrace.core.clock import NO_TIME, Clock, SystemClock
 from headrace.core.config import parse_plant, read_plant
@@ -18,9 +22,12 @@ from headrace.core.errors import ConfigError, HeadraceError, NotFound, Overloade
 from headrace.core.quality import word
 from headrace.core.readings import Reading
 from headrace.ingest.rejects_log import RejectFilter, RejectsLog, parse_reject_id
+from headrace.ingest.tag_rows import rows_of
+from headrace.runtime.giving_way import beside
 from headrace.runtime.reconfigure import Reconfiguring
 from headrace.runtime.replay import RejectsReplay, filter_of
 from headrace.runtime.supervision import Supervisor
+from headrace.runtime.tagging import TagWish
 from headrace.runtime.times import rfc3339
 
 READINGS_MAX = 1_000
@@ -80,6 +87,23 @@ class Operations:
         except Rejected as e:  # not the request is wrong: it is what the source says
             raise HeadraceError(str(e)) from e
         return probe_report(found)
+
+    async def scan(self, name: str, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """All that its source offers.
+
+        Raises
+        ------
+        ConfigError, NotConnected : see `Scans.scan`. PluginError : it can't tell what there is.
+        HeadraceError : the source answers with an error of its own.
+        """
+        adapter = self._supervisor.get(name)
+        if not isinstance(adapter, Scans):
+            raise PluginError(f"adapter {name} can't tell what its source offers")
+        try:
+            found = await adapter.scan({k: str(v) for k, v in document.items()}, self._clock)
+        except Rejected as e:
+            raise HeadraceError(str(e)) from e
+        return [scan_report(tag) for tag in found]
 
     def follow(self, name: str, pattern: str = "**") -> AsyncIterator[dict[str, Any]]:
         """What an adapter hands on: readings, ``{"skipped": n}`` where some were passed over, ``{}`` when quiet.
@@ -149,11 +173,18 @@ class Operations:
     async def change_config(self, document: Mapping[str, Any], if_match: str, is_dry: bool) -> dict[str, Any]:
         """Apply ``{"toml", "file"}`` or ``{"config"}``, or go back: ``{"undo": true}``; with ``by``.
 
+        Or of the tags alone: ``{"tags": a normalised table, "adapter", "whole"}``, ``{"undo": true, "tags": true}``.
+
         Raises
         ------
         ConfigError : it says none of these. Else as `Reconfiguring.apply` and `undo`.
         """
         changing, by = self._reconfiguring, _text(document, "by")
+        if document.get("undo") and document.get("tags"):
+            return await changing.undo_tags(by, if_match=if_match, is_trial=is_dry)
+        if document.get("tags") is not None:
+            tags = await beside(partial(tag_wish, document))
+            return await changing.apply_tags(tags, by, if_match=if_match, is_trial=is_dry)
         if document.get("undo"):
             return await changing.undo(by, if_match=if_match, is_trial=is_dry)
         source = changing.source_of(_text(document, "file"))
@@ -171,6 +202,13 @@ def _text(document: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str) or len(value) > 1 << 24:
         raise ConfigError(f"{key} is not a text", key)
     return value
+
+
+def tag_wish(document: Mapping[str, Any]) -> TagWish:
+    """What somebody wants of a plant's tags: ``{"tags", "adapter", "whole"}``. Raises `ConfigError`."""
+    lines = list(csv.reader(io.StringIO(_text(document, "tags"), newline="")))
+    rows = rows_of(lines[0] if lines else [], lines[1:], "the table")
+    return TagWish(rows, _text(document, "adapter"), bool(document.get("whole", False)))
 
 
 def _limit(document: Mapping[str, Any], default: int) -> int:
@@ -209,6 +247,14 @@ def _with_times(one: dict[str, Any]) -> dict[str, Any]:
         for v in one["values"]
     ]
     return {**one, "values": values}
+
+
+def scan_report(tag: FoundTag) -> dict[str, Any]:
+    """One thing that a source offers, JSON-ready."""
+    found = asdict(tag)
+    ts_ns, value = found.pop("ts_ns"), found["value"]
+    is_number = not isinstance(value, float) or math.isfinite(value)
+    return {**found, "value": value if is_number else None, "ts": rfc3339(ts_ns)}
 
 
 def rejects_report(tables: Any, wanted: RejectFilter, limit: int) -> dict[str, Any]:

@@ -55,9 +55,11 @@ class HeardTopic:
 
 @dataclass(eq=False)
 class Ear:
-    """Takes what comes, bounded: the first 500 topics, 256 KiB of each newest message."""
+    """Takes what comes, bounded: the first 500 topics, 256 KiB of each newest message, where it is not said otherwise."""
 
     clock: Clock
+    topics_max: int = TOPICS_MAX
+    kept_bytes: int = KEPT_BYTES
     topics: dict[str, HeardTopic] = field(default_factory=dict)
     n_messages: int = 0
     n_other_topics: int = 0
@@ -71,11 +73,11 @@ class Ear:
     ) -> None:
         """Take one message."""
         self.n_messages += 1
-        message = TopicMessage(topic, payload[: KEPT_BYTES + 1], self.clock.now_ns())
+        message = TopicMessage(topic, payload[: self.kept_bytes + 1], self.clock.now_ns())
         known = self.topics.get(topic)
         if known is not None:
             known.n_messages, known.newest, known.n_bytes = known.n_messages + 1, message, len(payload)
-        elif len(self.topics) < TOPICS_MAX:
+        elif len(self.topics) < self.topics_max:
             self.topics[topic] = HeardTopic(1, message, len(payload))
         else:
             self.n_other_topics += 1

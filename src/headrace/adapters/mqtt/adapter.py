@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from headrace.adapters.abilities import FoundTag
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.broker.config import BrokerAddress, broker_address
 from headrace.adapters.broker.inbox import Inbox
@@ -16,6 +17,7 @@ from headrace.adapters.broker.session import BrokerSession
 from headrace.adapters.meters import spread
 from headrace.adapters.mqtt.config import MqttConfig
 from headrace.adapters.mqtt.probe import Listening, heard
+from headrace.adapters.mqtt.scan import KEPT_BYTES, TOPICS_MAX, offered
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules
@@ -109,15 +111,7 @@ class MqttAdapter:
         """
         listening = Listening.of(wanted, self._rules)
         ear = Ear(clock)
-        client_id = self._config.client_id or f"headrace-{self.name}"
-        await listen(
-            ear,
-            (listening.filters, listening.listen_ns),
-            self._config,
-            self._address,
-            self._folder,
-            client_id,
-        )
+        await self._hear(ear, listening)
         return {
             "protocol": "mqtt",
             "broker": str(self._address),
@@ -134,6 +128,30 @@ class MqttAdapter:
         address = broker_address(config, Path(), "")
         adapter = cls("probe", config, address, (), Path())
         return await adapter.probe(rest, clock)
+
+    async def scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """Listen to the broker: ``topic`` (a filter; default: all), ``for`` (default 5s); then say what came.
+
+        Raises
+        ------
+        ConfigError : what is wanted is not understood. NotConnected : the broker is away, or refuses us.
+        """
+        listening = Listening.of({"topic": "#", **wanted}, self._rules)
+        ear = Ear(clock, TOPICS_MAX, KEPT_BYTES)
+        await self._hear(ear, listening)
+        return await asyncio.to_thread(offered, ear, self.name, self._rules)
+
+    async def _hear(self, ear: Ear, listening: Listening) -> None:
+        what = listening.filters, listening.listen_ns
+        client_id = self._config.client_id or f"headrace-{self.name}"
+        await listen(ear, what, self._config, self._address, self._folder, client_id)
+
+    @classmethod
+    async def scan_url(cls, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """Listen to a broker that no adapter has: ``url``, ``topic`` (default all), ``for``. Raises as `scan`."""
+        config = MqttConfig(url=wanted["url"], topics={})
+        adapter = cls("scan", config, broker_address(config, Path(), ""), (), Path())
+        return await adapter.scan({k: v for k, v in wanted.items() if k != "url"}, clock)
 
     def redecode(
         self, reject: Reject, directory: SensorDirectory

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from headrace.adapters.base import Adapter, AdapterState
+from headrace.adapters.broker.simulator import SimulatedBroker
 from headrace.adapters.mqtt.adapter import MqttAdapter
-from headrace.adapters.mqtt.simulator import PublishingDevice, SimulatedBroker
+from headrace.adapters.mqtt.simulator import PublishingDevice
 from headrace.adapters.payloads.base import RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules

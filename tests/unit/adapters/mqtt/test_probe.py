@@ -61,9 +61,8 @@ def test_what_was_heard_is_told_with_what_the_rules_make_of_it():
     assert len(by_topic["plant/big"]["payload"]) == 400
 
 
-def test_topics_are_bounded(monkeypatch):
-    monkeypatch.setattr(listening, "TOPICS_MAX", 2)
-    ear = Ear(VirtualClock())
+def test_topics_are_bounded():
+    ear = Ear(VirtualClock(), topics_max=2)
     for topic in ("a", "b", "c", "a", "c"):
         ear.take(topic, b"1", None, False, False)
     found = heard(ear, "b", [])
