@@ -41,7 +41,16 @@ class Probes(Protocol):
 
         Parameters
         ----------
-        wanted : what to look at, in the protocol's own words; the result is JSON-ready and has ``protocol``.
+        wanted : what to look at, in the protocol's own words.
+
+        Returns
+        -------
+        JSON-ready, with ``protocol``. People are shown its ``facts``, pairs of name and value, and its ``table``,
+        ``{"columns": [...], "rows": [[...], ...]}``; a column whose name ends in ``_ns`` holds times.
+
+        A class with a class method ``probe_url(wanted, clock)`` can also look at a source that no adapter has:
+        ``wanted["url"]``, whose scheme its manifest names in ``schemes``. ``lends_connection = true`` there sends a
+        probe by url to the adapter that has the source already.
 
         Raises
         ------

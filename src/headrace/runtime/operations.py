@@ -191,7 +191,13 @@ def reading_report(reading: Reading) -> dict[str, Any]:
 
 
 def probe_report(found: dict[str, Any]) -> dict[str, Any]:
-    """What a probe found, with times as the API writes them."""
+    """What a probe found, with times as the API writes them.
+
+    Of its ``table`` a column whose name ends in ``_ns`` holds times: its name loses that ending.
+    """
+    table = found.get("table")
+    if table is not None:
+        found = {**found, "table": _with_times(table)}
     topics = found.get("topics")
     if topics is None:
         return found
@@ -213,6 +219,19 @@ def probe_report(found: dict[str, Any]) -> dict[str, Any]:
             for topic in topics
         ],
     }
+
+
+def _with_times(table: Mapping[str, Any]) -> dict[str, Any]:
+    columns = [str(name) for name in table["columns"]]
+    is_time = [name.endswith("_ns") for name in columns]
+    rows = [
+        [
+            rfc3339(cell) if timed and cell is not None else cell
+            for cell, timed in zip(row, is_time, strict=True)
+        ]
+        for row in table["rows"]
+    ]
+    return {"columns": [name.removesuffix("_ns") for name in columns], "rows": rows}
 
 
 def rejects_report(tables: Any, wanted: RejectFilter, limit: int) -> dict[str, Any]:
