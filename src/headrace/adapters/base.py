@@ -33,6 +33,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
+from headrace.adapters.pacing import ConnectPacer
 from headrace.core.clock import NO_TIME, Clock
 from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
@@ -120,11 +121,18 @@ class AdapterDiagnostics:
 
 @dataclass(frozen=True, slots=True)
 class PlantFacts:
-    """What an adapter may know of the plant: names of a path's levels, time zone, the plant file's folder."""
+    """What an adapter may know of the plant, and what it shares with the others.
+
+    Parameters
+    ----------
+    levels : names of a path's levels. folder : of the plant file.
+    pacer : whoever makes connections waits for its turn there.
+    """
 
     levels: tuple[str, ...] = ()
     timezone: str = "UTC"
     folder: Path = Path()
+    pacer: ConnectPacer = field(default_factory=ConnectPacer, compare=False)
 
 
 class Adapter(Protocol):

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.base import Adapter, AdapterDiagnostics, PlantFacts, Pushed
+from headrace.adapters.pacing import ConnectPacer
 from headrace.adapters.registry import ADAPTERS
 from headrace.core.clock import NS, Clock, SystemClock, monotonic_ns
 from headrace.core.config import PlantConfig
@@ -75,9 +76,10 @@ def check_plant(config: PlantConfig) -> Blueprint:
     """
     problems: list[Problem] = []
     adapters: dict[str, Adapter] = {}
+    pacer = ConnectPacer()
     for name in config.adapters:
         try:
-            adapters[name] = make_adapter(config, name)
+            adapters[name] = make_adapter(config, name, pacer)
         except InvalidConfig as e:
             problems += e.problems
         except ConfigError as e:
@@ -98,10 +100,15 @@ def check_plant(config: PlantConfig) -> Blueprint:
     return Blueprint(config, adapters, tuple(flows))
 
 
-def make_adapter(config: PlantConfig, name: str) -> Adapter:
-    """One adapter of a plant file, not started; no I/O but files beside the plant file. Raises `ConfigError`."""
+def make_adapter(config: PlantConfig, name: str, pacer: ConnectPacer | None = None) -> Adapter:
+    """One adapter of a plant file, not started; no I/O but files beside the plant file. Raises `ConfigError`.
+
+    Parameters
+    ----------
+    pacer : that it shares with others; one that is made later, alone, has its own.
+    """
     where, section = f"adapters.{name}", config.adapters[name]
-    facts = PlantFacts(config.plant.levels, config.plant.timezone, config.folder)
+    facts = PlantFacts(config.plant.levels, config.plant.timezone, config.folder, pacer or ConnectPacer())
     try:
         kind = ADAPTERS.load(section.protocol)
     except HeadraceError as e:

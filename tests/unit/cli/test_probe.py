@@ -18,7 +18,7 @@ def test_facts_then_table_with_numbers_flush_right():
             "rows": [["a", 12.5, 1_767_225_600_000_000_000], ["bb", 1000, None]],
         },
     }  # fmt: skip
-    lines = plain_screen(probe_report(found)).splitlines()
+    lines = click.unstyle(plain_screen(probe_report(found))).splitlines()
     assert lines == [
         "scale  hall 3", "ok     true", "", "cell  grams  ts",
         "a      12.5  2026-01-01T00:00:00.000000000Z", "bb     1000  -",
@@ -27,7 +27,7 @@ def test_facts_then_table_with_numbers_flush_right():
 
 def test_without_facts_all_that_was_found_is_shown():
     assert plain_screen({"protocol": "x", "n": 3, "names": ["a"]}) == 'n      3\nnames  ["a"]'
-    assert plain_screen({"table": {"columns": ["a"], "rows": []}}) == "a"
+    assert click.unstyle(plain_screen({"table": {"columns": ["a"], "rows": []}})) == "a"
 
 
 def test_any_word_of_a_protocol_can_be_asked(capsys):

@@ -21,6 +21,7 @@ from headrace.adapters.modbus.config import (
 )
 from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice
 from headrace.adapters.modbus.probe import ProbeTarget, check_wanted, count_of, probe_target
+from headrace.adapters.pacing import ConnectGate, ConnectPacer
 from headrace.adapters.payloads.registers import ReadMap, parse_address
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.errors import ConfigError
@@ -63,11 +64,13 @@ class ModbusAdapter:
         config: ModbusConfig,
         plans: list[DevicePlan],
         sources: Mapping[str, DeviceSource],
+        pacer: ConnectPacer,
     ) -> None:
         self.name = name
         self._config = config
         self._plans = plans
         self._sources = sources
+        self._pacer = pacer
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
@@ -87,7 +90,7 @@ class ModbusAdapter:
             path: DeviceSource(fields["url"], profiles.get(fields.get("profile") or config.profile, {}))
             for path, fields in rows
         }
-        return cls(name, config, device_plans(name, config, profiles, plant), sources)
+        return cls(name, config, device_plans(name, config, profiles, plant), sources, plant.pacer)
 
     def declare(self, directory: SensorDirectory) -> None:
         """Define the groups of all devices. Raises `ConfigError` where another adapter has one of the sensors."""
@@ -110,7 +113,7 @@ class ModbusAdapter:
         by_peer: dict[tuple[str, int], list[PolledDevice]] = {}
         for device in devices:
             by_peer.setdefault((device.plan.host, device.plan.port), []).append(device)
-        gate = asyncio.Semaphore(N_CONNECTING_MAX)
+        gate = ConnectGate(self._pacer, N_CONNECTING_MAX)
         gap_ns = round(NS / self._config.max_requests_per_s)
         pollers = [
             ConnectionPoller(self.name, some, sink, collector, gate, gap_ns, self._backoff(f"{host}:{port}"))

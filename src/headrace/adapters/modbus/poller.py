@@ -21,6 +21,7 @@ from headrace.adapters.meters import Backoff, LatencyRing, fraction, seconds
 from headrace.adapters.modbus.collector import Collector, PollImage
 from headrace.adapters.modbus.config import DevicePlan
 from headrace.adapters.modbus.transport import ModbusTransport
+from headrace.adapters.pacing import ConnectGate
 from headrace.adapters.payloads.registers import Block
 from headrace.core.clock import NO_TIME, NS, monotonic_ns
 from headrace.core.errors import NotConnected
@@ -107,7 +108,7 @@ class ConnectionPoller:
 
     Parameters
     ----------
-    gate : bounds how many connections of the adapter are being made at a time.
+    gate : bounds how many connections of the adapter are being made at a time, and how fast.
     gap_ns : least plant time between two requests.
     """
 
@@ -117,7 +118,7 @@ class ConnectionPoller:
         devices: list[PolledDevice],
         sink: Sink,
         collector: Collector,
-        gate: asyncio.Semaphore,
+        gate: ConnectGate,
         gap_ns: int,
         backoff: Backoff,
     ) -> None:
@@ -217,6 +218,9 @@ class ConnectionPoller:
     def _set_due(self, device: PolledDevice, number: int, not_before_ns: int) -> None:
         """The device is due again on its own grid of times, in the future; what is passed over is counted."""
         now_ns, interval_ns = self._clock.now_ns(), device.plan.interval_ns
+        if device.due_ns > now_ns + NS:
+            self._phase()  # the clock was set back while the device was asked
+            return
         least_ns = max(now_ns + 1, not_before_ns) - device.due_ns
         n_steps = max(1, -(-least_ns // interval_ns))
         device.n_polls_skipped += n_steps - 1

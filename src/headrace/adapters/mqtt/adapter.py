@@ -44,13 +44,19 @@ class MqttAdapter:
     Config: ClassVar[type[MqttConfig]] = MqttConfig
 
     def __init__(
-        self, name: str, config: MqttConfig, address: BrokerAddress, rules: Sequence[TopicRule], folder: Path
+        self,
+        name: str,
+        config: MqttConfig,
+        address: BrokerAddress,
+        rules: Sequence[TopicRule],
+        plant: PlantFacts,
     ) -> None:
         self.name = name
         self._config = config
         self._address = address
         self._rules = rules
-        self._folder = folder
+        self._folder = plant.folder
+        self._pacer = plant.pacer
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
@@ -66,7 +72,7 @@ class MqttAdapter:
         where = f"adapters.{name}"
         address = broker_address(config, plant.folder, where)
         rules = compile_rules(config.topics, plant.levels, plant.timezone, f"{where}.topics")
-        return cls(name, config, address, rules, plant.folder)
+        return cls(name, config, address, rules, plant)
 
     async def start(self, sink: Sink) -> None:
         """Begin to connect."""
@@ -74,6 +80,7 @@ class MqttAdapter:
         router = MessageRouter(self.name, self._rules, groups)
         filters = [rule.pattern.filter for rule in self._rules]
         session = BrokerSession(self.name, self._config, self._address, filters, self._folder, sink.clock)
+        session.pacer = self._pacer
         inbox = Inbox(sink, router, session)
         taking = asyncio.create_task(inbox.run(), name=f"mqtt {self.name} inbox")
         connecting = asyncio.create_task(session.run(inbox), name=f"mqtt {self.name} session")
@@ -123,7 +130,7 @@ class MqttAdapter:
         rest = {"topic": "#", **{k: v for k, v in wanted.items() if k != "url"}}
         config = MqttConfig(url=wanted["url"], topics={})
         address = broker_address(config, Path(), "")
-        adapter = cls("probe", config, address, (), Path())
+        adapter = cls("probe", config, address, (), PlantFacts())
         return await adapter.probe(rest, clock)
 
     def redecode(

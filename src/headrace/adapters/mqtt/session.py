@@ -17,6 +17,7 @@ from headrace.adapters.base import AdapterState
 from headrace.adapters.meters import Backoff, reason_of, seconds
 from headrace.adapters.mqtt.client import BrokerClient, OldBroker, Refused, Silent, Stay
 from headrace.adapters.mqtt.config import BrokerAddress, MqttConfig
+from headrace.adapters.pacing import ConnectPacer
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.errors import ConfigError, NotConnected
 
@@ -43,6 +44,8 @@ class BrokerSession:
     ----------
     filters : what to subscribe to.
     folder : where secret files lie.
+
+    ``pacer`` gives the turn to connect; several sessions may share one.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class BrokerSession:
         self.reason = ""
         self.since_ns = clock.now_ns()
         self._retry_ns = NO_TIME
+        self.pacer = ConnectPacer()
 
     async def run(self, receiver: MessageTaker) -> None:
         """Stay connected until cancelled; `receiver` takes the messages."""
@@ -132,6 +136,7 @@ class BrokerSession:
             client.set_auth_credentials(config.user, password)
         self._client = client
         address = self._address.host, self._address.port
+        await self.pacer.turn()
         await client.open(address, tls, config.keepalive, self._version)
         refused = await client.subscribe_all(self._filters, config.qos, config.take_retained)
         if len(refused) == len(self._filters):
