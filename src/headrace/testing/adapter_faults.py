@@ -323,3 +323,20 @@ CHECKS: tuple[Callable[[Any], Awaitable[None]], ...] = (
     check_a_minute_without_credit,
 )
 """For every rig: a check of what a rig has not returns at once."""
+
+_PROXIED = ("peer", "talk_to", "absurd", "offered")
+NEEDS: dict[Callable[[Any], Awaitable[None]], tuple[str, ...]] = {
+    check_cut_in_a_frame: _PROXIED,
+    check_half_open_is_noticed: _PROXIED,
+    check_half_open_from_the_beginning: _PROXIED,
+    check_late_reply: _PROXIED,
+    check_split_and_joined_frames: _PROXIED,
+    check_sent_again_is_one_sample: _PROXIED,
+    check_garbage_on_the_wire: _PROXIED,
+    check_poison_is_taken_once: _PROXIED,
+    check_slow_device_delays_no_other: (*_PROXIED, "make_fleet"),
+    check_reconnect_storm: (*_PROXIED, "make_fleet"),
+    check_source_times_are_kept: ("send_at",),
+    check_type_change: ("send_other_type",),
+}
+"""Methods that a rig needs for a check, besides those of `AdapterRig`."""
