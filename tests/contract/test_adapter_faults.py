@@ -15,10 +15,12 @@ from headrace.adapters.mqtt import client as mqtt_client
 from headrace.adapters.mqtt.adapter import MqttAdapter
 from headrace.adapters.mqtt.simulator import find_mosquitto
 from headrace.adapters.pacing import ConnectPacer
+from headrace.core.clock import NO_TIME
 from headrace.core.problems import validate_section
 from headrace.core.settings import SignalSettings
 from headrace.testing import adapter_faults as faults
 from headrace.testing import adapter_fleets
+from headrace.testing.adapters import RecordingSink
 
 PROFILE = {
     "temperature": SignalSettings(address="holding:0:F32"),
@@ -143,6 +145,25 @@ async def test_adapter(protocol, check, tmp_path, monkeypatch):
     monkeypatch.setattr(plain.replay, "LOOK_FIRST_NS", 20_000_000)
     monkeypatch.setattr(plain.replay, "LOOK_MOST_NS", 60_000_000)
     await check(RIGS[protocol](tmp_path))
+
+
+async def test_a_broker_tells_how_it_is_doing(tmp_path):
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    rig, sink = MqttRig(tmp_path), RecordingSink(is_durable=False)
+    async with faults.proxied(rig, sink) as (adapter, proxy):
+        ahead_ns = time.time_ns() + 3_600 * 10**9
+        await rig.send_at(ahead_ns)
+        await plain.kit.until(lambda: sink.n_samples == 2, "both samples came")
+        found = adapter.diagnostics()
+        assert (found.n_connects, found.n_unacknowledged) == (1, 1)
+        assert 0 <= time.time_ns() - found.unacknowledged_ns < 5 * 10**9
+        assert abs(found.devices[0].clock_skew_ns / 1e9 - 3_600) < 5
+        sink.land()
+        found = adapter.diagnostics()
+        assert (found.n_unacknowledged, found.unacknowledged_ns) == (0, NO_TIME)
+        proxy.cut()
+        await plain.kit.until(lambda: adapter.diagnostics().n_connects == 2, "it connects again")
 
 
 async def test_the_kit_notices_what_it_is_for(tmp_path, monkeypatch):

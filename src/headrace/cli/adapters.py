@@ -81,16 +81,34 @@ def show(name: str, target: str | None, as_json: bool) -> None:
         ("state", one["state"] + (f": {one['reason']}" if one["reason"] else "")),
         ("since", one["since"] or "-"),
         ("sensors", output.count(one["sensors"])),
-        ("samples", f"{one['samples']:,} in {one['frames']:,} frames, {one['rejects']:,} rejected"),
+        ("samples", f"{one['samples']:,} in {one['frames']:,} frames, {_rejected(one)}"),
+        ("delivery", _delivery(one)),
+        ("connections", f"{one['connects']:,} made, {one['timeouts']:,} time-outs"),
         ("cpu", f"transport {cpu['transport']:.0f} ns, decode {cpu['decode']:.0f} ns a sample"),
         (
             "latency",
             f"{output.span(latency['p50'])} (median), {output.span(latency['p99'])} (99 in 100 are faster)",
         ),
     ]
+    made_of = [f"{name} {version}" for name, version in one["versions"].items()]
+    pairs += [("versions", ", ".join(made_of))] if made_of else []
+    pairs += [("config", one["config_hash"])] if one["config_hash"] else []
     click.echo(output.fields(pairs))
     if one["devices"]:
         click.echo("\n" + _devices(one["devices"]))
+
+
+def _rejected(one: dict[str, Any]) -> str:
+    codes = ", ".join(f"{n:,} {code}" for code, n in sorted(one["rejects_by_code"].items()))
+    return f"{one['rejects']:,} rejected" + (f" ({codes})" if codes else "")
+
+
+def _delivery(one: dict[str, Any]) -> str:
+    since = f" since {_moment(one['unacknowledged_since'])}" if one["unacknowledged_since"] else ""
+    return (
+        f"{one['unacknowledged']:,} not yet acknowledged{since}, {one['duplicates']:,} sent again, "
+        f"{one['out_of_order']:,} out of order, {one['gaps']:,} gaps"
+    )
 
 
 _WHY = click.option("--reason", default="", help="Why; shown with the adapter's state.")
@@ -209,20 +227,23 @@ def _devices(devices: list[dict[str, Any]]) -> str:
         [
             d["path"],
             d["state"],
-            _moment(d["last_good"]),
-            _moment(d["next_retry"]),
+            "-" if d["last_good_age_s"] is None else f"{output.span(d['last_good_age_s'])} ago",
+            "-" if d["next_retry_in_s"] is None else f"in {output.span(d['next_retry_in_s'])}",
             output.count(d["requests"]),
             output.count(d["errors"]),
             output.count(d["timeouts"]),
             output.count(d["polls_skipped"]),
+            output.count(d["polls_late"]),
+            "-" if d["clock_skew_s"] is None else f"{d['clock_skew_s']:+.3f} s",
             d["reason"],
         ]
         for d in in_order
     ]
     header = (
-        "device", "state", "last good (UTC)", "next retry (UTC)", "requests", "errors", "timeouts", "skipped", "reason",
+        "device", "state", "last good", "next retry", "requests", "errors", "timeouts", "skipped", "late", "clock",
+        "reason",
     )  # fmt: skip
-    return output.table(header, rows, (4, 5, 6, 7))
+    return output.table(header, rows, (4, 5, 6, 7, 8, 9))
 
 
 def _last_good(devices: list[dict[str, Any]]) -> str:

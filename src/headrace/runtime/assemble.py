@@ -322,8 +322,19 @@ class Plant:
     # --- looking -------------------------------------------------------------------------------------
 
     def adapters(self) -> list[AdapterDiagnostics]:
-        """Diagnostics of every adapter."""
-        return self.supervisor.diagnostics()
+        """Diagnostics of every adapter, with what the plant counts and configures for it."""
+        rejected = {} if self._host is None else self._host.core.counters.rejected
+        hashes = self.reconfiguring.running.by_adapter
+        return [
+            replace(
+                found,
+                rejects_by_code=tuple(
+                    (str(code), n) for (name, code), n in rejected.items() if name == found.name
+                ),
+                config_hash=hashes.get(found.name, ""),
+            )
+            for found in self.supervisor.diagnostics()
+        ]
 
     def tail(self, slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
         """Frames of `slots` that are not flushed yet; later ones win."""

@@ -179,7 +179,8 @@ class ControlRoutes:
 
     async def adapter(self, request: Request) -> Response:
         name = self._adapter_name(request)
-        return JSONResponse(adapter_report(next(a for a in self.plant.adapters() if a.name == name)))
+        found = next(a for a in self.plant.adapters() if a.name == name)
+        return JSONResponse(adapter_report(found, self._clock.now_ns()))
 
     def _adapter_name(self, request: Request) -> str:
         name = str(request.path_params["name"])

@@ -19,7 +19,7 @@ from headrace.adapters.base import (
 from headrace.adapters.http.config import HttpConfig
 from headrace.adapters.http.formats import WHOLE, BodyDecoder, Slice
 from headrace.adapters.http.keys import Outcome, RecentKeys
-from headrace.adapters.meters import LatencyRing, seconds, spread
+from headrace.adapters.meters import LatencyRing, SkewMeter, seconds, spread
 from headrace.adapters.payloads.json_lines import JsonLinesDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_decoder import SLICE_BYTES, LineDecoder
@@ -75,7 +75,7 @@ class HttpAdapter:
         self._plant = plant
         self._running: _Running | None = None
         self._keys = RecentKeys(config.remembered_keys)
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], int] = {}
         self._state = AdapterState.STARTING
         self._reason = f"nothing was pushed yet; clients POST to /api/v2/write?bucket={name}"
         self._since_ns = NO_TIME
@@ -85,6 +85,7 @@ class HttpAdapter:
         self._n_samples = self._n_frames = self._n_rejects = 0
         self._decode_ns = 0
         self._latency = LatencyRing()
+        self._skew = SkewMeter()
 
     @classmethod
     def from_config(cls, name: str, config: HttpConfig, profiles: Any, plant: PlantFacts) -> HttpAdapter:
@@ -141,7 +142,7 @@ class HttpAdapter:
         run = self._running
         device = DeviceDiagnostics(
             "clients", self._state, self._reason, self._last_good_ns, NO_TIME, self._n_requests, self._n_rejects,
-            n_polls_skipped=self._n_overloaded,
+            n_polls_skipped=self._n_overloaded, clock_skew_ns=self._skew.skew_ns,
         )  # fmt: skip
         p50, p99 = self._latency.percentiles()
         counts, total_s = spread([self._latency])
@@ -149,7 +150,8 @@ class HttpAdapter:
             self.name, "http", self._state, self._reason, self._since_ns, run.groups.n_sensors if run else 0, (device,),
             n_samples=self._n_samples, n_frames=self._n_frames, n_rejects=self._n_rejects,
             n_duplicates=self._n_sent_again, decode_ns=self._decode_ns, latency_s_p50=p50, latency_s_p99=p99,
-            latency_counts=counts, latency_total_s=total_s,
+            latency_counts=counts, latency_total_s=total_s, n_unacknowledged=len(self._open),
+            unacknowledged_ns=next(iter(self._open.values()), NO_TIME),
         )  # fmt: skip
 
     # --- one request ---------------------------------------------------------------------------------
@@ -166,8 +168,8 @@ class HttpAdapter:
             outcome = self._keys.begin(pushed)
             # A task of its own: a client that hangs up does not leave half a body behind.
             task = asyncio.create_task(self._take(pushed, run, outcome), name=f"http {self.name} request")
-            self._open.add(task)
-            task.add_done_callback(self._open.discard)
+            self._open[task] = pushed.arrival_ns
+            task.add_done_callback(self._open.pop)
         else:
             self._n_sent_again += 1
         done, _ = await asyncio.wait([outcome], timeout=seconds(self._config.answer_within))
@@ -285,6 +287,7 @@ class HttpAdapter:
                 continue
             self._n_frames += batch.n_frames
             self._n_samples += batch.n_samples
+            self._skew.note(batch.ts_ns, batch.arrival_ns)
             self._last_good_ns = sink.clock.now_ns()
         for reject in rejects:
             landing.expect()

@@ -82,6 +82,8 @@ class PolledDevice:
         self.n_errors = 0
         self.n_timeouts = 0
         self.n_polls_skipped = 0
+        self.n_polls = 0
+        self.n_polls_late = 0
 
     @property
     def is_suspect(self) -> bool:
@@ -99,7 +101,7 @@ class PolledDevice:
         away = self.state is AdapterState.BACKOFF
         return DeviceDiagnostics(
             self.plan.path, self.state, self.reason, self.last_good_ns, self.retry_ns if away else NO_TIME,
-            self.n_requests, self.n_errors, self.n_timeouts, self.n_polls_skipped,
+            self.n_requests, self.n_errors, self.n_timeouts, self.n_polls_skipped, self.n_polls, self.n_polls_late,
         )  # fmt: skip
 
 
@@ -141,6 +143,7 @@ class ConnectionPoller:
         self._due: list[tuple[int, int]] = []
         self._asking = asyncio.Lock()
         self.latency = LatencyRing()
+        self.n_connects = 0
 
     @property
     def transport_ns(self) -> int:
@@ -212,6 +215,8 @@ class ConnectionPoller:
             device.n_polls_skipped += 1
             self._set_due(device, number, now_ns)
         else:
+            device.n_polls += 1
+            device.n_polls_late += now_ns - due_ns > device.plan.interval_ns // 10
             until_ns = await self._poll(device, self._transport)
             self._set_due(device, number, until_ns)
 
@@ -239,6 +244,7 @@ class ConnectionPoller:
         try:
             async with self._gate:
                 self._transport = await ModbusTransport.connect(self._host, self._port, timeout_s, self._drop)
+            self.n_connects += 1
         except NotConnected as e:
             self._drop(str(e))
         self._n_silent = 0

@@ -154,8 +154,9 @@ class MqttAdapter:
         inbox, session = run.inbox, run.session
         broker = DeviceDiagnostics(
             str(self._address), session.state, session.reason, inbox.last_good_ns, session.retry_ns,
-            n_requests=inbox.n_messages, n_errors=inbox.n_rejects,
+            n_requests=inbox.n_messages, n_errors=inbox.n_rejects, clock_skew_ns=inbox.skew.skew_ns,
         )  # fmt: skip
+        n_unacknowledged, unacknowledged_ns = inbox.unacknowledged
         p50, p99 = inbox.latency.percentiles()
         counts, total_s = spread([inbox.latency])
         return AdapterDiagnostics(
@@ -175,4 +176,7 @@ class MqttAdapter:
             latency_counts=counts,
             latency_total_s=total_s,
             latency_s_p99=p99,
+            n_connects=session.n_connects,
+            n_unacknowledged=n_unacknowledged,
+            unacknowledged_ns=unacknowledged_ns,
         )

@@ -74,6 +74,7 @@ class BrokerSession:
         self._drop_reason = ""
         self._version = "3.1.1" if config.version == "3.1.1" else "5"
         self.generation = 0
+        self.n_connects = 0
         self.state = AdapterState.STARTING
         self.reason = ""
         self.since_ns = clock.now_ns()
@@ -138,6 +139,7 @@ class BrokerSession:
         address = self._address.host, self._address.port
         await self.pacer.turn()
         await client.open(address, tls, config.keepalive, self._version)
+        self.n_connects += 1
         refused = await client.subscribe_all(self._filters, config.qos, config.take_retained)
         if len(refused) == len(self._filters):
             raise Refused(f"the broker refuses our subscriptions: {', '.join(refused)}")
