@@ -33,7 +33,7 @@ def test_a_rig_gets_the_checks_that_it_can_take():
     plain, faults = len(adapters.CHECKS), len(adapter_faults.CHECKS)
     assert len(ids(RIGS["modbus"], "modbus")) == plain + faults - 2 + len(FOLDER_CHECKS)
     found = ids(RIGS["replay"])
-    assert len(found) == plain + 2
+    assert len(found) == plain + 3
     assert "check_clock_jumps" in found
     assert not [one for one in found if "storm" in one or "cut" in one]
     assert len(ids(lambda folder: RIGS["replay"](folder))) == plain + faults

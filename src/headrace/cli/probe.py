@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -39,6 +40,7 @@ _PAYLOAD_SHOWN = 60
         "headrace adapters probe broker --for 10s --topic 'plant/#'",
         "headrace adapters probe --url mqtt://broker:1883 --topic '#'",
         "headrace adapters probe press --option node='ns=2;s=Line1.Temp'   # any word that its protocol knows",
+        "headrace adapters probe broker --capture broker.jsonl     # what would be made of it now",
     ),
 )
 @click.argument("name", required=False)
@@ -58,10 +60,16 @@ _PAYLOAD_SHOWN = 60
     metavar="KEY=VALUE",
     help="Any other word of the protocol; may be repeated.",
 )
+@click.option(
+    "--capture",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Decode this file (headrace adapters capture made it) instead of asking the source.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def probe(
     name: str | None,
     target: str | None,
+    capture: Path | None,
     as_json: bool,
     for_: str | None,
     more: tuple[str, ...],
@@ -75,11 +83,30 @@ def probe(
     them, and what values would come out. Other protocols say in their page what they can be asked.
     """
     wanted = {k: str(v) for k, v in {**options, "for": for_}.items() if v is not None} | _pairs(more)
-    found = _probe(name, target, wanted)
+    found = _probe(name, target, wanted) if capture is None else _decoded(name, target, capture)
     if as_json:
         output.emit_json(found)
     else:
-        click.echo(_SCREENS.get(found["protocol"], plain_screen)(found))
+        click.echo(_screen(found))
+
+
+def _decoded(name: str | None, target: str | None, file: Path) -> dict[str, Any]:
+    """What the decoder of the plant file's adapter makes of a capture; no engine and no source is asked."""
+    from headrace.runtime.assemble import make_adapter
+    from headrace.runtime.captures import decode_report, read_capture
+    from headrace.runtime.operations import probe_report
+
+    where = find_target(target)
+    if where.config is None:
+        raise Unreachable("a capture is decoded by a plant file; name it with -t")
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        head, pieces = read_capture(lines)
+        name = name or str(head.get("adapter"))
+        known = where.config.adapters
+        if name not in known:
+            raise NotFound(f"no adapter {name!r}{nearest(name, list(known))}")
+        adapter = make_adapter(where.config, name)
+        return probe_report(decode_report(name, str(known[name].protocol), adapter, pieces))
 
 
 def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
@@ -249,6 +276,10 @@ def mqtt_screen(found: dict[str, Any]) -> str:
             f"and {found['messages_of_other_topics']:,} messages of more topics: narrow it with --topic",
         ]
     return "\n".join(lines)
+
+
+def _screen(found: dict[str, Any]) -> str:
+    return plain_screen(found) if "table" in found else _SCREENS.get(found["protocol"], plain_screen)(found)
 
 
 _SCREENS = {"modbus": modbus_screen, "mqtt": mqtt_screen}

@@ -15,6 +15,7 @@ such method answers 501. The methods are those of `headrace.runtime.operations`.
 ``GET /api/v1/rejects``, ``/rejects/{id}``          `Operations.rejects`, `Operations.reject`
 ``GET /api/v1/config``                              `Operations.present_config`
 ``POST /api/v1/adapters/{name}/pause`` and others   `Operations.pause`, ``resume``, ``reload``: JSON or 204
+``GET /api/v1/adapters/{name}/capture``             `Operations.capture`: JSON lines
 ``POST /api/v1/adapters/{name}/probe``              `Operations.probe`: JSON
 ``GET /api/v1/adapters/{name}/tail?pattern=p``      `Operations.follow`: one JSON object a line
 ``POST /api/v1/receive/{name}``                     ``await plant.receive(name, pushed)``: 204 once it is durable
@@ -139,6 +140,7 @@ class ControlRoutes:
             Route("/api/v1/tail", self.tail, methods=["POST"]),
             Route("/api/v1/events", self.events),
             Route(adapter + "/tail", self.follow),
+            Route(adapter + "/capture", self.capture),
             Route(adapter + "/probe", self.probe, methods=["POST"]),
             Route(adapter + "/{verb:str}", self.steer, methods=["POST"]),
             Route("/api/v1/receive/{name}", self.receive, methods=["POST"]),
@@ -264,6 +266,17 @@ class ControlRoutes:
         async def lines() -> AsyncIterator[str]:
             async for document in documents:
                 # An empty line says that we live.
+                yield (json.dumps(document) if document else "") + "\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    async def capture(self, request: Request) -> Response:
+        """What an adapter receives, byte by byte, one JSON object a line."""
+        self._started()
+        documents: AsyncIterator[Any] = self._plants("capture")(self._adapter_name(request))
+
+        async def lines() -> AsyncIterator[str]:
+            async for document in documents:
                 yield (json.dumps(document) if document else "") + "\n"
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Any
 
-from headrace.adapters.abilities import Probes
+from headrace.adapters.abilities import Captures, Probes
 from headrace.adapters.base import Pushed, Receiver
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.config import parse_plant, read_plant
@@ -18,6 +18,7 @@ from headrace.core.errors import ConfigError, HeadraceError, NotFound, Overloade
 from headrace.core.quality import word
 from headrace.core.readings import Reading
 from headrace.ingest.rejects_log import RejectFilter, RejectsLog, parse_reject_id
+from headrace.runtime.captures import Tape, head_document, piece_document
 from headrace.runtime.reconfigure import Reconfiguring
 from headrace.runtime.replay import RejectsReplay, filter_of
 from headrace.runtime.supervision import Supervisor
@@ -49,6 +50,7 @@ class Operations:
     ) -> None:
         self._supervisor, self._reconfiguring = supervisor, reconfiguring
         self._log, self._replay, self._clock = log, replay, clock
+        self._captured: set[str] = set()
 
     # --- adapters ------------------------------------------------------------------------------------
 
@@ -103,6 +105,41 @@ class Operations:
                         await SystemClock().sleep(_FOLLOW_S)
             finally:
                 self._supervisor.untap(name, tap)
+
+        return documents()
+
+    def capture(self, name: str) -> AsyncIterator[dict[str, Any]]:
+        """What an adapter receives, byte by byte: a head, pieces, ``{"skipped": n}``, ``{}`` when quiet.
+
+        Raises
+        ------
+        NotFound : no such adapter. HeadraceError : it can't be captured, or somebody does already. At once, not when
+        it is iterated.
+        """
+        if name in self._captured:
+            raise HeadraceError(f"adapter {name} is being captured already")
+        adapter = self._supervisor.get(name)
+        if not isinstance(adapter, Captures):
+            raise HeadraceError(f"adapter {name} can't be captured")
+        head = head_document(name, adapter.diagnostics().protocol, self._clock.now_ns())
+        tape = Tape()
+
+        async def documents() -> AsyncIterator[dict[str, Any]]:
+            try:
+                adapter.listen(tape.take)
+                self._captured.add(name)
+                yield head
+                while True:
+                    pieces, skipped = await tape.read(_FOLLOW_S)
+                    for one in pieces:
+                        yield piece_document(one)
+                    if skipped:
+                        yield {"skipped": skipped}
+                    elif not pieces:
+                        yield {}
+            finally:
+                adapter.listen(None)
+                self._captured.discard(name)
 
         return documents()
 

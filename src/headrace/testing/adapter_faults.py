@@ -13,11 +13,14 @@ Each raises AssertionError where a promise of `headrace.adapters.base` is broken
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from headrace.adapters.abilities import Captured, Captures
 from headrace.adapters.base import Adapter, AdapterState
 from headrace.core.clock import NS, Clock, ScaledClock, SystemClock, monotonic_ns
+from headrace.core.sensors import SensorDirectory
 from headrace.testing.adapter_fleets import check_reconnect_storm, check_slow_device_delays_no_other
 from headrace.testing.adapters import AdapterRig, RecordingSink, running, until
 from headrace.testing.fault_rigs import (
@@ -306,6 +309,38 @@ async def check_a_minute_without_credit(rig: AdapterRig) -> None:
         await until_sent(rig, sink, "as before")
 
 
+async def check_capture_decodes_to_the_same(rig: AdapterRig) -> None:
+    """What is heard on the wire, decoded again without a peer, gives the same samples and rejects."""
+    if not isinstance(rig.make(), Captures):
+        return
+    sink = RecordingSink()
+    heard: list[Captured] = []
+    async with running(rig, sink) as adapter:
+        assert isinstance(adapter, Captures)
+        await until_sent(rig, sink, "before anybody listens")
+        adapter.listen(heard.append)
+        for _ in range(3):  # what is polled may have come before somebody listened
+            await until_sent(rig, sink, "while somebody listens")
+        adapter.listen(None)
+        n = len(heard)
+        assert n, "nothing was heard"
+        await until_sent(rig, sink, "when nobody listens any more")
+        assert len(heard) == n, "it goes on after the end"
+    directory = SensorDirectory()
+    alone = rig.make()
+    assert isinstance(alone, Captures)
+    batches, rejects = alone.decode_captured(heard, directory)
+    again = RecordingSink()
+    again.directory, again.batches = directory, list(batches)
+    assert taken(again), "nothing comes of it"
+    assert taken(again) <= taken(sink), "it gives other samples"
+    assert not rejects, rejects[0].detail
+    assert alone.decode_captured([], SensorDirectory()) == ([], []), "nothing gives nothing"
+    garbled = [replace(one, data=one.data[:-1] + b"\xff\x00") for one in heard]
+    batches, rejects = alone.decode_captured(garbled, SensorDirectory())
+    assert rejects, "what can't be read is a reject here too"
+
+
 CHECKS: tuple[Callable[[Any], Awaitable[None]], ...] = (
     check_cut_in_a_frame,
     check_half_open_is_noticed,
@@ -321,6 +356,7 @@ CHECKS: tuple[Callable[[Any], Awaitable[None]], ...] = (
     check_type_change,
     check_poison_is_taken_once,
     check_a_minute_without_credit,
+    check_capture_decodes_to_the_same,
 )
 """For every rig: a check of what a rig has not returns at once."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import (
     AdapterDiagnostics,
     AdapterState,
@@ -63,6 +64,12 @@ class _Landing:
             self.done.set_result(None)
 
 
+def _captured(pushed: Pushed) -> Captured:
+    """A body with what decoding it takes; other parameters, which may hold a password, are left out."""
+    about = {"content_type": pushed.content_type, "precision": pushed.parameters.get("precision", "")}
+    return Captured(pushed.arrival_ns, "clients", pushed.body, about={k: v for k, v in about.items() if v})
+
+
 class HttpAdapter:
     """Bodies as frames; see `headrace.adapters.base` for the contract, `Receiver` for the way in."""
 
@@ -86,6 +93,7 @@ class HttpAdapter:
         self._decode_ns = 0
         self._latency = LatencyRing()
         self._skew = SkewMeter()
+        self._listener: Listener | None = None
 
     @classmethod
     def from_config(cls, name: str, config: HttpConfig, profiles: Any, plant: PlantFacts) -> HttpAdapter:
@@ -137,6 +145,27 @@ class HttpAdapter:
         decoder = self._decoder(directory, self._groups(directory)) if run is None else run.decoder
         return decoder.again(reject)
 
+    def listen(self, listener: Listener | None) -> None:
+        """Hear each body as it comes, also one that is sent again, or turned away."""
+        self._listener = listener
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode bodies by the present configuration."""
+        decoder = self._decoder(directory, self._groups(directory))
+        batches: list[FrameBatch] = []
+        rejects: list[Reject] = []
+        for one in captured:
+            precision = one.about.get("precision", "")
+            pushed = Pushed(
+                one.data, one.about.get("content_type", ""), {"precision": precision}, arrival_ns=one.ts_ns
+            )
+            for part in self._slices(pushed, decoder):
+                batches += part.batches
+                rejects += part.rejects
+        return batches, rejects
+
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts; all clients together are the one device."""
         run = self._running
@@ -162,6 +191,8 @@ class HttpAdapter:
         if run is None:
             raise Closed(f"adapter {self.name} does not run")
         self._n_requests += 1
+        if self._listener is not None:
+            self._listener(_captured(pushed))
         outcome = self._keys.find(pushed)
         if outcome is None:
             self._check_room(pushed, run)
@@ -221,7 +252,7 @@ class HttpAdapter:
     async def _store(self, pushed: Pushed, run: _Running) -> Rejected | None:
         """Decode and hand on a body; returns when all of it is durable. Raises what the sink raises."""
         landing, first, n_refused = _Landing(), "", 0
-        slices = self._slices(pushed, run)
+        slices = self._slices(pushed, run.decoder)
         n_frames = self._n_frames
         while True:
             cpu_ns = thread_cpu_ns()
@@ -239,13 +270,13 @@ class HttpAdapter:
         rest = "the rest is stored" if self._n_frames > n_frames else "nothing is stored"
         return Rejected(f"{n_refused:,} refused, {rest}; the first: {first}")
 
-    def _slices(self, pushed: Pushed, run: _Running) -> Iterator[Slice]:
+    def _slices(self, pushed: Pushed, decoder: BodyDecoder) -> Iterator[Slice]:
         """The parts of a body; what can't be decoded at all is one that is refused."""
         size, most = len(pushed.body), self._config.max_body
         code, detail = RejectCode.MALFORMED, ""
         try:
             if size <= most:
-                yield from run.decoder.slices(pushed)
+                yield from decoder.slices(pushed)
             else:
                 code, detail = (
                     RejectCode.TOO_LARGE,

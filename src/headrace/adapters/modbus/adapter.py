@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
 from headrace.adapters.meters import Backoff, spread
+from headrace.adapters.modbus.captured import decode_answers
 from headrace.adapters.modbus.collector import Collector
 from headrace.adapters.modbus.config import (
     DevicePlan,
@@ -25,6 +27,8 @@ from headrace.adapters.pacing import ConnectGate, ConnectPacer
 from headrace.adapters.payloads.registers import ReadMap, parse_address
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.errors import ConfigError
+from headrace.core.events import Reject
+from headrace.core.frames import FrameBatch
 from headrace.core.registry import nearest
 from headrace.core.sensors import SensorDirectory
 
@@ -190,6 +194,17 @@ class ModbusAdapter:
         await asyncio.wait([run.gathering], timeout=_FLUSH_S)
         run.gathering.cancel()
         await asyncio.gather(run.gathering, return_exceptions=True)
+
+    def listen(self, listener: Listener | None) -> None:
+        """Hear each request and its answer (PDUs), of polls only."""
+        for poller in self._running.pollers if self._running is not None else ():
+            poller.listener = listener
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode answers by the present profiles."""
+        return decode_answers(self.name, self._plans, define_groups(self._plans, directory), captured)
 
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts of the adapter and of every device."""

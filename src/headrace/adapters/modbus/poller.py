@@ -16,6 +16,7 @@ import heapq
 import logging
 import struct
 
+from headrace.adapters.abilities import Captured, Direction, Listener
 from headrace.adapters.base import AdapterState, DeviceDiagnostics, Sink
 from headrace.adapters.meters import Backoff, LatencyRing, fraction, seconds
 from headrace.adapters.modbus.collector import Collector, PollImage
@@ -62,6 +63,11 @@ def phase_ns(plan: DevicePlan) -> int:
     return moment * plan.interval_ns // N_MOMENTS + jitter_ns
 
 
+def request_pdus(plan: DevicePlan) -> list[bytes]:
+    """What is asked in one poll of a device, in order."""
+    return [_REQUEST.pack(b.area.function, b.start, b.count) for b in plan.read_map.blocks]
+
+
 class PolledDevice:
     """A device's plan with what is known of it at run time."""
 
@@ -69,7 +75,7 @@ class PolledDevice:
         self.plan = plan
         self.slots = slots
         self.backoff = backoff
-        self.requests = [_REQUEST.pack(b.area.function, b.start, b.count) for b in plan.read_map.blocks]
+        self.requests = request_pdus(plan)
         self.state = AdapterState.STARTING
         self.reason = ""
         self.changed_ns = now_ns
@@ -144,6 +150,7 @@ class ConnectionPoller:
         self._asking = asyncio.Lock()
         self.latency = LatencyRing()
         self.n_connects = 0
+        self.listener: Listener | None = None
 
     @property
     def transport_ns(self) -> int:
@@ -302,10 +309,17 @@ class ConnectionPoller:
 
     async def _request(self, device: PolledDevice, transport: ModbusTransport, pdu: bytes) -> bytes:
         device.n_requests += 1
+        self._hear(device, pdu, pdu, Direction.SENT)
         answer = await self._in_turn(device.plan.unit, pdu, device.plan.timeout_s, transport)
+        self._hear(device, pdu, answer, Direction.RECEIVED)
         self._n_silent = 0
         self._backoff.reset()
         return answer
+
+    def _hear(self, device: PolledDevice, request: bytes, data: bytes, direction: Direction) -> None:
+        if self.listener is not None:
+            about = {"peer": f"{self._host}:{self._port}", "request": request.hex()}
+            self.listener(Captured(self._clock.now_ns(), device.plan.path, data, direction, about))
 
     async def _in_turn(self, unit: int, pdu: bytes, timeout_s: float, transport: ModbusTransport) -> bytes:
         """Send a request when the one before it is answered, and not sooner than the cap allows."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.meters import spread
 from headrace.adapters.mqtt.config import BrokerAddress, MqttConfig, broker_address
@@ -144,6 +145,19 @@ class MqttAdapter:
         groups = DeviceGroups(directory, self._config.max_devices) if run is None else run.groups
         message = TopicMessage(reject.source, reject.raw, reject.arrival_ns)
         return MessageRouter(self.name, self._rules, groups).again(message)
+
+    def listen(self, listener: Listener | None) -> None:
+        """Hear each message as it comes; what comes again is heard once."""
+        if self._running is not None:
+            self._running.inbox.listener = listener
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode messages by the present rules."""
+        router = MessageRouter(self.name, self._rules, DeviceGroups(directory, self._config.max_devices))
+        messages = [TopicMessage(one.source, one.data, one.ts_ns) for one in captured]
+        return router.decode(messages, messages[-1].arrival_ns if messages else NO_TIME)
 
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts; the broker is the one device."""

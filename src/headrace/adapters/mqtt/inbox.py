@@ -14,6 +14,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import Ack, Sink
 from headrace.adapters.meters import LatencyRing, SkewMeter, seconds
 from headrace.adapters.payloads.base import TopicMessage
@@ -99,6 +100,7 @@ class Inbox:
         self.decode_ns = 0
         self.latency = LatencyRing()
         self.skew = SkewMeter()
+        self.listener: Listener | None = None
         self._open: dict[_Slice, None] = {}
 
     # --- from the connection -------------------------------------------------------------------------
@@ -118,7 +120,10 @@ class Inbox:
             self._slice.began_ns = monotonic_ns()
             self._timer = asyncio.get_running_loop().call_later(self._slice_s, self._ready.set)
             self._courier.pause()
-        self._slice.messages.append(TopicMessage(topic, payload, self._sink.clock.now_ns()))
+        message = TopicMessage(topic, payload, self._sink.clock.now_ns())
+        if self.listener is not None:
+            self.listener(Captured(message.arrival_ns, topic, payload))
+        self._slice.messages.append(message)
 
     def _again(self, held: _Unacknowledged) -> None:
         self.n_duplicates += 1
