@@ -157,6 +157,41 @@ async def test_adapters_are_probed_followed_paused_and_reloaded(world):
     assert (code, "exception 4" in err) == (1, True)
 
 
+async def test_what_adapters_receive_is_captured_and_decoded_again(world):
+    await world.up()
+    assert (await world.run("adapters", "capture", "nobody", "--to", world.headrace.folder / "x"))[0] == 1
+    assert not (world.headrace.folder / "x").exists()
+    file = world.headrace.folder / "ovens.jsonl"
+    code, out, err = await world.run("adapters", "capture", "ovens", "--to", file, "--for", "600ms")
+    assert code == 0, err
+    assert "pieces in" in out
+    code, _, err = await world.run("adapters", "capture", "ovens", "--to", file)
+    assert (code, "is there already" in err) == (2, True)
+    found = await world.json("adapters", "probe", "--capture", file)
+    assert found["samples"] >= 2
+    assert {tuple(row[::2]) for row in found["table"]["rows"]} == {("plant/oven1/temperature", 181.25)}
+    code, out, _ = await world.run("adapters", "probe", "ovens", "--capture", file)
+    assert "plant/oven1/temperature" in out
+    file = world.headrace.folder / "broker.jsonl"
+    listening = asyncio.create_task(
+        world.run("adapters", "capture", "broker", "--to", file, "--for", "30s", "--size", "300B")
+    )
+    while not listening.done():
+        await world.publish("load/d1", '{"t": 1.5}', '{"v": 7}')
+    assert listening.result()[0] == 0, listening.result()
+    found = await world.json("adapters", "probe", "--capture", file)
+    assert (found["samples"] >= 1, found["rejects"] >= 0) == (True, True)
+    code, out, _ = await world.run("adapters", "show", "broker")
+    assert "not yet acknowledged" in out
+    assert "gmqtt 0.8" in out
+    code, out, _ = await world.run("adapters", "show", "ovens")
+    assert " ago" in out
+    for name, said in (("plant.toml", "no JSON object"), ("ovens.jsonl", "no adapter 'nobody'")):
+        one = world.headrace.folder / name
+        code, _, err = await world.run("adapters", "probe", "nobody", "--capture", one)
+        assert (code in (1, 2), said in err) == (True, True), err
+
+
 async def test_a_broker_is_probed_with_and_without_an_engine(world):
     publishing = asyncio.create_task(_keep_publishing(world))
     try:

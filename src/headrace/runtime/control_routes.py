@@ -15,6 +15,7 @@ such method answers 501. The methods are those of `headrace.runtime.operations`.
 ``GET /api/v1/rejects``, ``/rejects/{id}``          `Operations.rejects`, `Operations.reject`
 ``GET /api/v1/config``                              `Operations.present_config`
 ``POST /api/v1/adapters/{name}/pause`` and others   `Operations.pause`, ``resume``, ``reload``: JSON or 204
+``GET /api/v1/adapters/{name}/capture``             `Operations.capture`: JSON lines
 ``POST /api/v1/adapters/{name}/probe``              `Operations.probe`: JSON
 ``POST /api/v1/adapters/{name}/scan``               `Operations.scan`: JSON
 ``GET /api/v1/adapters/{name}/tail?pattern=p``      `Operations.follow`: one JSON object a line
@@ -142,6 +143,7 @@ class ControlRoutes:
             Route("/api/v1/tail", self.tail, methods=["POST"]),
             Route("/api/v1/events", self.events),
             Route(adapter + "/tail", self.follow),
+            Route(adapter + "/capture", self.capture),
             Route(adapter + "/probe", self.probe, methods=["POST"]),
             Route(adapter + "/scan", self.scan, methods=["POST"]),
             Route(adapter + "/{verb:str}", self.steer, methods=["POST"]),
@@ -183,7 +185,8 @@ class ControlRoutes:
 
     async def adapter(self, request: Request) -> Response:
         name = self._adapter_name(request)
-        return JSONResponse(adapter_report(next(a for a in self.plant.adapters() if a.name == name)))
+        found = next(a for a in self.plant.adapters() if a.name == name)
+        return JSONResponse(adapter_report(found, self._clock.now_ns()))
 
     def _adapter_name(self, request: Request) -> str:
         name = str(request.path_params["name"])
@@ -267,6 +270,17 @@ class ControlRoutes:
         async def lines() -> AsyncIterator[str]:
             async for document in documents:
                 # An empty line says that we live.
+                yield (json.dumps(document) if document else "") + "\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    async def capture(self, request: Request) -> Response:
+        """What an adapter receives, byte by byte, one JSON object a line."""
+        self._started()
+        documents: AsyncIterator[Any] = self._plants("capture")(self._adapter_name(request))
+
+        async def lines() -> AsyncIterator[str]:
+            async for document in documents:
                 yield (json.dumps(document) if document else "") + "\n"
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from headrace.adapters.abilities import FoundTag, Probes, Scans
+from headrace.adapters.abilities import Captures, FoundTag, Probes, Scans
 from headrace.adapters.base import Pushed, Receipt, Receiver
 from headrace.core.clock import NO_TIME, Clock, SystemClock
 from headrace.core.config import parse_plant, read_plant
@@ -23,6 +23,7 @@ from headrace.core.quality import word
 from headrace.core.readings import Reading
 from headrace.ingest.rejects_log import RejectFilter, RejectsLog, parse_reject_id
 from headrace.ingest.tag_rows import rows_of
+from headrace.runtime.captures import Tape, head_document, piece_document
 from headrace.runtime.giving_way import beside
 from headrace.runtime.reconfigure import Reconfiguring
 from headrace.runtime.replay import RejectsReplay, filter_of
@@ -56,6 +57,7 @@ class Operations:
     ) -> None:
         self._supervisor, self._reconfiguring = supervisor, reconfiguring
         self._log, self._replay, self._clock = log, replay, clock
+        self._captured: set[str] = set()
 
     # --- adapters ------------------------------------------------------------------------------------
 
@@ -127,6 +129,41 @@ class Operations:
                         await SystemClock().sleep(_FOLLOW_S)
             finally:
                 self._supervisor.untap(name, tap)
+
+        return documents()
+
+    def capture(self, name: str) -> AsyncIterator[dict[str, Any]]:
+        """What an adapter receives, byte by byte: a head, pieces, ``{"skipped": n}``, ``{}`` when quiet.
+
+        Raises
+        ------
+        NotFound : no such adapter. HeadraceError : it can't be captured, or somebody does already. At once, not when
+        it is iterated.
+        """
+        if name in self._captured:
+            raise HeadraceError(f"adapter {name} is being captured already")
+        adapter = self._supervisor.get(name)
+        if not isinstance(adapter, Captures):
+            raise HeadraceError(f"adapter {name} can't be captured")
+        head = head_document(name, adapter.diagnostics().protocol, self._clock.now_ns())
+        tape = Tape()
+
+        async def documents() -> AsyncIterator[dict[str, Any]]:
+            try:
+                adapter.listen(tape.take)
+                self._captured.add(name)
+                yield head
+                while True:
+                    pieces, skipped = await tape.read(_FOLLOW_S)
+                    for one in pieces:
+                        yield piece_document(one)
+                    if skipped:
+                        yield {"skipped": skipped}
+                    elif not pieces:
+                        yield {}
+            finally:
+                adapter.listen(None)
+                self._captured.discard(name)
 
         return documents()
 
@@ -229,7 +266,13 @@ def reading_report(reading: Reading) -> dict[str, Any]:
 
 
 def probe_report(found: dict[str, Any]) -> dict[str, Any]:
-    """What a probe found, with times as the API writes them."""
+    """What a probe found, with times as the API writes them.
+
+    Of its ``table`` a column whose name ends in ``_ns`` holds times: its name loses that ending.
+    """
+    table = found.get("table")
+    if table is not None:
+        found = {**found, "table": _timed_table(table)}
     lists: dict[str, Any] = {
         key: [_with_times(one) for one in found[key]] for key in ("topics", "nodes") if key in found
     }
@@ -255,6 +298,19 @@ def scan_report(tag: FoundTag) -> dict[str, Any]:
     ts_ns, value = found.pop("ts_ns"), found["value"]
     is_number = not isinstance(value, float) or math.isfinite(value)
     return {**found, "value": value if is_number else None, "ts": rfc3339(ts_ns)}
+
+
+def _timed_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    columns = [str(name) for name in table["columns"]]
+    is_time = [name.endswith("_ns") for name in columns]
+    rows = [
+        [
+            rfc3339(cell) if timed and cell is not None else cell
+            for cell, timed in zip(row, is_time, strict=True)
+        ]
+        for row in table["rows"]
+    ]
+    return {"columns": [name.removesuffix("_ns") for name in columns], "rows": rows}
 
 
 def rejects_report(tables: Any, wanted: RejectFilter, limit: int) -> dict[str, Any]:

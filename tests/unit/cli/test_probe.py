@@ -1,8 +1,52 @@
-"""What a probe shows to people."""
+"""What a probe found, shown for people, whatever the protocol; and what it is asked."""
 
-from headrace.cli.probe import sparkplug_screen
+import click
+import pytest
+
+from headrace.cli.exits import Exit
+from headrace.cli.main import run_command
+from headrace.cli.probe import _pairs, plain_screen, sparkplug_screen
 from headrace.core.clock import NO_TIME
+from headrace.runtime.catalogue import Scheme, schemes
 from headrace.runtime.operations import probe_report
+
+
+def test_facts_then_table_with_numbers_flush_right():
+    found = {
+        "protocol": "scale", "facts": [["scale", "hall 3"], ["ok", True]],
+        "table": {
+            "columns": ["cell", "grams", "ts_ns"],
+            "rows": [["a", 12.5, 1_767_225_600_000_000_000], ["bb", 1000, None]],
+        },
+    }  # fmt: skip
+    lines = click.unstyle(plain_screen(probe_report(found))).splitlines()
+    assert lines == [
+        "scale  hall 3", "ok     true", "", "cell  grams  ts",
+        "a      12.5  2026-01-01T00:00:00.000000000Z", "bb     1000  -",
+    ]  # fmt: skip
+
+
+def test_without_facts_all_that_was_found_is_shown():
+    assert plain_screen({"protocol": "x", "n": 3, "names": ["a"]}) == 'n      3\nnames  ["a"]'
+    assert click.unstyle(plain_screen({"table": {"columns": ["a"], "rows": []}})) == "a"
+
+
+def test_any_word_of_a_protocol_can_be_asked(capsys):
+    assert _pairs(("node=ns=2;s=Line1", "depth=")) == {"node": "ns=2;s=Line1", "depth": ""}
+    for wrong in ("node", "=x"):
+        with pytest.raises(click.UsageError, match="KEY=VALUE"):
+            _pairs((wrong,))
+    code = run_command(["adapters", "probe", "--url", "mqtt://127.0.0.1:1", "-o", "colour=red"])
+    assert code == Exit.CONFIG
+    assert "knows no 'colour'" in capsys.readouterr().err
+
+
+def test_urls_are_told_apart_by_the_manifests(capsys):
+    found = schemes()
+    assert found["modbus+tcp"] == Scheme("modbus", lends=True)
+    assert found["mqtts"] == Scheme("mqtt", lends=False)
+    assert run_command(["adapters", "probe", "--url", "ftp://x"]) == Exit.CONFIG
+    assert "mqtt, mqtts" in capsys.readouterr().err
 
 
 def test_sparkplug_nodes():

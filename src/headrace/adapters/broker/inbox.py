@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import Ack, Sink
-from headrace.adapters.meters import LatencyRing, seconds
+from headrace.adapters.meters import LatencyRing, SkewMeter, seconds
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.rows import Decoded
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
@@ -121,6 +122,9 @@ class Inbox:
         self.n_duplicates = 0
         self.decode_ns = 0
         self.latency = LatencyRing()
+        self.skew = SkewMeter()
+        self.listener: Listener | None = None
+        self._open: dict[_Slice, None] = {}
 
     # --- from the connection -------------------------------------------------------------------------
 
@@ -139,7 +143,10 @@ class Inbox:
             self._slice.began_ns = monotonic_ns()
             self._timer = asyncio.get_running_loop().call_later(self._slice_s, self._ready.set)
             self._courier.pause()
-        self._slice.messages.append(TopicMessage(topic, payload, self._sink.clock.now_ns()))
+        message = TopicMessage(topic, payload, self._sink.clock.now_ns())
+        if self.listener is not None:
+            self.listener(Captured(message.arrival_ns, topic, payload))
+        self._slice.messages.append(message)
 
     def _again(self, held: _Unacknowledged) -> None:
         self.n_duplicates += 1
@@ -151,6 +158,13 @@ class Inbox:
     def forget(self) -> None:
         """The broker has no session of ours: what it sends from now on is new, whatever its packet id."""
         self._held.clear()
+
+    @property
+    def unacknowledged(self) -> tuple[int, int]:
+        """QoS 1 messages that are not durable yet, and since when the oldest slice waits, ns; `NO_TIME` for none."""
+        n = sum(not held.is_durable for held in self._held.values())
+        oldest = next(iter(self._open), None)
+        return n, NO_TIME if oldest is None else oldest.messages[0].arrival_ns
 
     # --- to the sink ---------------------------------------------------------------------------------
 
@@ -197,12 +211,14 @@ class Inbox:
                 self._sequence += 1
                 self.n_frames += batch.n_frames
                 self.n_samples += batch.n_samples
+                self.skew.note(batch.ts_ns, batch.arrival_ns)
             for reject in rejects:
                 await self._sink.reject(reject, ack)
                 self.n_rejects += 1
         except Exception as e:
             # Never acknowledged: the broker sends them again on the next connection.
             self._n_open -= 1
+            self._open.pop(taken, None)
             self._landed.set()
             for held in taken.held:
                 self._release(held)
@@ -216,6 +232,7 @@ class Inbox:
     def _opened(self, taken: _Slice, n_parts: int) -> Ack:
         """An ack to give with each of `n_parts`: the last one that runs acknowledges the slice."""
         self._n_open += 1
+        self._open[taken] = None
         taken.n_open = max(1, n_parts)
 
         def ack() -> None:
@@ -229,6 +246,7 @@ class Inbox:
 
     def _acknowledge(self, taken: _Slice) -> None:
         self._n_open -= 1
+        self._open.pop(taken, None)
         self._landed.set()
         self.latency.add(seconds(monotonic_ns() - taken.began_ns))
         now: list[int] = []

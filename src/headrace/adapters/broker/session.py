@@ -18,6 +18,7 @@ from headrace.adapters.base import AdapterState
 from headrace.adapters.broker.client import BrokerClient, OldBroker, Publication, Refused, Silent, Stay
 from headrace.adapters.broker.config import BrokerAddress, BrokerSection
 from headrace.adapters.meters import Backoff, reason_of, seconds
+from headrace.adapters.pacing import ConnectPacer
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.errors import ConfigError, NotConnected
 
@@ -60,6 +61,8 @@ class BrokerSession:
     ----------
     filters : what to subscribe to.
     folder : where secret files lie. presence : what to say of us; None: nothing.
+
+    ``pacer`` gives the turn to connect; several sessions may share one.
     """
 
     def __init__(
@@ -90,10 +93,12 @@ class BrokerSession:
         self._drop_reason = ""
         self._version = "3.1.1" if config.version == "3.1.1" else "5"
         self.generation = 0
+        self.n_connects = 0
         self.state = AdapterState.STARTING
         self.reason = ""
         self.since_ns = clock.now_ns()
         self._retry_ns = NO_TIME
+        self.pacer = ConnectPacer()
 
     async def run(self, receiver: MessageTaker) -> None:
         """Stay connected until cancelled; `receiver` takes the messages."""
@@ -165,7 +170,9 @@ class BrokerSession:
             client.set_auth_credentials(config.user, password)
         self._client = client
         address = self._address.host, self._address.port
+        await self.pacer.turn()
         await client.open(address, tls, config.keepalive, self._version)
+        self.n_connects += 1
         refused = await client.subscribe_all(self._filters, config.qos, config.take_retained)
         if len(refused) == len(self._filters):
             raise Refused(f"the broker refuses our subscriptions: {', '.join(refused)}")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import (
     AdapterDiagnostics,
     AdapterState,
@@ -21,7 +22,7 @@ from headrace.adapters.base import (
 from headrace.adapters.http.config import HttpConfig
 from headrace.adapters.http.formats import WHOLE, BodyDecoder, Slice
 from headrace.adapters.http.keys import Outcome, RecentKeys
-from headrace.adapters.meters import LatencyRing, seconds, spread
+from headrace.adapters.meters import LatencyRing, SkewMeter, seconds, spread
 from headrace.adapters.payloads.json_lines import JsonLinesDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_decoder import SLICE_BYTES, LineDecoder
@@ -66,6 +67,12 @@ class _Landing:
             self.done.set_result(None)
 
 
+def _captured(pushed: Pushed) -> Captured:
+    """A body with what decoding it takes; other parameters, which may hold a password, are left out."""
+    about = {"content_type": pushed.content_type, "precision": pushed.parameters.get("precision", "")}
+    return Captured(pushed.arrival_ns, "clients", pushed.body, about={k: v for k, v in about.items() if v})
+
+
 class HttpAdapter:
     """Bodies as frames; see `headrace.adapters.base` for the contract, `Receiver` for the way in."""
 
@@ -80,7 +87,7 @@ class HttpAdapter:
         self._plant = plant
         self._running: _Running | None = None
         self._keys = RecentKeys(config.remembered_keys)
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], int] = {}
         self._state = AdapterState.STARTING
         self._reason = f"nothing was pushed yet; clients POST to /api/v2/write?bucket={name}"
         self._since_ns = NO_TIME
@@ -90,6 +97,8 @@ class HttpAdapter:
         self._n_samples = self._n_frames = self._n_rejects = 0
         self._decode_ns = 0
         self._latency = LatencyRing()
+        self._skew = SkewMeter()
+        self._listener: Listener | None = None
 
     @classmethod
     def from_config(cls, name: str, config: HttpConfig, profiles: Any, plant: PlantFacts) -> HttpAdapter:
@@ -150,12 +159,33 @@ class HttpAdapter:
         decoder = self._decoder(directory, self._groups(directory)) if run is None else run.decoder
         return decoder.again(reject)
 
+    def listen(self, listener: Listener | None) -> None:
+        """Hear each body as it comes, also one that is sent again, or turned away."""
+        self._listener = listener
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode bodies by the present configuration."""
+        decoder = self._decoder(directory, self._groups(directory))
+        batches: list[FrameBatch] = []
+        rejects: list[Reject] = []
+        for one in captured:
+            precision = one.about.get("precision", "")
+            pushed = Pushed(
+                one.data, one.about.get("content_type", ""), {"precision": precision}, arrival_ns=one.ts_ns
+            )
+            for part in self._slices(pushed, decoder):
+                batches += part.batches
+                rejects += part.rejects
+        return batches, rejects
+
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts; all clients together are the one device."""
         run = self._running
         device = DeviceDiagnostics(
             "clients", self._state, self._reason, self._last_good_ns, NO_TIME, self._n_requests, self._n_rejects,
-            n_polls_skipped=self._n_overloaded,
+            n_polls_skipped=self._n_overloaded, clock_skew_ns=self._skew.skew_ns,
         )  # fmt: skip
         p50, p99 = self._latency.percentiles()
         counts, total_s = spread([self._latency])
@@ -163,7 +193,8 @@ class HttpAdapter:
             self.name, "http", self._state, self._reason, self._since_ns, run.groups.n_sensors if run else 0, (device,),
             n_samples=self._n_samples, n_frames=self._n_frames, n_rejects=self._n_rejects,
             n_duplicates=self._n_sent_again, decode_ns=self._decode_ns, latency_s_p50=p50, latency_s_p99=p99,
-            latency_counts=counts, latency_total_s=total_s,
+            latency_counts=counts, latency_total_s=total_s, n_unacknowledged=len(self._open),
+            unacknowledged_ns=next(iter(self._open.values()), NO_TIME),
         )  # fmt: skip
 
     # --- one request ---------------------------------------------------------------------------------
@@ -174,14 +205,16 @@ class HttpAdapter:
         if run is None:
             raise Closed(f"adapter {self.name} does not run")
         self._n_requests += 1
+        if self._listener is not None:
+            self._listener(_captured(pushed))
         outcome = self._keys.find(pushed)
         if outcome is None:
             self._check_room(pushed, run)
             outcome = self._keys.begin(pushed)
             # A task of its own: a client that hangs up does not leave half a body behind.
             task = asyncio.create_task(self._take(pushed, run, outcome), name=f"http {self.name} request")
-            self._open.add(task)
-            task.add_done_callback(self._open.discard)
+            self._open[task] = pushed.arrival_ns
+            task.add_done_callback(self._open.pop)
         else:
             self._n_sent_again += 1
         done, _ = await asyncio.wait([outcome], timeout=seconds(self._config.answer_within))
@@ -234,7 +267,7 @@ class HttpAdapter:
     async def _store(self, pushed: Pushed, run: _Running) -> Rejected | Receipt:
         """Decode and hand on a body; returns when all of it is durable. Raises what the sink raises."""
         landing, first, n_refused = _Landing(), "", 0
-        slices = self._slices(pushed, run)
+        slices = self._slices(pushed, run.decoder)
         n_samples, n_refused_samples, is_read = 0, 0, True
         while True:
             cpu_ns = thread_cpu_ns()
@@ -255,13 +288,13 @@ class HttpAdapter:
         rest = "the rest is stored" if n_samples else "nothing is stored"
         return PartlyRejected(f"{n_refused:,} refused, {rest}; the first: {first}", receipt)
 
-    def _slices(self, pushed: Pushed, run: _Running) -> Iterator[Slice]:
+    def _slices(self, pushed: Pushed, decoder: BodyDecoder) -> Iterator[Slice]:
         """The parts of a body; what can't be decoded at all is one that is refused."""
         size, most = len(pushed.body), self._config.max_body
         code, detail = RejectCode.MALFORMED, ""
         try:
             if size <= most:
-                yield from run.decoder.slices(pushed)
+                yield from decoder.slices(pushed)
             else:
                 code, detail = (
                     RejectCode.TOO_LARGE,
@@ -297,6 +330,7 @@ class HttpAdapter:
             self._n_frames += batch.n_frames
             n_samples += batch.n_samples
             self._n_samples += batch.n_samples
+            self._skew.note(batch.ts_ns, batch.arrival_ns)
             self._last_good_ns = sink.clock.now_ns()
         for reject in one.rejects:
             landing.expect()

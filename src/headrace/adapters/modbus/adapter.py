@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from headrace.adapters.abilities import TagAddress
+from headrace.adapters.abilities import Captured, Listener, TagAddress
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
 from headrace.adapters.meters import Backoff
+from headrace.adapters.modbus.captured import decode_answers
 from headrace.adapters.modbus.collector import Collector
 from headrace.adapters.modbus.config import (
     DevicePlan,
@@ -24,9 +25,12 @@ from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice
 from headrace.adapters.modbus.probe import ProbeTarget, check_wanted, count_of, probe_target
 from headrace.adapters.modbus.retag import PastPolling, by_peer, differs_in_tags_only, plan_change
 from headrace.adapters.modbus.tag_address import tag_address
+from headrace.adapters.pacing import ConnectGate, ConnectPacer
 from headrace.adapters.payloads.registers import ReadMap, parse_address
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.errors import ConfigError
+from headrace.core.events import Reject
+from headrace.core.frames import FrameBatch
 from headrace.core.registry import nearest
 from headrace.core.sensors import SensorDirectory
 
@@ -42,7 +46,7 @@ class _Running:
     clock: Clock
     sink: Sink
     collector: Collector
-    gate: asyncio.Semaphore
+    gate: ConnectGate
     devices: list[PolledDevice]
     pollers: list[ConnectionPoller]
     gathering: asyncio.Task[None]
@@ -69,11 +73,14 @@ class ModbusAdapter:
         config: ModbusConfig,
         plans: list[DevicePlan],
         sources: Mapping[str, DeviceSource],
+        pacer: ConnectPacer,
     ) -> None:
         self.name = name
         self._config = config
         self._plans = plans
         self._sources = sources
+        self._pacer = pacer
+        self._listener: Listener | None = None
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
@@ -93,7 +100,7 @@ class ModbusAdapter:
             path: DeviceSource(fields["url"], profiles.get(fields.get("profile") or config.profile, {}))
             for path, fields in rows
         }
-        return cls(name, config, device_plans(name, config, profiles, plant), sources)
+        return cls(name, config, device_plans(name, config, profiles, plant), sources, plant.pacer)
 
     def declare(self, directory: SensorDirectory) -> None:
         """Define the groups of all devices. Raises `ConfigError` where another adapter has one of the sensors."""
@@ -110,7 +117,7 @@ class ModbusAdapter:
         slots = define_groups(self._plans, sink.directory)
         now_ns = sink.clock.now_ns()
         devices = [self._device(plan, slots[i], now_ns) for i, plan in enumerate(self._plans)]
-        gate = asyncio.Semaphore(N_CONNECTING_MAX)
+        gate = ConnectGate(self._pacer, N_CONNECTING_MAX)
         pollers = [self._poller(some, sink, collector, gate) for some in by_peer(devices).values()]
         gathering = asyncio.create_task(collector.run(), name=f"modbus {self.name}")
         polling = [self._poll(poller) for poller in pollers]
@@ -122,12 +129,14 @@ class ModbusAdapter:
         return PolledDevice(plan, slots, self._backoff(plan.path), now_ns)
 
     def _poller(
-        self, devices: list[PolledDevice], sink: Sink, collector: Collector, gate: asyncio.Semaphore
+        self, devices: list[PolledDevice], sink: Sink, collector: Collector, gate: ConnectGate
     ) -> ConnectionPoller:
         gap_ns = round(NS / self._config.max_requests_per_s)
         plan = devices[0].plan
         backoff = self._backoff(f"{plan.host}:{plan.port}")
-        return ConnectionPoller(self.name, devices, sink, collector, gate, gap_ns, backoff)
+        poller = ConnectionPoller(self.name, devices, sink, collector, gate, gap_ns, backoff)
+        poller.listener = self._listener
+        return poller
 
     def _poll(self, poller: ConnectionPoller) -> asyncio.Task[None]:
         return asyncio.create_task(poller.run(), name=f"modbus {self.name}")
@@ -235,6 +244,18 @@ class ModbusAdapter:
         run.gathering.cancel()
         await asyncio.gather(run.gathering, return_exceptions=True)
 
+    def listen(self, listener: Listener | None) -> None:
+        """Hear each request and its answer (PDUs), of polls only."""
+        self._listener = listener
+        for poller in self._running.pollers if self._running is not None else ():
+            poller.listener = listener
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode answers by the present profiles."""
+        return decode_answers(self.name, self._plans, define_groups(self._plans, directory), captured)
+
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts of the adapter and of every device."""
         n_sensors = sum(plan.read_map.width for plan in self._plans)
@@ -263,6 +284,7 @@ class ModbusAdapter:
             latency_s_p99=max(p99 for _, p99 in latencies),
             latency_counts=counts,
             latency_total_s=total_s,
+            n_connects=sum(poller.n_connects for poller in run.pollers),
         )
 
     def _summary(self, run: _Running) -> tuple[AdapterState, str]:

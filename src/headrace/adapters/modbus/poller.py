@@ -17,11 +17,13 @@ import logging
 import struct
 from dataclasses import dataclass
 
+from headrace.adapters.abilities import Captured, Direction, Listener
 from headrace.adapters.base import AdapterState, DeviceDiagnostics, Sink
 from headrace.adapters.meters import Backoff, LatencyRing, fraction, seconds
 from headrace.adapters.modbus.collector import Collector, PollImage
 from headrace.adapters.modbus.config import DevicePlan
 from headrace.adapters.modbus.transport import ModbusTransport
+from headrace.adapters.pacing import ConnectGate
 from headrace.adapters.payloads.registers import Block
 from headrace.core.clock import NO_TIME, NS, monotonic_ns
 from headrace.core.errors import NotConnected
@@ -62,6 +64,11 @@ def phase_ns(plan: DevicePlan) -> int:
     return moment * plan.interval_ns // N_MOMENTS + jitter_ns
 
 
+def request_pdus(plan: DevicePlan) -> list[bytes]:
+    """What is asked in one poll of a device, in order."""
+    return [_REQUEST.pack(b.area.function, b.start, b.count) for b in plan.read_map.blocks]
+
+
 class PolledDevice:
     """A device's plan with what is known of it at run time."""
 
@@ -80,12 +87,14 @@ class PolledDevice:
         self.n_errors = 0
         self.n_timeouts = 0
         self.n_polls_skipped = 0
+        self.n_polls = 0
+        self.n_polls_late = 0
 
     def retag(self, plan: DevicePlan, slots: tuple[int, ...]) -> None:
         """Be read by another plan from the next poll on."""
         self.plan = plan
         self.slots = slots
-        self.requests = [_REQUEST.pack(b.area.function, b.start, b.count) for b in plan.read_map.blocks]
+        self.requests = request_pdus(plan)
 
     @property
     def is_suspect(self) -> bool:
@@ -103,7 +112,7 @@ class PolledDevice:
         away = self.state is AdapterState.BACKOFF
         return DeviceDiagnostics(
             self.plan.path, self.state, self.reason, self.last_good_ns, self.retry_ns if away else NO_TIME,
-            self.n_requests, self.n_errors, self.n_timeouts, self.n_polls_skipped,
+            self.n_requests, self.n_errors, self.n_timeouts, self.n_polls_skipped, self.n_polls, self.n_polls_late,
         )  # fmt: skip
 
 
@@ -125,7 +134,7 @@ class ConnectionPoller:
 
     Parameters
     ----------
-    gate : bounds how many connections of the adapter are being made at a time.
+    gate : bounds how many connections of the adapter are being made at a time, and how fast.
     gap_ns : least plant time between two requests.
     """
 
@@ -135,7 +144,7 @@ class ConnectionPoller:
         devices: list[PolledDevice],
         sink: Sink,
         collector: Collector,
-        gate: asyncio.Semaphore,
+        gate: ConnectGate,
         gap_ns: int,
         backoff: Backoff,
     ) -> None:
@@ -160,6 +169,8 @@ class ConnectionPoller:
         self._wish: PollWish | None = None
         self.is_resting = False
         self.latency = LatencyRing()
+        self.n_connects = 0
+        self.listener: Listener | None = None
 
     @property
     def transport_ns(self) -> int:
@@ -263,6 +274,8 @@ class ConnectionPoller:
             device.n_polls_skipped += 1
             self._set_due(device, number, now_ns)
         else:
+            device.n_polls += 1
+            device.n_polls_late += now_ns - due_ns > device.plan.interval_ns // 10
             until_ns = await self._poll(device, self._transport)
             self._set_due(device, number, until_ns)
 
@@ -277,6 +290,9 @@ class ConnectionPoller:
     def _set_due(self, device: PolledDevice, number: int, not_before_ns: int) -> None:
         """The device is due again on its own grid of times, in the future; what is passed over is counted."""
         now_ns, interval_ns = self._clock.now_ns(), device.plan.interval_ns
+        if device.due_ns > now_ns + NS:
+            self._phase()  # the clock was set back while the device was asked
+            return
         least_ns = max(now_ns + 1, not_before_ns) - device.due_ns
         n_steps = max(1, -(-least_ns // interval_ns))
         device.n_polls_skipped += n_steps - 1
@@ -295,6 +311,7 @@ class ConnectionPoller:
         try:
             async with self._gate:
                 self._transport = await ModbusTransport.connect(self._host, self._port, timeout_s, self._drop)
+            self.n_connects += 1
         except NotConnected as e:
             self._drop(str(e))
         self._n_silent = 0
@@ -352,10 +369,17 @@ class ConnectionPoller:
 
     async def _request(self, device: PolledDevice, transport: ModbusTransport, pdu: bytes) -> bytes:
         device.n_requests += 1
+        self._hear(device, pdu, pdu, Direction.SENT)
         answer = await self._in_turn(device.plan.unit, pdu, device.plan.timeout_s, transport)
+        self._hear(device, pdu, answer, Direction.RECEIVED)
         self._n_silent = 0
         self._backoff.reset()
         return answer
+
+    def _hear(self, device: PolledDevice, request: bytes, data: bytes, direction: Direction) -> None:
+        if self.listener is not None:
+            about = {"peer": f"{self._host}:{self._port}", "request": request.hex()}
+            self.listener(Captured(self._clock.now_ns(), device.plan.path, data, direction, about))
 
     async def _in_turn(self, unit: int, pdu: bytes, timeout_s: float, transport: ModbusTransport) -> bytes:
         """Send a request when the one before it is answered, and not sooner than the cap allows."""
