@@ -35,6 +35,7 @@ from headrace.core.errors import ConfigError
 from headrace.core.events import Reject, RejectCode
 from headrace.core.paths import check_path
 from headrace.core.problems import dotted
+from headrace.core.sensors import SensorDirectory
 
 N_ROUTES_MAX = 200_000
 TOGETHER_BYTES_MAX = 1_024
@@ -247,3 +248,12 @@ class MessageRouter:
                 RejectCode.BAD_PATH, f"path {path!r} has other levels than {rule.template.group!r}"
             )
         return path
+
+
+def warm_messages() -> None:
+    """Compile the scanner of JSON, or load it from the cache: a message is decoded in memory, then others like it."""
+    rules = compile_rules({"{device}": RuleSettings(path="{device}/{key}", time="ts")}, (), "UTC", "")
+    router = MessageRouter("warm", rules, DeviceGroups(SensorDirectory()))
+    for text in (b'{"ts":1.5,"a":1.5,"b":true,"c":"x","d":{"e":1}}', b'{"a":1}'):
+        for _ in range(2):
+            router.decode([TopicMessage("warm", text, 1)], 1)
