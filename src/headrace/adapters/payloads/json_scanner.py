@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.payloads.decimals import UNDECIDED, exact_float, float_bits, is_exact
+from headrace.adapters.payloads.words import LENGTH_BITS
 from headrace.core.kernels import lean_kernel, lean_leaf
 
 U8 = npt.NDArray[np.uint8]
@@ -31,7 +32,6 @@ NUMBER, TRUTH, TEXT, NOTHING, OPEN, CLOSE, NUMBERS, TIME = 0, 1, 2, 3, 4, 5, 6, 
 """Kinds of members; `TIME` is added to that of a time: a number, a text, or a list of numbers."""
 DEPTH_MAX = 16
 TEXT_BYTES_MAX = 1_024
-LENGTH_BITS = 16
 ROWS, VALUES = 0, 1
 FACTOR, HAS_TIME, N_ROOT = 0, 1, 2
 N_FACTS = 3

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from headrace.adapters.payloads import metric_scanner as scanner
 from headrace.adapters.payloads import wire
 from headrace.adapters.payloads.base import PayloadError, RuleSettings
+from headrace.adapters.payloads.density import by_width
 from headrace.adapters.payloads.keys import EXACT_MAX, DeviceGroups
 from headrace.adapters.payloads.metric_points import (
     MetricName,
@@ -36,7 +37,6 @@ from headrace.adapters.payloads.wire import WireError, wrap
 from headrace.core.clock import NO_TIME
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
-from headrace.core.layouts import numpy_dtype
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 
@@ -438,26 +438,7 @@ class _Slice:
         frames = FrameBatch.sparse(
             slot[first], ts_ns[first], values, start, column, quality=marks, origin=self._origin
         )
-        width = self._directory.width[slot[first]]
-        return [filled(frames.take(np.flatnonzero(width == w)), int(w)) for w in np.unique(width)]
-
-
-def filled(frames: FrameBatch, width: int) -> FrameBatch:
-    """Frames of one width as a matrix where at least half of it is there (the rest is absent), else as they are."""
-    n_cells = frames.n_frames * width
-    if 2 * frames.n_values < n_cells:
-        return frames
-    assert frames.start is not None
-    assert frames.column is not None
-    at = np.repeat(np.arange(frames.n_frames) * width, np.diff(frames.start)) + frames.column
-    values = np.zeros(n_cells, numpy_dtype(frames.dtype))
-    values[at] = frames.values
-    cells = np.full((frames.n_frames, width), Quality.ABSENT, np.uint8)
-    cells.reshape(-1)[at] = 0 if frames.quality is None else frames.quality
-    quality = cells if cells.any() else None
-    return FrameBatch.dense(
-        frames.slot, frames.ts_ns, values.reshape(-1, width), quality, origin=frames.origin
-    )
+        return by_width(frames, self._directory)
 
 
 def _quality(values: npt.NDArray[Any], mark: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:

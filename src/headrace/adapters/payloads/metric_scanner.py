@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headrace.adapters.payloads.hashed_rows import HASH, N_PROBES_MAX
 from headrace.core.kernels import lean_kernel, lean_leaf
 
 U8 = npt.NDArray[np.uint8]
@@ -23,13 +24,12 @@ I64 = npt.NDArray[np.int64]
 Place = tuple[int, int]
 
 # Columns of the table of names: where the bytes lie in the arena, what followed last time, hash, owner, series.
-START, END, NEXT, HASH, OWNER, SERIES = 0, 1, 2, 3, 4, 5
+START, END, NEXT, OWNER, SERIES = 0, 1, 2, 4, 5  # and HASH
 N_COLUMNS = 6
 LAST = 0
 FLOAT, INTEGER, ODD = 0, 1, 2
 LABELS, SYMBOL, REFS, RESOURCE = -2, -3, -4, -5
 """Owners of names that belong to no other; a metric belongs to its resource, a point to its metric and kind."""
-N_PROBES_MAX = 64
 FRAME_COLUMNS = 4
 PART_BITS = 8
 MALFORMED, FULL = -1, -2
@@ -196,18 +196,6 @@ def _find(data: U8, at: int, end: int, owner: int, tables: MetricTables) -> int:
             tables.state[LAST] = row
             return row
     return _NONE
-
-
-@lean_kernel
-def insert(buckets: I64, rows: I64, first: int, last: int) -> None:
-    """Make rows first:last findable by their hash; a row that finds no place nearby is looked up in Python."""
-    mask = len(buckets) - 1
-    for row in range(first, last):
-        for probe in range(N_PROBES_MAX):
-            at = (rows[row, HASH] + probe) & mask
-            if buckets[at] == _NONE:
-                buckets[at] = row
-                break
 
 
 @lean_kernel

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.payloads.words import TEXT_MAX
+from headrace.adapters.payloads.hashed_rows import N_PROBES_MAX
+from headrace.adapters.payloads.words import LENGTH_BITS, TEXT_MAX
 from headrace.core.kernels import lean_kernel, lean_leaf
 
 U8 = npt.NDArray[np.uint8]
@@ -34,8 +35,7 @@ REFUSED, SKIPPED = -1, -2
 """`TARGET` of a metric that is left to the reference, and of one that is passed over."""
 NO_ALIAS = -(2**63)
 NO_TIME_MS = -(2**63)
-PART_BITS, LENGTH_BITS = 8, 16
-N_PROBES_MAX = 64
+PART_BITS = 8
 TIME_MS_MAX = (2**63 - 1) // 1_000_000
 BAD, UNCERTAIN, STALE = 0x80, 0x40, 0x42
 
