@@ -438,8 +438,6 @@ def _row(data: U8, at: int, end: int, tables: JsonTables, columns: JsonColumns) 
     if shape == _NONE:
         return _NONE
     n_rows = 1 if length == _NONE else length
-    if row + n_rows > len(columns.ts_ns):
-        return _NONE
     for i in range(n_rows):
         columns.shape[row + i] = shape
         columns.first[row + i] = first + i
@@ -581,11 +579,9 @@ def scan(data: U8, bounds: I64, tables: JsonTables, columns: JsonColumns, is_rea
 
 @lean_kernel
 def give_arrivals(rows: I64, message: I64, arrival_ns: I64, device: I64, newest_ns: I64, ts_ns: I64) -> None:
-    """Give rows without a time that of their message's arrival, each later than the device's one before."""
+    """Give rows, which have no time, that of their message's arrival, each later than the device's one before."""
     for k in range(len(rows)):
-        row = rows[k]
-        if ts_ns[row] == _NO_TIME:
-            i = message[row]
-            time = max(arrival_ns[i], newest_ns[device[i]] + 1)
-            newest_ns[device[i]] = time
-            ts_ns[row] = time
+        i = message[rows[k]]
+        time = max(arrival_ns[i], newest_ns[device[i]] + 1)
+        newest_ns[device[i]] = time
+        ts_ns[rows[k]] = time

@@ -6,10 +6,11 @@ from the next request on. Points of one device and time become one frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, overload
+from itertools import takewhile
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +71,7 @@ class DecodedPoints:
     first: str
 
 
-class _Texts(Sequence[bytes]):
+class _Texts:
     """Texts of a body by their places; one is made when it is asked for."""
 
     def __init__(self, data: bytes, places: I64) -> None:
@@ -79,15 +80,7 @@ class _Texts(Sequence[bytes]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
-
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        if isinstance(index, slice):
-            return _Texts(self._data, self._places[index])
+    def __getitem__(self, index: int, /) -> bytes:
         start, end = self._places[index].tolist()
         return self._data[start:end]
 
@@ -99,7 +92,7 @@ class _Body:
     data: bytes
     form: MetricForm
     frames: I64
-    symbols: Sequence[bytes] | None
+    symbols: _Texts | None
     places: I64
 
 
@@ -463,12 +456,9 @@ def _packed(data: bytes, at: int, end: int) -> Iterator[int]:
 
 def _head_end(data: bytes, start: int, end: int) -> int:
     """Where what a Metric says of itself ends and its data begin."""
-    at = start
-    for field in wire.fields(data, start, end):
-        if field.number > 3:
-            break
-        at = field.end
-    return at
+    return max(
+        (f.end for f in takewhile(lambda f: f.number <= 3, wire.fields(data, start, end))), default=start
+    )
 
 
 def _listed(data: npt.NDArray[np.uint8], wanted: int, n_max: int, what: str) -> I64:

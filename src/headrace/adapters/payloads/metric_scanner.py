@@ -349,10 +349,10 @@ def _series(
     """Read a TimeSeries into rows from n on: the number of rows behind them; `MALFORMED` where it is left aside."""
     key, key_end, series = at, at, _NONE
     is_named = False
-    histogram = 26 if has_symbols else 34
+    histogram = 3 if has_symbols else 4
     while at < end:
         tag = int(data[at])
-        if tag <= 8 or tag > 127 or tag == histogram:
+        if (tag < 24 and tag != 10 and tag != 18) or tag > 127 or tag >> 3 == histogram:
             return MALFORMED
         if tag == 10:
             if is_named:

@@ -6,8 +6,6 @@ labels, which the scanner's table has. Tables have a bound; when they reach it t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -194,8 +192,3 @@ class MetricSeries:
             self._version = self._groups.version
         slots: npt.NDArray[np.uint32] = self._slots[self._device.view[series], part]
         return slots
-
-
-def symbols_of(data: bytes, places: npt.NDArray[np.int64]) -> Sequence[bytes]:
-    """The texts of a request's symbols."""
-    return [data[start:end] for start, end in places[:, :2].tolist()]

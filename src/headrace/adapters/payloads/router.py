@@ -60,6 +60,7 @@ class _Pile:
     """Messages of one rule that are read together, and their devices; `limit` is up to what size nobody asks more."""
 
     decoder: PayloadDecoder
+    read_many: Callable[[Sequence[TopicMessage], Sequence[DeviceGroup], Rows], Sequence[int]]
     limit: int
     messages: list[TopicMessage] = field(default_factory=list)
     groups: list[DeviceGroup] = field(default_factory=list)
@@ -209,13 +210,12 @@ class MessageRouter:
             return
         pile.messages, pile.groups, pile.n_bytes = [], [], 0
         left: Sequence[int] = range(len(messages))
-        if isinstance(pile.decoder, ManyReader):
-            try:
-                left = pile.decoder.read_many(messages, groups, self._rows)
-            except Exception:
-                if not self._has_failed:
-                    _log.exception("adapter=%s: a decoder of many messages failed", self._name)
-                    self._has_failed = True
+        try:
+            left = pile.read_many(messages, groups, self._rows)
+        except Exception:
+            if not self._has_failed:
+                _log.exception("adapter=%s: a decoder of many messages failed", self._name)
+                self._has_failed = True
         for i in left:
             self._guarded(partial(self._read_left, pile.decoder, groups[i]), messages[i])
 
@@ -233,11 +233,10 @@ class MessageRouter:
 
     def _pile(self, rule: TopicRule) -> _Pile | None:
         """Where messages of a rule wait for each other; None where they don't."""
-        if not isinstance(rule.decoder, ManyReader):
+        decoder, limit = rule.decoder, min(TOGETHER_BYTES_MAX, rule.settings.max_payload)
+        if not isinstance(decoder, ManyReader):
             return None
-        return self._piles.setdefault(
-            rule.pattern, _Pile(rule.decoder, min(TOGETHER_BYTES_MAX, rule.settings.max_payload))
-        )
+        return self._piles.setdefault(rule.pattern, _Pile(decoder, decoder.read_many, limit))
 
     @staticmethod
     def _path(rule: TopicRule, names: dict[str, str]) -> str:
