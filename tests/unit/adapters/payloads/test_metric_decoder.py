@@ -11,6 +11,7 @@ from headrace.adapters.payloads.base import PayloadError
 from headrace.adapters.payloads.metric_decoder import warm_metrics
 from headrace.adapters.payloads.wire import whole, wrap
 from headrace.core.clock import NO_TIME
+from headrace.core.layouts import Column, Layout
 from headrace.core.quality import Quality
 
 MS = 1_000_000
@@ -212,6 +213,8 @@ def test_points_in_every_order():
     metric = wrap(1, b"m") + wrap(5, wrap(1, double()) + whole(2, 2) + b"\x18\x01") + wrap(12, b"")
     rows, rejects = decode(OTLP, *[wrap(1, wrap(2, wrap(2, metric)))] * 2)
     assert (len(rows), rejects) == (1, [])
+    _, (reject,) = decode(OTLP, wrap(1, wrap(2, wrap(2, b"\x0a\x7f"))))
+    assert (reject.code, reject.n_samples) == ("malformed", 1)
     for end in (b"\x10\x80", b"\x62\x7f", b"\x0a\x7f", b"\x20\x01"):
         rows, rejects = decode(
             OTLP, wrap(1, wrap(2, wrap(2, wrap(1, b"m") + wrap(5, wrap(1, double()) + end))))
@@ -418,6 +421,14 @@ class _Kept:
 def test_fields_that_nobody_knows_are_passed_over(form, body):
     rows, rejects = decode(form, body, body)
     assert (len(rows), rejects) == (1, [])
+
+
+def test_sensors_that_another_source_fills_are_refused():
+    metrics = Metrics(path="{host}/{field}")
+    metrics.directory.define("h/m", Layout("f64", (Column(""),)))
+    rows, rejects = metrics.decode(series() + series(name="n"), ONE)
+    assert [one[0] for one in rows] == ["h/n"]
+    assert [(str(one.code), one.n_samples) for one in rejects] == [("bad-path", 1)], rejects
 
 
 # --- again -------------------------------------------------------------------------------------------

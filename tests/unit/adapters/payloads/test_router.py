@@ -442,6 +442,7 @@ def test_messages_of_two_rules_keep_their_order_where_some_are_read_alone():
 
 def test_many_large_messages_are_read_before_the_last_has_come(monkeypatch):
     monkeypatch.setattr(router, "PILE_BYTES", 40)
+    monkeypatch.setattr(router, "TOGETHER_BYTES_MAX", 1)
     bench = Bench()
     out = bench.feed(*[("plant/d", f'{{"ts": {i}, "a": {i}}}') for i in range(1, 20)])
     assert sum(batch.n_samples for batch in out.batches) == 19
