@@ -37,7 +37,7 @@ from headrace.adapters.payloads.sparkplug_metrics import (
     MetricSpace,
     SparkplugMetrics,
 )
-from headrace.adapters.payloads.sparkplug_scanner import MetricColumns, MetricParts, AliasTables
+from headrace.adapters.payloads.sparkplug_scanner import AliasTables, MetricColumns, MetricParts
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
 from headrace.adapters.payloads.wire import whole
 from headrace.adapters.payloads.words import WordTable
