@@ -15,7 +15,7 @@ from headrace.adapters.payloads import sparkplug_scanner as scanner
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.sparkplug import RANGES, TEXTS, DataType, quality_of, read_payload
-from headrace.adapters.payloads.sparkplug_decoder import BirthNamedDecoder
+from headrace.adapters.payloads.sparkplug_decoder import NodeMetricDecoder
 from headrace.adapters.payloads.sparkplug_metrics import SparkplugMetrics
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
 from headrace.core.quality import Quality
@@ -234,7 +234,7 @@ class Desk:
         groups = DeviceGroups(self.directory, owns_units=False)
         self.metrics = SparkplugMetrics(groups, place, RuleSettings(path="{metric}", max_keys=1_000))
         more = {"scan": lambda data, first, last, *rest: (first, 1)} if is_slow else {}
-        self.decoder = BirthNamedDecoder("d", self.directory, self.metrics, takes_transient, **more)
+        self.decoder = NodeMetricDecoder("d", self.directory, self.metrics, takes_transient, **more)
         self.space = self.metrics.space({"device": "leon/tank"})
         self.messages = []
 

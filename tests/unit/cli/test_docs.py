@@ -4,11 +4,13 @@ import ast
 import importlib.util
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
 import click
 import pytest
+from tests.certificates import make_certificate
 
 from headrace.cli.exits import Exit
 from headrace.cli.main import COMMANDS, cli, run_command
@@ -167,6 +169,10 @@ def test_plant_files_are_right(name, text, tmp_path, monkeypatch, capsys):
             (tmp_path / "ovens.csv").write_text(table, encoding="utf-8")
         if table.startswith("profile,signal"):
             (tmp_path / "ovens-tags.csv").write_text(table, encoding="utf-8")
+    if "cert_file" in text:
+        make_certificate(tmp_path)
+        for made, named in (("cert.pem", "plant.pem"), ("cert.pem", "clients.pem"), ("key.pem", "plant.key")):
+            shutil.copy(tmp_path / made, tmp_path / named)
     whole = text if "version" in tomllib.loads(text) else f"version = 1\n{text}"
     (tmp_path / "plant.toml").write_text(whole, encoding="utf-8")
     assert run_command(["check"]) == Exit.DONE, f"{name}: {capsys.readouterr().err}"

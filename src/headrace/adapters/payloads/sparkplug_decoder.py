@@ -37,7 +37,7 @@ from headrace.adapters.payloads.sparkplug_metrics import (
     MetricSpace,
     SparkplugMetrics,
 )
-from headrace.adapters.payloads.sparkplug_scanner import AliasTables, MetricColumns, MetricParts
+from headrace.adapters.payloads.sparkplug_scanner import MetricColumns, MetricParts, NodeMetricTables
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
 from headrace.adapters.payloads.wire import whole
 from headrace.adapters.payloads.words import WordTable
@@ -54,12 +54,12 @@ _RANGE_OF = {DTYPE_OF[kind]: bounds for kind, bounds in RANGES.items() if kind !
 _FLOAT32_EXACT_MAX = 2**24
 
 Scan = Callable[
-    [npt.NDArray[np.uint8], int, int, npt.NDArray[np.int64], AliasTables, MetricColumns, int],
+    [npt.NDArray[np.uint8], int, int, npt.NDArray[np.int64], NodeMetricTables, MetricColumns, int],
     tuple[int, int],
 ]
 
 
-class BirthNamedDecoder:
+class NodeMetricDecoder:
     """Decodes messages for one adapter instance.
 
     Order of calls for a slice: `begin`, then for each message in order at most one of `data`, `birth`, `death` and
@@ -442,7 +442,7 @@ def warm_sparkplug() -> None:
     directory, rule = SensorDirectory(), RuleSettings(path="{metric}")
     groups = DeviceGroups(directory)
     metrics = SparkplugMetrics(groups, lambda ids, name: ("warm", name), rule)
-    decoder, space = BirthNamedDecoder("warm", directory, metrics), metrics.space({})
+    decoder, space = NodeMetricDecoder("warm", directory, metrics), metrics.space({})
     value = SparkplugValue(1.5, DataType.DOUBLE, "a", 1, 1)
     payload = write_payload(1, 0, [value])
     scanner.sequence_of(np.frombuffer(payload, np.uint8))
