@@ -1,0 +1,193 @@
+"""The OPC UA adapter: variables of servers, subscribed to or read; one session for each server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
+from headrace.adapters.meters import Backoff, spread
+from headrace.adapters.opcua.asking import Feed
+from headrace.adapters.opcua.config import OpcuaConfig, Profile, UaDevicePlan, opcua_plans
+from headrace.adapters.opcua.filing import Filing
+from headrace.adapters.opcua.inbox import ValueInbox
+from headrace.adapters.opcua.security import Access
+from headrace.adapters.opcua.session import ServerSession
+from headrace.adapters.opcua.tags import TagTable
+from headrace.core.clock import NO_TIME, Clock
+from headrace.core.sensors import SensorDirectory
+
+N_CONNECTING_MAX = 16
+_FLUSH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What exists between start and stop."""
+
+    clock: Clock
+    tags: TagTable
+    inbox: ValueInbox
+    sessions: list[ServerSession]
+    session_of: list[int]
+    taking: asyncio.Task[None]
+    connecting: list[asyncio.Task[None]]
+
+
+class OpcuaAdapter:
+    """Variables as frames; see `headrace.adapters.base` for the contract."""
+
+    Config: ClassVar[type[OpcuaConfig]] = OpcuaConfig
+
+    def __init__(self, name: str, config: OpcuaConfig, plans: list[UaDevicePlan], folder: Path) -> None:
+        self.name = name
+        self._config = config
+        self._plans = plans
+        self._folder = folder
+        self._running: _Running | None = None
+        self._stopped_ns = NO_TIME
+        self._is_stopped = False
+
+    @classmethod
+    def from_config(
+        cls, name: str, config: OpcuaConfig, profiles: Mapping[str, Profile], plant: PlantFacts
+    ) -> OpcuaAdapter:
+        """Plan what is asked of every server.
+
+        Raises
+        ------
+        ConfigError : an unknown profile, a bad path, url or address, or a certificate that is not there.
+        """
+        return cls(name, config, opcua_plans(name, config, profiles, plant), plant.folder)
+
+    def declare(self, directory: SensorDirectory) -> None:
+        """Define the groups whose types are known: from the configuration, or an earlier run. Raises `ConfigError`."""
+        TagTable(self._plans, directory).begin()
+
+    async def start(self, sink: Sink) -> None:
+        """Begin to connect.
+
+        Raises
+        ------
+        ConfigError : another adapter has one of the sensors, or one is of another type than is declared.
+        """
+        tags = TagTable(self._plans, sink.directory)
+        tags.begin()
+        filing = Filing(self.name, tags, sink.directory, self._config.time)
+        inbox = ValueInbox(self.name, sink, tags, filing)
+        feed = Feed(sink, tags, filing, inbox)
+        gate = asyncio.Semaphore(N_CONNECTING_MAX)
+        by_server: dict[str, list[int]] = {}
+        for number, plan in enumerate(self._plans):
+            by_server.setdefault(plan.server.url, []).append(number)
+        sessions = [self._session(devices, feed, gate) for devices in by_server.values()]
+        session_of = [0] * len(self._plans)
+        for place, devices in enumerate(by_server.values()):
+            for number in devices:
+                session_of[number] = place
+        taking = asyncio.create_task(inbox.run(), name=f"opcua {self.name} inbox")
+        connecting = [asyncio.create_task(one.run(), name=f"opcua {self.name}") for one in sessions]
+        self._running = _Running(sink.clock, tags, inbox, sessions, session_of, taking, connecting)
+
+    def _session(self, devices: list[int], feed: Feed, gate: asyncio.Semaphore) -> ServerSession:
+        """The session of devices that share a server."""
+        plans = [self._plans[number] for number in devices]
+        access = Access(plans[0].server, self._config, self._folder, max(plan.timeout_s for plan in plans))
+        groups: dict[int, list[int]] = {}
+        for number, plan in zip(devices, plans, strict=True):
+            groups.setdefault(plan.interval_ns, []).extend(feed.tags.tags_of(number))
+        backoff = Backoff(
+            f"{self.name}:{access.server}", self._config.reconnect_first, self._config.reconnect_most
+        )
+        return ServerSession(self.name, access, groups, feed, gate, backoff)
+
+    async def stop(self) -> None:
+        """Ask for no more, hand on the rest, close the sessions."""
+        run = self._running
+        if run is None or self._is_stopped:
+            self._is_stopped = True
+            return
+        self._is_stopped = True
+        self._stopped_ns = run.clock.now_ns()
+        for task in run.connecting:
+            task.cancel()
+        await asyncio.gather(*run.connecting, return_exceptions=True)
+        run.inbox.finish()
+        await asyncio.wait([run.taking], timeout=_FLUSH_S)
+        run.taking.cancel()
+        await asyncio.gather(run.taking, *(one.close() for one in run.sessions), return_exceptions=True)
+
+    # --- how it is -----------------------------------------------------------------------------------
+
+    def diagnostics(self) -> AdapterDiagnostics:
+        """State and counts of the adapter and of every device."""
+        n_sensors = sum(plan.n_sensors for plan in self._plans)
+        run = self._running
+        if run is None:
+            state = AdapterState.STOPPED if self._is_stopped else AdapterState.STARTING
+            return AdapterDiagnostics(self.name, "opcua", state, n_sensors=n_sensors)
+        devices = self._devices(run)
+        state, reason = self._summary(devices)
+        latencies = [session.meters.latency.percentiles() for session in run.sessions]
+        counts, total_s = spread(session.meters.latency for session in run.sessions)
+        return AdapterDiagnostics(
+            self.name,
+            "opcua",
+            state,
+            reason,
+            max(self._stopped_ns, *(session.since_ns for session in run.sessions)),
+            n_sensors,
+            devices,
+            n_samples=run.inbox.n_samples,
+            n_frames=run.inbox.n_frames,
+            n_rejects=run.inbox.n_rejects,
+            n_duplicates=run.inbox.n_repeats,
+            transport_ns=sum(session.transport_ns for session in run.sessions),
+            decode_ns=run.inbox.decode_ns + sum(session.meters.decode_ns for session in run.sessions),
+            # The worst server's: an average would hide it.
+            latency_s_p50=max(p50 for p50, _ in latencies),
+            latency_s_p99=max(p99 for _, p99 in latencies),
+            latency_counts=counts,
+            latency_total_s=total_s,
+        )
+
+    def _devices(self, run: _Running) -> tuple[DeviceDiagnostics, ...]:
+        troubled: dict[int, list[int]] = {}
+        for tag in sorted(run.tags.problem):
+            troubled.setdefault(int(run.tags.device[tag]), []).append(tag)
+        out = []
+        for number, plan in enumerate(self._plans):
+            session = run.sessions[run.session_of[number]]
+            state, reason = session.state, session.reason
+            bad = troubled.get(number, [])
+            if session.is_connected and bad:
+                state = AdapterState.DEGRADED
+                reason = f"{run.tags.signal_of(bad[0]).name}: {run.tags.problem[bad[0]]}"
+                if len(bad) > 1:
+                    reason += f" (and {len(bad) - 1} more of {len(plan.signals)} variables)"
+            away = state in (AdapterState.BACKOFF, AdapterState.FAILED)
+            meters = session.meters
+            out.append(
+                DeviceDiagnostics(
+                    plan.path, state, reason, int(run.inbox.last_good_ns[number]),
+                    session.retry_ns if away else NO_TIME, meters.n_requests, meters.n_errors, meters.n_timeouts,
+                    meters.n_skipped + int(run.inbox.n_lost[number]),
+                )
+            )  # fmt: skip
+        return tuple(out)
+
+    def _summary(self, devices: tuple[DeviceDiagnostics, ...]) -> tuple[AdapterState, str]:
+        if self._is_stopped:
+            return AdapterState.STOPPED, ""
+        states = {device.state for device in devices}
+        state = states.pop() if len(states) == 1 else AdapterState.DEGRADED
+        troubled = [device for device in devices if device.reason]
+        if not troubled:
+            return (state if not states else AdapterState.STARTING), ""
+        text = f"{troubled[0].path}: {troubled[0].reason}"
+        if len(troubled) > 1:
+            text += f" (and {len(troubled) - 1} more of {len(devices)} devices)"
+        return state, text
