@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from headrace.adapters.opcua.scanner import warm_scanner
 from headrace.adapters.payloads.line_decoder import warm_lines
 from headrace.codecs import warm
 from headrace.core.clock import NS
@@ -45,6 +46,7 @@ def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES, specs: Sequence[FlowSpec]
     keep_freed_memory()
     warm.warm_kernels()
     warm_lines()
+    warm_scanner()
     _warm_intake(dtypes)
     directory = SensorDirectory(shard_bits=0)
     flows = [Flow(spec, directory) for spec in (_WARM, *_own(specs))]

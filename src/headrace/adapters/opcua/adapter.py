@@ -14,7 +14,7 @@ from headrace.adapters.opcua.asking import Feed
 from headrace.adapters.opcua.config import OpcuaConfig, Profile, UaDevicePlan, opcua_plans
 from headrace.adapters.opcua.filing import Filing
 from headrace.adapters.opcua.inbox import ValueInbox
-from headrace.adapters.opcua.security import Access
+from headrace.adapters.opcua.security import ServerAccess
 from headrace.adapters.opcua.session import ServerSession
 from headrace.adapters.opcua.tags import TagTable
 from headrace.core.clock import NO_TIME, Clock
@@ -95,7 +95,7 @@ class OpcuaAdapter:
     def _session(self, devices: list[int], feed: Feed, gate: asyncio.Semaphore) -> ServerSession:
         """The session of devices that share a server."""
         plans = [self._plans[number] for number in devices]
-        access = Access(plans[0].server, self._config, self._folder, max(plan.timeout_s for plan in plans))
+        access = ServerAccess(plans[0].server, self._config, self._folder, max(plan.timeout_s for plan in plans))
         groups: dict[int, list[int]] = {}
         for number, plan in zip(devices, plans, strict=True):
             groups.setdefault(plan.interval_ns, []).extend(feed.tags.tags_of(number))

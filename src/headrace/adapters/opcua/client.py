@@ -17,7 +17,7 @@ from asyncua.ua.ua_binary import struct_from_binary
 
 from headrace.adapters.meters import reason_of
 from headrace.adapters.opcua.addresses import NodeAddress
-from headrace.adapters.opcua.security import Access, ServerRefuses, offers
+from headrace.adapters.opcua.security import ServerAccess, ServerRefuses, offers
 from headrace.adapters.opcua.statuses import status_text
 from headrace.core.clock import thread_cpu_ns
 from headrace.core.errors import HeadraceError, NotConnected
@@ -57,7 +57,7 @@ class UaConnection:
     on_lost : called once, with the reason, when the connection ends by itself.
     """
 
-    def __init__(self, access: Access, on_lost: Callable[[str], None]) -> None:
+    def __init__(self, access: ServerAccess, on_lost: Callable[[str], None]) -> None:
         self._access = access
         self._on_lost = on_lost
         self._client = Client(

@@ -256,3 +256,10 @@ def scan_values(data: U8, at: Int, end: int, n: int, has_handles: bool, out: Val
             else:
                 out.server_ns[row] = _ns(ticks, picos)
     return at
+
+
+def warm_scanner() -> None:
+    """Compile the kernel, or load it from the cache."""
+    data = np.zeros(1, np.uint8)
+    data.flags.writeable = False  # as the bytes of a message are
+    scan_values(data, 0, 1, 1, False, ValueColumns.empty(1))

@@ -23,7 +23,7 @@ class ServerRefuses(NotConnected):
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class ServerAccess:
     """A server and how to get in; files lie in `folder`, secrets are read when needed."""
 
     server: ServerAddress

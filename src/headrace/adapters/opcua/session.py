@@ -20,7 +20,7 @@ from headrace.adapters.meters import Backoff, seconds
 from headrace.adapters.opcua.asking import Feed, SessionMeters
 from headrace.adapters.opcua.client import ServiceFailed, UaConnection
 from headrace.adapters.opcua.polling import Polling
-from headrace.adapters.opcua.security import Access, ServerRefuses
+from headrace.adapters.opcua.security import ServerAccess, ServerRefuses
 from headrace.adapters.opcua.subscribing import Subscribing
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError, NotConnected
@@ -40,7 +40,7 @@ class ServerSession:
     def __init__(
         self,
         name: str,
-        access: Access,
+        access: ServerAccess,
         groups: dict[int, list[int]],
         feed: Feed,
         gate: asyncio.Semaphore,

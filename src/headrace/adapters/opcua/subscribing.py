@@ -34,6 +34,7 @@ LIFETIME_NS = 120 * NS
 """How long a server shall keep a subscription that is not asked for."""
 N_VERIFIED_MAX = 100
 _MS = 1_000_000
+_GRACE_NS = 20 * _MS
 _BAD = 0x8000_0000
 _NO_FILTER = {
     ua.StatusCodes.BadMonitoredItemFilterUnsupported, ua.StatusCodes.BadMonitoredItemFilterInvalid,
@@ -255,15 +256,18 @@ class Subscribing:
 
     async def _watch(self) -> None:
         """End the connection when nothing is published for too long, not even that there is nothing."""
+        is_overdue = False
         while True:
             left_ns = self._heard_ns + self._silence_ns - monotonic_ns()
             if not self._n_asked:
                 left_ns = self._silence_ns  # nobody asked: without credit silence is what we want
-            if left_ns <= 0:
+            if left_ns <= 0 and is_overdue:
                 raise NotConnected(
                     f"connected, but nothing was published for {self._silence_ns / NS:.1f} s, not even a keep-alive"
                 )
-            await real_sleep(left_ns)
+            # If it was this process that stood still, what was published lies in the socket: look there first.
+            is_overdue = left_ns <= 0
+            await real_sleep(_GRACE_NS if is_overdue else left_ns)
 
     # --- truth ---------------------------------------------------------------------------------------
 
