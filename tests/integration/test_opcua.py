@@ -11,7 +11,9 @@ from headrace.adapters.mqtt.simulator import free_port
 from headrace.adapters.opcua import polling, subscribing
 from headrace.adapters.opcua.adapter import OpcuaAdapter
 from headrace.adapters.opcua.scanner import warm_scanner
-from headrace.adapters.opcua.simulator import SERVER_URI, CertificatePair, OpcuaSimulator
+from headrace.adapters.opcua.simulator import NAMESPACE, SERVER_URI, CertificatePair, OpcuaSimulator
+from headrace.core.clock import SystemClock
+from headrace.core.errors import ConfigError, NotConnected, Rejected
 from headrace.core.events import RejectCode
 from headrace.core.frames import Shape
 from headrace.core.problems import validate_section
@@ -68,7 +70,8 @@ def samples(sink):
             batch.values.reshape(-1).tolist(), marks.reshape(-1).tolist(), strict=True,
         )  # fmt: skip
         found += [
-            (path, ts, batch.dictionary[value] if batch.dictionary else value, mark) for path, ts, value, mark in rows
+            (path, ts, batch.dictionary[value] if batch.dictionary else value, mark)
+            for path, ts, value, mark in rows
         ]
     return found
 
@@ -121,11 +124,17 @@ async def test_every_type_with_the_time_of_its_source(plant, mode):
         assert life.state is AdapterState.CONNECTED
         await until(lambda: mode == "subscribe" or life.adapter.diagnostics().n_duplicates > 20, "read again")
     found = samples(life.sink)
-    assert {(path, value) for path, _, value, _ in found} == {(f"l/d/{n}", v) for n, (_, _, v) in TYPES.items()}
+    assert {(path, value) for path, _, value, _ in found} == {
+        (f"l/d/{n}", v) for n, (_, _, v) in TYPES.items()
+    }
     assert {ts for _, ts, _, _ in found} == {T0 + 1_000}, "nothing gets a fresh time"
     assert len(found) == len(TYPES), "repeats are not stored"
     assert all(batch.shape is Shape.DENSE for batch in life.sink.batches)
-    kinds = {c.name: (c.kind.name, c.labels) for s in range(life.sink.directory.n_slots) for c in life.sink.directory.layout(s).columns}
+    kinds = {
+        c.name: (c.kind.name, c.labels)
+        for s in range(life.sink.directory.n_slots)
+        for c in life.sink.directory.layout(s).columns
+    }
     assert kinds["truth"] == ("DISCRETE", ("false", "true"))
     assert kinds["word"][0] == "DISCRETE"
     assert kinds["f64"] == ("ANALOG", ())
@@ -136,7 +145,7 @@ async def test_a_thousand_items_in_batches_and_bad_nodes_among_them(plant):
     names = [f"many.v{i}" for i in range(1_000)]
     for i, name in enumerate(names):
         await plant.set(name, float(i))
-    signals = {f"v{i}": plant.address("{node}.v%d" % i) for i in range(1_000)}
+    signals = {f"v{i}": plant.address(f"{{node}}.v{i}") for i in range(1_000)}
     signals |= {"gone": plant.address("{node}.gone"), "lost": "nsu=http://nobody.example/;i=7"}
     devices = {"l/d": plant.url("many", "4s")}
     async with Life(adapter_of(plant, signals, devices)) as life:
@@ -255,7 +264,9 @@ async def test_queued_values_come_in_order_each_with_its_time(plant):
         for i in range(1, 6):
             await plant.write("a", float(i), source_ns=T0 + i * 1_000)
         await life.value("l/d/a", 5.0)
-    assert [(ts, v) for _, ts, v, _ in samples(life.sink)][1:] == [(T0 + i * 1_000, float(i)) for i in range(1, 6)]
+    assert [(ts, v) for _, ts, v, _ in samples(life.sink)][1:] == [
+        (T0 + i * 1_000, float(i)) for i in range(1, 6)
+    ]
 
 
 async def test_arrays_are_taken_apart_where_that_is_asked_for(plant):
@@ -299,11 +310,124 @@ async def test_types_that_are_declared_and_types_that_are_known(plant):
 async def test_a_slow_reader_is_counted(plant, monkeypatch):
     monkeypatch.setattr(polling, "N_SILENT_MAX", 1)
     await plant.set("a", 1.0)
-    async with Life(adapter_of(plant, {"a": None}, mode="read", devices={"l/d": plant.url(timeout="50ms")})) as life:
+    async with Life(
+        adapter_of(plant, {"a": None}, mode="read", devices={"l/d": plant.url(timeout="50ms")})
+    ) as life:
         await life.value("l/d/a", 1.0)
         plant.hang()
         await until(lambda: life.adapter.diagnostics().devices[0].n_timeouts > 0, "it is counted")
-        await until(lambda: life.adapter.diagnostics().devices[0].next_retry_ns > 0, "it is told when it is tried again")
+        await until(
+            lambda: life.adapter.diagnostics().devices[0].next_retry_ns > 0,
+            "it is told when it is tried again",
+        )
+
+
+# --- for people ---------------------------------------------------------------------------------------
+
+
+async def test_probe_looks_at_the_server_and_one_variable(plant):
+    if not hasattr(plant, "is_described"):
+        await plant.set("oven.t", 181.5)
+        await plant.describe("oven.t", "degC", 0.0, 400.0)
+        plant.is_described = True
+    await plant.write("oven.t", 181.5, source_ns=T0)
+    adapter = adapter_of(plant, {"t": plant.address("{node}.t")}, {"l/d": plant.url("oven")})
+    found = await adapter.probe({"signal": "t"}, SystemClock())
+    assert (found["protocol"], found["state"], found["connection"]) == ("opcua", "Running", "made for this")
+    assert NAMESPACE in found["namespaces"]
+    variable = found["variable"]
+    assert variable.pop("server_ns") > T0
+    assert variable == {
+        "address": f"nsu={NAMESPACE};s=oven.t", "node": "ns=2;s=oven.t", "name": "t", "type": "Double", "value": 181.5,
+        "status": "Good", "has_overflown": False, "quality": "good", "source_ns": T0, "unit": "degC", "range": [0.0, 400.0],
+    }  # fmt: skip
+    async with Life(adapter) as life:
+        await life.value("l/d/t", 181.5)
+        found = await adapter.probe({"device": "l/d", "address": "i=2258"}, SystemClock())
+        assert found["connection"] == "the adapter's"
+        assert (found["variable"]["type"], found["variable"]["unit"], found["variable"]["range"]) == (
+            "DateTime",
+            "",
+            None,
+        )
+    found = await OpcuaAdapter.probe_url(
+        {"url": plant.url(), "address": plant.address("gone")}, SystemClock()
+    )
+    assert (found["variable"]["status"], found["variable"]["value"]) == ("BadNodeIdUnknown", None)
+    assert (found["variable"]["quality"], found["variable"]["name"]) == ("bad-device", "")
+    assert "variable" not in await OpcuaAdapter.probe_url({"url": plant.url()}, SystemClock())
+
+
+async def test_probe_says_what_is_wrong(plant):
+    await plant.set("a", 1.0)
+    adapter = adapter_of(plant, {"a": None})
+    for wanted, error in (
+        ({"topic": "x"}, "an opcua probe knows no 'topic'"),
+        ({"device": "l/x"}, "has no device 'l/x'; did you mean 'l/d'"),
+        ({"signal": "b"}, "no signal 'b'"),
+        ({"address": "x"}, "is no node id"),
+        ({"address": "nsu=urn:none;s=x"}, "has no namespace 'urn:none'"),
+    ):
+        with pytest.raises(ConfigError, match=error):
+            await adapter.probe(wanted, SystemClock())
+    plant.max_per_call = 1
+    with pytest.raises(Rejected, match="answers a read with BadTooManyOperations"):
+        await adapter.probe({}, SystemClock())
+    plant.max_per_call = 0
+    async with Life(
+        adapter_of(plant, {"a": None}, mode="read", devices={"l/d": plant.url(timeout="300ms")})
+    ) as life:
+        await life.value("l/d/a", 1.0)
+        plant.hang()
+        with pytest.raises(NotConnected, match="did not answer within 0.3 s"):
+            await life.adapter.probe({}, SystemClock())
+    await plant.stop()
+    with pytest.raises(NotConnected, match="no connection"):
+        await adapter.probe({}, SystemClock())
+    devices = {"l/d": plant.url(), "l/e": "opc.tcp://127.0.0.2:4840"}
+    with pytest.raises(ConfigError, match="name one of the 2 devices"):
+        await adapter_of(plant, {"a": None}, devices).probe({}, SystemClock())
+
+
+async def test_scan_finds_variables_piece_by_piece(plant):
+    folder = await plant.add_folder("Oven7")
+    await plant.add("Oven7.t", 20.5, "Double", folder)
+    await plant.describe("Oven7.t", "degC", 0.0, 400.0)
+    for name, value, kind in (
+        ("on", True, "Boolean"), ("s", "idle", "String"), ("g", b"x", "ByteString"), ("v", [1.5], "Float"), ("n", None, "Null"),
+    ):  # fmt: skip
+        await plant.add(f"Oven7.{name}", value, kind, folder)
+    await plant.write("Oven7.s", "idle", "String", status=0x80310000)
+    adapter = adapter_of(plant, {"a": None})
+    plant.page = 2
+    try:
+        found = await adapter.scan({"node": plant.address("Oven7")}, SystemClock())
+        every = await OpcuaAdapter.scan_url({"url": plant.url(), "depth": "2"}, SystemClock())
+    finally:
+        plant.page = 0
+    by_name = {tag.name: tag for tag in found}
+    assert list(by_name) == ["t", "on", "s", "g", "v", "n"]
+    t = by_name["t"]
+    assert (t.device, t.address, t.dtype, t.unit, t.kind, t.value, t.quality, t.problem) == (
+        "", f"nsu={NAMESPACE};s=Oven7.t", "f64", "degC", "analog", 20.5, "good", ""
+    )  # fmt: skip
+    assert (by_name["on"].dtype, by_name["on"].kind, by_name["on"].value) == ("u8", "discrete", True)
+    assert (by_name["s"].dtype, by_name["s"].problem, by_name["s"].quality) == (
+        "string", "BadNoCommunication", "bad-communication"
+    )  # fmt: skip
+    assert by_name["g"].problem == "a ByteString can't be a sensor"
+    assert by_name["v"].problem == "an array: write arrays.v = its number of elements"
+    assert by_name["n"].problem == "it has no value"
+    assert {"Plant/Oven7", "Plant"} >= {
+        tag.device for tag in every if tag.address.startswith("nsu=http://headrace")
+    }
+    assert "Plant" in {tag.device for tag in every}
+    for wanted, error in (
+        ({"depht": "2"}, "did you mean 'depth'"), ({"depth": "x"}, "no number above 0"), ({"max": "2"}, "more than 2 variables"),
+        ({"node": "ns=2;s=none"}, "BadNodeIdInvalid"), ({"node": "nsu=urn:none;s=x"}, "has no namespace"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=error):
+            await adapter.scan(wanted, SystemClock())
 
 
 # --- security ----------------------------------------------------------------------------------------
@@ -335,7 +459,13 @@ def secure(plant, pairs, **config):
 
 
 async def test_a_certificate_and_a_password(plant, pairs, monkeypatch):
-    await secured(plant, pairs, "Basic256Sha256/SignAndEncrypt", "Basic256Sha256/Sign", "Aes128Sha256RsaOaep/SignAndEncrypt")
+    await secured(
+        plant,
+        pairs,
+        "Basic256Sha256/SignAndEncrypt",
+        "Basic256Sha256/Sign",
+        "Aes128Sha256RsaOaep/SignAndEncrypt",
+    )
     monkeypatch.setenv("OPCUA_PASSWORD", "right")
     monkeypatch.setitem(plant.users.passwords, "headrace", "right")
     login = {"user": "headrace", "password": {"env": "OPCUA_PASSWORD"}}
@@ -375,7 +505,9 @@ async def test_a_server_that_is_not_the_right_one_or_offers_less(plant, pairs):
     async with Life(adapter_of(plant, {"a": None})) as life:
         await until(lambda: life.state is AdapterState.FAILED, "refused")
         assert "the server offers Basic256Sha256/Sign; set security" in life.reason
-    async with Life(secure(plant, pairs, security_mode="Sign", server_cert_file=None, server_trust="any")) as life:
+    async with Life(
+        secure(plant, pairs, security_mode="Sign", server_cert_file=None, server_trust="any")
+    ) as life:
         await life.value("l/d/a", 1.0)
     folder = pairs["ours"].cert_file.parent / "trusted"
     folder.mkdir(exist_ok=True)

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
+from headrace.adapters.abilities import FoundTag
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.meters import Backoff, spread
+from headrace.adapters.opcua.addresses import parse_node
 from headrace.adapters.opcua.asking import Feed
-from headrace.adapters.opcua.config import OpcuaConfig, Profile, UaDevicePlan, opcua_plans
+from headrace.adapters.opcua.browsing import Browsing, scan_server
+from headrace.adapters.opcua.client import ServiceFailed, UaConnection
+from headrace.adapters.opcua.config import OpcuaConfig, Profile, UaDevicePlan, opcua_plans, parse_url
 from headrace.adapters.opcua.filing import Filing
 from headrace.adapters.opcua.inbox import ValueInbox
+from headrace.adapters.opcua.probe import check_probe, probe_server
 from headrace.adapters.opcua.security import ServerAccess
 from headrace.adapters.opcua.session import ServerSession
 from headrace.adapters.opcua.tags import TagTable
-from headrace.core.clock import NO_TIME, Clock
+from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
+from headrace.core.errors import ConfigError, NotConnected, Rejected
+from headrace.core.registry import nearest
 from headrace.core.sensors import SensorDirectory
 
 N_CONNECTING_MAX = 16
+N_NAMED_MAX = 50
+T = TypeVar("T")
 _FLUSH_S = 1.0
 
 
@@ -95,7 +105,9 @@ class OpcuaAdapter:
     def _session(self, devices: list[int], feed: Feed, gate: asyncio.Semaphore) -> ServerSession:
         """The session of devices that share a server."""
         plans = [self._plans[number] for number in devices]
-        access = ServerAccess(plans[0].server, self._config, self._folder, max(plan.timeout_s for plan in plans))
+        access = ServerAccess(
+            plans[0].server, self._config, self._folder, max(plan.timeout_s for plan in plans)
+        )
         groups: dict[int, list[int]] = {}
         for number, plan in zip(devices, plans, strict=True):
             groups.setdefault(plan.interval_ns, []).extend(feed.tags.tags_of(number))
@@ -119,6 +131,96 @@ class OpcuaAdapter:
         await asyncio.wait([run.taking], timeout=_FLUSH_S)
         run.taking.cancel()
         await asyncio.gather(run.taking, *(one.close() for one in run.sessions), return_exceptions=True)
+
+    # --- for people ----------------------------------------------------------------------------------
+
+    async def probe(self, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
+        """Look at a server: ``device`` (or ``url``), and a variable by ``address`` (or ``signal``).
+
+        Raises
+        ------
+        ConfigError : it is not said where to look, or there is no such device or signal.
+        NotConnected : the server does not answer, or refuses us. Rejected : it answers with an error.
+        """
+        check_probe(wanted)
+        plan = self._plan_of(wanted)
+        text = wanted.get("address", "")
+        address = parse_node(text) if text else None
+        if address is None and "signal" in wanted:
+            known = {signal.name: signal for signal in plan.signals}
+            if wanted["signal"] not in known:
+                raise ConfigError(
+                    f"no signal {wanted['signal']!r}{nearest(wanted['signal'], list(known))}", "signal"
+                )
+            address = known[wanted["signal"]].address
+        if address is not None:
+            address = address.of_device(plan.node)
+        began_ns = monotonic_ns()
+        found, how = await self._with_connection(plan, partial(probe_server, address=address))
+        return {
+            "protocol": "opcua",
+            "device": plan.path,
+            "peer": str(plan.server),
+            "seconds": (monotonic_ns() - began_ns) / NS,
+            "connection": how,
+            **found,
+        }
+
+    @classmethod
+    async def probe_url(cls, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
+        """Look at a server that no adapter has: ``url``, ``address``. Raises as `probe`."""
+        return await cls._of_url(wanted).probe(wanted, clock)
+
+    async def scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """Variables of a server: ``device`` (or ``url``), ``node`` to begin at, ``depth``, ``max``. Raises as `probe`."""
+        browsing = Browsing.of(wanted)
+        found, _ = await self._with_connection(self._plan_of(wanted), partial(scan_server, browsing=browsing))
+        return found
+
+    @classmethod
+    async def scan_url(cls, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """Variables of a server that no adapter has. Raises as `probe`."""
+        return await cls._of_url(wanted).scan(wanted, clock)
+
+    @classmethod
+    def _of_url(cls, wanted: Mapping[str, str]) -> OpcuaAdapter:
+        """An adapter of one server, without security and a name."""
+        plan = UaDevicePlan(wanted["url"], *parse_url(wanted["url"]), NS, "", ())
+        return cls("probe", OpcuaConfig(devices={}), [plan], Path())
+
+    def _plan_of(self, wanted: Mapping[str, str]) -> UaDevicePlan:
+        if "url" in wanted:
+            return UaDevicePlan(wanted["url"], *parse_url(wanted["url"]), self._config.interval, "", ())
+        known = {plan.path: plan for plan in self._plans}
+        device = wanted.get("device") or next(iter(known))
+        if len({plan.server for plan in self._plans}) > 1 and "device" not in wanted:
+            raise ConfigError(
+                f"name one of the {len(known):,} devices of {self.name!r}: {device}, ...", "device"
+            )
+        if device not in known:
+            near = nearest(device, list(known)) if len(known) <= N_NAMED_MAX else ""
+            raise ConfigError(f"adapter {self.name!r} has no device {device!r}{near}", "device")
+        return known[device]
+
+    async def _with_connection(
+        self, plan: UaDevicePlan, do: Callable[[UaConnection], Awaitable[T]]
+    ) -> tuple[T, str]:
+        """Do something over the adapter's own connection where that stands; else over one that is made for it."""
+        run = self._running
+        access = ServerAccess(plan.server, self._config, self._folder, plan.timeout_s)
+        for session in run.sessions if run is not None and not self._is_stopped else ():
+            if (
+                session.access.server == plan.server
+                and session.is_connected
+                and session.connection is not None
+            ):
+                return await _answered(do(session.connection), access), "the adapter's"
+        connection = UaConnection(access, lambda reason: None)
+        try:
+            await connection.open()
+            return await _answered(do(connection), access), "made for this"
+        finally:
+            await connection.close()
 
     # --- how it is -----------------------------------------------------------------------------------
 
@@ -191,3 +293,13 @@ class OpcuaAdapter:
         if len(troubled) > 1:
             text += f" (and {len(troubled) - 1} more of {len(devices)} devices)"
         return state, text
+
+
+async def _answered(doing: Awaitable[T], access: ServerAccess) -> T:
+    """What a server answers; its errors as people are told them."""
+    try:
+        return await doing
+    except TimeoutError as e:
+        raise NotConnected(f"{access.server} did not answer within {access.timeout_s:g} s") from e
+    except ServiceFailed as e:
+        raise Rejected(str(e)) from e

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from headrace.adapters.opcua.kinds import (
     ACCEPTS,
-    LOCALIZED_TEXT,
     LONG_KINDS,
     NO_PART,
     PARTS,
@@ -34,6 +33,7 @@ from headrace.adapters.opcua.messages import Values
 from headrace.adapters.opcua.scanner import ARRAY, ValueColumns
 from headrace.adapters.opcua.statuses import status_text
 from headrace.adapters.opcua.tags import TagTable
+from headrace.adapters.opcua.texts import text_of
 from headrace.adapters.payloads.words import TEXT_MAX, WordTable, is_word
 from headrace.core.clock import NO_TIME
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
@@ -266,7 +266,7 @@ class Filing:
         source: list[int] = []
         for at, row in enumerate(rows.tolist()):
             raw = values.raw(row)
-            text = "" if is_empty[at] else _text(raw)
+            text = "" if is_empty[at] else text_of(raw)
             if text is None or not is_word(text):
                 tag = int(values.columns.tag[row])
                 detail = f"{self._tags.path(tag)}: no text of at most {TEXT_MAX:,} characters without NUL"
@@ -364,22 +364,6 @@ def _marks(values: Values, rows: Rows) -> npt.NDArray[np.uint64]:
     for at in np.flatnonzero(is_long).tolist():
         bits[at] = zlib.crc32(values.raw(int(rows[at])))
     return bits
-
-
-def _text(raw: bytes) -> str | None:
-    """The text of a variant; None where it is no UTF-8."""
-    at = 1
-    if raw[0] & _PLAIN == LOCALIZED_TEXT:
-        mask, at = raw[1], 2
-        if mask & 1:
-            at += 4 + max(int.from_bytes(raw[at : at + 4], "little", signed=True), 0)
-        if not mask & 2:
-            return ""
-    size = max(int.from_bytes(raw[at : at + 4], "little", signed=True), 0)
-    try:
-        return raw[at + 4 : at + 4 + size].decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def _batches(cells: _Cells, tags: TagTable, width: int) -> list[FrameBatch]:

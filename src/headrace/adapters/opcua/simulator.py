@@ -17,6 +17,9 @@ from typing import Any
 from asyncua import Server, ua
 from asyncua.common.utils import ServiceError
 from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.server import binary_server_asyncio
+from asyncua.server.uaprocessor import UaProcessor
+from asyncua.ua.ua_binary import struct_from_binary
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -36,6 +39,19 @@ _POLICIES = {
 }
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
+
+
+class PagingProcessor(UaProcessor):  # type: ignore[misc]
+    """Requests of a client; asyncua's server knows no BrowseNext."""
+
+    async def _process_message(self, typeid: Any, requesthdr: Any, seqhdr: Any, body: Any) -> Any:
+        if typeid != ua.NodeId(ua.ObjectIds.BrowseNextRequest_Encoding_DefaultBinary):
+            return await super()._process_message(typeid, requesthdr, seqhdr, body)
+        response = ua.BrowseNextResponse()
+        points = struct_from_binary(ua.BrowseNextParameters, body).ContinuationPoints
+        response.Parameters.Results = self.iserver.browse_next(points)
+        self.send_response(requesthdr.RequestHandle, seqhdr, response)
+        return True
 
 
 class SimulatedUsers:
@@ -72,7 +88,8 @@ class OpcuaSimulator:
     ----------
     policies : what it offers, as ``None`` or ``Basic256Sha256/Sign``; taken at `start`.
     n_acknowledged : publish responses that clients have acknowledged; n_reads : nodes read.
-    max_per_call : nodes that one read, or one request for items, may have; 0: any number.
+    max_per_call : nodes that one read, or one request for items, may have; page : references of a node that one
+        browse gives, the rest comes piece by piece. 0: any number.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -83,10 +100,12 @@ class OpcuaSimulator:
         self.n_acknowledged = 0
         self.n_reads = 0
         self.max_per_call = 0
+        self.page = 0
         self._server = Server(user_manager=self.users)
         self._namespace = 0
         self._folder: Any = None
         self._is_up = False
+        self._rests: dict[bytes, list[Any]] = {}
 
     def url(self, node: str = "", timeout: str = "2s") -> str:
         """What to write in the plant file."""
@@ -105,6 +124,7 @@ class OpcuaSimulator:
         """Make the server, the first time, and listen."""
         server = self._server
         if self._folder is None:
+            binary_server_asyncio.UaProcessor = PagingProcessor
             await server.init()
             await server.set_application_uri(SERVER_URI)
             server.set_endpoint(f"opc.tcp://{self.host}:{self.port}/plant")
@@ -173,6 +193,7 @@ class OpcuaSimulator:
         """Count what clients ask for, and refuse what is too much."""
         inner, service = self._server.iserver, self._server.iserver.subscription_service
         read, publish, create = inner.attribute_service.read, service.publish, service.create_monitored_items
+        browse = inner.view_service.browse
 
         def counted_read(params: Any) -> Any:
             self.n_reads += len(params.NodesToRead)
@@ -188,9 +209,29 @@ class OpcuaSimulator:
             self._check(len(params.ItemsToCreate))
             return await create(params)
 
+        def paged_browse(params: Any) -> Any:
+            return [self._paged(result) for result in browse(params)]
+
+        inner.view_service.browse = paged_browse
+        inner.browse_next = self._browse_next
         inner.attribute_service.read = counted_read
         service.publish = counted_publish
         service.create_monitored_items = checked_create
+
+    def _paged(self, result: Any) -> Any:
+        """A browse result cut to a page."""
+        if self.page and len(result.References) > self.page:
+            point = str(len(self._rests)).encode()
+            self._rests[point] = result.References[self.page :]
+            result = ua.BrowseResult(
+                ContinuationPoint=point,
+                References=result.References[: self.page],
+                StatusCode=result.StatusCode,
+            )
+        return result
+
+    def _browse_next(self, points: Sequence[bytes]) -> list[Any]:
+        return [self._paged(ua.BrowseResult(References=self._rests[point])) for point in points]
 
     def _check(self, n: int) -> None:
         if self.max_per_call and n > self.max_per_call:
@@ -209,6 +250,13 @@ class OpcuaSimulator:
         made = await where.add_variable(self.node(name), name.rpartition(".")[2], variant)
         await self.write(name, value, kind)
         return made
+
+    async def describe(self, name: str, unit: str, low: float, high: float) -> None:
+        """Unit and range of a variable, as its properties."""
+        variable = self._server.get_node(self.node(name))
+        information = ua.EUInformation(DisplayName=ua.LocalizedText(unit))
+        await variable.add_property(0, "EngineeringUnits", information)
+        await variable.add_property(0, "EURange", ua.Range(low, high))
 
     async def add_folder(self, name: str) -> Any:
         """A folder below Plant, for variables."""
