@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from asyncua import Client, ua
-from asyncua.ua.ua_binary import struct_from_binary
+from asyncua.ua.ua_binary import Primitives, struct_from_binary, struct_to_binary
 
 from headrace.adapters.meters import reason_of
 from headrace.adapters.opcua.addresses import NodeAddress
@@ -210,6 +211,39 @@ class UaConnection:
         """One attribute of some nodes, as asyncua's own values. Raises as `request`."""
         request = read_request(nodes, attribute)
         return list((await self.ask(request, ua.ReadResponse, "a read")).Results)
+
+
+class PackedParameters(bytes):
+    """Parameters of a request in bytes already."""
+
+    @staticmethod
+    def pack(data: bytes) -> bytes:
+        """As they are."""
+        return data
+
+
+# asyncua packs a field by the primitive that is called like the field's type.
+Primitives.PackedParameters = PackedParameters
+
+
+@dataclass(slots=True)
+class PackedRead:
+    """A read whose nodes are packed once for all: to pack a thousand takes asyncua 2.4 ms each time."""
+
+    TypeId: ua.NodeId
+    RequestHeader: ua.RequestHeader
+    Parameters: PackedParameters
+
+    @classmethod
+    def of(cls, nodes: PackedParameters) -> PackedRead:
+        """A new request; it gets a header of its own."""
+        kind = ua.FourByteNodeId(ua.ObjectIds.ReadRequest_Encoding_DefaultBinary)
+        return cls(kind, ua.RequestHeader(), nodes)
+
+
+def packed_nodes(nodes: Sequence[ua.NodeId]) -> PackedParameters:
+    """What `PackedRead` reads."""
+    return PackedParameters(struct_to_binary(read_request(nodes).Parameters))
 
 
 def read_request(nodes: Sequence[ua.NodeId], attribute: ua.AttributeIds = ua.AttributeIds.Value) -> Any:

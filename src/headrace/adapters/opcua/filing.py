@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from headrace.adapters.opcua.kinds import (
     ACCEPTS,
-    LONG_KINDS,
+    IS_LONG,
     NO_PART,
     PARTS,
     TEXT,
@@ -156,23 +156,29 @@ class Filing:
         tags, columns = self._tags, values.columns
         bits = _marks(values, rows)
         kind = np.where(is_empty, 0, columns.kind[rows]).astype(np.int16)
-        order = np.argsort(columns.tag[rows], kind="stable")
-        tag = columns.tag[rows[order]].astype(np.intp)
-        is_same = np.append(False, tag[1:] == tag[:-1])[: len(tag)]
-        is_repeat = np.ones(len(tag), np.bool_)
+        tag = columns.tag[rows].astype(np.intp)
+        order = in_order(tag)
+        tag = tag if order is None else tag[order]
+        is_again = tag[1:] == tag[:-1]
+        has_again = bool(is_again.any())
         source_ns = columns.source_ns[rows]
+        is_repeat = np.ones(len(tag), np.bool_)
         for column, last in (
             (source_ns, tags.last_source_ns), (bits, tags.last_bits), (kind, tags.last_kind),
             (columns.status[rows], tags.last_status),
         ):  # fmt: skip
-            now = column[order]
-            is_repeat &= now == np.where(is_same, np.roll(now, 1), last[tag])
+            now = column if order is None else column[order]
+            before = last[tag]
+            if has_again:
+                before[1:] = np.where(is_again, now[:-1], before[1:])
+            is_repeat &= now == before
             last[tag] = now  # of several of a tag the last one stays
+        if order is not None:
+            is_repeat[order] = is_repeat.copy()
         # Without a time of the source it may be a new value that is like the old one; an error that lasts is not.
-        is_repeat &= (source_ns[order] != NO_TIME) | (kind[order] == 0)
-        keep = np.sort(order[~is_repeat])
-        out.n_repeats += int(is_repeat.sum())
-        return rows[keep], is_empty[keep]
+        is_repeat &= (source_ns != NO_TIME) | (kind == 0)
+        out.n_repeats = int(np.count_nonzero(is_repeat))
+        return (rows[~is_repeat], is_empty[~is_repeat]) if out.n_repeats else (rows, is_empty)
 
     def newer(self, values: Values) -> set[int]:
         """Tags whose value here is another, and of a later time of the source, than the last that was filed."""
@@ -202,7 +208,7 @@ class Filing:
             quality[doubtful & (quality == 0)] = Quality.UNCERTAIN_TIME
         out.good = tag[quality < USABLE_BELOW]
         part = self._tags.part[tag]
-        for code in np.unique(part).tolist():
+        for code in distinct(part):
             at = np.flatnonzero(part == code)
             cells = self._cells(values, rows[at], is_empty[at], code, out, arrival_ns)
             source, cell, found = cells
@@ -226,7 +232,7 @@ class Filing:
         nothing = np.nan if dtype.kind == "f" else 0
         found = np.full(len(rows), nothing, dtype)
         kind = np.where(is_empty, 0, columns.kind[rows])
-        for one in np.unique(kind).tolist():
+        for one in distinct(kind):
             if one and not one & ARRAY:
                 where = np.flatnonzero(kind == one)
                 found[where] = native(columns.bits[rows[where]], one)
@@ -283,7 +289,7 @@ class Filing:
         """Batches of a part, one or two a layout."""
         words = self._words.dictionary if PARTS[code] == TEXT else None
         layouts = self._directory.layout_index[self._tags.slot[cells.cell]]
-        for layout in np.unique(layouts).tolist():
+        for layout in distinct(layouts):
             at = np.flatnonzero(layouts == layout)
             some = _Cells(cells.cell[at], cells.values[at], cells.quality[at], cells.ts_ns[at])
             width = self._directory.layouts[layout].width
@@ -360,10 +366,37 @@ def _marks(values: Values, rows: Rows) -> npt.NDArray[np.uint64]:
     """What tells one value from another: its bytes, or a checksum where they are more than eight."""
     bits = values.columns.bits[rows].copy()
     kind = values.columns.kind[rows]
-    is_long = (kind & ARRAY != 0) | np.isin(kind, LONG_KINDS)
-    for at in np.flatnonzero(is_long).tolist():
+    for at in np.flatnonzero(IS_LONG[kind]).tolist():
         bits[at] = zlib.crc32(values.raw(int(rows[at])))
     return bits
+
+
+def distinct(codes: npt.NDArray[np.integer[Any]]) -> list[int]:
+    """The different small numbers among some; quick where there is one."""
+    if not len(codes):
+        return []
+    first = int(codes[0])
+    return [first] if (codes == first).all() else [int(one) for one in np.unique(codes)]
+
+
+def in_order(keys: npt.NDArray[np.integer[Any]]) -> Rows | None:
+    """What sorts `keys` (stable); None where they are sorted, as a device's mostly are."""
+    return None if (keys[1:] >= keys[:-1]).all() else np.argsort(keys, kind="stable")
+
+
+def _ranks(cells: Rows) -> npt.NDArray[np.int64]:
+    """How many of the same sensor came before each."""
+    n = len(cells)
+    order = in_order(cells)
+    ranked = cells if order is None else cells[order]
+    is_first = ranked[1:] != ranked[:-1]
+    if is_first.all():
+        return np.zeros(n, np.int64)
+    at = np.arange(n)
+    rank = at - np.maximum.accumulate(np.where(np.append(True, is_first), at, 0))
+    if order is not None:
+        rank[order] = rank.copy()
+    return rank
 
 
 def _batches(cells: _Cells, tags: TagTable, width: int) -> list[FrameBatch]:
@@ -372,16 +405,14 @@ def _batches(cells: _Cells, tags: TagTable, width: int) -> list[FrameBatch]:
     A frame holds the n-th values of its group's sensors, so that no sensor is twice in one.
     """
     n = len(cells.cell)
-    order = np.argsort(cells.cell, kind="stable")
-    ranked = cells.cell[order]
-    is_first = np.append(True, ranked[1:] != ranked[:-1])
-    rank = np.empty(n, np.int64)
-    rank[order] = np.arange(n) - np.maximum.accumulate(np.where(is_first, np.arange(n), 0))
+    rank = _ranks(cells.cell)
     slot, column = tags.slot[cells.cell], tags.column[cells.cell]
-    order = np.lexsort((column, slot, rank))
-    slot, column, rank = slot[order], column[order], rank[order]
-    values, quality, ts_ns = cells.values[order], cells.quality[order], cells.ts_ns[order]
-    if n > 1 and rank[-1] and (ts_ns == ts_ns[0]).all():
+    values, quality, ts_ns = cells.values, cells.quality, cells.ts_ns
+    order = in_order((rank << 48) | (slot.astype(np.int64) << 16) | column)
+    if order is not None:
+        slot, column, rank = slot[order], column[order], rank[order]
+        values, quality, ts_ns = values[order], quality[order], ts_ns[order]
+    if rank[-1] and (ts_ns == ts_ns[0]).all():
         ts_ns = ts_ns + rank  # all have the time of arrival: each a nanosecond after the one before
     begins = np.append(True, (slot[1:] != slot[:-1]) | (rank[1:] != rank[:-1]))
     first = np.flatnonzero(begins)
@@ -393,9 +424,11 @@ def _batches(cells: _Cells, tags: TagTable, width: int) -> list[FrameBatch]:
     out: list[FrameBatch] = []
     if is_dense.any():
         frames = np.flatnonzero(is_dense)
-        at = first[frames][:, None] + np.arange(width)
-        marks = quality[at] if quality[at].any() else None
-        out.append(FrameBatch.dense(slot[first[frames]], latest_ns[frames], values[at], marks))
+        whole = slice(None) if is_dense.all() else np.repeat(is_dense, count)
+        cells_of, marks = values[whole].reshape(-1, width), quality[whole].reshape(-1, width)
+        out.append(
+            FrameBatch.dense(slot[first[frames]], latest_ns[frames], cells_of, marks if marks.any() else None)
+        )
     frames = np.flatnonzero(~is_dense)
     if len(frames):
         at = np.flatnonzero(np.repeat(~is_dense, count))

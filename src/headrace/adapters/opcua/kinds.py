@@ -30,6 +30,8 @@ _DTYPES = {
 }  # fmt: skip
 _TEXTS = (STRING, 16, LOCALIZED_TEXT)
 LONG_KINDS = _TEXTS
+IS_LONG = np.array([bool(kind & ARRAY) or kind & ~ARRAY in _TEXTS for kind in range(256)])
+"""Whether values of a kind are more than eight bytes."""
 N_KINDS = 64
 _TICKS_1970 = 116_444_736_000_000_000
 _TICKS_SPAN = 92_233_720_368_547_757

@@ -11,7 +11,7 @@ from asyncua import ua
 
 from headrace.adapters.meters import fraction, seconds
 from headrace.adapters.opcua.asking import Feed, ServerLimits, SessionMeters, in_batches, resolved
-from headrace.adapters.opcua.client import UaConnection, read_request
+from headrace.adapters.opcua.client import PackedParameters, PackedRead, UaConnection, packed_nodes
 from headrace.adapters.opcua.messages import Values, read_answer
 from headrace.core.clock import NS, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import NotConnected, Rejected
@@ -47,6 +47,7 @@ class Polling:
         self._meters = meters
         self._drop = drop
         self._nodes: dict[int, ua.NodeId] = {}
+        self._packed: dict[tuple[int, int], PackedParameters] = {}
         self._n_at_once = 1
         self._n_silent = 0
         self._asking = asyncio.Lock()
@@ -96,9 +97,11 @@ class Polling:
 
     async def _read_some(self, tags: Sequence[int]) -> None:
         self._meters.n_requests += 1
-        request = read_request([self._nodes[tag] for tag in tags])
+        place = tags[0], len(tags)
+        if place not in self._packed:
+            self._packed[place] = packed_nodes([self._nodes[tag] for tag in tags])
         sent_ns = monotonic_ns()
-        body = await self._connection.request(request, "a read")
+        body = await self._connection.request(PackedRead.of(self._packed[place]), "a read")
         self._meters.latency.add(seconds(monotonic_ns() - sent_ns))
         cpu_ns = thread_cpu_ns()
         try:

@@ -73,7 +73,7 @@ class Subscribing:
         self._meters = meters
         self._drop = drop
         self._nodes: dict[int, ua.NodeId] = {}
-        self._missing: dict[int, int] = {}
+        self._missing: dict[int, tuple[int, int]] = {}
         self._acks: list[ua.SubscriptionAcknowledgement] = []
         self._asking = asyncio.Lock()
         self._n_asked = 0
@@ -147,7 +147,7 @@ class Subscribing:
             self._note("knows no dead band", len(bare))
         for tag, one in zip(tags, results, strict=True):
             if one.StatusCode.value >= _BAD:
-                self._missing[tag] = subscription
+                self._missing[tag] = subscription, interval_ns
                 self._feed.problem(tag, status_text(one.StatusCode.value))
                 continue
             self._missing.pop(tag, None)
@@ -296,9 +296,10 @@ class Subscribing:
 
     async def _look_again(self, config: OpcuaConfig) -> None:
         """Make the items that could not be made."""
-        for subscription in set(self._missing.values()):
-            tags = [tag for tag, one in self._missing.items() if one == subscription]
-            ask = partial(self._monitor, subscription, config, min(self._groups))
+        for place in sorted(set(self._missing.values())):
+            subscription, interval_ns = place
+            tags = [tag for tag, one in self._missing.items() if one == place]
+            ask = partial(self._monitor, subscription, config, interval_ns)
             self._limits.n_items = await in_batches(tags, self._limits.n_items, ask)
 
     def _some(self) -> list[int]:
