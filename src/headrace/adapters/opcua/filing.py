@@ -141,12 +141,14 @@ class Filing:
         taken = fits | is_empty
         for at in np.flatnonzero(~taken).tolist():
             self._refuse(values, int(rows[at]), out, arrival_ns)
-        if self._tags.problem:
-            for number in set(tag[fits & ~is_bad].tolist()) & self._tags.problem.keys():
-                del self._tags.problem[number]
         if is_bad.any():
             for at in np.flatnonzero(is_bad & taken).tolist():
                 self._tags.problem[int(tag[at])] = status_text(int(columns.status[rows[at]]))
+        if self._tags.problem:
+            is_good = fits & ~is_bad
+            for number in set(tag[is_good].tolist()) & self._tags.problem.keys():
+                if is_good[np.flatnonzero(tag == number)[-1]]:
+                    del self._tags.problem[number]
         return rows[taken], is_empty[taken]
 
     def _fresh(
@@ -384,6 +386,11 @@ def in_order(keys: npt.NDArray[np.integer[Any]]) -> Rows | None:
     return None if (keys[1:] >= keys[:-1]).all() else np.argsort(keys, kind="stable")
 
 
+def _marked(quality: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
+    """The qualities, or None where all are good."""
+    return quality if quality.any() else None
+
+
 def _ranks(cells: Rows) -> npt.NDArray[np.int64]:
     """How many of the same sensor came before each."""
     n = len(cells)
@@ -425,16 +432,15 @@ def _batches(cells: _Cells, tags: TagTable, width: int) -> list[FrameBatch]:
     if is_dense.any():
         frames = np.flatnonzero(is_dense)
         whole = slice(None) if is_dense.all() else np.repeat(is_dense, count)
-        cells_of, marks = values[whole].reshape(-1, width), quality[whole].reshape(-1, width)
-        out.append(
-            FrameBatch.dense(slot[first[frames]], latest_ns[frames], cells_of, marks if marks.any() else None)
-        )
+        table, marks = values[whole].reshape(-1, width), _marked(quality[whole])
+        if marks is not None:
+            marks = marks.reshape(-1, width)
+        out.append(FrameBatch.dense(slot[first[frames]], latest_ns[frames], table, marks))
     frames = np.flatnonzero(~is_dense)
     if len(frames):
         at = np.flatnonzero(np.repeat(~is_dense, count))
         start = np.append(0, np.cumsum(count[frames]))
         own_ns = None if (latest_ns == earliest_ns)[frames].all() else ts_ns[at]
-        marks = quality[at] if quality[at].any() else None
         out.append(
             FrameBatch.sparse(
                 slot[first[frames]],
@@ -442,7 +448,7 @@ def _batches(cells: _Cells, tags: TagTable, width: int) -> list[FrameBatch]:
                 values[at],
                 start,
                 column[at],
-                quality=marks,
+                quality=_marked(quality[at]),
                 value_ts_ns=own_ns,
             )
         )
