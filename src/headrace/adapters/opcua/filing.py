@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -102,7 +102,7 @@ class Filing:
         if not known.all():
             out.rejects.append(self._unknown(values, np.flatnonzero(~known), arrival_ns))
         rows = np.flatnonzero(known)
-        self._learn(values, rows, out, arrival_ns)
+        self._learn(values, rows)
         rows, is_empty = self._taken(values, rows, out, arrival_ns)
         rows, is_empty = self._fresh(values, rows, is_empty, out)
         if not len(rows):
@@ -113,7 +113,7 @@ class Filing:
 
     # --- what is taken -------------------------------------------------------------------------------
 
-    def _learn(self, values: Values, rows: Rows, out: Filed, arrival_ns: int) -> None:
+    def _learn(self, values: Values, rows: Rows) -> None:
         """Give tags without a type that of their first value."""
         tag, kind = values.columns.tag[rows], values.columns.kind[rows]
         new = np.flatnonzero((self._tags.part[tag] == NO_PART) & (kind & _PLAIN != 0))
@@ -123,8 +123,7 @@ class Filing:
             if part_of(one) != NO_PART and bool(one & ARRAY) == bool(self._tags.is_array[number]):
                 kinds.setdefault(number, one)
         if kinds:
-            for number, reason in self._tags.learn(kinds).items():
-                self._state(number, reason, out, arrival_ns, RejectCode.BAD_PATH)
+            self._tags.problem.update(self._tags.learn(kinds))
 
     def _taken(
         self, values: Values, rows: Rows, out: Filed, arrival_ns: int
@@ -307,23 +306,20 @@ class Filing:
         status = int(values.columns.status[row])
         if part == NO_PART and (kind & _PLAIN == 0 or status >= _SEVERITY_BAD):
             if status >= _SEVERITY_BAD:
-                self._state(tag, status_text(status), out, arrival_ns, RejectCode.DEVICE_ERROR)
+                self._state(tag, status_text(status), out, arrival_ns)
             return
-        known = self._tags.problem.get(tag)
+        known, code = self._tags.problem.get(tag), RejectCode.WRONG_TYPE
         if part == NO_PART and part_of(kind) != NO_PART and not kind & ARRAY and known is not None:
-            detail = f"{self._tags.path(tag)}: {known}"
+            detail, code = f"{self._tags.path(tag)}: {known}", RejectCode.BAD_PATH
         else:
             detail = f"{self._tags.path(tag)} is {kind_text(kind)}, {self._expected(tag, part, kind)}"
             self._tags.problem[tag] = detail.partition(" is ")[2]
         raw = values.raw(row)
         for number, other in enumerate(out.rejects):
             if other.source == self._source(tag) and other.detail == detail:
-                more = other.n_samples + 1
-                out.rejects[number] = self._reject(
-                    RejectCode.WRONG_TYPE, tag, detail, other.raw, arrival_ns, more
-                )
+                out.rejects[number] = replace(other, n_samples=other.n_samples + 1)
                 return
-        out.rejects.append(self._reject(RejectCode.WRONG_TYPE, tag, detail, raw, arrival_ns))
+        out.rejects.append(self._reject(code, tag, detail, raw, arrival_ns))
 
     def _expected(self, tag: int, part: int, kind: int) -> str:
         signal = self._tags.signal_of(tag).name
@@ -335,16 +331,17 @@ class Filing:
             return "expected a number, text, time, true or false"
         return f"expected {PARTS[part]} as it was at first; give the signal another name to follow the change"
 
-    def _state(self, tag: int, reason: str, out: Filed, arrival_ns: int, code: RejectCode) -> None:
+    def _state(self, tag: int, reason: str, out: Filed, arrival_ns: int) -> None:
         """Tell a state of a tag once."""
         if self._tags.problem.get(tag) != reason:
             self._tags.problem[tag] = reason
-            out.rejects.append(self._reject(code, tag, f"{self._tags.path(tag)}: {reason}", b"", arrival_ns))
+            detail = f"{self._tags.path(tag)}: {reason}"
+            out.rejects.append(self._reject(RejectCode.DEVICE_ERROR, tag, detail, b"", arrival_ns))
 
     def tell(self, tag: int, reason: str, arrival_ns: int) -> Reject | None:
         """A state of a tag, as a reject the first time."""
         out = Filed()
-        self._state(tag, reason, out, arrival_ns, RejectCode.DEVICE_ERROR)
+        self._state(tag, reason, out, arrival_ns)
         return out.rejects[0] if out.rejects else None
 
     def _source(self, tag: int) -> str:
