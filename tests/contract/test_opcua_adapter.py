@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.adapters.base import PlantFacts
-from headrace.adapters.mqtt.simulator import free_port
+from headrace.adapters.broker.simulator import free_port
 from headrace.adapters.opcua import subscribing
 from headrace.adapters.opcua.adapter import OpcuaAdapter
 from headrace.adapters.opcua.simulator import OpcuaSimulator

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from headrace.adapters.base import AdapterState, PlantFacts
-from headrace.adapters.mqtt.simulator import free_port
+from headrace.adapters.broker.simulator import free_port
 from headrace.adapters.opcua import polling, subscribing
 from headrace.adapters.opcua.adapter import OpcuaAdapter
 from headrace.adapters.opcua.scanner import warm_scanner
