@@ -6,23 +6,23 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from headrace.adapters.abilities import FoundTag
+from headrace.adapters.abilities import FoundTag, TagAddress
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.meters import Backoff, spread
-from headrace.adapters.opcua.addresses import parse_node
+from headrace.adapters.opcua.addresses import parse_node, tag_address
 from headrace.adapters.opcua.asking import Feed
 from headrace.adapters.opcua.browsing import Browsing, scan_server
 from headrace.adapters.opcua.client import ServiceFailed, UaConnection
 from headrace.adapters.opcua.config import OpcuaConfig, Profile, UaDevicePlan, opcua_plans, parse_url
 from headrace.adapters.opcua.filing import Filing
 from headrace.adapters.opcua.inbox import ValueInbox
-from headrace.adapters.opcua.probe import check_probe, probe_server
+from headrace.adapters.opcua.probe import check_probe, probe_server, shown
 from headrace.adapters.opcua.security import ServerAccess
 from headrace.adapters.opcua.session import ServerSession
 from headrace.adapters.opcua.tags import TagTable
+from headrace.adapters.pacing import ConnectGate
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
 from headrace.core.errors import ConfigError, NotConnected, Rejected
 from headrace.core.registry import nearest
@@ -52,11 +52,11 @@ class OpcuaAdapter:
 
     Config: ClassVar[type[OpcuaConfig]] = OpcuaConfig
 
-    def __init__(self, name: str, config: OpcuaConfig, plans: list[UaDevicePlan], folder: Path) -> None:
+    def __init__(self, name: str, config: OpcuaConfig, plans: list[UaDevicePlan], plant: PlantFacts) -> None:
         self.name = name
         self._config = config
         self._plans = plans
-        self._folder = folder
+        self._folder, self._pacer = plant.folder, plant.pacer
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
@@ -71,7 +71,7 @@ class OpcuaAdapter:
         ------
         ConfigError : an unknown profile, a bad path, url or address, or a certificate that is not there.
         """
-        return cls(name, config, opcua_plans(name, config, profiles, plant), plant.folder)
+        return cls(name, config, opcua_plans(name, config, profiles, plant), plant)
 
     def declare(self, directory: SensorDirectory) -> None:
         """Define the groups whose types are known: from the configuration, or an earlier run. Raises `ConfigError`."""
@@ -89,7 +89,7 @@ class OpcuaAdapter:
         filing = Filing(self.name, tags, sink.directory, self._config.time)
         inbox = ValueInbox(self.name, sink, tags, filing)
         feed = Feed(sink, tags, filing, inbox)
-        gate = asyncio.Semaphore(N_CONNECTING_MAX)
+        gate = ConnectGate(self._pacer, N_CONNECTING_MAX)
         by_server: dict[str, list[int]] = {}
         for number, plan in enumerate(self._plans):
             by_server.setdefault(plan.server.url, []).append(number)
@@ -102,7 +102,7 @@ class OpcuaAdapter:
         connecting = [asyncio.create_task(one.run(), name=f"opcua {self.name}") for one in sessions]
         self._running = _Running(sink.clock, tags, inbox, sessions, session_of, taking, connecting)
 
-    def _session(self, devices: list[int], feed: Feed, gate: asyncio.Semaphore) -> ServerSession:
+    def _session(self, devices: list[int], feed: Feed, gate: ConnectGate) -> ServerSession:
         """The session of devices that share a server."""
         plans = [self._plans[number] for number in devices]
         access = ServerAccess(
@@ -157,7 +157,7 @@ class OpcuaAdapter:
             address = address.of_device(plan.node)
         began_ns = monotonic_ns()
         found, how = await self._with_connection(plan, partial(probe_server, address=address))
-        return {
+        found = {
             "protocol": "opcua",
             "device": plan.path,
             "peer": str(plan.server),
@@ -165,6 +165,7 @@ class OpcuaAdapter:
             "connection": how,
             **found,
         }
+        return found | shown(found)
 
     @classmethod
     async def probe_url(cls, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
@@ -186,7 +187,7 @@ class OpcuaAdapter:
     def _of_url(cls, wanted: Mapping[str, str]) -> OpcuaAdapter:
         """An adapter of one server, without security and a name."""
         plan = UaDevicePlan(wanted["url"], *parse_url(wanted["url"]), NS, "", ())
-        return cls("probe", OpcuaConfig(devices={}), [plan], Path())
+        return cls("probe", OpcuaConfig(devices={}), [plan], PlantFacts())
 
     def _plan_of(self, wanted: Mapping[str, str]) -> UaDevicePlan:
         if "url" in wanted:
@@ -222,6 +223,11 @@ class OpcuaAdapter:
         finally:
             await connection.close()
 
+    @classmethod
+    def tag_address(cls, address: str, dtype: str, options: Mapping[str, Any]) -> TagAddress:
+        """Understand a node id of a tag list; see `headrace.adapters.abilities.Addresses`."""
+        return tag_address(address, dtype)
+
     # --- how it is -----------------------------------------------------------------------------------
 
     def diagnostics(self) -> AdapterDiagnostics:
@@ -234,6 +240,7 @@ class OpcuaAdapter:
         devices = self._devices(run)
         state, reason = self._summary(devices)
         latencies = [session.meters.latency.percentiles() for session in run.sessions]
+        n_unacknowledged, unacknowledged_ns = run.inbox.unacknowledged
         counts, total_s = spread(session.meters.latency for session in run.sessions)
         return AdapterDiagnostics(
             self.name,
@@ -254,6 +261,10 @@ class OpcuaAdapter:
             latency_s_p99=max(p99 for _, p99 in latencies),
             latency_counts=counts,
             latency_total_s=total_s,
+            n_connects=sum(session.meters.n_connects for session in run.sessions),
+            n_gaps=int(run.inbox.n_lost.sum()) + sum(session.meters.n_gaps for session in run.sessions),
+            n_unacknowledged=n_unacknowledged,
+            unacknowledged_ns=unacknowledged_ns,
         )
 
     def _devices(self, run: _Running) -> tuple[DeviceDiagnostics, ...]:
@@ -272,11 +283,12 @@ class OpcuaAdapter:
                     reason += f" (and {len(bad) - 1} more of {len(plan.signals)} variables)"
             away = state in (AdapterState.BACKOFF, AdapterState.FAILED)
             meters = session.meters
+            polls = meters.polls[plan.interval_ns]
             out.append(
                 DeviceDiagnostics(
                     plan.path, state, reason, int(run.inbox.last_good_ns[number]),
                     session.retry_ns if away else NO_TIME, meters.n_requests, meters.n_errors, meters.n_timeouts,
-                    meters.n_skipped + int(run.inbox.n_lost[number]),
+                    meters.n_skipped + polls.n_skipped, polls.n, polls.n_late, meters.skew.skew_ns,
                 )
             )  # fmt: skip
         return tuple(out)

@@ -15,12 +15,15 @@ import re
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from headrace.adapters.abilities import TagAddress
 from headrace.core.errors import ConfigError
 
 DEVICE_NODE = "{node}"
 _FORM = "[ns=INDEX;|nsu=URI;]s=TEXT (or i=NUMBER, g=GUID, b=BASE64)"
 _SPLIT = re.compile(r"(?:ns=(?P<ns>\d{1,5});|nsu=(?P<uri>[^;]+);)?(?P<kind>[isgb])=(?P<id>.+)", re.DOTALL)
 _ESCAPED = (("%3B", ";"), ("%25", "%"))
+_OWN_URI = "http://opcfoundation.org/UA/"
+"""URI of namespace 0, on every server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,16 @@ class NodeAddress:
             return base64.b64decode(self.identifier, validate=True)
         return self.identifier
 
+    @property
+    def place(self) -> str:
+        """The same for all ways to write the same node."""
+        one = replace(self, uri="") if self.uri == _OWN_URI else self
+        if one.is_relative:
+            return str(one)
+        value = one.value()
+        text = base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+        return str(replace(one, identifier=text))
+
     def __str__(self) -> str:
         """As it is written."""
         text = f"{self.kind}={self.identifier}"
@@ -109,3 +122,17 @@ def parse_node(text: str) -> NodeAddress:
     if not address.is_relative:
         address.check()
     return address
+
+
+def tag_address(address: str, dtype: str) -> TagAddress:
+    """Understand a node id of a tag list; what type it has only its server knows, so that of the list counts.
+
+    Raises
+    ------
+    ConfigError : it is none.
+    """
+    try:
+        found = parse_node(address)
+    except ConfigError as e:
+        raise ConfigError(f"tag address {e.message}") from e
+    return TagAddress(address, dtype, found.place)

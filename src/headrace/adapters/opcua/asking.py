@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from asyncua import ua
 
 from headrace.adapters.base import Sink
-from headrace.adapters.meters import LatencyRing
+from headrace.adapters.meters import LatencyRing, SkewMeter
 from headrace.adapters.opcua.client import ServiceFailed, UaConnection
 from headrace.adapters.opcua.filing import Filing
 from headrace.adapters.opcua.inbox import ValueInbox
+from headrace.adapters.opcua.messages import sent_ns
 from headrace.adapters.opcua.tags import TagTable
 
 _TOO_MUCH = {
@@ -25,15 +28,32 @@ _LIMITS = (
 
 
 @dataclass(slots=True)
-class SessionMeters:
-    """Counts of one server since start."""
+class PollMeters:
+    """Reads of what is read at one interval."""
 
+    n: int = 0
+    n_late: int = 0
+    n_skipped: int = 0
+
+
+@dataclass(slots=True)
+class SessionMeters:
+    """Counts of one server since start. ``polls`` by interval in ns; ``n_gaps``: publish responses that never came."""
+
+    n_connects: int = 0
     n_requests: int = 0
     n_errors: int = 0
     n_timeouts: int = 0
     n_skipped: int = 0
+    n_gaps: int = 0
     decode_ns: int = 0
+    polls: defaultdict[int, PollMeters] = field(default_factory=lambda: defaultdict(PollMeters))
     latency: LatencyRing = field(default_factory=LatencyRing)
+    skew: SkewMeter = field(default_factory=SkewMeter)
+
+    def note_sent(self, body: bytes, arrival_ns: int) -> None:
+        """Look at the server's clock in an answer."""
+        self.skew.note(np.array([sent_ns(body)]), arrival_ns)
 
 
 @dataclass(frozen=True, slots=True)

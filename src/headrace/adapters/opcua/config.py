@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field
 
 from headrace.adapters.base import PlantFacts
+from headrace.adapters.device_tables import device_rows
 from headrace.adapters.opcua.addresses import NodeAddress, parse_node
 from headrace.core.clock import NS
 from headrace.core.errors import ConfigError
@@ -191,38 +191,6 @@ def parse_url(url: str) -> tuple[ServerAddress, str, float]:
     return ServerAddress(parts.hostname, port or DEFAULT_PORT, parts.path.rstrip("/")), node, timeout_ns / NS
 
 
-def opcua_rows(source: str | Mapping[str, Any], folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Devices as (path, fields): from a table of path → url or `OpcuaDevice`, or the name of a CSV file.
-
-    The CSV file lies beside the plant file and has a head line; columns ``path`` and ``url`` are needed.
-
-    Raises
-    ------
-    ConfigError : the file can't be read, or a row lacks a path or url, or a path is there twice.
-    """
-    if not isinstance(source, str):
-        return [
-            (path, {"url": device} if isinstance(device, str) else device.model_dump(exclude_none=True))
-            for path, device in source.items()
-        ]
-    file = folder / source
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise ConfigError(f"device table {file} can't be read: {e}") from e
-    out: dict[str, dict[str, Any]] = {}
-    for number, row in enumerate(rows, 2):
-        fields = {k: v.strip() for k, v in row.items() if k and isinstance(v, str) and v.strip()}
-        path = fields.pop("path", "")
-        if not path or "url" not in fields:
-            raise ConfigError("a device needs a path and a url", where=f"{file}:{number}")
-        if path in out:
-            raise ConfigError(f"device {path!r} is there twice", where=f"{file}:{number}")
-        out[path] = fields
-    return list(out.items())
-
-
 def opcua_plans(
     name: str, config: OpcuaConfig, profiles: Mapping[str, Profile], plant: PlantFacts
 ) -> list[UaDevicePlan]:
@@ -235,7 +203,7 @@ def opcua_plans(
     check_files(config, plant.folder, f"adapters.{name}")
     known: dict[str, tuple[UaSignal, ...]] = {}
     plans: list[UaDevicePlan] = []
-    for path, fields in opcua_rows(config.devices, plant.folder):
+    for path, fields in device_rows(config.devices, plant.folder, plant.tables):
         try:
             plans.append(_device_plan(path, fields, config, profiles, known))
             n_levels = path.count("/") + 1

@@ -24,6 +24,7 @@ class _Gathered:
     """What came in a slice of time."""
 
     values: list[Values] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
     acks: list[Ack] = field(default_factory=list)
     refusals: list[Callable[[str], None]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
@@ -52,6 +53,8 @@ class ValueInbox:
         self._sequence = 0
         self._n_waiting = 0
         self._finishing = False
+        self._n_added = 0
+        self._open: dict[int, int] = {}
         self.last_good_ns = np.full(len(tags.plans), NO_TIME)
         self.n_lost = np.zeros(len(tags.plans), np.int64)
         self.n_frames = 0
@@ -65,9 +68,17 @@ class ValueInbox:
         """Whether so much waits for the sink that no more should be asked for."""
         return self._n_waiting >= N_WAITING_MAX
 
+    @property
+    def unacknowledged(self) -> tuple[int, int]:
+        """How many answers are taken and not yet durable, and when the oldest of them came (or `NO_TIME`)."""
+        return len(self._open), next(iter(self._open.values()), NO_TIME)
+
     def add(self, values: Values, ack: Ack, refused: Callable[[str], None]) -> None:
         """Take values. `ack` runs once they are durable; `refused`, with the reason, where the sink won't have them."""
+        self._n_added += 1
+        self._open[self._n_added] = self._sink.clock.now_ns()
         self._gathered.values.append(values)
+        self._gathered.numbers.append(self._n_added)
         self._gathered.acks.append(ack)
         self._gathered.refusals.append(refused)
         self._n_waiting += len(values)
@@ -107,6 +118,7 @@ class ValueInbox:
     def _refused(self, gathered: _Gathered, reason: str) -> None:
         """Nothing is acknowledged, and what comes again is not taken for a repeat."""
         self._tags.forget()
+        self._close(gathered)
         for refuse in gathered.refusals:
             refuse(f"values are not taken: {reason}")
 
@@ -117,7 +129,7 @@ class ValueInbox:
             filed = self._filing.file(joined(gathered.values), self._sink.clock.now_ns())
             self.decode_ns += thread_cpu_ns() - cpu_ns
         rejects = [*gathered.rejects, *filed.rejects]
-        ack = _counted(gathered, len(filed.batches) + len(rejects))
+        ack = self._counted(gathered, len(filed.batches) + len(rejects))
         for batch in filed.batches:
             await self._sink.emit(batch.with_(sequence=self._sequence), ack)
             self._sequence += 1
@@ -130,17 +142,21 @@ class ValueInbox:
         self.last_good_ns[self._tags.device[filed.good]] = self._sink.clock.now_ns()
         np.add.at(self.n_lost, self._tags.device[filed.lost], 1)
 
+    def _counted(self, gathered: _Gathered, n_parts: int) -> Ack:
+        """An ack to give with each of `n_parts`: the last one that runs acknowledges everything."""
+        gathered.n_open = max(1, n_parts)
 
-def _counted(gathered: _Gathered, n_parts: int) -> Ack:
-    """An ack to give with each of `n_parts`: the last one that runs acknowledges everything."""
-    gathered.n_open = max(1, n_parts)
+        def ack() -> None:
+            gathered.n_open -= 1
+            if not gathered.n_open:
+                self._close(gathered)
+                for one in gathered.acks:
+                    one()
 
-    def ack() -> None:
-        gathered.n_open -= 1
-        if not gathered.n_open:
-            for one in gathered.acks:
-                one()
+        if not n_parts:
+            ack()
+        return ack
 
-    if not n_parts:
-        ack()
-    return ack
+    def _close(self, gathered: _Gathered) -> None:
+        for number in gathered.numbers:
+            self._open.pop(number, None)

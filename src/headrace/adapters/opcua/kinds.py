@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.opcua.scanner import ARRAY
+from headrace.adapters.opcua.scanner import ARRAY, TICKS_1970, TICKS_SPAN
 from headrace.core.clock import NO_TIME, NS
 from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.core.quality import Quality
@@ -33,8 +33,6 @@ LONG_KINDS = _TEXTS
 IS_LONG = np.array([bool(kind & ARRAY) or kind & ~ARRAY in _TEXTS for kind in range(256)])
 """Whether values of a kind are more than eight bytes."""
 N_KINDS = 64
-_TICKS_1970 = 116_444_736_000_000_000
-_TICKS_SPAN = 92_233_720_368_547_757
 
 # Codes with a quality of their own, by their first 16 bits; others go by their severity.
 _QUALITIES = {
@@ -107,8 +105,8 @@ def native(bits: npt.NDArray[np.uint64], kind: int) -> npt.NDArray[np.generic]:
     A DateTime is ns since 1970; one that int64 can't hold is the nearest it can.
     """
     if kind == DATE_TIME:
-        since = bits.astype(np.int64) - _TICKS_1970
-        return np.clip(since, -_TICKS_SPAN, _TICKS_SPAN) * 100
+        since = bits.astype(np.int64) - TICKS_1970
+        return np.clip(since, -TICKS_SPAN, TICKS_SPAN) * 100
     dtype = numpy_dtype(_DTYPES[kind])
     out: npt.NDArray[np.generic] = bits.astype(f"u{dtype.itemsize}").view(dtype)
     return np.minimum(out, 1).astype(np.uint8) if kind == BOOLEAN else out

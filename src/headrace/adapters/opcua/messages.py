@@ -15,7 +15,7 @@ import numpy as np
 from asyncua import ua
 from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
 
-from headrace.adapters.opcua.scanner import GAVE_UP, ValueColumns, scan_values
+from headrace.adapters.opcua.scanner import GAVE_UP, TICKS_1970, TICKS_SPAN, ValueColumns, scan_values
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import Rejected
 
@@ -24,6 +24,7 @@ _HEAD = struct.Struct("<2sHqII b i 3s".replace(" ", ""))
 _PLAIN = (b"\x01\x00", 0, b"\x00\x00\x00")
 _READ, _PUBLISH, _CHANGES, _STATUS_CHANGE = 634, 829, 811, 820
 _COUNT = struct.Struct("<i")
+_SENT = struct.Struct("<2sHq")
 _PUBLISHED = struct.Struct("<Iqi")
 _NOTIFICATION = struct.Struct("<2sHBi")
 _HANDLE_BYTES = 4
@@ -65,6 +66,15 @@ class Published:
     values: tuple[Values, ...] = ()
     status: int = 0
     n_other: int = field(default=0)
+
+
+def sent_ns(body: bytes) -> int:
+    """When the server sent an answer, by its own clock; `NO_TIME` where it does not say."""
+    if len(body) < _SENT.size:
+        return NO_TIME
+    four, _, ticks = _SENT.unpack_from(body)
+    since = ticks - TICKS_1970
+    return since * 100 if four == _PLAIN[0] and ticks > 0 and abs(since) <= TICKS_SPAN else NO_TIME
 
 
 def read_answer(body: bytes) -> Values:

@@ -65,6 +65,7 @@ class Polling:
 
     async def _poll(self, tags: list[int], interval_ns: int) -> None:
         """Read some tags on their grid of times; what can't be read in time is skipped and counted."""
+        polls = self._meters.polls[interval_ns]
         due_ns = set_ns = self._clock.now_ns()
         due_ns += int(fraction(f"{self._name} {tags[0]}") * min(interval_ns, NS) / 10)
         while True:
@@ -76,12 +77,14 @@ class Polling:
                 await self._clock.sleep(seconds(due_ns - now_ns))
                 continue
             if self._feed.has_credit(len(tags)):
+                polls.n += 1
+                polls.n_late += now_ns - due_ns > interval_ns // 10
                 await self._read(tags)
             else:
-                self._meters.n_skipped += 1
+                polls.n_skipped += 1
             set_ns = self._clock.now_ns()
             n_steps = max(1, -(-(set_ns + 1 - due_ns) // interval_ns))
-            self._meters.n_skipped += n_steps - 1
+            polls.n_skipped += n_steps - 1
             due_ns += n_steps * interval_ns
 
     async def _read(self, tags: list[int]) -> None:
@@ -105,6 +108,7 @@ class Polling:
         self._meters.latency.add(seconds(monotonic_ns() - sent_ns))
         cpu_ns = thread_cpu_ns()
         try:
+            self._meters.note_sent(body, self._clock.now_ns())
             values = read_answer(body)
             if len(values) != len(tags):
                 raise Rejected(f"{len(values)} values for {len(tags)} nodes")

@@ -85,6 +85,32 @@ async def _variable(connection: UaConnection, address: NodeAddress) -> dict[str,
     }
 
 
+_COLUMNS = {
+    "address": "address", "name": "name", "type": "type", "value": "value", "unit": "unit", "status": "status",
+    "quality": "quality", "source_ns": "source_time_ns", "server_ns": "server_time_ns",
+}  # fmt: skip
+
+
+def shown(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a probe people are shown; see `headrace.adapters.abilities.Probes`."""
+    facts = [
+        ("device", f"{found['device']} at {found['peer']}"),
+        ("connection", f"{found['connection']}, {found['seconds']:.3f} s"),
+        ("server", f"{found['product']}, {found['state']}".lstrip(", ")),
+        ("namespaces", ", ".join(found["namespaces"])),
+    ]
+    variable = found.get("variable")
+    if variable is None:
+        return {"facts": facts}
+    if variable["range"] is not None:
+        low, high = variable["range"]
+        facts.append(("range", f"{low:g} to {high:g} {variable['unit']}".rstrip()))
+    if variable["has_overflown"]:
+        facts.append(("overflow", "the server's queue has lost values before this one"))
+    row = [variable[key] for key in _COLUMNS]
+    return {"facts": facts, "table": {"columns": list(_COLUMNS.values()), "rows": [row]}}
+
+
 def _time(ts_ns: Any) -> int | None:
     return None if ts_ns == NO_TIME else int(ts_ns)
 

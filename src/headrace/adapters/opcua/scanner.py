@@ -33,8 +33,8 @@ _SIZES = np.array(
 )
 _N_KINDS = 26
 _STRING, _NODE_ID, _STATUS, _QUALIFIED, _LOCALIZED, _STRUCTURE = 12, 17, 19, 20, 21, 22
-_TICKS_1970 = 116_444_736_000_000_000
-_TICKS_SPAN = 92_233_720_368_547_757
+TICKS_1970 = 116_444_736_000_000_000
+TICKS_SPAN = 92_233_720_368_547_757
 _NONE = NO_TIME
 
 
@@ -186,9 +186,9 @@ def _after_variant(data: U8, at: Int, end: int) -> Int:
 def _ns(ticks: np.uint64, picos: np.uint64) -> Int:
     """A time in ns since 1970, from 100 ns since 1601 and tens of picoseconds; NO_TIME where it is none."""
     since = (
-        np.int64(ticks) - np.int64(_TICKS_1970) if ticks < np.uint64(1) << np.uint64(62) else np.int64(2**62)
+        np.int64(ticks) - np.int64(TICKS_1970) if ticks < np.uint64(1) << np.uint64(62) else np.int64(2**62)
     )
-    if ticks == np.uint64(0) or since > _TICKS_SPAN or since < -_TICKS_SPAN:
+    if ticks == np.uint64(0) or since > TICKS_SPAN or since < -TICKS_SPAN:
         return _NONE
     return since * 100 + np.int64(picos) // 100
 

@@ -22,6 +22,7 @@ from headrace.adapters.opcua.client import ServiceFailed, UaConnection
 from headrace.adapters.opcua.polling import Polling
 from headrace.adapters.opcua.security import ServerAccess, ServerRefuses
 from headrace.adapters.opcua.subscribing import Subscribing
+from headrace.adapters.pacing import ConnectGate
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError, NotConnected
 
@@ -34,7 +35,7 @@ class ServerSession:
     Parameters
     ----------
     groups : tags of the server by their interval in ns.
-    gate : bounds how many connections of the adapter are being made at a time.
+    gate : gives the turn to connect.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class ServerSession:
         access: ServerAccess,
         groups: dict[int, list[int]],
         feed: Feed,
-        gate: asyncio.Semaphore,
+        gate: ConnectGate,
         backoff: Backoff,
     ) -> None:
         self._name = name
@@ -116,6 +117,7 @@ class ServerSession:
         config = self.access.config
         async with self._gate:
             await connection.open()
+        self.meters.n_connects += 1
         args = self._name, connection, self._groups, self._feed, self.meters, self.drop
         note = ""
         if config.mode == "read":

@@ -19,7 +19,7 @@ from headrace.adapters.meters import seconds
 from headrace.adapters.opcua.asking import Feed, ServerLimits, SessionMeters, in_batches, resolved
 from headrace.adapters.opcua.client import ServiceFailed, UaConnection, read_request
 from headrace.adapters.opcua.config import OpcuaConfig
-from headrace.adapters.opcua.messages import publish_answer, read_answer
+from headrace.adapters.opcua.messages import Published, publish_answer, read_answer
 from headrace.adapters.opcua.polling import numbered
 from headrace.adapters.opcua.statuses import status_text
 from headrace.core.clock import NS, monotonic_ns, thread_cpu_ns
@@ -82,6 +82,7 @@ class Subscribing:
         self._limits = ServerLimits(1, 1)
         self._next_verified = 0
         self._revised: dict[str, int] = {}
+        self._next_sequence: dict[int, int] = {}
 
     @property
     def revised(self) -> str:
@@ -239,6 +240,8 @@ class Subscribing:
             return
         finally:
             self._meters.decode_ns += thread_cpu_ns() - cpu_ns
+        self._meters.note_sent(body, self._clock.now_ns())
+        self._count_gaps(answer)
         if answer.status >= _BAD:
             raise NotConnected(f"the server ended the subscription: {status_text(answer.status)}")
         began_ns = monotonic_ns()
@@ -253,6 +256,14 @@ class Subscribing:
 
         for values in answer.values:
             self._feed.inbox.add(values, landed, self._drop)
+
+    def _count_gaps(self, answer: Published) -> None:
+        """Count what the sequence numbers say has been published and has not come."""
+        wanted = self._next_sequence.get(answer.subscription, answer.sequence)
+        self._meters.n_gaps += max(0, answer.sequence - wanted)
+        # A keep-alive has the number that the next one with something in it will have; the last number is followed by 1.
+        has_content = bool(answer.values or answer.status or answer.n_other)
+        self._next_sequence[answer.subscription] = (answer.sequence + has_content) % 2**32 or 1
 
     async def _watch(self) -> None:
         """End the connection when nothing is published for too long, not even that there is nothing."""
