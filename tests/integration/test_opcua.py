@@ -244,7 +244,10 @@ async def test_overflow_and_status_become_quality(plant):
         await plant.write("a", 2.0, status=0x480)
         await life.value("l/d/a", 2.0)
         assert latest(life.sink)["l/d/a"][1] == Quality.UNCERTAIN
-        assert (life.adapter.diagnostics().n_gaps, life.adapter.diagnostics().devices[0].n_polls_skipped) == (1, 0)
+        assert (life.adapter.diagnostics().n_gaps, life.adapter.diagnostics().devices[0].n_polls_skipped) == (
+            1,
+            0,
+        )
         await plant.write("a", 3.0, status=0x808C0000)
         await life.value("l/d/a", 3.0)
         assert latest(life.sink)["l/d/a"][1] == Quality.BAD_DEVICE

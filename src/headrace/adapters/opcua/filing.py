@@ -103,8 +103,16 @@ class Filing:
             out.rejects.append(self._unknown(values, np.flatnonzero(~known), arrival_ns))
         rows = np.flatnonzero(known)
         self._learn(values, rows)
-        rows, is_empty = self._taken(values, rows, out, arrival_ns)
-        rows, is_empty = self._fresh(values, rows, is_empty, out)
+        fits, is_empty, is_bad = self._judged(values, rows)
+        is_repeat = self._repeats(values, rows, is_empty, fits & ~is_bad)
+        out.n_repeats = int(np.count_nonzero(is_repeat))
+        taken = fits | is_empty
+        for at in np.flatnonzero(~(taken | is_repeat)).tolist():
+            self._refuse(values, int(rows[at]), out, arrival_ns)
+        self._note_problems(values, rows, taken & is_bad, fits & ~is_bad)
+        taken &= ~is_repeat
+        if not taken.all():
+            rows, is_empty = rows[taken], is_empty[taken]
         if not len(rows):
             return out
         out.lost = tag[rows[overflows(values.columns.status[rows])]]
@@ -125,10 +133,10 @@ class Filing:
         if kinds:
             self._tags.problem.update(self._tags.learn(kinds))
 
-    def _taken(
-        self, values: Values, rows: Rows, out: Filed, arrival_ns: int
-    ) -> tuple[Rows, npt.NDArray[np.bool_]]:
-        """Rows that become samples, and which of them have no value; the others are told."""
+    def _judged(
+        self, values: Values, rows: Rows
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which rows their sensors can hold, which become samples without a value, and which have a bad status."""
         columns = values.columns
         tag, kind = columns.tag[rows].astype(np.intp), columns.kind[rows]
         part = self._tags.part[tag]
@@ -136,24 +144,26 @@ class Filing:
         fits = ACCEPTS[part, plain] & (part != NO_PART)
         fits &= ((kind & ARRAY) != 0) == self._tags.is_array[tag]
         is_bad = columns.status[rows] >= _SEVERITY_BAD
-        is_empty = ~fits & ((plain == 0) | is_bad) & (part != NO_PART)
-        taken = fits | is_empty
-        for at in np.flatnonzero(~taken).tolist():
-            self._refuse(values, int(rows[at]), out, arrival_ns)
+        return fits, ~fits & ((plain == 0) | is_bad) & (part != NO_PART), is_bad
+
+    def _note_problems(
+        self, values: Values, rows: Rows, is_bad: npt.NDArray[np.bool_], is_good: npt.NDArray[np.bool_]
+    ) -> None:
+        """How tags are: as the last of their values says. A repeat says it as well."""
+        columns = values.columns
+        tag = columns.tag[rows].astype(np.intp)
         if is_bad.any():
-            for at in np.flatnonzero(is_bad & taken).tolist():
+            for at in np.flatnonzero(is_bad).tolist():
                 self._tags.problem[int(tag[at])] = status_text(int(columns.status[rows[at]]))
         if self._tags.problem:
-            is_good = fits & ~is_bad
             for number in set(tag[is_good].tolist()) & self._tags.problem.keys():
                 if is_good[np.flatnonzero(tag == number)[-1]]:
                     del self._tags.problem[number]
-        return rows[taken], is_empty[taken]
 
-    def _fresh(
-        self, values: Values, rows: Rows, is_empty: npt.NDArray[np.bool_], out: Filed
-    ) -> tuple[Rows, npt.NDArray[np.bool_]]:
-        """Rows that are no repeats of what their tags had last."""
+    def _repeats(
+        self, values: Values, rows: Rows, is_empty: npt.NDArray[np.bool_], is_value: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        """Which rows are what their tags had last."""
         tags, columns = self._tags, values.columns
         bits = _marks(values, rows)
         kind = np.where(is_empty, 0, columns.kind[rows]).astype(np.int16)
@@ -176,10 +186,10 @@ class Filing:
             last[tag] = now  # of several of a tag the last one stays
         if order is not None:
             is_repeat[order] = is_repeat.copy()
-        # Without a time of the source it may be a new value that is like the old one; an error that lasts is not.
-        is_repeat &= (source_ns != NO_TIME) | (kind == 0)
-        out.n_repeats = int(np.count_nonzero(is_repeat))
-        return (rows[~is_repeat], is_empty[~is_repeat]) if out.n_repeats else (rows, is_empty)
+        # Without a time of the source it may be a new value that is like the old one; what no sensor can hold, or an error
+        # that lasts, is not.
+        is_repeat &= (source_ns != NO_TIME) | ~is_value
+        return is_repeat
 
     def newer(self, values: Values) -> set[int]:
         """Tags whose value here is another, and of a later time of the source, than the last that was filed."""

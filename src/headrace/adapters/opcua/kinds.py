@@ -30,8 +30,8 @@ _DTYPES = {
 }  # fmt: skip
 _TEXTS = (STRING, 16, LOCALIZED_TEXT)
 LONG_KINDS = _TEXTS
-IS_LONG = np.array([bool(kind & ARRAY) or kind & ~ARRAY in _TEXTS for kind in range(256)])
-"""Whether values of a kind are more than eight bytes."""
+IS_LONG = np.array([bool(kind & ARRAY) or (kind > 0 and kind not in _DTYPES) for kind in range(256)])
+"""Whether values of a kind are not a number of at most eight bytes."""
 N_KINDS = 64
 
 # Codes with a quality of their own, by their first 16 bits; others go by their severity.

@@ -66,14 +66,12 @@ class Polling:
     async def _poll(self, tags: list[int], interval_ns: int) -> None:
         """Read some tags on their grid of times; what can't be read in time is skipped and counted."""
         polls = self._meters.polls[interval_ns]
-        due_ns = set_ns = self._clock.now_ns()
-        due_ns += int(fraction(f"{self._name} {tags[0]}") * min(interval_ns, NS) / 10)
+        due_ns = self._clock.now_ns() + int(fraction(f"{self._name} {tags[0]}") * min(interval_ns, NS) / 10)
         while True:
             now_ns = self._clock.now_ns()
-            if now_ns < set_ns:
+            if due_ns - now_ns > interval_ns:
                 due_ns = now_ns  # the clock was set back
             if now_ns < due_ns:
-                set_ns = now_ns
                 await self._clock.sleep(seconds(due_ns - now_ns))
                 continue
             if self._feed.has_credit(len(tags)):
@@ -82,8 +80,7 @@ class Polling:
                 await self._read(tags)
             else:
                 polls.n_skipped += 1
-            set_ns = self._clock.now_ns()
-            n_steps = max(1, -(-(set_ns + 1 - due_ns) // interval_ns))
+            n_steps = max(1, -(-(self._clock.now_ns() + 1 - due_ns) // interval_ns))
             polls.n_skipped += n_steps - 1
             due_ns += n_steps * interval_ns
 
