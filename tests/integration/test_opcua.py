@@ -1,6 +1,8 @@
 """The OPC UA adapter against asyncua's server over loopback."""
 
 import asyncio
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from headrace.adapters.opcua import polling, subscribing
 from headrace.adapters.opcua.adapter import OpcuaAdapter
 from headrace.adapters.opcua.scanner import warm_scanner
 from headrace.adapters.opcua.simulator import NAMESPACE, SERVER_URI, CertificatePair, OpcuaSimulator
-from headrace.core.clock import SystemClock
+from headrace.adapters.pacing import ConnectPacer
+from headrace.core.clock import NO_TIME, SystemClock
 from headrace.core.errors import ConfigError, NotConnected, Rejected
 from headrace.core.events import RejectCode
 from headrace.core.frames import Shape
@@ -52,8 +55,9 @@ def adapter_of(plant, signals, devices=None, **config):
         for name, address in signals.items()
     }
     folder = config.pop("folder", None)
+    pacer = config.pop("pacer", None) or ConnectPacer()
     settings = validate_section(OpcuaAdapter.Config, config, "adapters.x")
-    facts = PlantFacts() if folder is None else PlantFacts(folder=folder)
+    facts = PlantFacts(folder=Path() if folder is None else folder, pacer=pacer)
     return OpcuaAdapter.from_config("x", settings, {"p": profile}, facts)
 
 
@@ -206,6 +210,54 @@ async def test_a_server_that_was_off_and_one_that_hangs(plant, mode, monkeypatch
         assert "connected, but" in life.reason
         await plant.write("a", 5.0)
         await life.value("l/d/a", 5.0)
+
+
+class CountedTurns(ConnectPacer):
+    """Counts who asks for a turn."""
+
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+
+    async def turn(self):
+        self.n += 1
+        await super().turn()
+
+
+@pytest.mark.parametrize("mode", ["subscribe", "read"])
+async def test_it_tells_how_it_is_doing(plant, mode):
+    await plant.set("a", 1.0)
+    nowhere = f"opc.tcp://127.0.0.1:{free_port()}"
+    devices = {
+        "l/d": plant.url(),
+        "l/e": {"url": plant.url(), "interval": "40ms"},
+        "l/f": nowhere,
+        "l/g": nowhere,
+    }
+    pacer, sink = CountedTurns(), RecordingSink(is_durable=False)
+    async with Life(adapter_of(plant, {"a": None}, devices, mode=mode, pacer=pacer), sink) as life:
+        await life.value("l/d/a", 1.0)
+        await life.value("l/e/a", 1.0)
+        found = life.adapter.diagnostics()
+        assert (found.n_connects, found.n_gaps) == (1, 0)
+        assert 0 < found.n_unacknowledged <= 4
+        assert 0 <= time.time_ns() - found.unacknowledged_ns < 5 * 10**9
+        one, other, away, _ = found.devices
+        assert abs(one.clock_skew_ns) < 10**9
+        assert away.clock_skew_ns == NO_TIME
+        assert (one.n_polls > 0) == (other.n_polls > 0) == (mode == "read")
+        await until(lambda: "(and 1 more of 4 devices)" in life.reason, "who is away is told")
+        assert life.reason.startswith("l/f: no connection: Connection refused")
+        probed = await life.adapter.probe({"device": "l/d"}, SystemClock())
+        assert probed["connection"] == "the adapter's"
+        with pytest.raises(NotConnected):
+            await life.adapter.probe({"device": "l/g"}, SystemClock())
+        if mode == "subscribe":
+            life.sink.land()
+            await until(lambda: life.adapter.diagnostics().n_unacknowledged == 0, "all is durable")
+        plant.drop()
+        await until(lambda: life.adapter.diagnostics().n_connects == 2, "it connects again")
+        assert pacer.n >= 4, "each connection waits for its turn"
 
 
 async def test_a_subscription_that_dies_silently(plant):

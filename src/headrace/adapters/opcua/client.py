@@ -88,8 +88,6 @@ class UaConnection:
             raise self._refusal(e.code) from e
         except TimeoutError as e:
             raise NotConnected(f"no answer within {access.timeout_s:g} s") from e
-        except ConnectionError as e:
-            raise NotConnected(f"no connection: {reason_of(e)}") from e
         except OSError as e:
             raise NotConnected(f"no connection: {reason_of(e)}") from e
         except ua.UaError as e:

@@ -15,6 +15,7 @@ import numpy as np
 from asyncua import ua
 from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
 
+from headrace.adapters.opcua.client import ServiceFailed
 from headrace.adapters.opcua.scanner import GAVE_UP, TICKS_1970, TICKS_SPAN, ValueColumns, scan_values
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import Rejected
@@ -27,6 +28,7 @@ _COUNT = struct.Struct("<i")
 _SENT = struct.Struct("<2sHq")
 _PUBLISHED = struct.Struct("<Iqi")
 _NOTIFICATION = struct.Struct("<2sHBi")
+_BAD = 0x8000_0000
 _HANDLE_BYTES = 4
 _LEAST_BYTES = 1
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
@@ -82,12 +84,12 @@ def read_answer(body: bytes) -> Values:
 
     Raises
     ------
-    Rejected : the bytes are no such answer.
+    Rejected : the bytes are no such answer. ServiceFailed : it is an error of the server's own.
     """
     try:
         return _scan_read(body)
     except (_Unusual, struct.error):
-        response = _decoded(ua.ReadResponse, body)
+        response = _decoded(ua.ReadResponse, body, "a read")
         return from_data_values(response.Results)
 
 
@@ -96,12 +98,12 @@ def publish_answer(body: bytes) -> Published:
 
     Raises
     ------
-    Rejected : the bytes are no such answer.
+    Rejected : the bytes are no such answer. ServiceFailed : it is an error of the server's own.
     """
     try:
         return _scan_publish(body)
     except (_Unusual, struct.error):
-        return _published(_decoded(ua.PublishResponse, body).Parameters)
+        return _published(_decoded(ua.PublishResponse, body, "a publish request").Parameters)
 
 
 # --- by the scanner ----------------------------------------------------------------------------------
@@ -158,14 +160,14 @@ def _scan_publish(body: bytes) -> Published:
 # --- by asyncua --------------------------------------------------------------------------------------
 
 
-def _decoded(kind: type[Any], body: bytes) -> Any:
+def _decoded(kind: type[Any], body: bytes, what: str) -> Any:
     try:
         response = struct_from_binary(kind, ua.utils.Buffer(body))
+        code = int(response.ResponseHeader.ServiceResult.value)
     except Exception as e:
         raise Rejected(f"{len(body):,} bytes are no {kind.__name__}: {e!r}") from e
-    if not isinstance(response.ResponseHeader.ServiceResult, ua.StatusCode):
-        raise Rejected(f"{len(body):,} bytes are no {kind.__name__}")
-    response.ResponseHeader.ServiceResult.check()
+    if code >= _BAD:
+        raise ServiceFailed(what, code)
     return response
 
 

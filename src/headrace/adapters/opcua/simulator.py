@@ -162,8 +162,7 @@ class OpcuaSimulator:
     def resume(self) -> None:
         """Read again."""
         for transport in self._server.iserver.asyncio_transports:
-            if not transport.is_closing():
-                transport.resume_reading()
+            transport.resume_reading()
 
     # --- faults --------------------------------------------------------------------------------------
 

@@ -214,7 +214,7 @@ class Subscribing:
             try:
                 body = await self._connection.request(request, "a publish request", 0)
             except ServiceFailed as e:
-                if e.code == ua.StatusCodes.BadTooManyPublishRequests:
+                if e.code == ua.StatusCodes.BadTooManyPublishRequests and self._n_asked > 1:
                     await asyncio.Event().wait()  # the others are as many as it wants
                 if e.code != ua.StatusCodes.BadTimeout:
                     raise NotConnected(str(e)) from e
@@ -332,8 +332,9 @@ class Subscribing:
 
 async def real_sleep(duration_ns: int) -> None:
     """Wait in real time: a server's silence is not the plant's clock's."""
+    is_over = asyncio.Event()
+    timer = asyncio.get_running_loop().call_later(duration_ns / NS, is_over.set)
     try:
-        async with asyncio.timeout(duration_ns / NS):
-            await asyncio.Event().wait()
-    except TimeoutError:
-        return
+        await is_over.wait()
+    finally:
+        timer.cancel()

@@ -2,6 +2,8 @@
 
 import pytest
 
+from headrace.adapters.abilities import Addresses, TagAddress
+from headrace.adapters.opcua.adapter import OpcuaAdapter
 from headrace.adapters.opcua.addresses import parse_node
 from headrace.core.errors import ConfigError
 
@@ -39,3 +41,20 @@ def test_a_relative_address_needs_the_devices_node():
         address.of_device("")
     with pytest.raises(ConfigError, match="'x' is not a number of 32 bits"):
         parse_node("ns=2;i={node}").of_device("x")
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("ns=2;s=Line1.Temp", "ns=2;s=Line1.Temp"), ("ns=0;i=0085", "i=85"), ("nsu=http://opcfoundation.org/UA/;i=85", "i=85"),
+        ("ns=2;s={node}.Temp", "ns=2;s={node}.Temp"), ("nsu=urn:x;i={node}", "nsu=urn:x;i={node}"),
+        ("g=09087E75-8E5E-499B-954F-F2A9603DB28A", "g=09087e75-8e5e-499b-954f-f2a9603db28a"),
+        ("ns=1;b=M/RbKBsRVkePCePcx24oRA==", "ns=1;b=M/RbKBsRVkePCePcx24oRA=="),
+    ],
+)  # fmt: skip
+def test_addresses_of_tag_lists(address, place):
+    assert issubclass(OpcuaAdapter, Addresses)
+    for dtype in ("", "f32", "string"):
+        assert OpcuaAdapter.tag_address(address, dtype, {}) == TagAddress(address, dtype, place)
+    with pytest.raises(ConfigError, match="tag address 'holding:100' is no node id; write"):
+        OpcuaAdapter.tag_address("holding:100", "", {})

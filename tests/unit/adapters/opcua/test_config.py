@@ -65,6 +65,11 @@ def test_devices_come_from_a_table_or_a_file(tmp_path):
     three, four = plans("ovens.csv", tmp_path)
     assert (three.node, four.node, four.interval_ns) == ("Oven3", "b", 250_000_000)
     assert plans(arrays={"spectrum": 2})[0].n_sensors == 3
+    settings = validate_section(OpcuaConfig, {"devices": "ovens.csv", "profile": "oven"}, "adapters.x")
+    facts = PlantFacts(folder=tmp_path, tables={"ovens.csv": "path,url,node\nl/f,opc.tcp://h,c\n"})
+    assert [p.path for p in opcua_plans("x", settings, PROFILES, facts)] == ["l/f"], (
+        "the table may have changed since"
+    )
 
 
 @pytest.mark.parametrize(

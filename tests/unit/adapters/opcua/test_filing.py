@@ -1,16 +1,14 @@
 """Values become frames, rejects and states of their tags."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import pytest
 from asyncua import ua
+from tests.unit.adapters.opcua.desk import NOW, NOW_NS, Desk, plan, signal
 
-from headrace.adapters.opcua.addresses import parse_node
-from headrace.adapters.opcua.config import ServerAddress, UaDevicePlan, UaSignal
-from headrace.adapters.opcua.filing import Filing, joined
+from headrace.adapters.opcua.filing import joined
 from headrace.adapters.opcua.messages import from_data_values
-from headrace.adapters.opcua.tags import TagTable
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError
 from headrace.core.events import RejectCode
@@ -18,48 +16,6 @@ from headrace.core.frames import Shape
 from headrace.core.layouts import Column, Layout
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
-from headrace.core.settings import SignalSettings
-
-NOW = datetime(2026, 11, 27, tzinfo=UTC)
-NOW_NS = int(NOW.timestamp()) * 10**9
-T = ua.VariantType
-
-
-def signal(name, **more):
-    settings = SignalSettings(
-        address="i=1", **{k: more.pop(k) for k in ("kind", "labels", "unit") if k in more}
-    )
-    return UaSignal(name, parse_node("ns=2;s={node}." + name), settings, **more)
-
-
-def plan(path, *signals, node="n"):
-    return UaDevicePlan(path, ServerAddress("h", 1), node, 1.0, 10**9, "p", signals)
-
-
-class Desk:
-    """A filing with its tags."""
-
-    def __init__(self, *plans, time="auto", directory=None):
-        self.directory = directory or SensorDirectory()
-        self.tags = TagTable(plans, self.directory)
-        self.tags.begin()
-        self.filing = Filing("x", self.tags, self.directory, time)
-
-    def file(self, *values, arrival_ns=NOW_NS + 5):
-        """Values as (tag, value, kind, seconds after NOW or None[, status])."""
-        found = [
-            ua.DataValue(
-                ua.Variant(value, T[kind]), ua.StatusCode(status[0] if status else 0),
-                None if s is None else NOW + timedelta(seconds=s), None,
-            )
-            for _, value, kind, s, *status in values
-        ]  # fmt: skip
-        answer = from_data_values(found)
-        answer.columns.tag[:] = [tag for tag, *_ in values]
-        out = self.filing.file(answer, arrival_ns)
-        for batch in out.batches:
-            batch.check_columns()
-        return out
 
 
 def test_equal_devices_share_one_batch_and_whole_frames_are_dense():
@@ -199,6 +155,31 @@ def test_types_are_refused_with_what_to_do():
     }
     assert out.rejects[0].source == "h:1 ns=2;s=n.a"
     assert out.batches == []
+
+
+def test_what_is_refused_is_told_once_as_long_as_it_stays_the_same():
+    desk = Desk(plan("l/d", signal("a"), signal("g"), signal("h")))
+    first = (
+        (0, 1.5, "Float", 1),
+        (0, 2.5, "Double", 2),
+        (1, b"x", "ByteString", 2),
+        (2, b"x", "ByteString", None),
+    )
+    assert len(desk.file(*first).rejects) == 3
+    assert set(desk.tags.problem) == {0, 1, 2}, "the last of a tag counts"
+    again = desk.file(*first[1:])
+    assert (again.rejects, again.n_repeats) == ([], 3)
+    out = desk.file((1, b"y", "ByteString", 2), (2, b"y", "ByteString", None), (0, 3.5, "Float", 3))
+    assert [r.raw[-1:] for r in out.rejects] == [b"y", b"y"]
+    assert set(desk.tags.problem) == {1, 2}
+
+
+def test_a_repeat_says_that_all_is_well_again():
+    desk = Desk(plan("l/d", signal("a")))
+    desk.file((0, 1.5, "Float", 1))
+    desk.tags.problem[0] = "the server has no namespace 'urn:x'"
+    assert desk.file((0, 1.5, "Float", 1)).n_repeats == 1
+    assert desk.tags.problem == {}
 
 
 def test_arrays_are_filled_as_far_as_they_go():
