@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
-from headrace.adapters.abilities import FoundTag, TagAddress
+from headrace.adapters.abilities import Captured, FoundTag, Listener, TagAddress
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.meters import Backoff, spread
 from headrace.adapters.opcua.addresses import parse_node, tag_address
 from headrace.adapters.opcua.asking import Feed
 from headrace.adapters.opcua.browsing import Browsing, scan_server
+from headrace.adapters.opcua.captured import Ear, decode_answers, mark_of
 from headrace.adapters.opcua.client import ServiceFailed, UaConnection
 from headrace.adapters.opcua.config import OpcuaConfig, Profile, UaDevicePlan, opcua_plans, parse_url
 from headrace.adapters.opcua.filing import Filing
@@ -25,6 +26,8 @@ from headrace.adapters.opcua.tags import TagTable
 from headrace.adapters.pacing import ConnectGate
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
 from headrace.core.errors import ConfigError, NotConnected, Rejected
+from headrace.core.events import Reject
+from headrace.core.frames import FrameBatch
 from headrace.core.registry import nearest
 from headrace.core.sensors import SensorDirectory
 
@@ -41,6 +44,7 @@ class _Running:
     clock: Clock
     tags: TagTable
     inbox: ValueInbox
+    ear: Ear
     sessions: list[ServerSession]
     session_of: list[int]
     taking: asyncio.Task[None]
@@ -57,6 +61,7 @@ class OpcuaAdapter:
         self._config = config
         self._plans = plans
         self._folder, self._pacer = plant.folder, plant.pacer
+        self._listener: Listener | None = None
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
@@ -88,7 +93,7 @@ class OpcuaAdapter:
         tags.begin()
         filing = Filing(self.name, tags, sink.directory, self._config.time)
         inbox = ValueInbox(self.name, sink, tags, filing)
-        feed = Feed(sink, tags, filing, inbox)
+        feed = Feed(sink, tags, filing, inbox, Ear(mark_of(tags), self._listener))
         gate = ConnectGate(self._pacer, N_CONNECTING_MAX)
         by_server: dict[str, list[int]] = {}
         for number, plan in enumerate(self._plans):
@@ -100,7 +105,7 @@ class OpcuaAdapter:
                 session_of[number] = place
         taking = asyncio.create_task(inbox.run(), name=f"opcua {self.name} inbox")
         connecting = [asyncio.create_task(one.run(), name=f"opcua {self.name}") for one in sessions]
-        self._running = _Running(sink.clock, tags, inbox, sessions, session_of, taking, connecting)
+        self._running = _Running(sink.clock, tags, inbox, feed.ear, sessions, session_of, taking, connecting)
 
     def _session(self, devices: list[int], feed: Feed, gate: ConnectGate) -> ServerSession:
         """The session of devices that share a server."""
@@ -227,6 +232,21 @@ class OpcuaAdapter:
     def tag_address(cls, address: str, dtype: str, options: Mapping[str, Any]) -> TagAddress:
         """Understand a node id of a tag list; see `headrace.adapters.abilities.Addresses`."""
         return tag_address(address, dtype)
+
+    def listen(self, listener: Listener | None) -> None:
+        """Hear each publish response and each answer to a read of all variables."""
+        self._listener = listener
+        if self._running is not None:
+            self._running.ear.listener = listener
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode answers by the present profiles."""
+        tags = TagTable(self._plans, directory)
+        tags.begin()
+        filing = Filing(self.name, tags, directory, self._config.time)
+        return decode_answers(self.name, tags, filing, captured)
 
     # --- how it is -----------------------------------------------------------------------------------
 

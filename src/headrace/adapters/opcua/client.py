@@ -18,6 +18,7 @@ from asyncua.ua.ua_binary import Primitives, struct_from_binary, struct_to_binar
 
 from headrace.adapters.meters import reason_of
 from headrace.adapters.opcua.addresses import NodeAddress
+from headrace.adapters.opcua.config import ServerAddress
 from headrace.adapters.opcua.security import ServerAccess, ServerRefuses, offers
 from headrace.adapters.opcua.statuses import status_text
 from headrace.core.clock import thread_cpu_ns
@@ -166,6 +167,11 @@ class UaConnection:
                 raise LookupError(f"the server has no namespace {address.uri!r}")
             namespace = self._namespaces.index(address.uri)
         return ua.NodeId(address.value(), namespace, _FORMS[address.kind])
+
+    @property
+    def server(self) -> ServerAddress:
+        """Whose session it is."""
+        return self._access.server
 
     @property
     def namespaces(self) -> list[str]:

@@ -7,6 +7,7 @@ whatever message the kernel gives up on. Both give the same columns.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -106,6 +107,11 @@ def publish_answer(body: bytes) -> Published:
         return _published(_decoded(ua.PublishResponse, body, "a publish request").Parameters)
 
 
+def numbered(values: Values, tags: Sequence[int]) -> Values:
+    """An answer whose places in the request become the tags that stood there."""
+    return Values(values.columns._replace(tag=np.array(tags, np.uint32)), values.data)
+
+
 # --- by the scanner ----------------------------------------------------------------------------------
 
 
@@ -125,13 +131,28 @@ def _scanned(body: bytes, at: int, end: int, has_handles: bool) -> Values:
         raise _Unusual
     columns = ValueColumns.empty(max(n, 0))
     data = np.frombuffer(body, np.uint8)
-    if scan_values(data, at + _COUNT.size, end, len(columns.tag), has_handles, columns) == GAVE_UP:
+    after = scan_values(data, at + _COUNT.size, end, len(columns.tag), has_handles, columns)
+    if after == GAVE_UP or (after != end and not has_handles):
         raise _Unusual
     return Values(columns, body)
 
 
 def _scan_read(body: bytes) -> Values:
-    return _scanned(body, _after_head(body, _READ), len(body), has_handles=False)
+    # Behind the values stands the number of their diagnostics: none.
+    at, end = _after_head(body, _READ), len(body) - _COUNT.size
+    (n_more,) = _COUNT.unpack_from(body, max(end, at))
+    if n_more > 0:
+        raise _Unusual
+    return _scanned(body, at, end, has_handles=False)
+
+
+def _check_end(body: bytes, at: int) -> None:
+    """Behind the notifications stand the results of acknowledgements, no diagnostics, and nothing else."""
+    (n_results,) = _COUNT.unpack_from(body, at)
+    at += _COUNT.size + 4 * max(n_results, 0)
+    (n_more,) = _COUNT.unpack_from(body, at)
+    if n_more > 0 or at + _COUNT.size != len(body):
+        raise _Unusual
 
 
 def _scan_publish(body: bytes) -> Published:
@@ -154,6 +175,7 @@ def _scan_publish(body: bytes) -> Published:
         else:
             n_other += 1
         at += size
+    _check_end(body, at)
     return Published(subscription, sequence, tuple(values), status, n_other)
 
 
@@ -162,12 +184,15 @@ def _scan_publish(body: bytes) -> Published:
 
 def _decoded(kind: type[Any], body: bytes, what: str) -> Any:
     try:
-        response = struct_from_binary(kind, ua.utils.Buffer(body))
+        rest = ua.utils.Buffer(body)
+        response = struct_from_binary(kind, rest)
         code = int(response.ResponseHeader.ServiceResult.value)
     except Exception as e:
         raise Rejected(f"{len(body):,} bytes are no {kind.__name__}: {e!r}") from e
     if code >= _BAD:
         raise ServiceFailed(what, code)
+    if rest:
+        raise Rejected(f"{len(body):,} bytes are a {kind.__name__} and {len(rest):,} more")
     return response
 
 

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import numpy as np
 from asyncua import ua
 
 from headrace.adapters.meters import fraction, seconds
 from headrace.adapters.opcua.asking import Feed, ServerLimits, SessionMeters, in_batches, resolved
 from headrace.adapters.opcua.client import PackedParameters, PackedRead, UaConnection, packed_nodes
-from headrace.adapters.opcua.messages import Values, read_answer
+from headrace.adapters.opcua.messages import numbered, read_answer
 from headrace.core.clock import NS, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import NotConnected, Rejected
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
@@ -103,9 +102,11 @@ class Polling:
         sent_ns = monotonic_ns()
         body = await self._connection.request(PackedRead.of(self._packed[place]), "a read")
         self._meters.latency.add(seconds(monotonic_ns() - sent_ns))
+        now_ns = self._clock.now_ns()
+        self._feed.ear.hear(now_ns, str(self._connection.server), body, tags)
         cpu_ns = thread_cpu_ns()
         try:
-            self._meters.note_sent(body, self._clock.now_ns())
+            self._meters.note_sent(body, now_ns)
             values = read_answer(body)
             if len(values) != len(tags):
                 raise Rejected(f"{len(values)} values for {len(tags)} nodes")
@@ -114,17 +115,12 @@ class Polling:
             self._feed.inbox.reject(
                 Reject(
                     RejectCode.MALFORMED, self._name, "answer to a read", f"expected values of {len(tags)} nodes: {e}",
-                    body[:MAX_RAW_BYTES], self._clock.now_ns(), len(tags),
+                    body[:MAX_RAW_BYTES], now_ns, len(tags),
                 )
             )  # fmt: skip
             return
         self._meters.decode_ns += thread_cpu_ns() - cpu_ns
         self._feed.inbox.add(numbered(values, tags), nothing, self._drop)
-
-
-def numbered(values: Values, tags: Sequence[int]) -> Values:
-    """An answer whose places in the request become the tags that stood there."""
-    return Values(values.columns._replace(tag=np.array(tags, np.uint32)), values.data)
 
 
 def nothing() -> None:

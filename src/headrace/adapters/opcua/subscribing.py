@@ -19,8 +19,7 @@ from headrace.adapters.meters import seconds
 from headrace.adapters.opcua.asking import Feed, ServerLimits, SessionMeters, in_batches, resolved
 from headrace.adapters.opcua.client import ServiceFailed, UaConnection, read_request
 from headrace.adapters.opcua.config import OpcuaConfig
-from headrace.adapters.opcua.messages import Published, publish_answer, read_answer
-from headrace.adapters.opcua.polling import numbered
+from headrace.adapters.opcua.messages import Published, numbered, publish_answer, read_answer
 from headrace.adapters.opcua.statuses import status_text
 from headrace.core.clock import NS, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import NotConnected, Rejected
@@ -226,6 +225,8 @@ class Subscribing:
 
     def _take(self, body: bytes) -> None:
         """Hand on what was published."""
+        now_ns = self._clock.now_ns()
+        self._feed.ear.hear(now_ns, str(self._connection.server), body)
         cpu_ns = thread_cpu_ns()
         try:
             answer = publish_answer(body)
@@ -234,13 +235,13 @@ class Subscribing:
             self._feed.inbox.reject(
                 Reject(
                     RejectCode.MALFORMED, self._name, "publish response", f"expected notifications: {e}",
-                    body[:MAX_RAW_BYTES], self._clock.now_ns(),
+                    body[:MAX_RAW_BYTES], now_ns,
                 )
             )  # fmt: skip
             return
         finally:
             self._meters.decode_ns += thread_cpu_ns() - cpu_ns
-        self._meters.note_sent(body, self._clock.now_ns())
+        self._meters.note_sent(body, now_ns)
         self._count_gaps(answer)
         if answer.status >= _BAD:
             raise NotConnected(f"the server ended the subscription: {status_text(answer.status)}")

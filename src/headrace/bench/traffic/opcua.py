@@ -94,11 +94,15 @@ class OpcuaTraffic:
                 if count.n == _VARIABLES:
                     has_values.set()
 
-        async with Client(_url(self._port)) as client:
+        async with Client(_url(self._port), timeout=_WAIT_S) as client:
             index = await client.get_namespace_index(NAMESPACE)
             nodes = [client.get_node(f"ns={index};s={name}") for name in _names()]
-            subscription = await client.create_subscription(_INTERVAL_MS, Keeps())
+            # asyncua drops what it has no room for, and what is published before it knows of the items.
+            subscription = await client.create_subscription(
+                _INTERVAL_MS, Keeps(), publishing=False, queue_maxsize=10 * self.n_samples
+            )
             await subscription.subscribe_data_change(nodes, queuesize=10 * _CHANGES)
+            await subscription.set_publishing_mode(True)
             await count.complete.wait()
         self._has_values.clear()
 

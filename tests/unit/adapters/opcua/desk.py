@@ -1,12 +1,14 @@
 """A desk at which values are filed, and a server that says what it was told to."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 from asyncua import ua
 from asyncua.ua.ua_binary import struct_to_binary
 
 from headrace.adapters.opcua.addresses import parse_node
 from headrace.adapters.opcua.asking import Feed
+from headrace.adapters.opcua.captured import Ear, mark_of
 from headrace.adapters.opcua.client import UaConnection
 from headrace.adapters.opcua.config import ServerAddress, UaDevicePlan, UaSignal
 from headrace.adapters.opcua.filing import Filing
@@ -67,7 +69,9 @@ class FeedDesk:
         self.tags = TagTable(plans, self.sink.directory)
         self.tags.begin()
         filing = Filing("x", self.tags, self.sink.directory, "auto")
-        self.feed = Feed(self.sink, self.tags, filing, ValueInbox("x", self.sink, self.tags, filing))
+        inbox = ValueInbox("x", self.sink, self.tags, filing)
+        self.heard = []
+        self.feed = Feed(self.sink, self.tags, filing, inbox, Ear(mark_of(self.tags), self.heard.append))
 
     @property
     def waiting(self):
@@ -81,6 +85,7 @@ class ScriptedConnection(UaConnection):
         self._namespaces = ["http://opcfoundation.org/UA/", "urn:x", "urn:y"]
         self._answers = {kind: list(some) for kind, some in answers.items()}
         self.asked = []
+        self._access = SimpleNamespace(server=ServerAddress("h", 1))
         self.cpu_ns = 0
 
     async def request(self, request, what, deadline_s=None):
