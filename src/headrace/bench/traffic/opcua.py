@@ -94,7 +94,7 @@ class OpcuaTraffic:
                 if count.n == _VARIABLES:
                     has_values.set()
 
-        async with Client(_url(self._port), timeout=_WAIT_S) as client:
+        async with Client(_url(self._port), _WAIT_S, watchdog_intervall=_WAIT_S) as client:
             index = await client.get_namespace_index(NAMESPACE)
             nodes = [client.get_node(f"ns={index};s={name}") for name in _names()]
             # asyncua drops what it has no room for, and what is published before it knows of the items.
@@ -202,4 +202,5 @@ async def _serve(pipe: Connection, port: int) -> None:
             n_changes += 1
             for number, name in enumerate(_names()):
                 await simulator.write(name, 20.0 + number + n_changes % 97 * 0.25)
-            await clock.sleep(0)  # the server publishes
+                if not number % _SIGNALS:
+                    await clock.sleep(0)  # it publishes, and answers
