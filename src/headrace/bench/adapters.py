@@ -40,6 +40,7 @@ TRAFFIC = {
     "http": "headrace.bench.traffic.http:HttpTraffic",
     "modbus": "headrace.bench.traffic.modbus:ModbusTraffic",
     "mqtt": "headrace.bench.traffic.mqtt:MqttTraffic",
+    "opcua": "headrace.bench.traffic.opcua:OpcuaTraffic",
     "replay": "headrace.bench.traffic.replay:ReplayTraffic",
 }
 """Adapter → its traffic."""

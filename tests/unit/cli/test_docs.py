@@ -162,7 +162,10 @@ def test_there_are_plant_files_to_check():
 
 @pytest.mark.parametrize(("name", "text"), PLANTS, ids=[name for name, _ in PLANTS])
 def test_plant_files_are_right(name, text, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MQTT_PASSWORD", "secret")
+    for variable in ("MQTT_PASSWORD", "OPCUA_PASSWORD"):
+        monkeypatch.setenv(variable, "secret")
+    for file in ("headrace.der", "headrace.key.pem", "trusted"):
+        (tmp_path / file).touch()
     monkeypatch.chdir(tmp_path)
     for table in blocks(TEXTS[name], "text"):
         if table.startswith("path,url"):
