@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from headrace.adapters.base import Adapter, AdapterState
 from headrace.adapters.broker.simulator import SimulatedBroker
@@ -47,7 +47,9 @@ class MqttTraffic:
 
     name = "mqtt"
     n_samples = _KEYS * _ROWS * _MESSAGES
+    n_feeds = 5
     reference = "gmqtt, msgspec with a type"
+    libraries: ClassVar[Mapping[str, str]] = {"gmqtt": "gmqtt", "msgspec": "msgspec"}
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="headrace-bench-")
@@ -58,7 +60,8 @@ class MqttTraffic:
 
     async def up(self) -> None:
         await self._broker.start()
-        self._peer = Peer(_publisher, self._broker.port)
+        self._peer = Peer(_publisher, self._broker.port, self.n_feeds)
+        await self._peer.ask(0)
 
     async def down(self) -> None:
         if self._peer is not None:
@@ -66,7 +69,7 @@ class MqttTraffic:
         await self._broker.stop()
         self._folder.cleanup()
 
-    def adapter(self) -> Adapter:
+    def adapter(self, n_feeds: int = 1) -> Adapter:
         self._n_lives += 1
         config = {
             "protocol": "mqtt", "url": self._broker.url, "client_id": f"bench-{self._n_lives}",
@@ -75,7 +78,7 @@ class MqttTraffic:
         settings = validate_section(MqttAdapter.Config, config, "adapters.mqtt")
         return MqttAdapter.from_config("mqtt", settings, {}, FACTS)
 
-    async def send(self, adapter: Adapter | None) -> None:
+    async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
         clock = SystemClock()
         if adapter is None:
             await asyncio.wait_for(self._is_listening.wait(), _WAIT_S)
@@ -84,7 +87,7 @@ class MqttTraffic:
                 while adapter.diagnostics().state is not AdapterState.CONNECTED:
                     await clock.sleep(0.01)
         assert self._peer is not None
-        await self._peer.ask("send")
+        await self._peer.ask(n_feeds)
 
     async def bare(self, count: Count) -> None:
         import gmqtt
@@ -139,21 +142,20 @@ def _parser_of_one() -> Callable[[bytes], Any]:
     return msgspec.json.Decoder(row).decode
 
 
-def _publisher(pipe: Connection, port: int) -> None:
+def _publisher(pipe: Connection, port: int, n_feeds: int) -> None:
     """The devices' process."""
-    asyncio.run(_publish(pipe, port))
+    asyncio.run(_publish(pipe, port, messages(n_feeds * _MESSAGES)))
 
 
-async def _publish(pipe: Connection, port: int) -> None:
+async def _publish(pipe: Connection, port: int, ready: Sequence[tuple[str, bytes]]) -> None:
     device = PublishingDevice("bench-devices", "127.0.0.1", port)
     await device.start()
-    ready = messages(_MESSAGES)
     while True:
         try:
-            await asyncio.to_thread(pipe.recv)
+            (n_feeds,) = await asyncio.to_thread(pipe.recv)
         except EOFError:
             return
         pipe.send("begun")
-        for topic, payload in ready:
+        for topic, payload in ready[: n_feeds * _MESSAGES]:
             await device.publish(topic, payload)
         await device.delivered()
