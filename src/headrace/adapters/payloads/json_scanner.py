@@ -22,6 +22,8 @@ from headrace.core.kernels import lean_kernel, lean_leaf
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
+U32 = npt.NDArray[np.uint32]
+F64 = npt.NDArray[np.float64]
 Place = tuple[int, int]
 
 # Columns of nodes: where the key lies in the arena, kind, first that may follow, next of the same place, shape that ends here.
@@ -32,7 +34,9 @@ NUMBER, TRUTH, TEXT, NOTHING, OPEN, CLOSE, NUMBERS, TIME = 0, 1, 2, 3, 4, 5, 6, 
 DEPTH_MAX = 16
 TEXT_BYTES_MAX = 1_024
 LENGTH_BITS = 16
-ROWS, VALUES = 0, 1
+ROWS, VALUES, LEFT, OTHERS, UNTIMED = 0, 1, 2, 3, 4
+"""Counts: rows, values, messages not read, rows of another shape than the first, rows without a time."""
+N_COUNTS = 5
 FACTOR, HAS_TIME, N_ROOT = 0, 1, 2
 N_FACTS = 3
 
@@ -556,15 +560,18 @@ def _front(data: U8, at: int, end: int, tables: JsonTables, columns: JsonColumns
 
 
 @lean_kernel
-def scan(data: U8, bounds: I64, tables: JsonTables, columns: JsonColumns, is_read: U8) -> None:
-    """Read messages; message i lies at ``bounds[i]:bounds[i + 1]``, and ``is_read[i]`` says whether it was read.
+def scan(data: U8, lengths: I64, tables: JsonTables, columns: JsonColumns, is_read: U8) -> None:
+    """Read messages, which lie one behind the other; ``is_read[i]`` says whether message i was read.
 
     Cost: 30 to 60 ns of CPU a value.
     """
-    for i in range(len(bounds) - 1):
+    columns.counts[:] = 0
+    end = 0
+    for i in range(len(lengths)):
         n_rows, n_values = columns.counts[ROWS], columns.counts[VALUES]
-        end = int(bounds[i + 1])
-        at = _blank(data, int(bounds[i]), end)
+        begin = end
+        end = begin + int(lengths[i])
+        at = _blank(data, begin, end)
         if tables.facts[N_ROOT]:
             at = _front(data, at, end, tables, columns)
         else:
@@ -572,11 +579,38 @@ def scan(data: U8, bounds: I64, tables: JsonTables, columns: JsonColumns, is_rea
         if at == _NONE or _blank(data, at, end) != end:
             columns.counts[ROWS] = n_rows
             columns.counts[VALUES] = n_values
+            columns.counts[LEFT] += 1
             is_read[i] = 0
             continue
         is_read[i] = 1
         for row in range(n_rows, columns.counts[ROWS]):
             columns.message[row] = i
+            columns.counts[OTHERS] += columns.shape[row] != columns.shape[0]
+            columns.counts[UNTIMED] += columns.ts_ns[row] == _NO_TIME
+
+
+@lean_kernel
+def are_current(device: I64, version_of: I64, version: int) -> bool:
+    """Whether all devices are of a version."""
+    n_stale = 0
+    for i in range(len(device)):
+        n_stale += version_of[device[i]] != version
+    return n_stale == 0
+
+
+@lean_kernel
+def take_floats(
+    rows: I64, columns: JsonColumns, places: I64, device: I64, slots: I64, frames: tuple[U32, I64, F64]
+) -> None:
+    """Fill frames of rows: slot (``slots`` has one for each device), time, and the values at places of their shape."""
+    slot, ts_ns, cells = frames
+    for r in range(len(rows)):
+        row = rows[r]
+        slot[r] = slots[device[columns.message[row]]]
+        ts_ns[r] = columns.ts_ns[row]
+        first, step = columns.first[row], columns.step[row]
+        for k in range(len(places)):
+            cells[r, k] = columns.floats[first + step * places[k]]
 
 
 @lean_kernel

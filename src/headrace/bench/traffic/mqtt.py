@@ -118,9 +118,9 @@ class MqttTraffic:
         rules = compile_rules(settings, FACTS.levels, "UTC", "topics")
         router = MessageRouter("mqtt", rules, DeviceGroups(directory))
         arrival_ns = 1_800_000_000 * NS
-        return lambda: router.decode(
-            [TopicMessage(topic, data, arrival_ns) for topic, data in payloads], arrival_ns
-        )
+        # As the inbox hands them over: making a message of what has come is a part of transport.
+        slice_of = [TopicMessage(topic, data, arrival_ns) for topic, data in payloads]
+        return lambda: router.decode(slice_of, arrival_ns)
 
     def parse(self, payloads: Sequence[Any]) -> Callable[[], Any]:
         one = payloads[0][1]
