@@ -43,6 +43,7 @@ TRAFFIC = {
     "modbus": "headrace.bench.traffic.modbus:ModbusTraffic",
     "mqtt": "headrace.bench.traffic.mqtt:MqttTraffic",
     "replay": "headrace.bench.traffic.replay:ReplayTraffic",
+    "sparkplug": "headrace.bench.traffic.sparkplug:SparkplugTraffic",
 }
 """Adapter → its traffic."""
 SHARE_MAX, BATCHED_NS_MAX, UNBATCHED_NS_MAX = 0.05, 50.0, 400.0

@@ -10,21 +10,20 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ClassVar
 
-from headrace.adapters.base import Adapter, AdapterState
+from headrace.adapters.base import Adapter
 from headrace.adapters.broker.simulator import SimulatedBroker
 from headrace.adapters.mqtt.adapter import MqttAdapter
-from headrace.adapters.mqtt.simulator import PublishingDevice
 from headrace.adapters.payloads.base import RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.bench.traffic.base import FACTS, Count, Peer
+from headrace.bench.traffic.broker import bare_client, connected, publish_feeds
 from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
 
 _KEYS, _ROWS, _MESSAGES, _SLICE, _DEVICES = 10, 10, 2_000, 50, 20
 _RULE = {"path": "bench/line/{device}/{key}", "time": "ts", "time_unit": "ms"}
-_WAIT_S = 20.0
 
 
 def messages(n: int, n_rows: int = _ROWS, n_keys: int = _KEYS) -> list[tuple[str, bytes]]:
@@ -79,34 +78,19 @@ class MqttTraffic:
         return MqttAdapter.from_config("mqtt", settings, {}, FACTS)
 
     async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
-        clock = SystemClock()
-        if adapter is None:
-            await asyncio.wait_for(self._is_listening.wait(), _WAIT_S)
-        else:
-            async with asyncio.timeout(_WAIT_S):
-                while adapter.diagnostics().state is not AdapterState.CONNECTED:
-                    await clock.sleep(0.01)
+        await connected(adapter, self._is_listening)
         assert self._peer is not None
         await self._peer.ask(n_feeds)
 
     async def bare(self, count: Count) -> None:
-        import gmqtt
-
         parse = _parser()
+
+        def take(topic: str, payload: bytes) -> int:
+            return len(parse(payload)) * _KEYS
+
         self._n_lives += 1
-        client = gmqtt.Client(f"bench-{self._n_lives}")
-
-        async def on_message(client: Any, topic: str, payload: bytes, qos: int, properties: Any) -> int:
-            count.add(len(parse(payload)) * _KEYS)
-            return 0
-
-        client.on_message = on_message
-        client.on_connect = lambda client, flags, code, properties: client.subscribe("plant/+", qos=1)
-        client.on_subscribe = lambda client, mid, qos, properties: self._is_listening.set()
-        await client.connect("127.0.0.1", self._broker.port)
-        await count.complete.wait()
-        self._is_listening.clear()
-        await client.disconnect()
+        client_id = f"bench-{self._n_lives}"
+        await bare_client(client_id, self._broker.port, "plant/+", take, count, self._is_listening)
 
     def payloads(self, is_batched: bool) -> tuple[Sequence[Any], int]:
         if is_batched:
@@ -144,18 +128,5 @@ def _parser_of_one() -> Callable[[bytes], Any]:
 
 def _publisher(pipe: Connection, port: int, n_feeds: int) -> None:
     """The devices' process."""
-    asyncio.run(_publish(pipe, port, messages(n_feeds * _MESSAGES)))
-
-
-async def _publish(pipe: Connection, port: int, ready: Sequence[tuple[str, bytes]]) -> None:
-    device = PublishingDevice("bench-devices", "127.0.0.1", port)
-    await device.start()
-    while True:
-        try:
-            (n_feeds,) = await asyncio.to_thread(pipe.recv)
-        except EOFError:
-            return
-        pipe.send("begun")
-        for topic, payload in ready[: n_feeds * _MESSAGES]:
-            await device.publish(topic, payload)
-        await device.delivered()
+    ends = [i * _MESSAGES for i in range(n_feeds + 1)]
+    asyncio.run(publish_feeds(pipe, port, messages(n_feeds * _MESSAGES), ends))
