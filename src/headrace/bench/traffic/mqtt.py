@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, ClassVar
 
 from headrace.adapters.base import Adapter
-from headrace.adapters.broker.simulator import SimulatedBroker
 from headrace.adapters.mqtt.adapter import MqttAdapter
 from headrace.adapters.payloads.base import RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
-from headrace.bench.traffic.base import FACTS, Count, Peer
-from headrace.bench.traffic.broker import bare_client, connected, publish_feeds
+from headrace.bench.traffic.base import FACTS, Count
+from headrace.bench.traffic.broker import BrokerTraffic, publish_feeds
 from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
@@ -41,7 +38,7 @@ def messages(n: int, n_rows: int = _ROWS, n_keys: int = _KEYS) -> list[tuple[str
     return out
 
 
-class MqttTraffic:
+class MqttTraffic(BrokerTraffic):
     """See `headrace.bench.traffic.base.Traffic`."""
 
     name = "mqtt"
@@ -51,46 +48,16 @@ class MqttTraffic:
     libraries: ClassVar[Mapping[str, str]] = {"gmqtt": "gmqtt", "msgspec": "msgspec"}
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="headrace-bench-")
-        self._broker = SimulatedBroker(Path(self._folder.name))
-        self._peer: Peer | None = None
-        self._n_lives = 0
-        self._is_listening = asyncio.Event()
-
-    async def up(self) -> None:
-        await self._broker.start()
-        self._peer = Peer(_publisher, self._broker.port, self.n_feeds)
-        await self._peer.ask(0)
-
-    async def down(self) -> None:
-        if self._peer is not None:
-            await self._peer.end()
-        await self._broker.stop()
-        self._folder.cleanup()
+        super().__init__(_publisher)
 
     def adapter(self, n_feeds: int = 1) -> Adapter:
-        self._n_lives += 1
-        config = {
-            "protocol": "mqtt", "url": self._broker.url, "client_id": f"bench-{self._n_lives}",
-            "topics": {"plant/{device}": _RULE},
-        }  # fmt: skip
+        config = {"protocol": "mqtt", "topics": {"plant/{device}": _RULE}} | self.connection()
         settings = validate_section(MqttAdapter.Config, config, "adapters.mqtt")
         return MqttAdapter.from_config("mqtt", settings, {}, FACTS)
 
-    async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
-        await connected(adapter, self._is_listening)
-        assert self._peer is not None
-        await self._peer.ask(n_feeds)
-
     async def bare(self, count: Count) -> None:
         parse = _parser()
-
-        def take(topic: str, payload: bytes) -> int:
-            return len(parse(payload)) * _KEYS
-
-        self._n_lives += 1
-        client_id = f"bench-{self._n_lives}"
-        await bare_client(client_id, self._broker.port, "plant/+", take, count, self._is_listening)
+        await self.take("plant/+", count, lambda topic, payload: len(parse(payload)) * _KEYS)
 
     def payloads(self, is_batched: bool) -> tuple[Sequence[Any], int]:
         if is_batched:

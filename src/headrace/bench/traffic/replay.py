@@ -44,10 +44,12 @@ class ReplayTraffic:
     libraries: ClassVar[Mapping[str, str]] = {"pyarrow": "pyarrow"}
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="headrace-bench-")
-        self._feeds = [Path(self._folder.name) / f"feed{i}" for i in range(self.n_feeds)]
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._feeds: list[Path] = []
 
     async def up(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="headrace-bench-")
+        self._feeds = [Path(self._folder.name) / f"feed{i}" for i in range(self.n_feeds)]
         for number, feed in enumerate(self._feeds):
             feed.mkdir()
             for i in range(_FILES):
@@ -55,13 +57,14 @@ class ReplayTraffic:
                 pq.write_table(table(_KEYS, first=first), feed / f"{i:03d}.parquet")
 
     async def down(self) -> None:
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def adapter(self, n_feeds: int = 1) -> Adapter:
         files = f"feed[0-{n_feeds - 1}]/*.parquet"
         config = {"protocol": "replay", "files": files, "path": f"{_GROUP}/{{key}}"}
         settings = validate_section(ReplayAdapter.Config, config, "adapters.replay")
-        facts = replace(FACTS, folder=Path(self._folder.name))
+        facts = replace(FACTS, folder=self._feeds[0].parent)
         return ReplayAdapter.from_config("replay", settings, {}, facts)
 
     async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, ClassVar
 
 from headrace.adapters.base import Adapter
-from headrace.adapters.broker.simulator import SimulatedBroker
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.sparkplug import BDSEQ, DataType
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
@@ -19,8 +16,8 @@ from headrace.adapters.sparkplug.adapter import SparkplugAdapter
 from headrace.adapters.sparkplug.config import NAMESPACE, SparkplugConfig
 from headrace.adapters.sparkplug.naming import compile_naming
 from headrace.adapters.sparkplug.nodes import NodeSessions
-from headrace.bench.traffic.base import FACTS, Count, Peer
-from headrace.bench.traffic.broker import bare_client, connected, publish_feeds
+from headrace.bench.traffic.base import FACTS, Count
+from headrace.bench.traffic.broker import BrokerTraffic, publish_feeds
 from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
@@ -58,7 +55,7 @@ def _value(alias: int, k: int, at: int, time_ms: int) -> SparkplugValue:
     return SparkplugValue(value, DataType.DOUBLE, None if at else f"t{k}", alias, time_ms, names_type=not at)
 
 
-class SparkplugTraffic:
+class SparkplugTraffic(BrokerTraffic):
     """See `headrace.bench.traffic.base.Traffic`."""
 
     name = "sparkplug"
@@ -68,43 +65,20 @@ class SparkplugTraffic:
     libraries: ClassVar[Mapping[str, str]] = {"gmqtt": "gmqtt", "google.protobuf": "protobuf"}
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="headrace-bench-")
-        self._broker = SimulatedBroker(Path(self._folder.name))
-        self._peer: Peer | None = None
-        self._n_lives = 0
-        self._is_listening = asyncio.Event()
-
-    async def up(self) -> None:
-        await self._broker.start()
-        self._peer = Peer(_publisher, self._broker.port, self.n_feeds)
-        await self._peer.ask(0)
-
-    async def down(self) -> None:
-        if self._peer is not None:
-            await self._peer.end()
-        await self._broker.stop()
-        self._folder.cleanup()
+        super().__init__(_publisher)
 
     def adapter(self, n_feeds: int = 1) -> Adapter:
-        self._n_lives += 1
-        config = {"protocol": "sparkplug", "url": self._broker.url, "client_id": f"bench-{self._n_lives}"}
+        config = {"protocol": "sparkplug"} | self.connection()
         settings = validate_section(SparkplugAdapter.Config, config, "adapters.sparkplug")
         return SparkplugAdapter.from_config("sparkplug", settings, {}, FACTS)
-
-    async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
-        await connected(adapter, self._is_listening)
-        assert self._peer is not None
-        await self._peer.ask(n_feeds)
 
     async def bare(self, count: Count) -> None:
         parse = _parser()
 
-        def take(topic: str, payload: bytes) -> int:
+        def samples(topic: str, payload: bytes) -> int:
             return 0 if "/NBIRTH/" in topic else len(parse(payload))
 
-        self._n_lives += 1
-        client_id = f"bench-{self._n_lives}"
-        await bare_client(client_id, self._broker.port, f"{NAMESPACE}/#", take, count, self._is_listening)
+        await self.take(f"{NAMESPACE}/#", count, samples)
 
     def payloads(self, is_batched: bool) -> tuple[Sequence[Any], int]:
         n_metrics = _METRICS if is_batched else 1
