@@ -140,6 +140,22 @@ def test_the_object(quick):
     json.dumps(result)
 
 
+async def test_traffic_that_does_not_come_whole_is_taken_once_more():
+    said, results = [], [HeadraceError("half of it came"), 5.0]
+
+    async def take():
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    assert await adapters._again(take, said.append) == 5.0
+    assert said == ["half of it came; once more"]
+    results += [HeadraceError("half of it came"), HeadraceError("less came")]
+    with pytest.raises(HeadraceError, match="less came"):
+        await adapters._again(take, said.append)
+
+
 def test_a_library_that_is_missing_is_named(quick, monkeypatch):
     monkeypatch.setattr(http.HttpTraffic, "libraries", {"no_such.part": "no-such", "json": "json"})
     why = "its bare client needs no-such: pip install no-such"
