@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from headrace.adapters.payloads import json_scanner as scanner
 from headrace.adapters.payloads.base import MessagePile, RuleSettings, TopicMessage
+from headrace.adapters.payloads.json_frames import are_current, give_arrivals, take_floats
 from headrace.adapters.payloads.json_scanner import JsonColumns
 from headrace.adapters.payloads.json_shapes import N_SHAPES_MAX, JsonShape, JsonShapes
 from headrace.adapters.payloads.keys import DeviceGroup, KeyTable, PartPlan
@@ -106,7 +107,7 @@ class ShapedRows:
             self._table_of = np.concatenate([self._table_of, np.full_like(self._table_of, -1)])
             self._slots = np.concatenate([self._slots, np.zeros_like(self._slots)], axis=1)
             self._version = np.concatenate([self._version, np.full_like(self._version, -1)])
-        if scanner.are_current(device, self._version, version):
+        if are_current(device, self._version, version):
             return
         for number in np.unique(device[self._version[device] != version]).tolist():
             group = pile.devices[number]
@@ -167,7 +168,7 @@ class ShapedRows:
         numbers, place = np.unique(device, return_inverse=True)
         some = [pile.devices[number] for number in numbers.tolist()]
         newest_ns = np.fromiter((group.last_arrival_ns for group in some), np.int64, len(some))
-        scanner.give_arrivals(at, c.message, arrival_ns, place, newest_ns, c.ts_ns)
+        give_arrivals(at, c.message, arrival_ns, place, newest_ns, c.ts_ns)
         for group, last_ns in zip(some, newest_ns.tolist(), strict=True):
             group.last_arrival_ns = last_ns
 
@@ -183,7 +184,7 @@ class ShapedRows:
             cells: npt.NDArray[Any] = np.empty((len(at), len(places)))
             marks = None
             frames = slot, ts_ns, cells
-            scanner.take_floats(at, c, places, pile.numbers, self._slots[number], frames)
+            take_floats(at, c, places, pile.numbers, self._slots[number], frames)
             if part.dtype != "f64":
                 where = c.first[at, None] + c.step[at, None] * places
                 cells, marks = self._cells(part, where, c.message[at], pile.messages, data)

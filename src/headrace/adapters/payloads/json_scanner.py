@@ -22,8 +22,6 @@ from headrace.core.kernels import lean_kernel, lean_leaf
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
-U32 = npt.NDArray[np.uint32]
-F64 = npt.NDArray[np.float64]
 Place = tuple[int, int]
 
 # Columns of nodes: where the key lies in the arena, kind, first that may follow, next of the same place, shape that ends here.
@@ -587,39 +585,3 @@ def scan(data: U8, lengths: I64, tables: JsonTables, columns: JsonColumns, is_re
             columns.message[row] = i
             columns.counts[OTHERS] += columns.shape[row] != columns.shape[0]
             columns.counts[UNTIMED] += columns.ts_ns[row] == _NO_TIME
-
-
-@lean_kernel
-def are_current(device: I64, version_of: I64, version: int) -> bool:
-    """Whether all devices are of a version."""
-    n_stale = 0
-    for i in range(len(device)):
-        n_stale += version_of[device[i]] != version
-    return n_stale == 0
-
-
-@lean_kernel
-def take_floats(
-    rows: I64, columns: JsonColumns, places: I64, device: I64, slots: I64, frames: tuple[U32, I64, F64]
-) -> None:
-    """Fill frames of rows: slot (``slots`` has one for each device), time, and the values at places of their shape."""
-    slot, ts_ns, cells = frames
-    for r in range(len(rows)):
-        row = rows[r]
-        slot[r] = slots[device[columns.message[row]]]
-        ts_ns[r] = columns.ts_ns[row]
-        first, step = columns.first[row], columns.step[row]
-        for k in range(len(places)):
-            cells[r, k] = columns.floats[first + step * places[k]]
-
-
-@lean_kernel
-def give_arrivals(rows: I64, message: I64, arrival_ns: I64, device: I64, newest_ns: I64, ts_ns: I64) -> None:
-    """Give rows without a time that of their message's arrival, each later than the device's one before."""
-    for k in range(len(rows)):
-        row = rows[k]
-        if ts_ns[row] == _NO_TIME:
-            i = message[row]
-            time = max(arrival_ns[i], newest_ns[device[i]] + 1)
-            newest_ns[device[i]] = time
-            ts_ns[row] = time
