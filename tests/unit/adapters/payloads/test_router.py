@@ -462,6 +462,8 @@ def test_a_decoder_of_many_that_fails_costs_nothing(monkeypatch, caplog):
 
 def test_the_scanner_of_json_can_be_made_ready_beforehand():
     router.warm_messages()
+
+
 def two_rules(**rule):
     topics = {
         "a/{device}": {"path": "leon/{device}/{key}", "time": "ts", "time_unit": "ns", **rule},
