@@ -6,10 +6,10 @@ What the server publishes it has gathered for 50 ms: some hundred values in a me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, ClassVar
 
 from headrace.adapters.base import Adapter, AdapterState
 from headrace.adapters.broker.simulator import free_port
@@ -41,6 +41,7 @@ class OpcuaTraffic:
     name = "opcua"
     n_samples = _VARIABLES * _CHANGES
     reference = "asyncua's client, a subscription with a handler"
+    libraries: ClassVar[Mapping[str, str]] = {"asyncua": "asyncua"}
 
     def __init__(self) -> None:
         self._port = free_port()
@@ -129,7 +130,7 @@ class OpcuaTraffic:
         def decode() -> Any:
             tags.forget()  # else all would be repeats
             values = [one for body in payloads for one in publish_answer(body).values]
-            return filing.file(joined(values), arrival_ns)
+            return filing.file(joined(values), arrival_ns).batches
 
         return decode
 
