@@ -9,6 +9,7 @@ ADAPTERS = Registry(
         "modbus": "headrace.adapters.modbus.adapter:ModbusAdapter",
         "mqtt": "headrace.adapters.mqtt.adapter:MqttAdapter",
         "replay": "headrace.adapters.replay.adapter:ReplayAdapter",
+        "sim": "headrace.adapters.sim.adapter:SimAdapter",
     },
 )
 """Protocol → adapter class; third parties: entry-point group ``headrace.adapters``."""
