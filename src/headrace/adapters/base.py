@@ -120,11 +120,20 @@ class AdapterDiagnostics:
 
 @dataclass(frozen=True, slots=True)
 class PlantFacts:
-    """What an adapter may know of the plant: names of a path's levels, time zone, the plant file's folder."""
+    """What an adapter may know of the plant.
+
+    Parameters
+    ----------
+    levels : names of a path's levels; timezone : as in the IANA database; folder : of the plant file.
+    state : folder in the store where this adapter alone may keep what has to outlive the process, as how far it has
+    read its source; made by whoever writes there first, never part of a backup, and gone without harm but for work
+    that is done again. None where nothing can be kept.
+    """
 
     levels: tuple[str, ...] = ()
     timezone: str = "UTC"
     folder: Path = Path()
+    state: Path | None = None
 
 
 class Adapter(Protocol):

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,8 @@ from headrace.store.query import Store
 from headrace.store.rollups import Rollups
 from headrace.store.tiers import TierRules
 
+ADAPTER_STATE = "adapters"
+"""Folder in the store with a folder for each adapter that keeps something; see `PlantFacts.state`."""
 _EVENTS_MAX = 200
 _RESERVE_BYTES, _RESERVE_SHARE = 64 << 20, 32
 _OBJECT_BYTES, _OBJECT_BYTES_MIN = 64 << 20, 64 << 10
@@ -101,7 +104,8 @@ def check_plant(config: PlantConfig) -> Blueprint:
 def make_adapter(config: PlantConfig, name: str) -> Adapter:
     """One adapter of a plant file, not started; no I/O but files beside the plant file. Raises `ConfigError`."""
     where, section = f"adapters.{name}", config.adapters[name]
-    facts = PlantFacts(config.plant.levels, config.plant.timezone, config.folder)
+    state = config.store_folder / ADAPTER_STATE / quote(name, safe="")
+    facts = PlantFacts(config.plant.levels, config.plant.timezone, config.folder, state)
     try:
         kind = ADAPTERS.load(section.protocol)
     except HeadraceError as e:
