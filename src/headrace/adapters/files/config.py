@@ -17,8 +17,8 @@ class FileRule(LineRule):
 
     format: Literal["auto"] | FileFormat = Field(
         default="auto",
-        description="auto goes by the name: .csv .tsv .txt; .json .jsonl .ndjson; .lp .line .influx; .parquet; each but "
-        "the last also with .gz behind it",
+        description="auto goes by the name: .csv .tsv .txt; .json .jsonl .ndjson; .lp .line .influx; .parquet, also with "
+        "what log rotation puts behind it; .gz is unpacked",
     )
 
 

@@ -18,9 +18,9 @@ DEPTH_MAX = 32
 COMPRESSED = ".gz"
 _PART = re.compile(r"\{([^{}]*)\}|(\*+)|([^{}*]+)|(.)", re.DOTALL)
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
-_SUFFIXES: dict[str, FileFormat] = {
-    ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
-    ".lp": "lines", ".line": "lines", ".influx": "lines", ".parquet": "parquet",
+_ENDINGS: dict[str, FileFormat] = {
+    "csv": "csv", "tsv": "csv", "txt": "csv", "json": "json", "jsonl": "json", "ndjson": "json",
+    "lp": "lines", "line": "lines", "influx": "lines", "parquet": "parquet",
 }  # fmt: skip
 
 
@@ -117,8 +117,8 @@ def compile_file_rule(text: str, rule: FileRule, levels: tuple[str, ...]) -> Com
 
 
 def format_of(file: str, rule: FileRule) -> FileFormat | None:
-    """How a file is written; None where neither rule nor name says it."""
+    """How a file is written; None where neither rule nor name says it: ``a.csv``, ``a.csv.1``, ``a.csv-20261123.gz``."""
     if rule.format != "auto":
         return rule.format
-    name = file.removesuffix(COMPRESSED)
-    return next((kind for suffix, kind in _SUFFIXES.items() if name.lower().endswith(suffix)), None)
+    endings = (part.partition("-")[0].lower() for part in reversed(file.rpartition("/")[2].split(".")[1:]))
+    return next((_ENDINGS[ending] for ending in endings if ending in _ENDINGS), None)
