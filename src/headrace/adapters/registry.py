@@ -5,6 +5,7 @@ from headrace.core.registry import Registry
 ADAPTERS = Registry(
     "adapters",
     {
+        "exec": "headrace.adapters.exec.adapter:ExecAdapter",
         "files": "headrace.adapters.files.adapter:FilesAdapter",
         "http": "headrace.adapters.http.adapter:HttpAdapter",
         "modbus": "headrace.adapters.modbus.adapter:ModbusAdapter",

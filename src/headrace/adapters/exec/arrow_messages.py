@@ -1,0 +1,109 @@
+"""Bytes of an Arrow IPC stream as they come → record batches.
+
+A stream is messages one after the other: a mark, the length of the metadata, the metadata (a flatbuffer that says what
+follows and how long it is), the body. Of the metadata two fields are read here; the rest is Arrow's. See "Encapsulated
+message format" in the Arrow columnar format.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+MESSAGE_BYTES_MAX = 64 << 20
+_MARK = b"\xff\xff\xff\xff"
+_HEAD = struct.Struct("<4sI")
+_SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
+_HEADER_TYPE, _BODY_LENGTH = 1, 3
+_METADATA_BYTES_MIN = 16
+
+
+class BrokenStream(Exception):
+    """The bytes are no such stream; where the next message begins can't be known."""
+
+
+class ArrowMessages:
+    """Cuts a stream into messages. One stream may follow the other."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._prefix = b""
+
+    @property
+    def rest_bytes(self) -> int:
+        """Bytes of a message that is not whole."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        """Take bytes; the record batches that are whole now.
+
+        Raises
+        ------
+        BrokenStream : it is not what it should be, or a message is too large.
+        """
+        self._buffer += data
+        while (message := self._message()) is not None:
+            kind, size = message
+            part = bytes(self._buffer[:size])
+            del self._buffer[:size]
+            if kind == _BATCH:
+                yield self._batch(part)
+            elif kind == _SCHEMA:
+                self._prefix = part
+            elif kind == _DICTIONARY:
+                if len(self._prefix) + size > MESSAGE_BYTES_MAX:
+                    raise BrokenStream(f"dictionaries of more than {MESSAGE_BYTES_MAX:,} bytes")
+                self._prefix += part
+
+    def _message(self) -> tuple[int, int] | None:
+        """Kind and size of the message that the buffer begins with; None where it is not whole."""
+        if len(self._buffer) < _HEAD.size:
+            return None
+        mark, length = _HEAD.unpack_from(self._buffer)
+        if mark != _MARK:
+            raise BrokenStream(f"expected an Arrow IPC stream, got {bytes(self._buffer[:16])!r}")
+        if not length:
+            return 0, _HEAD.size  # the end of a stream
+        if not _METADATA_BYTES_MIN <= length <= MESSAGE_BYTES_MAX:
+            raise BrokenStream(f"metadata of {length:,} bytes")
+        if len(self._buffer) < _HEAD.size + length:
+            return None
+        metadata = bytes(self._buffer[_HEAD.size : _HEAD.size + length])
+        try:
+            kind, body = _field(metadata, _HEADER_TYPE, "<B"), _field(metadata, _BODY_LENGTH, "<q")
+        except struct.error as e:
+            raise BrokenStream(f"metadata that can't be read: {e}") from e
+        size = _HEAD.size + length + body
+        if not 0 <= body <= MESSAGE_BYTES_MAX:
+            raise BrokenStream(f"a message of {body:,} bytes, expected at most {MESSAGE_BYTES_MAX:,}")
+        return None if len(self._buffer) < size else (kind, size)
+
+    def _batch(self, part: bytes) -> Any:
+        if not self._prefix:
+            raise BrokenStream("a record batch before any schema")
+        try:
+            with pa.ipc.open_stream(io.BytesIO(self._prefix + part)) as stream:
+                batch = stream.read_next_batch()
+            batch.validate(full=True)  # it comes from outside
+        except (pa.ArrowException, OSError, StopIteration) as e:
+            raise BrokenStream(f"a record batch that can't be read: {e}") from e
+        return batch
+
+
+def _field(table: bytes, number: int, kind: str) -> int:
+    """A scalar of the root table of a flatbuffer; 0 where it is left out. Raises struct.error."""
+    (root,) = struct.unpack_from("<I", table)
+    (back,) = struct.unpack_from("<i", table, root)
+    vtable = root - back
+    if vtable < 0:
+        raise struct.error("a table without fields")
+    (size,) = struct.unpack_from("<H", table, vtable)
+    at = 4 + 2 * number
+    if at + 2 > size:
+        return 0
+    (offset,) = struct.unpack_from("<H", table, vtable + at)
+    return int(struct.unpack_from(kind, table, root + offset)[0]) if offset else 0
