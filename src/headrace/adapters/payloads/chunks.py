@@ -352,8 +352,7 @@ class CsvChunks:
                 dtype, at = group.table.index[key]
                 wanted = WantedCells.of(dtype, group.table.parts[dtype].layout.columns[at])
             elif key in self._settings.types:
-                dtype = DTYPE_OF[self._settings.types[key]]
-                wanted = WantedCells(dtype, is_text=dtype == "u32")
+                wanted = WantedCells.typed(DTYPE_OF[self._settings.types[key]])
             column = CellColumn(cells.columns[self._names.index(key)], self._dialect.decimal)
             found = column.read(wanted)
             if found.wanted is None:
@@ -361,10 +360,7 @@ class CsvChunks:
             for row in found.bad.tolist():
                 detail = f"key {key!r:.60} has {column.why(row, found.wanted)}"
                 refusals.add(int(cells.lines[row]), RejectCode.WRONG_TYPE, detail, 1)
-            if wanted is not None or found.values.null_count < len(found.values):
-                columns[key] = (
-                    found.values.cast(pa.bool_()) if _is_new_truth(found.wanted, wanted) else found.values
-                )
+            columns[key] = found.values
         return [(columns, None)] if columns else []
 
     def _long(
@@ -375,12 +371,8 @@ class CsvChunks:
         paths = cells.columns[self._names.index(path)]
         column = CellColumn(cells.columns[self._names.index(self._rule.value)], self._dialect.decimal)
         out = []
-        for wanted, kind in (
-            (WantedCells("f64"), 1),
-            (WantedCells("u8"), 2),
-            (WantedCells("u32", is_text=True), 3),
-        ):
-            rows = np.flatnonzero(column.kind == kind)
+        for kind, dtype in enumerate(("f64", "u8", "u32"), 1):
+            wanted, rows = WantedCells.typed(dtype), np.flatnonzero(column.kind == kind)
             if not len(rows):
                 continue
             found = column.read(wanted)
@@ -388,15 +380,8 @@ class CsvChunks:
                 detail = f"{paths[row].as_py()!r:.80} has {column.why(row, wanted)}"
                 refusals.add(int(cells.lines[row]), RejectCode.WRONG_TYPE, detail, 1)
             at = pa.array(np.setdiff1d(rows, found.bad))
-            values = found.values.take(at)
-            values = values.cast(pa.bool_()) if kind == 2 else values
-            out.append(({path: paths.take(at), self._rule.value: values}, at))
+            out.append(({path: paths.take(at), self._rule.value: found.values.take(at)}, at))
         return out
-
-
-def _is_new_truth(found: WantedCells, known: WantedCells | None) -> bool:
-    """Whether a column is of truth values that nobody knew before: they are told so to get their labels."""
-    return known is None and found.dtype == "u8"
 
 
 class LineProtocolChunks:

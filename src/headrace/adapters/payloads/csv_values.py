@@ -27,6 +27,7 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 _NOTHING, _NUMBER, _TRUTH, _TEXT = range(4)
 _SAID = ("nothing", "a number", "true or false", "text")
+_LABELS = ("false", "true")
 _TRUTHS = {"true": True, "false": False}
 _DAY_AND_TIME = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:[0-5]\d(\.\d{1,9})?)?"
 _ZONED, _ZONELESS = _DAY_AND_TIME + r"(Z|[+-]\d\d:\d\d)$", _DAY_AND_TIME + "$"
@@ -34,17 +35,24 @@ _ZONED, _ZONELESS = _DAY_AND_TIME + r"(Z|[+-]\d\d:\d\d)$", _DAY_AND_TIME + "$"
 
 @dataclass(frozen=True, slots=True)
 class WantedCells:
-    """How a sensor stores its values: type, whether as text, whether on a grid."""
+    """How a sensor stores its values: type, whether as texts, whether on a grid, whether only true and false."""
 
     dtype: str
     is_text: bool = False
     has_grid: bool = False
+    is_truth: bool = False
+
+    @classmethod
+    def typed(cls, dtype: str) -> WantedCells:
+        """What a sensor takes that is new and has this type."""
+        return cls(dtype, is_text=dtype == "u32", is_truth=dtype == "u8")
 
     @classmethod
     def of(cls, dtype: str, column: Column) -> WantedCells:
         """What a known sensor takes."""
         is_text = dtype == "u32" and column.kind is Kind.DISCRETE
-        return cls(dtype, is_text, (column.scale, column.offset) != (1.0, 0.0))
+        has_grid = (column.scale, column.offset) != (1.0, 0.0)
+        return cls(dtype, is_text, has_grid, is_truth=dtype == "u8" and column.labels == _LABELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ class CellColumn:
         if wanted is None:
             there = np.flatnonzero(self.kind)
             if not len(there):
-                return ReadCells(pa.nulls(len(self.kind), pa.float64()), np.empty(0, np.int64), None)
+                return ReadCells(pa.nulls(len(self.kind), pa.float64()), there, None)
             wanted = self._natural(int(there[0]))
         if wanted.is_text:
             return self._as_texts(wanted)
@@ -119,12 +127,10 @@ class CellColumn:
         return ReadCells(pa.array(values, mask=~is_good), bad, wanted)
 
     def _natural(self, row: int) -> WantedCells:
-        kind = self.kind[row]
-        if kind == _TEXT:
-            return WantedCells("u32", is_text=True)
-        if kind == _TRUTH:
-            return WantedCells("u8")
-        return WantedCells("i64" if EXACT_MAX < abs(self.exact.get(row, 0)) <= I64_MAX else "f64")
+        """What the first cell makes of a sensor, also where it can't be taken itself."""
+        is_large = EXACT_MAX < abs(self.exact.get(row, 0)) <= I64_MAX
+        number_type = "i64" if is_large else "f64"
+        return WantedCells.typed({_NUMBER: number_type, _TRUTH: "u8"}.get(int(self.kind[row]), "u32"))
 
     def _as_texts(self, wanted: WantedCells) -> ReadCells:
         texts = pc.utf8_trim_whitespace(self.texts)
@@ -138,7 +144,7 @@ class CellColumn:
 
     def _as_integers(self, wanted: WantedCells) -> tuple[npt.NDArray[Any], Bool]:
         ends = np.iinfo(numpy_dtype(wanted.dtype))
-        low, high = int(ends.min), int(ends.max)
+        low, high = int(ends.min), 1 if wanted.is_truth else int(ends.max)
         is_good = (self.kind == _NUMBER) & (np.floor(self.numbers) == self.numbers)
         is_good &= (np.abs(self.numbers) <= EXACT_MAX) & (self.numbers >= low) & (self.numbers <= high)
         if wanted.dtype == "u8":
@@ -156,9 +162,9 @@ class CellColumn:
             return f"a text longer than {TEXT_MAX:,} characters, or with a NUL in it"
         if row in self.exact and wanted.dtype in ("f64", "f32"):
             return f"{text:.40}, which a 64-bit float can't hold exactly; declare the key as i64 under types"
-        if self.kind[row] == _NUMBER:
+        if self.kind[row] == _NUMBER and not wanted.is_truth:
             return f"{text:.40}, which {wanted.dtype} can't hold"
-        expected = "true or false" if wanted.dtype == "u8" else "a number"
+        expected = "true or false, 1 or 0" if wanted.is_truth else "a number"
         return f"{_SAID[self.kind[row]]} {text!r:.40}, expected {expected}"
 
 
