@@ -95,7 +95,7 @@ class CellColumn:
             return _NOTHING, 0.0
         value = number(text.replace(self._decimal, "."))
         if value is not None:
-            return _NUMBER, float(value) if abs(value) < 1e300 else _float(value)
+            return _NUMBER, _float(value)
         truth = _TRUTHS.get(text.lower())
         return (_TEXT, 0.0) if truth is None else (_TRUTH, float(truth))
 

@@ -64,7 +64,7 @@ class SampleChunks:
         # The decoder dates lines by their numbers from 1 on.
         arrival_ns = chunk.arrival_ns - chunk.number + 1
         documents = chunk.data.split(b"\n")
-        batches, rejects = self._decoder.decode(documents, self._times, arrival_ns, chunk.number)
+        batches, rejects = self._decoder.dated(documents, self._times, arrival_ns, chunk.number)
         return Decoded(
             [batch.with_(arrival_ns=chunk.arrival_ns) for batch in batches],
             [_placed(reject, chunk.source) for reject in rejects],
