@@ -33,7 +33,7 @@ class FilesRig:
         }  # fmt: skip
         settings = validate_section(FilesAdapter.Config, config, "adapters.logs")
         levels = ("site", "line", "device", "signal")
-        facts = PlantFacts(levels, "UTC", self.folder.parent, self.state)
+        facts = PlantFacts(levels, folder=self.folder.parent, state=self.state)
         return FilesAdapter.from_config("logs", settings, {}, facts)
 
     async def up(self):

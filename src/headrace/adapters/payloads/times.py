@@ -38,7 +38,8 @@ class TimeReader:
     """
 
     def __init__(self, unit: TimeUnit = "auto", timezone: str = "UTC") -> None:
-        self._factor = _FACTORS.get(unit, 0)
+        self.factor = _FACTORS.get(unit, 0)
+        """Nanoseconds of one unit of a number; 0 where its size tells."""
         self._zone = ZoneInfo(timezone)
         self._minutes: dict[tuple[str, str, str | None], int] = {}
 
@@ -73,8 +74,8 @@ class TimeReader:
 
     def of_numbers(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Times of whole numbers, as `read` has them; `NO_TIME` where one is none, or lies outside of what 64 bits hold."""
-        factor = np.full(len(values), self._factor or 1, np.int64)
-        if not self._factor:
+        factor = np.full(len(values), self.factor or 1, np.int64)
+        if not self.factor:
             for limit, larger in zip(_LIMITS, _LIMITED, strict=True):
                 factor[(values > -limit) & (values < limit)] = larger
         most = (-NO_TIME - 1) // factor
@@ -104,8 +105,8 @@ class TimeReader:
 
     def _scale(self, value: float) -> int:
         """Nanoseconds of one unit of a time given as a number."""
-        if self._factor:
-            return self._factor
+        if self.factor:
+            return self.factor
         size = abs(value)
         return NS if size < 1e11 else 1_000_000 if size < 1e14 else 1_000 if size < 1e17 else 1
 
