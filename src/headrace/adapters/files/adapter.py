@@ -31,6 +31,8 @@ LOOK_FIRST_NS, LOOK_MOST_NS = NS // 4, 30 * NS
 N_WHOLE_AT_ONCE = 4
 """Files that are kept open while they are read, compressed ones and Parquet, at a time; others take their turn."""
 DEVICES_MAX = 256
+NOTE_S = 0.02
+"""Between two notes of how far files are durable; what was not noted is read again after a crash."""
 _LAND_S = 0.5
 _log = logging.getLogger("headrace.adapters.files")
 
@@ -285,13 +287,15 @@ class FilesAdapter:
                 file.state, file.retry_ns = AdapterState.DEGRADED, now_ns + file.backoff.next_ns()
 
     async def _note(self, run: _Running) -> None:
-        """Note how far files are durable, as often as that changes."""
+        """Note how far files are durable, when that has changed."""
         while True:
             await run.reader.is_dirty.wait()
             await run.reader.note()
             if run.reader.note_problem:
                 await run.sink.clock.sleep(1.0)
                 run.reader.is_dirty.set()
+            else:
+                await run.sink.clock.sleep(NOTE_S)
 
     # --- looking -------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from headrace.adapters.files.patterns import COMPRESSED, CompiledRule
 from headrace.adapters.files.positions import HEAD_BYTES, FilePosition, Key, head_hash
 from headrace.adapters.meters import reason_of
 
-CHUNK_BYTES = 256 << 10
+CHUNK_BYTES = 512 << 10
 LINE_BYTES_MAX = 1 << 20
 BATCH_ROWS = 65_536
 Cut = Callable[[bytes], int]

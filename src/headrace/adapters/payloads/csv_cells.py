@@ -25,6 +25,7 @@ Bool = npt.NDArray[np.bool_]
 Refuse = Callable[[int, RejectCode, str], None]
 """Told of a line that can't be split: its number, code and why."""
 _QUOTE, _LF, _CR = 34, 10, 13
+_FEW_LINES = 64
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -77,6 +78,11 @@ class CsvText:
         """Number of lines."""
         return len(self._ends)
 
+    @property
+    def places(self) -> tuple[npt.NDArray[np.uint8], I64, I64]:
+        """All bytes, and where each line begins and ends."""
+        return self._codes, self._starts, self._ends
+
     def line(self, number: int) -> bytes:
         """A line by its number, without its line break."""
         at = number - self.first
@@ -94,7 +100,10 @@ class CsvText:
 
     def split(self, wanted: Bool, n_columns: int) -> CsvCells:
         """The cells of the lines that are wanted; those that have another number of cells are refused."""
-        unusual = wanted & self._unusual()
+        is_short = (
+            np.count_nonzero(wanted) <= _FEW_LINES
+        )  # Arrow's reader takes longer to make than to read these
+        unusual = wanted if is_short else wanted & self._unusual()
         cells = self._plain(wanted & ~unusual, n_columns)
         if not unusual.any():
             return cells
@@ -139,12 +148,9 @@ class CsvText:
 
     def _plain(self, wanted: Bool, n_columns: int) -> CsvCells:
         lines = np.flatnonzero(wanted) + self.first
-        block = self.data
-        if not wanted.all():
-            sizes = np.append(self._starts[1:], len(self.data)) - self._starts
-            block = self._codes[np.repeat(wanted, sizes)].tobytes()
-        if not block:
+        if not len(lines):
             return CsvCells([pa.array([], pa.string())] * n_columns, lines)
+        block = self._bytes_of(wanted)
         names = [str(i) for i in range(n_columns)]
         bad: list[int] = []
 
@@ -166,6 +172,15 @@ class CsvText:
         columns = [column.combine_chunks() for column in table.columns]
         return CsvCells(columns, np.delete(lines, bad))
 
+    def _bytes_of(self, wanted: Bool) -> bytes:
+        """Some lines as they are, one at least, one behind the other."""
+        first, last = np.flatnonzero(wanted)[[0, -1]].tolist()
+        edges = np.append(self._starts[first : last + 1], min(self._ends[last] + 1, len(self.data)))
+        if last - first + 1 == np.count_nonzero(wanted):
+            return self.data[edges[0] : edges[-1]]
+        is_in = np.repeat(wanted[first : last + 1], np.diff(edges))
+        return self._codes[edges[0] : edges[-1]][is_in].tobytes()
+
     def _read(self, number: int, n_columns: int) -> list[str] | None:
         try:
             cells = self.cells(number)
@@ -186,6 +201,8 @@ def _utf8(data: bytes, first: int, encoding: str, refuse: Refuse) -> bytes:
     """The same lines as UTF-8; those that are no such text are refused and left empty."""
     if first == 1:
         data = data.removeprefix(_BOM)
+    if data.isascii():
+        return data
     try:
         text = data.decode(encoding)
         return data if encoding == "utf-8" else text.encode()

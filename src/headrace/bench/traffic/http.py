@@ -62,7 +62,7 @@ class HttpTraffic:
                 await adapter.receive(Pushed(one, "text/plain"))
 
     async def bare(self, count: Count) -> None:
-        parse = _parser(_FIELDS)
+        parse = line_parser(_FIELDS)
         for one in self._bodies:
             count.add(len(parse(one)) * _FIELDS)
 
@@ -81,11 +81,12 @@ class HttpTraffic:
         return lambda: [list(decoder.slices(Pushed(one, "text/plain"))) for one in payloads]
 
     def parse(self, payloads: Sequence[Any]) -> Callable[[], Any]:
-        parse = _parser(payloads[0].split(b"\n", 1)[0].count(b"=") - 2)
+        parse = line_parser(payloads[0].split(b"\n", 1)[0].count(b"=") - 2)
         return lambda: [parse(one) for one in payloads]
 
 
-def _parser(n_fields: int) -> Callable[[bytes], Any]:
+def line_parser(n_fields: int) -> Callable[[bytes], Any]:
+    """Reads lines of so many fields, as `body` writes them."""
     import polars as pl
 
     fields = ",".join(f"t{k}=(?P<t{k}>[^, ]+)" for k in range(n_fields))
