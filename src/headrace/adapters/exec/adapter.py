@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.exec.child import ChildProcess, how_it_ended
 from headrace.adapters.exec.config import ExecConfig
-from headrace.adapters.exec.outlet import BadOutput, Outlet, line_decoder, open_outlet
+from headrace.adapters.exec.outlet import SOURCE, BadOutput, Outlet, line_decoder, open_outlet
+from headrace.adapters.exec.probe import Heard, Program, listening_s, run_once
 from headrace.adapters.exec.stderr_log import StderrLog
 from headrace.adapters.meters import Backoff, reason_of, seconds
 from headrace.adapters.payloads.base import PayloadError
@@ -83,6 +85,9 @@ class ExecAdapter:
         self._state, self._reason = AdapterState.STARTING, ""
         self._since_ns = self._retry_ns = NO_TIME
         self._is_lost = False
+        self._listener: Listener | None = None
+        self._is_new_listener = False
+        self._watchers: list[Callable[[Decoded], None]] = []
         self._backoff = Backoff(name, config.restart_first, config.restart_most)
 
     @classmethod
@@ -150,6 +155,62 @@ class ExecAdapter:
             return decoder.again(reject.raw, reject.source, reject.arrival_ns)
         except PayloadError as e:
             return [], [replace(reject, detail=e.detail)]
+
+    def listen(self, listener: Listener | None) -> None:
+        """Hear what the program writes, as it comes."""
+        self._listener, self._is_new_listener = listener, listener is not None
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode what was heard, run by run; a line that is not whole at the end is left out."""
+        formats = self._formats(directory, self._groups(directory))
+        batches: list[FrameBatch] = []
+        rejects: list[Reject] = []
+        number: str | None = None
+        for one in captured:
+            if one.about.get("run", "") != number:
+                number = one.about.get("run", "")
+                outlet = open_outlet(formats, self._config, self._paths, self._config.format)
+            try:
+                parts = list(outlet.feed(one.data, one.ts_ns))
+                if "exit" in one.about:
+                    parts += outlet.finish(one.ts_ns, is_clean=one.about["exit"] == "0")
+            except BadOutput as e:
+                parts, number = [Decoded([], [e.reject])], None
+            for part in parts:
+                batches += part.batches
+                rejects += part.rejects
+        return batches, rejects
+
+    async def probe(self, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
+        """Listen to the program for a while (``for``, default 5s); where it does not run now, run it for so long.
+
+        Raises
+        ------
+        ConfigError : `wanted` is not understood. NotConnected : the program can't be started.
+        """
+        listen_s, run = listening_s(wanted), self._running
+        if run is not None and run.child is not None:
+            heard = Heard(run.sink.directory)
+            self._watchers.append(heard.take)
+            try:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(heard.is_full.wait(), listen_s)
+            finally:
+                self._watchers.remove(heard.take)
+            ended, said = "still running", run.stderr.last
+        else:
+            directory = SensorDirectory()
+            heard = Heard(directory)
+            formats = self._formats(directory, self._groups(directory))
+            try:
+                outlet = open_outlet(formats, self._config, self._paths, self._config.format)
+            except PayloadError as e:
+                raise ConfigError(e.detail, "path") from e
+            program = Program(self.name, self._config.argv(self._folder), self._folder, *self._environment())
+            ended, said = await run_once(program, outlet, heard, listen_s, clock)
+        return heard.report([["program", " ".join(self._config.command)], ["state", ended], ["says", said]])
 
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts; the program is the one device."""
@@ -239,6 +300,7 @@ class ExecAdapter:
             await asyncio.wait([listening], timeout=KILL_S)
             code = child.close()
             if not failure:
+                self._hear(b"", outlet, run, code)
                 await self._finish(outlet, code, run)
         finally:
             run.child = None
@@ -270,8 +332,18 @@ class ExecAdapter:
     async def _pump(self, child: ChildProcess, outlet: Outlet, run: _Running) -> None:
         """Hand on what the program writes until it closes its output."""
         while data := await self._slice(child):
+            self._hear(data, outlet, run)
             for decoded in self._timed(outlet.feed(data, run.sink.clock.now_ns())):
                 await self._hand_on(decoded, run)
+
+    def _hear(self, data: bytes, outlet: Outlet, run: _Running, code: int | None = None) -> None:
+        """Tell a listener what came, or with which exit code it ended; the first time also what has to be known before."""
+        if self._listener is None:
+            return
+        about = {"run": str(self._counts.starts)} | ({} if code is None else {"exit": str(code)})
+        data = outlet.context + data if self._is_new_listener else data
+        self._is_new_listener = False
+        self._listener(Captured(run.sink.clock.now_ns(), SOURCE, data, about=about))
 
     async def _slice(self, child: ChildProcess) -> bytes:
         """What it has written, gathered for some milliseconds; empty at the end. Raises _Failed: it is silent."""
@@ -321,6 +393,8 @@ class ExecAdapter:
 
     async def _hand_on(self, decoded: Decoded, run: _Running) -> None:
         """Hand on a part; the pipe is not read meanwhile, so that the program waits while nothing is taken."""
+        for watch in self._watchers:
+            watch(decoded)
         rejects = list(decoded.rejects)
         backoff = Backoff(self.name, _REFUSED_FIRST_NS, _REFUSED_MOST_NS)
         for batch in decoded.batches:

@@ -38,6 +38,11 @@ class ArrowMessages:
         """Bytes of a message that is not whole."""
         return len(self._buffer)
 
+    @property
+    def context(self) -> bytes:
+        """What another one must be fed to go on here: schema, dictionaries, and what is not whole yet."""
+        return self._prefix + bytes(self._buffer)
+
     def feed(self, data: bytes) -> Iterator[Any]:
         """Take bytes; the record batches that are whole now.
 

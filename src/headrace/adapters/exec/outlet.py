@@ -41,6 +41,11 @@ class Outlet(Protocol):
         """What has become whole. Raises BadOutput."""
         ...
 
+    @property
+    def context(self) -> bytes:
+        """What another outlet must be fed to go on here: what names the columns, and what is not whole yet."""
+        ...
+
     def finish(self, arrival_ns: int, is_clean: bool) -> Iterator[Decoded]:
         """What is left at the end; not `is_clean`: the program was ended while it wrote. Raises BadOutput."""
         ...
@@ -88,17 +93,13 @@ class LineOutlet:
         if end:
             yield self._decode(data[:end], arrival_ns)
         if len(self._rest) > LINE_BYTES_MAX:
-            yield Decoded(
-                [],
-                [
-                    self._refuse(
-                        RejectCode.TOO_LARGE,
-                        f"a line of more than {LINE_BYTES_MAX:,} bytes; write shorter ones",
-                        arrival_ns,
-                    )
-                ],
-            )
+            detail = f"a line of more than {LINE_BYTES_MAX:,} bytes; write shorter ones"
+            yield Decoded([], [self._refuse(RejectCode.TOO_LARGE, detail, arrival_ns)])
             self._rest, self._is_skipping = b"", True
+
+    @property
+    def context(self) -> bytes:
+        return self._decoder.head + self._rest
 
     def finish(self, arrival_ns: int, is_clean: bool) -> Iterator[Decoded]:
         rest, self._rest = self._rest, self._rest[:0]
@@ -161,6 +162,10 @@ class TableOutlet:
             )
             return Decoded([], [reject])
         return Decoded(batches, [replace(reject, arrival_ns=arrival_ns) for reject in rejects])
+
+    @property
+    def context(self) -> bytes:
+        return self._messages.context
 
     def finish(self, arrival_ns: int, is_clean: bool) -> Iterator[Decoded]:
         if self._messages.rest_bytes:

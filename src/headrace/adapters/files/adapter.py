@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from headrace.adapters.abilities import FoundTag
+from headrace.adapters.abilities import Captured, FoundTag, Listener
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.files.config import FilesConfig
 from headrace.adapters.files.folder import FolderView, SeenFile, dispose, look, rule_of
 from headrace.adapters.files.followed import FollowedFile
 from headrace.adapters.files.patterns import CompiledRule, compile_file_rule, format_of
 from headrace.adapters.files.positions import FilePosition, Key, Positions
-from headrace.adapters.files.probe import FileProbe, again
+from headrace.adapters.files.probe import FileProbe, again, decode_parts, rule_of_url
 from headrace.adapters.files.reader import FileReader, ReadCounts, SinkRefused
 from headrace.adapters.meters import Backoff, reason_of, seconds
 from headrace.adapters.payloads.chunks import LineFormats
@@ -132,6 +132,17 @@ class FilesAdapter:
         for file in run.files.values():
             file.close()
         run.reader.end()
+
+    def listen(self, listener: Listener | None) -> None:
+        """Hear each part of a text file as it is read; Parquet is not heard, for there the file itself is what came."""
+        if self._running is not None:
+            self._running.reader.listener = listener
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode parts of files by the present rules; what no rule is for any more is left out."""
+        return decode_parts(captured, self._rules, self._formats(directory, self._groups(directory)))
 
     def redecode(
         self, reject: Reject, directory: SensorDirectory
@@ -307,6 +318,13 @@ class FilesAdapter:
         ConfigError : there is no such file. NotConnected : the folder can't be read.
         """
         return await asyncio.to_thread(self._probe(clock).report, wanted)
+
+    @classmethod
+    async def probe_url(cls, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
+        """What a file that no adapter has would become: ``url`` and what a rule may say. Raises as `probe`."""
+        root, rule = rule_of_url(wanted)
+        probe = FileProbe("probe", root, (rule,), PlantFacts(), None, clock.now_ns())
+        return await asyncio.to_thread(probe.report, {"file": rule.pattern.text})
 
     async def scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
         """The sensors that the beginnings of files name; ``file`` as in `probe`. Raises as it."""

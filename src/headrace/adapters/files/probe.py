@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from headrace.adapters.abilities import FoundTag
+from headrace.adapters.abilities import Captured, FoundTag
 from headrace.adapters.base import PlantFacts
+from headrace.adapters.files.config import FileRule
 from headrace.adapters.files.folder import (
     ParquetSource,
     ReadingFailed,
@@ -17,7 +19,7 @@ from headrace.adapters.files.folder import (
     read_head,
     rule_of,
 )
-from headrace.adapters.files.patterns import CompiledRule, format_of
+from headrace.adapters.files.patterns import CompiledRule, compile_file_rule, format_of
 from headrace.adapters.meters import reason_of
 from headrace.adapters.payloads.base import PayloadError
 from headrace.adapters.payloads.chunks import (
@@ -31,9 +33,11 @@ from headrace.adapters.payloads.chunks import (
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.rows import Decoded
 from headrace.adapters.payloads.tables import TableColumns, TableReader
+from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError, NotConnected
 from headrace.core.events import MAX_RAW_BYTES, Reject
 from headrace.core.frames import FrameBatch
+from headrace.core.problems import validate_section
 from headrace.core.quality import word
 from headrace.core.readings import Reading, readings
 from headrace.core.registry import nearest
@@ -43,7 +47,7 @@ PROBED_BYTES = 64 << 10
 PROBED_ROWS = 200
 FILES_MAX = 100
 VALUES_MAX = 2_000
-DEFAULT_TIME = "ts"
+DEFAULT_TIME, DEFAULT_PATH = "ts", "file/{key}"
 FoundReading = tuple[Reading, str]
 """A reading and its value type."""
 _KEPT = ("csv", "json", "lines")
@@ -87,7 +91,7 @@ class FileProbe:
                 "file": seen.name, "bytes": seen.size_bytes, "rule": self.rules[seen.rule].pattern.text,
                 "values": values, "problems": problems,
             })  # fmt: skip
-        return {"protocol": "files", "folder": str(self.root), "files": files}
+        return {"protocol": "files", "folder": str(self.root), "files": files, **_shown(files)}
 
     def tags(self, wanted: Mapping[str, str]) -> list[FoundTag]:
         """The sensors that files name, with their first values. Raises as `report`."""
@@ -165,6 +169,62 @@ class FileProbe:
         finally:
             source.close()
         return Decoded([], [])
+
+
+def _shown(files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Files as people are shown them; see `Probes`."""
+    facts = [[one["file"], f"{one['bytes']:,} bytes, rule {one['rule']}"] for one in files]
+    rows = []
+    for one in files:
+        rows += [[v["path"], v["ts_ns"], v["value"], v["quality"]] for v in one["values"]]
+        rows += [[one["file"], NO_TIME, None, problem] for problem in one["problems"]]
+    return {"facts": facts, "table": {"columns": ["path or file", "ts_ns", "value", "quality"], "rows": rows}}
+
+
+def rule_of_url(wanted: Mapping[str, str]) -> tuple[Path, CompiledRule]:
+    """Folder and rule of one file: ``url`` is file:///folder/name, all else are options of a rule.
+
+    Without ``path`` its sensors are file/KEY; an empty one says that lines name their sensors. Raises ConfigError.
+    """
+    parts = urlsplit(wanted["url"])
+    file = Path(unquote(parts.path))
+    if parts.netloc not in ("", "localhost") or not file.is_absolute():
+        raise ConfigError(f"{wanted['url']!r} is no file here; write one as in file:///data/oven.csv", "url")
+    options: dict[str, Any] = {"path": DEFAULT_PATH, **{k: v for k, v in wanted.items() if k != "url"}}
+    if not options["path"] or format_of(file.name, FileRule()) == "lines":
+        del options["path"]
+    rule = validate_section(FileRule, options, "options")
+    return file.parent, compile_file_rule(file.name, rule, ())
+
+
+def decode_parts(
+    captured: Sequence[Captured], rules: Sequence[CompiledRule], formats: LineFormats
+) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+    """What becomes of parts of text files, in the order in which they were read, by the present rules."""
+    decoders: dict[str, ChunkDecoder] = {}
+    batches: list[FrameBatch] = []
+    rejects: list[Reject] = []
+    for one in captured:
+        number = rule_of(one.source, rules)
+        kind = format_of(one.source, rules[number].rule) if number >= 0 else None
+        if kind not in _KEPT:
+            continue
+        rule = rules[number]
+        line = int(one.about.get("line", "1"))
+        try:
+            if one.source not in decoders or line == 1:
+                names = rule.pattern.match(one.source) or {}
+                decoder = decoders[one.source] = line_decoder(formats, rule, kind, names)
+                decoder.learn(one.about.get("head", "").encode("latin-1"))
+            done = decoders[one.source].decode(LineChunk(one.source, one.data, line, one.ts_ns))
+        except PayloadError as e:
+            reject = Reject(
+                e.code, formats.origin, f"{one.source}:{line}", e.detail, one.data[:MAX_RAW_BYTES]
+            )
+            done = Decoded([], [replace(reject, arrival_ns=one.ts_ns, n_samples=e.n_samples)])
+        batches += done.batches
+        rejects += done.rejects
+    return batches, rejects
 
 
 def again(

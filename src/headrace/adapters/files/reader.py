@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import AdapterState, Sink
 from headrace.adapters.files.folder import (
     LINE_BYTES_MAX,
@@ -87,6 +88,7 @@ class FileReader:
     ) -> None:
         self.counts = ReadCounts()
         self.note_problem = ""
+        self.listener: Listener | None = None
         self._name, self._root, self._sink = name, root, sink
         self._formats, self._positions, self._is_final = formats, positions, is_final
         self._threads = ThreadPoolExecutor(1, f"files {name}")
@@ -240,6 +242,10 @@ class FileReader:
         n_lines = _n_breaks(read.data) + (not read.data.endswith(b"\n"))
         arrival_ns = self._arrival(n_lines) if ahead is None else ahead.arrival_ns
         chunk = LineChunk(file.name, read.data, file.line, arrival_ns)
+        if self.listener is not None:
+            about = {"line": str(file.line), "head": file.decoder.head.decode("latin-1")}
+            about = {key: text for key, text in about.items() if text}
+            self.listener(Captured(arrival_ns, self._named(file), read.data, about=about))
         cpu_ns = thread_cpu_ns()
         try:
             decoded = file.decoder.decode(chunk)
@@ -323,8 +329,11 @@ class FileReader:
 
     def _names(self, file: FollowedFile) -> dict[str, str]:
         """What the name says that a file has, or had when it was seen first."""
-        match = file.rule.pattern.match
-        return match(file.name) or match(file.position.name) or {}
+        return file.rule.pattern.match(self._named(file)) or {}
+
+    def _named(self, file: FollowedFile) -> str:
+        """The name that the rule is for."""
+        return file.name if file.rule.pattern.match(file.name) is not None else file.position.name
 
     # --- to the sink ---------------------------------------------------------------------------------
 

@@ -65,6 +65,11 @@ class LineChunk:
 class ChunkDecoder(Protocol):
     """Decodes the chunks of one source, in order."""
 
+    @property
+    def head(self) -> bytes:
+        """What another one has to `learn` to go on here; empty where it needs nothing."""
+        ...
+
     def learn(self, head: bytes) -> None:
         """See the first lines of a source that is read on from somewhere in the middle.
 
@@ -229,6 +234,11 @@ class CsvChunks:
         self._reader = TableReader(formats.origin, formats.groups, self._times, columns, self._settings)
         if rule.columns:
             self._name(rule.columns)
+
+    @property
+    def head(self) -> bytes:
+        line = self._head.decode().encode(self._dialect.encoding)
+        return b"\n" * self._dialect.skip + line + b"\n" if line else b""
 
     def learn(self, head: bytes) -> None:
         if not self._names:
@@ -432,6 +442,7 @@ class LineProtocolChunks:
     """
 
     def __init__(self, decoder: LineDecoder, factor: int) -> None:
+        self.head = b""
         self._decoder, self._factor = decoder, factor
 
     def learn(self, head: bytes) -> None:

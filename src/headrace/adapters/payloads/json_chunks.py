@@ -20,6 +20,7 @@ class FieldChunks:
     """
 
     def __init__(self, formats: LineFormats, rule: LineRule, device: str) -> None:
+        self.head = b""
         self._settings = rule.settings
         self._decoder = FieldsDecoder(self._settings, formats.times(rule))
         self._rows = Rows(formats.origin, formats.groups)
@@ -54,6 +55,7 @@ class SampleChunks:
     """Objects that name their sensors or their device."""
 
     def __init__(self, formats: LineFormats, rule: LineRule) -> None:
+        self.head = b""
         self._decoder = JsonLinesDecoder(formats.origin, formats.groups, formats.levels, rule.settings)
         self._times = formats.times(rule)
 

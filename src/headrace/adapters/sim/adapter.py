@@ -236,7 +236,14 @@ class SimAdapter:
         """What the first thousand sensors would say now; nothing can be wanted of it. Raises ConfigError."""
         tags = await self.scan(wanted, clock)
         values = [{"path": join_path(t.device, t.name), "value": t.value, "ts_ns": t.ts_ns} for t in tags]
-        return {"protocol": "sim", "values": values[:PROBED_MAX]}
+        rows = [[v["path"], v["ts_ns"], v["value"]] for v in values[:PROBED_MAX]]
+        table = {"columns": ["path", "ts_ns", "value"], "rows": rows}
+        return {
+            "protocol": "sim",
+            "values": values[:PROBED_MAX],
+            "facts": [["sensors", f"{len(tags):,}"]],
+            "table": table,
+        }
 
     async def scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
         """All sensors and what they would say now. Raises ConfigError: nothing can be wanted."""
