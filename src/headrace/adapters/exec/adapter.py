@@ -234,7 +234,7 @@ class ExecAdapter:
     async def _supervise(self, run: _Running) -> None:
         """Start the program again and again."""
         clock = run.sink.clock
-        while not run.is_stopping:
+        while True:
             began_ns = clock.now_ns()
             try:
                 reason = await self._live(run)

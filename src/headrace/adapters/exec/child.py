@@ -107,9 +107,8 @@ class ChildProcess:
             self._pidfd = -1
         for transport in self._transports:
             transport.close()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        for pipe in filter(None, (self._process.stdin, self._process.stdout, self._process.stderr)):
+            pipe.close()
         return int(self._process.returncode or 0)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,22 +100,29 @@ async def run_once(
         raise NotConnected(f"{program.argv[0]} can't be started: {reason_of(e)}") from e
     log = StderrLog(program.name)
     listening = asyncio.create_task(log.listen(child.stderr, program.secrets))
-    ended = "still running"
+    has_ended = False
     try:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(listen_s):
-                await _read(child, outlet, heard, clock)
-                if not heard.is_full.is_set():
-                    await child.ended.wait()
-                    ended = ""
+        has_ended = await _listen(child, outlet, heard, listen_s, clock)
     finally:
-        await asyncio.wait([listening], timeout=0 if ended else _END_S)
+        await asyncio.wait([listening], timeout=_END_S if has_ended else 0)
         code = child.close()
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
-    if not ended:
+    if has_ended:
         _finish(outlet, heard, clock, code)
-    return [ended or how_it_ended(code), log.last]
+    return [how_it_ended(code) if has_ended else "still running", log.last]
+
+
+async def _listen(child: ChildProcess, outlet: Outlet, heard: Heard, listen_s: float, clock: Clock) -> bool:
+    """Whether the program has ended by itself in that time."""
+    try:
+        async with asyncio.timeout(listen_s):
+            await _read(child, outlet, heard, clock)
+            if not heard.is_full.is_set():
+                await child.ended.wait()
+    except TimeoutError:
+        return False
+    return not heard.is_full.is_set()
 
 
 async def _read(child: ChildProcess, outlet: Outlet, heard: Heard, clock: Clock) -> None:

@@ -327,24 +327,23 @@ class CsvChunks:
         out: tuple[list[FrameBatch], list[Reject]],
     ) -> None:
         """Add what the lines hold to `out`: plain ones by the scanner, a few where it stops, and more each time, as texts."""
-        at, n_others = 0, _OTHERS_FIRST
+        end, n_others = 0, 1
         is_dropped = self._is_plain_head and self._drop_heads(text, wanted)
-        while at < text.n_lines and wanted[at:].any():
-            end = text.n_lines
+        while end < text.n_lines and wanted[end:].any():
+            at, end = end, text.n_lines
             group = self._formats.groups.group(self._device, self._settings) if self._plain else None
             if self._plain is not None and group is not None and self._plain.suits(group):
-                batch, at = self._plain.read(text, wanted, at, chunk.arrival_ns, group)
+                batch, stop = self._plain.read(text, wanted, at, chunk.arrival_ns, group)
                 out[0].extend([] if batch is None else [batch])
-                if at == text.n_lines or text.line(at + text.first) == self._head:
-                    at += 1  # loggers name the columns again after each start
+                if stop == text.n_lines or text.line(stop + text.first) == self._head:
+                    end = stop + 1  # loggers name the columns again after each start
                     continue
-                end = at + n_others
+                n_others = _OTHERS_FIRST if stop - at > n_others else n_others * _OTHERS_GROW
+                at, end = stop, stop + n_others
             is_dropped = is_dropped or self._drop_heads(text, wanted)
             some = wanted.copy()
             some[:at] = some[end:] = False
-            if some.any():
-                self._take(text.split(some, len(self._names)), chunk, refusals, out)
-            at, n_others = end, n_others * _OTHERS_GROW
+            self._take(text.split(some, len(self._names)), chunk, refusals, out)
 
     def _take(
         self,

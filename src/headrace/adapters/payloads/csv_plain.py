@@ -145,7 +145,7 @@ class PlainCsv:
         new = {
             key: "f64" for key, cell in zip(self._columns.names, cells, strict=True)
             if key in self._wanted and key not in index and key not in given and "/" not in key
-            and _NUMBER.fullmatch(cell)
+            and _NUMBER.fullmatch(cell.replace(self._columns.decimal, "."))
         }  # fmt: skip
         if new:
             with suppress(ConfigError):

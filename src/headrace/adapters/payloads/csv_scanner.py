@@ -30,8 +30,8 @@ ROWS, LINE = 0, 1
 _NONE = -1
 _ABSENT = np.uint8(Quality.ABSENT)
 _LF, _CR, _BLANK, _QUOTE, _PLUS, _MINUS, _DOT, _ZERO, _E, _E_SMALL = 10, 13, 32, 34, 43, 45, 46, 48, 69, 101
-_DIGITS_MAX, _POWER_DIGITS_MAX = 17, 4
-_BITS = 2**59 - 1
+_DIGITS_MAX, _POWER_DIGITS_MAX = 18, 4
+_BITS = 2**60 - 1
 _EXACT = 2**53
 
 
@@ -78,6 +78,14 @@ def _digits(data: U8, at: int, end: int, number: int) -> Place:
 
 
 @lean_leaf
+def _zeros(data: U8, at: int, end: int) -> int:
+    """Where a number begins behind its leading zeros."""
+    while at < end and data[at] == _ZERO:
+        at += 1
+    return at
+
+
+@lean_leaf
 def _sign(data: U8, at: int, end: int) -> Place:
     """The sign of a number, and where the number itself begins."""
     if at < end and (data[at] == _MINUS or data[at] == _PLUS):
@@ -89,14 +97,16 @@ def _sign(data: U8, at: int, end: int) -> Place:
 def _number(data: U8, at: int, end: int, place: Place, shape: CsvShape, rows: CsvRows) -> int:
     """Read a number into its place; where it ends, none where it is left aside."""
     sign, at = _sign(data, at, end)
-    number, after = _digits(data, at, end, 0)
-    n_digits, exponent, is_whole = after - at, 0, True
+    first = _zeros(data, at, end)
+    number, after = _digits(data, first, end, 0)
+    is_any, n_digits, exponent, is_whole = after > at, after - first, 0, True
     if after < end and (data[after] == _DOT or data[after] == shape.facts[DECIMAL]):
         at = after + 1
-        number, after = _digits(data, at, end, number)
+        first = _zeros(data, at, end) if number == 0 else at
+        number, after = _digits(data, first, end, number)
+        is_any, n_digits = is_any or after > at, n_digits + after - first
         exponent, is_whole = at - after, False
-        n_digits += after - at
-    if n_digits == 0 or n_digits > _DIGITS_MAX:
+    if not is_any or n_digits > _DIGITS_MAX:
         return _NONE
     if after < end and (data[after] == _E or data[after] == _E_SMALL):
         way, at = _sign(data, after + 1, end)

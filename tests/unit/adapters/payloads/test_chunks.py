@@ -422,3 +422,40 @@ def test_paths_that_can_not_be():
     with pytest.raises(ConfigError, match="must end in a level {field}"):
         compile_paths(LineRule(path="leon/d/{key}"), (), levels, True)
     assert compile_paths(LineRule(), (), levels, True).naming.group == "{host}/{measurement}"
+
+
+def test_many_lines_are_what_a_few_are():
+    odd = {3: f'{T},"q",1', 9: f'{T},"1,2', 20: f"{T},1\r2,3", 30: "# pause", 40: f'{T},a"b,1', 50: f"{T},1"}
+    lines = [odd.get(i, f"{T + i},ran,{i}") for i in range(100)]
+    many, few = csv(comment="#"), csv(comment="#")
+    found = many.read("ts,s,n\n" + "\n".join(lines) + "\n")
+    some = few.read("ts,s,n\n")
+    told = []
+    for line in lines:
+        some += few.read(f"{line}\n")
+        told += few.told
+    assert found == sorted(some, key=str)
+    assert len(found) == 192
+    assert many.told == told
+
+
+def test_another_decoder_goes_on_where_one_is():
+    for kind, first, rest in (
+        ("csv", b"# x\nts,\xb0C\n1700000000,1\n", b"1700000001,2\n"),
+        ("json", b"", b'{"a": 1}\n'),
+    ):
+        one, other = (
+            Bench(
+                kind,
+                path="leon/d/{key}",
+                **({"time": "ts", "skip": 1, "encoding": "cp1252"} if first else {}),
+            )
+            for _ in "12"
+        )
+        one.read(first)
+        other.decoder.learn(one.decoder.head)
+        other.number = 5
+        assert len(other.read(rest)) == 1
+    assert csv().decoder.head == b""
+    assert Bench("lines").decoder.head == b""
+    assert Bench("json").decoder.head == b""
