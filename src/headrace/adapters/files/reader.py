@@ -125,17 +125,20 @@ class FileReader:
             self._dirty = {**dict.fromkeys(files), **self._dirty}
 
     async def _keep(self, positions: Sequence[FilePosition]) -> bool:
-        try:
-            await self.block(self._positions.note, positions, self._sink.clock.now_ns())
-        except StorageError as e:
-            if not self.note_problem:
-                _log.warning("adapter=%s: %s; what was read is read again after a restart", self._name, e)
-            self.note_problem = f"how far files were read can't be kept: {e}"
-            return False
-        if self.note_problem:
+        problem = await self.block(self._try_to_keep, positions, self._sink.clock.now_ns())
+        if problem and not self.note_problem:
+            _log.warning("adapter=%s: %s; what was read is read again after a restart", self._name, problem)
+        elif self.note_problem and not problem:
             _log.info("adapter=%s: how far files were read is kept again", self._name)
-        self.note_problem = ""
-        return True
+        self.note_problem = f"how far files were read can't be kept: {problem}" if problem else ""
+        return not problem
+
+    def _try_to_keep(self, positions: Sequence[FilePosition], now_ns: int) -> str:
+        try:
+            self._positions.note(positions, now_ns)
+        except StorageError as e:
+            return str(e)
+        return ""
 
     # --- one turn of one file ------------------------------------------------------------------------
 
