@@ -1,4 +1,4 @@
-"""The exec adapter passes the public kit."""
+"""The exec adapter passes the public kit, faults of clocks and values among it."""
 
 import sys
 
@@ -8,6 +8,7 @@ from headrace.adapters.base import PlantFacts
 from headrace.adapters.exec import simulator
 from headrace.adapters.exec.adapter import ExecAdapter
 from headrace.core.problems import validate_section
+from headrace.testing import adapter_faults as faults
 from headrace.testing import adapters as kit
 
 
@@ -48,10 +49,21 @@ class ExecRig:
         with self.spool.open("ab") as out:
             out.write(b"what is this?\n\xff\x00=\n")
 
+    async def send_at(self, ts_ns):
+        with self.spool.open("a") as out:
+            out.write(f"oven,host=pi n={self.n_sent}i,t=1.5 {ts_ns}\n")
+        return 2
+
+    async def send_other_type(self):
+        self.n_sent += 1
+        with self.spool.open("a") as out:
+            out.write(f'oven,host=pi n="many",t=1.5 {1_700_000_000_000_000_000 + self.n_sent}\n')
+        return 2
+
     def n_acknowledged(self):
         raise AssertionError("a pipe is told nothing")
 
 
-@pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*kit.CHECKS, *faults.CHECKS], ids=lambda check: check.__name__)
 async def test_adapter(check, tmp_path):
     await check(ExecRig(tmp_path))

@@ -1,4 +1,4 @@
-"""The files adapter passes the public kit."""
+"""The files adapter passes the public kit, faults of clocks and values among it."""
 
 import json
 import shutil
@@ -11,6 +11,7 @@ from headrace.adapters.files.adapter import FilesAdapter
 from headrace.adapters.files.positions import FILE
 from headrace.adapters.files.simulator import CsvLogger, write_parquet
 from headrace.core.problems import validate_section
+from headrace.testing import adapter_faults as faults
 from headrace.testing import adapters as kit
 
 
@@ -61,6 +62,18 @@ class FilesRig:
         (self.folder / "line2").mkdir(exist_ok=True)
         (self.folder / "line2" / "bad.parquet").write_bytes(b"this is no Parquet")
 
+    async def send_at(self, ts_ns):
+        file = self.folder / "line3" / f"{ts_ns}.csv"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"ts,a,b\n{ts_ns},1.5,2\n")
+        return 2
+
+    async def send_other_type(self):
+        line = self.logger.lines(1).split(",")
+        with self.logger.file.open("a") as out:
+            out.write(f"{line[0]},warm,{line[2]}")
+        return 2
+
     def n_acknowledged(self):
         try:
             lines = (self.state / FILE).read_text().splitlines()
@@ -69,7 +82,7 @@ class FilesRig:
         return sum(json.loads(line)["at"] for line in lines)
 
 
-@pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*kit.CHECKS, *faults.CHECKS], ids=lambda check: check.__name__)
 async def test_adapter(check, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LOOK_FIRST_NS", 20_000_000)
     monkeypatch.setattr(module, "LOOK_MOST_NS", 60_000_000)

@@ -34,6 +34,7 @@ DEVICES_MAX = 256
 NOTE_S = 0.02
 """Between two notes of how far files are durable; what was not noted is read again after a crash."""
 _LAND_S = 0.5
+_JUMP_NS = 60 * NS
 _log = logging.getLogger("headrace.adapters.files")
 
 
@@ -48,6 +49,7 @@ class _Running:
     backoff: Backoff
     files: dict[Key, FollowedFile] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)
+    looked_ns: int = NO_TIME
     tasks: tuple[asyncio.Task[None], ...] = ()
 
 
@@ -207,6 +209,7 @@ class FilesAdapter:
     def _take_note(self, view: FolderView, run: _Running) -> None:
         """Follow the files that a look has found, and no others."""
         now_ns = run.sink.clock.now_ns()
+        self._mind_jumps(run, now_ns)
         for name, reason in view.troubles.items():
             if name not in run.troubles:
                 _log.warning("adapter=%s: %s can't be looked at: %s", self.name, name, reason)
@@ -229,6 +232,13 @@ class FilesAdapter:
                     there[key] = file  # it went, but not all that was read of it is durable
                     file.is_drained = True
         run.files = there
+
+    def _mind_jumps(self, run: _Running, now_ns: int) -> None:
+        """Count anew how long files did not change where the clock was set: by itself that makes none of them finished."""
+        if not 0 <= now_ns - run.looked_ns <= self._config.interval + _JUMP_NS:
+            for file in run.files.values():
+                file.since_ns, file.retry_ns = now_ns, min(file.retry_ns, now_ns)
+        run.looked_ns = now_ns
 
     def _follow(self, seen: SeenFile, run: _Running, now_ns: int) -> FollowedFile | None:
         position = run.positions.get(seen.key)

@@ -84,8 +84,10 @@ class CsvText:
         return self._codes, self._starts, self._ends
 
     def line(self, number: int) -> bytes:
-        """A line by its number, without its line break."""
+        """A line by its number, without its line break; empty where it is no text, or behind the end."""
         at = number - self.first
+        if at >= len(self._starts):
+            return b""
         return self.data[self._starts[at] : self._ends[at]].removesuffix(b"\r")
 
     def holds_values(self) -> Bool:

@@ -126,6 +126,22 @@ def test_a_stream_comes_in_pieces_and_another_may_follow():
     assert n + fed(other, one.context + data[half:])[0] == 12
 
 
+@pytest.mark.parametrize("has_deltas", [False, True])
+def test_dictionaries_take_the_place_of_those_before(has_deltas):
+    out, words = io.BytesIO(), []
+    options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=has_deltas)
+    schema = pa.schema({"w": pa.dictionary(pa.int32(), pa.string())})
+    with pa.ipc.new_stream(out, schema, options=options) as writer:
+        for i in range(40):
+            words.append("x" * 100 + str(i))
+            array = pa.DictionaryArray.from_arrays(pa.array([i], pa.int32()), pa.array(words))
+            writer.write_batch(pa.record_batch([array], schema))
+    messages = ArrowMessages()
+    found = [batch.column(0).to_pylist() for batch in messages.feed(out.getvalue())]
+    assert found == [[word] for word in words]
+    assert len(messages.context) < 40 * 130 + 40 * 250 * has_deltas + 1_000
+
+
 def test_a_stream_that_is_cut_is_told():
     data = stream_of(batch_of(3))
     outlet = outlet_of("arrow", path="a/{key}")
@@ -148,6 +164,10 @@ def test_bytes_that_are_no_stream(data, why):
         fed(outlet_of("arrow", path="a/{key}"), data)
 
 
+def schema_size(data):
+    return 8 + int.from_bytes(data[4:8], "little")
+
+
 def test_messages_that_are_damaged(monkeypatch):
     data = stream_of(batch_of(3))
     plain = pa.record_batch({"a": [1.0, 2.0]})
@@ -158,6 +178,12 @@ def test_messages_that_are_damaged(monkeypatch):
     at = broken.index("xyzé".encode())
     with pytest.raises(BrokenStream, match="can't be read"):
         list(ArrowMessages().feed(broken[:at] + b"xyz\xff\xfe" + broken[at + 5 :]))
+    metadata = bytearray(data[schema_size(data) :])
+    table = 8 + int.from_bytes(metadata[8:12], "little")
+    header = table - int.from_bytes(metadata[table : table + 4], "little", signed=True) + 8
+    metadata[header : header + 2] = b"\xff\xff"
+    with pytest.raises(BrokenStream, match="a dictionary that can't be read"):
+        list(ArrowMessages().feed(data[: schema_size(data)] + metadata))
     limit = "headrace.adapters.exec.arrow_messages.MESSAGE_BYTES_MAX"
     monkeypatch.setattr(limit, len(stream_of(schema=batch_of(1).schema)))
     with pytest.raises(BrokenStream, match="dictionaries of more than"):

@@ -35,6 +35,7 @@ from headrace.core.problems import validate_section
 from headrace.core.readings import readings
 from headrace.core.sensors import SensorDirectory
 from headrace.testing.adapters import RecordingSink, until
+from headrace.testing.fault_rigs import JumpingClock
 
 T = 1_700_000_000
 CSV = {"{device}.csv*": {"path": "leon/{device}/{key}", "time": "ts"}}
@@ -455,6 +456,21 @@ async def test_defects_of_ours_are_not_the_end_of_all_files(tmp_path, monkeypatc
         await until(lambda: sink.n_samples == 6, "read again")
 
 
+async def test_a_clock_that_is_set_makes_no_file_finished(tmp_path):
+    written(tmp_path, "a.csv", "ts,v\n" + rows(0, 1) + f"{T + 1},1")
+    clock = JumpingClock()
+    async with Running(adapter_of(tmp_path, finished_after="1h"), RecordingSink(clock)) as (adapter, sink):
+        await until(lambda: sink.n_samples == 1, "whole lines")
+        (file,) = adapter._running.files.values()
+        for days in (1, -1, -9_000):
+            clock.offset_ns = days * 86_400 * NS
+            await until(lambda: abs(file.since_ns - clock.now_ns()) < 60 * NS, "counted anew")
+            n = file.position.at
+            written(tmp_path, "a.csv", f"0\n{T + 2},1")
+            await until(lambda n=n: file.position.at > n, "what is whole is read")
+    assert values_of(sink) == [0, 10, 10, 10]
+
+
 # --- finished files ----------------------------------------------------------------------------------
 
 
@@ -549,6 +565,7 @@ async def test_a_file_that_no_adapter_has_is_probed_by_its_url(tmp_path):
 async def test_refused_lines_are_decoded_again(tmp_path):
     written(tmp_path, "a.csv", f"ts,v\n{T},1\n")
     adapter, directory = adapter_of(tmp_path), SensorDirectory()
+    assert adapter.diagnostics().state is AdapterState.STARTING
     line = Reject(RejectCode.BAD_TIME, "logs", "a.csv:3", "", f"ts,v\n{T},2".encode(), NS)
     batches, rejects = adapter.redecode(line, directory)
     assert [r.value for b in batches for r in readings(b, directory)] == [2.0]

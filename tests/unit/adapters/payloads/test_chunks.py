@@ -219,6 +219,10 @@ def test_encodings():
     bench = csv()
     assert bench.read(b"ts,a\n%d,\xff\n%d,2\n" % (T, T)) == [("a", 0.0, 2.0)]
     assert bench.told == [("malformed", "f.csv:2", 1)]
+    assert bench.read(b"%d,3\n%d,\xff" % (T, T)) == [("a", 0.0, 3.0)]
+    assert bench.told == [("malformed", "f.csv:5", 1)]
+    bench = csv()
+    bench.read(b"ts,a\n%d,\xff\n" % T)
     assert "not utf-8: invalid start byte at byte 11; set encoding" in bench.rejects[0].detail
 
 

@@ -262,3 +262,9 @@ def test_the_sample_is_one():
     text = Path(module.__file__).with_name("sample.toml").read_text()
     found = make(**tomllib.loads(text)["adapters"]["demo"])
     assert found.diagnostics().n_sensors == 20
+
+
+async def test_one_that_never_began_may_be_stopped():
+    adapter = make()
+    await adapter.stop()
+    assert adapter.diagnostics().state is AdapterState.STOPPED
