@@ -106,19 +106,26 @@ async def test_killed_before_its_position_is_noted_it_reads_again_and_stores_not
     table = tmp_path / "in" / "line2" / "mill.parquet"
     write_parquet(table, LINES, ("c",), 3, 500)
     plant = (tmp_path / "plant.toml").read_text()
+    events = tmp_path / "in" / "line2" / "saw.jsonl"
+    lines = [f'{{"ts": {1_700_000_000_000 + i}, "n": {i}}}\n' for i in range(LINES)]
+    events.write_text("".join(lines)[:-7])  # its last line is half there
     rules = '"{line}/{device}.parquet" = { path = "leon/{line}/{device}/{key}" }\n'
+    rules += '"{line}/{device}.jsonl" = { path = "leon/{line}/{device}/{key}", time = "ts" }\n'
     (tmp_path / "plant.toml").write_text(plant + rules)
     headrace.start("--no-web", HEADRACE_FAULT="journal.sync:2")
     assert headrace.wait() == -signal.SIGKILL
     timed.write(LINES // 10)
+    with events.open("a") as out:
+        out.write("".join(lines)[-7:])
     async with running(tmp_path) as plant:
-        await until(lambda: is_noted(tmp_path, timed.file, dateless))
+        await until(lambda: is_noted(tmp_path, timed.file, dateless, events))
         await until(lambda: noted(tmp_path).get(table.stat().st_ino) == LINES // 500)
     counts = plant.summary()
     found = await asyncio.to_thread(stored, tmp_path)
     for name, expected in values_of(timed.file.read_text()).items():
         assert [v for _, v in found[f"leon/line1/oven1/{name}"]] == [v for _, v in expected]
     assert sorted(v for _, v in found["leon/line1/press/n"]) == list(range(LINES))
+    assert [v for _, v in found["leon/line2/saw/n"]] == list(range(LINES))
     assert len(found["leon/line2/mill/c"]) == LINES
     assert counts["rejected"] == 0
     assert counts["duplicates"] > 0  # so it was durable, and not noted
