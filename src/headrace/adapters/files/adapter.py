@@ -50,6 +50,7 @@ class _Running:
     files: dict[Key, FollowedFile] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)
     looked_ns: int = NO_TIME
+    """When the folder was looked at last: what is compared with `since_ns`, as the clock may be set at any moment."""
     tasks: tuple[asyncio.Task[None], ...] = ()
 
 
@@ -263,7 +264,7 @@ class FilesAdapter:
         run = self._running
         if file.is_compressed or run is None:
             return True
-        return run.sink.clock.now_ns() - file.since_ns >= self._config.finished_after
+        return run.looked_ns - file.since_ns >= self._config.finished_after
 
     def _is_due(self, file: FollowedFile, run: _Running) -> bool:
         """Whether a file has something to read, as far as is known."""
@@ -271,7 +272,7 @@ class FilesAdapter:
         if file.is_done or now_ns < file.retry_ns:
             return False
         if file.is_compressed or file.format == "parquet":
-            return now_ns - file.since_ns >= self._config.interval  # nobody is writing it any more
+            return run.looked_ns - file.since_ns >= self._config.interval  # nobody is writing it any more
         return not file.is_drained or self._is_final(file)
 
     async def _read_all(self, run: _Running, due_ns: int) -> None:
