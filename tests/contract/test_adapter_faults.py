@@ -9,11 +9,11 @@ import pytest
 from tests.contract import test_adapters as plain
 
 from headrace.adapters.base import PlantFacts
+from headrace.adapters.broker import client as mqtt_client
+from headrace.adapters.broker.simulator import find_mosquitto
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.transport import ModbusTransport
-from headrace.adapters.mqtt import client as mqtt_client
 from headrace.adapters.mqtt.adapter import MqttAdapter
-from headrace.adapters.mqtt.simulator import find_mosquitto
 from headrace.adapters.pacing import ConnectPacer
 from headrace.core.clock import NO_TIME
 from headrace.core.problems import validate_section

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from headrace.adapters.base import Adapter
 from headrace.adapters.exec.adapter import ExecAdapter
@@ -25,8 +25,9 @@ _FIELDS, _LINES, _BLOCKS, _READ_BYTES = 5, 1_000, 40, 256 << 10
 _PATH = "bench/{line}/{host}/{measurement}/{field}"
 _RULE = {"path": _PATH, "other_tags": "keep"}
 _PROGRAM = """import shutil, sys
-with open(sys.argv[1], "rb") as file:
-    shutil.copyfileobj(file, sys.stdout.buffer)
+for name in sys.argv[1:]:
+    with open(name, "rb") as file:
+        shutil.copyfileobj(file, sys.stdout.buffer)
 sys.stdout.buffer.flush()
 sys.stdin.read()
 """
@@ -37,35 +38,43 @@ class ExecTraffic:
 
     name = "exec"
     n_samples = _FIELDS * _LINES * _BLOCKS
+    n_feeds = 3
     reference = "asyncio's reader of the same pipe; Polars, an expression of the lines' shape"
 
+    libraries: ClassVar[Mapping[str, str]] = {"polars": "polars"}
+
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="headrace-bench-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._spools: list[Path] = []
         self._start_ns = SystemClock().now_ns() // NS * NS
-        self._spool = Path(self._folder.name) / "spool"
-        self._command = (sys.executable, "-S", "-c", _PROGRAM, str(self._spool))
 
     async def up(self) -> None:
-        with self._spool.open("wb") as out:
-            for i in range(_BLOCKS):
-                out.write(body(self._start_ns, i) + b"\n")
+        self._folder = tempfile.TemporaryDirectory(prefix="headrace-bench-")
+        self._spools = [Path(self._folder.name) / f"spool{i}" for i in range(self.n_feeds)]
+        for number, spool in enumerate(self._spools):
+            blocks = range(number * _BLOCKS, (number + 1) * _BLOCKS)
+            spool.write_bytes(b"".join(body(self._start_ns, i) + b"\n" for i in blocks))
 
     async def down(self) -> None:
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
-    def adapter(self) -> Adapter:
-        config = {"protocol": "exec", "command": list(self._command), **_RULE}
+    def _command(self, n_feeds: int) -> list[str]:
+        return [sys.executable, "-S", "-c", _PROGRAM, *map(str, self._spools[:n_feeds])]
+
+    def adapter(self, n_feeds: int = 1) -> Adapter:
+        config = {"protocol": "exec", "command": self._command(n_feeds), **_RULE}
         settings = validate_section(ExecAdapter.Config, config, "adapters.exec")
-        facts = replace(FACTS, levels=(), folder=Path(self._folder.name))
+        facts = replace(FACTS, levels=(), folder=self._spools[0].parent)
         return ExecAdapter.from_config("exec", settings, {}, facts)
 
-    async def send(self, adapter: Adapter | None) -> None:
+    async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
         """The program writes once it is started."""
 
     async def bare(self, count: Count) -> None:
         pipe, parse, rest = asyncio.subprocess.PIPE, line_parser(_FIELDS), b""
         process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=pipe, stdout=pipe, limit=_READ_BYTES
+            *self._command(1), stdin=pipe, stdout=pipe, limit=_READ_BYTES
         )
         assert process.stdout is not None
         while not count.complete.is_set():

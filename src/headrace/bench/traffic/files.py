@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import itertools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from headrace.adapters.base import Adapter
 from headrace.adapters.files.adapter import FilesAdapter
@@ -39,36 +39,43 @@ class FilesTraffic:
 
     name = "files"
     n_samples = _KEYS * _ROWS * _FILES
+    n_feeds = 3
     reference = "Polars, read_csv of the same files"
+    libraries: ClassVar[Mapping[str, str]] = {"polars": "polars"}
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="headrace-bench-")
-        self._files = [Path(self._folder.name) / "in" / f"oven{i}.csv" for i in range(_FILES)]
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._feeds: list[Path] = []
         self._number = itertools.count()
 
     async def up(self) -> None:
-        self._files[0].parent.mkdir()
-        for i, file in enumerate(self._files):
-            file.write_bytes(text(_KEYS, _ROWS, i * _ROWS))
+        self._folder = tempfile.TemporaryDirectory(prefix="headrace-bench-")
+        self._feeds = [Path(self._folder.name) / f"feed{i}" for i in range(self.n_feeds)]
+        for number, feed in enumerate(self._feeds):
+            feed.mkdir()
+            for i in range(_FILES):
+                (feed / f"oven{i}.csv").write_bytes(text(_KEYS, _ROWS, number * _ROWS))
 
     async def down(self) -> None:
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
-    def adapter(self) -> Adapter:
+    def adapter(self, n_feeds: int = 1) -> Adapter:
         """One that has read none of them yet; how far it reads is kept, as in a plant."""
-        config = {"protocol": "files", "folder": "in", "files": {"{device}.csv": _RULE}}
+        files = {f"feed{i}/{{device}}.csv": _RULE for i in range(n_feeds)}
+        config = {"protocol": "files", "folder": ".", "files": files}
         settings = validate_section(FilesAdapter.Config, config, "adapters.files")
-        folder = Path(self._folder.name)
+        folder = self._feeds[0].parent
         facts = replace(FACTS, folder=folder, state=folder / f"state{next(self._number)}")
         return FilesAdapter.from_config("files", settings, {}, facts)
 
-    async def send(self, adapter: Adapter | None) -> None:
+    async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
         """Files are read without being asked for."""
 
     async def bare(self, count: Count) -> None:
         import polars as pl
 
-        for file in self._files:
+        for file in sorted(self._feeds[0].glob("*.csv")):
             count.add(len(pl.read_csv(file)) * _KEYS)
 
     def payloads(self, is_batched: bool) -> tuple[Sequence[Any], int]:

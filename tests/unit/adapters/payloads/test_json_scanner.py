@@ -65,6 +65,14 @@ def test_what_is_odd_around_the_root_is_left_to_the_reference(payload):
     assert both.check([payload] * 3) == 0
 
 
+def test_rows_with_a_time_of_their_own_keep_it():
+    both = Both(root="rows", time="ts")
+    payload = b'{"ts": 1, "rows": [{"ts": 2, "a": 1}, {"a": 2}]}'
+    for _ in range(2):
+        both.check([payload] * 3)
+    assert both.check([payload] * 3) == 3
+
+
 @pytest.mark.parametrize(
     ("n_rows", "n_values", "payload", "is_read"),
     [
