@@ -5,11 +5,14 @@ from headrace.core.registry import Registry
 ADAPTERS = Registry(
     "adapters",
     {
+        "exec": "headrace.adapters.exec.adapter:ExecAdapter",
+        "files": "headrace.adapters.files.adapter:FilesAdapter",
         "http": "headrace.adapters.http.adapter:HttpAdapter",
         "modbus": "headrace.adapters.modbus.adapter:ModbusAdapter",
         "mqtt": "headrace.adapters.mqtt.adapter:MqttAdapter",
         "opcua": "headrace.adapters.opcua.adapter:OpcuaAdapter",
         "replay": "headrace.adapters.replay.adapter:ReplayAdapter",
+        "sim": "headrace.adapters.sim.adapter:SimAdapter",
         "sparkplug": "headrace.adapters.sparkplug.adapter:SparkplugAdapter",
     },
 )
