@@ -18,12 +18,6 @@ ADAPTERS = Registry(
 )
 """Protocol → adapter class; third parties: entry-point group ``headrace.adapters``."""
 
-SCHEMES = {
-    "kafka": "kafka", "modbus+rtu": "modbus", "modbus+tcp": "modbus", "modbus+tls": "modbus", "mqtt": "mqtt",
-    "mqtts": "mqtt", "opc.tcp": "opcua",
-}  # fmt: skip
-"""Scheme of a url → the protocol that is spoken there, where no adapter says it."""
-
 PAYLOADS = Registry(
     "payloads",
     {
