@@ -35,11 +35,12 @@ _WAIT_S = 60.0
 class OpcuaTraffic:
     """See `headrace.bench.traffic.base.Traffic`.
 
-    A client gets the present values first: they are the first of the hundred.
+    A client gets the present values first: they are the first changes of a feed.
     """
 
     name = "opcua"
     n_samples = _VARIABLES * _CHANGES
+    n_feeds = 3
     reference = "asyncua's client, a subscription with a handler"
     libraries: ClassVar[Mapping[str, str]] = {"asyncua": "asyncua"}
 
@@ -56,7 +57,7 @@ class OpcuaTraffic:
         if self._peer is not None:
             await self._peer.end()
 
-    def adapter(self) -> Adapter:
+    def adapter(self, n_feeds: int = 1) -> Adapter:
         config = {
             "profile": "oven", "interval": f"{_INTERVAL_MS}ms", "queue_size": 10 * _CHANGES,
             "devices": {
@@ -69,7 +70,7 @@ class OpcuaTraffic:
         }
         return OpcuaAdapter.from_config("opcua", settings, {"oven": profile}, FACTS)
 
-    async def send(self, adapter: Adapter | None) -> None:
+    async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
         if adapter is None:
             await asyncio.wait_for(self._has_values.wait(), _WAIT_S)
         else:
@@ -78,7 +79,7 @@ class OpcuaTraffic:
                     await SystemClock().sleep(0.01)
             assert adapter.diagnostics().state is AdapterState.CONNECTED
         assert self._peer is not None
-        await self._peer.ask("change")
+        await self._peer.ask("change", n_feeds * _CHANGES - 1)
 
     async def bare(self, count: Count) -> None:
         from asyncua import Client
@@ -90,6 +91,7 @@ class OpcuaTraffic:
             """What is told of each change."""
 
             def datachange_notification(self, node: Any, value: Any, data: Any) -> None:
+                """Keep a value."""
                 latest[node] = value
                 count.add(1)
                 if count.n == _VARIABLES:
@@ -195,11 +197,11 @@ async def _serve(pipe: Connection, port: int) -> None:
     n_changes, clock = 0, SystemClock()
     while True:
         try:
-            (word,) = await asyncio.to_thread(pipe.recv)
+            word, *n_wanted = await asyncio.to_thread(pipe.recv)
         except EOFError:
             return
         pipe.send("begun")
-        for _ in range(_CHANGES - 1 if word == "change" else 0):
+        for _ in range(n_wanted[0] if word == "change" else 0):
             n_changes += 1
             for number, name in enumerate(_names()):
                 await simulator.write(name, 20.0 + number + n_changes % 97 * 0.25)
