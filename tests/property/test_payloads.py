@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 
 from headrace.adapters.payloads.base import RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
-from headrace.adapters.payloads.registers import (
-    ORDERS,
-    TYPES,
-    Area,
-    RegisterAddress,
-    RegisterTag,
-    compile_read_map,
-    parse_address,
-    plan_reads,
-)
+from headrace.adapters.payloads.register_addresses import ORDERS, TYPES, Area, RegisterAddress, parse_address
+from headrace.adapters.payloads.registers import RegisterTag, compile_read_map, plan_reads
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.core.frames import Shape
 from headrace.core.layouts import Column, numpy_dtype

@@ -92,6 +92,8 @@ class DeviceDiagnostics:
     n_errors: int = 0
     n_timeouts: int = 0
     n_polls_skipped: int = 0
+    problems: tuple[tuple[str, str], ...] = ()
+    """Signals without a good value although the device answers, the first of them, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from headrace.core.disk import BUCKET_SCHEMES
 from headrace.core.errors import ConfigError
 from headrace.core.paths import check_path, parse_duration_ns
 from headrace.core.problems import InvalidConfig, Problem, dotted, find_problems
+from headrace.core.profiles import ProfileSection, included
 from headrace.core.registry import nearest
 from headrace.core.settings import (
     CodecSettings,
@@ -30,7 +31,6 @@ from headrace.core.settings import (
     PlainUrl,
     SecretRef,
     Section,
-    SignalSettings,
     SizeBytes,
     check_url,
 )
@@ -326,7 +326,7 @@ class PlantConfig(Section):
     version: Annotated[int, AfterValidator(_version)] = Field(description="version = 1")
     plant: PlantSection = PlantSection()
     store: StoreSection = StoreSection()
-    profiles: dict[str, dict[str, SignalSettings]] = Field(default_factory=dict)
+    profiles: dict[str, ProfileSection] = Field(default_factory=dict)
     adapters: dict[str, AdapterSection] = Field(default_factory=dict)
     pipelines: dict[str, PipelineSection] = Field(default_factory=dict)
     codecs: dict[str, CodecSettings] = Field(default_factory=dict)
@@ -498,6 +498,11 @@ def _cross_problems(config: PlantConfig) -> list[Problem]:
         written = sorted({"folder", "options"} & config.store.model_fields_set)
         text = "is for stores in a bucket, and store.url names a folder; remove it"
         problems += [Problem(f"store.{name}", text) for name in written]
+    for name in config.profiles:
+        try:
+            included(name, config.profiles)
+        except ConfigError as e:
+            problems.append(Problem(dotted(("profiles", name, "include")), e.message))
     for name, section in config.adapters.items():
         where = dotted(("adapters", name))
         if section.profile is not None and section.profile not in config.profiles:

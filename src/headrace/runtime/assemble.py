@@ -28,6 +28,7 @@ from headrace.core.events import Event
 from headrace.core.faults import FaultPoints
 from headrace.core.frames import FrameBatch
 from headrace.core.problems import InvalidConfig, Problem, validate_section
+from headrace.core.profiles import resolve_profiles
 from headrace.ingest.intake import Intake
 from headrace.ingest.intake_core import IntakeSettings
 from headrace.ingest.journal import DamagePolicy, JournalSettings
@@ -107,7 +108,7 @@ def make_adapter(config: PlantConfig, name: str) -> Adapter:
     except HeadraceError as e:
         raise ConfigError(str(e), f"{where}.protocol") from e
     settings = validate_section(kind.Config, section.options, where)
-    adapter: Adapter = kind.from_config(name, settings, config.profiles, facts)
+    adapter: Adapter = kind.from_config(name, settings, resolve_profiles(config.profiles), facts)
     return adapter
 
 

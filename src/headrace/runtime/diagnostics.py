@@ -54,6 +54,7 @@ def device_report(device: DeviceDiagnostics) -> dict[str, Any]:
         "errors": device.n_errors,
         "timeouts": device.n_timeouts,
         "polls_skipped": device.n_polls_skipped,
+        "problems": dict(device.problems),
     }
 
 

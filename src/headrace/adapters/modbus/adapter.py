@@ -1,4 +1,4 @@
-"""The Modbus TCP adapter: polls devices by their profiles; one connection for each host and port."""
+"""The Modbus adapter: polls devices by their profiles; one connection for each host and port, or serial line."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from headrace.adapters.modbus.config import (
     ModbusConfig,
     Profile,
     device_plans,
-    device_rows,
-    parse_url,
+    tls_files,
 )
+from headrace.adapters.modbus.endpoints import DeviceUrl, Endpoint, TlsFiles
 from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice
-from headrace.adapters.modbus.probe import ProbeTarget, check_wanted, count_of, probe_target
-from headrace.adapters.payloads.registers import ReadMap, parse_address
+from headrace.adapters.modbus.probe import Ask, ProbeTarget, check_wanted, count_of, probe_target
+from headrace.adapters.payloads.register_addresses import parse_address
+from headrace.adapters.payloads.registers import ReadMap
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.errors import ConfigError
 from headrace.core.registry import nearest
@@ -44,14 +45,6 @@ class _Running:
     polling: list[asyncio.Task[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceSource:
-    """A device as the plant file has it: its url and its signals."""
-
-    url: str
-    profile: Profile
-
-
 class ModbusAdapter:
     """Polled devices as frames; see `headrace.adapters.base` for the contract."""
 
@@ -62,12 +55,12 @@ class ModbusAdapter:
         name: str,
         config: ModbusConfig,
         plans: list[DevicePlan],
-        sources: Mapping[str, DeviceSource],
+        tls: TlsFiles,
     ) -> None:
         self.name = name
         self._config = config
         self._plans = plans
-        self._sources = sources
+        self._tls = tls
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
@@ -82,16 +75,12 @@ class ModbusAdapter:
         ------
         ConfigError : an unknown profile, a bad path, url or address.
         """
-        rows = device_rows(config.devices, plant.folder)
-        sources = {
-            path: DeviceSource(fields["url"], profiles.get(fields.get("profile") or config.profile, {}))
-            for path, fields in rows
-        }
-        return cls(name, config, device_plans(name, config, profiles, plant), sources)
+        plans = device_plans(name, config, profiles, plant)
+        return cls(name, config, plans, tls_files(name, config, plant.folder))
 
     def declare(self, directory: SensorDirectory) -> None:
         """Define the groups of all devices. Raises `ConfigError` where another adapter has one of the sensors."""
-        define_groups(self._plans, directory)
+        define_groups(self._plans, [plan.read_map for plan in self._plans], directory)
 
     async def start(self, sink: Sink) -> None:
         """Define the groups and begin to poll.
@@ -101,20 +90,20 @@ class ModbusAdapter:
         ConfigError : another adapter has one of the sensors.
         """
         collector = Collector(self.name, sink)
-        slots = define_groups(self._plans, sink.directory)
         now_ns = sink.clock.now_ns()
+        slots = define_groups(self._plans, [plan.map_at(now_ns) for plan in self._plans], sink.directory)
         devices = [
             PolledDevice(plan, slots[i], self._backoff(plan.path), now_ns)
             for i, plan in enumerate(self._plans)
         ]
-        by_peer: dict[tuple[str, int], list[PolledDevice]] = {}
+        by_peer: dict[Endpoint, list[PolledDevice]] = {}
         for device in devices:
-            by_peer.setdefault((device.plan.host, device.plan.port), []).append(device)
+            by_peer.setdefault(device.plan.endpoint, []).append(device)
         gate = asyncio.Semaphore(N_CONNECTING_MAX)
         gap_ns = round(NS / self._config.max_requests_per_s)
         pollers = [
-            ConnectionPoller(self.name, some, sink, collector, gate, gap_ns, self._backoff(f"{host}:{port}"))
-            for (host, port), some in by_peer.items()
+            ConnectionPoller(self.name, some, sink, collector, gate, gap_ns, self._backoff(str(endpoint)))
+            for endpoint, some in by_peer.items()
         ]
         gathering = asyncio.create_task(collector.run(), name=f"modbus {self.name}")
         polling = [asyncio.create_task(poller.run(), name=f"modbus {self.name}") for poller in pollers]
@@ -135,12 +124,15 @@ class ModbusAdapter:
         NotConnected : the device does not answer. Rejected : it refuses.
         """
         target = self._probe_target(wanted)
-        host, port, unit, timeout_s = parse_url(target.url)
+        return await probe_target(target, self._ask(target.url))
+
+    def _ask(self, device: DeviceUrl) -> Ask | None:
+        """How to ask a device over the connection that the adapter has; None where it has none."""
         run = self._running
         for poller in run.pollers if run is not None and not self._is_stopped else ():
-            if poller.peer == (host, port) and poller.is_connected:
-                return await probe_target(target, partial(poller.ask, unit=unit, timeout_s=timeout_s))
-        return await probe_target(target)
+            if poller.endpoint.place == device.endpoint.place and poller.is_connected:
+                return partial(poller.ask, unit=device.unit, timeout_s=device.timeout_s)
+        return None
 
     @classmethod
     async def probe_url(cls, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
@@ -150,25 +142,32 @@ class ModbusAdapter:
     def _probe_target(self, wanted: Mapping[str, str]) -> ProbeTarget:
         check_wanted(wanted)
         if "url" in wanted:
-            return ProbeTarget.of_url(wanted, self._config.numbering)
-        known = list(self._sources)
-        device = wanted.get("device") or (known[0] if len(known) == 1 else "")
+            return ProbeTarget.of_url(wanted, self._config.numbering, self._tls)
+        plan = self._plan_of(wanted.get("device", ""))
+        address, signal = wanted.get("address", ""), wanted.get("signal", "")
+        profile = plan.profile or {}
+        if not address and signal not in profile:
+            raise ConfigError(
+                f"say which address, as in holding:100, or which signal{nearest(signal, list(profile))}",
+                "signal" if signal else "address",
+            )
+        parsed = parse_address(address or profile[signal].address, self._config.numbering)
+        return ProbeTarget(plan.path, plan.url, parsed, count_of(wanted))
+
+    def _plan_of(self, device: str) -> DevicePlan:
+        """The plan of a device that a person named. Raises `ConfigError`."""
+        plans = {plan.path: plan for plan in self._plans}
+        known = list(plans)
+        if not device and len(known) == 1:
+            device = known[0]
         if not device:
             raise ConfigError(
                 f"name one of the {len(known):,} devices of {self.name!r}: {known[0]}, ...", "device"
             )
-        if device not in self._sources:
+        if device not in plans:
             near = nearest(device, known) if len(known) <= N_NAMED_MAX else ""
             raise ConfigError(f"adapter {self.name!r} has no device {device!r}{near}", "device")
-        source = self._sources[device]
-        address, signal = wanted.get("address", ""), wanted.get("signal", "")
-        if not address and signal not in source.profile:
-            raise ConfigError(
-                f"say which address, as in holding:100, or which signal{nearest(signal, list(source.profile))}",
-                "signal" if signal else "address",
-            )
-        parsed = parse_address(address or source.profile[signal].address, self._config.numbering)
-        return ProbeTarget(device, source.url, parsed, count_of(wanted))
+        return plans[device]
 
     async def stop(self) -> None:
         """End polling, close the connections, hand on the last slice."""
@@ -233,15 +232,20 @@ class ModbusAdapter:
         return (states.pop() if len(states) == 1 else AdapterState.DEGRADED), text
 
 
-def define_groups(plans: list[DevicePlan], directory: SensorDirectory) -> list[tuple[int, ...]]:
-    """Make the devices' groups known: for each device the slots of its parts."""
+def define_groups(
+    plans: list[DevicePlan], maps: list[ReadMap], directory: SensorDirectory
+) -> list[tuple[int, ...]]:
+    """Make the devices' groups known by their read maps: for each device the slots of its parts."""
     slots: list[tuple[int, ...]] = [()] * len(plans)
-    by_map: dict[ReadMap, list[int]] = {}
-    for number, plan in enumerate(plans):
-        by_map.setdefault(plan.read_map, []).append(number)
-    for read_map, numbers in by_map.items():
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for number, (plan, read_map) in enumerate(zip(plans, maps, strict=True)):
+        alike.setdefault((id(plan.bands), *read_map.parts), []).append(number)
+    for numbers in alike.values():
+        first, parts = plans[numbers[0]], maps[numbers[0]].parts
         paths = [plans[number].path for number in numbers]
-        columns = [directory.define_many(paths, part.layout, part.part).tolist() for part in read_map.parts]
+        columns = [directory.define_many(paths, part.layout, part.part).tolist() for part in parts]
+        for part, some in zip(parts, columns, strict=True):
+            directory.set_dead_bands(some, first.dead_bands(part))
         for number, some in zip(numbers, zip(*columns, strict=True), strict=True):
             slots[number] = some
     return slots

@@ -14,40 +14,45 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-import struct
 
 from headrace.adapters.base import AdapterState, DeviceDiagnostics, Sink
 from headrace.adapters.meters import Backoff, LatencyRing, fraction, seconds
 from headrace.adapters.modbus.collector import Collector, PollImage
 from headrace.adapters.modbus.config import DevicePlan
-from headrace.adapters.modbus.transport import ModbusTransport
-from headrace.adapters.payloads.registers import Block
+from headrace.adapters.modbus.endpoints import Endpoint
+from headrace.adapters.modbus.reads import (
+    PARTED_BY,
+    BlockRead,
+    DeviceReads,
+    Image,
+    block_text,
+    exception_text,
+)
+from headrace.adapters.modbus.transport import GarbledAnswer, ModbusTransport, NotTrusted
+from headrace.adapters.payloads.registers import ImageHole
 from headrace.core.clock import NO_TIME, NS, monotonic_ns
 from headrace.core.errors import NotConnected
 from headrace.core.events import Reject, RejectCode
+from headrace.core.sensors import SensorDirectory
 
 SUSPECT_SHARE = 0.1
 N_SILENT_MAX = 3
 N_MOMENTS = 10
+N_PROBLEMS_MAX = 50
 _MS = 1_000_000
-_REQUEST = struct.Struct(">BHH")
-_EXCEPTIONS = {
-    1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "device failure",
-    5: "acknowledge", 6: "device busy", 8: "memory parity error", 10: "gateway path unavailable",
-    11: "gateway target failed to respond",
-}  # fmt: skip
 _GATEWAY = (10, 11)
 _log = logging.getLogger("headrace.adapters.modbus")
 
 
-def exception_text(code: int) -> str:
-    """A Modbus exception code in words."""
-    return f"exception {code} ({_EXCEPTIONS.get(code, 'unknown code')})"
+class _Malformed(Exception):
+    """An answer that does not fit its request."""
+
+    def __init__(self, read: BlockRead, pdu: bytes) -> None:
+        self.read, self.pdu = read, pdu
 
 
-def block_text(block: Block) -> str:
-    """A block as ``holding:100..109``."""
-    return f"{block.area}:{block.start}..{block.start + block.count - 1}"
+class _NoDevice(Exception):
+    """A gateway says that its device does not answer."""
 
 
 def phase_ns(plan: DevicePlan) -> int:
@@ -66,9 +71,13 @@ class PolledDevice:
 
     def __init__(self, plan: DevicePlan, slots: tuple[int, ...], backoff: Backoff, now_ns: int) -> None:
         self.plan = plan
+        self.read_map = plan.map_at(now_ns)
+        self.until_ns = plan.changes_after(now_ns)
         self.slots = slots
         self.backoff = backoff
-        self.requests = [_REQUEST.pack(b.area.function, b.start, b.count) for b in plan.read_map.blocks]
+        self.reads = DeviceReads(self.read_map)
+        self.troubles: dict[ImageHole, str] = {}
+        self.told_reason = ""
         self.state = AdapterState.STARTING
         self.reason = ""
         self.changed_ns = now_ns
@@ -87,6 +96,20 @@ class PolledDevice:
         """Whether its latest poll was not answered."""
         return self.backoff.n_failures > 0
 
+    def renew(self, ts_ns: int, directory: SensorDirectory) -> None:
+        """From `ts_ns` on another calibration holds: the same registers, other grids, hence new layouts."""
+        self.read_map = self.plan.map_at(ts_ns)
+        self.until_ns = self.plan.changes_after(ts_ns)
+        path, parts = self.plan.path, self.read_map.parts
+        self.slots = tuple(directory.define(path, part.layout, part.part) for part in parts)
+        for slot, part in zip(self.slots, parts, strict=True):
+            directory.set_dead_bands([slot], self.plan.dead_bands(part))
+
+    def problems(self) -> tuple[tuple[str, str], ...]:
+        """Signals that have no value at present although the device answers, and why."""
+        named = {name: text for hole, text in self.troubles.items() for name in self.read_map.names(hole)}
+        return tuple(named.items())[:N_PROBLEMS_MAX]
+
     def enter(self, state: AdapterState, reason: str, now_ns: int) -> None:
         """Be in `state` from now on."""
         if state is not self.state:
@@ -95,15 +118,16 @@ class PolledDevice:
 
     def diagnostics(self) -> DeviceDiagnostics:
         """The device at a glance."""
-        away = self.state is AdapterState.BACKOFF
+        away = self.state in (AdapterState.BACKOFF, AdapterState.FAILED)
         return DeviceDiagnostics(
             self.plan.path, self.state, self.reason, self.last_good_ns, self.retry_ns if away else NO_TIME,
             self.n_requests, self.n_errors, self.n_timeouts, self.n_polls_skipped,
+            () if away else self.problems(),
         )  # fmt: skip
 
 
 class ConnectionPoller:
-    """All devices of one host and port.
+    """All devices of one endpoint.
 
     Parameters
     ----------
@@ -129,7 +153,7 @@ class ConnectionPoller:
         self._gate = gate
         self._gap_ns = gap_ns
         self._backoff = backoff
-        self._host, self._port = devices[0].plan.host, devices[0].plan.port
+        self.endpoint: Endpoint = devices[0].plan.endpoint
         self._transport: ModbusTransport | None = None
         self._closed_cpu_ns = 0
         self._retry_ns = 0
@@ -153,13 +177,8 @@ class ConnectionPoller:
             try:
                 await self._next()
             except Exception as e:
-                _log.exception("adapter=%s %s:%d: polling failed", self._name, self._host, self._port)
+                _log.exception("adapter=%s %s: polling failed", self._name, self.endpoint)
                 self._drop(f"internal error: {e!r}")
-
-    @property
-    def peer(self) -> tuple[str, int]:
-        """Host and port."""
-        return self._host, self._port
 
     @property
     def is_connected(self) -> bool:
@@ -174,7 +193,7 @@ class ConnectionPoller:
         NotConnected : the connection is, or gets, lost. TimeoutError : no answer in time.
         """
         if self._transport is None:
-            raise NotConnected(f"{self._host}:{self._port} is not connected")
+            raise NotConnected(f"{self.endpoint} is not connected")
         return await self._in_turn(unit, pdu, timeout_s, self._transport)
 
     def close(self) -> None:
@@ -207,7 +226,7 @@ class ConnectionPoller:
         elif device.is_suspect and now_ns < self._suspects_ns:
             device.n_polls_skipped += 1
             self._set_due(device, number, self._suspects_ns)
-        elif not self._sink.has_credit(device.plan.read_map.width):
+        elif not self._sink.has_credit(device.read_map.width):
             device.n_polls_skipped += 1
             self._set_due(device, number, now_ns)
         else:
@@ -231,68 +250,104 @@ class ConnectionPoller:
         if now_ns < self._retry_ns:
             await self._clock.sleep(seconds(self._retry_ns - now_ns))
             return
-        timeout_s = max(device.plan.timeout_s for device in self._devices)
+        timeout_s = max(device.plan.url.timeout_s for device in self._devices)
         try:
             async with self._gate:
-                self._transport = await ModbusTransport.connect(self._host, self._port, timeout_s, self._drop)
+                self._transport = await ModbusTransport.connect(self.endpoint, timeout_s, self._drop)
+        except NotTrusted as e:
+            self._drop(str(e), AdapterState.FAILED)
         except NotConnected as e:
             self._drop(str(e))
         self._n_silent = 0
 
-    def _drop(self, reason: str) -> None:
+    def _drop(self, reason: str, state: AdapterState = AdapterState.BACKOFF) -> None:
         """The connection is lost (or was not made): wait before the next, say so once."""
         self.close()
         now_ns = self._clock.now_ns()
         self._retry_ns = now_ns + self._backoff.next_ns()
         for device in self._devices:
-            device.enter(AdapterState.BACKOFF, reason, now_ns)
+            device.enter(state, reason, now_ns)
             device.retry_ns = self._retry_ns
         if not self._is_lost:
             self._is_lost = True
             _log.warning(
-                "adapter=%s device=%s:%d (%d devices) lost: %s; retrying until it answers",
-                self._name, self._host, self._port, len(self._devices), reason,
+                "adapter=%s device=%s (%d devices) lost: %s; retrying until it answers",
+                self._name, self.endpoint, len(self._devices), reason,
             )  # fmt: skip
 
     # --- one device ----------------------------------------------------------------------------------
 
     async def _poll(self, device: PolledDevice, transport: ModbusTransport) -> int:
-        """Read all blocks of a device; the time before which it must not be polled again (0: its interval)."""
+        """Read all of a device; the time before which it must not be polled again (0: its interval)."""
         began_ns = self._clock.now_ns()
-        data: list[bytes] = []
-        failed: list[int] = []
-        reason = ""
-        for number, block in enumerate(device.plan.read_map.blocks):
-            try:
-                pdu = await self._request(device, transport, device.requests[number])
-            except TimeoutError:
-                return self._silent(device, began_ns)
-            except NotConnected:
-                device.n_errors += 1
-                return 0
-            if len(pdu) == block.size_bytes + 2 and pdu[:2] == bytes((block.area.function, block.size_bytes)):
-                data.append(pdu[2:])
-                continue
+        try:
+            await self._read_all(device, transport, began_ns)
+        except TimeoutError:
+            return self._silent(device, f"no answer within {device.plan.url.timeout_s:g} s", began_ns)
+        except GarbledAnswer as e:
             device.n_errors += 1
-            if pdu[0] != block.area.function | 0x80 or len(pdu) != 2:
-                return self._malformed(device, block, pdu)
-            if pdu[1] in _GATEWAY:
-                return self._away(device, exception_text(pdu[1]), began_ns)
-            failed.append(number)
-            data.append(bytes(block.size_bytes))
-            reason = reason or f"{exception_text(pdu[1])} reading {block_text(block)}"
-        self._answered(device, reason)
-        if len(failed) < len(data):
-            device.last_good_ns = self._clock.now_ns()
-        # Modbus tells no time: a value is as old as its answer, in whole milliseconds.
-        ts_ns = self._clock.now_ns() // _MS * _MS
-        image = PollImage(device.slots, ts_ns, b"".join(data), tuple(failed))
-        self._collector.add(device.plan.read_map, image)
+            self._reject(device, str(e), e.raw)
+            return self._silent(device, "its answers are garbled", began_ns)
+        except NotConnected:
+            device.n_errors += 1
+        except _NoDevice as e:
+            return self._away(device, str(e), began_ns)
+        except _Malformed as e:
+            self._malformed(device, e.read, e.pdu)
         return 0
+
+    async def _read_all(self, device: PolledDevice, transport: ModbusTransport, began_ns: int) -> None:
+        """Read what is due of a device, and something that it refused before; hand on the image."""
+        reads = device.reads
+        image = Image(device.read_map, reads.is_whole)
+        troubles = {read.hole: exception_text(code) for read, code in reads.refused.items()}
+        parted: list[tuple[BlockRead, int]] = []
+        n_good, reason = 0, ""
+        again = reads.retry(began_ns)
+        for read in tuple(reads.due):
+            answer = await self._read(device, transport, read)
+            if isinstance(answer, bytes):
+                image.put(read, answer)
+                n_good += 1
+                continue
+            image.skip(read)
+            troubles[read.hole] = exception_text(answer)
+            if answer in PARTED_BY:
+                parted.append((read, answer))
+            else:
+                reason = reason or f"{exception_text(answer)} reading {block_text(read.block)}"
+        if again is not None and isinstance(await self._read(device, transport, again), bytes):
+            reads.join(again)
+        now_ns = self._clock.now_ns()
+        for read, code in parted:
+            reads.part(read, code, now_ns)
+        device.troubles = troubles
+        looking = f"looking for what it refuses of {block_text(parted[0][0].block)}" if parted else ""
+        self._answered(device, reason or reads.reason() or looking, is_settled=not parted)
+        if n_good:
+            device.last_good_ns = now_ns
+        # Modbus tells no time: a value is as old as its answer, in whole milliseconds.
+        ts_ns = now_ns // _MS * _MS
+        if ts_ns >= device.until_ns:
+            device.renew(ts_ns, self._sink.directory)
+        self._collector.add(device.read_map, PollImage(device.slots, ts_ns, image.finish(), tuple(troubles)))
+
+    async def _read(self, device: PolledDevice, transport: ModbusTransport, read: BlockRead) -> bytes | int:
+        """The data bytes of an answer, or the code of the exception that the device gives."""
+        pdu = await self._request(device, transport, read.request)
+        block = read.block
+        if len(pdu) == block.size_bytes + 2 and pdu[:2] == bytes((block.area.function, block.size_bytes)):
+            return pdu[2:]
+        device.n_errors += 1
+        if pdu[0] != block.area.function | 0x80 or len(pdu) != 2:
+            raise _Malformed(read, pdu)
+        if pdu[1] in _GATEWAY:
+            raise _NoDevice(exception_text(pdu[1]))
+        return pdu[1]
 
     async def _request(self, device: PolledDevice, transport: ModbusTransport, pdu: bytes) -> bytes:
         device.n_requests += 1
-        answer = await self._in_turn(device.plan.unit, pdu, device.plan.timeout_s, transport)
+        answer = await self._in_turn(device.plan.url.unit, pdu, device.plan.url.timeout_s, transport)
         self._n_silent = 0
         self._backoff.reset()
         return answer
@@ -309,24 +364,26 @@ class ConnectionPoller:
             self.latency.add(seconds(monotonic_ns() - sent_ns))
             return answer
 
-    def _answered(self, device: PolledDevice, reason: str) -> None:
+    def _answered(self, device: PolledDevice, reason: str, is_settled: bool = True) -> None:
         device.backoff.reset()
-        if reason and reason != device.reason:
-            _log.warning("adapter=%s device=%s %s", self._name, device.plan.path, reason)
+        if is_settled and reason != device.told_reason:
+            device.told_reason = reason
+            if reason:
+                _log.warning("adapter=%s device=%s %s", self._name, device.plan.path, reason)
         state = AdapterState.DEGRADED if reason else AdapterState.CONNECTED
         device.enter(state, reason, self._clock.now_ns())
         if self._is_lost:
             self._is_lost = False
-            _log.info("adapter=%s device=%s:%d is back", self._name, self._host, self._port)
+            _log.info("adapter=%s device=%s is back", self._name, self.endpoint)
         elif device.is_told:
             _log.info("adapter=%s device=%s is back", self._name, device.plan.path)
         device.is_told = False
 
-    def _silent(self, device: PolledDevice, began_ns: int) -> int:
+    def _silent(self, device: PolledDevice, reason: str, began_ns: int) -> int:
         """The deadline passed without an answer."""
         device.n_timeouts += 1
         self._n_silent += 1
-        until_ns = self._away(device, f"no answer within {device.plan.timeout_s:g} s", began_ns)
+        until_ns = self._away(device, reason, began_ns)
         nobody = all(other.is_suspect for other in self._devices)
         if nobody and self._n_silent >= N_SILENT_MAX:
             self._drop(f"connected, but {self._n_silent} requests were not answered")
@@ -342,13 +399,16 @@ class ConnectionPoller:
         device.enter(AdapterState.BACKOFF, reason, now_ns)
         return now_ns + device.backoff.next_ns()
 
-    def _malformed(self, device: PolledDevice, block: Block, pdu: bytes) -> int:
+    def _malformed(self, device: PolledDevice, read: BlockRead, pdu: bytes) -> None:
         """The answer does not fit the request: keep it as a reject."""
+        block = read.block
         detail = f"expected function {block.area.function} with {block.size_bytes} data bytes for {block_text(block)}"
+        self._reject(device, f"{detail}, got {len(pdu)} bytes", pdu)
+        self._answered(device, f"{detail}, got something else")
+
+    def _reject(self, device: PolledDevice, detail: str, raw: bytes) -> None:
         reject = Reject(
-            RejectCode.MALFORMED, self._name, device.plan.path, f"{detail}, got {len(pdu)} bytes", pdu,
-            self._clock.now_ns(), device.plan.read_map.width,
+            RejectCode.MALFORMED, self._name, device.plan.path, detail, raw, self._clock.now_ns(),
+            device.read_map.width,
         )  # fmt: skip
         self._collector.reject(reject)
-        self._answered(device, f"{detail}, got something else")
-        return 0

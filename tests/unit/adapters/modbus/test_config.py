@@ -5,7 +5,8 @@ import pytest
 from headrace.adapters.abilities import Declares
 from headrace.adapters.base import PlantFacts
 from headrace.adapters.modbus.adapter import ModbusAdapter
-from headrace.adapters.modbus.config import ModbusConfig, device_plans, device_rows, parse_url
+from headrace.adapters.modbus.config import ModbusConfig, device_plans, device_rows
+from headrace.adapters.modbus.endpoints import ModbusLink, parse_url
 from headrace.core.errors import ConfigError
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
@@ -37,7 +38,9 @@ def plans(facts=FACTS, **config):
     ],
 )
 def test_urls(url, found):
-    assert parse_url(url) == found
+    endpoint, unit, timeout_s = parse_url(url)
+    assert (endpoint.host, endpoint.port, unit, timeout_s) == found
+    assert endpoint.link is ModbusLink.TCP
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_devices_of_one_profile_share_a_read_map():
     assert one.read_map is two.read_map
     assert three.read_map is not one.read_map
     assert (one.interval_ns, two.interval_ns) == (100_000_000, 5_000_000_000)
-    assert [(p.path, p.unit) for p in (one, two)] == [("leon/l1/d1", 1), ("leon/l1/d2", 2)]
+    assert [(p.path, p.url.unit) for p in (one, two)] == [("leon/l1/d1", 1), ("leon/l1/d2", 2)]
     column = one.read_map.parts[0].layout.columns[0]
     assert (column.name, column.unit, column.low, column.high) == ("t", "degC", 0.0, 400.0)
 
@@ -82,7 +85,7 @@ def test_devices_from_a_file(tmp_path):
         encoding="utf-8",
     )
     one, two = plans(PlantFacts(FACTS.levels, "UTC", tmp_path), devices="ovens.csv")
-    assert (one.host, one.interval_ns, two.interval_ns) == ("10.0.0.1", 10**9, 2 * 10**9)
+    assert (one.endpoint.host, one.interval_ns, two.interval_ns) == ("10.0.0.1", 10**9, 2 * 10**9)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,7 @@ def test_devices_from_a_file(tmp_path):
             "path,url\nl/a/b,modbus+tcp://h\nl/a/b,modbus+tcp://h\n",
             "ovens.csv:3: device 'l/a/b' is there twice",
         ),
-        ("path,url,units\nl/a/b,modbus+tcp://h,3\n", "unknown column 'units'; known: path, url"),
+        ("path,url,units\nl/a/b,modbus+tcp://h,3\n", "the profile has no parameter 'units'"),
         ("path,url,interval\nl/a/b,modbus+tcp://h,0s\n", "interval '0s' must be above 0"),
         ("path,url,profile\nl/a/b,modbus+tcp://h,ovn\n", "unknown profile 'ovn'; did you mean 'oven'"),
         (

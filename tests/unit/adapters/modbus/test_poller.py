@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from headrace.adapters.base import AdapterState, PlantFacts
-from headrace.adapters.modbus import poller
+from headrace.adapters.modbus import reads
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.config import DevicePlan
+from headrace.adapters.modbus.endpoints import parse_url
 from headrace.adapters.modbus.poller import phase_ns
 from headrace.adapters.modbus.transport import ModbusTransport
 from headrace.core.clock import NO_TIME, NS, VirtualClock
@@ -41,11 +42,11 @@ class Wire:
         self.asked = []
         self.open = []
 
-    async def connect(self, host, port, timeout_s, on_lost):
+    async def connect(self, endpoint, timeout_s, on_lost):
         self.n_connects += 1
         if not self.is_up:
-            raise NotConnected(f"no connection to {host}:{port}: Connection refused")
-        one = FakeTransport(self, port, on_lost)
+            raise NotConnected(f"no connection to {endpoint}: Connection refused")
+        one = FakeTransport(self, endpoint, on_lost)
         self.open.append(one)
         return one
 
@@ -56,8 +57,8 @@ class Wire:
 class FakeTransport:
     cpu_ns = 5
 
-    def __init__(self, wire, port, on_lost):
-        self.wire, self.port, self.on_lost = wire, port, on_lost
+    def __init__(self, wire, endpoint, on_lost):
+        self.wire, self.endpoint, self.on_lost = wire, endpoint, on_lost
 
     async def request(self, unit, pdu, timeout_s):
         function, _, count = struct.unpack(">BHH", pdu)
@@ -159,7 +160,7 @@ async def test_before_the_first_poll_an_adapter_is_starting(monkeypatch):
 
 
 def test_phases_are_bunched_and_spread():
-    plans = [DevicePlan(f"leon/d{i}", "h", 1, 1, 1.0, NS, None) for i in range(1_000)]
+    plans = [DevicePlan(f"leon/d{i}", parse_url("modbus+tcp://h"), NS, None) for i in range(1_000)]
     phases_ms = np.array([phase_ns(p) for p in plans]) / 1e6
     assert set((phases_ms // 100).astype(int)) == set(range(10)), "ten moments of the interval"
     assert (phases_ms % 100 <= 10).all(), "with some jitter"
@@ -267,11 +268,11 @@ async def test_a_dead_port_is_no_matter_for_another(monkeypatch):
     async with Scene(monkeypatch, ["modbus+tcp://dead:1", "modbus+tcp://alive:1"]) as scene:
         whole = scene.wire.connect
 
-        async def connect(host, port, timeout_s, on_lost):
-            if host == "dead":
+        async def connect(endpoint, timeout_s, on_lost):
+            if endpoint.host == "dead":
                 await scene.clock.sleep(3.0)
                 raise NotConnected("no route")
-            return await whole(host, port, timeout_s, on_lost)
+            return await whole(endpoint, timeout_s, on_lost)
 
         monkeypatch.setattr(ModbusTransport, "connect", connect)
         await scene.run(30)
@@ -293,7 +294,8 @@ async def test_an_exception_marks_the_values_of_its_block(monkeypatch, caplog):
         found = scene.device(0)
         assert found.state is AdapterState.DEGRADED
         assert found.reason == "exception 2 (illegal data address) reading holding:0..1"
-        assert found.n_errors == 3
+        assert found.n_errors == 1, "it is not asked again for a while"
+        assert found.problems == (("t", "exception 2 (illegal data address)"),)
         assert found.last_good_ns > START_NS
         assert len(caplog.records) == 1
         scene.wire.answers[1] = {f: bytes([f | 0x80, 99]) for f in (1, 3, 4)}
@@ -302,7 +304,7 @@ async def test_an_exception_marks_the_values_of_its_block(monkeypatch, caplog):
         assert scene.device(0).reason == "exception 99 (unknown code) reading coil:0..0"
         assert scene.device(0).last_good_ns == before
         scene.wire.answers.clear()
-        await scene.run(1)
+        await scene.run(62, 0.05)
         assert scene.device(0).state is AdapterState.CONNECTED
 
 
@@ -446,4 +448,4 @@ async def test_stop_hands_on_what_was_gathered(monkeypatch):
 
 
 def test_exceptions_have_names():
-    assert poller.exception_text(6) == "exception 6 (device busy)"
+    assert reads.exception_text(6) == "exception 6 (device busy)"

@@ -3,16 +3,8 @@
 import numpy as np
 import pytest
 
-from headrace.adapters.payloads.registers import (
-    Area,
-    Block,
-    Numbering,
-    RegisterAddress,
-    RegisterTag,
-    compile_read_map,
-    parse_address,
-    plan_reads,
-)
+from headrace.adapters.payloads.register_addresses import Area, Numbering, RegisterAddress, parse_address
+from headrace.adapters.payloads.registers import Block, RegisterTag, compile_read_map, plan_reads
 from headrace.core.errors import ConfigError
 from headrace.core.layouts import Column, Kind
 from headrace.core.quality import Quality
