@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+from headrace.adapters.abilities import FoundTag
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
 from headrace.adapters.meters import Backoff, spread
 from headrace.adapters.modbus.collector import Collector
@@ -18,9 +19,11 @@ from headrace.adapters.modbus.config import (
     device_plans,
     tls_files,
 )
-from headrace.adapters.modbus.endpoints import DeviceUrl, Endpoint, TlsFiles
+from headrace.adapters.modbus.endpoints import DeviceUrl, Endpoint, TlsFiles, parse_url
 from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice
 from headrace.adapters.modbus.probe import Ask, ProbeTarget, check_wanted, count_of, probe_target
+from headrace.adapters.modbus.scan import AskUnit, ScanWish, found_tags, scan_registers, scan_units
+from headrace.adapters.modbus.transport import ModbusTransport
 from headrace.adapters.payloads.register_addresses import parse_address
 from headrace.adapters.payloads.registers import ReadMap
 from headrace.core.clock import NO_TIME, NS, Clock
@@ -30,6 +33,7 @@ from headrace.core.sensors import SensorDirectory
 
 N_CONNECTING_MAX = 64
 N_NAMED_MAX = 50
+DEFAULT_REQUESTS_PER_S = 100.0
 _FLUSH_S = 1.0
 
 
@@ -128,11 +132,42 @@ class ModbusAdapter:
 
     def _ask(self, device: DeviceUrl) -> Ask | None:
         """How to ask a device over the connection that the adapter has; None where it has none."""
+        poller = self._poller_of(device)
+        return None if poller is None else partial(poller.ask, unit=device.unit, timeout_s=device.timeout_s)
+
+    def _poller_of(self, device: DeviceUrl) -> ConnectionPoller | None:
         run = self._running
         for poller in run.pollers if run is not None and not self._is_stopped else ():
             if poller.endpoint.place == device.endpoint.place and poller.is_connected:
-                return partial(poller.ask, unit=device.unit, timeout_s=device.timeout_s)
+                return poller
         return None
+
+    async def scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """What a device has, or with ``units`` which devices there are: ``device`` (or ``url``), see `ScanWish`.
+
+        It goes over the adapter's own connection where that stands, at the adapter's pace and between its polls.
+
+        Raises
+        ------
+        ConfigError : `wanted` is not understood, or there is no such device. NotConnected : it does not answer.
+        """
+        wish = ScanWish.of(wanted)
+        if "url" in wanted:
+            name, device = wanted["url"], parse_url(wanted["url"], self._tls)
+        else:
+            plan = self._plan_of(wanted.get("device", ""))
+            name, device = plan.path, plan.url
+        poller = self._poller_of(device)
+        if poller is not None:
+            return await _scan(name, device, wish, partial(_ask_poller, poller, device.timeout_s), clock)
+        return await _scan_alone(name, device, wish, clock, self._config.max_requests_per_s)
+
+    @classmethod
+    async def scan_url(cls, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """Scan a device that no adapter has, by its ``url``. Raises as `scan`."""
+        wish = ScanWish.of(wanted)
+        device = parse_url(wanted.get("url", ""))
+        return await _scan_alone(wanted["url"], device, wish, clock, DEFAULT_REQUESTS_PER_S)
 
     @classmethod
     async def probe_url(cls, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
@@ -230,6 +265,35 @@ class ModbusAdapter:
         if len(troubled) > 1:
             text += f" (and {len(troubled) - 1} more of {len(run.devices)} devices)"
         return (states.pop() if len(states) == 1 else AdapterState.DEGRADED), text
+
+
+async def _ask_poller(poller: ConnectionPoller, timeout_s: float, unit: int, pdu: bytes) -> bytes:
+    return await poller.ask(pdu, unit, timeout_s)
+
+
+async def _scan(
+    name: str, device: DeviceUrl, wish: ScanWish, ask: AskUnit, clock: Clock
+) -> Sequence[FoundTag]:
+    if wish.units:
+        return await scan_units(ask, wish, device.endpoint.url, clock.now_ns)
+    found = await scan_registers(partial(ask, device.unit), wish)
+    return found_tags(name, found, clock.now_ns())
+
+
+async def _scan_alone(
+    name: str, device: DeviceUrl, wish: ScanWish, clock: Clock, most_per_s: float
+) -> Sequence[FoundTag]:
+    """Over a connection that is made for it."""
+    transport = await ModbusTransport.connect(device.endpoint, device.timeout_s, lambda reason: None)
+
+    async def ask(unit: int, pdu: bytes) -> bytes:
+        await clock.sleep(1 / most_per_s)
+        return await transport.request(unit, pdu, device.timeout_s)
+
+    try:
+        return await _scan(name, device, wish, ask, clock)
+    finally:
+        transport.close()
 
 
 def define_groups(

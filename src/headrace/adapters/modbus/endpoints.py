@@ -120,6 +120,15 @@ class Endpoint:
     def __str__(self) -> str:
         return self.host if self.link is ModbusLink.RTU else f"{self.host}:{self.port}"
 
+    def url(self, unit: int) -> str:
+        """What to write in a plant file for one of its units."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        out = f"modbus+{self.link}://{host if self.line is not None else f'{host}:{self.port}'}?unit={unit}"
+        if self.line is not None:
+            out += f"&baud={self.line.baud}&parity={self.line.parity}&stop={self.line.stop}"
+        out += "&echo=1" if self.has_echo else ""
+        return out + (f"&name={self.server_name}" if self.server_name else "")
+
     @property
     def place(self) -> tuple[str, int]:
         """Host and port: what can have but one connection."""

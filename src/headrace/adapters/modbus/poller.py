@@ -370,6 +370,8 @@ class ConnectionPoller:
             device.told_reason = reason
             if reason:
                 _log.warning("adapter=%s device=%s %s", self._name, device.plan.path, reason)
+            else:
+                _log.info("adapter=%s device=%s gives all its values again", self._name, device.plan.path)
         state = AdapterState.DEGRADED if reason else AdapterState.CONNECTED
         device.enter(state, reason, self._clock.now_ns())
         if self._is_lost:

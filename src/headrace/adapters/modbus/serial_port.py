@@ -17,6 +17,8 @@ from headrace.adapters.modbus.endpoints import SerialLine
 from headrace.core.errors import NotConnected
 
 _READ_BYTES = 4_096
+_PSEUDO = range(136, 144)
+"""Major numbers of pseudo-terminals: those have no parity and refuse one."""
 
 
 class SerialPort:
@@ -92,11 +94,12 @@ def _set(fd: int, line: SerialLine) -> None:
     """Raw bytes at the line's speed; what came before is dropped."""
     speed: int = getattr(termios, f"B{line.baud}")
     control = termios.CS8 | termios.CREAD | termios.CLOCAL
-    if line.parity != "N":
+    has_parity = line.parity != "N" and os.major(os.fstat(fd).st_rdev) not in _PSEUDO
+    if has_parity:
         control |= termios.PARENB | (termios.PARODD if line.parity == "O" else 0)
     if line.stop == 2:
         control |= termios.CSTOPB
-    input_ = termios.INPCK if line.parity != "N" else 0
+    input_ = termios.INPCK if has_parity else 0
     characters: list[bytes | int] = [b"\0"] * len(termios.tcgetattr(fd)[6])
     characters[termios.VMIN], characters[termios.VTIME] = 1, 0
     attributes: list[int | list[bytes | int]] = [input_, 0, control, 0, speed, speed, characters]

@@ -45,7 +45,8 @@ class SimulatedUnit:
     Parameters
     ----------
     refuse : exception code by (area, first item of the request); ``(area, None)`` refuses the whole area.
-    missing : registers or bits that the device does not have: requests with one of them get exception 2.
+    missing : registers that the device does not have: requests with one of them get exception 2.
+    is_on_line : whether others share its line, so that while it hangs they are answered.
     """
 
     holding: npt.NDArray[np.uint16] = field(default_factory=_registers)
@@ -55,6 +56,7 @@ class SimulatedUnit:
     refuse: dict[tuple[Area, int | None], int] = field(default_factory=dict)
     missing: set[tuple[Area, int]] = field(default_factory=set)
     answering: asyncio.Event = field(default_factory=asyncio.Event)
+    is_on_line: bool = False
     n_requests: int = 0
 
     def __post_init__(self) -> None:
@@ -74,7 +76,8 @@ class SimulatedUnit:
         """Called by the server for each request: put our tables in place, or do what the faults say."""
         self.n_requests += 1
         area = next(a for a in Area if a.function == function)
-        await self.answering.wait()
+        if not self.is_on_line:
+            await self.answering.wait()
         code = self.refuse.get((area, address), self.refuse.get((area, None)))
         if self.missing and any((area, address + i) in self.missing for i in range(count)):
             code = 2
@@ -128,19 +131,23 @@ class ModbusSimulator:
     async def start(self) -> None:
         """Listen."""
         devices = [unit.device(number) for number, unit in self.units.items()]
+        for unit in self.units.values():
+            unit.is_on_line = self.link.is_rtu
         options: dict[str, Any] = {"address": (self.host, self.port), "trace_packet": self._trace}
         if self.link is ModbusLink.TLS:
             self._server = ModbusTlsServer(devices, sslctx=self._tls, **options)
         else:
             framer = FramerType.RTU if self.link.is_rtu else FramerType.SOCKET
-            self._server = ModbusTcpServer(
-                devices, framer=framer, ignore_missing_devices=self.link.is_rtu, **options
-            )
+            self._server = ModbusTcpServer(devices, framer=framer, **options)
         await self._server.serve_forever(background=True)
         listener: Any = self._server.transport
         self.port = listener.sockets[0].getsockname()[1]
 
     def _trace(self, is_sending: bool, data: bytes) -> bytes:
+        if is_sending and self.link.is_rtu:
+            unit = self.units.get(data[0])
+            if unit is None or not unit.answering.is_set():
+                return b""  # on a line who is not there says nothing
         return self.corrupt(data) if is_sending and self.corrupt is not None else data
 
     def drop(self) -> None:

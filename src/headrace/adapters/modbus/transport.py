@@ -71,6 +71,9 @@ class ModbusTransport(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._answer: asyncio.Future[bytes] | None = None
         self._lost = ""
+        # A server with TLS 1.3 refuses who has no certificate after the handshake, and only by closing.
+        has_none = endpoint.tls is not None and endpoint.tls.cert_file is None
+        self._hint = "; it may ask for a certificate, see cert_file" if has_none else ""
         self.cpu_ns = 0
 
     @classmethod
@@ -177,6 +180,7 @@ class ModbusTransport(asyncio.Protocol):
         cpu_ns = thread_cpu_ns()
         if self._silence_s:
             self._free_s = asyncio.get_running_loop().time() + self._silence_s
+        self._hint = ""
         try:
             pdu = self._framing.take(data)
         except NotModbus as e:
@@ -188,9 +192,8 @@ class ModbusTransport(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer is gone."""
-        self._fail(
-            f"connection lost: {tls_reason(exc)}" if isinstance(exc, OSError) else "closed by the device"
-        )
+        why = f"connection lost: {tls_reason(exc)}" if isinstance(exc, OSError) else "closed by the device"
+        self._fail(why + self._hint)
 
     def _fail(self, reason: str) -> None:
         if self._lost:

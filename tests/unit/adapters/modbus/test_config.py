@@ -9,6 +9,7 @@ from headrace.adapters.modbus.config import ModbusConfig, device_plans, device_r
 from headrace.adapters.modbus.endpoints import ModbusLink, parse_url
 from headrace.core.errors import ConfigError
 from headrace.core.problems import validate_section
+from headrace.core.profiles import Profile
 from headrace.core.sensors import SensorDirectory
 from headrace.core.settings import SignalSettings
 
@@ -86,6 +87,56 @@ def test_devices_from_a_file(tmp_path):
     )
     one, two = plans(PlantFacts(FACTS.levels, "UTC", tmp_path), devices="ovens.csv")
     assert (one.endpoint.host, one.interval_ns, two.interval_ns) == ("10.0.0.1", 10**9, 2 * 10**9)
+
+
+def test_parameters_from_a_file(tmp_path):
+    (tmp_path / "ovens.csv").write_text(
+        "path,url,base,step\nleon/l1/d1,modbus+tcp://h?unit=1,100,\nleon/l1/d2,modbus+tcp://h?unit=2,200,0.5\n"
+    )
+    profile = Profile({"t": SignalSettings(address="holding:{base+1};scale={step}")}, {"step": 1})
+    config = validate_section(ModbusConfig, {"profile": "p", "devices": "ovens.csv"}, "adapters.ovens")
+    one, two = device_plans("ovens", config, {"p": profile}, PlantFacts(FACTS.levels, "UTC", tmp_path))
+    assert [plan.profile["t"].address for plan in (one, two)] == [
+        "holding:101;scale=1",
+        "holding:201;scale=0.5",
+    ]
+    assert [plan.read_map.blocks[0].start for plan in (one, two)] == [101, 201]
+    assert one.read_map.parts is not two.read_map.parts, "their grids differ"
+
+
+def test_tls_files_are_there_and_needed(tmp_path):
+    facts = PlantFacts(FACTS.levels, "UTC", tmp_path)
+    tls = {"leon/l1/d1": "modbus+tls://plc"}
+    with pytest.raises(ConfigError, match=r"adapters.ovens.ca_file: no file .*ca.pem"):
+        plans(facts, devices=tls, ca_file="ca.pem")
+    (tmp_path / "ca.pem").write_text("")
+    (one,) = plans(facts, devices=tls, ca_file="ca.pem")
+    assert one.endpoint.tls.ca_file == tmp_path / "ca.pem"
+    with pytest.raises(ConfigError, match="TLS files need a device at modbus"):
+        plans(facts, ca_file="ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("signal", "why"),
+    [
+        (
+            {"address": "holding:0:STR[4]", "scale": 2},
+            "profiles.p.t: a text has no scale, calibration or conversion",
+        ),
+        (
+            {"address": "holding:0", "unit": "bar", "convert_to": "degC"},
+            "profiles.p.t: 'bar' can't be converted",
+        ),
+        ({"address": "holding:{base}"}, "the device gives no value for {base}"),
+        ({"address": "holding:0:STR[250]"}, "signal 't' takes 125 registers, a request has 100"),
+    ],
+)
+def test_signals_that_do_not_fit_their_address(signal, why):
+    config = {"profile": "p", "devices": {"leon/l1/d1": "modbus+tcp://h"}, "max_registers": 100}
+    settings = validate_section(ModbusConfig, config, "adapters.ovens")
+    with pytest.raises(ConfigError) as e:
+        device_plans("ovens", settings, {"p": {"t": SignalSettings(**signal)}}, FACTS)
+    assert why in str(e.value)
 
 
 @pytest.mark.parametrize(
