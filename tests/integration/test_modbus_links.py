@@ -201,6 +201,42 @@ async def test_a_garbled_answer_is_kept_and_the_device_waits(line, caplog):
         await adapter.stop()
 
 
+async def test_a_simulated_line_can_be_stopped_at_any_time(tmp_path):
+    line = SimulatedLine(tmp_path / "ttyS0", ModbusSimulator({1: SimulatedUnit()}, link=ModbusLink.RTU_TCP))
+    await line.stop()
+    await line.start()
+    await line.stop()
+    await line.stop()
+    assert not line.path.exists()
+
+
+async def test_a_peer_that_takes_connections_and_says_nothing_costs_the_others_nothing(plant):
+    async def serve(reader, writer):
+        await reader.read()
+        writer.close()
+
+    mute = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = mute.sockets[0].getsockname()[1]
+    devices = {"l/d": plant.url(), "l/mute": f"modbus+tcp://127.0.0.1:{port}?timeout=50ms"}
+    profile = {"t": SignalSettings(address="holding:0")}
+    adapter, sink = adapter_of(devices, profile=profile), RecordingSink()
+    await adapter.start(sink)
+    try:
+        await until(lambda: bool(latest(sink, "l/d")), "it answers")
+        before = adapter.diagnostics().devices[0]
+        await until(
+            lambda: "3 requests were not answered" in adapter.diagnostics().devices[1].reason, "it is told"
+        )
+        after = adapter.diagnostics().devices[0]
+    finally:
+        await adapter.stop()
+        mute.close()
+        await mute.wait_closed()
+    n, skipped = after.n_requests - before.n_requests, after.n_polls_skipped - before.n_polls_skipped
+    assert n / (n + skipped) >= 0.95
+    assert adapter.diagnostics().devices[1].n_timeouts >= 3
+
+
 async def test_one_line_is_set_in_one_way():
     with pytest.raises(ConfigError, match="set otherwise for 'l/a'; all devices of one line"):
         adapter_of(

@@ -150,8 +150,8 @@ class ModbusTransport(asyncio.Protocol):
         try:
             return await answer
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            assert self._timer is not None
+            self._timer.cancel()
             self._framing.end()
             self._answer = None
 
