@@ -12,6 +12,7 @@ import tomllib
 import zoneinfo
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -393,7 +394,7 @@ def read_plant(text: str, source: PlantSource) -> PlantConfig:
     ConfigError : it is not TOML (with file and line). InvalidConfig : it has problems; all of them.
     """
     try:
-        data = tomllib.loads(text)
+        data = _with_texts(tomllib.loads(text))
     except tomllib.TOMLDecodeError as e:
         match = _AT_LINE.fullmatch(str(e))
         where = f"{source.file}:{match[2]}" if match else str(source.file)
@@ -405,6 +406,15 @@ def read_plant(text: str, source: PlantSource) -> PlantConfig:
     config = parse_plant(data, source.file.parent)
     config._source = source
     return config
+
+
+def _with_texts(value: Any) -> Any:
+    """TOML's dates as text, so that what is written is JSON-ready wherever it goes."""
+    if isinstance(value, dict):
+        return {key: _with_texts(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with_texts(one) for one in value]
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def parse_plant(data: Mapping[str, Any], folder: Path) -> PlantConfig:
