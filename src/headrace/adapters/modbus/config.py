@@ -289,9 +289,16 @@ class _Planner:
 
 
 def device_parameters(fields: Mapping[str, Any]) -> dict[str, Parameter]:
-    """What a device gives for the parameters of its profile: a table, or all other columns of a CSV file."""
-    others = {key: value for key, value in fields.items() if key not in (*_COLUMNS, "parameters")}
-    return {**fields.get("parameters", {}), **others}
+    """What a device gives for the parameters of its profile: a table, or all other columns of a CSV file.
+
+    Raises
+    ------
+    ConfigError : a CSV file has them in one column.
+    """
+    table = fields.get("parameters", {})
+    if not isinstance(table, Mapping):
+        raise ConfigError("parameters have a column each, named as they are")
+    return {**table, **{key: value for key, value in fields.items() if key not in (*_COLUMNS, "parameters")}}
 
 
 def _with_grid(address: RegisterAddress, scale: float, add: float) -> RegisterAddress:

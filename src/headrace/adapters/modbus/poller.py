@@ -316,11 +316,12 @@ class ConnectionPoller:
                 parted.append((read, answer))
             else:
                 reason = reason or f"{exception_text(answer)} reading {block_text(read.block)}"
-        if again is not None and isinstance(await self._read(device, transport, again), bytes):
-            reads.join(again)
+        is_back = again is not None and isinstance(await self._read(device, transport, again), bytes)
         now_ns = self._clock.now_ns()
         for read, code in parted:
             reads.part(read, code, now_ns)
+        if again is not None and is_back:
+            reads.join(again)
         device.troubles = troubles
         looking = f"looking for what it refuses of {block_text(parted[0][0].block)}" if parted else ""
         self._answered(device, reason or reads.reason() or looking, is_settled=not parted)

@@ -149,6 +149,7 @@ def test_signals_that_do_not_fit_their_address(signal, why):
             "ovens.csv:3: device 'l/a/b' is there twice",
         ),
         ("path,url,units\nl/a/b,modbus+tcp://h,3\n", "the profile has no parameter 'units'"),
+        ("path,url,parameters\nl/a/b,modbus+tcp://h,base=3\n", "parameters have a column each"),
         ("path,url,interval\nl/a/b,modbus+tcp://h,0s\n", "interval '0s' must be above 0"),
         ("path,url,profile\nl/a/b,modbus+tcp://h,ovn\n", "unknown profile 'ovn'; did you mean 'oven'"),
         (

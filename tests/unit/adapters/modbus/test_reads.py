@@ -29,12 +29,12 @@ def poll(reads, missing, now_ns):
     for read in tuple(reads.due):
         n_requests += 1
         (parted if refuses(read, missing) else answered).append(read)
+    for read in parted:
+        reads.part(read, 2, now_ns)
     if again is not None:
         n_requests += 1
         if not refuses(again, missing):
             reads.join(again)
-    for read in parted:
-        reads.part(read, 2, now_ns)
     return answered, n_requests
 
 
@@ -69,6 +69,19 @@ def test_when_the_register_is_back_the_block_is_whole_again():
     assert not reads.is_whole
     poll(reads, set(), 6 * RETRY_NS)  # the block is tried
     assert reads.is_whole
+
+
+def test_a_block_that_answers_while_a_part_of_it_is_refused():
+    """A device that makes up its mind within one poll; what it said last counts."""
+    reads = DeviceReads(map_of("holding:0", "holding:1", "holding:2"))
+    poll(reads, {("holding", 2)}, 0)
+    first, second = reads.due
+    assert reads.retry(RETRY_NS) == reads.whole[0]
+    reads.part(second, 2, RETRY_NS)
+    reads.join(reads.whole[0])
+    assert reads.is_whole
+    assert not reads.refused
+    assert first.block.count == 1
 
 
 def test_a_device_that_refuses_all_is_asked_all_the_same():
