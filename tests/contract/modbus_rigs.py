@@ -9,11 +9,11 @@ import subprocess
 import pytest
 
 from headrace.adapters.base import PlantFacts
+from headrace.adapters.broker.simulator import free_port
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.endpoints import ModbusLink
 from headrace.adapters.modbus.framing import crc16
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedLine, SimulatedUnit
-from headrace.adapters.mqtt.simulator import free_port
 from headrace.core.problems import validate_section
 from headrace.core.settings import SignalSettings
 

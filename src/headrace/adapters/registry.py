@@ -9,9 +9,16 @@ ADAPTERS = Registry(
         "modbus": "headrace.adapters.modbus.adapter:ModbusAdapter",
         "mqtt": "headrace.adapters.mqtt.adapter:MqttAdapter",
         "replay": "headrace.adapters.replay.adapter:ReplayAdapter",
+        "sparkplug": "headrace.adapters.sparkplug.adapter:SparkplugAdapter",
     },
 )
 """Protocol → adapter class; third parties: entry-point group ``headrace.adapters``."""
+
+SCHEMES = {
+    "kafka": "kafka", "modbus+rtu": "modbus", "modbus+tcp": "modbus", "modbus+tls": "modbus", "mqtt": "mqtt",
+    "mqtts": "mqtt", "opc.tcp": "opcua",
+}  # fmt: skip
+"""Scheme of a url → the protocol that is spoken there, where no adapter says it."""
 
 PAYLOADS = Registry(
     "payloads",
@@ -19,6 +26,8 @@ PAYLOADS = Registry(
         "fields": "headrace.adapters.payloads.json:FieldsDecoder",
         "number": "headrace.adapters.payloads.number:NumberDecoder",
         "csv": "headrace.adapters.payloads.csv:CsvDecoder",
+        "registers": "headrace.adapters.payloads.register_messages:RegistersDecoder",
+        "sparkplug": "headrace.adapters.payloads.sparkplug_messages:SparkplugDecoder",
     },
 )
 """``values`` of a topic rule → decoder of message payloads; third parties: ``headrace.payloads``."""

@@ -159,6 +159,8 @@ def test_plant_files_are_right(name, text, tmp_path, monkeypatch, capsys):
     for table in blocks(TEXTS[name], "text"):
         if table.startswith("path,url"):
             (tmp_path / "ovens.csv").write_text(table, encoding="utf-8")
+        if table.startswith("profile,signal"):
+            (tmp_path / "ovens-tags.csv").write_text(table, encoding="utf-8")
     whole = text if "version" in tomllib.loads(text) else f"version = 1\n{text}"
     (tmp_path / "plant.toml").write_text(whole, encoding="utf-8")
     assert run_command(["check"]) == Exit.DONE, f"{name}: {capsys.readouterr().err}"

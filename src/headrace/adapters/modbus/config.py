@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import zoneinfo
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
@@ -32,6 +33,7 @@ from headrace.core.paths import check_path, parse_duration_ns
 from headrace.core.problems import dotted
 from headrace.core.profiles import Parameter, bind
 from headrace.core.registry import nearest
+from headrace.core.sensors import SensorDirectory
 from headrace.core.settings import DurationNs, PlainUrl, Section, SignalSettings
 
 Profile = Mapping[str, SignalSettings]
@@ -118,6 +120,18 @@ class DevicePlan:
         """The dead bands of a part's columns."""
         return DeadBands.of([self.bands.get(column.name) for column in part.layout.columns], part.layout)
 
+    @property
+    def era_maps(self) -> list[ReadMap]:
+        """The read maps of the eras."""
+        return [read_map for _, read_map in self.eras]
+
+    def define(self, read_map: ReadMap, directory: SensorDirectory) -> tuple[int, ...]:
+        """Make its groups known as a read map has them: their slots. Raises `ConfigError`: another has one of the sensors."""
+        slots = tuple(directory.define(self.path, part.layout, part.part) for part in read_map.parts)
+        for slot, part in zip(slots, read_map.parts, strict=True):
+            directory.set_dead_bands([slot], self.dead_bands(part))
+        return slots
+
     def map_at(self, ts_ns: int) -> ReadMap:
         """The read map that holds at a time."""
         number = bisect_right(self.eras, ts_ns, key=lambda era: era[0])
@@ -129,10 +143,13 @@ class DevicePlan:
         return self.eras[number][0] if number < len(self.eras) else NEVER_NS
 
 
-def device_rows(source: str | Mapping[str, Any], folder: Path) -> list[tuple[str, dict[str, Any]]]:
+def device_rows(
+    source: str | Mapping[str, Any], folder: Path, tables: Mapping[str, str] | None = None
+) -> list[tuple[str, dict[str, Any]]]:
     """Devices as (path, fields): from a table of path → url or `DeviceSettings`, or the name of a CSV file.
 
-    The CSV file lies beside the plant file and has a head line; columns ``path`` and ``url`` are needed.
+    The CSV file lies beside the plant file and has a head line; columns ``path`` and ``url`` are needed. Where `tables`
+    has its text, that counts.
 
     Raises
     ------
@@ -145,8 +162,11 @@ def device_rows(source: str | Mapping[str, Any], folder: Path) -> list[tuple[str
         ]
     file = folder / source
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
+        if tables is not None and source in tables:
+            rows = list(csv.DictReader(io.StringIO(tables[source], newline="")))
+        else:
+            with file.open(newline="", encoding="utf-8-sig") as lines:
+                rows = list(csv.DictReader(lines))
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise ConfigError(f"device table {file} can't be read: {e}") from e
     out: dict[str, dict[str, Any]] = {}
@@ -172,7 +192,7 @@ def device_plans(
     """
     planner = _Planner(name, config, profiles, plant)
     plans: list[DevicePlan] = []
-    for path, fields in device_rows(config.devices, plant.folder):
+    for path, fields in device_rows(config.devices, plant.folder, plant.tables):
         try:
             plans.append(planner.plan(path, fields))
             n_levels = path.count("/") + 1

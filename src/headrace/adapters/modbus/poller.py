@@ -14,21 +14,28 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from headrace.adapters.abilities import Captured, Direction, Listener
 from headrace.adapters.base import AdapterState, DeviceDiagnostics, Sink
 from headrace.adapters.meters import Backoff, LatencyRing, fraction, seconds
+from headrace.adapters.modbus.captured import about_piece
 from headrace.adapters.modbus.collector import Collector, PollImage
 from headrace.adapters.modbus.config import DevicePlan
 from headrace.adapters.modbus.endpoints import Endpoint
 from headrace.adapters.modbus.reads import (
+    GATEWAY,
     PARTED_BY,
     BlockRead,
     DeviceReads,
     Image,
+    answered_data,
     block_text,
     exception_text,
 )
 from headrace.adapters.modbus.transport import GarbledAnswer, ModbusTransport, NotTrusted
+from headrace.adapters.pacing import ConnectGate
 from headrace.adapters.payloads.registers import ImageHole
 from headrace.core.clock import NO_TIME, NS, monotonic_ns
 from headrace.core.errors import NotConnected
@@ -40,15 +47,14 @@ N_SILENT_MAX = 3
 N_MOMENTS = 10
 N_PROBLEMS_MAX = 50
 _MS = 1_000_000
-_GATEWAY = (10, 11)
 _log = logging.getLogger("headrace.adapters.modbus")
 
 
 class _Malformed(Exception):
     """An answer that does not fit its request."""
 
-    def __init__(self, read: BlockRead, pdu: bytes) -> None:
-        self.read, self.pdu = read, pdu
+    def __init__(self, detail: str, pdu: bytes) -> None:
+        self.detail, self.pdu = detail, pdu
 
 
 class _NoDevice(Exception):
@@ -70,13 +76,8 @@ class PolledDevice:
     """A device's plan with what is known of it at run time."""
 
     def __init__(self, plan: DevicePlan, slots: tuple[int, ...], backoff: Backoff, now_ns: int) -> None:
-        self.plan = plan
-        self.read_map = plan.map_at(now_ns)
-        self.until_ns = plan.changes_after(now_ns)
-        self.slots = slots
         self.backoff = backoff
-        self.reads = DeviceReads(self.read_map)
-        self.troubles: dict[ImageHole, str] = {}
+        self.retag(plan, slots, now_ns)
         self.told_reason = ""
         self.state = AdapterState.STARTING
         self.reason = ""
@@ -90,6 +91,17 @@ class PolledDevice:
         self.n_errors = 0
         self.n_timeouts = 0
         self.n_polls_skipped = 0
+        self.n_polls = 0
+        self.n_polls_late = 0
+
+    def retag(self, plan: DevicePlan, slots: tuple[int, ...], at_ns: int) -> None:
+        """Be read by another plan from the next poll on, by what holds at `at_ns`; what it refuses is to be found anew."""
+        self.plan = plan
+        self.read_map = plan.map_at(at_ns)
+        self.until_ns = plan.changes_after(at_ns)
+        self.slots = slots
+        self.reads = DeviceReads(self.read_map)
+        self.troubles: dict[ImageHole, str] = {}
 
     @property
     def is_suspect(self) -> bool:
@@ -100,10 +112,7 @@ class PolledDevice:
         """From `ts_ns` on another calibration holds: the same registers, other grids, hence new layouts."""
         self.read_map = self.plan.map_at(ts_ns)
         self.until_ns = self.plan.changes_after(ts_ns)
-        path, parts = self.plan.path, self.read_map.parts
-        self.slots = tuple(directory.define(path, part.layout, part.part) for part in parts)
-        for slot, part in zip(self.slots, parts, strict=True):
-            directory.set_dead_bands([slot], self.plan.dead_bands(part))
+        self.slots = self.plan.define(self.read_map, directory)
 
     def problems(self) -> tuple[tuple[str, str], ...]:
         """Signals that have no value at present although the device answers, and why."""
@@ -121,9 +130,23 @@ class PolledDevice:
         away = self.state in (AdapterState.BACKOFF, AdapterState.FAILED)
         return DeviceDiagnostics(
             self.plan.path, self.state, self.reason, self.last_good_ns, self.retry_ns if away else NO_TIME,
-            self.n_requests, self.n_errors, self.n_timeouts, self.n_polls_skipped,
-            () if away else self.problems(),
+            self.n_requests, self.n_errors, self.n_timeouts, self.n_polls_skipped, self.n_polls, self.n_polls_late,
+            problems=() if away else self.problems(),
         )  # fmt: skip
+
+
+def _set_phase(device: PolledDevice, now_ns: int) -> None:
+    device.set_ns = now_ns
+    device.due_ns = now_ns + phase_ns(device.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class PollWish:
+    """What a connection is to poll: its devices, and the plans and slots, as of `at_ns`, of those read in another way."""
+
+    devices: list[PolledDevice]
+    plans: list[tuple[PolledDevice, DevicePlan, tuple[int, ...]]]
+    at_ns: int
 
 
 class ConnectionPoller:
@@ -131,7 +154,7 @@ class ConnectionPoller:
 
     Parameters
     ----------
-    gate : bounds how many connections of the adapter are being made at a time.
+    gate : bounds how many connections of the adapter are being made at a time, and how fast.
     gap_ns : least plant time between two requests.
     """
 
@@ -141,7 +164,7 @@ class ConnectionPoller:
         devices: list[PolledDevice],
         sink: Sink,
         collector: Collector,
-        gate: asyncio.Semaphore,
+        gate: ConnectGate,
         gap_ns: int,
         backoff: Backoff,
     ) -> None:
@@ -163,7 +186,11 @@ class ConnectionPoller:
         self._is_lost = False
         self._due: list[tuple[int, int]] = []
         self._asking = asyncio.Lock()
+        self._wish: PollWish | None = None
+        self.is_resting = False
         self.latency = LatencyRing()
+        self.n_connects = 0
+        self.listener: Listener | None = None
 
     @property
     def transport_ns(self) -> int:
@@ -171,14 +198,25 @@ class ConnectionPoller:
         return self._closed_cpu_ns + (self._transport.cpu_ns if self._transport else 0)
 
     async def run(self) -> None:
-        """Poll until cancelled; a defect of ours in one poll does not end the others."""
-        self._phase()
+        """Poll until cancelled; a defect of ours in one poll does not end the others.
+
+        Who was cancelled while resting may go on with another call.
+        """
+        if not self._due:
+            self._phase()
         while True:
             try:
+                if self._wish is not None:
+                    self._fulfil(self._wish)
                 await self._next()
             except Exception as e:
                 _log.exception("adapter=%s %s: polling failed", self._name, self.endpoint)
                 self._drop(f"internal error: {e!r}")
+
+    @property
+    def devices(self) -> list[PolledDevice]:
+        """All that it polls."""
+        return self._devices
 
     @property
     def is_connected(self) -> bool:
@@ -196,6 +234,24 @@ class ConnectionPoller:
             raise NotConnected(f"{self.endpoint} is not connected")
         return await self._in_turn(unit, pdu, timeout_s, self._transport)
 
+    def change(self, wish: PollWish | None) -> None:
+        """Poll other devices, or by other plans, as soon as no request is on its way; None: as now."""
+        self._wish = wish
+
+    def _fulfil(self, wish: PollWish) -> None:
+        now_ns = self._clock.now_ns()
+        for device, plan, slots in wish.plans:
+            is_moved = plan.interval_ns != device.plan.interval_ns
+            device.retag(plan, slots, wish.at_ns)
+            if is_moved:
+                _set_phase(device, now_ns)
+        known = set(map(id, self._devices))
+        for device in wish.devices:
+            if id(device) not in known:
+                _set_phase(device, now_ns)
+        self._devices, self._wish = wish.devices, None
+        self._order()
+
     def close(self) -> None:
         """Close the connection."""
         if self._transport is not None:
@@ -208,8 +264,11 @@ class ConnectionPoller:
         now_ns = self._clock.now_ns()
         self._retry_ns = self._next_request_ns = self._suspects_ns = 0
         for device in self._devices:
-            device.set_ns = now_ns
-            device.due_ns = now_ns + phase_ns(device.plan)
+            _set_phase(device, now_ns)
+        self._order()
+
+    def _order(self) -> None:
+        """Whoever is due first comes first."""
         self._due = [(device.due_ns, number) for number, device in enumerate(self._devices)]
         heapq.heapify(self._due)
 
@@ -220,7 +279,7 @@ class ConnectionPoller:
         if now_ns < device.set_ns - NS:
             self._phase()  # the clock was set back
         elif now_ns < due_ns:
-            await self._clock.sleep(seconds(due_ns - now_ns))
+            await self._rest(due_ns - now_ns)
         elif self._transport is None:
             await self._connect(now_ns)
         elif device.is_suspect and now_ns < self._suspects_ns:
@@ -230,12 +289,25 @@ class ConnectionPoller:
             device.n_polls_skipped += 1
             self._set_due(device, number, now_ns)
         else:
+            device.n_polls += 1
+            device.n_polls_late += now_ns - due_ns > device.plan.interval_ns // 10
             until_ns = await self._poll(device, self._transport)
             self._set_due(device, number, until_ns)
+
+    async def _rest(self, duration_ns: int) -> None:
+        """Wait with nothing on its way."""
+        self.is_resting = True
+        try:
+            await self._clock.sleep(seconds(duration_ns))
+        finally:
+            self.is_resting = False
 
     def _set_due(self, device: PolledDevice, number: int, not_before_ns: int) -> None:
         """The device is due again on its own grid of times, in the future; what is passed over is counted."""
         now_ns, interval_ns = self._clock.now_ns(), device.plan.interval_ns
+        if device.due_ns > now_ns + NS:
+            self._phase()  # the clock was set back while the device was asked
+            return
         least_ns = max(now_ns + 1, not_before_ns) - device.due_ns
         n_steps = max(1, -(-least_ns // interval_ns))
         device.n_polls_skipped += n_steps - 1
@@ -248,12 +320,13 @@ class ConnectionPoller:
 
     async def _connect(self, now_ns: int) -> None:
         if now_ns < self._retry_ns:
-            await self._clock.sleep(seconds(self._retry_ns - now_ns))
+            await self._rest(self._retry_ns - now_ns)
             return
         timeout_s = max(device.plan.url.timeout_s for device in self._devices)
         try:
             async with self._gate:
                 self._transport = await ModbusTransport.connect(self.endpoint, timeout_s, self._drop)
+            self.n_connects += 1
         except NotTrusted as e:
             self._drop(str(e), AdapterState.FAILED)
         except NotConnected as e:
@@ -293,7 +366,7 @@ class ConnectionPoller:
         except _NoDevice as e:
             return self._away(device, str(e), began_ns)
         except _Malformed as e:
-            self._malformed(device, e.read, e.pdu)
+            self._malformed(device, e.detail, e.pdu)
         return 0
 
     async def _read_all(self, device: PolledDevice, transport: ModbusTransport, began_ns: int) -> None:
@@ -303,9 +376,10 @@ class ConnectionPoller:
         troubles = {read.hole: exception_text(code) for read, code in reads.refused.items()}
         parted: list[tuple[BlockRead, int]] = []
         n_good, reason = 0, ""
-        again = reads.retry(began_ns)
-        for read in tuple(reads.due):
-            answer = await self._read(device, transport, read)
+        again, due = reads.retry(began_ns), tuple(reads.due)
+        total = len(due) + (again is not None)
+        for number, read in enumerate(due, 1):
+            answer = await self._read(device, transport, read, (number, total), is_again=False)
             if isinstance(answer, bytes):
                 image.put(read, answer)
                 n_good += 1
@@ -316,11 +390,15 @@ class ConnectionPoller:
                 parted.append((read, answer))
             else:
                 reason = reason or f"{exception_text(answer)} reading {block_text(read.block)}"
-        is_back = again is not None and isinstance(await self._read(device, transport, again), bytes)
+        is_back = False
+        if again is not None:
+            is_back = isinstance(
+                await self._read(device, transport, again, (total, total), is_again=True), bytes
+            )
         now_ns = self._clock.now_ns()
         for read, code in parted:
             reads.part(read, code, now_ns)
-        if again is not None and is_back:
+        if is_back and again is not None:
             reads.join(again)
         device.troubles = troubles
         looking = f"looking for what it refuses of {block_text(parted[0][0].block)}" if parted else ""
@@ -333,25 +411,47 @@ class ConnectionPoller:
             device.renew(ts_ns, self._sink.directory)
         self._collector.add(device.read_map, PollImage(device.slots, ts_ns, image.finish(), tuple(troubles)))
 
-    async def _read(self, device: PolledDevice, transport: ModbusTransport, read: BlockRead) -> bytes | int:
+    async def _read(
+        self,
+        device: PolledDevice,
+        transport: ModbusTransport,
+        read: BlockRead,
+        part: tuple[int, int],
+        is_again: bool,
+    ) -> bytes | int:
         """The data bytes of an answer, or the code of the exception that the device gives."""
-        pdu = await self._request(device, transport, read.request)
-        block = read.block
-        if len(pdu) == block.size_bytes + 2 and pdu[:2] == bytes((block.area.function, block.size_bytes)):
-            return pdu[2:]
-        device.n_errors += 1
-        if pdu[0] != block.area.function | 0x80 or len(pdu) != 2:
-            raise _Malformed(read, pdu)
-        if pdu[1] in _GATEWAY:
-            raise _NoDevice(exception_text(pdu[1]))
-        return pdu[1]
+        about = {}
+        if self.listener is not None:
+            refused = device.reads.refused if part[0] == part[1] else ()
+            about = about_piece(str(self.endpoint), read.request, part, is_again, refused)
+        pdu = await self._request(device, transport, read.request, about)
+        try:
+            answer = answered_data(read.block, pdu)
+        except ValueError as e:
+            device.n_errors += 1
+            raise _Malformed(str(e), pdu) from None
+        device.n_errors += not isinstance(answer, bytes)
+        if answer in GATEWAY:
+            raise _NoDevice(exception_text(int(answer)))
+        return answer
 
-    async def _request(self, device: PolledDevice, transport: ModbusTransport, pdu: bytes) -> bytes:
+    async def _request(
+        self, device: PolledDevice, transport: ModbusTransport, pdu: bytes, about: Mapping[str, str]
+    ) -> bytes:
         device.n_requests += 1
-        answer = await self._in_turn(device.plan.url.unit, pdu, device.plan.url.timeout_s, transport)
+        url = device.plan.url
+        self._hear(device, pdu, Direction.SENT, about)
+        answer = await self._in_turn(url.unit, pdu, url.timeout_s, transport)
+        self._hear(device, answer, Direction.RECEIVED, about)
         self._n_silent = 0
         self._backoff.reset()
         return answer
+
+    def _hear(
+        self, device: PolledDevice, data: bytes, direction: Direction, about: Mapping[str, str]
+    ) -> None:
+        if self.listener is not None and about:
+            self.listener(Captured(self._clock.now_ns(), device.plan.path, data, direction, about))
 
     async def _in_turn(self, unit: int, pdu: bytes, timeout_s: float, transport: ModbusTransport) -> bytes:
         """Send a request when the one before it is answered, and not sooner than the cap allows."""
@@ -402,12 +502,10 @@ class ConnectionPoller:
         device.enter(AdapterState.BACKOFF, reason, now_ns)
         return now_ns + device.backoff.next_ns()
 
-    def _malformed(self, device: PolledDevice, read: BlockRead, pdu: bytes) -> None:
+    def _malformed(self, device: PolledDevice, detail: str, pdu: bytes) -> None:
         """The answer does not fit the request: keep it as a reject."""
-        block = read.block
-        detail = f"expected function {block.area.function} with {block.size_bytes} data bytes for {block_text(block)}"
-        self._reject(device, f"{detail}, got {len(pdu)} bytes", pdu)
-        self._answered(device, f"{detail}, got something else")
+        self._reject(device, detail, pdu)
+        self._answered(device, f"{detail.rpartition(', got ')[0]}, got something else")
 
     def _reject(self, device: PolledDevice, detail: str, raw: bytes) -> None:
         reject = Reject(

@@ -18,7 +18,10 @@ from headrace.core.clock import NS
 RETRY_NS = 60 * NS
 PARTED_BY = (2, 3)
 """Exceptions that say: not these registers. Others are of the device."""
+GATEWAY = (10, 11)
+"""Exceptions of a gateway whose device does not answer."""
 _REQUEST = struct.Struct(">BHH")
+_AREAS = {area.function: area for area in Area}
 _EXCEPTIONS = {
     1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "device failure",
     5: "acknowledge", 6: "device busy", 8: "memory parity error", 10: "gateway path unavailable",
@@ -38,7 +41,40 @@ def exception_text(code: int) -> str:
 
 def block_text(block: Block) -> str:
     """A block as ``holding:100..109``."""
-    return f"{block.area}:{block.start}..{block.start + block.count - 1}"
+    return f"{block.area}:{block.start}..{block.end - 1}"
+
+
+def blocks_of_text(text: str) -> list[Block]:
+    """Blocks as `block_text` writes them, with commas between; the inverse of it."""
+    found = []
+    for one in text.split(",") if text else ():
+        area, _, ends = one.partition(":")
+        first, _, last = ends.partition("..")
+        found.append(Block(Area(area), int(first), int(last) - int(first) + 1))
+    return found
+
+
+def requested_block(request: bytes) -> Block:
+    """What a PDU asks for; the inverse of `read_request`."""
+    function, start, count = _REQUEST.unpack(request)
+    return Block(_AREAS[function], start, count)
+
+
+def answered_data(block: Block, pdu: bytes) -> bytes | int:
+    """The data bytes of an answer, or the code of the exception that it is.
+
+    Raises
+    ------
+    ValueError : it is no answer to a request for `block`.
+    """
+    function, size = block.area.function, block.size_bytes
+    if len(pdu) == size + 2 and pdu[:2] == bytes((function, size)):
+        return pdu[2:]
+    if len(pdu) == 2 and pdu[0] == function | 0x80:
+        return pdu[1]
+    raise ValueError(
+        f"expected function {function} with {size} data bytes for {block_text(block)}, got {len(pdu)} bytes"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +102,7 @@ class BlockRead:
     @property
     def hole(self) -> ImageHole:
         """What is missing where it is refused."""
-        first = self.block.start - self.start
-        return ImageHole(self.number, first, first + self.block.count)
+        return ImageHole(self.number, self.block.start - self.start, self.block.end - self.start)
 
     def halves(self) -> tuple[BlockRead, BlockRead]:
         """Two requests for the same values."""

@@ -15,7 +15,8 @@ taken. Every value is counted once: as a sample, or in a reject.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -56,7 +57,10 @@ class RuleSettings(Section):
     path: str = Field(
         description="path of the sensors; {name} from the topic, {key} for the name of each value"
     )
-    values: str = Field(default="fields", description="how the payload is written: fields, number or csv")
+    values: str = Field(
+        default="fields",
+        description="how the payload is written: fields, number, csv, registers or sparkplug",
+    )
     time: str | None = Field(
         default=None, description="key of the time (nested: a.b); without it the time of arrival"
     )
@@ -71,7 +75,15 @@ class RuleSettings(Section):
     )
     units: dict[str, str] = Field(default_factory=dict, description="units by key")
     columns: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        default=(), description="keys of the columns of csv; without them the first line names them"
+        default=(),
+        description="keys of the columns of csv (without them the first line names them), and of lists in JSON",
+    )
+    registers: dict[str, str] = Field(
+        default_factory=dict,
+        description='addresses in the message by key, for registers: { rpm = "holding:0:F32" }',
+    )
+    encoding: Literal["bytes", "hex", "base64"] = Field(
+        default="bytes", description="how registers are written"
     )
     delimiter: str = Field(default=",", min_length=1, max_length=1, description="between the cells of csv")
     max_keys: int = Field(default=256, ge=1, le=65_535, description="keys of one device; more are refused")
@@ -90,4 +102,18 @@ class PayloadDecoder(Protocol):
 
     def read(self, message: TopicMessage, group: DeviceGroup, rows: Rows) -> None:
         """Put the message's values into `rows`; see the module's text. Raises PayloadError."""
+        ...
+
+
+@runtime_checkable
+class ManyReader(Protocol):
+    """A decoder that reads many messages at once better than one by one."""
+
+    def read_many(
+        self, messages: Sequence[TopicMessage], groups: Sequence[DeviceGroup], rows: Rows
+    ) -> Sequence[int]:
+        """Put what it can of the messages of these devices into `rows`; the numbers of those left to `read`, in order.
+
+        All messages of a device are left where one is.
+        """
         ...

@@ -43,6 +43,11 @@ class Block:
     count: int
 
     @property
+    def end(self) -> int:
+        """One past its last."""
+        return self.start + self.count
+
+    @property
     def size_bytes(self) -> int:
         """Data bytes of the response."""
         return (self.count + 7) // 8 if self.area.has_bits else 2 * self.count
@@ -66,8 +71,8 @@ def plan_reads(
     for number, start, end in spans:
         area = list(Area)[number]
         last = blocks[-1] if blocks and blocks[-1].area is area else None
-        if last is not None and start <= last.start + last.count + bridge_gaps:
-            count = max(last.start + last.count, end) - last.start
+        if last is not None and start <= last.end + bridge_gaps:
+            count = max(last.end, end) - last.start
             if count <= (max_bits if area.has_bits else max_registers):
                 blocks[-1] = Block(area, last.start, count)
                 continue
@@ -127,6 +132,11 @@ class RegisterValues:
     values: npt.NDArray[Any]
     quality: npt.NDArray[np.uint8] | None
     dictionary: tuple[str, ...] | None = None
+
+    def take(self, at: npt.NDArray[np.intp]) -> RegisterValues:
+        """The polls at `at`."""
+        quality = None if self.quality is None else self.quality[at]
+        return RegisterValues(self.values[at], quality, self.dictionary)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -310,6 +320,29 @@ def compile_read_map(
     first_byte = [0]
     for block in blocks:
         first_byte.append(first_byte[-1] + block.size_bytes)
+    return _compiled(single, blocks, first_byte, first_byte[-1])
+
+
+def compile_image_map(tags: Sequence[RegisterTag]) -> ReadMap:
+    """Where each value lies in an image that somebody else has read: every area begins at its first byte.
+
+    Raises
+    ------
+    ConfigError : no tags, or a name twice.
+    """
+    single = [one for tag in tags for one in tag.expand()]
+    counts: dict[Area, int] = {}
+    for tag in single:
+        end = tag.address.offset + tag.address.count
+        counts[tag.address.area] = max(counts.get(tag.address.area, 0), end)
+    blocks = tuple(Block(area, 0, count) for area, count in counts.items())
+    size_bytes = max((block.size_bytes for block in blocks), default=0)
+    return _compiled(single, blocks, [0] * len(blocks), size_bytes)
+
+
+def _compiled(
+    single: Sequence[RegisterTag], blocks: tuple[Block, ...], first_byte: Sequence[int], image_bytes: int
+) -> ReadMap:
     by_part: dict[str, list[RegisterTag]] = {}
     for tag in single:
         by_part.setdefault(tag.address.part, []).append(tag)
@@ -320,7 +353,7 @@ def compile_read_map(
         number = _block_of(address, blocks)
         _merge(spans[number], RegisterSpan(address.offset - blocks[number].start, address.count))
     parts = tuple(_compile_part(part, some, blocks, first_byte) for part, some in by_part.items())
-    return ReadMap(blocks, tuple(map(tuple, spans)), parts, first_byte[-1])
+    return ReadMap(blocks, tuple(map(tuple, spans)), parts, image_bytes)
 
 
 def _merge(spans: list[RegisterSpan], span: RegisterSpan) -> None:
@@ -364,7 +397,7 @@ def _block_of(address: RegisterAddress, blocks: Sequence[Block]) -> int:
     return next(
         i for i, b in enumerate(blocks)
         if b.area is address.area and b.start <= address.offset
-        and address.offset + address.count <= b.start + b.count
+        and address.offset + address.count <= b.end
     )  # fmt: skip
 
 

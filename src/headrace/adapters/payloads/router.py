@@ -1,16 +1,24 @@
 """Messages of any topic → frame batches and rejects: the pure middle of every adapter that takes messages.
 
-Rules are compiled once from the configuration; a topic's rule and device are looked up once and remembered.
+Rules are compiled once from the configuration; a topic's rule and device are looked up once and remembered. Messages of
+one rule are read together where its decoder does that better; then they keep their order, but among other rules' not.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
-from headrace.adapters.payloads.base import PayloadDecoder, PayloadError, RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import (
+    ManyReader,
+    PayloadDecoder,
+    PayloadError,
+    RuleSettings,
+    TopicMessage,
+)
 from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
 from headrace.adapters.payloads.rows import Decoded, Rows, make_reject
 from headrace.adapters.payloads.times import TimeReader
@@ -29,6 +37,10 @@ from headrace.core.paths import check_path
 from headrace.core.problems import dotted
 
 N_ROUTES_MAX = 200_000
+TOGETHER_BYTES_MAX = 1_024
+"""Payloads up to this are read together however many there are, ..."""
+PILE_BYTES = 4 << 20
+"""... larger ones until they are so many bytes."""
 _log = logging.getLogger("headrace.adapters.payloads")
 
 
@@ -42,9 +54,21 @@ class TopicRule:
     decoder: PayloadDecoder
 
 
+@dataclass(eq=False, slots=True)
+class _Pile:
+    """Messages of one rule that are read together, and their devices; `limit` is up to what size nobody asks more."""
+
+    decoder: PayloadDecoder
+    limit: int
+    messages: list[TopicMessage] = field(default_factory=list)
+    groups: list[DeviceGroup] = field(default_factory=list)
+    n_bytes: int = 0
+
+
 class _Route(NamedTuple):
     rule: TopicRule
     group: DeviceGroup
+    pile: _Pile | None
 
 
 def compile_rules(
@@ -105,21 +129,36 @@ class MessageRouter:
         self._groups = groups
         self._rows = Rows(name, groups)
         self._routes: dict[str, _Route] = {}
+        self._piles: dict[TopicPattern, _Pile] = {}
         self._has_failed = False
 
     def decode(self, messages: Sequence[TopicMessage], arrival_ns: int) -> Decoded:
         """Columns of all messages, and rejects; every value is in one or the other. Never raises."""
+        find = self._routes.get
         for message in messages:
-            try:
-                self._read(message)
-            except PayloadError as e:
-                self._rows.refuse(message, e.code, e.detail, e.n_samples)
-            except Exception as e:
-                if not self._has_failed:
-                    _log.exception("adapter=%s topic=%s: a decoder failed", self._name, message.topic)
-                    self._has_failed = True
-                self._rows.refuse(message, RejectCode.INTERNAL, f"decoder failed: {e!r}")
+            topic, payload, _ = message
+            route = find(topic)
+            pile = None if route is None else route.pile
+            if route is None or pile is None or len(payload) > pile.limit:
+                self._guarded(self._take, message)
+                continue
+            pile.messages.append(message)
+            pile.groups.append(route.group)
+        for pile in self._piles.values():
+            self._read_pile(pile)
         return self._rows.build(arrival_ns)
+
+    def _guarded(self, read: Callable[[TopicMessage], None], message: TopicMessage) -> None:
+        """Read a message; what can't be taken is refused."""
+        try:
+            read(message)
+        except PayloadError as e:
+            self._rows.refuse(message, e.code, e.detail, e.n_samples)
+        except Exception as e:
+            if not self._has_failed:
+                _log.exception("adapter=%s topic=%s: a decoder failed", self._name, message.topic)
+                self._has_failed = True
+            self._rows.refuse(message, RejectCode.INTERNAL, f"decoder failed: {e!r}")
 
     def again(self, message: TopicMessage) -> Decoded:
         """Decode a message of the past.
@@ -141,25 +180,63 @@ class MessageRouter:
         """The reject of a message whose frames turned out to be wrong: a defect of ours."""
         return make_reject(self._name, message, RejectCode.INTERNAL, f"its frames were refused: {error}")
 
-    def _read(self, message: TopicMessage) -> None:
-        route = self._routes.get(message.topic)
+    def _take(self, message: TopicMessage) -> None:
+        """Read a message whose topic is new, or that is large or read alone; others are read together."""
+        topic, payload, _ = message
+        route = self._routes.get(topic)
         if route is None:
             if len(self._routes) >= N_ROUTES_MAX:
                 self._routes.clear()
-            route = self._routes[message.topic] = self._route(message.topic)
-        rule, group = route
-        if len(message.payload) > rule.settings.max_payload:
-            detail = f"{len(message.payload):,} bytes, expected at most {rule.settings.max_payload:,}"
+            route = self._routes[topic] = self._route(topic)
+        rule, group, pile = route
+        if len(payload) > rule.settings.max_payload:
+            detail = f"{len(payload):,} bytes, expected at most {rule.settings.max_payload:,}"
             raise PayloadError(RejectCode.TOO_LARGE, detail)
-        rule.decoder.read(message, group, self._rows)
+        if pile is None:
+            rule.decoder.read(message, group, self._rows)
+            return
+        pile.messages.append(message)
+        pile.groups.append(group)
+        pile.n_bytes += len(payload)
+        if pile.n_bytes >= PILE_BYTES:
+            self._read_pile(pile)
+
+    def _read_pile(self, pile: _Pile) -> None:
+        """Read messages of one rule together, and those that are left one by one."""
+        messages, groups = pile.messages, pile.groups
+        if not messages:
+            return
+        pile.messages, pile.groups, pile.n_bytes = [], [], 0
+        left: Sequence[int] = range(len(messages))
+        if isinstance(pile.decoder, ManyReader):
+            try:
+                left = pile.decoder.read_many(messages, groups, self._rows)
+            except Exception:
+                if not self._has_failed:
+                    _log.exception("adapter=%s: a decoder of many messages failed", self._name)
+                    self._has_failed = True
+        for i in left:
+            self._guarded(partial(self._read_left, pile.decoder, groups[i]), messages[i])
+
+    def _read_left(self, decoder: PayloadDecoder, group: DeviceGroup, message: TopicMessage) -> None:
+        decoder.read(message, group, self._rows)
 
     def _route(self, topic: str) -> _Route:
         """The rule and device of a topic."""
         for rule in self._rules:
             names = match_topic(rule.pattern, topic)
             if names is not None:
-                return _Route(rule, self._groups.group(self._path(rule, names), rule.settings))
+                group = self._groups.group(self._path(rule, names), rule.settings)
+                return _Route(rule, group, self._pile(rule))
         raise PayloadError(RejectCode.UNKNOWN_TOPIC, "no topic rule matches")
+
+    def _pile(self, rule: TopicRule) -> _Pile | None:
+        """Where messages of a rule wait for each other; None where they don't."""
+        if not isinstance(rule.decoder, ManyReader):
+            return None
+        return self._piles.setdefault(
+            rule.pattern, _Pile(rule.decoder, min(TOGETHER_BYTES_MAX, rule.settings.max_payload))
+        )
 
     @staticmethod
     def _path(rule: TopicRule, names: dict[str, str]) -> str:
