@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headrace.core.grids import decimal_quotient
 from headrace.core.layouts import Layout
 
 
@@ -31,16 +32,21 @@ class DeadBands:
     ----------
     change : float64[D], raw steps; negative where the column has no band.
     heartbeat_ns : int64[D].
+    origin : the adapter whose values they hold for, empty for all: history that is imported is stored as it is.
     """
 
     change: npt.NDArray[np.float64]
     heartbeat_ns: npt.NDArray[np.int64]
+    origin: str = ""
 
     @classmethod
-    def of(cls, bands: Sequence[SignalBand | None], layout: Layout) -> DeadBands | None:
+    def of(cls, bands: Sequence[SignalBand | None], layout: Layout, origin: str = "") -> DeadBands | None:
         """The bands of a layout's columns; None where no column has one."""
         if all(band is None for band in bands):
             return None
-        change = np.array([-1.0 if band is None else band.change for band in bands])
+        pairs = zip(bands, layout.columns, strict=True)
+        change = [
+            -1.0 if band is None else decimal_quotient(band.change, abs(one.scale)) for band, one in pairs
+        ]
         heartbeat_ns = np.array([0 if band is None else band.heartbeat_ns for band in bands], np.int64)
-        return cls(np.where(change < 0, -1.0, change / np.abs(layout.scale)), heartbeat_ns)
+        return cls(np.array(change), heartbeat_ns, origin)

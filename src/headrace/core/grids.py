@@ -163,6 +163,11 @@ def decimal_sum(x: float, factor: float, add: float) -> float:
     return float(_decimal(x) * _decimal(factor) + _decimal(add))
 
 
+def decimal_quotient(x: float, divisor: float) -> float:
+    """``x / divisor`` of the decimals as they are written, rounded once: 0.3 / 0.1 is 3."""
+    return float(_decimal(x) / _decimal(divisor))
+
+
 @lru_cache(maxsize=65_536)
 def _terms(scale: float, offset: float) -> tuple[float, float, float]:
     """Factor, shift and divisor of a grid."""

@@ -32,6 +32,9 @@ from headrace.core.layouts import Column, Kind
 from headrace.core.paths import format_duration, parse_duration_ns, parse_size_bytes, pattern_regex
 from headrace.core.registry import nearest
 
+_YEAR_MAX = 2261
+"""Until then nanoseconds have 63 bits."""
+
 
 class Section(BaseModel):
     """Base of every section: frozen, closed, types as written."""
@@ -78,7 +81,9 @@ def _moment(value: Any) -> Any:
         except ValueError as e:
             raise ValueError(f"{value!r} is not a date; write '2026-01-31' or '2026-01-31T06:00:00Z'") from e
     if isinstance(value, date) and not isinstance(value, datetime):
-        return datetime(value.year, value.month, value.day)  # noqa: DTZ001 plant time, see `Calibration.from_ns`
+        value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 plant time, see `Calibration.from_ns`
+    if isinstance(value, datetime) and not 1970 <= value.year <= _YEAR_MAX:
+        raise ValueError(f"{value.date()} is not a date from 1970 to {_YEAR_MAX}")
     return value
 
 
@@ -215,7 +220,8 @@ class SignalSettings(Section):
         default=(), description='corrections, each from a date on: [{ from = "2026-01-01", scale = 1.01 }]'
     )
     dead_band: Annotated[float, Field(ge=0, strict=False, allow_inf_nan=False)] | None = Field(
-        default=None, description="values that differ less from the last one stored are left out (thinned)"
+        default=None,
+        description="values that differ by no more from the last one stored are left out (thinned)",
     )
     heartbeat: DurationNs = Field(
         default="5m", validate_default=True, description="longest time without a stored value in a dead band"

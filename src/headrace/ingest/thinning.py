@@ -1,8 +1,10 @@
 """Thinning: values that moved less than their sensor's dead band are left out before anything is stored.
 
-A value is kept when it differs from the last one kept by more than the band, when its quality class changed, or when
-`heartbeat` has passed since; so a sensor that stands still is told from one that is dead. What is left out becomes
-absent; frames with nothing left are dropped. Bands are those of `SensorDirectory.dead_bands`; waveforms have none.
+A value is kept when it differs from the last one kept by more than the band, when its quality class changed, when
+`heartbeat` has passed since, or when it is older than that one; so a sensor that stands still is told from one that is
+dead, whatever a clock does. Integers of more than 53 bits are all kept: steps between them can't be told. What is left
+out becomes absent; frames with nothing left are dropped. Bands are those of `SensorDirectory.dead_bands`; waveforms have
+none.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from headrace.core.quality import CLASS_MASK, Quality
 from headrace.core.sensors import SensorDirectory
 
 Array = npt.NDArray[Any]
+EXACT_MAX = 2**53
 _ABSENT = int(Quality.ABSENT)
 _CLASS = int(CLASS_MASK)
 
@@ -44,8 +47,9 @@ def hold_back(
         r, grade = at[i], quality[i] & _CLASS
         if r < 0 or grade == _ABSENT or change[r] < 0:
             continue
-        due = kept_ns[r] == NO_TIME or ts_ns[i] - kept_ns[r] >= heartbeat_ns[r]
-        if due or grade != kept_class[r] or abs(values[i] - kept_value[r]) > change[r]:
+        due = ts_ns[i] < kept_ns[r] or kept_ns[r] == NO_TIME or ts_ns[i] - kept_ns[r] >= heartbeat_ns[r]
+        due = due or grade != kept_class[r] or abs(values[i]) >= EXACT_MAX
+        if due or abs(values[i] - kept_value[r]) > change[r]:
             kept_value[r], kept_ns[r], kept_class[r] = values[i], ts_ns[i], grade
         else:
             held[i] = True
@@ -74,7 +78,9 @@ class Thinner:
         if not bands or batch.shape is Shape.WAVE or not batch.n_values:
             return batch, 0
         slots, inverse = np.unique(batch.slot, return_inverse=True)
-        first = np.array([self._row(slot, bands.get(slot)) for slot in slots.tolist()], np.int64)
+        first = np.array(
+            [self._row(slot, bands.get(slot), batch.origin) for slot in slots.tolist()], np.int64
+        )
         if (first < 0).all():
             return batch, 0
         at = self._rows(batch, first[inverse])
@@ -87,19 +93,22 @@ class Thinner:
         n = int(np.count_nonzero(held))
         return (_without(batch, held, quality), n) if n else (batch, 0)
 
-    def _row(self, slot: int, bands: DeadBands | None) -> int:
+    def _row(self, slot: int, bands: DeadBands | None, origin: str) -> int:
         """The first row of a slot's columns; -1 where it has no bands. Rows of bands that changed begin anew."""
-        if bands is None:
+        if bands is None or bands.origin not in ("", origin):
             return -1
         known = self._first.get(slot)
-        if known is None or known[0] is not bands:
-            width = len(bands.change)
-            known = self._first[slot] = bands, self._bands[0].n
-            for column, value in zip(self._bands, (bands.change, bands.heartbeat_ns), strict=True):
+        if known is not None and known[0] is bands:
+            return known[1]
+        width, row = len(bands.change), self._bands[0].n if known is None else known[1]
+        values: tuple[Any, ...] = (bands.change, bands.heartbeat_ns, 0.0, NO_TIME, 0)
+        for column, value in zip((*self._bands, *self._kept), values, strict=True):
+            if known is None:
                 column.extend(value, width)
-            for column, first in zip(self._kept, (0.0, NO_TIME, 0), strict=True):
-                column.extend(first, width)
-        return known[1]
+            else:
+                column.view[row : row + width] = value
+        self._first[slot] = bands, row
+        return row
 
     @staticmethod
     def _rows(batch: FrameBatch, first: Array) -> Array:

@@ -89,6 +89,8 @@ def test_dead_bands():
     layout = Layout("i16", (Column("a", scale=-0.1), Column("b")))
     bands = DeadBands.of([SignalBand(0.5, NS), None], layout)
     assert (bands.change.tolist(), bands.heartbeat_ns.tolist()) == ([5.0, -1.0], [NS, 0])
+    bands = DeadBands.of([SignalBand(0.3, NS), SignalBand(0.0, NS)], layout)
+    assert bands.change.tolist() == [3.0, 0.0], "as they are written"
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,8 @@ def test_dead_bands():
         ({"scale": 0}, "0 is not a scale"),
         ({"calibration": [{"from": "soon"}]}, "'soon' is not a date; write '2026-01-31'"),
         ({"calibration": [{"from": 5}]}, "5"),
+        ({"calibration": [{"from": "2262-01-01"}]}, "2262-01-01 is not a date from 1970 to 2261"),
+        ({"calibration": [{"from": date(1969, 12, 31)}]}, "is not a date from 1970"),
         ({"calibration": [{"scale": 2}]}, "is missing"),
         ({"dead_band": -1}, "-1"),
         ({"heartbeat": "1m"}, "a heartbeat belongs to a dead_band"),

@@ -176,7 +176,7 @@ def test_what_a_section_lacks_is_told(tmp_path):
         ConfigError, match=r'report what no profile of the plant file says \(o\): write tags = "x-tags.csv"'
     ):
         tables_of(config, "x", devices)
-    shared = {"p/o1": TaggedDevice("p/o1", {"url": "u"}, config.profiles["oven"])}
+    shared = {"p/o1": TaggedDevice("p/o1", {"url": "u"}, config.profiles["oven"].signals)}
     assert tables_of(config, "x", shared) == {"d.csv": "path,url,profile\np/o1,u,\n"}
 
 

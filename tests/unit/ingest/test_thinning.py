@@ -85,6 +85,33 @@ def test_bands_that_change_begin_anew():
     directory.set_dead_bands([0], DeadBands.of((SignalBand(5.0, 60 * NS), None), LAYOUT))
     assert thinner.thin(frame(0, 1, [0, 0]))[1] == 0
     assert thinner.thin(frame(0, 2, [49, 0]))[1] == 1
+    assert thinner._bands[0].n == 2, "they take the place of the old ones"
+
+
+def test_a_clock_that_is_set_back_silences_nobody():
+    thinner = Thinner(directory_of(BAND, None))
+    left_out = [thinner.thin(frame(0, second, [0, 0]))[1] for second in (1_000, 1_001, 0, 1, 60)]
+    assert left_out == [0, 1, 0, 1, 0]
+
+
+def test_steps_that_a_float_does_not_have_are_all_kept():
+    layout = Layout("i64", (Column("n"),))
+    thinner = Thinner(directory_of(SignalBand(0.0, 60 * NS), n=1, layout=layout))
+
+    def left_out(second, value):
+        ts_ns = np.array([T0 + second * NS])
+        return thinner.thin(FrameBatch.dense(np.zeros(1, np.uint32), ts_ns, np.array([[value]], np.int64)))[1]
+
+    values = (5, 5, 2**53, 2**53 + 1, -(2**53))
+    assert [left_out(second, value) for second, value in enumerate(values)] == [0, 1, 0, 0, 0]
+
+
+def test_what_another_adapter_brings_is_stored_as_it_is():
+    directory = directory_of(BAND, None, n=1)
+    directory.set_dead_bands([0], DeadBands.of((BAND, None), LAYOUT, "tanks"))
+    thinner = Thinner(directory)
+    for origin, n in (("tanks", 0), ("import", 0), ("import", 0), ("tanks", 1)):
+        assert thinner.thin(frame(0, 1, [0, 0]).with_(origin=origin))[1] == n
 
 
 @pytest.mark.parametrize("has_times", [False, True])

@@ -100,7 +100,7 @@ class DevicePlan:
     Parameters
     ----------
     eras : (from when on, read map): the same registers with other grids, once a calibration is passed.
-    profile : the settings of its signals. bands : dead bands by the name of the column.
+    profile : the settings of its signals. bands : dead bands by the name of the column. adapter : its name.
     """
 
     path: str
@@ -110,6 +110,7 @@ class DevicePlan:
     eras: tuple[tuple[int, ReadMap], ...] = ()
     profile: Profile = field(default_factory=dict)
     bands: Mapping[str, SignalBand] = field(default_factory=dict)
+    adapter: str = ""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -118,7 +119,8 @@ class DevicePlan:
 
     def dead_bands(self, part: PartMap) -> DeadBands | None:
         """The dead bands of a part's columns."""
-        return DeadBands.of([self.bands.get(column.name) for column in part.layout.columns], part.layout)
+        bands = [self.bands.get(column.name) for column in part.layout.columns]
+        return DeadBands.of(bands, part.layout, self.adapter)
 
     @property
     def era_maps(self) -> list[ReadMap]:
@@ -250,6 +252,7 @@ class _Planner:
     def __init__(
         self, name: str, config: ModbusConfig, profiles: Mapping[str, Profile], plant: PlantFacts
     ) -> None:
+        self._name = name
         self._config = config
         self._profiles = profiles
         self._zone = zoneinfo.ZoneInfo(plant.timezone)
@@ -272,7 +275,7 @@ class _Planner:
             raise ConfigError(f"interval {fields['interval']!r} must be above 0")
         made = self._made[key]
         return DevicePlan(
-            check_path(path), url, interval_ns, made.read_map, made.eras, made.profile, made.bands
+            check_path(path), url, interval_ns, made.read_map, made.eras, made.profile, made.bands, self._name
         )
 
     def _make(self, name: str, given: Mapping[str, Parameter]) -> _Made:
@@ -283,6 +286,8 @@ class _Planner:
                 check_path(signal)
                 addresses[signal] = parse_address(settings.address, self._config.numbering)
                 if settings.band is not None:
+                    if addresses[signal].type == STR:
+                        raise ConfigError("a text has no dead_band")
                     tag = RegisterTag(Column(signal), addresses[signal])
                     bands.update({one.column.name: settings.band for one in tag.expand()})
             except ConfigError as e:

@@ -108,13 +108,13 @@ def test_each_day_has_its_calibration():
     )
     asked = [
         piece(day * _DAY_NS, device, ASK_HOLDING, HOLDING, (1, 1))
-        for day in (0, 1, 2)
+        for day in (0, 1, 2, 3)
         for device in ("a/one", "a/two")
     ]
     directory = SensorDirectory()
     batches, _ = make({"n": calibrated}).decode_captured(asked, directory)
     scales = [[directory.layout(slot).columns[0].scale for slot in batch.slot.tolist()] for batch in batches]
-    assert scales == [[1.0, 1.0, 1.0, 1.0], [2.0, 2.0]]
+    assert scales == [[1.0] * 6, [2.0] * 2]
 
 
 def test_blocks_are_read_as_they_are_written():

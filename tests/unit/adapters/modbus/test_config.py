@@ -128,6 +128,7 @@ def test_tls_files_are_there_and_needed(tmp_path):
             "profiles.p.t: 'bar' can't be converted",
         ),
         ({"address": "holding:{base}"}, "the device gives no value for {base}"),
+        ({"address": "holding:0:STR[8]", "dead_band": 0}, "profiles.p.t: a text has no dead_band"),
         ({"address": "holding:0:STR[250]"}, "signal 't' takes 125 registers, a request has 100"),
     ],
 )

@@ -160,6 +160,8 @@ def test_a_restart_knows_the_columns_and_a_new_scale_makes_new_ones():
     ("rule", "problem"),
     [
         ({"registers": {}}, "need registers"), ({"registers": {"a": "db1:0"}}, "tag address"), ({"time": "ts"}, "remove time"),
+        ({"registers": {"a": "holding:0:STR[4]"}}, "single numbers"), ({"registers": {"a": "holding:0[2]"}}, "tag address"),
+        ({"registers": {"a": "holding:0:U16[2]"}}, "single numbers"),
     ],
 )  # fmt: skip
 def test_rules_that_can_not_be(rule, problem):
