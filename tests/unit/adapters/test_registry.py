@@ -17,6 +17,7 @@ def test_every_name_loads_what_it_says():
         "csv": True,
         "fields": True,
         "number": False,
+        "registers": True,
         "sparkplug": True,
     }
 
