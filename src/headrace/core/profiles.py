@@ -117,14 +117,19 @@ def bind(profile: Mapping[str, SignalSettings], given: Mapping[str, Parameter]) 
     out = {}
     for name, signal in profile.items():
         if "{" in signal.address:
-            address = _PLACE.sub(lambda found: _value(found[1], values, used), signal.address)
-            signal = signal.model_copy(update={"address": address})
+            signal = signal.model_copy(update={"address": bound_address(signal.address, values, used)})
         out[name] = signal
     for name in given:
         if name not in used:
             known = sorted(used | set(defaults))
             raise ConfigError(f"the profile has no parameter {name!r}{nearest(name, known)}")
     return out
+
+
+def bound_address(address: str, values: Mapping[str, Parameter], used: set[str] | None = None) -> str:
+    """An address with the values of its parameters; `used` is given their names. Raises as `bind`."""
+    names = set() if used is None else used
+    return _PLACE.sub(lambda found: _value(found[1], values, names), address)
 
 
 def _value(text: str, values: Mapping[str, Parameter], used: set[str]) -> str:

@@ -79,7 +79,10 @@ def _device_cells(config: PlantConfig, section: AdapterSection) -> Iterable[tupl
             yield path, cells
     for path, device in (section.devices if isinstance(section.devices, Mapping) else {}).items():
         given: Mapping[str, Any] = device if isinstance(device, Mapping) else {"url": device}
-        yield path, {key: str(value) for key, value in given.items()}
+        own = given.get("parameters")  # columns of their own in a table
+        cells = {key: value for key, value in given.items() if key != "parameters"}
+        cells |= own if isinstance(own, Mapping) else {}
+        yield path, {key: str(value) for key, value in cells.items()}
 
 
 def devices_of_rows(

@@ -23,6 +23,7 @@ from headrace.core.disk import storage_error
 from headrace.core.errors import ConfigError, HeadraceError
 from headrace.core.problems import InvalidConfig, Problem
 from headrace.core.profile_tables import read_table, table_text
+from headrace.core.profiles import bound_address
 from headrace.core.registry import nearest
 from headrace.ingest.tag_changes import TagDifference
 from headrace.ingest.tag_checks import FIRST_LINE, ReadAddress, TagChecks
@@ -95,19 +96,32 @@ def address_reader(config: PlantConfig | None, default: str = "") -> ReadAddress
         name = row.adapter or default
         section = sections.get(name)
         protocol = SCHEMES.get(_scheme(row.url), "") if section is None else section.protocol
-        key = (name if section is not None else protocol, row.address, row.dtype)
+        try:
+            address = bound_address(row.address, row.more)
+        except ConfigError:
+            return None  # the profile may give what the device does not: told when the plant is made
+        key = (name if section is not None else protocol, address, row.dtype)
         if key not in known:
             options = {} if section is None else section.options
             try:
-                known[key] = _understood(protocol, row, options)
+                known[key] = _understood(protocol, replace(row, address=address), options)
             except ConfigError as e:
                 known[key] = e
         found = known[key]
         if isinstance(found, ConfigError):
             raise found
+        if found is not None and address != row.address:
+            return replace(found, text=_typed_alike(row.address, address, found.text))
         return found
 
     return read
+
+
+def _typed_alike(template: str, bound: str, text: str) -> str:
+    """A template with the type that was written into it once it was bound."""
+    head, mark, rest = template.partition(";")
+    n_head, n_rest = len(bound.partition(";")[0]), len(bound.partition(";")[2]) + len(mark)
+    return head + text[n_head : len(text) - n_rest] + mark + rest
 
 
 def _scheme(url: str) -> str:

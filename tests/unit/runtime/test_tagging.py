@@ -211,6 +211,42 @@ def test_addresses_are_read_by_the_adapter_or_by_the_url():
     assert read(row(url="mqtt://h", address="a/b")) is None
     assert read(row(url="what://h")) is None
     assert read(row(url="http://[", address="x")) is None
+    base = {"base": "100", "factor": "0.5"}
+    found = read(row(address="holding:{base+2};scale={factor}", dtype="f32", more=base))
+    assert (found.text, found.place) == (
+        "holding:{base+2}:F32;scale={factor}",
+        "holding:102:F32;order=ABCD;scale=0.5",
+    )
+    assert read(row(address="holding:{base}", more=base)).text == "holding:{base}"
+    assert read(row(address="holding:{base}")) is None, "its profile may have one"
     for _ in range(2):
         with pytest.raises(ConfigError, match="tag address"):
             read(row(address="register:1"))
+
+
+def test_devices_with_parameters_come_back_as_they_were(folder):
+    """A profile whose addresses have parameters stays one profile, whatever else is changed."""
+    text = PLANT.replace("holding:10:F32", "holding:{base}:F32")
+    (folder / "plant.toml").write_text(
+        text.replace("[profiles.oven]", "[profiles.oven]\nparameters = { base = 5 }")
+    )
+    table = "path,url,base\nleon/o1,modbus+tcp://h?unit=1,100\nleon/o3,modbus+tcp://h?unit=3,\n"
+    (folder / "ovens.csv").write_text(table)
+    before = files(folder)
+    rows = present_rows(load_plant(folder / "plant.toml"))
+    assert [(r.address, r.more) for r in rows] == [
+        ("holding:{base}:F32", {"base": "100"}),
+        ("holding:{base}:F32", {}),
+    ]
+    assert not [r.problem for r in rows if r.problem]
+    assert not offline(folder).apply(TagWish(rows), "ann")["applied"]
+    new = [*rows, row("leon/o2/t", address="holding:{base}:F32", more={"base": "7"}, unit="degC")]
+    assert offline(folder).apply(TagWish(new), "ann")["applied"]
+    assert files(folder)["ovens.csv"].splitlines()[-1] == "leon/o2,modbus+tcp://h?unit=2,,7"
+    assert files(folder)["ovens-tags.csv"].strip() in (
+        "",
+        TAGS.strip(),
+        "profile,signal,address,unit,kind,low,high,labels",
+    )
+    offline(folder).undo("ann")
+    assert files(folder) == before

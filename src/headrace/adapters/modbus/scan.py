@@ -16,7 +16,7 @@ import numpy as np
 
 from headrace.adapters.abilities import FoundTag
 from headrace.adapters.modbus.probe import Ask
-from headrace.adapters.modbus.reads import block_text, exception_text, read_request
+from headrace.adapters.modbus.reads import GATEWAY, answered_data, block_text, exception_text, read_request
 from headrace.adapters.payloads.register_addresses import (
     BIT,
     MAX_BITS,
@@ -35,7 +35,6 @@ AskUnit = Callable[[int, bytes], Awaitable[bytes]]
 WANTED = ("device", "url", "areas", "first", "count", "requests", "units")
 N_SILENT_MAX = 5
 _ILLEGAL_FUNCTION = 1
-_GATEWAY = (10, 11)
 _TEXT_REGISTERS = 3
 _FLOAT_RANGE = (1e-4, 1e7)
 
@@ -149,9 +148,10 @@ async def _look(ask: Ask, block: Block) -> bytes | int | None:
         return None
     except Rejected:
         return 0
-    if len(pdu) == block.size_bytes + 2 and pdu[:2] == bytes((block.area.function, block.size_bytes)):
-        return pdu[2:]
-    return pdu[1] if len(pdu) == 2 and pdu[0] == block.area.function | 0x80 else 0
+    try:
+        return answered_data(block, pdu)
+    except ValueError:
+        return 0
 
 
 def _values(block: Block, data: bytes) -> dict[int, int]:
@@ -258,7 +258,7 @@ async def scan_units(
             return await ask(unit, pdu)
 
         answer = await _look(ask_it, block)
-        if answer is None or answer in _GATEWAY:
+        if answer is None or answer in GATEWAY:
             continue
         value = int.from_bytes(answer, "big") if isinstance(answer, bytes) else None
         problem = ""
