@@ -122,11 +122,6 @@ class DevicePlan:
         bands = [self.bands.get(column.name) for column in part.layout.columns]
         return DeadBands.of(bands, part.layout, self.adapter)
 
-    @property
-    def era_maps(self) -> list[ReadMap]:
-        """The read maps of the eras."""
-        return [read_map for _, read_map in self.eras]
-
     def define(self, read_map: ReadMap, directory: SensorDirectory) -> tuple[int, ...]:
         """Make its groups known as a read map has them: their slots. Raises `ConfigError`: another has one of the sensors."""
         slots = tuple(directory.define(self.path, part.layout, part.part) for part in read_map.parts)

@@ -16,7 +16,6 @@ from headrace.adapters.meters import spread
 from headrace.adapters.modbus.config import DevicePlan, ModbusConfig
 from headrace.adapters.modbus.endpoints import Endpoint
 from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice, PollWish
-from headrace.adapters.payloads.registers import ReadMap
 
 TAG_KEYS = {"devices", "profile"}
 """Keys of a section that say which devices there are and what they report."""
@@ -38,13 +37,13 @@ def by_endpoint(devices: Iterable[PolledDevice]) -> dict[Endpoint, list[PolledDe
     return found
 
 
-class SameReads:
-    """Whether two read maps read the same; remembers what it has compared, for many devices share few maps."""
+class SameThings:
+    """Whether two parts of plans are the same; remembers what it has compared, for many devices share few of them."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], bool] = {}
 
-    def __call__(self, before: ReadMap, after: ReadMap) -> bool:
+    def __call__(self, before: Any, after: Any) -> bool:
         key = (id(before), id(after))
         if key not in self._known:
             self._known[key] = _is_same(before, after)
@@ -113,7 +112,7 @@ def plan_change(
     ----------
     planned : every device that there is to be, with the slots that hold at `now_ns`. make : a device that was not there.
     """
-    same_reads = SameReads()
+    is_same = SameThings()
     known = {_identity(device.plan): device for device in devices}
     after: list[PolledDevice] = []
     plans: dict[int, tuple[PolledDevice, DevicePlan, tuple[int, ...]]] = {}
@@ -121,7 +120,7 @@ def plan_change(
         device = known.get(_identity(plan))
         if device is None:
             device = make(plan, slots, now_ns)
-        elif slots != device.slots or not _is_same_plan(device.plan, plan, same_reads):
+        elif slots != device.slots or not _is_same_plan(device.plan, plan, is_same):
             plans[id(device)] = (device, plan, slots)
         after.append(device)
     wanted = by_endpoint(after)
@@ -143,11 +142,9 @@ def _identity(plan: DevicePlan) -> tuple[str, Endpoint]:
     return plan.path, plan.endpoint
 
 
-def _is_same_plan(before: DevicePlan, after: DevicePlan, same_reads: SameReads) -> bool:
+def _is_same_plan(before: DevicePlan, after: DevicePlan, is_same: SameThings) -> bool:
     """Whether nothing would be read otherwise, now or in an era to come."""
-    if replace(before, read_map=after.read_map, eras=after.eras) != after:
-        return False
-    maps = [(before.read_map, after.read_map), *zip(before.era_maps, after.era_maps, strict=False)]
-    return [at for at, _ in before.eras] == [at for at, _ in after.eras] and all(
-        same_reads(*pair) for pair in maps
+    shared = {name: getattr(after, name) for name in ("read_map", "eras", "profile", "bands")}
+    return replace(before, **shared) == after and all(
+        is_same(getattr(before, name), thing) for name, thing in shared.items()
     )
