@@ -35,6 +35,7 @@ from headrace.core.errors import ConfigError
 from headrace.core.events import Reject, RejectCode
 from headrace.core.paths import check_path
 from headrace.core.problems import dotted
+from headrace.core.sensors import SensorDirectory
 
 N_ROUTES_MAX = 200_000
 TOGETHER_BYTES_MAX = 1_024
@@ -59,6 +60,7 @@ class _Pile:
     """Messages of one rule that are read together, and their devices; `limit` is up to what size nobody asks more."""
 
     decoder: PayloadDecoder
+    read_many: Callable[[Sequence[TopicMessage], Sequence[DeviceGroup], Rows], Sequence[int]]
     limit: int
     messages: list[TopicMessage] = field(default_factory=list)
     groups: list[DeviceGroup] = field(default_factory=list)
@@ -208,13 +210,12 @@ class MessageRouter:
             return
         pile.messages, pile.groups, pile.n_bytes = [], [], 0
         left: Sequence[int] = range(len(messages))
-        if isinstance(pile.decoder, ManyReader):
-            try:
-                left = pile.decoder.read_many(messages, groups, self._rows)
-            except Exception:
-                if not self._has_failed:
-                    _log.exception("adapter=%s: a decoder of many messages failed", self._name)
-                    self._has_failed = True
+        try:
+            left = pile.read_many(messages, groups, self._rows)
+        except Exception:
+            if not self._has_failed:
+                _log.exception("adapter=%s: a decoder of many messages failed", self._name)
+                self._has_failed = True
         for i in left:
             self._guarded(partial(self._read_left, pile.decoder, groups[i]), messages[i])
 
@@ -232,11 +233,10 @@ class MessageRouter:
 
     def _pile(self, rule: TopicRule) -> _Pile | None:
         """Where messages of a rule wait for each other; None where they don't."""
-        if not isinstance(rule.decoder, ManyReader):
+        decoder, limit = rule.decoder, min(TOGETHER_BYTES_MAX, rule.settings.max_payload)
+        if not isinstance(decoder, ManyReader):
             return None
-        return self._piles.setdefault(
-            rule.pattern, _Pile(rule.decoder, min(TOGETHER_BYTES_MAX, rule.settings.max_payload))
-        )
+        return self._piles.setdefault(rule.pattern, _Pile(decoder, decoder.read_many, limit))
 
     @staticmethod
     def _path(rule: TopicRule, names: dict[str, str]) -> str:
@@ -247,3 +247,12 @@ class MessageRouter:
                 RejectCode.BAD_PATH, f"path {path!r} has other levels than {rule.template.group!r}"
             )
         return path
+
+
+def warm_messages() -> None:
+    """Compile the scanner of JSON, or load it from the cache: a message is decoded in memory, then others like it."""
+    rules = compile_rules({"{device}": RuleSettings(path="{device}/{key}", time="ts")}, (), "UTC", "")
+    router = MessageRouter("warm", rules, DeviceGroups(SensorDirectory()))
+    for text in (b'{"ts":1.5,"a":1.5,"b":true,"c":"x","d":{"e":1}}', b'{"a":1}'):
+        for _ in range(2):
+            router.decode([TopicMessage("warm", text, 1)], 1)
