@@ -7,7 +7,8 @@ import urllib.request
 
 import pytest
 from tests.certificates import make_certificate
-from tests.integration.test_cli import RunningPlant, command
+from tests.integration.test_cli import RunningPlant
+from tests.integration.test_tiers import run
 
 pytestmark = pytest.mark.timeout(120)
 PLANT = """
@@ -61,16 +62,16 @@ def send(folder, address, path, body=None, own="client.pem"):
         return answer.status, answer.read()
 
 
-def test_what_is_pushed_and_asked_is_encrypted(served, environment):
+def test_what_is_pushed_and_asked_is_encrypted(served, environment, capsys):
     folder, address = served
     assert address.startswith("https://127.0.0.1:")
     assert send(folder, address, "/api/v2/write?bucket=push", b"m,host=h v=1.5")[0] == 204
-    code, out, err = command("status", "-t", address, "--json")
+    code, out, err = run(capsys, "status", "-t", address, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["samples"]["received"] == 1
-    code, out, _ = command("query", "leon/x/h/m/v", "-t", address, "--json")
-    assert (code, "1.5" in out) == (0, True)
-    code, out, _ = command("status", "-t", str(folder / "store"))
+    found = json.loads(send(folder, address, "/api/v1/query?pattern=leon/**&last=1h")[1])
+    assert [(row["path"], row["value"]) for row in found["rows"]] == [("leon/x/h/m/v", 1.5)]
+    code, out, _ = run(capsys, "status", "-t", str(folder / "store"))
     assert (code, f"answers at {address}" in out) == (0, True), "it is found by its store, too"
 
 
@@ -85,30 +86,30 @@ def test_nobody_is_let_in_without_a_certificate_of_the_authority(served):
         urllib.request.urlopen(address.replace("https", "http") + "/livez", timeout=30)
 
 
-def test_a_client_that_does_not_trust_the_certificate_is_told_what_to_do(served, environment):
+def test_a_client_that_does_not_trust_the_certificate_is_told_what_to_do(served, environment, capsys):
     folder, address = served
     environment.delenv("HEADRACE_CA_FILE")
-    code, _, err = command("status", "-t", address)
+    code, _, err = run(capsys, "status", "-t", address)
     assert code == 3
     assert "its certificate is not trusted (self-signed certificate); set HEADRACE_CA_FILE" in err
     environment.setenv("HEADRACE_CA_FILE", str(folder / "plant.toml"))
-    code, _, err = command("status", "-t", address)
+    code, _, err = run(capsys, "status", "-t", address)
     assert (code, "HEADRACE_CA_FILE is " in err, "which can't be used: " in err) == (2, True, True), err
     environment.setenv("HEADRACE_CA_FILE", str(folder / "cert.pem"))
     environment.setenv("HEADRACE_CERT_FILE", str(folder / "nothing.pem"))
-    code, _, err = command("status", "-t", address)
+    code, _, err = run(capsys, "status", "-t", address)
     assert (code, "HEADRACE_CERT_FILE is " in err, "No such file" in err) == (2, True, True), err
 
 
-def test_what_is_wrong_with_the_files_is_told_before_the_start(tmp_path):
+def test_what_is_wrong_with_the_files_is_told_before_the_start(tmp_path, capsys):
     make_plant(tmp_path)
     plant = str(tmp_path / "plant.toml")
-    assert command("check", plant)[0] == 0
+    assert run(capsys, "check", plant)[0] == 0
     for key, value, says in (
         ("key_file", "clientkey.pem", "clientkey.pem is not the key of "), ("cert_file", "lost.pem", "no file "),
     ):  # fmt: skip
         for name in ("check", "run"):
-            code, out, err = command(name, plant, "--set", f"api.{key}={value}")
+            code, out, err = run(capsys, name, plant, "--set", f"api.{key}={value}")
             assert (code, f"api.{key}" in out + err, says in out + err) == (2, True, True), out + err
-    code, out, err = command("run", plant, "--no-web")
+    code, out, err = run(capsys, "run", plant, "--no-web")
     assert (code, "only the api process speaks TLS" in err) == (2, True), err

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.property.sparkplug_schema import Payload
 
 from headrace.adapters.payloads import sparkplug_scanner as scanner
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.sparkplug import RANGES, TEXTS, DataType, quality_of, read_payload
-from headrace.adapters.payloads.sparkplug_decoder import BirthNamedDecoder
+from headrace.adapters.payloads.sparkplug_decoder import NodeMetricDecoder
 from headrace.adapters.payloads.sparkplug_metrics import SparkplugMetrics
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
+from headrace.bench.traffic.sparkplug_schema import Payload
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.testing.engines import flat
@@ -234,7 +234,7 @@ class Desk:
         groups = DeviceGroups(self.directory, owns_units=False)
         self.metrics = SparkplugMetrics(groups, place, RuleSettings(path="{metric}", max_keys=1_000))
         more = {"scan": lambda data, first, last, *rest: (first, 1)} if is_slow else {}
-        self.decoder = BirthNamedDecoder("d", self.directory, self.metrics, takes_transient, **more)
+        self.decoder = NodeMetricDecoder("d", self.directory, self.metrics, takes_transient, **more)
         self.space = self.metrics.space({"device": "leon/tank"})
         self.messages = []
 
@@ -246,7 +246,7 @@ class Desk:
             if i < len(births):
                 self.decoder.birth(i, self.space, read_payload(births[i]))
             else:
-                self.decoder.data(i, self.space)
+                self.decoder.data(i, [self.space])
         return self.found(self.decoder.end(ARRIVAL_NS))
 
     def found(self, decoded):

@@ -8,6 +8,7 @@ ADAPTERS = Registry(
         "http": "headrace.adapters.http.adapter:HttpAdapter",
         "modbus": "headrace.adapters.modbus.adapter:ModbusAdapter",
         "mqtt": "headrace.adapters.mqtt.adapter:MqttAdapter",
+        "opcua": "headrace.adapters.opcua.adapter:OpcuaAdapter",
         "replay": "headrace.adapters.replay.adapter:ReplayAdapter",
         "sparkplug": "headrace.adapters.sparkplug.adapter:SparkplugAdapter",
     },

@@ -12,7 +12,6 @@ import tomllib
 import zoneinfo
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -23,7 +22,7 @@ from headrace.core.disk import BUCKET_SCHEMES
 from headrace.core.errors import ConfigError
 from headrace.core.paths import check_path, parse_duration_ns
 from headrace.core.problems import InvalidConfig, Problem, dotted, find_problems
-from headrace.core.profiles import ProfileSection, included
+from headrace.core.profiles import ProfileSection, inclusion_problems
 from headrace.core.registry import nearest
 from headrace.core.settings import (
     CodecSettings,
@@ -34,6 +33,7 @@ from headrace.core.settings import (
     Section,
     SizeBytes,
     check_url,
+    with_texts,
 )
 from headrace.core.tier_settings import RESOLUTIONS, Resolutions, TierSection, tier_problems
 
@@ -425,7 +425,7 @@ def read_plant(text: str, source: PlantSource) -> PlantConfig:
     ConfigError : it is not TOML (with file and line). InvalidConfig : it has problems; all of them.
     """
     try:
-        data = _with_texts(tomllib.loads(text))
+        data = with_texts(tomllib.loads(text))
     except tomllib.TOMLDecodeError as e:
         match = _AT_LINE.fullmatch(str(e))
         where = f"{source.file}:{match[2]}" if match else str(source.file)
@@ -437,15 +437,6 @@ def read_plant(text: str, source: PlantSource) -> PlantConfig:
     config = parse_plant(data, source.file.parent)
     config._source = source
     return config
-
-
-def _with_texts(value: Any) -> Any:
-    """TOML's dates as text, so that what is written is JSON-ready wherever it goes."""
-    if isinstance(value, dict):
-        return {key: _with_texts(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_with_texts(one) for one in value]
-    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def parse_plant(data: Mapping[str, Any], folder: Path) -> PlantConfig:
@@ -539,11 +530,7 @@ def _cross_problems(config: PlantConfig) -> list[Problem]:
         written = sorted({"folder", "options"} & config.store.model_fields_set)
         text = "is for stores in a bucket, and store.url names a folder; remove it"
         problems += [Problem(f"store.{name}", text) for name in written]
-    for name in config.profiles:
-        try:
-            included(name, config.profiles)
-        except ConfigError as e:
-            problems.append(Problem(dotted(("profiles", name, "include")), e.message))
+    problems += inclusion_problems(config.profiles)
     for name, section in config.adapters.items():
         where = dotted(("adapters", name))
         if section.tags is None and section.profile is not None and section.profile not in config.profiles:

@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from headrace.core.errors import ConfigError
+from headrace.core.problems import Problem, dotted
 from headrace.core.registry import nearest
 from headrace.core.settings import Section, SignalSettings
 
@@ -80,6 +81,17 @@ def _visit(
     for other in sections[name].include:
         _visit(other, sections, (*above, name), out)
     out.setdefault(name)
+
+
+def inclusion_problems(sections: Mapping[str, ProfileSection]) -> list[Problem]:
+    """Every profile that includes what is not there, or itself."""
+    problems = []
+    for name in sections:
+        try:
+            included(name, sections)
+        except ConfigError as e:
+            problems.append(Problem(dotted(("profiles", name, "include")), e.message))
+    return problems
 
 
 def resolve_profiles(sections: Mapping[str, ProfileSection]) -> dict[str, Profile]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -91,6 +91,15 @@ def _not_zero(value: float) -> float:
     if value == 0 or not math.isfinite(value):
         raise ValueError(f"{value:g} is not a scale: a finite number that is not 0")
     return value
+
+
+def with_texts(value: Any) -> Any:
+    """TOML's dates as text, so that what is written is JSON-ready wherever it goes."""
+    if isinstance(value, dict):
+        return {key: with_texts(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [with_texts(one) for one in value]
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def check_url(value: str) -> str:
@@ -267,6 +276,12 @@ class SignalSettings(Section):
         scale, offset = self.grid(at_ns, zone)
         unit = self.unit if self.convert_to is None else self.convert_to
         return Column(name, self.kind, unit, scale, offset, low, high, self.labels)
+
+    @property
+    def steps(self) -> list[str]:
+        """Keys that say more of its values than what they are; an adapter that does none of it refuses them."""
+        plain = {"address", "unit", "kind", "limits", "labels"}
+        return [name for name in type(self).model_fields if name in self.model_fields_set - plain]
 
     @property
     def band(self) -> SignalBand | None:

@@ -14,13 +14,19 @@ class TlsNames(Protocol):
     """The keys of a section that name files."""
 
     @property
-    def cert_file(self) -> str | None: ...
+    def cert_file(self) -> str | None:
+        """Our certificate and its chain."""
+        ...
 
     @property
-    def key_file(self) -> str | None: ...
+    def key_file(self) -> str | None:
+        """Its key; None where that is in the same file."""
+        ...
 
     @property
-    def client_ca_file(self) -> str | None: ...
+    def client_ca_file(self) -> str | None:
+        """Authorities of the clients that may connect; None for all clients."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

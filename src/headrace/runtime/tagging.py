@@ -90,28 +90,23 @@ def address_reader(config: PlantConfig | None, default: str = "") -> ReadAddress
     default : adapter of rows that name none.
     """
     sections = {} if config is None else config.adapters
-    known: dict[tuple[str, str, str], TagAddress | ConfigError | None] = {}
+    known: dict[tuple[Any, ...], TagAddress | ConfigError | None] = {}
 
     def read(row: TagRow) -> TagAddress | None:
         name = row.adapter or default
         section = sections.get(name)
         protocol = SCHEMES.get(_scheme(row.url), "") if section is None else section.protocol
-        try:
-            address = bound_address(row.address, row.more)
-        except ConfigError:
-            return None  # the profile may give what the device does not: told when the plant is made
-        key = (name if section is not None else protocol, address, row.dtype)
+        more = tuple(sorted(row.more.items())) if "{" in row.address else ()
+        key = (name if section is not None else protocol, row.address, row.dtype, more)
         if key not in known:
             options = {} if section is None else section.options
             try:
-                known[key] = _understood(protocol, replace(row, address=address), options)
+                known[key] = _understood(protocol, row, options)
             except ConfigError as e:
                 known[key] = e
         found = known[key]
         if isinstance(found, ConfigError):
             raise found
-        if found is not None and address != row.address:
-            return replace(found, text=_typed_alike(row.address, address, found.text))
         return found
 
     return read
@@ -140,7 +135,20 @@ def _understood(protocol: str, row: TagRow, options: Mapping[str, Any]) -> TagAd
         raise
     except HeadraceError:  # its library is not installed: then nobody knows here
         return None
-    return kind.tag_address(row.address, row.dtype, options) if issubclass(kind, Addresses) else None
+    if not issubclass(kind, Addresses):
+        return None
+    try:
+        read: TagAddress = kind.tag_address(row.address, row.dtype, options)
+        return read
+    except ConfigError:
+        if "{" not in row.address:
+            raise
+    try:
+        bound = bound_address(row.address, row.more)
+    except ConfigError:
+        return None  # the profile may give what the device does not: told when the plant is made
+    found: TagAddress = kind.tag_address(bound, row.dtype, options)
+    return replace(found, text=_typed_alike(row.address, bound, found.text))
 
 
 # --- planning ----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from importlib.abc import MetaPathFinder
 
 import numpy as np
 
+from headrace.adapters.opcua.scanner import warm_scanner
 from headrace.adapters.payloads.line_decoder import warm_lines
 from headrace.adapters.payloads.metric_decoder import warm_metrics
 from headrace.adapters.payloads.router import warm_messages
@@ -55,6 +56,7 @@ def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES, specs: Sequence[FlowSpec]
     warm_lines()
     warm_metrics()
     warm_messages()
+    warm_scanner()
     warm_sparkplug()
     _warm_intake(dtypes)
     directory = SensorDirectory(shard_bits=0)

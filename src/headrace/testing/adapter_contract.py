@@ -105,7 +105,7 @@ def check_rules_are_shown(name: str, root: Path = Path()) -> None:
     """
     rules = manifest_of(ADAPTERS, name).get("rules")
     for rule, where in rules.items() if isinstance(rules, dict) else ():
-        place = str(where).partition(" ")[0].partition("::")[0]
+        place = str(where).partition(" ")[0].rstrip(",").partition("::")[0]
         assert (root / place).is_file(), f"{name}: {rule} is shown in {place}, which is not there"
 
 

@@ -209,6 +209,8 @@ def test_addresses_are_read_by_the_adapter_or_by_the_url():
     read = address_reader(None)
     assert read(row(address="holding:1")).place == "holding:1:U16"
     assert read(row(url="mqtt://h", address="a/b")) is None
+    node = read(row(url="opc.tcp://h", address="ns=0;s=Oven1.T", dtype="f32"))
+    assert (node.text, node.dtype, node.place) == ("ns=0;s=Oven1.T", "f32", "s=Oven1.T")
     assert read(row(url="what://h")) is None
     assert read(row(url="http://[", address="x")) is None
     base = {"base": "100", "factor": "0.5"}
@@ -219,6 +221,10 @@ def test_addresses_are_read_by_the_adapter_or_by_the_url():
     )
     assert read(row(address="holding:{base}", more=base)).text == "holding:{base}"
     assert read(row(address="holding:{base}")) is None, "its profile may have one"
+    node = row(url="opc.tcp://h", address="ns=2;s={node}.T", more={"node": "Oven1"})
+    assert read(node).text == "ns=2;s={node}.T", "as its protocol understands it"
+    with pytest.raises(ConfigError, match="tag address"):
+        read(row(address="hold:{base}", more=base))
     for _ in range(2):
         with pytest.raises(ConfigError, match="tag address"):
             read(row(address="register:1"))

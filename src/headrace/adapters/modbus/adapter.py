@@ -20,7 +20,7 @@ from headrace.adapters.modbus.config import (
     device_plans,
     tls_files,
 )
-from headrace.adapters.modbus.endpoints import DeviceUrl, TlsFiles, parse_url
+from headrace.adapters.modbus.endpoints import DeviceTls, DeviceUrl, parse_url
 from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice
 from headrace.adapters.modbus.probe import Ask, ProbeTarget, check_wanted, count_of, probe_target
 from headrace.adapters.modbus.retag import PastPolling, by_endpoint, differs_in_tags_only, plan_change
@@ -68,7 +68,7 @@ class ModbusAdapter:
         name: str,
         config: ModbusConfig,
         plans: list[DevicePlan],
-        tls: TlsFiles,
+        tls: DeviceTls,
         pacer: ConnectPacer,
     ) -> None:
         self.name = name

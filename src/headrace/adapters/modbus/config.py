@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import zoneinfo
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
@@ -14,7 +12,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from headrace.adapters.base import PlantFacts
-from headrace.adapters.modbus.endpoints import URLS, DeviceUrl, Endpoint, ModbusLink, TlsFiles, parse_url
+from headrace.adapters.device_tables import device_rows
+from headrace.adapters.modbus.endpoints import URLS, DeviceTls, DeviceUrl, Endpoint, ModbusLink, parse_url
 from headrace.adapters.payloads.register_addresses import (
     MAX_BITS,
     MAX_REGISTERS,
@@ -140,44 +139,6 @@ class DevicePlan:
         return self.eras[number][0] if number < len(self.eras) else NEVER_NS
 
 
-def device_rows(
-    source: str | Mapping[str, Any], folder: Path, tables: Mapping[str, str] | None = None
-) -> list[tuple[str, dict[str, Any]]]:
-    """Devices as (path, fields): from a table of path → url or `DeviceSettings`, or the name of a CSV file.
-
-    The CSV file lies beside the plant file and has a head line; columns ``path`` and ``url`` are needed. Where `tables`
-    has its text, that counts.
-
-    Raises
-    ------
-    ConfigError : the file can't be read, or a row lacks a path or url, or a path is there twice.
-    """
-    if not isinstance(source, str):
-        return [
-            (path, {"url": device} if isinstance(device, str) else device.model_dump(exclude_none=True))
-            for path, device in source.items()
-        ]
-    file = folder / source
-    try:
-        if tables is not None and source in tables:
-            rows = list(csv.DictReader(io.StringIO(tables[source], newline="")))
-        else:
-            with file.open(newline="", encoding="utf-8-sig") as lines:
-                rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise ConfigError(f"device table {file} can't be read: {e}") from e
-    out: dict[str, dict[str, Any]] = {}
-    for number, row in enumerate(rows, 2):
-        fields = {k: v.strip() for k, v in row.items() if k and v and v.strip()}
-        path = fields.pop("path", "")
-        if not path or "url" not in fields:
-            raise ConfigError("a device needs a path and a url", where=f"{file}:{number}")
-        if path in out:
-            raise ConfigError(f"device {path!r} is there twice", where=f"{file}:{number}")
-        out[path] = fields
-    return list(out.items())
-
-
 def device_plans(
     name: str, config: ModbusConfig, profiles: Mapping[str, Profile], plant: PlantFacts
 ) -> list[DevicePlan]:
@@ -203,12 +164,12 @@ def device_plans(
     if not plans:
         raise ConfigError("there is no device; name at least one", where=f"adapters.{name}.devices")
     _check_lines(name, plans)
-    if not any(plan.endpoint.link is ModbusLink.TLS for plan in plans) and planner.tls != TlsFiles():
+    if not any(plan.endpoint.link is ModbusLink.TLS for plan in plans) and planner.tls != DeviceTls():
         raise ConfigError("TLS files need a device at modbus+tls://", where=f"adapters.{name}")
     return plans
 
 
-def tls_files(name: str, config: ModbusConfig, folder: Path) -> TlsFiles:
+def tls_files(name: str, config: ModbusConfig, folder: Path) -> DeviceTls:
     """The files for TLS. Raises `ConfigError` where one does not exist."""
     files: dict[str, Path | None] = {}
     for key in ("ca_file", "cert_file", "key_file"):
@@ -216,7 +177,7 @@ def tls_files(name: str, config: ModbusConfig, folder: Path) -> TlsFiles:
         files[key] = None if written is None else folder / written
         if written is not None and not (folder / written).is_file():
             raise ConfigError(f"no file {folder / written}", where=f"adapters.{name}.{key}")
-    return TlsFiles(**files)
+    return DeviceTls(**files)
 
 
 def _check_lines(name: str, plans: Iterable[DevicePlan]) -> None:

@@ -52,7 +52,7 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class TlsFiles:
+class DeviceTls:
     """Whom to trust, and who we are: whole paths; None for the system's authorities, and for nobody."""
 
     ca_file: Path | None = None
@@ -114,7 +114,7 @@ class Endpoint:
     port: int = 0
     line: SerialLine | None = None
     has_echo: bool = False
-    tls: TlsFiles | None = None
+    tls: DeviceTls | None = None
     server_name: str = ""
 
     def __str__(self) -> str:
@@ -143,7 +143,7 @@ class DeviceUrl(NamedTuple):
     timeout_s: float
 
 
-def parse_url(url: str, tls: TlsFiles | None = None) -> DeviceUrl:
+def parse_url(url: str, tls: DeviceTls | None = None) -> DeviceUrl:
     """Endpoint, unit and deadline of a device's url.
 
     Parameters
@@ -177,7 +177,7 @@ def parse_url(url: str, tls: TlsFiles | None = None) -> DeviceUrl:
         port = _PORTS.get(link) if port is None else port
         if not parts.hostname or parts.path.strip("/") or port is None:
             raise ConfigError(f"{url!r} is not {URLS}" + ("" if port else "; rtutcp needs a port"))
-        files = (tls or TlsFiles()) if link is ModbusLink.TLS else None
+        files = (tls or DeviceTls()) if link is ModbusLink.TLS else None
         endpoint = Endpoint(
             link, parts.hostname, port, None, _echo(url, options), files, options.get("name", "")
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace.adapters.modbus.endpoints import DeviceUrl, TlsFiles, parse_url
+from headrace.adapters.modbus.endpoints import DeviceTls, DeviceUrl, parse_url
 from headrace.adapters.modbus.reads import block_text, exception_text, read_request
 from headrace.adapters.modbus.transport import ModbusTransport
 from headrace.adapters.payloads.register_addresses import (
@@ -63,7 +63,7 @@ class ProbeTarget:
         cls,
         wanted: Mapping[str, str],
         numbering: Numbering = Numbering.ZERO,
-        tls: TlsFiles | None = None,
+        tls: DeviceTls | None = None,
     ) -> ProbeTarget:
         """From ``url``, ``address`` and ``count``.
 

@@ -95,6 +95,8 @@ def _after_group(data: bytes, at: int, end: int, number: int, depth: int) -> int
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     """An integer of 64 bits, and where it ends."""
+    if at < end and data[at] < 0x80:  # most are short
+        return data[at], at + 1
     value = shift = 0
     while at < end:
         byte = data[at]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from headrace.adapters.abilities import Captured, FoundTag, Listener
@@ -47,7 +46,12 @@ class SparkplugAdapter:
     Config: ClassVar[type[SparkplugConfig]] = SparkplugConfig
 
     def __init__(
-        self, name: str, config: SparkplugConfig, address: BrokerAddress, naming: MetricNaming, plant: PlantFacts
+        self,
+        name: str,
+        config: SparkplugConfig,
+        address: BrokerAddress,
+        naming: MetricNaming,
+        plant: PlantFacts,
     ) -> None:
         self.name = name
         self._config = config

@@ -5,10 +5,10 @@ import ssl
 import pytest
 
 from headrace.adapters.modbus.endpoints import (
+    DeviceTls,
     Endpoint,
     ModbusLink,
     SerialLine,
-    TlsFiles,
     parse_url,
     tls_reason,
 )
@@ -34,10 +34,10 @@ def test_silence_and_characters():
 
 
 def test_tls_and_device_servers():
-    files = TlsFiles(ca_file="ca.pem")
+    files = DeviceTls(ca_file="ca.pem")
     tls = parse_url("modbus+tls://plc?name=oven1", files).endpoint
     assert (tls.port, tls.tls, tls.server_name) == (802, files, "oven1")
-    assert parse_url("modbus+tls://plc").endpoint.tls == TlsFiles()
+    assert parse_url("modbus+tls://plc").endpoint.tls == DeviceTls()
     assert parse_url("modbus+tcp://plc", files).endpoint.tls is None
     assert parse_url("modbus+rtutcp://moxa:4001?echo=1").endpoint == Endpoint(
         ModbusLink.RTU_TCP, "moxa", 4_001, has_echo=True
@@ -88,4 +88,4 @@ def test_tls_says_why_in_words(tmp_path):
     assert tls_reason(refused) == "TLS: tlsv13 alert certificate required"
     assert tls_reason(ConnectionRefusedError(111, "refused")) == "Connection refused"
     with pytest.raises(ConfigError, match="TLS files can't be used: No such file"):
-        TlsFiles(ca_file=tmp_path / "none.pem").context()
+        DeviceTls(ca_file=tmp_path / "none.pem").context()

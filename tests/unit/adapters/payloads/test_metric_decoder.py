@@ -237,6 +237,14 @@ def test_stale_points_and_summaries():
     ]  # fmt: skip
 
 
+def test_histograms_whose_lists_are_packed_or_not():
+    half, one = np.float64(0.5).tobytes(), np.int64(3).tobytes()
+    total = [("h/m/bucket_0.5", 3), ("h/m/bucket_inf", 6), ("h/m/count", 0), ("h/m/sum", 0.5)]
+    for lists in (b"\x39" + half + b"\x31" + one + b"\x31" + one, wrap(7, half) + wrap(6, one * 2)):
+        rows, rejects = decode(OTLP, points(b"\x29" + half + lists, kind=9))
+        assert ([(path, value) for path, _, value, _ in rows], rejects) == (total, [])
+
+
 # --- values ------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from headrace.adapters.payloads import sparkplug_scanner as scanner
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.sparkplug import DataType, read_payload
-from headrace.adapters.payloads.sparkplug_decoder import BirthNamedDecoder, warm_sparkplug
+from headrace.adapters.payloads.sparkplug_decoder import NodeMetricDecoder, warm_sparkplug
 from headrace.adapters.payloads.sparkplug_metrics import SparkplugMetrics
 from headrace.adapters.payloads.sparkplug_writer import (
     SparkplugValue,
@@ -42,7 +42,7 @@ class Desk:
         self.groups = DeviceGroups(self.directory, owns_units=False)
         self.metrics = SparkplugMetrics(self.groups, place, RuleSettings(path="{metric}", max_keys=max_keys))
         self.left = []
-        self.decoder = BirthNamedDecoder("d", self.directory, self.metrics, scan=self.scan, **more)
+        self.decoder = NodeMetricDecoder("d", self.directory, self.metrics, scan=self.scan, **more)
         self.space = self.metrics.space({"device": "leon/tank"})
         self.arrival_ns = ARRIVAL_NS
 
@@ -63,7 +63,7 @@ class Desk:
             elif kind == "death":
                 self.decoder.death(number, self.space, 3_000 * MS)
             else:
-                self.decoder.data(number, kind if kind != "data" else self.space)
+                self.decoder.data(number, [kind if kind != "data" else self.space])
         self.batches, rejects = self.decoder.end(self.arrival_ns)
         samples = {}
         for batch in self.batches:
