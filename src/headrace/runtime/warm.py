@@ -18,11 +18,13 @@ from headrace.adapters.payloads.router import warm_messages
 from headrace.adapters.payloads.sparkplug_decoder import warm_sparkplug
 from headrace.codecs import warm
 from headrace.core.clock import NS
+from headrace.core.dead_bands import DeadBands
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout, numpy_dtype
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.ingest.ordering import in_place_order
+from headrace.ingest.thinning import Thinner
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow, FlowSpec
 from headrace.pipeline.windowing import AGGREGATES
@@ -138,7 +140,10 @@ def _warm_intake(dtypes: tuple[str, ...]) -> None:
         paths = [f"warm/{dtype}/{i}" for i in range(1_000)]
         slots = directory.define_many(paths, Layout(dtype, (Column(""),)))[::-1].copy()
         values = np.zeros((1_000, 1), numpy_dtype(dtype))
-        in_place_order(FrameBatch.dense(slots, _START_NS + np.arange(1_000), values), directory).to_buffers()
+        batch = FrameBatch.dense(slots, _START_NS + np.arange(1_000), values)
+        in_place_order(batch, directory).to_buffers()
+        directory.set_dead_bands(slots[:1].tolist(), DeadBands(np.zeros(1), np.zeros(1, np.int64)))
+        Thinner(directory).thin(batch)
 
 
 def _batches(slots: np.ndarray[tuple[int, ...], np.dtype[np.uint32]], dtype: str) -> list[FrameBatch]:

@@ -6,7 +6,8 @@ import struct
 import numpy as np
 import pytest
 
-from headrace.adapters.payloads.registers import RegisterTag, compile_read_map, parse_address
+from headrace.adapters.payloads.register_addresses import parse_address
+from headrace.adapters.payloads.registers import RegisterTag, compile_read_map
 from headrace.core.clock import NS
 from headrace.sim.calendars import CONTINUOUS
 from headrace.sim.devices.modbus import FleetTables, RegisterPlan

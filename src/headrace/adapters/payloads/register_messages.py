@@ -17,13 +17,8 @@ import numpy.typing as npt
 
 from headrace.adapters.payloads.base import MessagePile, PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroup, KeyTable
-from headrace.adapters.payloads.registers import (
-    ReadMap,
-    RegisterTag,
-    RegisterValues,
-    compile_image_map,
-    parse_address,
-)
+from headrace.adapters.payloads.register_addresses import STR, parse_address
+from headrace.adapters.payloads.registers import ReadMap, RegisterTag, RegisterValues, compile_image_map
 from headrace.adapters.payloads.rows import Rows
 from headrace.adapters.payloads.times import TimeReader
 from headrace.core.errors import ConfigError
@@ -138,6 +133,10 @@ def _compile(settings: RuleSettings) -> ReadMap:
     tags = []
     for name, text in settings.registers.items():
         address = parse_address(text)
+        if address.type == STR or address.n_values > 1:
+            raise ConfigError(
+                f"registers.{name} = {text!r}: a message's registers are single numbers and bits"
+            )
         labels = ("false", "true") if address.dtype == "u8" else ()
         kind = Kind.DISCRETE if address.dtype == "u8" else Kind.ANALOG
         tags.append(RegisterTag(Column(name, kind, settings.units.get(name, ""), labels=labels), address))
