@@ -6,6 +6,7 @@ ADAPTERS = Registry(
     "adapters",
     {
         "http": "headrace.adapters.http.adapter:HttpAdapter",
+        "kafka": "headrace.adapters.kafka.adapter:KafkaAdapter",
         "modbus": "headrace.adapters.modbus.adapter:ModbusAdapter",
         "mqtt": "headrace.adapters.mqtt.adapter:MqttAdapter",
         "replay": "headrace.adapters.replay.adapter:ReplayAdapter",

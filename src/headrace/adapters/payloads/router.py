@@ -10,12 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from headrace.adapters.payloads.base import PayloadDecoder, PayloadError, RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import (
+    Decoded,
+    PayloadDecoder,
+    PayloadError,
+    RuleSettings,
+    SliceDecoder,
+    SliceReader,
+    TopicMessage,
+)
 from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
-from headrace.adapters.payloads.rows import Decoded, Rows, make_reject
+from headrace.adapters.payloads.rows import Rows, make_reject
 from headrace.adapters.payloads.times import TimeReader
 from headrace.adapters.payloads.topics import (
+    MESSAGE_KEY,
+    MQTT_TOPICS,
     PathTemplate,
+    TopicDialect,
     TopicPattern,
     in_order,
     match_topic,
@@ -34,21 +45,32 @@ _log = logging.getLogger("headrace.adapters.payloads")
 
 @dataclass(frozen=True, slots=True)
 class TopicRule:
-    """One rule, compiled."""
+    """One rule, compiled; `reads_slices` says which kind its decoder is."""
 
     pattern: TopicPattern
     template: PathTemplate
     settings: RuleSettings
-    decoder: PayloadDecoder
+    decoder: PayloadDecoder | SliceDecoder
+    reads_slices: bool = False
+    has_key: bool = False
+    """Whether the path names the key of messages."""
 
 
 class _Route(NamedTuple):
+    """The rule of a topic, and who takes its messages: all of them, or those with a key."""
+
     rule: TopicRule
-    group: DeviceGroup
+    names: dict[str, str]
+    taker: DeviceGroup | SliceReader | None
+    by_key: dict[bytes, DeviceGroup | SliceReader]
 
 
 def compile_rules(
-    topics: Mapping[str, RuleSettings], levels: tuple[str, ...], timezone: str, where: str
+    topics: Mapping[str, RuleSettings],
+    levels: tuple[str, ...],
+    timezone: str,
+    where: str,
+    dialect: TopicDialect = MQTT_TOPICS,
 ) -> list[TopicRule]:
     """The rules of an adapter, more specific ones first.
 
@@ -64,13 +86,14 @@ def compile_rules(
     rules: dict[TopicPattern, TopicRule] = {}
     for topic, settings in topics.items():
         try:
-            rule = _compile(topic, settings, levels, timezone)
+            rule = _compile(topic, settings, levels, timezone, dialect)
         except ConfigError as e:
             raise ConfigError(e.message, where=dotted((*where.split("."), topic))) from e
         rules[rule.pattern] = rule
     if not rules:
+        example = dialect.separator.join(("plant", "{device}"))
         raise ConfigError(
-            'there is no topic; name at least one: "plant/{device}" = { path = ... }', where=where
+            f'there is no topic; name at least one: "{example}" = {{ path = ... }}', where=where
         )
     try:
         return [rules[pattern] for pattern in in_order(rules)]
@@ -78,17 +101,30 @@ def compile_rules(
         raise ConfigError(e.message, where=where) from e
 
 
-def _compile(topic: str, settings: RuleSettings, levels: tuple[str, ...], timezone: str) -> TopicRule:
+def _compile(
+    topic: str, settings: RuleSettings, levels: tuple[str, ...], timezone: str, dialect: TopicDialect
+) -> TopicRule:
     decoder = PAYLOADS.load(settings.values)(settings, TimeReader(settings.time_unit, timezone))
-    pattern = parse_topic(topic)
-    template = parse_template(settings.path, pattern.names, decoder.has_keys)
-    check_path(template.fill(dict.fromkeys(pattern.names, "x")))
+    pattern = parse_topic(topic, dialect.separator)
+    names = (*pattern.names, MESSAGE_KEY) if dialect.has_keys else pattern.names
+    reads_slices = hasattr(decoder, "reader")
+    template = parse_template(
+        settings.path, names, decoder.has_keys, reads_slices and bool(decoder.has_places)
+    )
+    check_path(template.fill(_AnyName()))
     n_levels = settings.path.count("/") + 1
     if levels and n_levels != len(levels):
         raise ConfigError(
             f"path {settings.path!r} has {n_levels} levels, expected {len(levels)}: {'/'.join(levels)}"
         )
-    return TopicRule(pattern, template, settings, decoder)
+    return TopicRule(pattern, template, settings, decoder, reads_slices, template.names(MESSAGE_KEY))
+
+
+class _AnyName(dict[str, str]):
+    """Has a value for every name, to see what a path would look like."""
+
+    def get(self, name: str, default: object = None) -> str:
+        return "x"
 
 
 class MessageRouter:
@@ -105,6 +141,9 @@ class MessageRouter:
         self._groups = groups
         self._rows = Rows(name, groups)
         self._routes: dict[str, _Route] = {}
+        self._readers: dict[tuple[int, str], SliceReader] = {}
+        self._waiting: dict[SliceReader, list[TopicMessage]] = {}
+        self._n_routes = 0
         self._has_failed = False
 
     def decode(self, messages: Sequence[TopicMessage], arrival_ns: int) -> Decoded:
@@ -115,11 +154,27 @@ class MessageRouter:
             except PayloadError as e:
                 self._rows.refuse(message, e.code, e.detail, e.n_samples)
             except Exception as e:
-                if not self._has_failed:
-                    _log.exception("adapter=%s topic=%s: a decoder failed", self._name, message.topic)
-                    self._has_failed = True
-                self._rows.refuse(message, RejectCode.INTERNAL, f"decoder failed: {e!r}")
-        return self._rows.build(arrival_ns)
+                self._fail(message, e)
+        batches, rejects = self._rows.build(arrival_ns)
+        waiting, self._waiting = self._waiting, {}
+        for reader, some in waiting.items():
+            try:
+                read = reader.read(some)
+            except Exception as e:
+                for message in some:
+                    self._fail(message, e)
+                rejects += self._rows.build(arrival_ns).rejects
+                continue
+            batches += [batch.with_(arrival_ns=arrival_ns) for batch in read.batches]
+            rejects += read.rejects
+        return Decoded(batches, rejects)
+
+    def _fail(self, message: TopicMessage, error: Exception) -> None:
+        """Refuse a message for a defect of ours."""
+        if not self._has_failed:
+            _log.error("adapter=%s topic=%s: a decoder failed", self._name, message.topic, exc_info=error)
+            self._has_failed = True
+        self._rows.refuse(message, RejectCode.INTERNAL, f"decoder failed: {error!r}")
 
     def again(self, message: TopicMessage) -> Decoded:
         """Decode a message of the past.
@@ -127,15 +182,7 @@ class MessageRouter:
         Where it has no time of its own its frames get that of its arrival then, so that decoding it twice
         gives the same frames.
         """
-        try:
-            group = self._route(message.topic).group
-        except PayloadError:
-            return self.decode([message], message.arrival_ns)
-        newest_ns, group.last_arrival_ns = group.last_arrival_ns, 0
-        try:
-            return self.decode([message], message.arrival_ns)
-        finally:
-            group.last_arrival_ns = newest_ns
+        return self.decode([message._replace(time_ns=message.arrival_ns)], message.arrival_ns)
 
     def defect(self, message: TopicMessage, error: Exception) -> Reject:
         """The reject of a message whose frames turned out to be wrong: a defect of ours."""
@@ -144,26 +191,68 @@ class MessageRouter:
     def _read(self, message: TopicMessage) -> None:
         route = self._routes.get(message.topic)
         if route is None:
-            if len(self._routes) >= N_ROUTES_MAX:
-                self._routes.clear()
-            route = self._routes[message.topic] = self._route(message.topic)
-        rule, group = route
+            route = self._new_route(message.topic)
+        rule, taker = route.rule, route.taker
+        if taker is None:
+            taker = self._of_key(route, message.key)
         if len(message.payload) > rule.settings.max_payload:
             detail = f"{len(message.payload):,} bytes, expected at most {rule.settings.max_payload:,}"
             raise PayloadError(RejectCode.TOO_LARGE, detail)
-        rule.decoder.read(message, group, self._rows)
+        if rule.reads_slices:
+            self._waiting.setdefault(taker, []).append(message)  # type: ignore[arg-type]
+        else:
+            rule.decoder.read(message, taker, self._rows)  # type: ignore[union-attr, arg-type]
 
-    def _route(self, topic: str) -> _Route:
-        """The rule and device of a topic."""
+    def _new_route(self, topic: str) -> _Route:
+        """The rule of a topic, and who takes its messages."""
         for rule in self._rules:
             names = match_topic(rule.pattern, topic)
             if names is not None:
-                return _Route(rule, self._groups.group(self._path(rule, names), rule.settings))
+                taker = None if rule.has_key else self._taker(rule, names)
+                self._make_room()
+                route = self._routes[topic] = _Route(rule, names, taker, {})
+                return route
         raise PayloadError(RejectCode.UNKNOWN_TOPIC, "no topic rule matches")
+
+    def _of_key(self, route: _Route, key: bytes | None) -> DeviceGroup | SliceReader:
+        """Who takes messages with this key."""
+        if key is None:
+            raise PayloadError(
+                RejectCode.BAD_PATH, f"the message has no key, which its path names {{{MESSAGE_KEY}}}"
+            )
+        known = route.by_key.get(key)
+        if known is None:
+            try:
+                names = {**route.names, MESSAGE_KEY: key.decode()}
+            except UnicodeDecodeError as e:
+                raise PayloadError(RejectCode.BAD_PATH, f"the key of the message is not UTF-8: {e}") from None
+            known = self._taker(route.rule, names)
+            self._make_room()
+            route.by_key[key] = known
+        return known
+
+    def _make_room(self) -> None:
+        self._n_routes += 1
+        if self._n_routes > N_ROUTES_MAX:
+            self._routes.clear()
+            self._n_routes = 1
+
+    def _taker(self, rule: TopicRule, names: dict[str, str]) -> DeviceGroup | SliceReader:
+        path = self._path(rule, names)
+        if not rule.reads_slices:
+            return self._groups.group(path, rule.settings)
+        number = next(i for i, one in enumerate(self._rules) if one is rule)
+        reader = self._readers.get((number, path))
+        if reader is None:
+            decoder: SliceDecoder = rule.decoder  # type: ignore[assignment]
+            reader = self._readers[number, path] = decoder.reader(self._name, self._groups, path)
+        return reader
 
     @staticmethod
     def _path(rule: TopicRule, names: dict[str, str]) -> str:
         path = rule.template.fill(names)
+        if rule.reads_slices and any("{" in name or "}" in name for name in names.values()):
+            raise PayloadError(RejectCode.BAD_PATH, f"path {path!r} has a brace that the topic brings")
         n_levels = rule.template.group.count("/")
         if path.count("/") != n_levels:
             raise PayloadError(

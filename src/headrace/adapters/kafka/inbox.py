@@ -1,0 +1,144 @@
+"""Slices of messages on their way to the sink: decoded together, landed together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+
+from headrace.adapters.base import Ack, Sink
+from headrace.adapters.kafka.config import message_time
+from headrace.adapters.kafka.ledger import OffsetLedger, Place, Span
+from headrace.adapters.meters import LatencyRing, seconds
+from headrace.adapters.payloads.base import TopicMessage
+from headrace.adapters.payloads.router import MessageRouter
+from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
+from headrace.core.errors import HeadraceError, PluginError
+from headrace.core.events import Reject
+from headrace.core.frames import FrameBatch
+
+
+class NotTaken(HeadraceError):
+    """The sink does not take what came: it has to come again."""
+
+
+@dataclass(eq=False, slots=True)
+class _Slice:
+    """Messages that are decoded and committed together."""
+
+    messages: list[TopicMessage]
+    spans: Collection[Span]
+    began_ns: int
+    n_open: int = 0
+
+
+class Inbox:
+    """Hands the frames of messages to the sink, and tells the ledger what has landed."""
+
+    def __init__(self, sink: Sink, router: MessageRouter, ledger: OffsetLedger) -> None:
+        self._sink = sink
+        self._router = router
+        self._ledger = ledger
+        self._landed = asyncio.Event()
+        self._n_open = 0
+        self._sequence = 0
+        self.last_good_ns = NO_TIME
+        self.n_messages = 0
+        self.n_frames = 0
+        self.n_samples = 0
+        self.n_rejects = 0
+        self.decode_ns = 0
+        self.transport_ns = 0
+        self.latency = LatencyRing()
+
+    async def hand_on(self, found: Sequence[Message]) -> None:
+        """Decode messages and give them to the sink; waits for credit.
+
+        Raises
+        ------
+        NotTaken : the sink refuses; nothing of it will be committed.
+        """
+        taken = self._taken(found)
+        self.n_messages += len(taken.messages)
+        cpu_ns = thread_cpu_ns()
+        batches, rejects = self._router.decode(taken.messages, self._sink.clock.now_ns())
+        self.decode_ns += thread_cpu_ns() - cpu_ns
+        ack = self._opened(taken, len(batches) + len(rejects))
+        is_given = False
+        try:
+            await self._give(taken, batches, rejects, ack)
+            is_given = True
+        finally:
+            if not is_given:
+                self._close()  # it never lands: nobody waits for it
+        if batches:
+            self.last_good_ns = self._sink.clock.now_ns()
+
+    async def _give(
+        self, taken: _Slice, batches: Sequence[FrameBatch], rejects: list[Reject], ack: Ack
+    ) -> None:
+        try:
+            for batch in batches:
+                try:
+                    await self._sink.emit(batch.with_(sequence=self._sequence), ack)
+                except PluginError as e:
+                    # A defect of ours, for ever: kept as rejects, or the messages would come again and again.
+                    rejects += [self._router.defect(message, e) for message in taken.messages]
+                    taken.n_open += len(taken.messages) - 1
+                    continue
+                self._sequence += 1
+                self.n_frames += batch.n_frames
+                self.n_samples += batch.n_samples
+            for reject in rejects:
+                await self._sink.reject(reject, ack)
+                self.n_rejects += 1
+        except Exception as e:
+            raise NotTaken(f"messages are not taken: {str(e) or repr(e)}") from e
+
+    def _taken(self, found: Sequence[Message]) -> _Slice:
+        """The messages of a slice, without those of partitions that were taken from us meanwhile."""
+        cpu_ns, arrival_ns = thread_cpu_ns(), self._sink.clock.now_ns()
+        lasts: dict[Place, int] = {}
+        messages = []
+        for one in found:
+            topic, partition, offset = one.topic(), one.partition(), one.offset()
+            lasts[topic, partition] = offset
+            payload = one.value()
+            if payload is None:
+                continue  # a tombstone: nothing is there any more, and nothing is said of any sensor
+            kind, ts_ms = one.timestamp()
+            time_ns = NO_TIME if kind == TIMESTAMP_NOT_AVAILABLE else message_time(ts_ms, offset)
+            messages.append(TopicMessage(topic, payload, arrival_ns, time_ns, one.key(), (partition, offset)))
+        spans = self._ledger.take(lasts)
+        if len(spans) < len(lasts):
+            messages = [m for m in messages if (m.topic, m.place[0]) in spans]
+        self.transport_ns += thread_cpu_ns() - cpu_ns
+        return _Slice(messages, spans.values(), monotonic_ns())
+
+    async def landed(self) -> None:
+        """Wait until everything that was handed on is durable."""
+        while self._n_open:
+            self._landed.clear()
+            await self._landed.wait()
+
+    def _opened(self, taken: _Slice, n_parts: int) -> Ack:
+        """An ack to give with each of `n_parts`: the last one that runs lands the slice."""
+        self._n_open += 1
+        taken.n_open = max(1, n_parts)
+
+        def ack() -> None:
+            taken.n_open -= 1
+            if not taken.n_open:
+                self._close()
+                self.latency.add(seconds(monotonic_ns() - taken.began_ns))
+                self._ledger.land(taken.spans)
+
+        if not n_parts:
+            ack()
+        return ack
+
+    def _close(self) -> None:
+        self._n_open -= 1
+        self._landed.set()
