@@ -20,6 +20,8 @@ PAYLOADS = Registry(
         "fields": "headrace.adapters.payloads.json:FieldsDecoder",
         "number": "headrace.adapters.payloads.number:NumberDecoder",
         "csv": "headrace.adapters.payloads.csv:CsvDecoder",
+        "line": "headrace.adapters.payloads.line:LinePayload",
+        "arrow": "headrace.adapters.payloads.arrow:ArrowPayload",
     },
 )
 """``values`` of a topic rule → decoder of message payloads; third parties: ``headrace.payloads``."""

@@ -20,14 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from headrace.adapters.payloads.base import PayloadDecoder, PayloadError, RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import (
+    Decoded,
+    PayloadDecoder,
+    PayloadError,
+    RuleSettings,
+    SliceDecoder,
+    TopicMessage,
+)
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.rows import Rows
 from headrace.adapters.payloads.times import TimeReader
 from headrace.core.sensors import SensorDirectory
 from headrace.testing.engines import flat
 
-Make = Callable[[RuleSettings, TimeReader], PayloadDecoder]
+Make = Callable[[RuleSettings, TimeReader], PayloadDecoder | SliceDecoder]
 ARRIVAL_NS = 1_767_225_600_000_000_000
 DEVICE = "site/line/device"
 _N_GARBAGE = 300
@@ -49,23 +56,30 @@ def read(make: Make, messages: Sequence[bytes], together: bool = True, **rule: A
     together : in one batch, as a busy source is read, or each alone. rule : keys of the topic rule.
     """
     directory, out = SensorDirectory(), ReadMessages()
-    settings = RuleSettings(path=f"{DEVICE}/{{key}}", **rule)
+    settings = RuleSettings(**{"path": f"{DEVICE}/{{key}}", **rule})
     decoder, groups = make(settings, TimeReader(settings.time_unit, "UTC")), DeviceGroups(directory)
+    found = [
+        TopicMessage("kit/device", payload, ARRIVAL_NS + number * 1_000_000_000)
+        for number, payload in enumerate(messages)
+    ]
+    parts = [found] if together else [[message] for message in found]
+    if hasattr(decoder, "reader"):
+        reader = decoder.reader("kit", groups, settings.path.removesuffix("/{key}"))
+        for part in parts:
+            _take(reader.read(part), directory, out)
+        return out
     rows = Rows("kit", groups)
-    for number, payload in enumerate(messages):
-        message = TopicMessage("kit/device", payload, ARRIVAL_NS + number * 1_000_000_000)
-        try:
-            decoder.read(message, groups.group(DEVICE, settings), rows)
-        except PayloadError as e:
-            out.refused.append(str(e.code))
-        if not together:
-            _take(rows, directory, out)
-    _take(rows, directory, out)
+    for part in parts:
+        for message in part:
+            try:
+                decoder.read(message, groups.group(DEVICE, settings), rows)
+            except PayloadError as e:
+                out.refused.append(str(e.code))
+        _take(rows.build(ARRIVAL_NS), directory, out)
     return out
 
 
-def _take(rows: Rows, directory: SensorDirectory, out: ReadMessages) -> None:
-    decoded = rows.build(ARRIVAL_NS)
+def _take(decoded: Decoded, directory: SensorDirectory, out: ReadMessages) -> None:
     for batch in decoded.batches:
         batch.check_columns()
         for slot, column, ts_ns, kept in flat(batch):

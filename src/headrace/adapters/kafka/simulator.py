@@ -118,7 +118,7 @@ class ProducingDevice:
         self, topic: str, payload: bytes | str | None, key: bytes | str | None = None, **place: int
     ) -> None:
         """Send one message; `place` is ``partition`` or ``timestamp`` (milliseconds)."""
-        self._producer.produce(topic, payload, key, **place)  # type: ignore[arg-type]
+        self._producer.produce(topic, payload, key, **place)
         self._producer.poll(0)
 
     def delivered(self) -> None:

@@ -91,7 +91,7 @@ class LineSeries:
     def _forget(self) -> None:
         self._series = _Table()
         self._fields = _Table()
-        self._arena = np.zeros(1 << 16, np.uint8)
+        self._arena = np.zeros(1 << 12, np.uint8)
         self._n_arena = 0
         self._seen = np.zeros(64, np.int64)
         self._series_of: dict[bytes, int] = {}

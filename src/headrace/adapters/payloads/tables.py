@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.adapters.payloads.base import PayloadError, RuleSettings
-from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
+from headrace.adapters.payloads.keys import DTYPE_OF, DeviceGroup, DeviceGroups
 from headrace.adapters.payloads.times import TimeReader
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError
@@ -41,7 +41,8 @@ class TableColumns:
 
     Parameters
     ----------
-    group : path of a wide table's group; only : its columns to take, empty for all.
+    time : empty where whoever reads gives the times. group : path of a wide table's group; only : its columns to
+        take, empty for all.
     """
 
     time: str
@@ -127,8 +128,14 @@ class TableReader:
         self._rejects: list[Reject] = []
         self._problem = ""
 
-    def read(self, table: pa.RecordBatch, source: str) -> tuple[list[FrameBatch], list[Reject]]:
+    def read(
+        self, table: pa.RecordBatch, source: str, ts_ns: I64 | None = None
+    ) -> tuple[list[FrameBatch], list[Reject]]:
         """Frames of a part of a file, one batch for each value type, and what could not be taken.
+
+        Parameters
+        ----------
+        ts_ns : times of its rows, where no column has them.
 
         Raises
         ------
@@ -136,24 +143,26 @@ class TableReader:
         """
         self._source, self._rejects, self._problem = source, [], ""
         try:
-            return self._read(table), self._rejects
+            return self._read(table, ts_ns), self._rejects
         except (UnicodeDecodeError, pa.ArrowException) as e:
             # Arrow hands on texts without a look at them, and can't cast every type to every other.
             raise PayloadError(
                 RejectCode.MALFORMED, f"the table can't be read: {e}", max(1, table.num_rows)
             ) from e
 
-    def _read(self, table: pa.RecordBatch) -> list[FrameBatch]:
+    def _read(self, table: pa.RecordBatch, ts_ns: I64 | None) -> list[FrameBatch]:
         names = table.schema.names
         path = next((name for name in PATH_COLUMNS if name in names), None)
-        needed = [self._columns.time, *([self._columns.value] if path else self._columns.only)]
+        needed = [self._columns.value] if path else list(self._columns.only)
+        needed += [self._columns.time] if ts_ns is None else []
         missing = [name for name in needed if name not in names]
         if missing:
             detail = f"no column {', '.join(missing)}; there are {', '.join(names)}"
             raise PayloadError(RejectCode.MALFORMED, detail, max(1, table.num_rows))
         values = [self._columns.value] if path else list(self._columns.only)
         values = values or [name for name in names if name != self._columns.time]
-        ts_ns = self._read_times(table.column(self._columns.time))
+        if ts_ns is None:
+            ts_ns = self._read_times(table.column(self._columns.time))
         good = ts_ns != NO_TIME
         if not good.all():
             n_bad = int((~good).sum())
@@ -173,6 +182,13 @@ class TableReader:
             exact = column.cast(pa.timestamp("ns"), safe=False).cast(pa.int64()).fill_null(NO_TIME)
             ts_ns = np.asarray(exact.to_numpy(zero_copy_only=False), np.int64)
             return ts_ns if column.type.tz is not None else self._of_plant(ts_ns)
+        numbers = (
+            self._times.of_numbers(column.to_numpy(zero_copy_only=False))
+            if _is_plain_number(column)
+            else None
+        )
+        if numbers is not None:
+            return numbers
         out = np.full(len(column), NO_TIME, np.int64)
         values = column.to_pylist()
         try:
@@ -270,6 +286,9 @@ class TableReader:
         words = _Words()
         for name in names:
             column, at = table.column(name), group.table.index[name][1]
+            if _is_as_stored(column, part.columns[at], dtype):
+                values[:, at], quality[:, at] = column.to_numpy(), Quality.GOOD
+                continue
             whose = np.zeros(len(column), np.int64)
             sensors = _Sensors([join_path(group.path, name)], [part.columns[at]], whose)
             values[:, at], there = self._taken(column, dtype, sensors, words)
@@ -282,7 +301,12 @@ class TableReader:
 
     def _learn(self, group: DeviceGroup, dtypes: dict[str, str]) -> None:
         """Make new keys of a group known; those that can't be are refused by who finds them missing."""
-        new = {key: dtype for key, dtype in dtypes.items() if key not in group.table.index and "/" not in key}
+        given = self._settings.types
+        new = {
+            key: DTYPE_OF[given[key]] if key in given else dtype
+            for key, dtype in dtypes.items()
+            if key not in group.table.index and "/" not in key
+        }
         if not new:
             return
         try:
@@ -341,6 +365,7 @@ class TableReader:
         return [_place(groups[parent], key) for parent, key in keys]
 
     def _group(self, path: str) -> DeviceGroup | None:
+        """The group at `path`; None where it can't be one, and the problem says why."""
         try:
             return self._groups.group(path, self._settings)
         except PayloadError as e:
@@ -387,6 +412,18 @@ def _place(group: DeviceGroup | None, key: str) -> _Place | None:
 
 def _is_there(column: pa.Array) -> Bool:
     return np.asarray(column.is_valid().to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _is_as_stored(column: pa.Array, known: Column, dtype: str) -> bool:
+    """Whether the numbers of a column are what its sensor stores, with nothing missing."""
+    is_plain = (known.scale, known.offset) == (1.0, 0.0) and not column.null_count
+    return bool(is_plain and dtype[0] != "u" and column.type == pa.from_numpy_dtype(numpy_dtype(dtype)))
+
+
+def _is_plain_number(column: pa.Array) -> bool:
+    kind = column.type
+    is_number = pa.types.is_signed_integer(kind) or kind == pa.float64()
+    return bool(is_number and len(column) and not column.null_count)
 
 
 def _is_text(kind: pa.DataType) -> bool:
