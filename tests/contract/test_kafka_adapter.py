@@ -31,7 +31,7 @@ class KafkaRig:
     def make(self):
         config = {
             "protocol": "kafka", "brokers": self.cluster.brokers, "reconnect_first": "20ms", "reconnect_most": "60ms",
-            "options": {"session.timeout.ms": 1_200, "heartbeat.interval.ms": 200},  # rejoining takes it one session less a second
+            "options": {"session.timeout.ms": 1_200, "heartbeat.interval.ms": 30},  # rejoining takes it one session less a second
             "topics": {"plant.{area}": {"path": "leon/{area}/{message_key}/{key}", "time": "ts"}},
         }  # fmt: skip
         settings = validate_section(KafkaAdapter.Config, config, "adapters.cluster")

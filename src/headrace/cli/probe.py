@@ -20,7 +20,7 @@ _ORDERS = {
     "BADC": "BADC byte-swapped",
     "DCBA": "DCBA little-endian",
 }
-_SCHEMES = {"modbus+tcp": "modbus", "mqtt": "mqtt", "mqtts": "mqtt"}
+_SCHEMES = {"modbus+tcp": "modbus", "mqtt": "mqtt", "mqtts": "mqtt", "kafka": "kafka"}
 _PROBE_S = 90.0
 _PAYLOAD_SHOWN = 60
 
@@ -33,6 +33,7 @@ _PAYLOAD_SHOWN = 60
         "headrace adapters probe --url 'modbus+tcp://10.0.4.11:502?unit=1' --address holding:100",
         "headrace adapters probe broker --for 10s --topic 'plant/#'",
         "headrace adapters probe --url mqtt://broker:1883 --topic '#'",
+        "headrace adapters probe --url kafka://broker:9092 --topic 'plant.#' --count 5",
     ),
 )
 @click.argument("name", required=False)
@@ -41,9 +42,13 @@ _PAYLOAD_SHOWN = 60
 @click.option("--device", help="modbus: path of one of the adapter's devices.")
 @click.option("--address", help="modbus: what to read, as in holding:100 or input:4:F32;order=CDAB.")
 @click.option("--signal", help="modbus: the address that the device's profile has for a signal.")
-@click.option("--count", type=click.IntRange(1), help="modbus: registers or bits to read.")
-@click.option("--topic", help="mqtt: filter to listen to; default: the adapter's own.")
-@click.option("--for", "for_", metavar="DURATION", help="mqtt: how long to listen; default 5s.")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    help="modbus: registers or bits; kafka: newest messages of a partition.",
+)
+@click.option("--topic", help="mqtt, kafka: which topics; default: the adapter's own.")
+@click.option("--for", "for_", metavar="DURATION", help="mqtt, kafka: for how long; default 5s.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def probe(name: str | None, target: str | None, as_json: bool, for_: str | None, **options: Any) -> None:
     """Look once at a device or a broker; nothing is stored.
@@ -60,7 +65,7 @@ def probe(name: str | None, target: str | None, as_json: bool, for_: str | None,
     elif found["protocol"] == "modbus":
         click.echo(modbus_screen(found))
     else:
-        click.echo(mqtt_screen(found))
+        click.echo(topics_screen(found))
 
 
 def _probe(name: str | None, target: str | None, wanted: dict[str, str]) -> dict[str, Any]:
@@ -167,12 +172,13 @@ def _reading(values: dict[str, Any], order: str) -> str:
     return output.number(values[order]) if order in values else ""
 
 
-def mqtt_screen(found: dict[str, Any]) -> str:
-    """An MQTT probe for people: each topic, then what comes of it."""
-    head = (
-        f"{found['messages']:,} messages of {len(found['topics']):,} topics in {output.span(found['seconds'])} "
-        f"from {found['broker']}, listening to {', '.join(found['filters'])}"
-    )
+def topics_screen(found: dict[str, Any]) -> str:
+    """A probe of topics for people: each topic, then what comes of it."""
+    count = f"{found['messages']:,} messages of {len(found['topics']):,} topics"
+    if found["protocol"] == "kafka":
+        head = f"{count} at {found['broker']}, looking for {', '.join(found['filters'])}"
+    else:
+        head = f"{count} in {output.span(found['seconds'])} from {found['broker']}, listening to {', '.join(found['filters'])}"
     lines = [head]
     for topic in found["topics"]:
         payload = (

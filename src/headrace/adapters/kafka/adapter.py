@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
+from headrace.adapters.abilities import FoundTag
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
-from headrace.adapters.kafka.config import KafkaConfig, StartAt, check_config, start_at
+from headrace.adapters.kafka.config import KafkaConfig, StartAt, check_config, library_settings, start_at
 from headrace.adapters.kafka.inbox import Inbox
+from headrace.adapters.kafka.probe import Looking, Seen, found_tags, look, told
 from headrace.adapters.kafka.session import GroupSession
-from headrace.adapters.meters import spread
+from headrace.adapters.kafka.worker import Worker
+from headrace.adapters.meters import seconds, spread
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules
-from headrace.core.clock import NO_TIME, Clock
+from headrace.core.clock import NO_TIME, Clock, monotonic_ns
 from headrace.core.events import MAX_RAW_BYTES, Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 
 _FLUSH_S = 0.5
 _LAND_S = 0.4
+_PROBE_MESSAGES, _SCAN_MESSAGES = 3, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,47 @@ class KafkaAdapter:
         landing.cancel()
         await asyncio.gather(run.consuming, landing, return_exceptions=True)
         await run.session.close()
+
+    async def probe(self, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
+        """Look at the newest messages: ``topic`` (as a rule's; default: those of the rules), ``count``, ``for``.
+
+        Raises
+        ------
+        ConfigError : what is wanted is not understood. NotConnected : no broker answers, or they refuse us.
+        """
+        began_ns = monotonic_ns()
+        looking = Looking.of(wanted, self._rules, self._config.separator, _PROBE_MESSAGES)
+        seen = await self._look(looking, clock)
+        return {
+            "protocol": "kafka",
+            "broker": ",".join(self._config.brokers),
+            "filters": [pattern.text for pattern in looking.patterns],
+            "seconds": seconds(monotonic_ns() - began_ns),
+            **told(seen, self.name, self._rules),
+        }
+
+    @classmethod
+    async def probe_url(cls, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
+        """Look at a cluster that no adapter has: ``url``, ``topic`` (default all), ``count``, ``for``. As `probe`."""
+        rest = {"topic": "#", **{k: v for k, v in wanted.items() if k != "url"}}
+        config = KafkaConfig(brokers=(urlsplit(wanted["url"]).netloc,), topics={})
+        check_config(config, Path(), "")
+        return await cls("probe", config, StartAt(), (), Path()).probe(rest, clock)
+
+    async def scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """The keys of each device in the newest messages, 100 of each partition if `wanted` does not say. As `probe`."""
+        looking = Looking.of(wanted, self._rules, self._config.separator, _SCAN_MESSAGES)
+        return found_tags(await self._look(looking, clock), self.name, self._rules)
+
+    async def _look(self, looking: Looking, clock: Clock) -> Seen:
+        settings = library_settings(self._config, self.name, self._folder)
+        settings["group.id"] += "-probe"
+        settings.pop("group.instance.id", None)
+        worker = Worker(f"kafka {self.name} probe")
+        try:
+            return await worker.call(lambda: look(settings, looking, clock))
+        finally:
+            worker.end()
 
     def redecode(
         self, reject: Reject, directory: SensorDirectory

@@ -35,7 +35,7 @@ _REFUSALS = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID,
 }  # fmt: skip
 _PLACE = re.compile(r"^(?:\[thrd:[^\]]*\]: )?(?:GroupCoordinator: )?(?:[a-z_]+://)?([^/ ]+?)(?:/\w+)?: ")
-_NOISE = re.compile(r" \(after [^)]*\)|Connect to ipv[46]#\S+ failed: |\(_?[A-Z_]+\): ")
+_NOISE = re.compile(r" \(after [^)]*\)|Connect to ipv[46]#\S+ failed: |Failed to create consumer: ")
 
 
 class Refused(NotConnected):
@@ -83,6 +83,11 @@ class KafkaClient:
             self._consumer = Consumer({**settings, "error_cb": self._on_error, "on_commit": self._on_commit})
         except KafkaException as e:
             raise ConfigError(f"the settings can't be used: {sentence(e.args[0])}") from e
+
+    @property
+    def consumer(self) -> Consumer:
+        """The library's own, for what is not of a group."""
+        return self._consumer
 
     def problem(self) -> NotConnected | None:
         """Why nothing comes; None while nothing is known to be wrong."""

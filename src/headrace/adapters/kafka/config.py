@@ -26,7 +26,8 @@ _OWNED = {
     "group.protocol": "", "client.id": "", "auto.offset.reset": "start", "enable.auto.commit": "", "enable.partition.eof": "",
     "enable.auto.offset.store": "", "partition.assignment.strategy": "", "security.protocol": "tls, user and password",
     "ssl.ca.location": "ca_file", "ssl.certificate.location": "cert_file", "ssl.key.location": "key_file",
-    "socket.timeout.ms": "timeout", "reconnect.backoff.ms": "reconnect_first", "reconnect.backoff.max.ms": "reconnect_most",
+    "socket.timeout.ms": "timeout", "api.version.request.timeout.ms": "timeout",
+    "socket.connection.setup.timeout.ms": "timeout", "reconnect.backoff.ms": "reconnect_first", "reconnect.backoff.max.ms": "reconnect_most",
     "log_level": "", "debug": "",
 }  # fmt: skip
 """Settings of the library that are ours, and the key of the plant file that sets them."""
@@ -177,12 +178,14 @@ def library_settings(config: KafkaConfig, name: str, folder: Path) -> dict[str, 
     ------
     ConfigError : a secret can't be read.
     """
+    timeout_ms = min(max(10, config.timeout // _MS), 300_000)
     out: dict[str, Any] = {
         "topic.metadata.refresh.interval.ms": 30_000, "topic.blacklist": "^__.*", "session.timeout.ms": 10_000,
         "queued.max.messages.kbytes": 32_768, **config.options,
         "bootstrap.servers": ",".join(config.brokers), "group.id": group_of(config, name), "client.id": f"headrace-{name}",
         "auto.offset.reset": "earliest", "enable.auto.commit": False, "enable.auto.offset.store": False,
-        "socket.timeout.ms": max(10, config.timeout // _MS), "log_level": 0, "log.connection.close": False,
+        "socket.timeout.ms": timeout_ms, "api.version.request.timeout.ms": timeout_ms,
+        "socket.connection.setup.timeout.ms": max(1_000, timeout_ms), "log_level": 0, "log.connection.close": False,
         "reconnect.backoff.ms": max(1, config.reconnect_first // _MS),
         "reconnect.backoff.max.ms": max(1, config.reconnect_first // _MS, config.reconnect_most // _MS),
         "security.protocol": f"SASL_{'SSL' if config.tls else 'PLAINTEXT'}" if config.user else "SSL" if config.tls else "PLAINTEXT",

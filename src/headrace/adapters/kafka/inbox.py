@@ -34,6 +34,16 @@ class _Slice:
     n_open: int = 0
 
 
+def topic_message(one: Message, arrival_ns: int) -> TopicMessage | None:
+    """A message as the rules take it; None for a tombstone, which says nothing of any sensor."""
+    payload, offset = one.value(), one.offset()
+    if payload is None:
+        return None
+    kind, ts_ms = one.timestamp()
+    time_ns = NO_TIME if kind == TIMESTAMP_NOT_AVAILABLE else message_time(ts_ms, offset)
+    return TopicMessage(one.topic(), payload, arrival_ns, time_ns, one.key(), (one.partition(), offset))
+
+
 class Inbox:
     """Hands the frames of messages to the sink, and tells the ledger what has landed."""
 
@@ -103,14 +113,10 @@ class Inbox:
         lasts: dict[Place, int] = {}
         messages = []
         for one in found:
-            topic, partition, offset = one.topic(), one.partition(), one.offset()
-            lasts[topic, partition] = offset
-            payload = one.value()
-            if payload is None:
-                continue  # a tombstone: nothing is there any more, and nothing is said of any sensor
-            kind, ts_ms = one.timestamp()
-            time_ns = NO_TIME if kind == TIMESTAMP_NOT_AVAILABLE else message_time(ts_ms, offset)
-            messages.append(TopicMessage(topic, payload, arrival_ns, time_ns, one.key(), (partition, offset)))
+            lasts[one.topic(), one.partition()] = one.offset()
+            message = topic_message(one, arrival_ns)
+            if message is not None:
+                messages.append(message)
         spans = self._ledger.take(lasts)
         if len(spans) < len(lasts):
             messages = [m for m in messages if (m.topic, m.place[0]) in spans]
