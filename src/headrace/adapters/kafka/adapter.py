@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from headrace.adapters.abilities import FoundTag
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.kafka.config import KafkaConfig, StartAt, check_config, library_settings, start_at
-from headrace.adapters.kafka.inbox import Inbox
+from headrace.adapters.kafka.inbox import KafkaInbox
 from headrace.adapters.kafka.probe import Looking, Seen, found_tags, look, told
 from headrace.adapters.kafka.session import GroupSession
 from headrace.adapters.kafka.worker import Worker
@@ -36,7 +36,7 @@ class _Running:
 
     clock: Clock
     groups: DeviceGroups
-    inbox: Inbox
+    inbox: KafkaInbox
     session: GroupSession
     consuming: asyncio.Task[None]
 
@@ -77,7 +77,7 @@ class KafkaAdapter:
         groups = DeviceGroups(sink.directory, self._config.max_devices)
         router = MessageRouter(self.name, self._rules, groups)
         session = GroupSession(self.name, self._config, self._start, self._rules, self._folder, sink.clock)
-        inbox = Inbox(sink, router, session.ledger)
+        inbox = KafkaInbox(sink, router, session.ledger)
         consuming = asyncio.create_task(session.run(inbox), name=f"kafka {self.name} session")
         self._running = _Running(sink.clock, groups, inbox, session, consuming)
 

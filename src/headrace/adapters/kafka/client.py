@@ -38,7 +38,7 @@ _PLACE = re.compile(r"^(?:\[thrd:[^\]]*\]: )?(?:GroupCoordinator: )?(?:[a-z_]+:/
 _NOISE = re.compile(r" \(after [^)]*\)|Connect to ipv[46]#\S+ failed: |Failed to create consumer: ")
 
 
-class Refused(NotConnected):
+class NotAdmitted(NotConnected):
     """The cluster does not want us: it helps no one to ask again before somebody changes something."""
 
 
@@ -92,7 +92,7 @@ class KafkaClient:
     def problem(self) -> NotConnected | None:
         """Why nothing comes; None while nothing is known to be wrong."""
         if self._refusal:
-            return Refused(self._refusal)
+            return NotAdmitted(self._refusal)
         if self._spoilt:
             return Spoilt(self._spoilt)
         return NotConnected(self._last or "no broker answers") if self._is_down else None
@@ -102,7 +102,7 @@ class KafkaClient:
 
         Raises
         ------
-        NotConnected : no broker can be reached. Refused : they refuse us.
+        NotConnected : no broker can be reached. NotAdmitted : they refuse us.
         """
         self._is_down = False
         try:
@@ -129,7 +129,7 @@ class KafkaClient:
 
         Raises
         ------
-        NotConnected : all brokers are lost. Refused : they refuse us.
+        NotConnected : all brokers are lost. NotAdmitted : they refuse us.
         """
         if monotonic_ns() >= self._commit_ns:
             self._commit_ns = monotonic_ns() + COMMIT_NS

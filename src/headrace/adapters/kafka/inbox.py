@@ -10,7 +10,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from headrace.adapters.base import Ack, Sink
 from headrace.adapters.kafka.config import message_time
-from headrace.adapters.kafka.ledger import OffsetLedger, Place, Span
+from headrace.adapters.kafka.ledger import OffsetLedger, OffsetSpan, Place
 from headrace.adapters.meters import LatencyRing, seconds
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.router import MessageRouter
@@ -29,7 +29,7 @@ class _Slice:
     """Messages that are decoded and committed together."""
 
     messages: list[TopicMessage]
-    spans: Collection[Span]
+    spans: Collection[OffsetSpan]
     began_ns: int
     n_open: int = 0
 
@@ -44,7 +44,7 @@ def topic_message(one: Message, arrival_ns: int) -> TopicMessage | None:
     return TopicMessage(one.topic(), payload, arrival_ns, time_ns, one.key(), (one.partition(), offset))
 
 
-class Inbox:
+class KafkaInbox:
     """Hands the frames of messages to the sink, and tells the ledger what has landed."""
 
     def __init__(self, sink: Sink, router: MessageRouter, ledger: OffsetLedger) -> None:

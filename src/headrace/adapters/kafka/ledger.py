@@ -18,7 +18,7 @@ NO_OFFSET = -1
 
 
 @dataclass(eq=False, slots=True)
-class Span:
+class OffsetSpan:
     """Messages of one partition that were handed on together, up to one offset."""
 
     partition: PartitionProgress
@@ -30,7 +30,7 @@ class Span:
 class PartitionProgress:
     """How far one partition is, while it is ours: offsets of the next message."""
 
-    pending: deque[Span] = field(default_factory=deque)
+    pending: deque[OffsetSpan] = field(default_factory=deque)
     taken: int = NO_OFFSET
     durable: int = NO_OFFSET
     asked: int = NO_OFFSET
@@ -100,19 +100,19 @@ class OffsetLedger:
 
     # --- from the event loop -------------------------------------------------------------------------
 
-    def take(self, lasts: Mapping[Place, int]) -> dict[Place, Span]:
+    def take(self, lasts: Mapping[Place, int]) -> dict[Place, OffsetSpan]:
         """Messages up to these offsets are handed on; partitions that are not ours are left out."""
         with self._changed:
             out = {}
             for place, last in lasts.items():
                 one = self._partitions.get(place)
                 if one is not None:
-                    out[place] = span = Span(one, last)
+                    out[place] = span = OffsetSpan(one, last)
                     one.pending.append(span)
                     one.taken = last + 1
             return out
 
-    def land(self, spans: Iterable[Span]) -> None:
+    def land(self, spans: Iterable[OffsetSpan]) -> None:
         """These are durable now."""
         with self._changed:
             for span in spans:

@@ -15,9 +15,9 @@ from pathlib import Path
 from confluent_kafka import Message
 
 from headrace.adapters.base import AdapterState
-from headrace.adapters.kafka.client import KafkaClient, Refused, Spoilt
+from headrace.adapters.kafka.client import KafkaClient, NotAdmitted, Spoilt
 from headrace.adapters.kafka.config import KafkaConfig, StartAt, library_settings
-from headrace.adapters.kafka.inbox import Inbox, NotTaken
+from headrace.adapters.kafka.inbox import KafkaInbox, NotTaken
 from headrace.adapters.kafka.ledger import OffsetLedger
 from headrace.adapters.kafka.worker import Worker
 from headrace.adapters.meters import Backoff, seconds
@@ -74,14 +74,14 @@ class GroupSession:
         """When the next attempt is due; `NO_TIME` while connected."""
         return self._retry_ns if self.state in (AdapterState.BACKOFF, AdapterState.FAILED) else NO_TIME
 
-    async def run(self, inbox: Inbox) -> None:
+    async def run(self, inbox: KafkaInbox) -> None:
         """Consume until `finish` is called."""
         while not self._is_finishing:
             try:
                 await self._connect()
                 await self._consume(inbox)
                 continue
-            except (Refused, ConfigError) as e:
+            except (NotAdmitted, ConfigError) as e:
                 reason, state, is_over = str(e), AdapterState.FAILED, True
             except (NotTaken, Spoilt) as e:
                 reason, state, is_over = str(e), AdapterState.BACKOFF, True
@@ -154,7 +154,7 @@ class GroupSession:
             await self._worker.call(lambda: client.close(is_reachable))
             self.ledger.revoke(list(self.ledger.progress()))
 
-    async def _consume(self, inbox: Inbox) -> None:
+    async def _consume(self, inbox: KafkaInbox) -> None:
         client = self._client
         assert client is not None
         while not self._is_finishing:
@@ -163,7 +163,7 @@ class GroupSession:
                 await self._hand_on(inbox, found, client)
             self._note(client)
 
-    async def _hand_on(self, inbox: Inbox, found: list[Message], client: KafkaClient) -> None:
+    async def _hand_on(self, inbox: KafkaInbox, found: list[Message], client: KafkaClient) -> None:
         """Give a slice to the inbox; where that lasts, the partitions are held so that we stay in the group."""
         handing = asyncio.ensure_future(inbox.hand_on(found))
         try:
