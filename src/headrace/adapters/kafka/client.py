@@ -6,7 +6,6 @@ callback, from inside of `pull`; whether it is connected it does not tell, so so
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from headrace.adapters.kafka.config import StartAt
+from headrace.adapters.kafka.config import StartAt, reason_of_library, sentence
 from headrace.adapters.kafka.ledger import OffsetLedger, Place
 from headrace.core.clock import monotonic_ns
 from headrace.core.errors import ConfigError, NotConnected
@@ -34,8 +33,6 @@ _REFUSALS = {
     KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID,
 }  # fmt: skip
-_PLACE = re.compile(r"^(?:\[thrd:[^\]]*\]: )?(?:GroupCoordinator: )?(?:[a-z_]+://)?([^/ ]+?)(?:/\w+)?: ")
-_NOISE = re.compile(r" \(after [^)]*\)|Connect to ipv[46]#\S+ failed: |Failed to create consumer: ")
 
 
 class NotAdmitted(NotConnected):
@@ -44,11 +41,6 @@ class NotAdmitted(NotConnected):
 
 class Spoilt(NotConnected):
     """The consumer is of no more use; another may be."""
-
-
-def sentence(error: KafkaError) -> str:
-    """What an error of the library says, without what only its authors need."""
-    return _NOISE.sub("", _PLACE.sub(r"\1: ", error.str())).strip()
 
 
 class KafkaClient:
@@ -82,7 +74,7 @@ class KafkaClient:
         try:
             self._consumer = Consumer({**settings, "error_cb": self._on_error, "on_commit": self._on_commit})
         except KafkaException as e:
-            raise ConfigError(f"the settings can't be used: {sentence(e.args[0])}") from e
+            raise ConfigError(f"the settings can't be used: {reason_of_library(e)}") from e
 
     @property
     def consumer(self) -> Consumer:
@@ -226,7 +218,7 @@ class KafkaClient:
                 consumer.commit(offsets=_offsets(offsets), asynchronous=False)
         except KafkaException as e:
             # All that is there would come, which nobody wants.
-            self._spoilt = f"where to begin can't be found out: {sentence(e.args[0])}"
+            self._spoilt = f"where to begin can't be found out: {reason_of_library(e)}"
             consumer.unassign()
 
     def _first_offset(self, consumer: Consumer, one: TopicPartition) -> int:
@@ -248,7 +240,7 @@ class KafkaClient:
             try:
                 consumer.commit(offsets=_offsets(due), asynchronous=False)
             except KafkaException as e:
-                self._last = f"what is durable could not be committed and comes again: {sentence(e.args[0])}"
+                self._last = f"what is durable could not be committed and comes again: {reason_of_library(e)}"
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._ledger.revoke(_places(partitions))

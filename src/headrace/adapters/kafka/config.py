@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from pydantic import Field
 
 from headrace.adapters.payloads.base import PayloadError, RuleSettings
@@ -21,6 +22,8 @@ Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 _BROKER = re.compile(r"(?:[^\s:/@\[\],]+|\[[0-9a-fA-F:.]+\])(?::(\d{1,5}))?")
 _LITERAL = re.compile(r"[A-Za-z0-9._-]*")
 _MS = 1_000_000
+_PLACE = re.compile(r"^(?:\[thrd:[^\]]*\]: )?(?:GroupCoordinator: )?(?:[a-z_]+://)?([^/ ]+?)(?:/\w+)?: ")
+_NOISE = re.compile(r" \(after [^)]*\)|Connect to ipv[46]#\S+ failed: |Failed to create consumer: ")
 _OWNED = {
     "bootstrap.servers": "brokers", "metadata.broker.list": "brokers", "group.id": "group", "group.instance.id": "member",
     "group.protocol": "", "client.id": "", "auto.offset.reset": "start", "enable.auto.commit": "", "enable.partition.eof": "",
@@ -169,6 +172,12 @@ def _check_options(options: Mapping[str, Any], where: str) -> None:
                 f"{name!r} can't be given here; secrets are {{ env }} or {{ file }} under password and key_password",
                 where=f"{where}.options",
             )
+    if options:
+        # The library knows its settings, and tells only when a consumer is made; this one has nobody to talk to.
+        try:
+            Consumer({"group.id": "check", "log_level": 0, **options})
+        except KafkaException as e:
+            raise ConfigError(reason_of_library(e), where=f"{where}.options") from e
 
 
 def library_settings(config: KafkaConfig, name: str, folder: Path) -> dict[str, Any]:
@@ -203,6 +212,16 @@ def library_settings(config: KafkaConfig, name: str, folder: Path) -> dict[str, 
         out["sasl.mechanism"] = config.mechanism
         out["sasl.username"], out["sasl.password"] = config.user, config.password.read(folder)
     return out
+
+
+def sentence(error: KafkaError) -> str:
+    """What an error of the library says, without what only its authors need."""
+    return _NOISE.sub("", _PLACE.sub(r"\1: ", error.str())).strip()
+
+
+def reason_of_library(error: KafkaException) -> str:
+    """The same of an exception."""
+    return sentence(error.args[0])
 
 
 def group_of(config: KafkaConfig, name: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from headrace.adapters.abilities import FoundTag
-from headrace.adapters.kafka.client import KafkaClient, sentence
-from headrace.adapters.kafka.config import StartAt
+from headrace.adapters.kafka.client import KafkaClient
+from headrace.adapters.kafka.config import StartAt, reason_of_library
 from headrace.adapters.kafka.inbox import topic_message
 from headrace.adapters.kafka.ledger import OffsetLedger
 from headrace.adapters.payloads.base import TopicMessage
@@ -113,7 +113,7 @@ def look(settings: dict[str, Any], looking: Looking, clock: Clock) -> Seen:
                 raise NotConnected(f"{settings['bootstrap.servers']} does not answer")
         return _Look(client.consumer, looking, deadline_ns, clock).seen()
     except KafkaException as e:
-        raise NotConnected(sentence(e.args[0])) from e
+        raise NotConnected(reason_of_library(e)) from e
     finally:
         client.close(is_reachable=False)
 
