@@ -132,6 +132,7 @@ class KafkaAdapter:
     async def _look(self, looking: Looking, clock: Clock) -> Seen:
         settings = library_settings(self._config, self.name, self._folder)
         settings["group.id"] += "-probe"
+        settings["enable.partition.eof"] = True
         settings.pop("group.instance.id", None)
         worker = Worker(f"kafka {self.name} probe")
         try:
@@ -160,7 +161,7 @@ class KafkaAdapter:
         inbox, session = run.inbox, run.session
         cluster = DeviceDiagnostics(
             ",".join(self._config.brokers), session.state, session.reason, inbox.last_good_ns, session.retry_ns,
-            n_requests=inbox.n_messages, n_errors=inbox.n_rejects,
+            n_requests=inbox.n_messages, n_errors=inbox.n_rejects, n_polls_skipped=session.n_holds,
         )  # fmt: skip
         partitions = [
             DeviceDiagnostics(f"{topic}:{number}", session.state, f"{one.lag:,} messages behind")

@@ -96,18 +96,28 @@ class KafkaClient:
         ------
         NotConnected : no broker can be reached. NotAdmitted : they refuse us.
         """
+        self._hear()
         self._is_down = False
         try:
             found = self._consumer.list_topics(timeout=timeout_s)
         except KafkaException as e:
-            self._consumer.poll(0)
+            self._hear()
             self._on_error(e.args[0])
             problem = self.problem()
             if problem is not None:
                 raise problem from None
             return None
-        self._is_down = False
+        self._hear()
+        self._is_down = False  # what was heard is of the time before the answer
         return sorted(found.topics)
+
+    def _hear(self) -> None:
+        """Let the library tell what it has to; messages among it are kept."""
+        for _ in range(SLICE_MESSAGES):
+            message = self._consumer.poll(0)
+            if message is None:
+                return
+            self._kept.append(message)
 
     def subscribe(self, patterns: Sequence[str]) -> None:
         """Join the group for the topics that match."""
@@ -123,10 +133,7 @@ class KafkaClient:
         ------
         NotConnected : all brokers are lost. NotAdmitted : they refuse us.
         """
-        if monotonic_ns() >= self._commit_ns:
-            self._commit_ns = monotonic_ns() + COMMIT_NS
-            self.commit()
-            self._look_ahead()
+        self._keep_up()
         found, self._kept = self._kept, []
         first = self._consumer.poll(_IDLE_S)
         if first is not None:
@@ -139,6 +146,13 @@ class KafkaClient:
             raise problem
         return out
 
+    def _keep_up(self) -> None:
+        """Commit what is due and see what is to come, every second."""
+        if monotonic_ns() >= self._commit_ns:
+            self._commit_ns = monotonic_ns() + COMMIT_NS
+            self.commit()
+            self._look_ahead()
+
     def _complain(self, errors: Sequence[Message]) -> None:
         for message in errors:
             error = message.error()
@@ -149,7 +163,8 @@ class KafkaClient:
                 self.complaint = sentence(error)
 
     def hold(self) -> None:
-        """Fetch no more for now; membership goes on."""
+        """Fetch no more for now; membership and commits go on."""
+        self._keep_up()
         if not self.is_held:
             self.is_held = True
             self._consumer.pause(self._consumer.assignment())

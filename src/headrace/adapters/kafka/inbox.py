@@ -32,6 +32,7 @@ class _Slice:
     spans: Collection[OffsetSpan]
     began_ns: int
     n_open: int = 0
+    is_closed: bool = False
 
 
 def topic_message(one: Message, arrival_ns: int) -> TopicMessage | None:
@@ -82,7 +83,7 @@ class KafkaInbox:
             is_given = True
         finally:
             if not is_given:
-                self._close()  # it never lands: nobody waits for it
+                self._close(taken)  # it may never land: nobody waits for it
         if batches:
             self.last_good_ns = self._sink.clock.now_ns()
 
@@ -137,7 +138,7 @@ class KafkaInbox:
         def ack() -> None:
             taken.n_open -= 1
             if not taken.n_open:
-                self._close()
+                self._close(taken)
                 self.latency.add(seconds(monotonic_ns() - taken.began_ns))
                 self._ledger.land(taken.spans)
 
@@ -145,6 +146,7 @@ class KafkaInbox:
             ack()
         return ack
 
-    def _close(self) -> None:
-        self._n_open -= 1
+    def _close(self, taken: _Slice) -> None:
+        self._n_open -= not taken.is_closed
+        taken.is_closed = True
         self._landed.set()

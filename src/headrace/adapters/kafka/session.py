@@ -121,6 +121,8 @@ class GroupSession:
             client = self._client = await self._worker.call(make)
         self._is_lost = True
         topics = await self._answer(client)
+        if topics is None:
+            return
         self._is_lost = False
         if not client.is_subscribed:
             patterns = [subscription(rule.pattern.filter, self._config.separator) for rule in self._rules]
@@ -135,8 +137,8 @@ class GroupSession:
             self._is_told = False
             _log.info("adapter=%s brokers=%s are back", self._name, self._where)
 
-    async def _answer(self, client: KafkaClient) -> list[str]:
-        """The topics of the cluster. Raises NotConnected as soon as it is clear that nobody answers."""
+    async def _answer(self, client: KafkaClient) -> list[str] | None:
+        """The topics of the cluster; None where we finish. Raises NotConnected once it is clear that nobody answers."""
         deadline_ns = monotonic_ns() + self._config.timeout
         while not self._is_finishing:
             topics = await self._worker.call(lambda: client.ask(ASK_S))
@@ -146,7 +148,7 @@ class GroupSession:
                 raise NotConnected(
                     f"{self._where} does not answer within {seconds(self._config.timeout):g} s"
                 )
-        return []
+        return None
 
     async def _drop(self, is_reachable: bool) -> None:
         client, self._client = self._client, None

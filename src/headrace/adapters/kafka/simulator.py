@@ -81,11 +81,6 @@ class SimulatedCluster:
         for number in range(1, self._n_brokers + 1):
             self._call("broker_set_up", ctypes.c_int32(number))
 
-    def delay(self, reply_ms: int) -> None:
-        """Let every answer take so long."""
-        for number in range(1, self._n_brokers + 1):
-            self._call("broker_set_rtt", ctypes.c_int32(number), ctypes.c_int(reply_ms))
-
     def refuse(self, request: int, error: int, n: int = 1) -> None:
         """Answer the next `n` requests of a kind (its number in the protocol) with an error."""
         self._call(

@@ -96,3 +96,24 @@ async def test_frames_that_are_a_defect_of_ours_are_kept_as_rejects(monkeypatch)
         ("internal", "p.d:0:6"),
     ]
     assert desk.ledger.due() == {("p.d", 0): 7}
+
+
+async def test_a_cancelled_hand_over_is_decided_by_its_acks():
+    """It was taken all the same: what the sink has is durable and may be committed."""
+    desk = Desk()
+    kept = []
+
+    async def take(batch, ack=None):
+        kept.append(ack)
+        await asyncio.sleep(60)
+
+    desk.sink.emit = take
+    handing = asyncio.ensure_future(desk.inbox.hand_on([Sent(5)]))
+    await asyncio.sleep(0.01)
+    handing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await handing
+    await asyncio.wait_for(desk.inbox.landed(), 5)
+    kept[0]()
+    await asyncio.wait_for(desk.inbox.landed(), 5)
+    assert desk.ledger.due() == {("p.d", 0): 6}
