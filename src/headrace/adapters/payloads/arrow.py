@@ -49,7 +49,7 @@ class ArrowPayload:
         """What reads the messages of the device at `path`. Raises PayloadError."""
         group = groups.group(path, self._settings)
         columns = TableColumns(self._settings.time or "", VALUE, path, self._settings.columns)
-        tables = _LevelledReader(origin, groups, self._times, columns, self._settings)
+        tables = _LevelledReader(origin, groups, self._times, columns, self._settings, are_texts_bounded=True)
         return ArrowReader(origin, group, tables)
 
 

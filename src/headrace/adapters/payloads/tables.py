@@ -20,6 +20,7 @@ import pyarrow as pa
 from headrace.adapters.payloads.base import PayloadError, RuleSettings
 from headrace.adapters.payloads.keys import DTYPE_OF, DeviceGroup, DeviceGroups
 from headrace.adapters.payloads.times import TimeReader
+from headrace.adapters.payloads.words import TEXT_MAX, is_word
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError
 from headrace.core.events import Reject, RejectCode
@@ -54,19 +55,24 @@ class TableColumns:
 class _Words:
     """The texts of one batch and their codes."""
 
-    def __init__(self) -> None:
+    def __init__(self, are_bounded: bool) -> None:
+        self._are_bounded = are_bounded
         self._codes: dict[str, int] = {}
         self._has_any = False
 
-    def encode(self, column: pa.Array) -> npt.NDArray[np.uint32]:
+    def encode(self, column: pa.Array) -> tuple[npt.NDArray[np.uint32], Bool]:
+        """Codes of texts, and which of them may be values."""
         self._has_any = True
         encoded = column.dictionary_encode()
+        words = encoded.dictionary.to_pylist()
+        good = np.array([not self._are_bounded or is_word(str(word)) for word in words] + [True])
         codes = [
-            self._codes.setdefault(str(word), len(self._codes)) for word in encoded.dictionary.to_pylist()
+            self._codes.setdefault(str(word), len(self._codes)) if ok else 0
+            for word, ok in zip(words, good.tolist(), strict=False)
         ]
-        index = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        index = np.asarray(encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False), np.int64)
         known: npt.NDArray[np.uint32] = np.array([*codes, 0], np.uint32)
-        return known[np.asarray(index, np.int64)]
+        return known[index], good[index]
 
     @property
     def dictionary(self) -> tuple[str, ...] | None:
@@ -109,7 +115,12 @@ class _Sensors:
 
 
 class TableReader:
-    """Turns the record batches of files into frames, for one adapter."""
+    """Turns record batches of files and messages into frames, for one adapter.
+
+    Parameters
+    ----------
+    are_texts_bounded : whether texts are refused that are longer than those of messages may be.
+    """
 
     def __init__(
         self,
@@ -118,12 +129,14 @@ class TableReader:
         times: TimeReader,
         columns: TableColumns,
         settings: RuleSettings = ANY_TABLE,
+        are_texts_bounded: bool = False,
     ) -> None:
         self._name = name
         self._settings = settings
         self._groups = groups
         self._times = times
         self._columns = columns
+        self._are_texts_bounded = are_texts_bounded
         self._source = ""
         self._rejects: list[Reject] = []
         self._problem = ""
@@ -232,7 +245,11 @@ class TableReader:
         """Values of sensors without a grid: all of them, or none where the type would change any."""
         try:
             if dtype == "u32" and _is_text(column.type):
-                return words.encode(column), _is_there(column)
+                codes, good = words.encode(column)
+                if not good.all():
+                    detail = f"texts longer than {TEXT_MAX:,} characters, or with a NUL in them"
+                    self._refuse(RejectCode.WRONG_TYPE, detail, int((~good).sum()))
+                return codes, _is_there(column) & good
             cast = column.cast(pa.from_numpy_dtype(numpy_dtype(dtype))).fill_null(0)
         except pa.ArrowException:
             return self._wrong_type(column, dtype, sensors)
@@ -283,7 +300,7 @@ class TableReader:
         shape = table.num_rows, part.width
         values = np.zeros(shape, numpy_dtype(dtype))
         quality = np.full(shape, Quality.ABSENT, np.uint8)
-        words = _Words()
+        words = _Words(self._are_texts_bounded)
         for name in names:
             column, at = table.column(name), group.table.index[name][1]
             if _is_as_stored(column, part.columns[at], dtype):
@@ -342,7 +359,7 @@ class TableReader:
         for dtype in sorted({place.dtype for place in places if place is not None}):
             mine = np.array([place is not None and place.dtype == dtype for place in places])
             rows = np.flatnonzero(mine[code])
-            words = _Words()
+            words = _Words(self._are_texts_bounded)
             sensors = _Sensors(names, known_columns, code[rows])
             values, good = self._taken(column.take(pa.array(rows)), dtype, sensors, words)
             rows, values = rows[good], values[good]

@@ -215,3 +215,14 @@ def test_the_end_is_only_taken_where_it_is_known(make):
     assert one._ledger.progress()[A].end == 9
     one._on_commit(None, [])
     one.close(is_reachable=True)
+
+
+def test_messages_among_the_news_are_kept(make, monkeypatch):
+    one = make()
+    one.consumer.coming = [Said(), Said()]
+    assert one.ask(0.1) is None
+    assert len(one.pull()) == 2
+    monkeypatch.setattr(client_module, "SLICE_MESSAGES", 1)
+    one.consumer.coming = [Said() for _ in range(9)]
+    one._hear()
+    assert len(one.consumer.coming) == 8, "what comes without an end does not keep us from asking"

@@ -128,3 +128,30 @@ async def test_a_call_that_hangs_does_not_keep_the_end_waiting(session, monkeypa
     await asyncio.wait([task])
     await asyncio.wait_for(session.close(), 2)
     gate.set()
+
+
+async def test_an_end_while_the_sink_takes_nothing(session):
+    class Shut:
+        is_cancelled = False
+
+        async def hand_on(self, found):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                self.is_cancelled = True
+                raise
+
+    class Held(Scripted):
+        def pull(self):
+            return ["a message"]
+
+        def hold(self):
+            self.is_held = True
+
+    session_module.KafkaClient, inbox = Held, Shut()
+    task = asyncio.ensure_future(session.run(inbox))
+    await until(lambda: session.n_holds == 1, "it is held")
+    session.finish()
+    task.cancel()
+    await asyncio.wait([task])
+    await until(lambda: inbox.is_cancelled, "the hand-over ends")
