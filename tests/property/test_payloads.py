@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.adapters.payloads.base import RuleSettings, TopicMessage
@@ -202,6 +202,7 @@ def leaves(value):
     return value is not None
 
 
+@example([b'{"": {"a": false, "b": [1], "c": null, "d": {"e": 1}}}'], 1)
 @given(st.lists(PAYLOADS, max_size=8), st.integers(1, 8))
 def test_every_json_value_is_a_sample_or_in_a_reject(payloads, max_keys):
     directory = SensorDirectory()
@@ -269,10 +270,10 @@ def test_integers_are_never_rounded(values, kind):
     assert {reject.code for reject in out.rejects} <= {"wrong-type"}
 
 
-@given(st.binary(max_size=60), st.sampled_from(["fields", "number", "csv"]))
+@given(st.binary(max_size=60), st.sampled_from(["fields", "number", "csv", "line", "arrow"]))
 def test_no_bytes_break_a_decoder(payload, values):
     directory = SensorDirectory()
-    path = "l/d" if values == "number" else "l/d/{key}"
+    path = {"number": "l/d", "line": "l/{measurement}/{key}"}.get(values, "l/d/{key}")
     rules = compile_rules({"#": RuleSettings(path=path, values=values)}, (), "UTC", "x")
     out = MessageRouter("x", rules, DeviceGroups(directory)).decode([TopicMessage(TOPIC, payload, 5)], 7)
     rows_of(directory, out.batches)

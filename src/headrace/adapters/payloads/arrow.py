@@ -146,8 +146,7 @@ def _claimed_bytes(stream: bytes) -> int:
             message = reader.read_next_message()
         except StopIteration:
             return total
-        if message.body is not None:
-            total += _claimed_by(bytes(message.metadata), memoryview(message.body))
+        total += _claimed_by(bytes(message.metadata), memoryview(message.body or b""))
 
 
 def _claimed_by(head: bytes, body: memoryview) -> int:

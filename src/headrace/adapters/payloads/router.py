@@ -40,6 +40,8 @@ from headrace.core.paths import check_path
 from headrace.core.problems import dotted
 
 N_ROUTES_MAX = 200_000
+N_READERS_MAX = 10_000
+"""Readers of slices, each of which remembers what it has seen; beyond they begin anew."""
 _log = logging.getLogger("headrace.adapters.payloads")
 
 
@@ -244,6 +246,9 @@ class MessageRouter:
         number = next(i for i, one in enumerate(self._rules) if one is rule)
         reader = self._readers.get((number, path))
         if reader is None:
+            if len(self._readers) >= N_READERS_MAX:
+                self._readers.clear()
+                self._routes.clear()
             decoder: SliceDecoder = rule.decoder  # type: ignore[assignment]
             reader = self._readers[number, path] = decoder.reader(self._name, self._groups, path)
         return reader

@@ -79,7 +79,7 @@ class TimeReader:
         values : integers or float64.
         """
         low, high = values.min(), values.max()
-        if not (np.isfinite(low) and np.isfinite(high)):
+        if not (np.isfinite(low) and np.isfinite(high)) or low < 0 < high:
             return None
         factor = self._scale(low.item())
         if factor != self._scale(high.item()) or max(-low.item(), high.item()) >= -NO_TIME // factor:

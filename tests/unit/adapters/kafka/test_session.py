@@ -33,8 +33,8 @@ class Scripted:
 
     def ask(self, timeout_s):
         answer = Scripted.answers.pop(0) if Scripted.answers else ["p.a"]
-        if isinstance(answer, Exception):
-            raise answer
+        if answer is None:
+            threading.Event().wait(0.002)
         return answer
 
     def subscribe(self, patterns):
@@ -155,3 +155,14 @@ async def test_an_end_while_the_sink_takes_nothing(session):
     task.cancel()
     await asyncio.wait([task])
     await until(lambda: inbox.is_cancelled, "the hand-over ends")
+
+
+async def test_an_end_while_nobody_answers(session):
+    session._config = session._config.model_copy(update={"timeout": 60 * 10**9})
+    Scripted.answers = [None] * 5_000
+    task = asyncio.ensure_future(session.run(None))
+    await until(lambda: len(Scripted.answers) < 5_000, "it asks")
+    session.finish()
+    await asyncio.wait_for(task, 5)
+    assert session.state is AdapterState.STARTING
+    assert not Scripted.made[0].is_subscribed

@@ -7,8 +7,10 @@ import pytest
 
 from headrace.adapters.payloads import keys, router, words
 from headrace.adapters.payloads.base import RuleSettings, TopicMessage
+from headrace.adapters.payloads.json import FieldsDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
+from headrace.adapters.payloads.topics import TopicDialect
 from headrace.core.errors import ConfigError
 from headrace.core.frames import Shape
 from headrace.core.layouts import Column, Kind, Layout
@@ -426,3 +428,84 @@ def test_a_list_is_not_read_on_behind_a_thousand_mistakes():
     assert sum(r.n_samples for r in out.rejects) == 1_501
     out = bench.feed(("plant/d", "[" + "1," * 1_000 + "1]"))
     assert sum(r.n_samples for r in out.rejects) == 1_001
+
+
+# --- keys, times and places of messages ----------------------------------------------------------------
+
+
+def keyed(path="l/{x}/{message_key}/{key}", **rule):
+    directory = SensorDirectory()
+    dialect = TopicDialect(".", has_keys=True)
+    rules = compile_rules({"t.{x}": RuleSettings(path=path, **rule)}, (), "UTC", "t", dialect)
+    return directory, MessageRouter("x", rules, DeviceGroups(directory))
+
+
+def message(payload, key=b"k", time_ns=5, topic="t.a", place=(0, 1)):
+    return TopicMessage(topic, payload, 100, time_ns, key, place)
+
+
+def test_the_key_of_a_message_may_name_its_device(monkeypatch):
+    directory, one = keyed()
+    out = one.decode([message(b'{"v": 1}', key) for key in (b"k", b"m", b"k")], 7)
+    assert {directory.paths[slot] for batch in out.batches for slot in batch.slot.tolist()} == {
+        "l/a/k",
+        "l/a/m",
+    }
+    assert sum(batch.n_frames for batch in out.batches) == 3
+    rejects = one.decode([message(b'{"v": 1}', key) for key in (None, b"\xff", b"a/b", b"*")], 7).rejects
+    assert [(str(r.code), r.source) for r in rejects] == [
+        ("bad-path", "t.a:0:1"), ("bad-path", "t.a:0:1"), ("bad-path", "t.a:0:1:a/b"), ("bad-path", "t.a:0:1:*"),
+    ]  # fmt: skip
+    assert "has no key, which its path names {message_key}" in rejects[0].detail
+    monkeypatch.setattr(router, "N_ROUTES_MAX", 2)
+    for number in range(5):
+        assert not one.decode([message(b'{"v": 1}', b"n%d" % number)], 7).rejects
+    assert len(one._routes) <= 1
+
+
+def test_a_key_too_long_to_be_shown_is_left_out():
+    assert message(b"", b"x" * 300).source == "t.a:0:1"
+    assert TopicMessage("t", b"", 1).source == "t"
+
+
+def test_a_message_gives_its_time_to_what_has_none():
+    _, one = keyed(path="l/{x}/{key}")
+    payloads = [b'{"v": 1}', b'[{"v": 2}, {"v": 3}]', b'[{"v": 4}, {"w": 5}, {"v": 6}]']
+    messages = [message(payload, time_ns=1_000 * i) for i, payload in enumerate(payloads, 1)]
+    out = one.decode(messages, 7)
+    times = sorted({t for batch in out.batches for t in batch.ts_ns.tolist()})
+    assert times == [1_000, 2_000, 2_001, 3_000, 3_001, 3_002]
+    again = one.decode([messages[1]], 7)
+    assert again.batches[0].ts_ns.tolist() == [2_000, 2_001], "whenever it comes"
+    (reject,) = one.decode([message(b"junk")], 7).rejects
+    assert reject.arrival_ns == 5, "what samples without a time would have"
+
+
+class Failing:
+    has_keys, has_places = True, False
+
+    def __init__(self, settings, times):
+        pass
+
+    def reader(self, origin, groups, path):
+        return self
+
+    def read(self, messages):
+        raise ValueError("a defect")
+
+
+def test_a_reader_that_fails_costs_its_messages_alone(monkeypatch, caplog):
+    monkeypatch.setattr(router.PAYLOADS, "load", lambda name: Failing if name == "failing" else FieldsDecoder)
+    rules = compile_rules(
+        {"f/{x}": RuleSettings(path="l/{x}/{key}", values="failing"), "g/{x}": RuleSettings(path="l/{x}/{key}")},
+        (), "UTC", "t",
+    )  # fmt: skip
+    one = MessageRouter("x", rules, DeviceGroups(SensorDirectory()))
+    messages = [TopicMessage(t, b'{"v": 1}', 1) for t in ("f/a", "g/a", "f/b")]
+    out = one.decode(messages, 7)
+    assert [batch.n_frames for batch in out.batches] == [1]
+    assert [(str(r.code), r.source) for r in out.rejects] == [("internal", "f/a"), ("internal", "f/b")]
+    assert caplog.text.count("a decoder failed") == 1
+    monkeypatch.setattr(router, "N_READERS_MAX", 1)
+    one.decode([TopicMessage("f/c", b"", 1)], 7)
+    assert len(one._readers) == 1
