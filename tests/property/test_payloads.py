@@ -306,3 +306,16 @@ def test_every_csv_cell_is_a_sample_or_in_a_reject(lines):
     n_samples = sum(batch.n_samples for batch in out.batches)
     assert n_samples == len(rows_of(directory, out.batches))
     assert n_samples + sum(reject.n_samples for reject in out.rejects) == n_cells
+
+
+def test_a_message_of_lines_that_is_larger_than_a_slice():
+    """More lines and values than there is room for at first, alone and among others."""
+    directory = SensorDirectory()
+    rule = RuleSettings(path="l/{measurement}/{key}", values="line")
+    router = MessageRouter("x", compile_rules({"#": rule}, (), "UTC", "x"), DeviceGroups(directory))
+    large = b"".join(b"m a=%d %d\n" % (i % 10, i) for i in range(80_000))
+    assert 512 << 10 < len(large) < 1_000_000
+    out = router.decode(
+        [TopicMessage(TOPIC, payload, 5) for payload in (b"m a=1 5", large, b"m b=1,a=2 6")], 7
+    )
+    assert (sum(batch.n_samples for batch in out.batches), out.rejects) == (80_003, [])

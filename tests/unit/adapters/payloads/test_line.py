@@ -125,14 +125,6 @@ def test_refused_lines_are_decoded_again_as_they_were():
     assert (batch.ts_ns.tolist(), batch.values.tolist(), rejects) == ([1_001], [[3.0]], [])
 
 
-def test_large_messages_are_read_in_one_go():
-    line = b"m " + b",".join(b"f%d=%d.5" % (i, i) for i in range(40)) + b" %d\n"
-    payload = b"".join(line % i for i in range(1_200))
-    assert len(payload) > 256 << 10
-    samples, rejects = Bench(max_payload="1MB").feed(payload, payload, b"m f0=1 5")
-    assert (len(samples), rejects) == (96_001, [])
-
-
 NAMES = st.sampled_from([b"m", b"n,host=h", b"m,host=h,x=y", b'q",t="', b"bad", b""])
 FIELDS = st.sampled_from(
     [
