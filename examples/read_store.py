@@ -65,42 +65,42 @@ def adaptive(b, n):  # Rice codes whose parameter follows a running mean
     return summed(unzigzag(zs), b[0] & 3)
 
 
-def frequencies(counts):  # of 40 buckets, to 4,096 in sum; and where each starts
-    counts[1], counts[40] = counts[1] + counts[0], counts[40] + counts[41]
-    counts[0] = counts[41] = 0
-    total = sum(counts)
-    shares = [1 + (c * ((4056 << 32) // total) >> 32) for c in counts[1:41]]
-    shares[shares.index(max(shares))] += 4096 - sum(shares)
+def frequencies(counts, new, k):  # where each of 40 buckets starts in 4,096, which is where the last one ends
+    for i in range(40):
+        counts[i] += 8 * new[i + 1] + (k > 0) * (new[i] + new[i + 2])
+    total, new[:] = sum(counts), [0] * 42
+    factor = -((-4056 << 32) // total)
+    starts = [i + (sum(counts[:i]) * factor >> 32) for i in range(40)]
     if total > 8000:
-        counts[1:41] = [c - (c >> 1) for c in counts[1:41]]
-    return shares, [sum(shares[:i]) for i in range(40)]
+        counts[:] = [c - (c >> 1) for c in counts]
+    return [*starts, 4096]
 
 
 def model(b, n):  # how large numbers are by rANS over a model that learns; their low bits from the end
     log_mean, order, low, bit, due, zs = b[0] - 8 >> 2, b[0] & 3, int.from_bytes(b[1:], "big"), 0, 8, []
-    mean, pos = 8 << log_mean, 5 if n < 512 else 9
+    mean, pos, new = 8 << log_mean, 5 if n < 512 else 9, [0] * 42
     states, m = [int.from_bytes(b[at : at + 4], "little") for at in (1, pos - 4)], 3 << min(log_mean + 4, 8)
     edges = [*range(16), *((4 + f) << (o - 2) for o in range(4, 10) for f in range(4))]
     above = [(1 << 64) * m**e // (m + 32) ** e for e in edges]
-    counts = [0, *(1 + (150 * (above[i] - above[i + 1]) >> 64) for i in range(39)), 1, 0]
-    shares, starts = frequencies(counts)
+    counts = [*(1 + (150 * (above[i] - above[i + 1]) >> 64) for i in range(39)), 1]
+    starts = frequencies(counts, new, 0)
     for i in range(n):
         turn = i & 1 if n >= 512 else 0
         k, slot = max((mean + 4).bit_length() - 8, 0), states[turn] & 4095
         at = bisect.bisect(starts, slot) - 1
-        states[turn] = shares[at] * (states[turn] >> 12) + slot - starts[at]
+        states[turn] = (starts[at + 1] - starts[at]) * (states[turn] >> 12) + slot - starts[at]
         if states[turn] < 65536:
-            states[turn], pos = states[turn] << 16 | int.from_bytes(b[pos : pos + 2], "little"), pos + 2
-        for place, more in ((at, k > 0), (at + 1, 8), (at + 2, k > 0)):
-            counts[place] += more
-        if at < 39:
-            width, top = k + max((at >> 2) - 2, 0) * (at > 15), at if at < 16 else 4 | at & 3
-        else:
+            states[turn], pos = states[turn] << 16 | int.from_bytes(b[pos : pos + 2], "big"), pos + 2
+        new[at + 1] += 1
+        more, top = (0, at) if at < 16 else ((at >> 2) - 2, 4 | at & 3)
+        mean = min(mean - (mean >> 4) + (min(2 * top + 1 << more, 384) << k >> 1), 1 << 60) if i else mean
+        width = k + more
+        if at == 39:
             width, top, bit = (low >> bit & 63) + 1, 0, bit + 6
         zs.append(top << width | low >> bit & 2**width - 1)
-        bit, mean = bit + width, min(mean - (mean >> 4) + min(zs[-1], mean + 64), 1 << 60) if i else mean
+        bit += width
         if i == due:
-            (shares, starts), due = frequencies(counts), due + min(due, 128)
+            starts, due = frequencies(counts, new, max((mean + 4).bit_length() - 8, 0)), due + min(due, 128)
     return summed(unzigzag(zs), order)
 
 

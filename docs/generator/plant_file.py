@@ -50,6 +50,10 @@ ADAPTERS_TEXT = """\
 ## `[adapters.NAME]` { #adapters }
 
 A source of data. `protocol` says which adapter it is; it decides what else there is.
+
+`tags = "ovens-tags.csv"`, with every adapter whose devices read by profiles: a CSV file beside the plant file with profiles of
+the adapter's own, a line a signal: `profile, signal, address, unit, kind, low, high, labels` (states parted by `|`). `headrace
+tags apply` [writes it](../how-to/onboarding.md).
 """
 PIPELINES = """\
 ## `[pipelines.NAME]` { #pipelines }

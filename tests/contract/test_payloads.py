@@ -9,6 +9,9 @@ from headrace.adapters.payloads.arrow import ArrowPayload
 from headrace.adapters.payloads.csv import CsvDecoder
 from headrace.adapters.payloads.json import FieldsDecoder
 from headrace.adapters.payloads.line import LinePayload
+from headrace.adapters.payloads.sparkplug import DataType
+from headrace.adapters.payloads.sparkplug_messages import SparkplugDecoder
+from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
 from headrace.testing import payloads as kit
 
 
@@ -29,8 +32,20 @@ TABLES = [
     stream(ts=[3], a=[3.5]),
     stream(ts=[4], s=["on"]),
 ]
+
+
+def sparkplug(value, seq):
+    one = SparkplugValue(value, DataType.DOUBLE, "t", 3, 1_795_446_000_000 + seq)
+    return write_payload(None, seq, [one])
+
+
 CASES = {
     "fields": (FieldsDecoder, [b'{"a": 1.5, "b": true}', b'{"a": 2}', b'{"s": "on", "a": 3}'], {}),
+    "sparkplug": (
+        SparkplugDecoder,
+        [sparkplug(1.5, 0), sparkplug(2.5, 1)],
+        {},
+    ),
     "csv": (CsvDecoder, [b"1,2\n3,4", b"5,6"], {"columns": ("a", "b")}),
     "line": (LinePayload, LINES, {"path": f"{kit.DEVICE}/{{measurement}}/{{key}}"}),
     "arrow": (ArrowPayload, TABLES, {"time": "ts"}),

@@ -13,6 +13,8 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tests.integration.test_cli import RunningPlant
 
+schemathesis.serializer.alias("application/x-protobuf", "application/octet-stream")
+
 pytestmark = pytest.mark.timeout(240)
 PLANT = """
 version = 1

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from headrace.adapters.broker.simulator import SimulatedBroker, find_mosquitto
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
-from headrace.adapters.mqtt.simulator import PublishingDevice, SimulatedBroker, find_mosquitto
+from headrace.adapters.mqtt.simulator import PublishingDevice
+from headrace.adapters.sparkplug.simulator import TANK, SimulatedNode
 from headrace.cli.main import run_command
 
 pytestmark = [
@@ -40,6 +42,11 @@ protocol = "mqtt"
 url = "{mqtt}"
 [adapters.broker.topics]
 "load/{{device}}" = {{ path = "plant/{{device}}/{{key}}", types = {{ v = "bool" }} }}
+"""
+LINES = """[adapters.lines]
+protocol = "sparkplug"
+url = "{mqtt}"
+path = "{{group}}/{{device}}/{{metric}}"
 """
 
 
@@ -150,6 +157,41 @@ async def test_adapters_are_probed_followed_paused_and_reloaded(world):
     assert (code, "exception 4" in err) == (1, True)
 
 
+async def test_what_adapters_receive_is_captured_and_decoded_again(world):
+    await world.up()
+    assert (await world.run("adapters", "capture", "nobody", "--to", world.headrace.folder / "x"))[0] == 1
+    assert not (world.headrace.folder / "x").exists()
+    file = world.headrace.folder / "ovens.jsonl"
+    code, out, err = await world.run("adapters", "capture", "ovens", "--to", file, "--for", "600ms")
+    assert code == 0, err
+    assert "pieces in" in out
+    code, _, err = await world.run("adapters", "capture", "ovens", "--to", file)
+    assert (code, "is there already" in err) == (2, True)
+    found = await world.json("adapters", "probe", "--capture", file)
+    assert found["samples"] >= 2
+    assert {tuple(row[::2]) for row in found["table"]["rows"]} == {("plant/oven1/temperature", 181.25)}
+    code, out, _ = await world.run("adapters", "probe", "ovens", "--capture", file)
+    assert "plant/oven1/temperature" in out
+    file = world.headrace.folder / "broker.jsonl"
+    listening = asyncio.create_task(
+        world.run("adapters", "capture", "broker", "--to", file, "--for", "30s", "--size", "300B")
+    )
+    while not listening.done():
+        await world.publish("load/d1", '{"t": 1.5}', '{"v": 7}')
+    assert listening.result()[0] == 0, listening.result()
+    found = await world.json("adapters", "probe", "--capture", file)
+    assert (found["samples"] >= 1, found["rejects"] >= 0) == (True, True)
+    code, out, _ = await world.run("adapters", "show", "broker")
+    assert "not yet acknowledged" in out
+    assert "gmqtt 0.8" in out
+    code, out, _ = await world.run("adapters", "show", "ovens")
+    assert " ago" in out
+    for name, said in (("plant.toml", "no JSON object"), ("ovens.jsonl", "no adapter 'nobody'")):
+        one = world.headrace.folder / name
+        code, _, err = await world.run("adapters", "probe", "nobody", "--capture", one)
+        assert (code in (1, 2), said in err) == (True, True), err
+
+
 async def test_a_broker_is_probed_with_and_without_an_engine(world):
     publishing = asyncio.create_task(_keep_publishing(world))
     try:
@@ -175,6 +217,26 @@ async def test_a_broker_is_probed_with_and_without_an_engine(world):
     ):
         code, _, err = await world.run("adapters", "probe", *arguments)
         assert code == expected, err
+
+
+async def test_sparkplug_nodes_are_probed(world):
+    world.edit("[adapters.broker]", LINES.format(mqtt=world.broker.url) + "[adapters.broker]")
+    node = SimulatedNode(
+        (world.broker.host, world.broker.port), ("plant", "line1"), {"": TANK[:2], "pump": TANK[:1]}
+    )
+    await node.start()
+    try:
+        arguments = ("adapters", "probe", "lines", "--for", "1s", "--node", "plant/line1")
+        code, out, err = await world.run(*arguments)
+        assert code == 0, err
+        assert "plant/line1  (1)  online, 2 metrics" in out
+        assert "  plant/pump/Temperature = " in out
+        found = await world.json(*arguments)
+        assert [one["node"] for one in found["nodes"]] == ["plant/line1", "plant/line1/pump"]
+        assert found["nodes"][0]["values"][1]["path"] == "plant/node/Inlet.Flow"
+        assert node.n_commands == 2
+    finally:
+        await node.stop()
 
 
 async def _keep_publishing(world):

@@ -11,16 +11,11 @@ import paho.mqtt.client as paho
 import pytest
 
 from headrace.adapters.base import AdapterState, PlantFacts
-from headrace.adapters.mqtt import client as client_module
-from headrace.adapters.mqtt import simulator
+from headrace.adapters.broker import client as client_module
+from headrace.adapters.broker import simulator
+from headrace.adapters.broker.simulator import BrokerKind, SimulatedBroker, find_mosquitto, free_port
 from headrace.adapters.mqtt.adapter import MqttAdapter
-from headrace.adapters.mqtt.simulator import (
-    BrokerKind,
-    PublishingDevice,
-    SimulatedBroker,
-    find_mosquitto,
-    free_port,
-)
+from headrace.adapters.mqtt.simulator import PublishingDevice
 from headrace.core.errors import NotConnected
 from headrace.core.problems import validate_section
 from headrace.testing.adapters import RecordingSink, until
@@ -134,7 +129,7 @@ async def test_what_comes_again_to_the_same_process_is_taken_once(broker, versio
 @needs_mosquitto
 async def test_a_broker_that_is_killed_and_comes_back(broker, caplog):
     sink = RecordingSink()
-    with caplog.at_level(logging.INFO, "headrace.adapters.mqtt"):
+    with caplog.at_level(logging.INFO, "headrace.adapters.broker"):
         async with running(adapter_of(broker), sink) as adapter:
             await publish(broker, 0, 10)
             await until(lambda: len(values(sink)) == 10, "all arrive")

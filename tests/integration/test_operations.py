@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from headrace.adapters.base import AdapterState, Pushed
+from headrace.adapters.broker.simulator import SimulatedBroker, find_mosquitto
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
-from headrace.adapters.mqtt.simulator import PublishingDevice, SimulatedBroker, find_mosquitto
+from headrace.adapters.mqtt.simulator import PublishingDevice
 from headrace.core.config import load_plant
 from headrace.core.errors import (
     ChangedMeanwhile,

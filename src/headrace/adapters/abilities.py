@@ -6,8 +6,9 @@ with a plain sentence. None of them stores anything by itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 from headrace.core.clock import NO_TIME, Clock
@@ -41,7 +42,16 @@ class Probes(Protocol):
 
         Parameters
         ----------
-        wanted : what to look at, in the protocol's own words; the result is JSON-ready and has ``protocol``.
+        wanted : what to look at, in the protocol's own words.
+
+        Returns
+        -------
+        JSON-ready, with ``protocol``. People are shown its ``facts``, pairs of name and value, and its ``table``,
+        ``{"columns": [...], "rows": [[...], ...]}``; a column whose name ends in ``_ns`` holds times.
+
+        A class with a class method ``probe_url(wanted, clock)`` can also look at a source that no adapter has:
+        ``wanted["url"]``, whose scheme its manifest names in ``schemes``. ``lends_connection = true`` there sends a
+        probe by url to the adapter that has the source already.
 
         Raises
         ------
@@ -86,6 +96,115 @@ class Scans(Protocol):
         Parameters
         ----------
         wanted : where to look and how far, in the protocol's own words. Raises as `Probes.probe`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TagAddress:
+    """Where a signal is, understood.
+
+    Parameters
+    ----------
+    text : as a profile has it, with its value type where the protocol writes one. dtype : value type of the sensor.
+    place : the same for all ways to write the same place.
+    """
+
+    text: str
+    dtype: str
+    place: str
+
+
+@runtime_checkable
+class Addresses(Protocol):
+    """Its class can read how its protocol writes where a signal is."""
+
+    @classmethod
+    def tag_address(cls, address: str, dtype: str, options: Mapping[str, Any]) -> TagAddress:
+        """Understand an address of a tag list.
+
+        Parameters
+        ----------
+        dtype : value type that the list says, or empty. options : of the adapter's section, where there is one.
+
+        Raises
+        ------
+        ConfigError : it is no address; the text says what one is.
+        """
+        ...
+
+
+@runtime_checkable
+class Retags(Protocol):
+    """Goes over to other devices and tags while it runs; what stays the same is not disturbed."""
+
+    async def retag(self, new: Any) -> bool:
+        """Read from now on what `new` would, without letting go of a connection that it would make again.
+
+        Requests that are on their way end as they began. Devices that are the same in both go on with their
+        connections, their moments and their counts; of those whose tags differ only the tags are changed.
+
+        Parameters
+        ----------
+        new : an instance of the same class that was not started and never will be; it may be taken apart.
+
+        Returns
+        -------
+        Whether it was done. False where more differs than devices and tags, or nothing runs: nothing was changed,
+        and `new` may be started in this one's place.
+
+        Raises
+        ------
+        ConfigError : another group has one of the sensors; nothing was changed.
+        """
+        ...
+
+
+class Direction(StrEnum):
+    """Which way bytes went."""
+
+    RECEIVED = "received"
+    SENT = "sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """Bytes as they went over the wire, before anything was made of them.
+
+    Parameters
+    ----------
+    ts_ns : when, by the plant's clock. source : topic, device or connection. data : a message, a body, an answer.
+    about : what decoding them takes besides, in the protocol's own words; never a secret.
+    """
+
+    ts_ns: int
+    source: str
+    data: bytes
+    direction: Direction = Direction.RECEIVED
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+Listener = Callable[[Captured], None]
+"""Called for each piece, on the event loop; it must neither raise nor wait."""
+
+
+@runtime_checkable
+class Captures(Protocol):
+    """Lets somebody listen to what it receives, and can make of it again what it did then.
+
+    What is given to a listener holds no secrets: no password, token or key, neither in bytes nor beside them.
+    """
+
+    def listen(self, listener: Listener | None) -> None:
+        """Call `listener` for each piece from now on, None: nobody any more; while the adapter runs."""
+        ...
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """What the decoder alone, by its present configuration, makes of pieces in the order in which they came.
+
+        No I/O, and no start needed. Raises ConfigError where another group has one of the sensors.
         """
         ...
 

@@ -33,7 +33,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
+from headrace.adapters.pacing import ConnectPacer
 from headrace.core.clock import NO_TIME, Clock
+from headrace.core.errors import Rejected
 from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
@@ -81,7 +83,12 @@ class AdapterState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeviceDiagnostics:
-    """One device (or broker, or file) of an adapter. Times are int64 ns; `NO_TIME` where there is none."""
+    """One device (or broker, or file) of an adapter. Times are int64 ns; `NO_TIME` where there is none.
+
+    ``n_polls`` were begun, ``n_polls_late`` of them a tenth of their interval too late; those that were due are these and
+    the skipped ones. ``clock_skew_ns`` is how far the device's clock seems to be ahead of ours, what was on its way
+    included.
+    """
 
     path: str
     state: AdapterState
@@ -92,11 +99,19 @@ class DeviceDiagnostics:
     n_errors: int = 0
     n_timeouts: int = 0
     n_polls_skipped: int = 0
+    n_polls: int = 0
+    n_polls_late: int = 0
+    clock_skew_ns: int = NO_TIME
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterDiagnostics:
-    """An adapter instance at a glance: states, counts since start, CPU, latency of requests or acks."""
+    """An adapter instance at a glance: states, counts since start, CPU, latency of requests or acks.
+
+    ``n_connects`` connections were made, all devices together. ``n_out_of_order`` and ``n_gaps`` are what the protocol's
+    own numbering tells, where it has one. ``n_unacknowledged`` inputs are taken and not yet durable, the oldest since
+    ``unacknowledged_ns``. ``rejects_by_code`` and ``config_hash`` are filled in by who runs the adapter.
+    """
 
     name: str
     protocol: str
@@ -116,15 +131,32 @@ class AdapterDiagnostics:
     latency_counts: tuple[int, ...] = ()
     """How many durations fell into each bucket of the metric ``adapter_request_duration_seconds``."""
     latency_total_s: float = 0.0
+    normalise_ns: int = 0
+    n_connects: int = 0
+    n_out_of_order: int = 0
+    n_gaps: int = 0
+    n_unacknowledged: int = 0
+    unacknowledged_ns: int = NO_TIME
+    rejects_by_code: tuple[tuple[str, int], ...] = ()
+    config_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PlantFacts:
-    """What an adapter may know of the plant: names of a path's levels, time zone, the plant file's folder."""
+    """What an adapter may know of the plant, and what it shares with the others.
+
+    Parameters
+    ----------
+    levels : names of a path's levels. folder : of the plant file.
+    tables : texts that stand for files in the folder, by the name written: those files may have changed since.
+    pacer : whoever makes connections waits for its turn there.
+    """
 
     levels: tuple[str, ...] = ()
     timezone: str = "UTC"
     folder: Path = Path()
+    tables: Mapping[str, str] = field(default_factory=dict)
+    pacer: ConnectPacer = field(default_factory=ConnectPacer, compare=False)
 
 
 class Adapter(Protocol):
@@ -163,16 +195,35 @@ class Pushed:
     arrival_ns: int = NO_TIME
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a body: samples that are durable, samples that were refused, and why the first was."""
+
+    n_samples: int = 0
+    n_refused: int = 0
+    reason: str = ""
+    is_read: bool = True
+    """Whether it could be read at all."""
+
+
+class PartlyRejected(Rejected):
+    """Some of a body, or all of it, can never be taken; the rest is durable. `receipt` says how much."""
+
+    def __init__(self, message: str, receipt: Receipt) -> None:
+        super().__init__(message)
+        self.receipt = receipt
+
+
 @runtime_checkable
 class Receiver(Protocol):
     """An adapter that clients push to, instead of one that goes to its devices."""
 
-    async def receive(self, pushed: Pushed) -> None:
+    async def receive(self, pushed: Pushed) -> Receipt:
         """Take a body; returns only when everything in it is durable.
 
         Raises
         ------
-        Rejected : some of it, or all, can never be taken; the rest is durable. The text says how much and why.
+        PartlyRejected : some of it, or all, can never be taken; the rest is durable. The text says how much and why.
         Overloaded : come again after `wait_s` seconds with the whole of it.
         Closed : the adapter does not run; nothing of it is acknowledged.
         """

@@ -8,12 +8,14 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
-from headrace.core.clock import NS
+from headrace.core.clock import NO_TIME, NS
 from headrace.metrics.catalog import ADAPTER_REQUEST_DURATION
 
 N_LATENCIES = 1_024
+N_SKEWS = 64
 
 
 def fraction(key: str) -> float:
@@ -50,6 +52,29 @@ def spread(rings: Iterable[LatencyRing]) -> tuple[tuple[int, ...], float]:
     every = list(rings)
     counts = tuple(sum(column) for column in zip(*(ring.counts for ring in every), strict=True))
     return counts, sum(ring.total_s for ring in every)
+
+
+class SkewMeter:
+    """How far a source's clock is ahead of ours: the median of the latest 64 looks at its newest sample.
+
+    What was on its way makes a clock seem to be behind. A source that sends history is no clock: who replays has none.
+    """
+
+    def __init__(self) -> None:
+        self._ahead_ns = np.zeros(N_SKEWS, np.int64)
+        self._n = 0
+
+    def note(self, ts_ns: npt.NDArray[np.int64], arrival_ns: int) -> None:
+        """Look at the source times of what has arrived; `NO_TIME` among them is none."""
+        newest_ns = int(ts_ns.max(initial=NO_TIME))
+        if newest_ns != NO_TIME:
+            self._ahead_ns[self._n % N_SKEWS] = newest_ns - arrival_ns
+            self._n += 1
+
+    @property
+    def skew_ns(self) -> int:
+        """The source's clock less ours; `NO_TIME` before the first look."""
+        return int(np.median(self._ahead_ns[: self._n])) if self._n else NO_TIME
 
 
 class Backoff:

@@ -11,6 +11,8 @@ from enum import IntEnum
 OPEN_PATHS = ("/livez", "/readyz")
 """What an orchestrator asks, which has no token."""
 
+_PUSHED = ("/prometheus/api/v1/write", "/v1/metrics")
+
 
 class CallerRole(IntEnum):
     """What a caller may do; each role may also do what the ones before it may."""
@@ -27,6 +29,8 @@ def needed_role(method: str, path: str) -> CallerRole | None:
     if path.startswith("/api/v1/config") and method not in ("GET", "HEAD"):
         return CallerRole.ADMIN
     reads = method in ("GET", "HEAD", "OPTIONS")
+    if path in _PUSHED and not reads:
+        return CallerRole.OPERATOR
     if reads or path.startswith("/prometheus/") or not path.startswith(("/api/", "/write")):
         return CallerRole.VIEWER
     return CallerRole.OPERATOR

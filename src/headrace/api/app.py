@@ -17,7 +17,17 @@ from headrace.api.access import Tokens
 from headrace.api.backend import Backend
 from headrace.api.control import EngineRefused
 from headrace.api.envelope import PublicEnvelope
-from headrace.api.routes import adapters, documentation, health, influx, prometheus, queries, sensors, status
+from headrace.api.routes import (
+    adapters,
+    documentation,
+    health,
+    influx,
+    metrics_in,
+    prometheus,
+    queries,
+    sensors,
+    status,
+)
 from headrace.core.errors import HeadraceError
 from headrace.runtime.control_routes import problem, problem_of
 from headrace.runtime.version import version
@@ -31,6 +41,7 @@ _ROUTERS = (
     sensors.router,
     queries.router,
     influx.router,
+    metrics_in.router,
     prometheus.router,
     documentation.router,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -11,7 +12,8 @@ from headrace.cli import output
 from headrace.cli.probe import probe
 from headrace.cli.target import Target, find_target, target_option
 from headrace.cli.teaching import TaughtCommand
-from headrace.core.errors import NotFound, Unreachable
+from headrace.core.clock import monotonic_ns
+from headrace.core.errors import ConfigError, NotFound, StorageError, Unreachable
 from headrace.core.registry import nearest
 
 _NOT_RUNNING = "not running"
@@ -81,16 +83,34 @@ def show(name: str, target: str | None, as_json: bool) -> None:
         ("state", one["state"] + (f": {one['reason']}" if one["reason"] else "")),
         ("since", one["since"] or "-"),
         ("sensors", output.count(one["sensors"])),
-        ("samples", f"{one['samples']:,} in {one['frames']:,} frames, {one['rejects']:,} rejected"),
+        ("samples", f"{one['samples']:,} in {one['frames']:,} frames, {_rejected(one)}"),
+        ("delivery", _delivery(one)),
+        ("connections", f"{one['connects']:,} made, {one['timeouts']:,} time-outs"),
         ("cpu", f"transport {cpu['transport']:.0f} ns, decode {cpu['decode']:.0f} ns a sample"),
         (
             "latency",
             f"{output.span(latency['p50'])} (median), {output.span(latency['p99'])} (99 in 100 are faster)",
         ),
     ]
+    made_of = [f"{name} {version}" for name, version in one["versions"].items()]
+    pairs += [("versions", ", ".join(made_of))] if made_of else []
+    pairs += [("config", one["config_hash"])] if one["config_hash"] else []
     click.echo(output.fields(pairs))
     if one["devices"]:
         click.echo("\n" + _devices(one["devices"]))
+
+
+def _rejected(one: dict[str, Any]) -> str:
+    codes = ", ".join(f"{n:,} {code}" for code, n in sorted(one["rejects_by_code"].items()))
+    return f"{one['rejects']:,} rejected" + (f" ({codes})" if codes else "")
+
+
+def _delivery(one: dict[str, Any]) -> str:
+    since = f" since {_moment(one['unacknowledged_since'])}" if one["unacknowledged_since"] else ""
+    return (
+        f"{one['unacknowledged']:,} not yet acknowledged{since}, {one['duplicates']:,} sent again, "
+        f"{one['out_of_order']:,} out of order, {one['gaps']:,} gaps"
+    )
 
 
 _WHY = click.option("--reason", default="", help="Why; shown with the adapter's state.")
@@ -189,6 +209,52 @@ def tail(name: str, target: str | None, pattern: str, limit: int | None, as_json
             return
 
 
+@adapters.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace adapters capture broker --to broker.jsonl --for 30s",
+        "headrace adapters capture ovens --to ovens.jsonl --size 1MB",
+        "headrace adapters probe broker --capture broker.jsonl     # decode it again, by the present plant file",
+    ),
+)
+@click.argument("name")
+@target_option
+@click.option(
+    "--to", "file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="JSON lines."
+)
+@click.option("--for", "for_", default="10s", show_default=True, metavar="DURATION", help="How long.")
+@click.option("--size", default="64MB", show_default=True, help="End when the file is so large.")
+@click.option("--yes", is_flag=True, help="Replace a file that is there.")
+def capture(name: str, target: str | None, file: Path, for_: str, size: str, yes: bool) -> None:
+    """Write what an adapter receives to a file, byte by byte: message, body or answer, with time and source.
+
+    The adapter is not slowed: what is not written in time is left out, and counted. Passwords, tokens and keys are never in
+    it; the values that your devices send are.
+    """
+    from headrace.core.paths import parse_duration_ns, parse_size_bytes
+
+    for_ns, size_bytes = parse_duration_ns(for_), parse_size_bytes(size)
+    if file.exists() and not yes:
+        raise ConfigError(f"{file} is there already; --yes replaces it, or name another file")
+    documents = find_target(target).running().follow(f"/api/v1/adapters/{quote(name)}/capture")
+    head = next(documents)
+    end_ns = monotonic_ns() + for_ns
+    n_pieces = n_skipped = 0
+    try:
+        with file.open("w", encoding="utf-8") as out:
+            n_bytes = out.write(output.json_line(head) + "\n")
+            for one in documents:
+                n_skipped += (one or {}).get("skipped", 0)
+                n_pieces += "data" in (one or {})
+                n_bytes += 0 if one is None else out.write(output.json_line(one) + "\n")
+                if monotonic_ns() >= end_ns or n_bytes >= size_bytes:
+                    break
+    except OSError as e:
+        raise StorageError(f"can't write {file}: {e.strerror or e}") from e
+    left_out = f", {n_skipped:,} were left out" if n_skipped else ""
+    click.echo(f"{n_pieces:,} pieces in {file}, {output.size(n_bytes)}{left_out}")
+
+
 def _reading(one: dict[str, Any]) -> str:
     quality = "" if one["quality"] == "good" else f"  {one['quality']}"
     return f"{_moment(one['ts'])}  {one['path']}  {output.number(one['value'])}{quality}"
@@ -209,20 +275,23 @@ def _devices(devices: list[dict[str, Any]]) -> str:
         [
             d["path"],
             d["state"],
-            _moment(d["last_good"]),
-            _moment(d["next_retry"]),
+            "-" if d["last_good_age_s"] is None else f"{output.span(d['last_good_age_s'])} ago",
+            "-" if d["next_retry_in_s"] is None else f"in {output.span(d['next_retry_in_s'])}",
             output.count(d["requests"]),
             output.count(d["errors"]),
             output.count(d["timeouts"]),
             output.count(d["polls_skipped"]),
+            output.count(d["polls_late"]),
+            "-" if d["clock_skew_s"] is None else f"{d['clock_skew_s']:+.3f} s",
             d["reason"],
         ]
         for d in in_order
     ]
     header = (
-        "device", "state", "last good (UTC)", "next retry (UTC)", "requests", "errors", "timeouts", "skipped", "reason",
+        "device", "state", "last good", "next retry", "requests", "errors", "timeouts", "skipped", "late", "clock",
+        "reason",
     )  # fmt: skip
-    return output.table(header, rows, (4, 5, 6, 7))
+    return output.table(header, rows, (4, 5, 6, 7, 8, 9))
 
 
 def _last_good(devices: list[dict[str, Any]]) -> str:

@@ -351,6 +351,51 @@ def store(
     _show(result, as_json)
 
 
+@bench.command(
+    cls=TaughtCommand,
+    examples=(
+        "headrace bench adapters",
+        "headrace bench adapters mqtt modbus",
+        "headrace bench adapters --json | jq .adapters.mqtt.gate_a",
+    ),
+)
+@click.argument("names", nargs=-1)
+@click.option("--repeats", type=click.IntRange(7), default=7, show_default=True, help="Of each measurement.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def adapters(names: tuple[str, ...], repeats: int, as_json: bool) -> None:
+    """What adapters add to the cost of a sample, beside bare clients of their protocols.
+
+    Gate A: what an adapter costs more than a bare client and parser on the same traffic, as a share of the whole
+    plant's cost; at most 5 %. Gate B: what decoding costs beyond parsing; at most 50 ns a sample in batches, 400 alone.
+    """
+    from headrace.bench.adapters import run
+
+    result = run(names, repeats, output.note)
+    if as_json:
+        output.emit_json(result)
+        return
+    header = ("adapter", "transport", "decode", "normalise", "bare", "plant", "gate A", "gate B", "alone")
+    rows = [
+        [
+            name,
+            *(
+                f"{one[key]:.0f}"
+                for key in ("transport_ns", "decode_ns", "normalise_ns", "bare_ns", "pipeline_ns")
+            ),
+            f"{one['gate_a']['median']:.1%} to {one['gate_a']['high']:.1%} {_passed(one['gate_a'])}",
+            f"{one['gate_b']['batched_ns']:.0f} {_passed(one['gate_b'])}",
+            f"{one['gate_b']['unbatched_ns']:.0f}",
+        ]
+        for name, one in result["adapters"].items()
+    ]
+    click.echo(output.table(header, rows, tuple(range(1, 9))))
+    click.echo("ns of CPU a sample; gate A: median and upper end of its interval, at most 5 %")
+
+
+def _passed(gate: dict[str, Any]) -> str:
+    return "ok" if gate["pass"] else "missed"
+
+
 def _show(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.emit_json(result)

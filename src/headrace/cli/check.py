@@ -98,7 +98,7 @@ def expect(name: str, blueprint: Blueprint) -> Expectation:
     interval_ns, devices = getattr(settings, "interval", None), getattr(settings, "devices", None)
     if devices is None or interval_ns is None:
         return Expectation(name, section.protocol, 0, n_sensors, None)
-    rows = device_rows(devices, blueprint.config.folder)
+    rows = device_rows(devices, blueprint.config.folder, blueprint.config.tables)
     each_ns = [_interval_ns(row.get("interval"), interval_ns) for _, row in rows]
     return Expectation(name, section.protocol, len(rows), n_sensors, sum(NS / ns for ns in each_ns))
 

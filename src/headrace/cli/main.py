@@ -25,8 +25,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("headrace.cli.status:status", "One screen: adapters, rates, lag, disk."),
     "adapters": (
         "headrace.cli.adapters:adapters",
-        "How each adapter and its devices are; probe, tail, pause.",
+        "How each adapter and its devices are; probe, capture, tail, pause.",
     ),
+    "tags": ("headrace.cli.tags:tags", "Take a factory into service: scan, import, diff, apply, undo."),
     "apply": ("headrace.cli.apply:apply", "Make a plant file the running configuration."),
     "undo": ("headrace.cli.apply:undo", "Go back to the configuration before."),
     "rejects": ("headrace.cli.rejects:rejects", "Refused input: look at it, replay it."),

@@ -1,8 +1,15 @@
-"""``headrace adapters probe``: one look at a device or a broker; nothing is stored."""
+"""``headrace adapters probe``: one look at a device or a broker; nothing is stored.
+
+What can be probed, and by which urls, adapters say themselves: the ability `headrace.adapters.abilities.Probes` and
+``schemes`` of their manifests. What a probe found is shown by its ``facts`` (pairs) and ``table`` (columns and rows); two
+protocols have screens of their own here, because theirs have another shape.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -20,7 +27,6 @@ _ORDERS = {
     "BADC": "BADC byte-swapped",
     "DCBA": "DCBA little-endian",
 }
-_SCHEMES = {"modbus+tcp": "modbus", "mqtt": "mqtt", "mqtts": "mqtt", "kafka": "kafka"}
 _PROBE_S = 90.0
 _PAYLOAD_SHOWN = 60
 
@@ -34,6 +40,9 @@ _PAYLOAD_SHOWN = 60
         "headrace adapters probe broker --for 10s --topic 'plant/#'",
         "headrace adapters probe --url mqtt://broker:1883 --topic '#'",
         "headrace adapters probe --url kafka://broker:9092 --topic 'plant.#' --count 5",
+        "headrace adapters probe lines --for 10s --node leon/line1",
+        "headrace adapters probe press --option node='ns=2;s=Line1.Temp'   # any word that its protocol knows",
+        "headrace adapters probe broker --capture broker.jsonl     # what would be made of it now",
     ),
 )
 @click.argument("name", required=False)
@@ -48,24 +57,75 @@ _PAYLOAD_SHOWN = 60
     help="modbus: registers or bits; kafka: newest messages of a partition.",
 )
 @click.option("--topic", help="mqtt, kafka: which topics; default: the adapter's own.")
-@click.option("--for", "for_", metavar="DURATION", help="mqtt, kafka: for how long; default 5s.")
+@click.option("--node", help="sparkplug: group/node to ask for its birth; default: all that speak.")
+@click.option("--for", "for_", metavar="DURATION", help="mqtt, sparkplug, kafka: for how long; default 5s.")
+@click.option(
+    "--option",
+    "-o",
+    "more",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other word of the protocol; may be repeated.",
+)
+@click.option(
+    "--capture",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Decode this file (headrace adapters capture made it) instead of asking the source.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def probe(name: str | None, target: str | None, as_json: bool, for_: str | None, **options: Any) -> None:
+def probe(
+    name: str | None,
+    target: str | None,
+    capture: Path | None,
+    as_json: bool,
+    for_: str | None,
+    more: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Look once at a device or a broker; nothing is stored.
 
     Of a Modbus device the registers at an address are read and shown as every type in all four byte orders: whoever
     knows roughly what the value should be sees which order the device uses. A running adapter lends its connection,
     as many devices take but one. Of a broker it is told which topics come, what they carry, which rule would take
-    them, and what values would come out.
+    them, and what values would come out; of Sparkplug nodes what their births name and where it would go. Other
+    protocols say in their page what they can be asked.
     """
-    wanted = {k: str(v) for k, v in {**options, "for": for_}.items() if v is not None}
-    found = _probe(name, target, wanted)
+    wanted = {k: str(v) for k, v in {**options, "for": for_}.items() if v is not None} | _pairs(more)
+    found = _probe(name, target, wanted) if capture is None else _decoded(name, target, capture)
     if as_json:
         output.emit_json(found)
-    elif found["protocol"] == "modbus":
-        click.echo(modbus_screen(found))
     else:
-        click.echo(topics_screen(found))
+        click.echo(_screen(found))
+
+
+def _decoded(name: str | None, target: str | None, file: Path) -> dict[str, Any]:
+    """What the decoder of the plant file's adapter makes of a capture; no engine and no source is asked."""
+    from headrace.runtime.assemble import make_adapter
+    from headrace.runtime.captures import decode_report, read_capture
+    from headrace.runtime.operations import probe_report
+
+    where = find_target(target)
+    if where.config is None:
+        raise Unreachable("a capture is decoded by a plant file; name it with -t")
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        head, pieces = read_capture(lines)
+        name = name or str(head.get("adapter"))
+        known = where.config.adapters
+        if name not in known:
+            raise NotFound(f"no adapter {name!r}{nearest(name, list(known))}")
+        adapter = make_adapter(where.config, name)
+        return probe_report(decode_report(name, str(known[name].protocol), adapter, pieces))
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    """``key=value`` of the command line."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise click.UsageError(f"{text!r} is not KEY=VALUE")
+        found[key] = value
+    return found
 
 
 def _probe(name: str | None, target: str | None, wanted: dict[str, str]) -> dict[str, Any]:
@@ -90,13 +150,16 @@ def _probe(name: str | None, target: str | None, wanted: dict[str, str]) -> dict
 
 def _adapter_at(where: Target, url: str) -> str | None:
     """The adapter of the plant file that talks to the same host and port: it may hold the only connection."""
-    if where.config is None:
+    from headrace.runtime.catalogue import schemes
+
+    scheme = schemes().get(urlsplit(url).scheme)
+    if where.config is None or scheme is None or not scheme.lends:
         return None
     peer = _peer(url)
     for name, section in where.config.adapters.items():
         devices = section.devices.values() if isinstance(section.devices, dict) else ()
         urls = [d["url"] if isinstance(d, dict) else d for d in devices] + [section.url or ""]
-        if section.protocol == "modbus" and any(_peer(u) == peer for u in urls):
+        if section.protocol == scheme.protocol and any(_peer(u) == peer for u in urls):
             return name
     return None
 
@@ -131,18 +194,44 @@ def _directly(wanted: dict[str, str]) -> dict[str, Any]:
     """What no adapter has."""
     from headrace.adapters.registry import ADAPTERS
     from headrace.core.clock import SystemClock
+    from headrace.runtime.catalogue import schemes
     from headrace.runtime.operations import probe_report
 
-    scheme = urlsplit(wanted["url"]).scheme
-    if scheme not in _SCHEMES:
-        raise ConfigError(
-            f"{wanted['url']!r} can't be probed; write one of {', '.join(_SCHEMES)}://", "--url"
-        )
-    kind = ADAPTERS.load(_SCHEMES[scheme])
+    known = schemes()
+    scheme = known.get(urlsplit(wanted["url"]).scheme)
+    if scheme is None:
+        raise ConfigError(f"{wanted['url']!r} can't be probed; write one of {', '.join(known)}://", "--url")
+    kind = ADAPTERS.load(scheme.protocol)
+    if not hasattr(kind, "probe_url"):
+        raise HeadraceError(f"a {scheme.protocol} source can't be probed by its url; name its adapter")
     return probe_report(asyncio.run(kind.probe_url(wanted, SystemClock())))
 
 
 # --- screens -----------------------------------------------------------------------------------------
+
+
+def plain_screen(found: dict[str, Any]) -> str:
+    """A probe of any protocol for people: its facts, then its table; without them, all that it found."""
+    facts, found_table = found.get("facts", []), found.get("table")
+    if not facts and found_table is None:
+        facts = [(key, value) for key, value in found.items() if key != "protocol"]
+    parts = [output.fields((str(name), _cell(value)) for name, value in facts)] if facts else []
+    if found_table is not None:
+        columns, rows = found_table["columns"], found_table["rows"]
+        right = [
+            at for at in range(len(columns))
+            if rows and all(isinstance(row[at], int | float | None) for row in rows)
+        ]  # fmt: skip
+        parts.append(output.table(columns, [[_cell(cell) for cell in row] for row in rows], right))
+    return "\n\n".join(parts)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return output.number(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def modbus_screen(found: dict[str, Any]) -> str:
@@ -178,7 +267,8 @@ def topics_screen(found: dict[str, Any]) -> str:
     if found["protocol"] == "kafka":
         head = f"{count} at {found['broker']}, looking for {', '.join(found['filters'])}"
     else:
-        head = f"{count} in {output.span(found['seconds'])} from {found['broker']}, listening to {', '.join(found['filters'])}"
+        took = output.span(found["seconds"])
+        head = f"{count} in {took} from {found['broker']}, listening to {', '.join(found['filters'])}"
     lines = [head]
     for topic in found["topics"]:
         payload = (
@@ -186,13 +276,46 @@ def topics_screen(found: dict[str, Any]) -> str:
         )
         lines += ["", f"{topic['topic']}  ({topic['messages']:,})  {payload}"]
         lines.append(f"  rule {topic['rule']}" if topic["rule"] else "  no rule")
-        for value in topic["values"]:
-            quality = "" if value["quality"] == "good" else f"  {value['quality']}"
-            lines.append(f"  {value['path']} = {output.number(value['value'])}  at {value['ts']}{quality}")
-        lines += [f"  refused: {problem}" for problem in topic["problems"]]
+        lines += _values(topic)
     if found["messages_of_other_topics"]:
         lines += [
             "",
             f"and {found['messages_of_other_topics']:,} messages of more topics: narrow it with --topic",
         ]
     return "\n".join(lines)
+
+
+def sparkplug_screen(found: dict[str, Any]) -> str:
+    """A Sparkplug probe for people: each node and device, then what its birth names."""
+    lines = [
+        f"{found['messages']:,} messages of {len(found['nodes']):,} nodes and devices in "
+        f"{output.span(found['seconds'])} from {found['broker']}"
+    ]
+    for node in found["nodes"]:
+        head = f"{node['node']}  ({node['messages']:,})  {node['state']}, {node['metrics']:,} metrics"
+        lines += ["", head, *_values(node)]
+    if found["messages_of_others"]:
+        lines += ["", f"and {found['messages_of_others']:,} messages of others: narrow it with --node"]
+    return "\n".join(lines)
+
+
+def _values(one: dict[str, Any]) -> list[str]:
+    """A line for each value, and for what would be refused."""
+    lines = []
+    for value in one["values"]:
+        quality = "" if value["quality"] == "good" else f"  {value['quality']}"
+        when = "" if value["ts"] is None else f"  at {value['ts']}"
+        lines.append(f"  {value['path']} = {output.number(value['value'])}{when}{quality}")
+    return lines + [f"  refused: {problem}" for problem in one["problems"]]
+
+
+def _screen(found: dict[str, Any]) -> str:
+    return plain_screen(found) if "table" in found else _SCREENS.get(found["protocol"], plain_screen)(found)
+
+
+_SCREENS = {
+    "modbus": modbus_screen,
+    "mqtt": topics_screen,
+    "kafka": topics_screen,
+    "sparkplug": sparkplug_screen,
+}

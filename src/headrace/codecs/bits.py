@@ -24,6 +24,7 @@ from headrace.codecs.compiled import Int, leaf, step
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
+U32 = npt.NDArray[np.uint32]
 U8 = npt.NDArray[np.uint8]
 
 if sys.byteorder != "little":  # words are stored as they lie in memory

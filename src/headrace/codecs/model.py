@@ -2,13 +2,15 @@
 
 A number z (zigzag of a residual, as in `headrace.codecs.adaptive`) is a *bucket*, entropy-coded, and low bits, stored as
 they are. A running mean, which the decoder knows too, says how many low bits are cut off; what is left of a usual number
-lies between 8 and 16. Buckets are single values below 16, and quarters of an octave above. How often each has come up is
-counted, where bits are cut off its neighbours a little too, so that the shape of the distribution is learned and never stored; it starts
+lies between 8 and 16. Buckets are single values below 16, and quarters of an octave above. The mean learns the middle of a
+number's bucket, so that a reader need not wait for its low bits. How often each bucket has come up is counted, where bits
+are cut off its neighbours a little too, so that the shape of the distribution is learned and never stored; it starts
 geometric, forgets slowly, and is put into frequencies of 4,096 after 8, 16, 32, 64, then every 128 numbers.
 
-Entropy coding is rANS (J. Duda, arXiv:1311.2540) in 16-bit words with a 32-bit state; from 512 numbers on there are two,
-for numbers by turns. The body is a byte ``8 + (order | first << 2)`` with log2 of the first mean, the states, the words from the
-front, and the low bits backwards from the end.
+Entropy coding is rANS (J. Duda, arXiv:1311.2540) in 16-bit words, the high byte first, with a 32-bit state; from 512 numbers
+on there are two, for numbers by turns. The body is a byte ``8 + (order | first << 2)`` with log2 of the first mean, the states,
+the words from the front, and the low bits backwards from the end. A reader turns it all around first: then low bits are
+read upwards, and words downwards.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ import threading
 import numpy as np
 
 from headrace.codecs.adaptive import SLACK_WORDS, append_bits, first_mean, get_bits, residual
-from headrace.codecs.bits import I64, U8, U64, ZERO, bit_length, unzigzag, zigzag
+from headrace.codecs.bits import I64, U8, U32, U64, ZERO, bit_length, unzigzag, zigzag
 from headrace.codecs.compiled import Int, entry, leaf, step, wrapping
 
-Reader = tuple[np.uint64, Int, np.uint64, np.uint64]
-"""State, where its next word is, where the low bits are, mean."""
+Reader = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
+"""State; in the scratch: byte of its next word, bit of the low bits; mean."""
 
 _BUCKETS = 40
 _ESCAPE = 39
@@ -34,10 +36,15 @@ _PER = 128
 _TWO_FROM = 512
 _CLASSES = 9
 _FIRST_MAX = 60
+_MIDDLE_MAX = 384
+_FILLED = 32
+_READ_MAX, _WIDE = 33, 64  # low bits that are read at once; more than these, as an escape has
 
 _U = np.uint64
-_0, _1, _2, _4, _6, _8, _16, _63, _64, _255 = (_U(i) for i in (0, 1, 2, 4, 6, 8, 16, 63, 64, 255))
-_M12, _M13 = _U(4095), _U(8191)
+_0, _1, _2, _3, _4, _5, _6, _8, _16, _31, _32, _255 = (
+    _U(i) for i in (0, 1, 2, 3, 4, 5, 6, 8, 16, 31, 32, 255)
+)
+_12, _M12, _M32 = _U(12), _U(4095), _U((1 << 32) - 1)
 _LOW = _U(1 << 16)
 _MEAN_MAX = _U(1 << 60)
 
@@ -56,22 +63,35 @@ def _priors() -> U64:
 
 _PRIORS = _priors()
 _PRIORS.flags.writeable = False
-_WIDTHS = np.array(
-    [b << 6 if b < _SINGLE else (4 | b & 3) << 6 | (b >> 2) - 2 for b in range(_BUCKETS)], np.uint64
-)
-"""Of each bucket, what its numbers begin with << 6 | how many low bits follow."""
-_WIDTHS.flags.writeable = False
 
+
+def _tables() -> tuple[U64, U64]:
+    widths, bases = np.empty(_BUCKETS, np.uint64), np.empty(_BUCKETS, np.uint64)
+    for b in range(_BUCKETS):
+        base, low = (b, 0) if b < _SINGLE else (4 | b & 3, (b >> 2) - 2)
+        middle = min((2 * base + 1) << low, _MIDDLE_MAX)
+        widths[b] = _U(middle << 8 | (low if b < _ESCAPE else _WIDE))
+        bases[b] = _U(base)
+    widths.flags.writeable = bases.flags.writeable = False
+    return widths, bases
+
+
+_WIDTHS, _BASES = _tables()
+"""Of each bucket: twice the middle of its numbers << 8 | how many low bits follow; what its numbers begin with."""
 
 COUNTS_AT = 0
-_SHARES_AT = _BUCKETS + 2
-_FIRSTS_AT = _SHARES_AT + _BUCKETS + 1
-_WIDTHS_AT = _FIRSTS_AT + 256
-MODEL_WORDS = _WIDTHS_AT + _BUCKETS
-"""What a model takes of the words of scratch: counts, one more beside each end; by bucket, and behind the last, where its
-frequencies start << 13 | their number; the bucket that each 16th of 4,096 slots is in; `_WIDTHS`."""
+_NEW_AT = _BUCKETS
+_STARTS_AT = _NEW_AT + _BUCKETS + 2
+_SIZES_AT = _STARTS_AT + _BUCKETS + 1
+_FIRSTS_AT = _SIZES_AT + _BUCKETS
+_WIDTHS_AT = _FIRSTS_AT + (256 + _FILLED) // 8
+_BASES_AT = _WIDTHS_AT + _BUCKETS
+MODEL_WORDS = _BASES_AT + _BUCKETS
+"""What a model takes of the words of scratch: counts; those since they became frequencies, with one more beside each end; by
+bucket, and behind the last, where its frequencies start; their number; the bucket that each 16th of 4,096 slots is in; `_WIDTHS`;
+`_BASES`."""
 
-WORDS_AT = 2_560
+WORDS_AT = 2_816
 """Where in the words of scratch streams lie; what is small stands before."""
 
 _SLACK = 192  # words: what a block of damaged bytes may read beyond the stream
@@ -86,9 +106,9 @@ def _cut(mean: np.uint64) -> np.uint64:
 
 
 @leaf
-def _next_mean(mean: np.uint64, z: np.uint64) -> np.uint64:
-    """The running mean after a number, which counts as 16 times the mean at most; both means are the 16-fold."""
-    return min(_U(mean - (mean >> _4) + min(z, mean + _64)), _MEAN_MAX)
+def _next_mean(mean: np.uint64, what: np.uint64, k: np.uint64) -> np.uint64:
+    """The running mean after a number of the bucket of which `_WIDTHS` says this; both means are the 16-fold."""
+    return min(_U(mean - (mean >> _4) + (((what >> _8) << k) >> _1)), _MEAN_MAX)
 
 
 @leaf
@@ -104,48 +124,41 @@ def _bucket(v: np.uint64) -> tuple[Int, np.uint64]:
 @step
 def _begin(work: U64, first: np.uint64) -> None:
     row = min(bit_length(first), np.int64(_CLASSES - 1))
-    work[0] = work[_BUCKETS + 1] = _0
+    work[_NEW_AT] = work[_NEW_AT + _BUCKETS + 1] = _0
     for b in range(_BUCKETS):
-        work[b + 1] = _PRIORS[row, b]
+        work[COUNTS_AT + b] = _PRIORS[row, b]
+        work[_NEW_AT + 1 + b] = _0
         work[_WIDTHS_AT + b] = _WIDTHS[b]
-    _share(work)
+        work[_BASES_AT + b] = _BASES[b]
+    _share(work, _0)
 
 
 @step
-def _share(work: U64) -> None:
-    """Counts into frequencies that sum to 4,096, each 1 at least; what rounding leaves goes to the most frequent."""
-    counts, shares = work[:_SHARES_AT], work[_SHARES_AT:_FIRSTS_AT]
-    counts[1] += counts[0]
-    counts[_BUCKETS] += counts[_BUCKETS + 1]
-    counts[0] = counts[_BUCKETS + 1] = _0
+def _share(work: U64, k: np.uint64) -> None:
+    """Counts into frequencies that sum to 4,096, each 1 at least: sums of counts are rounded, so that nothing is left over.
+
+    Where k low bits are cut off now, what is beside a number is likelier too.
+    """
+    counts, new = work[COUNTS_AT : COUNTS_AT + _BUCKETS], work[_NEW_AT : _NEW_AT + _BUCKETS + 2]
+    starts, sizes = work[_STARTS_AT : _STARTS_AT + _BUCKETS + 1], work[_SIZES_AT : _SIZES_AT + _BUCKETS]
+    beside = _U(_BESIDE) if k > _0 else _0
     total = _0
     for b in range(_BUCKETS):
-        total += counts[b + 1]
-    factor = _U(((1 << _TOTAL_BITS) - _BUCKETS) << 32) // total
-    left, largest = _U(1 << _TOTAL_BITS), 0
+        counts[b] += _U(_EACH) * new[b + 1] + beside * (new[b] + new[b + 2])
+        total += counts[b]
     for b in range(_BUCKETS):
-        shares[b] = _1 + ((counts[b + 1] * factor) >> _U(32))
-        left -= shares[b]
-        largest = b if shares[b] > shares[largest] else largest
-    shares[largest] += left
-    start = _0
+        new[b + 1] = _0
+    factor = (_U(((1 << _TOTAL_BITS) - _BUCKETS) << 32) + total - _1) // total
+    below = _0
     for b in range(_BUCKETS):
-        size = shares[b]
-        shares[b] = (start << _U(13)) | size
-        start += size
-    shares[_BUCKETS] = start << _U(13)
+        starts[b] = _U(b) + ((below * factor) >> _32)
+        below += counts[b]
+    starts[_BUCKETS] = _U(1 << _TOTAL_BITS)
+    for b in range(_BUCKETS):
+        sizes[b] = starts[b + 1] - starts[b]
     if total > _U(_COUNTS_MAX):
         for b in range(_BUCKETS):
-            counts[b + 1] -= counts[b + 1] >> _1
-
-
-@leaf
-def _count(work: U64, b: np.uint64, k: np.uint64) -> None:
-    """Once more; where low bits are cut off, what is beside it is likelier too."""
-    beside = _U(_BESIDE) if k > _0 else _0
-    work[b] += beside
-    work[b + _1] += _U(_EACH)
-    work[b + _2] += beside
+            counts[b] -= counts[b] >> _1
 
 
 @entry
@@ -173,11 +186,11 @@ def encode(x: U64, order: Int, work: U64, out: U8) -> Int:
             bit = append_bits(words, bit, z, size)
         else:
             bit = append_bits(words, bit, z, k + low)
-        taken[i] = work[_SHARES_AT + b]
-        _count(work, np.uint64(b), k)
-        mean = _next_mean(mean, z) if i > 0 else mean
+        taken[i] = (work[_STARTS_AT + b] << _U(32)) | work[_SIZES_AT + b]
+        work[_NEW_AT + 1 + b] += _1
+        mean = _next_mean(mean, work[_WIDTHS_AT + b], k) if i > 0 else mean
         if i == due:
-            _share(work)
+            _share(work, _cut(mean))
             due += min(due, np.int64(_PER))
     out[0] = np.uint8(_U(order) | (_U(log_first + _U(FIRST_BYTE // 4)) << _2))
     at = _put_states(taken, out)
@@ -209,13 +222,13 @@ def _put_states(taken: U64, out: U8) -> Int:
         state, other = other, state
     for j in range(n):
         share = taken[n - 1 - j]
-        size = share & _M13
+        size = share & _M32
         if state >= size << _U(20):
             at -= 2
-            out[at], out[at + 1] = np.uint8(state & _U(255)), np.uint8((state >> _8) & _U(255))
+            out[at], out[at + 1] = np.uint8((state >> _8) & _U(255)), np.uint8(state & _U(255))
             state >>= _16
         whole = np.uint64(np.uint32(state) // np.uint32(size))
-        state = (whole << _U(_TOTAL_BITS)) + (state - whole * size) + (share >> _U(13))
+        state = (whole << _U(_TOTAL_BITS)) + (state - whole * size) + (share >> _U(32))
         if n_states == 2:
             state, other = other, state
     if n_states == 2:
@@ -232,14 +245,17 @@ def _put_states(taken: U64, out: U8) -> Int:
 
 
 @step
-def _fill(work: U64) -> None:
+def _fill(raw: U8, work: U64) -> None:
     """For each 16 of 4,096 slots: the bucket that the first one of them is in."""
-    c: Int = ZERO
     for b in range(_BUCKETS):
-        end = np.int64((work[_SHARES_AT + b + 1] >> _U(13)) + _U(15)) >> 4
-        while c < end:
-            work[_FIRSTS_AT + c] = np.uint64(b)
-            c += 1
+        at = _U(8 * _FIRSTS_AT) + ((work[_STARTS_AT + b] + _U(15)) >> _4)
+        end = _U(8 * _FIRSTS_AT) + ((work[_STARTS_AT + b + 1] + _U(15)) >> _4)
+        while True:
+            for j in range(_U(_FILLED)):  # more than is needed: the next bucket writes over it
+                raw[at + j] = np.uint8(b)
+            at += _U(_FILLED)
+            if at >= end:
+                break
 
 
 @step
@@ -258,15 +274,20 @@ def _backwards(data: U8, pos: Int, end: Int, words: U64) -> None:
 
 
 @leaf
-def _word16(data: U8, pos: Int) -> np.uint64:
-    p = np.uint64(pos)
-    return np.uint64(data[p]) | (np.uint64(data[p + _1]) << _8)
+def _fixed(raw: U8, at: np.uint64, n_bytes: Int) -> np.uint64:
+    """`n_bytes` bytes as a number, the low ones first; in one instruction once compiled."""
+    value = _0
+    for i in range(n_bytes):
+        value |= np.uint64(raw[at + _U(i)]) << _U(8 * i)
+    return value
 
 
 @step
 def _add_up(x: U64, order: Int) -> None:
-    """Residuals of an order into the numbers, in place."""
+    """Residuals of an order, as zigzag, into the numbers, in place."""
     n = x.size
+    for i in range(n):
+        x[i] = unzigzag(x[i])
     if order == 0:
         for i in range(1, n):
             x[i] += x[0]
@@ -282,53 +303,50 @@ def _add_up(x: U64, order: Int) -> None:
 
 
 @leaf
-def _read(data: U8, last: Int, work: U64, at: Reader) -> tuple[np.uint64, Reader]:
+def _read(raw: U8, halves: U32, work: U64, at: Reader) -> tuple[np.uint64, Reader]:
     """A number, and where the next one is."""
     state, pos, bit, mean = at
     k = _cut(mean)
     slot = state & _M12
-    b = work[_U(_FIRSTS_AT) + (slot >> _4)]
-    while slot >= work[_U(_SHARES_AT + 1) + b] >> _U(13):
+    b = np.uint64(raw[_U(8 * _FIRSTS_AT) + (slot >> _4)])
+    while slot >= work[_U(_STARTS_AT + 1) + b]:
         b += _1
-    share = work[_U(_SHARES_AT) + b]
-    state = (share & _M13) * (state >> _U(_TOTAL_BITS)) + slot - (share >> _U(13))
-    ahead = (state << _16) | _word16(data, min(pos, last))
-    pos += 2 if state < _LOW else 0
+    state = work[_U(_SIZES_AT) + b] * (state >> _12) + slot - work[_U(_STARTS_AT) + b]
+    ahead = (state << _16) | _fixed(raw, pos, np.int64(2))
+    pos -= _2 if state < _LOW else _0
     state = ahead if state < _LOW else state
-    _count(work, b, k)
-    if b != _U(_ESCAPE):
-        what = work[_U(_WIDTHS_AT) + b]
-        width = k + (what & _63)
-        word, shift = bit >> _6, bit & _63
-        low = (work[word] >> shift) | ((work[word + _1] << _1) << (_63 - shift))
-        z = ((what >> _6) << width) | (low & ((_1 << width) - _1))
-        bit += width
+    work[_U(_NEW_AT + 1) + b] += _1
+    what = work[_U(_WIDTHS_AT) + b]
+    width = k + (what & _255)
+    if width <= _U(_READ_MAX):
+        at32 = bit >> _5
+        low = (np.uint64(halves[at32]) | (np.uint64(halves[at32 + _1]) << _32)) >> (bit & _31)
+        z = (work[_U(_BASES_AT) + b] << width) | (low & ((_1 << width) - _1))
+    elif b != _U(_ESCAPE):
+        z = (work[_U(_BASES_AT) + b] << width) | get_bits(work, bit, width)
     else:
-        size = get_bits(work, bit, _6) + _1
-        z = get_bits(work, bit + _6, size)
-        bit += size + _6
-    return z, (state, pos, bit, _next_mean(mean, z))
+        width = get_bits(work, bit, _6) + _1
+        z = get_bits(work, bit + _6, width)
+        width += _6
+    return z, (state, pos, bit + width, _next_mean(mean, what, k))
 
 
 @step
 def _read_by_turns(
-    data: U8, last: Int, work: U64, at: Reader, other: np.uint64, x: U64
+    raw: U8, halves: U32, work: U64, at: Reader, other: np.uint64, x: U64
 ) -> tuple[Reader, np.uint64]:
     """An even number of numbers, by two states."""
     state, pos, bit, mean = at
     for i in range(_0, np.uint64(x.size), _2):
-        z, (state, pos, bit, mean) = _read(data, last, work, (state, pos, bit, mean))
-        x[i] = unzigzag(z)
-        z, (other, pos, bit, mean) = _read(data, last, work, (other, pos, bit, mean))
-        x[i + _1] = unzigzag(z)
+        x[i], (state, pos, bit, mean) = _read(raw, halves, work, (state, pos, bit, mean))
+        x[i + _1], (other, pos, bit, mean) = _read(raw, halves, work, (other, pos, bit, mean))
     return (state, pos, bit, mean), other
 
 
 @step
-def _read_all(data: U8, last: Int, work: U64, at: Reader, x: U64) -> Reader:
+def _read_all(raw: U8, halves: U32, work: U64, at: Reader, x: U64) -> Reader:
     for i in range(x.size):
-        z, at = _read(data, last, work, at)
-        x[i] = unzigzag(z)
+        x[i], at = _read(raw, halves, work, at)
     return at
 
 
@@ -340,38 +358,37 @@ def decode(data: U8, start: Int, end: Int, work: U64, x: U64) -> bool:
         return False
     order, first = np.int64(data[start] & 3), _8 << np.uint64((data[start] - FIRST_BYTE) >> 2)
     _backwards(data, start + 1, end, work[WORDS_AT:])
-    state = _word16(data, start + 1) | (_word16(data, start + 3) << _16)
-    pos: Int = start + 1 + 4 * n_states
-    other = _word16(data, pos - 4) | (_word16(data, pos - 2) << _16)
+    raw, halves = work.view(np.uint8), work.view(np.uint32)
+    state = _fixed(data, np.uint64(start + 1), np.int64(4))
+    other = _fixed(data, np.uint64(start + 4 * n_states - 3), np.int64(4))
     _begin(work, first)
-    _fill(work)
-    n_bits = _U(64 * WORDS_AT) + np.uint64(8 * end)
-    at = state, pos, _U(64 * WORDS_AT), first
+    _fill(raw, work)
+    lowest = _U(8 * WORDS_AT)
+    at = state, lowest + np.uint64(end - start - 1 - 4 * n_states) - _2, _8 * lowest, first
     i: Int = ZERO
     due: Int = np.int64(9)
     while i < x.size:
         stop = min(due, np.int64(x.size))
         if n_states == 1 or (stop - i) & 1:
-            z, at = _read(data, end - 2, work, at)
-            x[i] = unzigzag(z)
+            x[i], at = _read(raw, halves, work, at)
             at = (at[0], at[1], at[2], first if i == 0 else at[3])
             if n_states == 2:
                 at, other = (other, at[1], at[2], at[3]), at[0]
             i += 1
         if n_states == 2:
-            at, other = _read_by_turns(data, end - 2, work, at, other, x[i:stop])
+            at, other = _read_by_turns(raw, halves, work, at, other, x[i:stop])
         else:
-            at = _read_all(data, end - 2, work, at, x[i:stop])
-        if at[2] + np.uint64(8 * at[1]) > n_bits:
+            at = _read_all(raw, halves, work, at, x[i:stop])
+        if at[2] > _8 * (at[1] + _2):
             return False
         i = stop
         if i == due:
-            _share(work)
-            _fill(work)
+            _share(work, _cut(at[3]))
+            _fill(raw, work)
             due += min(due - 1, np.int64(_PER))
     _add_up(x, order)
     whole = at[0] == _LOW and (n_states == 1 or other == _LOW)
-    return bool(whole and (at[2] + _U(7)) >> _U(3) == np.uint64(end - at[1] + 8 * WORDS_AT))
+    return bool(whole and (at[2] + _U(7)) >> _3 == at[1] + _2)
 
 
 _own = threading.local()

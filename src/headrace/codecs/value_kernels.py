@@ -33,7 +33,7 @@ FLAGS = NEAR | FAR | NEAR_BY_NUMBER
 SHORT, LEVELS, WIDE = 0x80, 0x20, 0x40
 """In the first byte of an origin."""
 
-_MEMO_AT, _MEMO = 448, 1024  # in the words of scratch, behind the coefficients
+_MEMO_AT, _MEMO = 640, 1024  # in the words of scratch, behind the coefficients
 _STEP_AT = _MEMO_AT + 2 * _MEMO
 _U = np.uint64
 _MIX = _U(0x9E3779B185EBCA87)

@@ -228,13 +228,22 @@ class AdapterSection(Section):
     password: SecretRef | None = Field(default=None, description="of that user")
     devices: Any = None
     topics: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    tags: str | None = Field(
+        default=None,
+        description="name of a CSV file with profiles of the adapter's own, a signal a line: profile, signal, address",
+    )
 
     _written: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The whole section as written: what the adapter's own model is made from."""
-        return dict(self._written)
+        """The section as written, without `tags`: what the adapter's own model is made from."""
+        return {key: value for key, value in self._written.items() if key != "tags"}
+
+    @property
+    def table_names(self) -> list[str]:
+        """Files beside the plant file that it is made of, too: of its devices, of its tags."""
+        return [name for name in (self.devices, self.tags) if isinstance(name, str)]
 
 
 class PipelineSection(Section):
@@ -337,6 +346,18 @@ class PlantConfig(Section):
     _folder: Path = PrivateAttr(default=Path())
     _written: dict[str, Any] = PrivateAttr(default_factory=dict)
     _source: PlantSource | None = PrivateAttr(default=None)
+    _tables: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def tables(self) -> Mapping[str, str]:
+        """Texts that stand for files beside the plant file, by the name written: the files may change later."""
+        return self._tables
+
+    def with_tables(self, tables: Mapping[str, str]) -> PlantConfig:
+        """The same with texts in place of these files."""
+        changed = self.model_copy()
+        changed._tables = {**self._tables, **tables}
+        return changed
 
     @property
     def folder(self) -> Path:
@@ -500,7 +521,7 @@ def _cross_problems(config: PlantConfig) -> list[Problem]:
         problems += [Problem(f"store.{name}", text) for name in written]
     for name, section in config.adapters.items():
         where = dotted(("adapters", name))
-        if section.profile is not None and section.profile not in config.profiles:
+        if section.tags is None and section.profile is not None and section.profile not in config.profiles:
             known = (
                 nearest(section.profile, list(config.profiles)) or "; there are none, write [profiles.NAME]"
             )

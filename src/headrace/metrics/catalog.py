@@ -72,6 +72,35 @@ ADAPTER_POLLS_SKIPPED = Metric(
     "", ("adapter",),
 )  # fmt: skip
 
+ADAPTER_POLLS = Metric("adapter_polls", _C, "Polls that were begun.", "", ("adapter",))
+ADAPTER_POLLS_LATE = Metric(
+    "adapter_polls_late", _C, "Polls that began a tenth of their interval too late.", "", ("adapter",)
+)
+ADAPTER_TIMEOUTS = Metric(
+    "adapter_timeouts", _C, "Requests that were not answered in time.", "", ("adapter",)
+)
+ADAPTER_CONNECTS = Metric("adapter_connects", _C, "Connections that were made.", "", ("adapter",))
+ADAPTER_OUT_OF_ORDER = Metric(
+    "adapter_out_of_order",
+    _C,
+    "Inputs that came after later ones, by the protocol's own numbers.",
+    "",
+    ("adapter",),
+)
+ADAPTER_GAPS = Metric(
+    "adapter_gaps", _C, "Times that something was missing, by the protocol's own numbers.", "", ("adapter",)
+)
+ADAPTER_UNACKNOWLEDGED = Metric(
+    "adapter_unacknowledged", _G, "Inputs taken, not yet durable, and so not acknowledged.", "", ("adapter",)
+)
+ADAPTER_UNACKNOWLEDGED_AGE = Metric(
+    "adapter_unacknowledged_timestamp_seconds", _G, "When the oldest of them came.", "seconds", ("adapter",)
+)
+DEVICE_CLOCK_SKEW = Metric(
+    "device_clock_skew_seconds", _G, "How far the device's clock seems to be ahead of ours.", "seconds",
+    ("adapter", "device"),
+)  # fmt: skip
+
 STAGE_CPU = Metric("stage_cpu_seconds", _C, "CPU time of a stage of the hot path.", "seconds", ("stage",))
 QUEUE_UTILISATION = Metric(
     "queue_utilisation_ratio", _G, "How full a bounded queue is, 0 to 1.", "ratio", ("queue",)
@@ -103,6 +132,8 @@ BUILD = Metric("build", _I, "The version that runs.", "", ("version",))
 CATALOG: tuple[Metric, ...] = (
     SAMPLES_RECEIVED, SAMPLES_STORED, SAMPLES_DUPLICATE, SAMPLES_THINNED, SAMPLES_REJECTED, SAMPLES_IN_FLIGHT,
     DEVICE_UP, DEVICE_LAST_GOOD, ADAPTER_REQUEST_DURATION, ADAPTER_POLLS_SKIPPED,
+    ADAPTER_POLLS, ADAPTER_POLLS_LATE, ADAPTER_TIMEOUTS, ADAPTER_CONNECTS, ADAPTER_OUT_OF_ORDER, ADAPTER_GAPS,
+    ADAPTER_UNACKNOWLEDGED, ADAPTER_UNACKNOWLEDGED_AGE, DEVICE_CLOCK_SKEW,
     STAGE_CPU, QUEUE_UTILISATION, CREDIT_UTILISATION, LAG, WINDOW_REVISIONS,
     JOURNAL_BYTES, REJECTS_BYTES, REJECTS_DROPPED, REJECTS_REPLAYED, DISK_FREE_BYTES, STORE_BYTES, STORE_SAMPLES,
     PROCESS_CPU, PROCESS_MEMORY, BUILD,

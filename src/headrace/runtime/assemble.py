@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.base import Adapter, AdapterDiagnostics, PlantFacts, Pushed
+from headrace.adapters.base import Adapter, AdapterDiagnostics, PlantFacts, Pushed, Receipt
+from headrace.adapters.pacing import ConnectPacer
 from headrace.adapters.registry import ADAPTERS
 from headrace.core.clock import NS, Clock, SystemClock, monotonic_ns
 from headrace.core.config import PlantConfig
@@ -28,6 +29,7 @@ from headrace.core.events import Event
 from headrace.core.faults import FaultPoints
 from headrace.core.frames import FrameBatch
 from headrace.core.problems import InvalidConfig, Problem, validate_section
+from headrace.core.profile_tables import profiles_of
 from headrace.ingest.intake import Intake
 from headrace.ingest.intake_core import IntakeSettings
 from headrace.ingest.journal import DamagePolicy, JournalSettings
@@ -75,9 +77,10 @@ def check_plant(config: PlantConfig) -> Blueprint:
     """
     problems: list[Problem] = []
     adapters: dict[str, Adapter] = {}
+    pacer = ConnectPacer()
     for name in config.adapters:
         try:
-            adapters[name] = make_adapter(config, name)
+            adapters[name] = make_adapter(config, name, pacer)
         except InvalidConfig as e:
             problems += e.problems
         except ConfigError as e:
@@ -98,16 +101,22 @@ def check_plant(config: PlantConfig) -> Blueprint:
     return Blueprint(config, adapters, tuple(flows))
 
 
-def make_adapter(config: PlantConfig, name: str) -> Adapter:
-    """One adapter of a plant file, not started; no I/O but files beside the plant file. Raises `ConfigError`."""
+def make_adapter(config: PlantConfig, name: str, pacer: ConnectPacer | None = None) -> Adapter:
+    """One adapter of a plant file, not started; no I/O but files beside the plant file. Raises `ConfigError`.
+
+    Parameters
+    ----------
+    pacer : that it shares with others; one that is made later, alone, has its own.
+    """
     where, section = f"adapters.{name}", config.adapters[name]
-    facts = PlantFacts(config.plant.levels, config.plant.timezone, config.folder)
+    plant = config.plant
+    facts = PlantFacts(plant.levels, plant.timezone, config.folder, config.tables, pacer or ConnectPacer())
     try:
         kind = ADAPTERS.load(section.protocol)
     except HeadraceError as e:
         raise ConfigError(str(e), f"{where}.protocol") from e
     settings = validate_section(kind.Config, section.options, where)
-    adapter: Adapter = kind.from_config(name, settings, config.profiles, facts)
+    adapter: Adapter = kind.from_config(name, settings, profiles_of(config, name), facts)
     return adapter
 
 
@@ -315,16 +324,27 @@ class Plant:
     # --- looking -------------------------------------------------------------------------------------
 
     def adapters(self) -> list[AdapterDiagnostics]:
-        """Diagnostics of every adapter."""
-        return self.supervisor.diagnostics()
+        """Diagnostics of every adapter, with what the plant counts and configures for it."""
+        rejected = {} if self._host is None else self._host.core.counters.rejected
+        hashes = self.reconfiguring.running.by_adapter
+        return [
+            replace(
+                found,
+                rejects_by_code=tuple(
+                    (str(code), n) for (name, code), n in rejected.items() if name == found.name
+                ),
+                config_hash=hashes.get(found.name, ""),
+            )
+            for found in self.supervisor.diagnostics()
+        ]
 
     def tail(self, slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
         """Frames of `slots` that are not flushed yet; later ones win."""
         return [] if self._host is None else self._host.tail(slots)
 
-    async def receive(self, name: str, pushed: Pushed) -> None:
+    async def receive(self, name: str, pushed: Pushed) -> Receipt:
         """Hand a body to an adapter that is pushed to; see `Operations.receive`."""
-        await self.operations.receive(name, pushed)
+        return await self.operations.receive(name, pushed)
 
     def status(self) -> dict[str, Any]:
         """One screen of facts, JSON-ready."""

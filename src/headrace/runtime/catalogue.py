@@ -61,7 +61,7 @@ def find_plugins(kind: str | None = None) -> list[Plugin]:
 
 
 def _about(family: str, registry: Registry, name: str) -> Plugin:
-    facts = _manifest(registry, name)
+    facts = manifest_of(registry, name)
     problem = ""
     title = str(facts.get("title", ""))
     try:
@@ -77,14 +77,39 @@ def _about(family: str, registry: Registry, name: str) -> Plugin:
     )  # fmt: skip
 
 
-def _manifest(registry: Registry, name: str) -> dict[str, object]:
-    """``manifest.toml`` beside the part's module, where there is one."""
+def manifest_of(registry: Registry, name: str) -> dict[str, object]:
+    """``manifest.toml`` beside the part's module, where there is one; nothing of the part is imported."""
     package = registry.targets()[name].partition(":")[0].rpartition(".")[0]
     try:
         text = files(package).joinpath("manifest.toml").read_text(encoding="utf-8")
         return tomllib.loads(text)
     except (ImportError, OSError, ValueError, TypeError):
         return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """What a url's scheme tells: which adapter talks to such sources.
+
+    Parameters
+    ----------
+    protocol : its name. lends : whether a source takes but one connection, so that a running adapter lends its own.
+    """
+
+    protocol: str
+    lends: bool
+
+
+def schemes() -> dict[str, Scheme]:
+    """Url schemes of all adapters, as ``schemes`` of their manifests has them, by name."""
+    found: dict[str, Scheme] = {}
+    for name in ADAPTERS.names():
+        facts = manifest_of(ADAPTERS, name)
+        listed = facts.get("schemes", [])
+        lends = bool(facts.get("lends_connection", False))
+        for scheme in listed if isinstance(listed, list) else []:
+            found.setdefault(str(scheme), Scheme(name, lends))
+    return found
 
 
 def _first_line(part: object) -> str:

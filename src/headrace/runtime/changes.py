@@ -6,18 +6,20 @@ the table of devices beside the plant file. That is its fingerprint; comments an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from headrace.core.config import AdapterSection, PlantConfig
+from headrace.core.errors import ConfigError
 from headrace.core.problems import dotted
+from headrace.core.profile_tables import table_text
 
 LINES_MAX = 20
 _LIVE = ("version", "adapters", "pipelines", "profiles")
@@ -82,7 +84,8 @@ class Fingerprints:
 
     Parameters
     ----------
-    by_adapter : hash of all that an adapter is made of. tables : texts of device tables, by the name written.
+    by_adapter : hash of all that an adapter is made of. tables : texts of the tables beside the plant file (of
+        devices, of tags), by the name written; without those that can't be read: whoever makes the adapter tells.
     """
 
     config: PlantConfig
@@ -90,9 +93,14 @@ class Fingerprints:
     tables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: PlantConfig) -> Fingerprints:
-        """Look at a configuration; reads the device tables."""
-        tables = {name: _text(config.folder / name) for name in _table_names(config)}
+    def of(cls, config: PlantConfig, reads: bool = True) -> Fingerprints:
+        """Look at a configuration; reads the tables that it does not hold itself, unless they are to be as not there."""
+        tables: dict[str, str] = {}
+        for name in dict.fromkeys(name for one in config.adapters.values() for name in one.table_names):
+            if not reads and name not in config.tables:
+                continue
+            with contextlib.suppress(ConfigError):
+                tables[name] = table_text(config, name)
         prints = {
             name: _hash(_ingredients(section, config, tables)) for name, section in config.adapters.items()
         }
@@ -102,10 +110,17 @@ class Fingerprints:
     def hash(self) -> str:
         """16 hexadecimal digits that change with what a plant file, and the tables beside it, say."""
         dumped = self.config.model_dump(mode="json")
-        for name, section in self.config.adapters.items():
-            if isinstance(section.devices, str):
-                dumped["adapters"][name]["devices"] = _hash(self.tables[section.devices])
+        for name in self.config.adapters:
+            for key in ("devices", "tags"):
+                table = dumped["adapters"][name][key]
+                if isinstance(table, str):
+                    dumped["adapters"][name][key] = _hash(self.tables.get(table, ""))
         return _hash(dumped)
+
+    @property
+    def frozen(self) -> PlantConfig:
+        """The configuration with the texts of its tables: adapters made from it are those that were looked at."""
+        return self.config.with_tables(self.tables)
 
 
 def config_hash(config: PlantConfig) -> str:
@@ -118,22 +133,13 @@ def _hash(data: Any) -> str:
     return f"{xxhash.xxh3_64_intdigest(text.encode()):016x}"
 
 
-def _table_names(config: PlantConfig) -> Iterable[str]:
-    return dict.fromkeys(s.devices for s in config.adapters.values() if isinstance(s.devices, str))
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError:
-        return ""  # whoever makes the adapter tells
-
-
 def _ingredients(section: AdapterSection, config: PlantConfig, tables: Mapping[str, str]) -> dict[str, Any]:
     options = section.options
-    table = tables[section.devices] if isinstance(section.devices, str) else None
+    table = tables.get(section.devices, "") if isinstance(section.devices, str) else None
     if table is not None:
         options["devices"] = table
+    if section.tags is not None:
+        options["tags"] = tables.get(section.tags, "")
     profiles = {n: config.profiles[n] for n in _profiles_used(section, config, table)}
     return {
         "section": options,
@@ -188,14 +194,19 @@ def _adapters(prints: Fingerprints) -> dict[str, Any]:
     """Each adapter as people see it: its section, and the profiles it uses below ``profiles``."""
     config, out = prints.config, {}
     for name, section in config.adapters.items():
-        table = prints.tables[section.devices] if isinstance(section.devices, str) else None
+        table = prints.tables.get(section.devices, "") if isinstance(section.devices, str) else None
         options = section.options
         if table is not None:
-            rows = [line for line in table.splitlines() if line.strip()]
-            options["devices"] = dict.fromkeys(rows, "")
+            options["devices"] = _rows(table)
+        if section.tags is not None:
+            options["tags"] = _rows(prints.tables.get(section.tags, ""))
         used = _profiles_used(section, config, table)
         out[name] = {**options, "profiles": {n: config.written["profiles"][n] for n in used}}
     return out
+
+
+def _rows(table: str) -> dict[str, str]:
+    return dict.fromkeys((line for line in table.splitlines() if line.strip()), "")
 
 
 def _pipelines(config: PlantConfig) -> dict[str, Any]:

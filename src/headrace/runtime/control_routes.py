@@ -15,7 +15,9 @@ such method answers 501. The methods are those of `headrace.runtime.operations`.
 ``GET /api/v1/rejects``, ``/rejects/{id}``          `Operations.rejects`, `Operations.reject`
 ``GET /api/v1/config``                              `Operations.present_config`
 ``POST /api/v1/adapters/{name}/pause`` and others   `Operations.pause`, ``resume``, ``reload``: JSON or 204
+``GET /api/v1/adapters/{name}/capture``             `Operations.capture`: JSON lines
 ``POST /api/v1/adapters/{name}/probe``              `Operations.probe`: JSON
+``POST /api/v1/adapters/{name}/scan``               `Operations.scan`: JSON
 ``GET /api/v1/adapters/{name}/tail?pattern=p``      `Operations.follow`: one JSON object a line
 ``POST /api/v1/receive/{name}``                     ``await plant.receive(name, pushed)``: 204 once it is durable
 ``POST /api/v1/rejects/replay``                     ``await plant.replay_rejects(document)``: JSON
@@ -37,7 +39,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from headrace.adapters.base import Pushed
+from headrace.adapters.base import PartlyRejected, Pushed, Receipt
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import (
     ChangedMeanwhile,
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
     from headrace.runtime.assemble import Plant
 
 MAX_BODY_BYTES = 64 << 20
+SAMPLES_HEADER = "Headrace-Samples"
+"""How many samples of a pushed body are durable."""
 _LOOK_S = 0.2
 """How often somebody who follows events is told of new ones."""
 _HEARTBEAT_S = 10.0
@@ -139,7 +143,9 @@ class ControlRoutes:
             Route("/api/v1/tail", self.tail, methods=["POST"]),
             Route("/api/v1/events", self.events),
             Route(adapter + "/tail", self.follow),
+            Route(adapter + "/capture", self.capture),
             Route(adapter + "/probe", self.probe, methods=["POST"]),
+            Route(adapter + "/scan", self.scan, methods=["POST"]),
             Route(adapter + "/{verb:str}", self.steer, methods=["POST"]),
             Route("/api/v1/receive/{name}", self.receive, methods=["POST"]),
             Route("/api/v1/rejects", self.rejects),
@@ -179,7 +185,8 @@ class ControlRoutes:
 
     async def adapter(self, request: Request) -> Response:
         name = self._adapter_name(request)
-        return JSONResponse(adapter_report(next(a for a in self.plant.adapters() if a.name == name)))
+        found = next(a for a in self.plant.adapters() if a.name == name)
+        return JSONResponse(adapter_report(found, self._clock.now_ns()))
 
     def _adapter_name(self, request: Request) -> str:
         name = str(request.path_params["name"])
@@ -267,6 +274,17 @@ class ControlRoutes:
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 
+    async def capture(self, request: Request) -> Response:
+        """What an adapter receives, byte by byte, one JSON object a line."""
+        self._started()
+        documents: AsyncIterator[Any] = self._plants("capture")(self._adapter_name(request))
+
+        async def lines() -> AsyncIterator[str]:
+            async for document in documents:
+                yield (json.dumps(document) if document else "") + "\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
     # --- changing ------------------------------------------------------------------------------------
 
     async def steer(self, request: Request) -> Response:
@@ -274,7 +292,7 @@ class ControlRoutes:
         self._started()
         name, verb = self._adapter_name(request), request.path_params["verb"]
         if verb not in ("pause", "resume", "reload"):
-            raise HTTPException(404, f"an adapter can't {verb!r}; it can pause, resume, reload, probe")
+            raise HTTPException(404, f"an adapter can't {verb!r}; it can pause, resume, reload, probe, scan")
         return _answer(await self._plants(verb)(name, await _change(request)))
 
     async def probe(self, request: Request) -> Response:
@@ -282,6 +300,12 @@ class ControlRoutes:
         self._started()
         name = self._adapter_name(request)
         return _answer(await self._plants("probe")(name, await _document(request)))
+
+    async def scan(self, request: Request) -> Response:
+        """What an adapter's source offers; nothing is stored."""
+        self._started()
+        name = self._adapter_name(request)
+        return _answer(await self._plants("scan")(name, await _document(request)))
 
     async def receive(self, request: Request) -> Response:
         """Hand a body to an adapter that is pushed to; answers when everything in it is durable."""
@@ -294,7 +318,14 @@ class ControlRoutes:
             key=request.headers.get("idempotency-key", ""),
             arrival_ns=self._clock.now_ns(),
         )
-        return _answer(await self._plants("receive")(name, pushed))
+        try:
+            receipt: Receipt = await self._plants("receive")(name, pushed)
+        except PartlyRejected as e:
+            one = e.receipt
+            return problem(
+                400, str(e), taken=one.n_samples, refused=one.n_refused, reason=one.reason, read=one.is_read
+            )
+        return Response(status_code=204, headers={SAMPLES_HEADER: str(receipt.n_samples)})
 
     async def rejects(self, request: Request) -> Response:
         """Counts of rejects and the newest: ``adapter, code, from_ns, to_ns, limit``."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
 from typing import Any
 
 from headrace.adapters.base import AdapterDiagnostics, DeviceDiagnostics
-from headrace.core.clock import NO_TIME
+from headrace.adapters.registry import ADAPTERS
+from headrace.core.clock import NO_TIME, NS
+from headrace.runtime.catalogue import manifest_of
 from headrace.runtime.times import rfc3339
 
 
@@ -28,32 +34,69 @@ def adapter_summary(adapter: AdapterDiagnostics) -> dict[str, Any]:
         "samples": adapter.n_samples,
         "frames": adapter.n_frames,
         "rejects": adapter.n_rejects,
+        "rejects_by_code": dict(adapter.rejects_by_code),
         "duplicates": adapter.n_duplicates,
+        "out_of_order": adapter.n_out_of_order,
+        "gaps": adapter.n_gaps,
+        "connects": adapter.n_connects,
+        "timeouts": sum(d.n_timeouts for d in adapter.devices),
+        "unacknowledged": adapter.n_unacknowledged,
+        "unacknowledged_since": rfc3339(adapter.unacknowledged_ns),
+        "config_hash": adapter.config_hash,
         "cpu_ns_per_sample": {
             "transport": round(adapter.transport_ns / samples, 1),
             "decode": round(adapter.decode_ns / samples, 1),
+            "normalise": round(adapter.normalise_ns / samples, 1),
         },
         "latency_s": {"p50": adapter.latency_s_p50, "p99": adapter.latency_s_p99},
     }
 
 
-def adapter_report(adapter: AdapterDiagnostics) -> dict[str, Any]:
-    """An adapter with all its devices, JSON-ready."""
-    return {**adapter_summary(adapter), "devices": [device_report(d) for d in adapter.devices]}
+def adapter_report(adapter: AdapterDiagnostics, now_ns: int = NO_TIME) -> dict[str, Any]:
+    """An adapter with all its devices and the versions of what it is made of, JSON-ready.
+
+    Parameters
+    ----------
+    now_ns : the plant's time, for ages; `NO_TIME` where it is not known.
+    """
+    return {
+        **adapter_summary(adapter),
+        "versions": versions_of(adapter.protocol),
+        "devices": [device_report(d, now_ns) for d in adapter.devices],
+    }
 
 
-def device_report(device: DeviceDiagnostics) -> dict[str, Any]:
+@cache
+def versions_of(protocol: str) -> dict[str, str]:
+    """Versions of the packages that a protocol's manifest names in ``packages``, as far as they are installed."""
+    found = {}
+    names = manifest_of(ADAPTERS, protocol).get("packages", []) if protocol in ADAPTERS else []
+    for name in names if isinstance(names, list) else []:
+        with contextlib.suppress(PackageNotFoundError):
+            found[str(name)] = package_version(str(name))
+    return found
+
+
+def device_report(device: DeviceDiagnostics, now_ns: int = NO_TIME) -> dict[str, Any]:
     """One device, JSON-ready."""
+    knows_age = NO_TIME not in (now_ns, device.last_good_ns)
+    is_waiting = NO_TIME not in (now_ns, device.next_retry_ns)
+    skew_ns = device.clock_skew_ns
     return {
         "path": device.path,
         "state": str(device.state),
         "reason": device.reason,
         "last_good": rfc3339(device.last_good_ns),
+        "last_good_age_s": round(max(0, now_ns - device.last_good_ns) / NS, 3) if knows_age else None,
         "next_retry": rfc3339(device.next_retry_ns),
+        "next_retry_in_s": round(max(0, device.next_retry_ns - now_ns) / NS, 3) if is_waiting else None,
         "requests": device.n_requests,
         "errors": device.n_errors,
         "timeouts": device.n_timeouts,
+        "polls": device.n_polls,
         "polls_skipped": device.n_polls_skipped,
+        "polls_late": device.n_polls_late,
+        "clock_skew_s": None if skew_ns == NO_TIME else round(skew_ns / NS, 6),
     }
 
 
@@ -66,6 +109,10 @@ def carried(before: AdapterDiagnostics, now: AdapterDiagnostics) -> AdapterDiagn
         n_frames=before.n_frames + now.n_frames,
         n_rejects=before.n_rejects + now.n_rejects,
         n_duplicates=before.n_duplicates + now.n_duplicates,
+        n_out_of_order=before.n_out_of_order + now.n_out_of_order,
+        n_gaps=before.n_gaps + now.n_gaps,
+        n_connects=before.n_connects + now.n_connects,
+        normalise_ns=before.normalise_ns + now.normalise_ns,
         transport_ns=before.transport_ns + now.transport_ns,
         decode_ns=before.decode_ns + now.decode_ns,
         devices=tuple(_carried_device(known.get(d.path), d) for d in now.devices) or before.devices,
@@ -82,4 +129,6 @@ def _carried_device(before: DeviceDiagnostics | None, now: DeviceDiagnostics) ->
         n_errors=before.n_errors + now.n_errors,
         n_timeouts=before.n_timeouts + now.n_timeouts,
         n_polls_skipped=before.n_polls_skipped + now.n_polls_skipped,
+        n_polls=before.n_polls + now.n_polls,
+        n_polls_late=before.n_polls_late + now.n_polls_late,
     )

@@ -6,21 +6,29 @@ The control port hands requests here as they come, JSON documents whose words ar
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
+import math
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from headrace.adapters.abilities import Probes
-from headrace.adapters.base import Pushed, Receiver
-from headrace.core.clock import Clock, SystemClock
+from headrace.adapters.abilities import Captures, FoundTag, Probes, Scans
+from headrace.adapters.base import Pushed, Receipt, Receiver
+from headrace.core.clock import NO_TIME, Clock, SystemClock
 from headrace.core.config import parse_plant, read_plant
 from headrace.core.errors import ConfigError, HeadraceError, NotFound, Overloaded, PluginError, Rejected
 from headrace.core.quality import word
 from headrace.core.readings import Reading
 from headrace.ingest.rejects_log import RejectFilter, RejectsLog, parse_reject_id
+from headrace.ingest.tag_rows import rows_of
+from headrace.runtime.captures import Tape, head_document, piece_document
+from headrace.runtime.giving_way import beside
 from headrace.runtime.reconfigure import Reconfiguring
 from headrace.runtime.replay import RejectsReplay, filter_of
 from headrace.runtime.supervision import Supervisor
+from headrace.runtime.tagging import TagWish
 from headrace.runtime.times import rfc3339
 
 READINGS_MAX = 1_000
@@ -49,6 +57,7 @@ class Operations:
     ) -> None:
         self._supervisor, self._reconfiguring = supervisor, reconfiguring
         self._log, self._replay, self._clock = log, replay, clock
+        self._captured: set[str] = set()
 
     # --- adapters ------------------------------------------------------------------------------------
 
@@ -81,6 +90,23 @@ class Operations:
             raise HeadraceError(str(e)) from e
         return probe_report(found)
 
+    async def scan(self, name: str, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """All that its source offers.
+
+        Raises
+        ------
+        ConfigError, NotConnected : see `Scans.scan`. PluginError : it can't tell what there is.
+        HeadraceError : the source answers with an error of its own.
+        """
+        adapter = self._supervisor.get(name)
+        if not isinstance(adapter, Scans):
+            raise PluginError(f"adapter {name} can't tell what its source offers")
+        try:
+            found = await adapter.scan({k: str(v) for k, v in document.items()}, self._clock)
+        except Rejected as e:
+            raise HeadraceError(str(e)) from e
+        return [scan_report(tag) for tag in found]
+
     def follow(self, name: str, pattern: str = "**") -> AsyncIterator[dict[str, Any]]:
         """What an adapter hands on: readings, ``{"skipped": n}`` where some were passed over, ``{}`` when quiet.
 
@@ -106,7 +132,42 @@ class Operations:
 
         return documents()
 
-    async def receive(self, name: str, pushed: Pushed) -> None:
+    def capture(self, name: str) -> AsyncIterator[dict[str, Any]]:
+        """What an adapter receives, byte by byte: a head, pieces, ``{"skipped": n}``, ``{}`` when quiet.
+
+        Raises
+        ------
+        NotFound : no such adapter. HeadraceError : it can't be captured, or somebody does already. At once, not when
+        it is iterated.
+        """
+        if name in self._captured:
+            raise HeadraceError(f"adapter {name} is being captured already")
+        adapter = self._supervisor.get(name)
+        if not isinstance(adapter, Captures):
+            raise HeadraceError(f"adapter {name} can't be captured")
+        head = head_document(name, adapter.diagnostics().protocol, self._clock.now_ns())
+        tape = Tape()
+
+        async def documents() -> AsyncIterator[dict[str, Any]]:
+            try:
+                adapter.listen(tape.take)
+                self._captured.add(name)
+                yield head
+                while True:
+                    pieces, skipped = await tape.read(_FOLLOW_S)
+                    for one in pieces:
+                        yield piece_document(one)
+                    if skipped:
+                        yield {"skipped": skipped}
+                    elif not pieces:
+                        yield {}
+            finally:
+                adapter.listen(None)
+                self._captured.discard(name)
+
+        return documents()
+
+    async def receive(self, name: str, pushed: Pushed) -> Receipt:
         """Hand a body to an adapter that is pushed to; returns once it is durable.
 
         Raises
@@ -120,7 +181,7 @@ class Operations:
             raise Overloaded(f"adapter {name} is {pause.text}", _PAUSED_S)
         if not isinstance(adapter, Receiver):
             raise Rejected(f'adapter {name!r} is not pushed to; write one with protocol = "http" for that')
-        await adapter.receive(pushed)
+        return await adapter.receive(pushed)
 
     # --- rejects -------------------------------------------------------------------------------------
 
@@ -149,11 +210,18 @@ class Operations:
     async def change_config(self, document: Mapping[str, Any], if_match: str, is_dry: bool) -> dict[str, Any]:
         """Apply ``{"toml", "file"}`` or ``{"config"}``, or go back: ``{"undo": true}``; with ``by``.
 
+        Or of the tags alone: ``{"tags": a normalised table, "adapter", "whole"}``, ``{"undo": true, "tags": true}``.
+
         Raises
         ------
         ConfigError : it says none of these. Else as `Reconfiguring.apply` and `undo`.
         """
         changing, by = self._reconfiguring, _text(document, "by")
+        if document.get("undo") and document.get("tags"):
+            return await changing.undo_tags(by, if_match=if_match, is_trial=is_dry)
+        if document.get("tags") is not None:
+            tags = await beside(partial(tag_wish, document))
+            return await changing.apply_tags(tags, by, if_match=if_match, is_trial=is_dry)
         if document.get("undo"):
             return await changing.undo(by, if_match=if_match, is_trial=is_dry)
         source = changing.source_of(_text(document, "file"))
@@ -171,6 +239,13 @@ def _text(document: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str) or len(value) > 1 << 24:
         raise ConfigError(f"{key} is not a text", key)
     return value
+
+
+def tag_wish(document: Mapping[str, Any]) -> TagWish:
+    """What somebody wants of a plant's tags: ``{"tags", "adapter", "whole"}``. Raises `ConfigError`."""
+    lines = list(csv.reader(io.StringIO(_text(document, "tags"), newline="")))
+    rows = rows_of(lines[0] if lines else [], lines[1:], "the table")
+    return TagWish(rows, _text(document, "adapter"), bool(document.get("whole", False)))
 
 
 def _limit(document: Mapping[str, Any], default: int) -> int:
@@ -191,28 +266,51 @@ def reading_report(reading: Reading) -> dict[str, Any]:
 
 
 def probe_report(found: dict[str, Any]) -> dict[str, Any]:
-    """What a probe found, with times as the API writes them."""
-    topics = found.get("topics")
-    if topics is None:
-        return found
-    return {
-        **found,
-        "topics": [
-            {
-                **topic,
-                "values": [
-                    {
-                        "path": v["path"],
-                        "ts": rfc3339(v["ts_ns"]),
-                        "value": v["value"],
-                        "quality": v["quality"],
-                    }
-                    for v in topic["values"]
-                ],
-            }
-            for topic in topics
-        ],
+    """What a probe found, with times as the API writes them.
+
+    Of its ``table`` a column whose name ends in ``_ns`` holds times: its name loses that ending.
+    """
+    table = found.get("table")
+    if table is not None:
+        found = {**found, "table": _timed_table(table)}
+    lists: dict[str, Any] = {
+        key: [_with_times(one) for one in found[key]] for key in ("topics", "nodes") if key in found
     }
+    return {**found, **lists}
+
+
+def _with_times(one: dict[str, Any]) -> dict[str, Any]:
+    values = [
+        {
+            "path": v["path"],
+            "ts": None if v["ts_ns"] == NO_TIME else rfc3339(v["ts_ns"]),
+            "value": v["value"],
+            "quality": v["quality"],
+        }
+        for v in one["values"]
+    ]
+    return {**one, "values": values}
+
+
+def scan_report(tag: FoundTag) -> dict[str, Any]:
+    """One thing that a source offers, JSON-ready."""
+    found = asdict(tag)
+    ts_ns, value = found.pop("ts_ns"), found["value"]
+    is_number = not isinstance(value, float) or math.isfinite(value)
+    return {**found, "value": value if is_number else None, "ts": rfc3339(ts_ns)}
+
+
+def _timed_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    columns = [str(name) for name in table["columns"]]
+    is_time = [name.endswith("_ns") for name in columns]
+    rows = [
+        [
+            rfc3339(cell) if timed and cell is not None else cell
+            for cell, timed in zip(row, is_time, strict=True)
+        ]
+        for row in table["rows"]
+    ]
+    return {"columns": [name.removesuffix("_ns") for name in columns], "rows": rows}
 
 
 def rejects_report(tables: Any, wanted: RejectFilter, limit: int) -> dict[str, Any]:

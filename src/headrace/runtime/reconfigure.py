@@ -12,6 +12,7 @@ import os
 import pwd
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +24,11 @@ from headrace.core.errors import ChangedMeanwhile, ConfigError, HeadraceError, N
 from headrace.core.registry import nearest
 from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.changes import Change, Difference, Fate, Fingerprints, difference
+from headrace.runtime.giving_way import beside
 from headrace.runtime.supervision import Supervisor, Tell
+from headrace.runtime.tagging import StagedTables, TagWish, plan_tags, tables_back, tags_told
 from headrace.runtime.times import rfc3339
-from headrace.runtime.versions import AppliedVersion, Versions, version_before
+from headrace.runtime.versions import TAGS, AppliedVersion, Versions, tags_before, version_before
 
 
 class CheckedPlant(Protocol):
@@ -126,11 +129,12 @@ class Reconfiguring:
             "file": "" if self._source is None else str(self._source.file),
             "overrides": list(self.overrides),
             "config": self.running.config.written,
+            "tables": dict(self.running.tables),
         }
 
     def make(self, name: str) -> Adapter:
         """A new instance of an adapter as it runs. Raises `ConfigError`, `NotFound`."""
-        return self._made(self.running.config, name)
+        return self._made(self.running.frozen, name)
 
     def _made(self, config: PlantConfig, name: str) -> Adapter:
         if name not in config.adapters:
@@ -182,6 +186,41 @@ class Reconfiguring:
             answer = await self._carry_out(Wish(config, by, "undo", before.previous, is_trial))
             return {**answer, "back_to": before.summary()}
 
+    async def apply_tags(
+        self, tags: TagWish, by: str, *, if_match: str = "", is_trial: bool = False
+    ) -> dict[str, Any]:
+        """Make devices and signals what a table says, and write the tables beside the plant file.
+
+        The sections of the adapters that it is for are taken from the plant file as it is now; nothing else of it is.
+        Raises as `apply`.
+        """
+        async with self._lock:
+            self.check_unchanged(if_match)
+            source = self.source_of("")
+            file = await asyncio.to_thread(source.load)
+            merge = partial(with_adapters, self.running, file)
+            plan = await beside(partial(plan_tags, file, tags, self.running, merge))
+            files = StagedTables(file.folder, plan.tables, plan.present)
+            wish = Wish(plan.config, by, TAGS, self._number(), is_trial)
+            return {**await self._carry_out(wish, files), **await beside(plan.to_dict)}
+
+    async def undo_tags(self, by: str, *, if_match: str = "", is_trial: bool = False) -> dict[str, Any]:
+        """Go back to the tables before the newest `apply_tags`, on disk too; again, and it goes further back.
+
+        Raises
+        ------
+        NotFound : there is nothing to undo, or something else was changed since. Else as `apply_tags`.
+        """
+        async with self._lock:
+            self.check_unchanged(if_match)
+            before = tags_before(self.versions, self.version)
+            config = self.versions.restored(before)
+            old, back = self.running.frozen, tables_back(self.running, before.tables)
+            files = StagedTables(config.folder, back, self.running.tables)
+            answer = await self._carry_out(Wish(config, by, "undo", before.previous, is_trial), files)
+            told = await beside(partial(tags_told, old, config))
+            return {**answer, "back_to": before.summary(), "tables": files.names, "tags": told}
+
     async def reload(self, name: str, by: str) -> dict[str, Any]:
         """Give an adapter a new instance, made from the plant file's present section.
 
@@ -199,7 +238,7 @@ class Reconfiguring:
                 raise NotFound(
                     f"{self._source.file} has no adapter {name!r} any more; headrace apply takes it out of the plant"
                 )
-            merged = _with_adapter(self.running.config, config, name)
+            merged = with_adapters(self.running, config, [name])
             after = await asyncio.to_thread(Fingerprints.of, merged)
             change = [c for c in difference(self.running, after).of("adapters") if c.name == name]
             made = await asyncio.to_thread(self._made, merged, name)
@@ -213,10 +252,11 @@ class Reconfiguring:
     def _number(self) -> int:
         return 0 if self.version is None else self.version.n
 
-    async def _carry_out(self, wish: Wish) -> dict[str, Any]:
-        after = await asyncio.to_thread(Fingerprints.of, wish.config)
-        found = difference(self.running, after)
-        checked = await asyncio.to_thread(self._check, wish.config)
+    async def _carry_out(self, wish: Wish, files: StagedTables | None = None) -> dict[str, Any]:
+        """Do what is wished; `files` get their names once all is done."""
+        after = await beside(partial(Fingerprints.of, wish.config))
+        found = await beside(partial(difference, self.running, after))
+        checked = await beside(partial(self._check, after.frozen))
         answer = {**found.to_dict(), "applied": False, "from": self.running.hash, "to": after.hash}
         if wish.is_trial or not found:
             return answer
@@ -225,8 +265,17 @@ class Reconfiguring:
                 f"only a restart changes {'; '.join(found.restart)}. Nothing was changed: restart the plant with "
                 f"this file, or leave that as it is"
             )
-        await self._change(found, checked)
+        if files is not None:
+            await asyncio.to_thread(files.stage)
+        try:
+            await self._change(found, checked)
+        except BaseException:
+            if files is not None:
+                files.discard()
+            raise
         self.running = after
+        if files is not None:
+            self._commit(files)
         try:
             self._keep(wish.by, wish.how, wish.previous)
         except HeadraceError as e:
@@ -234,6 +283,12 @@ class Reconfiguring:
         text = f"{wish.how}: {len(found.changes)} parts changed"
         self._tell("config.applied", text, {"by": wish.by, "hash": after.hash})
         return {**answer, "applied": True, "version": self._number()}
+
+    def _commit(self, files: StagedTables) -> None:
+        try:
+            files.commit()
+        except HeadraceError as e:
+            self._tell("config.not-written", f"the new tags run, but their tables are not written: {e}", {})
 
     async def _change(self, found: Difference, checked: CheckedPlant) -> None:
         """Touch what differs; where something can't be done, take everything back."""
@@ -268,17 +323,22 @@ class Reconfiguring:
         def old() -> Adapter:
             return self.make(name)
 
-        await supervisor.replace(name, lambda: checked.adapters[name], old)
-        return lambda: supervisor.replace(name, old, old)
+        await supervisor.change(name, lambda: checked.adapters[name], old)
+        return lambda: supervisor.change(name, old, old)
 
 
-def _with_adapter(running: PlantConfig, file: PlantConfig, name: str) -> PlantConfig:
-    """The running configuration with one adapter, and the profiles, of the file."""
-    data = running.written
-    data["adapters"] = {**data.get("adapters", {}), name: file.written["adapters"][name]}
+def with_adapters(running: Fingerprints, file: PlantConfig, names: Sequence[str]) -> PlantConfig:
+    """The running configuration with some adapters, and the profiles, of the file; the others keep their tables."""
+    data = running.config.written
+    data["adapters"] = {
+        **data.get("adapters", {}),
+        **{name: file.written["adapters"][name] for name in names},
+    }
     if "profiles" in file.written:
         data["profiles"] = {**data.get("profiles", {}), **file.written["profiles"]}
-    return parse_plant(data, file.folder)
+    merged = parse_plant(data, file.folder)
+    theirs = {name for one in names for name in merged.adapters[one].table_names}
+    return merged.with_tables({name: text for name, text in running.tables.items() if name not in theirs})
 
 
 def _path_of(file: str) -> Path:

@@ -217,6 +217,7 @@ class Report:
         for gone in [one for one in self._devices if one not in devices]:
             self._metrics.forget(catalog.DEVICE_UP, *gone)
             self._metrics.forget(catalog.DEVICE_LAST_GOOD, *gone)
+            self._metrics.forget(catalog.DEVICE_CLOCK_SKEW, *gone)
         self._devices = devices
         for adapter in adapters:
             skipped = 0
@@ -226,8 +227,30 @@ class Report:
                 if device.last_good_ns != NO_TIME:
                     cell = self._metrics.gauge(catalog.DEVICE_LAST_GOOD, adapter.name, device.path)
                     cell.set(device.last_good_ns / NS)
+                if device.clock_skew_ns != NO_TIME:
+                    cell = self._metrics.gauge(catalog.DEVICE_CLOCK_SKEW, adapter.name, device.path)
+                    cell.set(device.clock_skew_ns / NS)
                 skipped += device.n_polls_skipped
             self._metrics.counter(catalog.ADAPTER_POLLS_SKIPPED, adapter.name).reach(skipped)
+            self._scrape_counts(adapter)
             if adapter.latency_counts:
                 took = self._metrics.histogram(catalog.ADAPTER_REQUEST_DURATION, adapter.name)
                 took.replace(adapter.latency_counts, adapter.latency_total_s)
+
+    def _scrape_counts(self, adapter: AdapterDiagnostics) -> None:
+        counts = {
+            catalog.ADAPTER_POLLS: sum(d.n_polls for d in adapter.devices),
+            catalog.ADAPTER_POLLS_LATE: sum(d.n_polls_late for d in adapter.devices),
+            catalog.ADAPTER_TIMEOUTS: sum(d.n_timeouts for d in adapter.devices),
+            catalog.ADAPTER_CONNECTS: adapter.n_connects,
+            catalog.ADAPTER_OUT_OF_ORDER: adapter.n_out_of_order,
+            catalog.ADAPTER_GAPS: adapter.n_gaps,
+        }
+        for metric, n in counts.items():
+            self._metrics.counter(metric, adapter.name).reach(n)
+        self._metrics.gauge(catalog.ADAPTER_UNACKNOWLEDGED, adapter.name).set(adapter.n_unacknowledged)
+        if adapter.unacknowledged_ns == NO_TIME:
+            self._metrics.forget(catalog.ADAPTER_UNACKNOWLEDGED_AGE, adapter.name)
+        else:
+            oldest = self._metrics.gauge(catalog.ADAPTER_UNACKNOWLEDGED_AGE, adapter.name)
+            oldest.set(adapter.unacknowledged_ns / NS)

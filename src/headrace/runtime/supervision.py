@@ -6,6 +6,9 @@ so that QoS 1 messages wait there. An adapter that would begin anew (`headrace.a
 waits in place. A pause is written to the store before it takes effect and so outlives a restart: a device under
 repair must not be polled because somebody restarted the plant.
 
+**Changing.** Where only devices and tags differ an adapter that can (`headrace.adapters.abilities.Retags`) goes over to
+them as it runs: its other devices notice nothing.
+
 **Replacing.** The new instance is made first; if that fails nothing has happened. Then the old one drains and ends,
 and the new one starts: never are there two at one source. Counts go on over the instances of a name.
 """
@@ -18,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from headrace.adapters.abilities import Suspends
+from headrace.adapters.abilities import Retags, Suspends
 from headrace.adapters.base import Adapter, AdapterDiagnostics, AdapterState, Sink
 from headrace.core.clock import Clock
 from headrace.core.disk import Disk
@@ -294,18 +297,31 @@ class Supervisor:
         one = self._one(name)
         async with one.lock:
             self._check()
+            await self._replace(name, one, make(), again)
+
+    async def _replace(self, name: str, one: _Supervised, adapter: Adapter, again: Make) -> None:
+        await one.adapter.stop()
+        if one.pause is None:
+            try:
+                await self._start(adapter, one.sink)
+            except Exception:
+                old = again()
+                await old.start(one.sink)
+                self._swap(one, old)
+                raise
+        self._swap(one, adapter)
+        self._tell("adapter.reloaded", f"adapter {name} has a new instance", {"adapter": name})
+
+    async def change(self, name: str, make: Make, again: Make) -> None:
+        """Make an adapter do what a new instance would: by its tags alone, where it can, else as `replace`."""
+        one = self._one(name)
+        async with one.lock:
+            self._check()
             adapter = make()
-            await one.adapter.stop()
-            if one.pause is None:
-                try:
-                    await self._start(adapter, one.sink)
-                except Exception:
-                    old = again()
-                    await old.start(one.sink)
-                    self._swap(one, old)
-                    raise
-            self._swap(one, adapter)
-            self._tell("adapter.reloaded", f"adapter {name} has a new instance", {"adapter": name})
+            if one.pause is None and isinstance(one.adapter, Retags) and await one.adapter.retag(adapter):
+                self._tell("adapter.retagged", f"adapter {name} has other devices or tags", {"adapter": name})
+            else:
+                await self._replace(name, one, adapter, again)
 
     async def add(self, name: str, adapter: Adapter, pause: Pause | None = None) -> None:
         """Bring an adapter in that was not there, and start it, unless it is to be paused.

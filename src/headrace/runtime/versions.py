@@ -1,7 +1,7 @@
 """The configurations that a plant has run with, kept in its store: ``config/<n>.json``.
 
 Each says when it came into force, who asked for it, which one was before it, and everything that is needed to go
-back: the plant file's content and the device tables beside it. The newest is the one in force; the newest fifty
+back: the plant file's content and the tables beside it. The newest is the one in force; the newest fifty
 are kept.
 """
 
@@ -20,6 +20,8 @@ from headrace.runtime.changes import Fingerprints
 
 FOLDER = "config"
 VERSIONS_MAX = 50
+TAGS = "tags"
+"""How a version came about whose tables a tag table has changed."""
 _PATH = re.compile(r"config/(\d{6})\.json")
 
 
@@ -30,7 +32,7 @@ class AppliedVersion:
     Parameters
     ----------
     n : its number, from 1. previous : number of the one that `undo` goes back to; 0 for none.
-    time : RFC 3339. by : who asked for it. how : start, apply, undo or reload. file : the plant file's path.
+    time : RFC 3339. by : who asked for it. how : start, apply, tags, undo or reload. file : the plant file's path.
     """
 
     n: int
@@ -104,31 +106,13 @@ class Versions:
         return version
 
     def restored(self, version: AppliedVersion) -> PlantConfig:
-        """The configuration of a version; device tables that were changed since come from the version.
+        """The configuration of a version, with its tables, which may have been changed since.
 
         Raises
         ------
         InvalidConfig : this program does not take it any more.
         """
-        folder = Path(version.folder)
-        data = json.loads(json.dumps(version.config))
-        for section in data.get("adapters", {}).values():
-            name = section.get("devices")
-            if isinstance(name, str) and name in version.tables:
-                section["devices"] = self._table(version, name, folder)
-        return parse_plant(data, folder)
-
-    def _table(self, version: AppliedVersion, name: str, folder: Path) -> str:
-        """Name of a file that says what the table said."""
-        text = version.tables[name]
-        try:
-            if (folder / name).read_text(encoding="utf-8-sig", errors="replace") == text:
-                return name
-        except OSError:
-            pass  # it is gone: the copy takes its place
-        copy = f"{FOLDER}/tables/{version.n:06d}-{Path(name).name}"
-        self._disk.replace(copy, text.encode())
-        return str((self._disk.root / copy).absolute())
+        return parse_plant(version.config, Path(version.folder)).with_tables(version.tables)
 
 
 def _path(n: int) -> str:
@@ -145,3 +129,33 @@ def version_before(versions: Versions, running: AppliedVersion | None) -> Applie
         raise NotFound(
             f"version {running.previous} is not kept any more; apply a plant file instead"
         ) from None
+
+
+def tags_before(versions: Versions, running: AppliedVersion | None) -> AppliedVersion:
+    """What undoing the newest change of tags goes back to.
+
+    Raises
+    ------
+    NotFound : there is nothing before, or what runs came about in another way.
+    """
+    before = version_before(versions, running)
+    made = None if running is None else _made(versions, running)
+    if made is None or made.how != TAGS:
+        raise NotFound(
+            "the newest change of the configuration is none of tags; headrace undo takes it back, whatever it was"
+        )
+    return before
+
+
+def _made(versions: Versions, running: AppliedVersion) -> AppliedVersion | None:
+    """The version that first had the content of `running`, which may have come back by undoing what came later."""
+    if running.how != "undo":
+        return running
+    for n in reversed([n for n in versions.numbers() if n < running.n]):
+        try:
+            one = versions.get(n)
+        except CorruptionError:
+            continue
+        if (one.hash, one.previous) == (running.hash, running.previous) and one.how != "undo":
+            return one
+    return None

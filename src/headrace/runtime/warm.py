@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from headrace.adapters.payloads.line_decoder import warm_lines
+from headrace.adapters.payloads.metric_decoder import warm_metrics
+from headrace.adapters.payloads.sparkplug_decoder import warm_sparkplug
 from headrace.codecs import warm
 from headrace.core.clock import NS
 from headrace.core.frames import FrameBatch
@@ -45,6 +47,8 @@ def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES, specs: Sequence[FlowSpec]
     keep_freed_memory()
     warm.warm_kernels()
     warm_lines()
+    warm_metrics()
+    warm_sparkplug()
     _warm_intake(dtypes)
     directory = SensorDirectory(shard_bits=0)
     flows = [Flow(spec, directory) for spec in (_WARM, *_own(specs))]

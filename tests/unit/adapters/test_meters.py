@@ -3,9 +3,21 @@
 import errno
 import socket
 
+import numpy as np
 import pytest
 
-from headrace.adapters.meters import N_LATENCIES, Backoff, LatencyRing, fraction, reason_of, seconds, spread
+from headrace.adapters.meters import (
+    N_LATENCIES,
+    N_SKEWS,
+    Backoff,
+    LatencyRing,
+    SkewMeter,
+    fraction,
+    reason_of,
+    seconds,
+    spread,
+)
+from headrace.core.clock import NO_TIME
 
 MS = 1_000_000
 
@@ -49,6 +61,20 @@ def test_backoff_doubles_with_jitter_up_to_its_bound_and_begins_anew():
     backoff.reset()
     assert backoff.next_ns() / MS == waits[0]
     assert Backoff("b", 100 * MS, 1_000 * MS).next_ns() / MS != waits[0], "others at another time"
+
+
+def test_the_skew_of_a_clock_is_told_by_its_newest_samples():
+    meter = SkewMeter()
+    meter.note(np.array([NO_TIME]), 1_000)
+    meter.note(np.array([], np.int64), 1_000)
+    assert meter.skew_ns == NO_TIME
+    for n in range(5):
+        meter.note(np.array([1_500 + n, 3, NO_TIME]), 1_000 + n)
+    meter.note(np.array([0]), 10**9)
+    assert meter.skew_ns == 500, "one that comes late is no matter"
+    for _ in range(N_SKEWS):
+        meter.note(np.array([10]), 20)
+    assert meter.skew_ns == -10, "a clock that was set is told"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ def test_every_name_loads_what_it_says():
         "fields": True,
         "line": True,
         "number": False,
+        "registers": True,
+        "sparkplug": True,
     }
 
 

@@ -100,6 +100,10 @@ def calls(line):
 LINES = [(name, tuple(words)) for name, words in command_lines()]
 
 
+FILES = ("broker.jsonl",)
+"""Named by commands that say at once when a file is not there."""
+
+
 def test_the_pages_show_every_command():
     assert {words[0] for _, words in LINES} >= set(COMMANDS)
 
@@ -108,7 +112,9 @@ def test_the_pages_show_every_command():
     ("name", "words"), LINES, ids=lambda value: " ".join(value) if isinstance(value, tuple) else None
 )
 def test_command_lines_are_understood(name, words, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # what they name need not be there
+    monkeypatch.chdir(tmp_path)
+    for file in FILES:
+        (tmp_path / file).touch()
     context = click.Context(cli, info_name="headrace")
     command, rest = cli, list(words)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
@@ -159,6 +165,8 @@ def test_plant_files_are_right(name, text, tmp_path, monkeypatch, capsys):
     for table in blocks(TEXTS[name], "text"):
         if table.startswith("path,url"):
             (tmp_path / "ovens.csv").write_text(table, encoding="utf-8")
+        if table.startswith("profile,signal"):
+            (tmp_path / "ovens-tags.csv").write_text(table, encoding="utf-8")
     whole = text if "version" in tomllib.loads(text) else f"version = 1\n{text}"
     (tmp_path / "plant.toml").write_text(whole, encoding="utf-8")
     assert run_command(["check"]) == Exit.DONE, f"{name}: {capsys.readouterr().err}"

@@ -10,7 +10,7 @@ from headrace.core.config import load_plant, parse_plant
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import CorruptionError, NotFound
 from headrace.runtime.changes import LINES_MAX, Fingerprints, config_hash, difference
-from headrace.runtime.versions import VERSIONS_MAX, Versions, version_before
+from headrace.runtime.versions import VERSIONS_MAX, Versions, tags_before, version_before
 
 TEXT = """version = 1
 [plant]
@@ -124,6 +124,25 @@ def test_a_table_that_is_gone_is_told_by_whoever_needs_it(look, tmp_path):
     assert [part for part, *_ in parts(before, after)] == ["adapters.ovens"]
 
 
+def test_a_table_of_tags_is_part_of_its_adapter(look, tmp_path):
+    text = TEXT.replace('devices = "ovens.csv"', 'devices = "ovens.csv"\ntags = "tags.csv"')
+    (tmp_path / "tags.csv").write_text("profile,signal,address\nown,a,holding:1\n")
+    before = look(text)
+    (tmp_path / "tags.csv").write_text("profile,signal,address\nown,a,holding:2\n")
+    after = look(text)
+    assert parts(before, after) == [
+        (
+            "adapters.ovens",
+            "changed",
+            ['tags."own,a,holding:1": "" removed', 'tags."own,a,holding:2": "" added'],
+        )
+    ]
+    assert before.hash != after.hash
+    assert before.frozen.tables["tags.csv"].endswith("holding:1\n"), "what was looked at stays"
+    (tmp_path / "tags.csv").unlink()
+    assert [part for part, *_ in parts(before, look(text))] == ["adapters.ovens"]
+
+
 def test_what_only_a_restart_changes_is_told_by_key(look):
     text = TEXT.replace("[profiles.oven]", '[store]\nurl = "./s"\nflush_interval = "1m"\n[profiles.oven]')
     found = difference(look(), look(text))
@@ -193,6 +212,30 @@ def test_without_anything_before_there_is_nothing_to_undo(versions, look):
     for running in (None, keep(versions, look())):
         with pytest.raises(NotFound, match="nothing to undo"):
             version_before(versions, running)
+
+
+def test_tags_are_undone_where_they_were_the_newest_change(versions, look):
+    table = TABLE + "plant/oven3,modbus+tcp://h?unit=3,\n"
+    one = keep(versions, look(), how="start")
+    with pytest.raises(NotFound, match="nothing to undo"):
+        tags_before(versions, one)
+    two = keep(versions, look(table=table), one.n, how="tags")
+    assert tags_before(versions, two) == one
+    three = keep(versions, look(), two.n, how="apply")
+    with pytest.raises(NotFound, match="newest change of the configuration is none of tags; headrace undo"):
+        tags_before(versions, three)
+    # Undone, it is as it was when the second one ran: that can be taken back.
+    four = keep(versions, look(table=table), two.previous, how="undo")
+    assert tags_before(versions, four) == one
+
+
+def test_what_an_undone_version_came_from_may_be_lost(versions, look, tmp_path):
+    one = keep(versions, look(), how="start")
+    keep(versions, look(table=TABLE + "plant/oven3,u,\n"), one.n, how="tags")
+    three = keep(versions, look(table=TABLE + "plant/oven3,u,\n"), one.n, how="undo")
+    (tmp_path / "store" / "config" / "000002.json").write_text("{")
+    with pytest.raises(NotFound, match="is none of tags"):
+        tags_before(versions, three)
 
 
 def test_a_damaged_version_is_passed_over(versions, look, tmp_path):

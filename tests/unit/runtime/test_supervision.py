@@ -265,3 +265,31 @@ async def test_taps_are_bounded(world):
         one.tap("x")
     one.untap("x", some[0])
     one.tap("x")
+
+
+class Turning(Stub):
+    """One that goes over to other tags as it runs, where it is told that it can."""
+
+    can = True
+
+    async def retag(self, new):
+        self.log.append(f"retag {self.name} as {new.name}")
+        return self.can
+
+
+async def test_an_adapter_that_can_goes_over_to_other_tags_as_it_runs(world):
+    one = await world.started(x=Turning("x", world.log))
+    old = one.get("x")
+    await one.change("x", lambda: Turning("y", world.log), lambda: pytest.fail("it does start"))
+    assert (one.get("x"), world.log) == (old, ["retag x as y"])
+    old.can = False
+    await one.change("x", lambda: Turning("z", world.log), lambda: pytest.fail("it does start"))
+    assert world.log[1:] == ["retag x as z", "stop x", "start z"]
+    assert one.get("x") is not old
+    await one.pause("x", "ann")
+    await one.change("x", lambda: Turning("w", world.log), lambda: pytest.fail("it is not started"))
+    assert world.log[4:] == ["stop z"], "a paused one has nothing that runs"
+    assert one.get("x").name == "w"
+    assert [kind for kind, *_ in world.told][1:] == [
+        "adapter.retagged", "adapter.reloaded", "adapter.paused", "adapter.reloaded",
+    ]  # fmt: skip

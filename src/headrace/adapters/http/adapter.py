@@ -8,21 +8,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import (
     AdapterDiagnostics,
     AdapterState,
     DeviceDiagnostics,
+    PartlyRejected,
     PlantFacts,
     Pushed,
+    Receipt,
     Sink,
 )
 from headrace.adapters.http.config import HttpConfig
 from headrace.adapters.http.formats import WHOLE, BodyDecoder, Slice
 from headrace.adapters.http.keys import Outcome, RecentKeys
-from headrace.adapters.meters import LatencyRing, seconds, spread
+from headrace.adapters.meters import LatencyRing, SkewMeter, seconds, spread
 from headrace.adapters.payloads.json_lines import JsonLinesDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_decoder import SLICE_BYTES, LineDecoder
+from headrace.adapters.payloads.metric_decoder import MetricDecoder
 from headrace.adapters.payloads.tag_paths import TagPath, compile_tag_path, default_template
 from headrace.core.clock import NO_TIME, NS, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import Closed, ConfigError, HeadraceError, Overloaded, PluginError, Rejected
@@ -63,19 +67,27 @@ class _Landing:
             self.done.set_result(None)
 
 
+def _captured(pushed: Pushed) -> Captured:
+    """A body with what decoding it takes; other parameters, which may hold a password, are left out."""
+    about = {"content_type": pushed.content_type, "precision": pushed.parameters.get("precision", "")}
+    return Captured(pushed.arrival_ns, "clients", pushed.body, about={k: v for k, v in about.items() if v})
+
+
 class HttpAdapter:
     """Bodies as frames; see `headrace.adapters.base` for the contract, `Receiver` for the way in."""
 
     Config: ClassVar[type[HttpConfig]] = HttpConfig
 
-    def __init__(self, name: str, config: HttpConfig, naming: TagPath, plant: PlantFacts) -> None:
+    def __init__(
+        self, name: str, config: HttpConfig, naming: tuple[TagPath, TagPath], plant: PlantFacts
+    ) -> None:
         self.name = name
         self._config = config
         self._naming = naming
         self._plant = plant
         self._running: _Running | None = None
         self._keys = RecentKeys(config.remembered_keys)
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], int] = {}
         self._state = AdapterState.STARTING
         self._reason = f"nothing was pushed yet; clients POST to /api/v2/write?bucket={name}"
         self._since_ns = NO_TIME
@@ -85,6 +97,8 @@ class HttpAdapter:
         self._n_samples = self._n_frames = self._n_rejects = 0
         self._decode_ns = 0
         self._latency = LatencyRing()
+        self._skew = SkewMeter()
+        self._listener: Listener | None = None
 
     @classmethod
     def from_config(cls, name: str, config: HttpConfig, profiles: Any, plant: PlantFacts) -> HttpAdapter:
@@ -99,7 +113,14 @@ class HttpAdapter:
             naming = compile_tag_path(template, plant.levels, config.defaults, config.other_tags == "keep")
         except ConfigError as e:
             raise ConfigError(e.message, where=f"adapters.{name}.path") from e
-        return cls(name, config, naming, plant)
+        where = f"adapters.{name}.metrics"
+        try:
+            metrics = compile_tag_path(
+                config.metrics or template, plant.levels, config.defaults, config.other_tags == "keep", True
+            )
+        except ConfigError as e:
+            raise ConfigError(e.message, where=where) from e
+        return cls(name, config, (naming, metrics), plant)
 
     async def start(self, sink: Sink) -> None:
         """Begin to take what is pushed."""
@@ -112,9 +133,11 @@ class HttpAdapter:
 
     def _decoder(self, directory: SensorDirectory, groups: DeviceGroups) -> BodyDecoder:
         rule = self._config.rule
-        lines = LineDecoder(self.name, directory, groups, self._naming, rule)
+        of_lines, of_metrics = self._naming
+        lines = LineDecoder(self.name, directory, groups, of_lines, rule)
         json = JsonLinesDecoder(self.name, groups, self._plant.levels, rule)
-        return BodyDecoder(lines, json, self._plant.timezone)
+        metrics = MetricDecoder(self.name, directory, groups, of_metrics, rule)
+        return BodyDecoder(lines, json, metrics, self._plant.timezone)
 
     async def stop(self) -> None:
         """Take no more; what is under way is waited for a second, then its clients are told to come again."""
@@ -136,12 +159,33 @@ class HttpAdapter:
         decoder = self._decoder(directory, self._groups(directory)) if run is None else run.decoder
         return decoder.again(reject)
 
+    def listen(self, listener: Listener | None) -> None:
+        """Hear each body as it comes, also one that is sent again, or turned away."""
+        self._listener = listener
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode bodies by the present configuration."""
+        decoder = self._decoder(directory, self._groups(directory))
+        batches: list[FrameBatch] = []
+        rejects: list[Reject] = []
+        for one in captured:
+            precision = one.about.get("precision", "")
+            pushed = Pushed(
+                one.data, one.about.get("content_type", ""), {"precision": precision}, arrival_ns=one.ts_ns
+            )
+            for part in self._slices(pushed, decoder):
+                batches += part.batches
+                rejects += part.rejects
+        return batches, rejects
+
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts; all clients together are the one device."""
         run = self._running
         device = DeviceDiagnostics(
             "clients", self._state, self._reason, self._last_good_ns, NO_TIME, self._n_requests, self._n_rejects,
-            n_polls_skipped=self._n_overloaded,
+            n_polls_skipped=self._n_overloaded, clock_skew_ns=self._skew.skew_ns,
         )  # fmt: skip
         p50, p99 = self._latency.percentiles()
         counts, total_s = spread([self._latency])
@@ -149,33 +193,37 @@ class HttpAdapter:
             self.name, "http", self._state, self._reason, self._since_ns, run.groups.n_sensors if run else 0, (device,),
             n_samples=self._n_samples, n_frames=self._n_frames, n_rejects=self._n_rejects,
             n_duplicates=self._n_sent_again, decode_ns=self._decode_ns, latency_s_p50=p50, latency_s_p99=p99,
-            latency_counts=counts, latency_total_s=total_s,
+            latency_counts=counts, latency_total_s=total_s, n_unacknowledged=len(self._open),
+            unacknowledged_ns=next(iter(self._open.values()), NO_TIME),
         )  # fmt: skip
 
     # --- one request ---------------------------------------------------------------------------------
 
-    async def receive(self, pushed: Pushed) -> None:
+    async def receive(self, pushed: Pushed) -> Receipt:
         """Take a body; returns only when everything in it is durable. See `Receiver`."""
         run = self._running
         if run is None:
             raise Closed(f"adapter {self.name} does not run")
         self._n_requests += 1
+        if self._listener is not None:
+            self._listener(_captured(pushed))
         outcome = self._keys.find(pushed)
         if outcome is None:
             self._check_room(pushed, run)
             outcome = self._keys.begin(pushed)
             # A task of its own: a client that hangs up does not leave half a body behind.
             task = asyncio.create_task(self._take(pushed, run, outcome), name=f"http {self.name} request")
-            self._open.add(task)
-            task.add_done_callback(self._open.discard)
+            self._open[task] = pushed.arrival_ns
+            task.add_done_callback(self._open.pop)
         else:
             self._n_sent_again += 1
         done, _ = await asyncio.wait([outcome], timeout=seconds(self._config.answer_within))
         if not done:
             raise Overloaded("the journal has not taken all of it yet; send it again", _WAIT_S)
-        error = outcome.result()
-        if error is not None:
-            raise error
+        found = outcome.result()
+        if isinstance(found, HeadraceError):
+            raise found
+        return found
 
     def _check_room(self, pushed: Pushed, run: _Running) -> None:
         """Turn away what would have to wait. Raises Overloaded."""
@@ -189,19 +237,19 @@ class HttpAdapter:
         """Store a body and say what became of it."""
         began_ns = monotonic_ns()
         self._waiting_bytes += len(pushed.body)
-        error: HeadraceError | None = Closed(f"adapter {self.name} was stopped; send it again")
+        found: HeadraceError | Receipt = Closed(f"adapter {self.name} was stopped; send it again")
         try:
-            error = await self._store(pushed, run)
+            found = await self._store(pushed, run)
             self._latency.add((monotonic_ns() - began_ns) / NS)
             self._tell(run, "")
         except HeadraceError as e:
-            error = e
+            found = e
             self._tell(run, str(e))
         finally:
             self._waiting_bytes -= len(pushed.body)
-            if not isinstance(error, Rejected | None):
+            if not isinstance(found, Rejected | Receipt):
                 self._keys.forget(pushed)
-            outcome.set_result(error)
+            outcome.set_result(found)
 
     def _tell(self, run: _Running, reason: str) -> None:
         """Note, and log once, that nothing is taken, or that it is again."""
@@ -216,34 +264,37 @@ class HttpAdapter:
                 _log.info("adapter=%s takes what is pushed again", self.name)
         self._state, self._reason = state, reason
 
-    async def _store(self, pushed: Pushed, run: _Running) -> Rejected | None:
+    async def _store(self, pushed: Pushed, run: _Running) -> Rejected | Receipt:
         """Decode and hand on a body; returns when all of it is durable. Raises what the sink raises."""
         landing, first, n_refused = _Landing(), "", 0
-        slices = self._slices(pushed, run)
-        n_frames = self._n_frames
+        slices = self._slices(pushed, run.decoder)
+        n_samples, n_refused_samples, is_read = 0, 0, True
         while True:
             cpu_ns = thread_cpu_ns()
             one = next(slices, None)
             self._decode_ns += thread_cpu_ns() - cpu_ns
             if one is None:
                 break
-            await self._hand_on(one, run.sink, landing)
+            n_samples += await self._hand_on(one, run.sink, landing)
             n_refused, first = n_refused + one.n_refused, first or one.first
+            n_refused_samples += sum(reject.n_samples for reject in one.rejects)
+            is_read = is_read and all(reject.source != WHOLE for reject in one.rejects)
             await run.sink.clock.sleep(0)
         landing.ack()
         await landing.done
+        receipt = Receipt(n_samples, n_refused_samples, first, is_read)
         if not n_refused:
-            return None
-        rest = "the rest is stored" if self._n_frames > n_frames else "nothing is stored"
-        return Rejected(f"{n_refused:,} refused, {rest}; the first: {first}")
+            return receipt
+        rest = "the rest is stored" if n_samples else "nothing is stored"
+        return PartlyRejected(f"{n_refused:,} refused, {rest}; the first: {first}", receipt)
 
-    def _slices(self, pushed: Pushed, run: _Running) -> Iterator[Slice]:
+    def _slices(self, pushed: Pushed, decoder: BodyDecoder) -> Iterator[Slice]:
         """The parts of a body; what can't be decoded at all is one that is refused."""
         size, most = len(pushed.body), self._config.max_body
         code, detail = RejectCode.MALFORMED, ""
         try:
             if size <= most:
-                yield from run.decoder.slices(pushed)
+                yield from decoder.slices(pushed)
             else:
                 code, detail = (
                     RejectCode.TOO_LARGE,
@@ -258,8 +309,9 @@ class HttpAdapter:
             raw = pushed.body[:MAX_RAW_BYTES]
             yield Slice([], [Reject(code, self.name, WHOLE, detail, raw, pushed.arrival_ns)], 1, detail)
 
-    async def _hand_on(self, one: Slice, sink: Sink, landing: _Landing) -> None:
-        rejects = list(one.rejects)
+    async def _hand_on(self, one: Slice, sink: Sink, landing: _Landing) -> int:
+        """Hand a slice on; how many samples of it were taken."""
+        n_samples = 0
         for batch in one.batches:
             landing.expect()
             try:
@@ -269,24 +321,19 @@ class HttpAdapter:
             ) as e:  # a defect of ours, for ever: kept as a reject, or it would come again and again
                 landing.ack()
                 detail = f"its frames were refused: {e}"
-                raw = batch.to_bytes()[:MAX_RAW_BYTES]
-                rejects.append(
-                    Reject(
-                        RejectCode.INTERNAL,
-                        self.name,
-                        WHOLE,
-                        detail,
-                        raw,
-                        batch.arrival_ns,
-                        batch.n_samples,
-                    )
+                raw, n = batch.to_bytes()[:MAX_RAW_BYTES], batch.n_samples
+                one.rejects.append(
+                    Reject(RejectCode.INTERNAL, self.name, WHOLE, detail, raw, batch.arrival_ns, n)
                 )
                 one.n_refused, one.first = one.n_refused + 1, one.first or detail
                 continue
             self._n_frames += batch.n_frames
+            n_samples += batch.n_samples
             self._n_samples += batch.n_samples
+            self._skew.note(batch.ts_ns, batch.arrival_ns)
             self._last_good_ns = sink.clock.now_ns()
-        for reject in rejects:
+        for reject in one.rejects:
             landing.expect()
             await sink.reject(reject, landing.ack)
             self._n_rejects += 1
+        return n_samples

@@ -19,6 +19,12 @@ class HttpConfig(Section):
         description="path of the sensors of line protocol; {name} from the tags, {measurement}, and {field} as "
         "the last level. Default: the plant's first levels, {host}, {measurement}, {field}",
     )
+    metrics: str | None = Field(
+        default=None,
+        description="path of the sensors of metrics (remote write, OTLP): {name} from labels or attributes, "
+        "{measurement} the metric, {field} the value; where it names no {measurement}, {field} is the metric. "
+        "Default: path",
+    )
     defaults: dict[str, str] = Field(
         default_factory=dict, description="values of tags that a line does not have, else unknown"
     )

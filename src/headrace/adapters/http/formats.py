@@ -1,7 +1,8 @@
 """What a body holds, by its content type and parameters, and its decoding slice by slice.
 
 A reject's source says how its lines or its document are written, as in ``lines of line protocol, precision=ms`` and
-``line 7 of JSON, precision=auto``: with its bytes that is all it takes to decode it again.
+``line 7 of JSON, precision=auto``: with its bytes that is all it takes to decode it again. Refused points of metrics are
+kept as a request of their own with nothing else in it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from enum import StrEnum
 from typing import cast
 
 from headrace.adapters.base import Pushed
-from headrace.adapters.payloads.base import TimeUnit
+from headrace.adapters.payloads.base import PayloadError, TimeUnit
 from headrace.adapters.payloads.json_lines import DOCUMENT_BYTES_MAX, JsonLinesDecoder
 from headrace.adapters.payloads.line_decoder import SLICE_BYTES, LineDecoder, LineNumbers
 from headrace.adapters.payloads.line_protocol import FACTORS
+from headrace.adapters.payloads.metric_decoder import MetricDecoder, MetricForm
+from headrace.adapters.payloads.otlp_json import wire_of_json
 from headrace.adapters.payloads.times import TimeReader
 from headrace.core.errors import Rejected
 from headrace.core.events import MAX_RAW_BYTES, Reject
@@ -29,6 +32,10 @@ class PushFormat(StrEnum):
     LINES = "line protocol"
     JSON = "one JSON document"
     JSON_LINES = "JSON documents, one a line"
+    WRITE_1 = "remote write 1"
+    WRITE_2 = "remote write 2"
+    OTLP = "OTLP"
+    OTLP_JSON = "OTLP as JSON"
 
 
 _JSON_LINES = {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-lines"}
@@ -38,6 +45,17 @@ _LINES = {
     "application/x-www-form-urlencoded",
     "application/vnd.influx.line-protocol",
 }
+_PROTOBUF = "application/x-protobuf"
+_WRITE_2 = "io.prometheus.write.v2.request"
+_METRICS = {
+    PushFormat.WRITE_1: MetricForm.WRITE_1,
+    PushFormat.WRITE_2: MetricForm.WRITE_2,
+    PushFormat.OTLP: MetricForm.OTLP,
+    PushFormat.OTLP_JSON: MetricForm.OTLP,
+}
+_KEPT_METRICS = {"series of remote write": MetricForm.WRITE_1, "points of OTLP": MetricForm.OTLP}
+OTLP = "otlp"
+"""Parameter ``form`` of a body of OTLP, whose content types say nothing of it."""
 _LINES_MAX = 1_000
 _UNITS = {"n": "ns", "u": "us", "": "auto"}
 WHOLE = "request"
@@ -63,7 +81,13 @@ def format_of(pushed: Pushed) -> PushFormat:
     ------
     Rejected : in no way that is known here.
     """
-    kind = pushed.content_type.partition(";")[0].strip().lower()
+    kind, *rest = (part.strip().lower() for part in pushed.content_type.split(";"))
+    if pushed.parameters.get("form") == OTLP:
+        if kind not in (_PROTOBUF, "application/json"):
+            raise Rejected(f"content type {kind[:80]!r} is not OTLP: {_PROTOBUF} or application/json")
+        return PushFormat.OTLP if kind == _PROTOBUF else PushFormat.OTLP_JSON
+    if kind == _PROTOBUF:
+        return PushFormat.WRITE_2 if f"proto={_WRITE_2}" in rest else PushFormat.WRITE_1
     if kind in _JSON_LINES:
         return PushFormat.JSON_LINES
     if kind == "application/json":
@@ -71,8 +95,8 @@ def format_of(pushed: Pushed) -> PushFormat:
     if kind in _LINES or kind.startswith("text/"):
         return PushFormat.LINES
     raise Rejected(
-        f"content type {kind[:80]!r} is not known; send text/plain (line protocol), application/x-ndjson or "
-        f"application/json"
+        f"content type {kind[:80]!r} is not known; send text/plain (line protocol), application/x-ndjson, "
+        f"application/json or {_PROTOBUF}"
     )
 
 
@@ -97,9 +121,12 @@ class BodyDecoder:
     timezone : of JSON times without offset.
     """
 
-    def __init__(self, lines: LineDecoder, json: JsonLinesDecoder, timezone: str) -> None:
+    def __init__(
+        self, lines: LineDecoder, json: JsonLinesDecoder, metrics: MetricDecoder, timezone: str
+    ) -> None:
         self._lines = lines
         self._json = json
+        self._metrics = metrics
         self._timezone = timezone
 
     def slices(self, pushed: Pushed) -> Iterator[Slice]:
@@ -110,6 +137,8 @@ class BodyDecoder:
         Rejected : before the first slice; format or precision are not known, a JSON document is too large.
         """
         kind, precision = format_of(pushed), precision_of(pushed)
+        if kind in _METRICS:
+            return self._metric_slices(pushed, kind)
         if kind is PushFormat.LINES:
             return self._line_slices(pushed, precision or "ns")
         unit = _UNITS.get(precision, precision)
@@ -129,14 +158,26 @@ class BodyDecoder:
     def again(self, reject: Reject) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
         """Decode what a reject has kept of a body; see `Redecodes`."""
         lines, json = _KEPT_LINES.fullmatch(reject.source), _KEPT_JSON.fullmatch(reject.source)
+        metrics = _KEPT_METRICS.get(reject.source)
         is_cut = len(reject.raw) >= MAX_RAW_BYTES
+        if metrics is not None and not is_cut:
+            some = self._metrics.again(reject.raw, metrics, reject.arrival_ns)
+            return some.batches, some.rejects
         if lines is not None and not is_cut:
             done = self._lines.again(reject.raw, FACTORS[lines[1]], reject.arrival_ns)
             return done.batches, done.rejects
         if json is not None and not is_cut:
             times = TimeReader(cast(TimeUnit, json[1]), self._timezone)
             return self._json.again(reject.raw, times, reject.arrival_ns)
-        return [], [replace(reject, detail=_why_not(reject, is_kept=lines is not None or json is not None))]
+        return [], [replace(reject, detail=_why_not(reject, is_kept=bool(lines or json or metrics)))]
+
+    def _metric_slices(self, pushed: Pushed, kind: PushFormat) -> Iterator[Slice]:
+        try:
+            body = wire_of_json(pushed.body) if kind is PushFormat.OTLP_JSON else pushed.body
+            parts = self._metrics.slices(body, _METRICS[kind], pushed.arrival_ns)
+        except PayloadError as e:
+            raise Rejected(e.detail) from e
+        return (Slice(one.batches, one.rejects, one.n_refused, one.first) for one in parts)
 
     def _line_slices(self, pushed: Pushed, precision: str) -> Iterator[Slice]:
         numbers, at, factor = LineNumbers(pushed.body), 0, FACTORS[precision]

@@ -10,11 +10,11 @@ import asyncio
 
 import xxhash
 
-from headrace.adapters.base import Pushed
+from headrace.adapters.base import Pushed, Receipt
 from headrace.core.errors import HeadraceError, Rejected
 
-Outcome = asyncio.Future[HeadraceError | None]
-"""What a request is answered, in time: None where all of it is durable."""
+Outcome = asyncio.Future[HeadraceError | Receipt]
+"""What a request is answered, in time: a receipt where all of it is durable."""
 
 
 class RecentKeys:

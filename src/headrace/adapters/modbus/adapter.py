@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
+from headrace.adapters.abilities import Captured, Listener, TagAddress
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
-from headrace.adapters.meters import Backoff, spread
+from headrace.adapters.meters import Backoff
+from headrace.adapters.modbus.captured import decode_answers
 from headrace.adapters.modbus.collector import Collector
 from headrace.adapters.modbus.config import (
     DevicePlan,
@@ -21,9 +23,14 @@ from headrace.adapters.modbus.config import (
 )
 from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice
 from headrace.adapters.modbus.probe import ProbeTarget, check_wanted, count_of, probe_target
+from headrace.adapters.modbus.retag import PastPolling, by_peer, differs_in_tags_only, plan_change
+from headrace.adapters.modbus.tag_address import tag_address
+from headrace.adapters.pacing import ConnectGate, ConnectPacer
 from headrace.adapters.payloads.registers import ReadMap, parse_address
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.errors import ConfigError
+from headrace.core.events import Reject
+from headrace.core.frames import FrameBatch
 from headrace.core.registry import nearest
 from headrace.core.sensors import SensorDirectory
 
@@ -37,11 +44,14 @@ class _Running:
     """What exists between start and stop."""
 
     clock: Clock
+    sink: Sink
     collector: Collector
+    gate: ConnectGate
     devices: list[PolledDevice]
     pollers: list[ConnectionPoller]
     gathering: asyncio.Task[None]
     polling: list[asyncio.Task[None]]
+    past: PastPolling
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +73,14 @@ class ModbusAdapter:
         config: ModbusConfig,
         plans: list[DevicePlan],
         sources: Mapping[str, DeviceSource],
+        pacer: ConnectPacer,
     ) -> None:
         self.name = name
         self._config = config
         self._plans = plans
         self._sources = sources
+        self._pacer = pacer
+        self._listener: Listener | None = None
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
@@ -82,12 +95,12 @@ class ModbusAdapter:
         ------
         ConfigError : an unknown profile, a bad path, url or address.
         """
-        rows = device_rows(config.devices, plant.folder)
+        rows = device_rows(config.devices, plant.folder, plant.tables)
         sources = {
             path: DeviceSource(fields["url"], profiles.get(fields.get("profile") or config.profile, {}))
             for path, fields in rows
         }
-        return cls(name, config, device_plans(name, config, profiles, plant), sources)
+        return cls(name, config, device_plans(name, config, profiles, plant), sources, plant.pacer)
 
     def declare(self, directory: SensorDirectory) -> None:
         """Define the groups of all devices. Raises `ConfigError` where another adapter has one of the sensors."""
@@ -103,22 +116,60 @@ class ModbusAdapter:
         collector = Collector(self.name, sink)
         slots = define_groups(self._plans, sink.directory)
         now_ns = sink.clock.now_ns()
-        devices = [
-            PolledDevice(plan, slots[i], self._backoff(plan.path), now_ns)
-            for i, plan in enumerate(self._plans)
-        ]
-        by_peer: dict[tuple[str, int], list[PolledDevice]] = {}
-        for device in devices:
-            by_peer.setdefault((device.plan.host, device.plan.port), []).append(device)
-        gate = asyncio.Semaphore(N_CONNECTING_MAX)
-        gap_ns = round(NS / self._config.max_requests_per_s)
-        pollers = [
-            ConnectionPoller(self.name, some, sink, collector, gate, gap_ns, self._backoff(f"{host}:{port}"))
-            for (host, port), some in by_peer.items()
-        ]
+        devices = [self._device(plan, slots[i], now_ns) for i, plan in enumerate(self._plans)]
+        gate = ConnectGate(self._pacer, N_CONNECTING_MAX)
+        pollers = [self._poller(some, sink, collector, gate) for some in by_peer(devices).values()]
         gathering = asyncio.create_task(collector.run(), name=f"modbus {self.name}")
-        polling = [asyncio.create_task(poller.run(), name=f"modbus {self.name}") for poller in pollers]
-        self._running = _Running(sink.clock, collector, devices, pollers, gathering, polling)
+        polling = [self._poll(poller) for poller in pollers]
+        self._running = _Running(
+            sink.clock, sink, collector, gate, devices, pollers, gathering, polling, PastPolling()
+        )
+
+    def _device(self, plan: DevicePlan, slots: tuple[int, ...], now_ns: int) -> PolledDevice:
+        return PolledDevice(plan, slots, self._backoff(plan.path), now_ns)
+
+    def _poller(
+        self, devices: list[PolledDevice], sink: Sink, collector: Collector, gate: ConnectGate
+    ) -> ConnectionPoller:
+        gap_ns = round(NS / self._config.max_requests_per_s)
+        plan = devices[0].plan
+        backoff = self._backoff(f"{plan.host}:{plan.port}")
+        poller = ConnectionPoller(self.name, devices, sink, collector, gate, gap_ns, backoff)
+        poller.listener = self._listener
+        return poller
+
+    def _poll(self, poller: ConnectionPoller) -> asyncio.Task[None]:
+        return asyncio.create_task(poller.run(), name=f"modbus {self.name}")
+
+    async def retag(self, new: ModbusAdapter) -> bool:
+        """Go over to the devices and tags of another instance; see `headrace.adapters.abilities.Retags`."""
+        run = self._running
+        if run is None or self._is_stopped or not differs_in_tags_only(self._config, new._config):
+            return False
+        slots = define_groups(new._plans, run.sink.directory)
+        change = plan_change(
+            run.devices, run.pollers, list(zip(new._plans, slots, strict=True)), self._device, run.clock
+        )
+        self._config, self._plans, self._sources = new._config, new._plans, new._sources
+        made = [self._poller(some, run.sink, run.collector, run.gate) for some in change.new_peers]
+        kept = {id(p): task for p, task in zip(run.pollers, run.polling, strict=True)}
+        # Those that rest would see their wish only when they wake; nothing of theirs is on its way.
+        woken = [p for p in change.changed if p.is_resting]
+        ended = [kept[id(poller)] for poller in (*woken, *change.gone)]
+        for task in ended:
+            task.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
+        for poller in change.gone:
+            poller.close()
+        if self._is_stopped:
+            return True
+        kept |= {id(poller): self._poll(poller) for poller in (*woken, *made)}
+        pollers = [*(p for p in run.pollers if p not in change.gone), *made]
+        self._running = replace(
+            run, devices=change.devices, pollers=pollers, polling=[kept[id(p)] for p in pollers],
+            past=run.past.with_pollers(change.gone),
+        )  # fmt: skip
+        return True
 
     def _backoff(self, key: str) -> Backoff:
         return Backoff(f"{self.name}:{key}", self._config.reconnect_first, self._config.reconnect_most)
@@ -146,6 +197,11 @@ class ModbusAdapter:
     async def probe_url(cls, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
         """Look at a device that no adapter has: ``url``, ``address``, ``count``. Raises as `probe`."""
         return await probe_target(ProbeTarget.of_url(wanted))
+
+    @classmethod
+    def tag_address(cls, address: str, dtype: str, options: Mapping[str, Any]) -> TagAddress:
+        """Understand an address of a tag list; see `headrace.adapters.abilities.Addresses`."""
+        return tag_address(address, dtype, options)
 
     def _probe_target(self, wanted: Mapping[str, str]) -> ProbeTarget:
         check_wanted(wanted)
@@ -188,6 +244,18 @@ class ModbusAdapter:
         run.gathering.cancel()
         await asyncio.gather(run.gathering, return_exceptions=True)
 
+    def listen(self, listener: Listener | None) -> None:
+        """Hear each request and its answer (PDUs), of polls only."""
+        self._listener = listener
+        for poller in self._running.pollers if self._running is not None else ():
+            poller.listener = listener
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode answers by the present profiles."""
+        return decode_answers(self.name, self._plans, define_groups(self._plans, directory), captured)
+
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts of the adapter and of every device."""
         n_sensors = sum(plan.read_map.width for plan in self._plans)
@@ -197,7 +265,7 @@ class ModbusAdapter:
             return AdapterDiagnostics(self.name, "modbus", state, n_sensors=n_sensors)
         state, reason = self._summary(run)
         latencies = [poller.latency.percentiles() for poller in run.pollers]
-        counts, total_s = spread(poller.latency for poller in run.pollers)
+        counts, total_s = run.past.spread(run.pollers)
         return AdapterDiagnostics(
             self.name,
             "modbus",
@@ -209,13 +277,14 @@ class ModbusAdapter:
             n_samples=run.collector.n_samples,
             n_frames=run.collector.n_frames,
             n_rejects=run.collector.n_rejects,
-            transport_ns=sum(poller.transport_ns for poller in run.pollers),
+            transport_ns=run.past.transport_ns + sum(poller.transport_ns for poller in run.pollers),
             decode_ns=run.collector.decode_ns,
             # The worst connection's: an average would hide it.
             latency_s_p50=max(p50 for p50, _ in latencies),
             latency_s_p99=max(p99 for _, p99 in latencies),
             latency_counts=counts,
             latency_total_s=total_s,
+            n_connects=sum(poller.n_connects for poller in run.pollers),
         )
 
     def _summary(self, run: _Running) -> tuple[AdapterState, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +110,13 @@ def parse_url(url: str) -> tuple[str, int, int, float]:
     return parts.hostname, port, int(unit), timeout_ns / NS
 
 
-def device_rows(source: str | Mapping[str, Any], folder: Path) -> list[tuple[str, dict[str, Any]]]:
+def device_rows(
+    source: str | Mapping[str, Any], folder: Path, tables: Mapping[str, str] | None = None
+) -> list[tuple[str, dict[str, Any]]]:
     """Devices as (path, fields): from a table of path → url or `DeviceSettings`, or the name of a CSV file.
 
-    The CSV file lies beside the plant file and has a head line; columns ``path`` and ``url`` are needed.
+    The CSV file lies beside the plant file and has a head line; columns ``path`` and ``url`` are needed. Where `tables`
+    has its text, that counts.
 
     Raises
     ------
@@ -125,8 +129,11 @@ def device_rows(source: str | Mapping[str, Any], folder: Path) -> list[tuple[str
         ]
     file = folder / source
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
+        if tables is not None and source in tables:
+            rows = list(csv.DictReader(io.StringIO(tables[source], newline="")))
+        else:
+            with file.open(newline="", encoding="utf-8-sig") as lines:
+                rows = list(csv.DictReader(lines))
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise ConfigError(f"device table {file} can't be read: {e}") from e
     out: dict[str, dict[str, Any]] = {}
@@ -152,7 +159,7 @@ def device_plans(
     """
     maps: dict[str, ReadMap] = {}
     plans: list[DevicePlan] = []
-    for path, fields in device_rows(config.devices, plant.folder):
+    for path, fields in device_rows(config.devices, plant.folder, plant.tables):
         try:
             plans.append(_device_plan(path, fields, config, profiles, maps))
             n_levels = path.count("/") + 1

@@ -15,12 +15,15 @@ import asyncio
 import heapq
 import logging
 import struct
+from dataclasses import dataclass
 
+from headrace.adapters.abilities import Captured, Direction, Listener
 from headrace.adapters.base import AdapterState, DeviceDiagnostics, Sink
 from headrace.adapters.meters import Backoff, LatencyRing, fraction, seconds
 from headrace.adapters.modbus.collector import Collector, PollImage
 from headrace.adapters.modbus.config import DevicePlan
 from headrace.adapters.modbus.transport import ModbusTransport
+from headrace.adapters.pacing import ConnectGate
 from headrace.adapters.payloads.registers import Block
 from headrace.core.clock import NO_TIME, NS, monotonic_ns
 from headrace.core.errors import NotConnected
@@ -61,14 +64,17 @@ def phase_ns(plan: DevicePlan) -> int:
     return moment * plan.interval_ns // N_MOMENTS + jitter_ns
 
 
+def request_pdus(plan: DevicePlan) -> list[bytes]:
+    """What is asked in one poll of a device, in order."""
+    return [_REQUEST.pack(b.area.function, b.start, b.count) for b in plan.read_map.blocks]
+
+
 class PolledDevice:
     """A device's plan with what is known of it at run time."""
 
     def __init__(self, plan: DevicePlan, slots: tuple[int, ...], backoff: Backoff, now_ns: int) -> None:
-        self.plan = plan
-        self.slots = slots
         self.backoff = backoff
-        self.requests = [_REQUEST.pack(b.area.function, b.start, b.count) for b in plan.read_map.blocks]
+        self.retag(plan, slots)
         self.state = AdapterState.STARTING
         self.reason = ""
         self.changed_ns = now_ns
@@ -81,6 +87,14 @@ class PolledDevice:
         self.n_errors = 0
         self.n_timeouts = 0
         self.n_polls_skipped = 0
+        self.n_polls = 0
+        self.n_polls_late = 0
+
+    def retag(self, plan: DevicePlan, slots: tuple[int, ...]) -> None:
+        """Be read by another plan from the next poll on."""
+        self.plan = plan
+        self.slots = slots
+        self.requests = request_pdus(plan)
 
     @property
     def is_suspect(self) -> bool:
@@ -98,8 +112,21 @@ class PolledDevice:
         away = self.state is AdapterState.BACKOFF
         return DeviceDiagnostics(
             self.plan.path, self.state, self.reason, self.last_good_ns, self.retry_ns if away else NO_TIME,
-            self.n_requests, self.n_errors, self.n_timeouts, self.n_polls_skipped,
+            self.n_requests, self.n_errors, self.n_timeouts, self.n_polls_skipped, self.n_polls, self.n_polls_late,
         )  # fmt: skip
+
+
+def _set_phase(device: PolledDevice, now_ns: int) -> None:
+    device.set_ns = now_ns
+    device.due_ns = now_ns + phase_ns(device.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class PollWish:
+    """What a connection is to poll: its devices, and the plans and slots of those that are read in another way."""
+
+    devices: list[PolledDevice]
+    plans: list[tuple[PolledDevice, DevicePlan, tuple[int, ...]]]
 
 
 class ConnectionPoller:
@@ -107,7 +134,7 @@ class ConnectionPoller:
 
     Parameters
     ----------
-    gate : bounds how many connections of the adapter are being made at a time.
+    gate : bounds how many connections of the adapter are being made at a time, and how fast.
     gap_ns : least plant time between two requests.
     """
 
@@ -117,7 +144,7 @@ class ConnectionPoller:
         devices: list[PolledDevice],
         sink: Sink,
         collector: Collector,
-        gate: asyncio.Semaphore,
+        gate: ConnectGate,
         gap_ns: int,
         backoff: Backoff,
     ) -> None:
@@ -139,7 +166,11 @@ class ConnectionPoller:
         self._is_lost = False
         self._due: list[tuple[int, int]] = []
         self._asking = asyncio.Lock()
+        self._wish: PollWish | None = None
+        self.is_resting = False
         self.latency = LatencyRing()
+        self.n_connects = 0
+        self.listener: Listener | None = None
 
     @property
     def transport_ns(self) -> int:
@@ -147,10 +178,16 @@ class ConnectionPoller:
         return self._closed_cpu_ns + (self._transport.cpu_ns if self._transport else 0)
 
     async def run(self) -> None:
-        """Poll until cancelled; a defect of ours in one poll does not end the others."""
-        self._phase()
+        """Poll until cancelled; a defect of ours in one poll does not end the others.
+
+        Who was cancelled while resting may go on with another call.
+        """
+        if not self._due:
+            self._phase()
         while True:
             try:
+                if self._wish is not None:
+                    self._fulfil(self._wish)
                 await self._next()
             except Exception as e:
                 _log.exception("adapter=%s %s:%d: polling failed", self._name, self._host, self._port)
@@ -160,6 +197,11 @@ class ConnectionPoller:
     def peer(self) -> tuple[str, int]:
         """Host and port."""
         return self._host, self._port
+
+    @property
+    def devices(self) -> list[PolledDevice]:
+        """All that it polls."""
+        return self._devices
 
     @property
     def is_connected(self) -> bool:
@@ -177,6 +219,24 @@ class ConnectionPoller:
             raise NotConnected(f"{self._host}:{self._port} is not connected")
         return await self._in_turn(unit, pdu, timeout_s, self._transport)
 
+    def change(self, wish: PollWish | None) -> None:
+        """Poll other devices, or by other plans, as soon as no request is on its way; None: as now."""
+        self._wish = wish
+
+    def _fulfil(self, wish: PollWish) -> None:
+        now_ns = self._clock.now_ns()
+        for device, plan, slots in wish.plans:
+            is_moved = plan.interval_ns != device.plan.interval_ns
+            device.retag(plan, slots)
+            if is_moved:
+                _set_phase(device, now_ns)
+        known = set(map(id, self._devices))
+        for device in wish.devices:
+            if id(device) not in known:
+                _set_phase(device, now_ns)
+        self._devices, self._wish = wish.devices, None
+        self._order()
+
     def close(self) -> None:
         """Close the connection."""
         if self._transport is not None:
@@ -189,8 +249,11 @@ class ConnectionPoller:
         now_ns = self._clock.now_ns()
         self._retry_ns = self._next_request_ns = self._suspects_ns = 0
         for device in self._devices:
-            device.set_ns = now_ns
-            device.due_ns = now_ns + phase_ns(device.plan)
+            _set_phase(device, now_ns)
+        self._order()
+
+    def _order(self) -> None:
+        """Whoever is due first comes first."""
         self._due = [(device.due_ns, number) for number, device in enumerate(self._devices)]
         heapq.heapify(self._due)
 
@@ -201,7 +264,7 @@ class ConnectionPoller:
         if now_ns < device.set_ns - NS:
             self._phase()  # the clock was set back
         elif now_ns < due_ns:
-            await self._clock.sleep(seconds(due_ns - now_ns))
+            await self._rest(due_ns - now_ns)
         elif self._transport is None:
             await self._connect(now_ns)
         elif device.is_suspect and now_ns < self._suspects_ns:
@@ -211,12 +274,25 @@ class ConnectionPoller:
             device.n_polls_skipped += 1
             self._set_due(device, number, now_ns)
         else:
+            device.n_polls += 1
+            device.n_polls_late += now_ns - due_ns > device.plan.interval_ns // 10
             until_ns = await self._poll(device, self._transport)
             self._set_due(device, number, until_ns)
+
+    async def _rest(self, duration_ns: int) -> None:
+        """Wait with nothing on its way."""
+        self.is_resting = True
+        try:
+            await self._clock.sleep(seconds(duration_ns))
+        finally:
+            self.is_resting = False
 
     def _set_due(self, device: PolledDevice, number: int, not_before_ns: int) -> None:
         """The device is due again on its own grid of times, in the future; what is passed over is counted."""
         now_ns, interval_ns = self._clock.now_ns(), device.plan.interval_ns
+        if device.due_ns > now_ns + NS:
+            self._phase()  # the clock was set back while the device was asked
+            return
         least_ns = max(now_ns + 1, not_before_ns) - device.due_ns
         n_steps = max(1, -(-least_ns // interval_ns))
         device.n_polls_skipped += n_steps - 1
@@ -229,12 +305,13 @@ class ConnectionPoller:
 
     async def _connect(self, now_ns: int) -> None:
         if now_ns < self._retry_ns:
-            await self._clock.sleep(seconds(self._retry_ns - now_ns))
+            await self._rest(self._retry_ns - now_ns)
             return
         timeout_s = max(device.plan.timeout_s for device in self._devices)
         try:
             async with self._gate:
                 self._transport = await ModbusTransport.connect(self._host, self._port, timeout_s, self._drop)
+            self.n_connects += 1
         except NotConnected as e:
             self._drop(str(e))
         self._n_silent = 0
@@ -292,10 +369,17 @@ class ConnectionPoller:
 
     async def _request(self, device: PolledDevice, transport: ModbusTransport, pdu: bytes) -> bytes:
         device.n_requests += 1
+        self._hear(device, pdu, pdu, Direction.SENT)
         answer = await self._in_turn(device.plan.unit, pdu, device.plan.timeout_s, transport)
+        self._hear(device, pdu, answer, Direction.RECEIVED)
         self._n_silent = 0
         self._backoff.reset()
         return answer
+
+    def _hear(self, device: PolledDevice, request: bytes, data: bytes, direction: Direction) -> None:
+        if self.listener is not None:
+            about = {"peer": f"{self._host}:{self._port}", "request": request.hex()}
+            self.listener(Captured(self._clock.now_ns(), device.plan.path, data, direction, about))
 
     async def _in_turn(self, unit: int, pdu: bytes, timeout_s: float, transport: ModbusTransport) -> bytes:
         """Send a request when the one before it is answered, and not sooner than the cap allows."""

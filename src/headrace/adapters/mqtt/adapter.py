@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from headrace.adapters.abilities import Captured, FoundTag, Listener
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
+from headrace.adapters.broker.config import BrokerAddress, broker_address
+from headrace.adapters.broker.inbox import Inbox
+from headrace.adapters.broker.listening import Ear, listen
+from headrace.adapters.broker.session import BrokerSession
 from headrace.adapters.meters import spread
-from headrace.adapters.mqtt.config import BrokerAddress, MqttConfig, broker_address
-from headrace.adapters.mqtt.inbox import Inbox
-from headrace.adapters.mqtt.probe import Ear, Listening, heard, listen
-from headrace.adapters.mqtt.session import BrokerSession
+from headrace.adapters.mqtt.config import MqttConfig
+from headrace.adapters.mqtt.probe import Listening, heard
+from headrace.adapters.mqtt.scan import KEPT_BYTES, TOPICS_MAX, offered
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules
@@ -44,13 +48,19 @@ class MqttAdapter:
     Config: ClassVar[type[MqttConfig]] = MqttConfig
 
     def __init__(
-        self, name: str, config: MqttConfig, address: BrokerAddress, rules: Sequence[TopicRule], folder: Path
+        self,
+        name: str,
+        config: MqttConfig,
+        address: BrokerAddress,
+        rules: Sequence[TopicRule],
+        plant: PlantFacts,
     ) -> None:
         self.name = name
         self._config = config
         self._address = address
         self._rules = rules
-        self._folder = folder
+        self._folder = plant.folder
+        self._pacer = plant.pacer
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
@@ -66,7 +76,7 @@ class MqttAdapter:
         where = f"adapters.{name}"
         address = broker_address(config, plant.folder, where)
         rules = compile_rules(config.topics, plant.levels, plant.timezone, f"{where}.topics")
-        return cls(name, config, address, rules, plant.folder)
+        return cls(name, config, address, rules, plant)
 
     async def start(self, sink: Sink) -> None:
         """Begin to connect."""
@@ -74,6 +84,7 @@ class MqttAdapter:
         router = MessageRouter(self.name, self._rules, groups)
         filters = [rule.pattern.filter for rule in self._rules]
         session = BrokerSession(self.name, self._config, self._address, filters, self._folder, sink.clock)
+        session.pacer = self._pacer
         inbox = Inbox(sink, router, session)
         taking = asyncio.create_task(inbox.run(), name=f"mqtt {self.name} inbox")
         connecting = asyncio.create_task(session.run(inbox), name=f"mqtt {self.name} session")
@@ -107,8 +118,7 @@ class MqttAdapter:
         """
         listening = Listening.of(wanted, self._rules)
         ear = Ear(clock)
-        client_id = self._config.client_id or f"headrace-{self.name}"
-        await listen(ear, listening, self._config, self._address, self._folder, client_id)
+        await self._hear(ear, listening)
         return {
             "protocol": "mqtt",
             "broker": str(self._address),
@@ -123,8 +133,32 @@ class MqttAdapter:
         rest = {"topic": "#", **{k: v for k, v in wanted.items() if k != "url"}}
         config = MqttConfig(url=wanted["url"], topics={})
         address = broker_address(config, Path(), "")
-        adapter = cls("probe", config, address, (), Path())
+        adapter = cls("probe", config, address, (), PlantFacts())
         return await adapter.probe(rest, clock)
+
+    async def scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """Listen to the broker: ``topic`` (a filter; default: all), ``for`` (default 5s); then say what came.
+
+        Raises
+        ------
+        ConfigError : what is wanted is not understood. NotConnected : the broker is away, or refuses us.
+        """
+        listening = Listening.of({"topic": "#", **wanted}, self._rules)
+        ear = Ear(clock, TOPICS_MAX, KEPT_BYTES)
+        await self._hear(ear, listening)
+        return await asyncio.to_thread(offered, ear, self.name, self._rules)
+
+    async def _hear(self, ear: Ear, listening: Listening) -> None:
+        what = listening.filters, listening.listen_ns
+        client_id = self._config.client_id or f"headrace-{self.name}"
+        await listen(ear, what, self._config, self._address, self._folder, client_id)
+
+    @classmethod
+    async def scan_url(cls, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """Listen to a broker that no adapter has: ``url``, ``topic`` (default all), ``for``. Raises as `scan`."""
+        config = MqttConfig(url=wanted["url"], topics={})
+        adapter = cls("scan", config, broker_address(config, Path(), ""), (), PlantFacts())
+        return await adapter.scan({k: v for k, v in wanted.items() if k != "url"}, clock)
 
     def redecode(
         self, reject: Reject, directory: SensorDirectory
@@ -138,6 +172,19 @@ class MqttAdapter:
         message = TopicMessage(reject.source, reject.raw, reject.arrival_ns)
         return MessageRouter(self.name, self._rules, groups).again(message)
 
+    def listen(self, listener: Listener | None) -> None:
+        """Hear each message as it comes; what comes again is heard once."""
+        if self._running is not None:
+            self._running.inbox.listener = listener
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode messages by the present rules."""
+        router = MessageRouter(self.name, self._rules, DeviceGroups(directory, self._config.max_devices))
+        messages = [TopicMessage(one.source, one.data, one.ts_ns) for one in captured]
+        return router.decode(messages, messages[-1].arrival_ns if messages else NO_TIME)
+
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts; the broker is the one device."""
         run = self._running
@@ -147,8 +194,9 @@ class MqttAdapter:
         inbox, session = run.inbox, run.session
         broker = DeviceDiagnostics(
             str(self._address), session.state, session.reason, inbox.last_good_ns, session.retry_ns,
-            n_requests=inbox.n_messages, n_errors=inbox.n_rejects,
+            n_requests=inbox.n_messages, n_errors=inbox.n_rejects, clock_skew_ns=inbox.skew.skew_ns,
         )  # fmt: skip
+        n_unacknowledged, unacknowledged_ns = inbox.unacknowledged
         p50, p99 = inbox.latency.percentiles()
         counts, total_s = spread([inbox.latency])
         return AdapterDiagnostics(
@@ -168,4 +216,7 @@ class MqttAdapter:
             latency_counts=counts,
             latency_total_s=total_s,
             latency_s_p99=p99,
+            n_connects=session.n_connects,
+            n_unacknowledged=n_unacknowledged,
+            unacknowledged_ns=unacknowledged_ns,
         )

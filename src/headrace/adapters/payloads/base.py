@@ -19,7 +19,7 @@ on one topic: it gives the router a `SliceReader` for each path, and names devic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -86,7 +86,8 @@ class RuleSettings(Section):
     )
     values: str = Field(
         default="fields",
-        description="how the payload is written: fields (JSON), number, csv, line (line protocol) or arrow",
+        description="how the payload is written: fields (JSON), number, csv, line (line protocol), arrow, registers or "
+        "sparkplug",
     )
     time: str | None = Field(
         default=None, description="key of the time (nested: a.b); without it the time of arrival"
@@ -103,7 +104,15 @@ class RuleSettings(Section):
     units: dict[str, str] = Field(default_factory=dict, description="units by key")
     columns: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default=(),
-        description="keys of the columns of csv, without which its first line names them; of arrow those to take",
+        description="keys of the columns of csv (without them the first line names them) and of lists in JSON; of arrow "
+        "those to take",
+    )
+    registers: dict[str, str] = Field(
+        default_factory=dict,
+        description='addresses in the message by key, for registers: { rpm = "holding:0:F32" }',
+    )
+    encoding: Literal["bytes", "hex", "base64"] = Field(
+        default="bytes", description="how registers are written"
     )
     delimiter: str = Field(default=",", min_length=1, max_length=1, description="between the cells of csv")
     max_keys: int = Field(default=256, ge=1, le=65_535, description="keys of one device; more are refused")
@@ -151,4 +160,18 @@ class SliceDecoder(Protocol):
 
     def reader(self, origin: str, groups: DeviceGroups, path: str) -> SliceReader:
         """What reads messages whose topic gives `path`. Raises PayloadError where it can't be one."""
+        ...
+
+
+@runtime_checkable
+class ManyReader(Protocol):
+    """A decoder that reads many messages at once better than one by one."""
+
+    def read_many(
+        self, messages: Sequence[TopicMessage], groups: Sequence[DeviceGroup], rows: Rows
+    ) -> Sequence[int]:
+        """Put what it can of the messages of these devices into `rows`; the numbers of those left to `read`, in order.
+
+        All messages of a device are left where one is.
+        """
         ...

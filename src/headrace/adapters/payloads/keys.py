@@ -7,7 +7,7 @@ one set of plans (how the values of a message with these keys go into columns).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
@@ -89,13 +89,16 @@ class KeyTable:
     _following: dict[tuple[tuple[str, Column], ...], KeyTable] = field(default_factory=dict)
 
     def extended(self, new: tuple[tuple[str, Column], ...]) -> KeyTable:
-        """The table with more columns, as (value type, column); the same one for the same columns."""
+        """The table with more columns, as (value type, column), or others in their places; the same for the same."""
         known = self._following.get(new)
         if known is None:
             columns = {dtype: list(part.layout.columns) for dtype, part in self.parts.items()}
             index = dict(self.index)
             for dtype, column in new:
                 some = columns.setdefault(dtype, [])
+                if column.name in index:
+                    some[index[column.name][1]] = column
+                    continue
                 index[column.name] = dtype, len(some)
                 some.append(column)
             grown = {dtype for dtype, _ in new}
@@ -108,10 +111,11 @@ class KeyTable:
 
 
 class DeviceGroup:
-    """A device that sends messages: its path, its keys, and the slots of its parts."""
+    """A device that sends messages: its path, its keys, the slots of its parts, its number among all devices."""
 
-    def __init__(self, path: str, table: KeyTable, slots: dict[str, int]) -> None:
+    def __init__(self, path: str, table: KeyTable, slots: dict[str, int], number: int = 0) -> None:
         self.path = path
+        self.number = number
         self.table = table
         self.slots = slots
         self.segment = -1
@@ -176,7 +180,7 @@ class DeviceGroups:
         return group
 
     def _restored(self, path: str, settings: RuleSettings) -> DeviceGroup:
-        group = DeviceGroup(path, self._root, {})
+        group = DeviceGroup(path, self._root, {}, len(self._by_path))
         for dtype in DTYPES:
             try:
                 slot = self._directory.slot(path, dtype)
@@ -200,15 +204,57 @@ class DeviceGroups:
         ------
         ConfigError : one of the sensors belongs to another group; nothing was changed.
         """
-        self._grow(group, tuple((dtype, _column(key, dtype, settings)) for key, dtype in new.items()))
+        self.add(group, tuple((dtype, _column(key, dtype, settings)) for key, dtype in new.items()))
+
+    def add(self, group: DeviceGroup, added: tuple[tuple[str, Column], ...]) -> None:
+        """Give a device more columns, as (value type, column). Raises as `extend`."""
+        self._grow(group, added)
+
+    def renew(self, group: DeviceGroup, units: Mapping[str, str]) -> None:
+        """Give columns of a device other units; they keep their places."""
+        columns = tuple(
+            (dtype, replace(column, unit=units.get(column.name, column.unit)))
+            for dtype, part in group.table.parts.items()
+            for column in part.layout.columns
+        )
+        self.n_sensors -= len(columns)
+        group.table = self._root
+        self._grow(group, columns)
+
+    def place(self, group: DeviceGroup, layout: Layout, settings: RuleSettings) -> npt.NDArray[np.uint16]:
+        """Which columns of a device are those of `layout`; makes them known, and as they are there.
+
+        Raises
+        ------
+        PayloadError : one of them can't be, is one too many, or has another value type.
+        """
+        added: list[tuple[str, Column]] = []
+        n_new = 0
+        for column in layout.columns:
+            dtype, at = group.table.index.get(column.name, ("", 0))
+            if not dtype:
+                self.check_key(group, column.name, n_new, settings)
+                n_new += 1
+            elif dtype != layout.dtype:
+                detail = f"key {column.name!r:.60} has {layout.dtype}, its sensor holds {dtype}"
+                raise PayloadError(RejectCode.WRONG_TYPE, detail)
+            elif group.table.parts[dtype].layout.columns[at] == column:
+                continue
+            added.append((layout.dtype, column))
+        try:
+            if added:
+                self._grow(group, tuple(added))
+        except ConfigError as e:
+            raise PayloadError(RejectCode.BAD_PATH, e.message) from None
+        return np.array([group.table.index[column.name][1] for column in layout.columns], np.uint16)
 
     def _grow(self, group: DeviceGroup, added: tuple[tuple[str, Column], ...]) -> None:
-        table = group.table.extended(added)
+        n_before, table = len(group.table.index), group.table.extended(added)
         slots = dict(group.slots)
         for dtype in dict.fromkeys(dtype for dtype, _ in added):
             slots[dtype] = self._directory.define(group.path, table.parts[dtype].layout, dtype)
         group.table, group.slots = table, slots
-        self.n_sensors += len(added)
+        self.n_sensors += len(table.index) - n_before
         self.version += 1
 
     def plan(
@@ -275,8 +321,14 @@ class DeviceGroups:
         else:
             new[key] = "u8" if kind == "b" else "u32"
 
-    def check_key(self, group: DeviceGroup, key: str, n_new: int, settings: RuleSettings) -> None:
+    def check_key(
+        self, group: DeviceGroup, key: str, n_new: int, settings: RuleSettings, may_be_deep: bool = False
+    ) -> None:
         """Make sure that a device may have one more key, besides `n_new` that it is about to get.
+
+        Parameters
+        ----------
+        may_be_deep : whether the key may be several levels.
 
         Raises
         ------
@@ -291,7 +343,7 @@ class DeviceGroups:
         try:
             if key:
                 check_path(join_path(group.path, key))
-            if "/" in key:
+            if "/" in key and not may_be_deep:
                 raise ConfigError(f"key {key!r:.60} has a '/', which parts levels")
         except ConfigError as e:
             raise PayloadError(RejectCode.BAD_PATH, e.message) from None

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from headrace.adapters.payloads import line_scanner as scanner
 from headrace.adapters.payloads.base import PayloadError, RuleSettings
+from headrace.adapters.payloads.density import by_width
 from headrace.adapters.payloads.keys import EXACT_MAX, I64_MAX, DeviceGroups
 from headrace.adapters.payloads.line_protocol import (
     FLOAT,
@@ -35,7 +36,6 @@ from headrace.core.clock import NO_TIME
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import numpy_dtype
-from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 
 SLICE_BYTES = 256 << 10
@@ -277,10 +277,7 @@ class LineDecoder:
         wide = numpy_dtype(dtype)
         values = bits.view(wide) if wide.itemsize == 8 else bits.astype(wide)
         frames = FrameBatch.sparse(slot, ts_ns, values, start, column, dictionary=words, origin=self._origin)
-        width = self._directory.width[slot]
-        if (width == width[0]).all():
-            return [_dense(frames, int(width[0]))]
-        return [_dense(frames.take(np.flatnonzero(width == w)), int(w)) for w in np.unique(width)]
+        return by_width(frames, self._directory)
 
     def _codes(
         self, bits: npt.NDArray[np.int64], body: bytes
@@ -313,27 +310,6 @@ def _word(value: bytes) -> str:
         detail = f"a text longer than {TEXT_MAX:,} characters, or with a NUL in it"
         raise PayloadError(RejectCode.WRONG_TYPE, detail)
     return text
-
-
-def _dense(frames: FrameBatch, width: int) -> FrameBatch:
-    """Frames of one width as a matrix where at least half of it is there (the rest is absent), else as they are."""
-    n_cells = frames.n_frames * width
-    if 2 * frames.n_values < n_cells:
-        return frames
-    assert frames.start is not None
-    assert frames.column is not None
-    quality = None
-    values = frames.values
-    if frames.n_values < n_cells:
-        at = np.repeat(np.arange(frames.n_frames) * width, np.diff(frames.start)) + frames.column
-        values = np.zeros(n_cells, values.dtype)
-        marks = np.full(n_cells, Quality.ABSENT, np.uint8)
-        values[at], marks[at] = frames.values, 0
-        quality = marks.reshape(-1, width)
-    return FrameBatch.dense(
-        frames.slot, frames.ts_ns, values.reshape(-1, width), quality,
-        dictionary=frames.dictionary, origin=frames.origin,
-    )  # fmt: skip
 
 
 def _columns(n_bytes: int) -> LineColumns:

@@ -239,6 +239,10 @@ class RegisterValues:
     values: npt.NDArray[Any]
     quality: npt.NDArray[np.uint8] | None
 
+    def take(self, at: npt.NDArray[np.intp]) -> RegisterValues:
+        """The polls at `at`."""
+        return RegisterValues(self.values[at], None if self.quality is None else self.quality[at])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PartMap:
@@ -343,13 +347,34 @@ def compile_read_map(
     first_byte = [0]
     for block in blocks:
         first_byte.append(first_byte[-1] + block.size_bytes)
+    return _compiled(tags, blocks, first_byte, first_byte[-1])
+
+
+def compile_image_map(tags: Sequence[RegisterTag]) -> ReadMap:
+    """Where each value lies in an image that somebody else has read: every area begins at its first byte.
+
+    Raises
+    ------
+    ConfigError : no tags, or a name twice.
+    """
+    counts: dict[Area, int] = {}
+    for tag in tags:
+        end = tag.address.offset + tag.address.count
+        counts[tag.address.area] = max(counts.get(tag.address.area, 0), end)
+    blocks = tuple(Block(area, 0, count) for area, count in counts.items())
+    return _compiled(tags, blocks, [0] * len(blocks), max((block.size_bytes for block in blocks), default=0))
+
+
+def _compiled(
+    tags: Sequence[RegisterTag], blocks: tuple[Block, ...], first_byte: Sequence[int], image_bytes: int
+) -> ReadMap:
     by_type: dict[str, list[RegisterTag]] = {}
     for tag in tags:
         by_type.setdefault(tag.address.dtype, []).append(tag)
     if not by_type:
         raise ConfigError("a profile without tags reads nothing; give it at least one signal with an address")
     parts = tuple(_compile_part(dtype, some, blocks, first_byte) for dtype, some in by_type.items())
-    return ReadMap(blocks, parts, first_byte[-1])
+    return ReadMap(blocks, parts, image_bytes)
 
 
 def _compile_part(

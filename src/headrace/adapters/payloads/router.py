@@ -1,17 +1,20 @@
 """Messages of any topic → frame batches and rejects: the pure middle of every adapter that takes messages.
 
-Rules are compiled once from the configuration; a topic's rule and device are looked up once and remembered.
+Rules are compiled once from the configuration; a topic's rule and device are looked up once and remembered. Messages of
+one rule are read together where its decoder does that better; then they keep their order, but among other rules' not.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from headrace.adapters.payloads.base import (
     Decoded,
+    ManyReader,
     PayloadDecoder,
     PayloadError,
     RuleSettings,
@@ -40,6 +43,10 @@ from headrace.core.paths import check_path
 from headrace.core.problems import dotted
 
 N_ROUTES_MAX = 200_000
+TOGETHER_BYTES_MAX = 1_024
+"""Payloads up to this are read together however many there are, ..."""
+PILE_BYTES = 4 << 20
+"""... larger ones until they are so many bytes."""
 N_READERS_MAX = 10_000
 """Readers of slices, each of which remembers what it has seen; beyond they begin anew."""
 _log = logging.getLogger("headrace.adapters.payloads")
@@ -58,13 +65,25 @@ class TopicRule:
     """Whether the path names the key of messages."""
 
 
+@dataclass(eq=False, slots=True)
+class _Pile:
+    """Messages of one rule that are read together, and their devices; `limit` is up to what size nobody asks more."""
+
+    decoder: PayloadDecoder
+    limit: int
+    messages: list[TopicMessage] = field(default_factory=list)
+    groups: list[DeviceGroup] = field(default_factory=list)
+    n_bytes: int = 0
+
+
 class _Route(NamedTuple):
-    """The rule of a topic, and who takes its messages: all of them, or those with a key."""
+    """The rule of a topic, and who takes its messages; with `by_key` those of one key each."""
 
     rule: TopicRule
-    names: dict[str, str]
     taker: DeviceGroup | SliceReader | None
-    by_key: dict[bytes, DeviceGroup | SliceReader]
+    pile: _Pile | None
+    names: dict[str, str]
+    by_key: dict[bytes | None, _Route] | None
 
 
 def compile_rules(
@@ -143,20 +162,28 @@ class MessageRouter:
         self._groups = groups
         self._rows = Rows(name, groups)
         self._routes: dict[str, _Route] = {}
-        self._readers: dict[tuple[int, str], SliceReader] = {}
+        self._piles: dict[TopicPattern, _Pile] = {}
+        self._readers: dict[tuple[TopicPattern, str], SliceReader] = {}
         self._waiting: dict[SliceReader, list[TopicMessage]] = {}
         self._n_routes = 0
         self._has_failed = False
 
     def decode(self, messages: Sequence[TopicMessage], arrival_ns: int) -> Decoded:
         """Columns of all messages, and rejects; every value is in one or the other. Never raises."""
+        find = self._routes.get
         for message in messages:
-            try:
-                self._read(message)
-            except PayloadError as e:
-                self._rows.refuse(message, e.code, e.detail, e.n_samples)
-            except Exception as e:
-                self._fail(message, e)
+            topic, payload, _, _, key, _ = message
+            route = find(topic)
+            if route is not None and route.by_key is not None:
+                route = route.by_key.get(key)
+            pile = None if route is None else route.pile
+            if route is None or pile is None or len(payload) > pile.limit:
+                self._guarded(self._take, message)
+                continue
+            pile.messages.append(message)
+            pile.groups.append(route.taker)  # type: ignore[arg-type]
+        for pile in self._piles.values():
+            self._read_pile(pile)
         batches, rejects = self._rows.build(arrival_ns)
         waiting, self._waiting = self._waiting, {}
         for reader, some in waiting.items():
@@ -170,6 +197,15 @@ class MessageRouter:
             batches += [batch.with_(arrival_ns=arrival_ns) for batch in read.batches]
             rejects += read.rejects
         return Decoded(batches, rejects)
+
+    def _guarded(self, read: Callable[[TopicMessage], None], message: TopicMessage) -> None:
+        """Read a message; what can't be taken is refused."""
+        try:
+            read(message)
+        except PayloadError as e:
+            self._rows.refuse(message, e.code, e.detail, e.n_samples)
+        except Exception as e:
+            self._fail(message, e)
 
     def _fail(self, message: TopicMessage, error: Exception) -> None:
         """Refuse a message for a defect of ours."""
@@ -190,68 +226,103 @@ class MessageRouter:
         """The reject of a message whose frames turned out to be wrong: a defect of ours."""
         return make_reject(self._name, message, RejectCode.INTERNAL, f"its frames were refused: {error}")
 
-    def _read(self, message: TopicMessage) -> None:
-        route = self._routes.get(message.topic)
+    def _take(self, message: TopicMessage) -> None:
+        """Read a message whose topic is new, or that is large or read alone; others are read together."""
+        topic, payload = message.topic, message.payload
+        route = self._routes.get(topic)
         if route is None:
-            route = self._new_route(message.topic)
-        rule, taker = route.rule, route.taker
-        if taker is None:
-            taker = self._of_key(route, message.key)
-        if len(message.payload) > rule.settings.max_payload:
-            detail = f"{len(message.payload):,} bytes, expected at most {rule.settings.max_payload:,}"
+            route = self._routes[topic] = self._new_route(topic)
+        if route.by_key is not None:
+            route = self._of_key(route, route.by_key, message.key)
+        rule, taker, pile = route.rule, route.taker, route.pile
+        if len(payload) > rule.settings.max_payload:
+            detail = f"{len(payload):,} bytes, expected at most {rule.settings.max_payload:,}"
             raise PayloadError(RejectCode.TOO_LARGE, detail)
         if rule.reads_slices:
             self._waiting.setdefault(taker, []).append(message)  # type: ignore[arg-type]
-        else:
+            return
+        if pile is None:
             rule.decoder.read(message, taker, self._rows)  # type: ignore[union-attr, arg-type]
+            return
+        pile.messages.append(message)
+        pile.groups.append(taker)  # type: ignore[arg-type]
+        pile.n_bytes += len(payload)
+        if pile.n_bytes >= PILE_BYTES:
+            self._read_pile(pile)
+
+    def _read_pile(self, pile: _Pile) -> None:
+        """Read messages of one rule together, and those that are left one by one."""
+        messages, groups = pile.messages, pile.groups
+        if not messages:
+            return
+        pile.messages, pile.groups, pile.n_bytes = [], [], 0
+        left: Sequence[int] = range(len(messages))
+        if isinstance(pile.decoder, ManyReader):
+            try:
+                left = pile.decoder.read_many(messages, groups, self._rows)
+            except Exception:
+                if not self._has_failed:
+                    _log.exception("adapter=%s: a decoder of many messages failed", self._name)
+                    self._has_failed = True
+        for i in left:
+            self._guarded(partial(self._read_left, pile.decoder, groups[i]), messages[i])
+
+    def _read_left(self, decoder: PayloadDecoder, group: DeviceGroup, message: TopicMessage) -> None:
+        decoder.read(message, group, self._rows)
 
     def _new_route(self, topic: str) -> _Route:
         """The rule of a topic, and who takes its messages."""
         for rule in self._rules:
             names = match_topic(rule.pattern, topic)
             if names is not None:
-                taker = None if rule.has_key else self._taker(rule, names)
-                self._make_room()
-                route = self._routes[topic] = _Route(rule, names, taker, {})
-                return route
+                return self._route(rule, names, by_key={} if rule.has_key else None)
         raise PayloadError(RejectCode.UNKNOWN_TOPIC, "no topic rule matches")
 
-    def _of_key(self, route: _Route, key: bytes | None) -> DeviceGroup | SliceReader:
-        """Who takes messages with this key."""
+    def _of_key(self, topic: _Route, by_key: dict[bytes | None, _Route], key: bytes | None) -> _Route:
+        """Who takes messages of this topic and key."""
         if key is None:
             raise PayloadError(
                 RejectCode.BAD_PATH, f"the message has no key, which its path names {{{MESSAGE_KEY}}}"
             )
-        known = route.by_key.get(key)
+        known = by_key.get(key)
         if known is None:
             try:
-                names = {**route.names, MESSAGE_KEY: key.decode()}
+                names = {**topic.names, MESSAGE_KEY: key.decode()}
             except UnicodeDecodeError as e:
                 raise PayloadError(RejectCode.BAD_PATH, f"the key of the message is not UTF-8: {e}") from None
-            known = self._taker(route.rule, names)
-            self._make_room()
-            route.by_key[key] = known
+            known = by_key[key] = self._route(topic.rule, names)
         return known
 
-    def _make_room(self) -> None:
+    def _route(
+        self, rule: TopicRule, names: dict[str, str], by_key: dict[bytes | None, _Route] | None = None
+    ) -> _Route:
+        """Who takes messages of these names. Forgets all others where there are too many."""
+        taker = self._taker(rule, names) if by_key is None else None
         self._n_routes += 1
         if self._n_routes > N_ROUTES_MAX:
             self._routes.clear()
             self._n_routes = 1
+        return _Route(rule, taker, self._pile(rule), names, by_key)
 
     def _taker(self, rule: TopicRule, names: dict[str, str]) -> DeviceGroup | SliceReader:
         path = self._path(rule, names)
         if not rule.reads_slices:
             return self._groups.group(path, rule.settings)
-        number = next(i for i, one in enumerate(self._rules) if one is rule)
-        reader = self._readers.get((number, path))
+        reader = self._readers.get((rule.pattern, path))
         if reader is None:
             if len(self._readers) >= N_READERS_MAX:
                 self._readers.clear()
                 self._routes.clear()
             decoder: SliceDecoder = rule.decoder  # type: ignore[assignment]
-            reader = self._readers[number, path] = decoder.reader(self._name, self._groups, path)
+            reader = self._readers[rule.pattern, path] = decoder.reader(self._name, self._groups, path)
         return reader
+
+    def _pile(self, rule: TopicRule) -> _Pile | None:
+        """Where messages of a rule wait for each other; None where they don't."""
+        if not isinstance(rule.decoder, ManyReader):
+            return None
+        limit = min(TOGETHER_BYTES_MAX, rule.settings.max_payload)
+        return self._piles.setdefault(rule.pattern, _Pile(rule.decoder, limit))  # type: ignore[arg-type]
 
     @staticmethod
     def _path(rule: TopicRule, names: dict[str, str]) -> str:

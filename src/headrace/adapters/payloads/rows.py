@@ -10,9 +10,10 @@ number that is not finite is kept with quality BAD_NOT_FINITE; a text has a boun
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +26,14 @@ from headrace.adapters.payloads.keys import (
     DeviceGroups,
     PartPlan,
     PartTable,
+    RowPlan,
     classes_of,
 )
 from headrace.adapters.payloads.words import TEXT_MAX, WordTable, is_word
 from headrace.core.clock import NO_TIME
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
-from headrace.core.layouts import numpy_dtype
+from headrace.core.layouts import Layout, numpy_dtype
 from headrace.core.quality import Quality
 
 N_REJECTS_MAX = 16
@@ -39,6 +41,7 @@ N_REJECTS_MAX = 16
 N_REFUSED_MAX = 1_000
 """Mistakes of one message after which a decoder reads no further: it would only take time."""
 Bad = npt.NDArray[np.bool_]
+W = TypeVar("W")
 
 
 _Entry = tuple[int, int, PartPlan, tuple[Any, ...], TopicMessage]
@@ -54,9 +57,10 @@ class Rows:
     """
 
     def __init__(self, origin: str, groups: DeviceGroups) -> None:
-        self._origin = origin
+        self.origin = origin
+        self.words = WordTable()
         self._groups = groups
-        self._words = WordTable()
+        self._kept: dict[object, Any] = {}
         self._buckets: dict[PartTable, list[_Entry]] = {}
         self._segment = 0
         self._batches: list[FrameBatch] = []
@@ -134,6 +138,42 @@ class Rows:
         self._n_timed += 1
         return message.time_ns + self._n_timed
 
+    # --- for decoders that make columns themselves ---------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        """Changes whenever a device has got another slot."""
+        return self._groups.version
+
+    def plan(
+        self, group: DeviceGroup, keys: tuple[str, ...], values: tuple[Any, ...], settings: RuleSettings
+    ) -> RowPlan:
+        """The plan for rows of a device with these keys and values like these."""
+        return self._groups.plan(group, keys, values, settings)
+
+    def place(self, group: DeviceGroup, layout: Layout, settings: RuleSettings) -> npt.NDArray[np.uint16]:
+        """Which columns of a device are those of `layout`. Raises PayloadError."""
+        return self._groups.place(group, layout, settings)
+
+    def workspace(self, owner: object, make: Callable[[], W]) -> W:
+        """What a decoder keeps for the devices of these rows; made when it asks for it first."""
+        found: W | None = self._kept.get(owner)
+        if found is None:
+            found = self._kept[owner] = make()
+        return found
+
+    def add_batches(self, batches: Sequence[FrameBatch]) -> None:
+        """Take frames behind all rows that came so far."""
+        if self._buckets:
+            self._cut()
+        self._batches += batches
+
+    def refuse_values(self, message: TopicMessage, dtype: str, n_samples: int) -> None:
+        """Take note of values that their sensors, of this value type, can't hold."""
+        self.refuse(message, RejectCode.WRONG_TYPE, _REFUSED[dtype], n_samples)
+
+    # --- refusals ------------------------------------------------------------------------------------
+
     def refuse(self, message: TopicMessage, code: RejectCode, detail: str, n_samples: int = 1) -> None:
         """Take note of `n_samples` values of a message that can't be taken."""
         if message is not self._refused:
@@ -146,7 +186,7 @@ class Rows:
                 if same.code is code:
                     self._rejects[-i] = replace(same, n_samples=same.n_samples + n_samples)
                     return
-        self._rejects.append(make_reject(self._origin, message, code, detail, n_samples))
+        self._rejects.append(make_reject(self.origin, message, code, detail, n_samples))
 
     def build(self, arrival_ns: int) -> Decoded:
         """Everything since the last call, as batches in the order they must be taken, and rejects."""
@@ -167,7 +207,7 @@ class Rows:
         slots, times, plans, values, messages = zip(*entries, strict=True)
         slot, ts_ns = np.array(slots, np.uint32), np.array(times, np.int64)
         if part.dtype == "u32":
-            self._words.learn(
+            self.words.learn(
                 chain.from_iterable(p.pick(v) if p.pick else v for p, v in zip(plans, values, strict=True))
             )
         if plans[0].is_whole and len(set(plans)) == 1:
@@ -191,7 +231,7 @@ class Rows:
             return self._dense(part, slot, ts_ns, cells.reshape(shape), marks)
         return FrameBatch.sparse(
             slot, ts_ns, cells, start, np.concatenate([plan.columns for plan in plans]),
-            quality=quality if quality.any() else None, dictionary=self._dictionary(part), origin=self._origin,
+            quality=quality if quality.any() else None, dictionary=self._dictionary(part), origin=self.origin,
         )  # fmt: skip
 
     def _dense(
@@ -203,7 +243,7 @@ class Rows:
         quality: npt.NDArray[np.uint8] | None,
     ) -> FrameBatch:
         words = self._dictionary(part)
-        return FrameBatch.dense(slot, ts_ns, cells, quality, dictionary=words, origin=self._origin)
+        return FrameBatch.dense(slot, ts_ns, cells, quality, dictionary=words, origin=self.origin)
 
     def _matrix(
         self, plan: PartPlan, values: Any, messages: Any
@@ -228,19 +268,18 @@ class Rows:
             quality = np.zeros(cells.shape, np.uint8) if quality is None else quality
             quality[bad] = Quality.ABSENT
             for number in np.flatnonzero(bad.any(axis=1)).tolist():
-                detail = _REFUSED[dtype]
-                self.refuse(messages[number], RejectCode.WRONG_TYPE, detail, int(bad[number].sum()))
+                self.refuse_values(messages[number], dtype, int(bad[number].sum()))
         return cells, quality
 
     # --- texts ---------------------------------------------------------------------------------------
 
     def _codes(self, rows: list[tuple[str, ...]]) -> tuple[npt.NDArray[Any], Bad | None]:
         bad = np.array([[not is_word(text) for text in row] for row in rows])
-        codes = np.array([self._words.codes(row) for row in rows], np.uint32)
+        codes = np.array([self.words.codes(row) for row in rows], np.uint32)
         return codes, bad if bad.any() else None
 
     def _dictionary(self, part: PartTable) -> tuple[str, ...] | None:
-        return self._words.dictionary if part.dtype == "u32" else None
+        return self.words.dictionary if part.dtype == "u32" else None
 
 
 def make_reject(

@@ -297,24 +297,26 @@ class TableReader:
         self, table: pa.RecordBatch, ts_ns: I64, group: DeviceGroup, dtype: str, names: list[str]
     ) -> FrameBatch:
         part = group.table.parts[dtype].layout
-        shape = table.num_rows, part.width
-        values = np.zeros(shape, numpy_dtype(dtype))
-        quality = np.full(shape, Quality.ABSENT, np.uint8)
+        kind, shape = numpy_dtype(dtype), (table.num_rows, part.width)
+        values: npt.NDArray[Any] = np.zeros(shape, kind)
+        quality = None if len(names) == part.width else np.full(shape, Quality.ABSENT, np.uint8)
         words = _Words(self._are_texts_bounded)
         for name in names:
             column, at = table.column(name), group.table.index[name][1]
-            if _is_as_stored(column, part.columns[at], dtype):
-                values[:, at], quality[:, at] = column.to_numpy(), Quality.GOOD
-                continue
-            whose = np.zeros(len(column), np.int64)
-            sensors = _Sensors([join_path(group.path, name)], [part.columns[at]], whose)
-            values[:, at], there = self._taken(column, dtype, sensors, words)
-            quality[there, at] = Quality.GOOD
+            if _is_plain(column, part.columns[at], kind):
+                values[:, at], there = column.to_numpy(), None
+            else:
+                whose = np.zeros(len(column), np.int64)
+                sensors = _Sensors([join_path(group.path, name)], [part.columns[at]], whose)
+                values[:, at], there = self._taken(column, dtype, sensors, words)
+            if there is not None and quality is None and not there.all():
+                quality = np.zeros(shape, np.uint8)
+            if quality is not None:
+                quality[:, at] = (
+                    Quality.GOOD if there is None else np.where(there, Quality.GOOD, Quality.ABSENT)
+                )
         slot = np.full(table.num_rows, group.slots[dtype], np.uint32)
-        return FrameBatch.dense(
-            slot, ts_ns, values, quality if quality.any() else None,
-            dictionary=words.dictionary, origin=self._name,
-        )  # fmt: skip
+        return FrameBatch.dense(slot, ts_ns, values, quality, dictionary=words.dictionary, origin=self._name)
 
     def _learn(self, group: DeviceGroup, dtypes: dict[str, str]) -> None:
         """Make new keys of a group known; those that can't be are refused by who finds them missing."""
@@ -427,14 +429,14 @@ def _place(group: DeviceGroup | None, key: str) -> _Place | None:
     return _Place(dtype, group.slots[dtype], column, layout.width, layout.columns[column])
 
 
+def _is_plain(column: pa.Array, of: Column, kind: np.dtype[Any]) -> bool:
+    """Whether a column holds what its sensor stores as it is, at every place."""
+    is_stepped = of.scale != 1.0 or of.offset != 0.0
+    return column.null_count == 0 and not is_stepped and bool(column.type.equals(pa.from_numpy_dtype(kind)))
+
+
 def _is_there(column: pa.Array) -> Bool:
     return np.asarray(column.is_valid().to_numpy(zero_copy_only=False), np.bool_)
-
-
-def _is_as_stored(column: pa.Array, known: Column, dtype: str) -> bool:
-    """Whether the numbers of a column are what its sensor stores, with nothing missing."""
-    is_plain = (known.scale, known.offset) == (1.0, 0.0) and not column.null_count
-    return bool(is_plain and dtype[0] != "u" and column.type == pa.from_numpy_dtype(numpy_dtype(dtype)))
 
 
 def _is_plain_number(column: pa.Array) -> bool:

@@ -64,9 +64,17 @@ def default_template(levels: tuple[str, ...]) -> str:
 
 
 def compile_tag_path(
-    template: str, levels: tuple[str, ...], defaults: Mapping[str, str], keeps_others: bool
+    template: str,
+    levels: tuple[str, ...],
+    defaults: Mapping[str, str],
+    keeps_others: bool,
+    is_field_enough: bool = False,
 ) -> TagPath:
-    """Read a template; `levels` are the names of a path's levels (empty: any number).
+    """Read a template.
+
+    Parameters
+    ----------
+    levels : names of a path's levels (empty: any number). is_field_enough : whether {field} tells measurements apart.
 
     Raises
     ------
@@ -76,7 +84,7 @@ def compile_tag_path(
     group, _, last = template.rpartition("/")
     if last != f"{{{FIELD}}}" or not group or f"{{{FIELD}}}" in group:
         raise ConfigError(f"path {template!r} must end in a level {{{FIELD}}}, the name of each value")
-    if keeps_others and f"{{{MEASUREMENT}}}" not in group:
+    if keeps_others and not is_field_enough and f"{{{MEASUREMENT}}}" not in group:
         raise ConfigError(
             f"path {template!r} does not say where {{{MEASUREMENT}}} goes, so that two measurements of a device could "
             f'be one sensor; name it, or write other_tags = "drop"'

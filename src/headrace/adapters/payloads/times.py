@@ -38,7 +38,8 @@ class TimeReader:
     """
 
     def __init__(self, unit: TimeUnit = "auto", timezone: str = "UTC") -> None:
-        self._factor = _FACTORS.get(unit, 0)
+        self.factor = _FACTORS.get(unit, 0)
+        """Nanoseconds of one unit of a number; 0 where its size tells."""
         self._zone = ZoneInfo(timezone)
         self._minutes: dict[tuple[str, str, str | None], int] = {}
 
@@ -108,8 +109,8 @@ class TimeReader:
 
     def _scale(self, value: float) -> int:
         """Nanoseconds of one unit of a time given as a number."""
-        if self._factor:
-            return self._factor
+        if self.factor:
+            return self.factor
         size = abs(value)
         return NS if size < 1e11 else 1_000_000 if size < 1e14 else 1_000 if size < 1e17 else 1
 

@@ -80,6 +80,19 @@ async def probe(
     return handed_on(answer)
 
 
+@router.post("/adapters/{name}/scan", openapi_extra=_body({"for": "10s"}))
+async def scan(
+    name: Name,
+    backend: Asked,
+    request: Request,
+) -> Response:
+    """What the source of an adapter offers, sensor or not yet: the beginning of a tag table. Nothing is stored."""
+    answer = await backend.control.send(
+        "POST", _of(name, "/scan"), body=await request.body(), headers=forwarded(request)
+    )
+    return handed_on(answer)
+
+
 @router.post("/adapters/{name}/{verb}", openapi_extra=_body({"reason": "valve is changed"}))
 async def steer(
     name: Name,

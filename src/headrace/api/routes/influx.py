@@ -6,10 +6,7 @@ form here: its clients read nothing else.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from starlette.exceptions import HTTPException
@@ -18,14 +15,11 @@ from starlette.responses import JSONResponse, Response
 from headrace.api.backend import Backend
 from headrace.api.control import EngineRefused
 from headrace.api.routes.asked import PROBLEMS, Asked, problems
-from headrace.api.routes.handing_on import forwarded
+from headrace.api.routes.pushing import push
 from headrace.core.errors import HeadraceError, NotFound, Rejected
-from headrace.core.registry import nearest
-from headrace.runtime.control_routes import MAX_BODY_BYTES
 from headrace.runtime.version import version
 
 router = APIRouter(tags=["write"])
-_PROTOCOL = "http"
 _CODES = {
     400: "invalid", 401: "unauthorized", 403: "forbidden", 404: "not found", 408: "invalid", 413: "request too large",
     415: "invalid", 429: "too many requests", 500: "internal error", 503: "unavailable",
@@ -56,67 +50,9 @@ _LINES = {
 Precision = Annotated[str, Query(description="of times: ns, us, ms, s, m, h", max_length=10, examples=["ns"])]
 
 
-async def _unpacked(backend: Backend, request: Request) -> bytes:
-    """The body, decompressed; of a bounded size, however small it came.
-
-    Raises
-    ------
-    HTTPException : it is too large, or not what its encoding says.
-    """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    body = await request.body()
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in ("gzip", "x-gzip"):
-        raise HTTPException(415, f"content encoding {encoding[:40]!r} can't be read; gzip and identity can")
-
-    def unpack() -> bytes:
-        out, rest = bytearray(), body
-        while rest:  # several members may stand one behind the other
-            packed = zlib.decompressobj(31)
-            out += packed.decompress(rest, MAX_BODY_BYTES + 1 - len(out))
-            if len(out) > MAX_BODY_BYTES:
-                raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES:,} bytes when unpacked")
-            if not packed.eof:
-                raise HTTPException(400, "the gzip body is cut short")
-            rest = packed.unused_data
-        return bytes(out)
-
-    try:
-        return await backend.blocking(unpack)
-    except zlib.error as e:
-        raise HTTPException(400, f"the body is no gzip: {e}") from e
-
-
-async def _push(backend: Backend, request: Request, wanted: str, parameters: Mapping[str, str]) -> None:
-    """Hand a body to an adapter; returns when everything in it is durable. Raises as the engine refuses."""
-    name = await _adapter(backend, wanted)
-    headers = forwarded(request)
-    if "content-type" not in request.headers:
-        headers["Content-Type"] = "text/plain"
-    if "idempotency-key" in request.headers:
-        headers["Idempotency-Key"] = request.headers["idempotency-key"]
-    body = await _unpacked(backend, request)
-    await backend.control.send(
-        "POST", f"/api/v1/receive/{quote(name, safe='')}", body=body, headers=headers, parameters=parameters
-    )
-
-
-async def _adapter(backend: Backend, wanted: str) -> str:
-    """The adapter of that name, else the only one that is pushed to. Raises `NotFound`."""
-    known = [one["name"] for one in await backend.adapters() if one["protocol"] == _PROTOCOL]
-    if wanted in known:
-        return wanted
-    if len(known) == 1:
-        return str(known[0])
-    if not known:
-        raise NotFound('no adapter takes what is pushed; write [adapters.NAME] with protocol = "http"')
-    raise NotFound(f"no adapter {wanted[:100]!r} takes what is pushed{nearest(wanted[:100], known)}")
-
-
 async def _as_influx(backend: Backend, request: Request, wanted: str, precision: str) -> Response:
     try:
-        await _push(backend, request, wanted, {"precision": precision} if precision else {})
+        await push(backend, request, wanted, {"precision": precision} if precision else {})
     except EngineRefused as e:
         return influx_error(e.status if e.status != 401 else 503, str(e), e.retry_after)
     except HTTPException as e:
@@ -183,7 +119,7 @@ async def write(
 
     204 when the journal has it. `Idempotency-Key` makes sending it again harmless.
     """
-    await _push(backend, request, adapter, {"precision": precision} if precision else {})
+    await push(backend, request, adapter, {"precision": precision} if precision else {})
     return Response(status_code=204)
 
 

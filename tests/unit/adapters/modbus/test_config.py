@@ -169,3 +169,10 @@ def test_an_adapter_is_made_without_io():
     adapter = ModbusAdapter.from_config("ovens", config, PROFILES, FACTS)
     assert adapter.name == "ovens"
     assert adapter.diagnostics().n_sensors == 2
+
+
+def test_the_text_of_a_table_counts_more_than_its_file(tmp_path):
+    (tmp_path / "ovens.csv").write_text("path,url\nl/o1,u1\n")
+    tables = {"ovens.csv": "path,url\nl/o2,u2\n"}
+    assert device_rows("ovens.csv", tmp_path, tables) == [("l/o2", {"url": "u2"})]
+    assert device_rows("ovens.csv", tmp_path, {"other.csv": ""}) == [("l/o1", {"url": "u1"})]

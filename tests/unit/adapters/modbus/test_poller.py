@@ -380,6 +380,21 @@ async def test_a_clock_that_is_set_does_not_stop_the_polls(monkeypatch, step_s):
         assert scene.wire.n_asked(1) - polls in (4, 5, 6)
 
 
+async def test_a_clock_that_is_set_back_while_a_device_is_asked_does_not_stop_the_polls(monkeypatch):
+    scene = Scene(monkeypatch, one_port(2))
+    scene.clock = scene.wire.clock = scene.sink.clock = SetClock(START_NS)
+    async with scene:
+        scene.wire.takes_s = 0.05
+        await scene.run(5)
+        asking = scene.wire.n_asked(1)
+        while scene.wire.n_asked(1) == asking:
+            await scene.run(0.01)
+        scene.clock.offset_ns = -9_000 * 86_400 * NS
+        polls = scene.wire.n_asked(1)
+        await scene.run(5)
+        assert scene.wire.n_asked(1) - polls >= 4
+
+
 async def test_a_defect_in_one_poll_does_not_end_the_others(monkeypatch, caplog):
     async with Scene(monkeypatch, one_port(1)) as scene:
         await scene.run(2)

@@ -3,8 +3,9 @@
 import pytest
 
 from headrace.adapters.base import PlantFacts
+from headrace.adapters.broker.config import broker_address
 from headrace.adapters.mqtt.adapter import MqttAdapter
-from headrace.adapters.mqtt.config import MqttConfig, broker_address
+from headrace.adapters.mqtt.config import MqttConfig
 from headrace.core.errors import ConfigError
 from headrace.core.problems import validate_section
 

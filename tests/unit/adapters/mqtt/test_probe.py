@@ -7,11 +7,12 @@ import socket
 import pytest
 
 from headrace.adapters.base import PlantFacts
-from headrace.adapters.mqtt import client as client_module
-from headrace.adapters.mqtt import probe
+from headrace.adapters.broker import client as client_module
+from headrace.adapters.broker import listening
+from headrace.adapters.broker.client import OldBroker, Silent
+from headrace.adapters.broker.listening import Ear
 from headrace.adapters.mqtt.adapter import MqttAdapter
-from headrace.adapters.mqtt.client import OldBroker, Silent
-from headrace.adapters.mqtt.probe import Ear, heard
+from headrace.adapters.mqtt.probe import heard
 from headrace.core.clock import SystemClock, VirtualClock
 from headrace.core.errors import ConfigError, NotConnected
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
@@ -60,9 +61,8 @@ def test_what_was_heard_is_told_with_what_the_rules_make_of_it():
     assert len(by_topic["plant/big"]["payload"]) == 400
 
 
-def test_topics_are_bounded(monkeypatch):
-    monkeypatch.setattr(probe, "TOPICS_MAX", 2)
-    ear = Ear(VirtualClock())
+def test_topics_are_bounded():
+    ear = Ear(VirtualClock(), topics_max=2)
     for topic in ("a", "b", "c", "a", "c"):
         ear.take(topic, b"1", None, False, False)
     found = heard(ear, "b", [])
@@ -102,8 +102,9 @@ class Scripted:
     def __init__(self, errors=None, refused=(), ends=False):
         self.errors, self.refused, self.ends = errors or {}, list(refused), ends
         self.log = []
+        self.send = self.log.append
 
-    def __call__(self, client_id, on_session, on_message, on_lost, stay, **properties):
+    def __call__(self, client_id, on_session, on_message, on_lost, stay, will, **properties):
         self.log.append((client_id, stay.value, properties))
         self.on_session, self.on_message, self.on_lost = on_session, on_message, on_lost
         return self
@@ -132,7 +133,7 @@ class Scripted:
 def script(monkeypatch):
     def use(**rest):
         one = Scripted(**rest)
-        monkeypatch.setattr(probe, "BrokerClient", one)
+        monkeypatch.setattr(listening, "BrokerClient", one)
         return one
 
     return use

@@ -8,11 +8,11 @@ import ssl
 import pytest
 
 from headrace.adapters.base import AdapterState, PlantFacts
-from headrace.adapters.mqtt import client as client_module
-from headrace.adapters.mqtt import session as session_module
+from headrace.adapters.broker import client as client_module
+from headrace.adapters.broker import session as session_module
+from headrace.adapters.broker.client import BrokerClient
+from headrace.adapters.broker.config import BrokerAddress
 from headrace.adapters.mqtt.adapter import MqttAdapter
-from headrace.adapters.mqtt.client import BrokerClient
-from headrace.adapters.mqtt.config import BrokerAddress
 from headrace.core.errors import ConfigError
 from headrace.core.problems import validate_section
 from headrace.testing.adapters import RecordingSink, until
@@ -175,7 +175,7 @@ async def test_a_defect_while_connecting_is_told_and_tried_again(monkeypatch, ca
     async with Script(ACCEPTED_5) as script:
         whole = BrokerClient.open
         monkeypatch.setattr(BrokerClient, "open", lambda *a: 1 / 0)
-        with caplog.at_level(logging.ERROR, "headrace.adapters.mqtt"):
+        with caplog.at_level(logging.ERROR, "headrace.adapters.broker"):
             async with running(script) as adapter:
                 await told(adapter, "internal error: ZeroDivisionError", AdapterState.FAILED)
                 monkeypatch.setattr(BrokerClient, "open", whole)

@@ -20,7 +20,7 @@ import ssl
 import struct
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import gmqtt
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
@@ -60,6 +60,15 @@ class Silent(NotConnected):
     """The broker takes the connection and does not answer: it is stuck, or stumbles over MQTT 5 (amqtt does)."""
 
 
+class Publication(NamedTuple):
+    """What we say to a broker's other clients."""
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    is_retained: bool = False
+
+
 class SingleConnection(gmqtt.Client):  # type: ignore[misc]
     """A client that ends with its connection."""
 
@@ -76,6 +85,7 @@ class BrokerClient(SingleConnection):
     on_message : called for each message, must not raise.
     on_lost : called with the reason when the connection ends by itself.
     stay : whether the broker keeps the session when the connection ends, and what came meanwhile.
+    will : what the broker publishes when the connection ends without our good-bye.
     """
 
     def __init__(
@@ -85,10 +95,16 @@ class BrokerClient(SingleConnection):
         on_message: OnMessage,
         on_lost: Callable[[str], None],
         stay: Stay,
+        will: Publication | None = None,
         **properties: Any,
     ) -> None:
+        message = will and gmqtt.Message(will.topic, will.payload, qos=will.qos, retain=will.is_retained)
         super().__init__(
-            client_id, clean_session=stay is Stay.BRIEF, optimistic_acknowledgement=False, **properties
+            client_id,
+            clean_session=stay is Stay.BRIEF,
+            optimistic_acknowledgement=False,
+            will_message=message,
+            **properties,
         )
         self._tell_session = on_session
         self._take = on_message
@@ -156,6 +172,12 @@ class BrokerClient(SingleConnection):
         except TimeoutError as e:
             raise NotConnected(f"no answer to the subscription within {CONNECT_S:g} s") from e
         return [one for one, code in zip(filters, self._granted, strict=False) if code >= 128]
+
+    def send(self, publication: Publication) -> None:
+        """Publish something; the connection must stand."""
+        self.publish(
+            publication.topic, publication.payload, qos=publication.qos, retain=publication.is_retained
+        )
 
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """Send PUBACK for each; ids of a lost connection must not come here."""

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import Ack, Sink
-from headrace.adapters.meters import LatencyRing, seconds
-from headrace.adapters.payloads.base import TopicMessage
-from headrace.adapters.payloads.router import MessageRouter
+from headrace.adapters.meters import LatencyRing, SkewMeter, seconds
+from headrace.adapters.payloads.base import Decoded, TopicMessage
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import PluginError
+from headrace.core.events import Reject
 
 SLICE_S = 0.005
 
@@ -49,6 +51,18 @@ class Courier(Protocol):
         ...
 
 
+class SliceDecoder(Protocol):
+    """What the inbox asks of who reads the messages."""
+
+    def decode(self, messages: Sequence[TopicMessage], arrival_ns: int) -> Decoded:
+        """Columns of all messages in the order in which they came, and rejects. Never raises."""
+        ...
+
+    def defect(self, message: TopicMessage, error: Exception) -> Reject:
+        """The reject of a message whose frames turned out to be wrong: a defect of ours."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class _Unacknowledged:
     """A QoS 1 message between arrival and acknowledgement."""
@@ -75,11 +89,20 @@ class Inbox:
     Parameters
     ----------
     slice_s : how long messages are gathered, in real seconds; a bound on latency.
+    on_refused : called when the sink does not take what was decoded, so that it comes again.
     """
 
-    def __init__(self, sink: Sink, router: MessageRouter, courier: Courier, slice_s: float = SLICE_S) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        decoder: SliceDecoder,
+        courier: Courier,
+        slice_s: float = SLICE_S,
+        on_refused: Callable[[], None] | None = None,
+    ) -> None:
+        self._on_refused = on_refused
         self._sink = sink
-        self._router = router
+        self._decoder = decoder
         self._courier = courier
         self._slice_s = slice_s
         self._slice = _Slice()
@@ -98,6 +121,9 @@ class Inbox:
         self.n_duplicates = 0
         self.decode_ns = 0
         self.latency = LatencyRing()
+        self.skew = SkewMeter()
+        self.listener: Listener | None = None
+        self._open: dict[_Slice, None] = {}
 
     # --- from the connection -------------------------------------------------------------------------
 
@@ -116,7 +142,10 @@ class Inbox:
             self._slice.began_ns = monotonic_ns()
             self._timer = asyncio.get_running_loop().call_later(self._slice_s, self._ready.set)
             self._courier.pause()
-        self._slice.messages.append(TopicMessage(topic, payload, self._sink.clock.now_ns()))
+        message = TopicMessage(topic, payload, self._sink.clock.now_ns())
+        if self.listener is not None:
+            self.listener(Captured(message.arrival_ns, topic, payload))
+        self._slice.messages.append(message)
 
     def _again(self, held: _Unacknowledged) -> None:
         self.n_duplicates += 1
@@ -128,6 +157,13 @@ class Inbox:
     def forget(self) -> None:
         """The broker has no session of ours: what it sends from now on is new, whatever its packet id."""
         self._held.clear()
+
+    @property
+    def unacknowledged(self) -> tuple[int, int]:
+        """QoS 1 messages that are not durable yet, and since when the oldest slice waits, ns; `NO_TIME` for none."""
+        n = sum(not held.is_durable for held in self._held.values())
+        oldest = next(iter(self._open), None)
+        return n, NO_TIME if oldest is None else oldest.messages[0].arrival_ns
 
     # --- to the sink ---------------------------------------------------------------------------------
 
@@ -159,7 +195,7 @@ class Inbox:
 
     async def _hand_on(self, taken: _Slice) -> None:
         cpu_ns = thread_cpu_ns()
-        batches, rejects = self._router.decode(taken.messages, self._sink.clock.now_ns())
+        batches, rejects = self._decoder.decode(taken.messages, self._sink.clock.now_ns())
         self.decode_ns += thread_cpu_ns() - cpu_ns
         ack = self._opened(taken, len(batches) + len(rejects))
         try:
@@ -168,21 +204,25 @@ class Inbox:
                     await self._sink.emit(batch.with_(sequence=self._sequence), ack)
                 except PluginError as e:
                     # A defect of ours, for ever: kept as rejects, or the messages would come again and again.
-                    rejects += [self._router.defect(message, e) for message in taken.messages]
+                    rejects += [self._decoder.defect(message, e) for message in taken.messages]
                     taken.n_open += len(taken.messages) - 1
                     continue
                 self._sequence += 1
                 self.n_frames += batch.n_frames
                 self.n_samples += batch.n_samples
+                self.skew.note(batch.ts_ns, batch.arrival_ns)
             for reject in rejects:
                 await self._sink.reject(reject, ack)
                 self.n_rejects += 1
         except Exception as e:
             # Never acknowledged: the broker sends them again on the next connection.
             self._n_open -= 1
+            self._open.pop(taken, None)
             self._landed.set()
             for held in taken.held:
                 self._release(held)
+            if self._on_refused is not None:
+                self._on_refused()
             self._courier.drop(f"messages are not taken: {str(e) or repr(e)}")
             return
         if batches:
@@ -191,6 +231,7 @@ class Inbox:
     def _opened(self, taken: _Slice, n_parts: int) -> Ack:
         """An ack to give with each of `n_parts`: the last one that runs acknowledges the slice."""
         self._n_open += 1
+        self._open[taken] = None
         taken.n_open = max(1, n_parts)
 
         def ack() -> None:
@@ -204,6 +245,7 @@ class Inbox:
 
     def _acknowledge(self, taken: _Slice) -> None:
         self._n_open -= 1
+        self._open.pop(taken, None)
         self._landed.set()
         self.latency.add(seconds(monotonic_ns() - taken.began_ns))
         now: list[int] = []

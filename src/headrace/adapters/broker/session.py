@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from headrace.adapters.base import AdapterState
+from headrace.adapters.broker.client import BrokerClient, OldBroker, Publication, Refused, Silent, Stay
+from headrace.adapters.broker.config import BrokerAddress, BrokerSection
 from headrace.adapters.meters import Backoff, reason_of, seconds
-from headrace.adapters.mqtt.client import BrokerClient, OldBroker, Refused, Silent, Stay
-from headrace.adapters.mqtt.config import BrokerAddress, MqttConfig
+from headrace.adapters.pacing import ConnectPacer
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.errors import ConfigError, NotConnected
 
 _EXPIRY_S_MAX = 0xFFFF_FFFF
-_log = logging.getLogger("headrace.adapters.mqtt")
+_log = logging.getLogger("headrace.adapters.broker")
 
 
 class MessageTaker(Protocol):
@@ -36,24 +38,44 @@ class MessageTaker(Protocol):
         ...
 
 
+class Presence(Protocol):
+    """What a session lets the broker's other clients know of itself."""
+
+    def will(self) -> Publication:
+        """What the broker says of us when the connection that is about to begin ends without our good-bye."""
+        ...
+
+    def arrived(self) -> Sequence[Publication]:
+        """What to say once we have subscribed."""
+        ...
+
+    def leaving(self) -> Publication:
+        """What to say before our good-bye."""
+        ...
+
+
 class BrokerSession:
-    """Keeps one connection to the broker up; see `headrace.adapters.mqtt.inbox.Courier`.
+    """Keeps one connection to the broker up; see `headrace.adapters.broker.inbox.Courier`.
 
     Parameters
     ----------
     filters : what to subscribe to.
-    folder : where secret files lie.
+    folder : where secret files lie. presence : what to say of us; None: nothing.
+
+    ``pacer`` gives the turn to connect; several sessions may share one.
     """
 
     def __init__(
         self,
         name: str,
-        config: MqttConfig,
+        config: BrokerSection,
         address: BrokerAddress,
         filters: list[str],
         folder: Path,
         clock: Clock,
+        presence: Presence | None = None,
     ) -> None:
+        self._presence = presence
         self._name = name
         self._config = config
         self._address = address
@@ -71,10 +93,12 @@ class BrokerSession:
         self._drop_reason = ""
         self._version = "3.1.1" if config.version == "3.1.1" else "5"
         self.generation = 0
+        self.n_connects = 0
         self.state = AdapterState.STARTING
         self.reason = ""
         self.since_ns = clock.now_ns()
         self._retry_ns = NO_TIME
+        self.pacer = ConnectPacer()
 
     async def run(self, receiver: MessageTaker) -> None:
         """Stay connected until cancelled; `receiver` takes the messages."""
@@ -111,6 +135,20 @@ class BrokerSession:
         if client is not None:
             await client.close()
 
+    async def leave(self) -> None:
+        """Say that we go, then close."""
+        if self._presence is not None:
+            self.publish(self._presence.leaving())
+        await self.close()
+
+    def publish(self, publication: Publication) -> bool:
+        """Say something to the broker's other clients; False where there is no connection to say it on."""
+        client = self._client
+        if client is None or not self._is_ready or self._ended.is_set():
+            return False
+        client.send(publication)
+        return True
+
     async def _connect(self, receiver: MessageTaker) -> None:
         config = self._config
         self.generation += 1
@@ -125,19 +163,23 @@ class BrokerSession:
         client_id = config.client_id or f"headrace-{self._name}"
         client = BrokerClient(
             client_id, partial(self._on_session, receiver), partial(self._on_message, receiver), self._on_lost,
-            Stay.LASTING, **properties,
+            Stay.LASTING, None if self._presence is None else self._presence.will(), **properties,
         )  # fmt: skip
         if config.user is not None:
             password = None if config.password is None else config.password.read(self._folder)
             client.set_auth_credentials(config.user, password)
         self._client = client
         address = self._address.host, self._address.port
+        await self.pacer.turn()
         await client.open(address, tls, config.keepalive, self._version)
+        self.n_connects += 1
         refused = await client.subscribe_all(self._filters, config.qos, config.take_retained)
         if len(refused) == len(self._filters):
             raise Refused(f"the broker refuses our subscriptions: {', '.join(refused)}")
         self._backoff.reset()
         self._was_connected = self._is_ready = True
+        for publication in self._presence.arrived() if self._presence is not None else ():
+            client.send(publication)
         if self._is_paused:
             self.pause()
         if refused:
@@ -205,6 +247,11 @@ class BrokerSession:
         self._is_paused = False
         if self._client is not None and self._is_ready and not self._ended.is_set():
             self._client.resume()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is read for now."""
+        return self._is_paused
 
     def drop(self, reason: str) -> None:
         """End the connection: what it brought can't be taken and has to come again."""

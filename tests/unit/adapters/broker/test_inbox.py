@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from headrace.adapters.mqtt.inbox import Inbox
+from headrace.adapters.broker.inbox import Inbox
 from headrace.adapters.payloads.base import RuleSettings
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
@@ -174,6 +174,16 @@ async def test_what_the_sink_refuses_is_not_acknowledged_and_must_come_again():
         desk.sink.land()
         assert desk.line.acknowledged == [(2, 5)]
         assert desk.inbox.n_duplicates == 0
+
+
+async def test_who_decoded_what_is_refused_is_told():
+    undone = []
+    async with Desk() as desk:
+        desk.inbox._on_refused = lambda: undone.append(1)
+        desk.sink.refusal = Closed("the journal is full")
+        desk.take(5)
+        await until(lambda: bool(desk.line.drops), "the connection is dropped")
+    assert undone == [1]
 
 
 async def test_frames_that_do_not_fit_are_rejects_and_do_not_come_again(monkeypatch):

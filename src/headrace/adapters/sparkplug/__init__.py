@@ -1,0 +1,1 @@
+"""Sparkplug B: nodes that say what they have at their birth, over MQTT."""

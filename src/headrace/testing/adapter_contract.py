@@ -1,0 +1,138 @@
+"""All that an adapter has to pass, in one call: for whoever writes one, in this house or in a package of their own.
+
+::
+
+    from headrace.testing.adapter_contract import contract
+
+    class MyRig:
+        ...  # see headrace.testing.adapters.AdapterRig; more of headrace.testing.fault_rigs, as far as it can
+
+    @pytest.mark.parametrize("check", contract(MyRig, "my_protocol"))
+    async def test_my_adapter(check, tmp_path):
+        await check(tmp_path)
+
+What a rig can do it shows by its methods: checks that need others are not among those returned.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from headrace.adapters.registry import ADAPTERS
+from headrace.runtime.catalogue import manifest_of
+from headrace.testing import adapter_faults, adapters
+from headrace.testing.adapters import AdapterRig
+
+MakeRig = Callable[[Path], AdapterRig]
+"""A new rig; it may use the folder."""
+FIELDS = ("name", "title", "stability", "protocols", "direction", "delivery", "time", "library")
+STABILITIES = ("alpha", "beta", "stable")
+RULES = ("start-returns-at-once", "stop-leaves-nothing", "logs-once", "garbage-is-a-value", "no-credit-slows")
+"""Rules of which a manifest has to say where they are shown."""
+_STRICT_LICENCE = re.compile(r"(?<!L)\bA?GPL|\bSSPL|\bproprietary", re.IGNORECASE)
+_LOOK = """
+import sys, json
+import headrace
+alone = sorted(sys.modules)
+from headrace.adapters.registry import ADAPTERS
+from headrace.runtime.catalogue import manifest_of
+before = set(sys.modules)
+manifest_of(ADAPTERS, sys.argv[1])
+print(json.dumps([alone, sorted(set(sys.modules) - before)]))
+"""
+
+
+def contract(make: MakeRig, name: str = "") -> list[Any]:
+    """Every check that the rig allows, for ``pytest.mark.parametrize``: each is called with a folder, and awaited.
+
+    Parameters
+    ----------
+    make : makes a rig; the class itself, where it takes a folder. name : of the protocol, for the checks of its folder.
+    """
+    import pytest
+
+    wanted = [*adapters.CHECKS, *(c for c in adapter_faults.CHECKS if _can(make, c))]
+    out = [pytest.param(partial(_on_rig, check, make), id=check.__name__) for check in wanted]
+    if name:
+        out += [pytest.param(partial(_on_folder, check, name), id=check.__name__) for check in FOLDER_CHECKS]
+    return out
+
+
+def _can(make: MakeRig, check: Callable[[Any], Awaitable[None]]) -> bool:
+    """Whether the rig has the methods that a check needs; a factory that is no class is believed to have all."""
+    needed = adapter_faults.NEEDS.get(check, ())
+    return not isinstance(make, type) or all(hasattr(make, method) for method in needed)
+
+
+async def _on_rig(check: Callable[[Any], Awaitable[None]], make: MakeRig, folder: Path) -> None:
+    await check(make(folder))
+
+
+async def _on_folder(check: Callable[[str], None], name: str, folder: Path) -> None:
+    check(name)
+
+
+# --- the folder ----------------------------------------------------------------------------------------
+
+
+def check_manifest(name: str) -> None:
+    """``manifest.toml`` says what people want to know before they install it, and where its rules are shown."""
+    facts = manifest_of(ADAPTERS, name)
+    assert facts, f"adapter {name!r} has no manifest.toml beside its module"
+    absent = [field for field in FIELDS if not facts.get(field)]
+    assert not absent, f"the manifest of {name!r} does not say: {', '.join(absent)}"
+    assert facts["name"] == name, f"the manifest is of {facts['name']!r}"
+    assert facts["stability"] in STABILITIES, f"{facts['stability']!r} is none of {', '.join(STABILITIES)}"
+    rules = facts.get("rules")
+    assert isinstance(rules, dict), "the manifest has no [rules]"
+    absent = [rule for rule in RULES if not rules.get(rule)]
+    assert not absent, f"the manifest of {name!r} does not say where it is shown: {', '.join(absent)}"
+
+
+def check_rules_are_shown(name: str, root: Path = Path()) -> None:
+    """What a manifest names as the place where a rule is shown is there.
+
+    Parameters
+    ----------
+    root : of the project; places are paths from there, with words after them.
+    """
+    rules = manifest_of(ADAPTERS, name).get("rules")
+    for rule, where in rules.items() if isinstance(rules, dict) else ():
+        place = str(where).partition(" ")[0].partition("::")[0]
+        assert (root / place).is_file(), f"{name}: {rule} is shown in {place}, which is not there"
+
+
+def check_licence(name: str) -> None:
+    """The library that an adapter needs may be used by everybody: no GPL but the lesser one, nothing to be paid."""
+    library = str(manifest_of(ADAPTERS, name).get("library", ""))
+    found = _STRICT_LICENCE.search(library)
+    assert found is None, f"adapter {name!r} needs {library!r}: put it into a package of its own"
+
+
+def check_costs_nothing_until_it_is_used(name: str) -> None:
+    """Neither ``import headrace`` nor reading the manifest imports the adapter, or any library."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LOOK, name], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    alone, read = json.loads(done.stdout)
+    package = ADAPTERS.targets()[name].partition(":")[0].rpartition(".")[0]
+    assert not [one for one in alone if one.startswith(package)], "import headrace imports the adapter"
+    own = {*sys.stdlib_module_names, "headrace", package.partition(".")[0]}
+    foreign = sorted({one.partition(".")[0] for one in read} - own)
+    assert not foreign, f"reading the manifest of {name!r} imports {', '.join(foreign)}"
+
+
+FOLDER_CHECKS: tuple[Callable[[str], None], ...] = (
+    check_manifest,
+    check_licence,
+    check_costs_nothing_until_it_is_used,
+)
+"""Of the part as it is installed, by its name."""

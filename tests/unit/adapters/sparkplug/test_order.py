@@ -1,0 +1,170 @@
+"""Sequence numbers: what waits, for how long, and what is handed on."""
+
+import asyncio
+
+import pytest
+
+from headrace.adapters.payloads.sparkplug_writer import write_payload
+from headrace.adapters.sparkplug import order
+from headrace.adapters.sparkplug.order import SequenceGate
+from headrace.testing.adapters import until
+
+
+class Desk:
+    """A gate, what it handed on, and what it told."""
+
+    def __init__(self, wait_s=60.0, **more):
+        self.generation = 1
+        self.is_paused = False
+        self.taken = []
+        self.gaps = []
+        self.acknowledged = []
+        self.n_forgotten = 0
+        self.gate = SequenceGate(self, self, wait_s, self.gaps.append, **more)
+
+    def take(self, topic, payload, packet_id, is_again):
+        self.taken.append((topic.split("/")[2], payload, packet_id))
+
+    def forget(self):
+        self.n_forgotten += 1
+
+    def acknowledge(self, packet_ids):
+        self.acknowledged += packet_ids
+
+    def say(self, kind, seq, packet_id=None, node="n"):
+        topic = f"spBv1.0/g/{kind}/{node}" + ("/d" if kind[0] == "D" else "")
+        self.gate.take(topic, write_payload(1, seq, []), packet_id, False)
+
+    @property
+    def seqs(self):
+        return [payload[-1] if payload[-2:-1] == b"\x18" else payload[-2:] for _, payload, _ in self.taken]
+
+    def kinds(self):
+        return [kind for kind, _, _ in self.taken]
+
+
+async def test_in_order_nothing_waits_and_numbers_go_round():
+    desk = Desk()
+    desk.say("NBIRTH", 254)
+    for seq in (255, 0, 1):
+        desk.say("DDATA", seq)
+    assert len(desk.taken) == 4
+    assert (desk.gate.n_gaps, desk.gate.n_reordered) == (0, 0)
+
+
+async def test_what_comes_too_early_waits_for_those_before_it():
+    desk = Desk()
+    desk.say("NBIRTH", 0)
+    for seq in (3, 2):
+        desk.say("DDATA", seq)
+    assert desk.kinds() == ["NBIRTH"]
+    desk.say("DDATA", 3)  # it comes again
+    desk.say("NDATA", 1)
+    assert desk.seqs == [0, 1, 2, 3]
+    assert desk.gate.n_reordered == 2
+    desk.say("NDATA", 4)
+    assert len(desk.taken) == 5
+    desk.say("NDATA", 3)
+    assert len(desk.taken) == 6, "too late is not too early"
+
+
+async def test_after_a_while_what_waits_is_handed_on_and_the_gap_is_told():
+    desk = Desk(wait_s=0.01)
+    desk.say("NBIRTH", 250)
+    for seq in (2, 253):
+        desk.say("DDATA", seq)
+    await until(lambda: desk.gaps == [("g", "n")], "the gap is told")
+    assert desk.seqs == [b"\xfa\x01", b"\xfd\x01", 2]
+    desk.say("DDATA", 3)
+    assert len(desk.taken) == 4
+    assert desk.gate.n_gaps == 1
+
+
+async def test_while_nothing_is_read_nothing_is_given_up():
+    desk = Desk(wait_s=0.01)
+    desk.say("NBIRTH", 0)
+    desk.is_paused = True
+    desk.say("NDATA", 2)
+    await asyncio.sleep(0.05)
+    assert (desk.gaps, len(desk.taken)) == ([], 1)
+    desk.say("NDATA", 1)
+    assert desk.seqs == [0, 1, 2]
+    desk.say("NDATA", 4)
+    desk.is_paused = False
+    await until(lambda: desk.gaps == [("g", "n")], "the gap is told")
+
+
+@pytest.mark.parametrize("kind", ["NBIRTH", "NDEATH"])
+async def test_what_waits_belongs_to_the_life_before(kind):
+    desk = Desk()
+    desk.say("NBIRTH", 0)
+    desk.say("DDATA", 2)
+    desk.say(kind, None if kind == "NDEATH" else 0)
+    assert desk.kinds() == ["NBIRTH", "DDATA", kind]
+    desk.say("DDATA", 1)
+    assert len(desk.taken) == 4
+    assert not desk.gaps
+    desk.say("NDEATH", None, node="other")
+    assert len(desk.taken) == 5
+
+
+async def test_what_has_no_number_or_no_birth_is_handed_on():
+    desk = Desk()
+    desk.say("NDATA", 7)
+    desk.say("NBIRTH", 0)
+    desk.gate.take("spBv1.0/g/NDATA/n", b"\xff", None, False)
+    desk.gate.take("somewhere/else/altogether", b"", None, False)
+    assert len(desk.taken) == 4
+
+
+async def test_nodes_are_bounded(monkeypatch):
+    monkeypatch.setattr(order, "N_NODES_MAX", 1)
+    desk = Desk()
+    for node in "ab":
+        desk.say("NBIRTH", 0, node=node)
+        desk.say("NDATA", 5, node=node)
+    assert len(desk.taken) == 3, "of those beyond the bound nothing waits"
+
+
+async def test_what_waits_is_bounded(monkeypatch):
+    monkeypatch.setattr(order, "N_HELD_MAX", 2)
+    desk = Desk()
+    desk.say("NBIRTH", 0)
+    for seq in (2, 3, 4):
+        desk.say("NDATA", seq)
+    assert len(desk.taken) == 4
+    assert desk.gaps == [("g", "n")]
+
+
+async def test_what_waits_on_a_lost_connection_comes_again_and_is_taken_then():
+    desk = Desk()
+    desk.say("NBIRTH", 0, 1)
+    desk.say("NDATA", 2, 2)
+    desk.say("NDATA", 3)
+    desk.generation = 2
+    desk.gate.finish()
+    assert [packet_id for _, _, packet_id in desk.taken] == [1, None]
+    desk.gate.finish()
+    assert len(desk.taken) == 2
+
+
+async def test_without_our_session_what_waits_does_not_come_again():
+    desk = Desk()
+    desk.say("NBIRTH", 0, 1)
+    desk.say("NDATA", 2, 2)
+    desk.generation = 2
+    desk.gate.forget()
+    assert desk.n_forgotten == 1
+    desk.gate.finish()
+    assert desk.taken[-1][2] is None
+    assert len(desk.taken) == 2
+
+
+async def test_what_the_broker_says_of_us_is_no_message():
+    heard = []
+    desk = Desk(state_topic="spBv1.0/STATE/h", on_state=heard.append)
+    desk.gate.take("spBv1.0/STATE/h", b"x", 5, False)
+    desk.gate.take("spBv1.0/STATE/h", b"y", None, False)
+    desk.gate.take("spBv1.0/STATE/other", b"z", None, False)
+    assert (heard, desk.acknowledged, len(desk.taken)) == ([b"x", b"y"], [5], 1)
+    await asyncio.sleep(0)
