@@ -110,7 +110,7 @@ class HttpRig(Rig):
         self.client = PushingClient(post)
 
     async def up(self):
-        self.headrace.start("--no-web")
+        self.headrace.start()
         await asyncio.to_thread(self.headrace.up)
         host, port = self.headrace._address().removeprefix("http://").split(":")
         self.proxy.target = host, int(port)

@@ -9,7 +9,7 @@ import urllib.request
 import numpy as np
 import pytest
 
-from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics
+from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, Receipt
 from headrace.core.clock import NS, VirtualClock
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import ConfigError, HeadraceError, NotAllowed, NotFound, Overloaded, Unreachable
@@ -334,6 +334,7 @@ async def test_what_is_pushed_reaches_an_adapter(client, plant):
         seen.append((name, pushed))
         if pushed.body == b"more":
             raise Overloaded("the journal is full", 7.0)
+        return Receipt(1)
 
     plant.receive = receive
     path = "/api/v1/receive/ovens?bucket=b&precision=ms"
