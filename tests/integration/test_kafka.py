@@ -260,12 +260,12 @@ async def test_a_poison_message_is_a_reject_with_its_place(cluster):
         assert "not UTF-8" in rejects[2].detail
         ledger = adapter._running.session.ledger
         await until(lambda: ledger.progress()["plant.a", 1].committed == 6, "they are acknowledged")
-        (again,), (still,) = adapter.redecode(sink.rejects[3], sink.directory)
+        (again,), (still,) = adapter.redecode(rejects[3], sink.directory)
         assert (again.ts_ns.tolist(), again.values.tolist()) == ([1_700_000_000_000_000_500], [[4.0]])
         assert rows(sink)[-1][1:] == (1_700_000_000_000_000_500, 4.0), "it is the sample that was there"
         assert still.source == "plant.a:1:5:d"
         _, (cut,) = adapter.redecode(
-            sink.rejects[0].__class__.from_dict({**sink.rejects[0].to_dict(), "raw": "20" * 4_096}),
+            rejects[0].__class__.from_dict({**rejects[0].to_dict(), "raw": "20" * 4_096}),
             sink.directory,
         )
         assert cut.detail == "only its first 4,096 bytes were kept"
