@@ -457,12 +457,33 @@ async def test_a_look_at_the_newest_messages(cluster):
 
     tags = await adapter.scan({"topic": "#"}, SystemClock())
     assert [(t.device, t.name, t.address, t.dtype, t.value) for t in tags if not t.problem] == [
-        ("leon/a/d0", "v", "plant.a#v", "f64", 8), ("leon/a/d1", "v", "plant.a#v", "f64", 9),
-        ("leon/h/m", "a", "plant.b#a", "f64", 1.5), ("leon/h/m", "b", "plant.b#b", "i64", 2),
+        ("leon/a/d0", "v", "plant.a", "f64", 8), ("leon/a/d1", "v", "plant.a", "f64", 9),
+        ("leon/h/m", "a", "plant.b", "f64", 1.5), ("leon/h/m", "b", "plant.b", "i64", 2),
     ]  # fmt: skip
     assert [(t.device, t.problem.partition(":")[0]) for t in tags if t.problem] == [
-        ("other", "no topic rule matches"), ("plant.b", "malformed"),
+        ("other", "no rule of the adapter takes this topic"), ("plant.b", "malformed"), ("plant.empty", "no messages are there"),
     ]  # fmt: skip
+    wanted = {"url": f"kafka://{cluster.brokers[0]}", "topic": "plant.a", "count": "1"}
+    tags = await KafkaAdapter.scan_url(wanted, SystemClock())
+    assert {(t.device, t.name, t.value) for t in tags} == {("plant.a:d0", "v", 8), ("plant.a:d1", "v", 9)}
+
+
+async def test_what_the_cluster_deleted_while_we_were_away_is_told(cluster, caplog):
+    """Its partitions hold 5 MiB; what comes then makes room for itself."""
+    sink = RecordingSink()
+    async with running(adapter_of(cluster.brokers), sink):
+        produce(cluster, 0, 4)
+        await until(lambda: sink.n_samples == 4, "it has begun")
+    device = ProducingDevice(cluster.brokers)
+    for number in range(8):
+        device.send("plant.a", f'{{"v": {number}, "x": "{"x" * 900_000}"}}', "d0", partition=0)
+        device.delivered()
+    async with running(adapter_of(cluster.brokers), sink) as adapter:
+        await until(lambda: adapter.diagnostics().n_gaps == 1, "it is counted")
+        await until(lambda: "the cluster deleted messages from offset 2 to" in caplog.text, "it is told")
+        assert adapter.diagnostics().n_connects == 1
+    assert values(sink)[-1] == 7
+    assert {3, 4, 5, 6, 7} <= set(values(sink)), "what was there came"
 
 
 async def test_a_look_that_finds_nobody(cluster):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from headrace.adapters.abilities import FoundTag
+from headrace.adapters.abilities import Captured, FoundTag, Listener
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.kafka.config import KafkaConfig, StartAt, check_config, library_settings, start_at
-from headrace.adapters.kafka.inbox import KafkaInbox
+from headrace.adapters.kafka.inbox import KafkaInbox, of_captured
 from headrace.adapters.kafka.probe import Looking, Seen, found_tags, look, told
 from headrace.adapters.kafka.session import GroupSession
 from headrace.adapters.kafka.worker import Worker
@@ -47,13 +47,14 @@ class KafkaAdapter:
     Config: ClassVar[type[KafkaConfig]] = KafkaConfig
 
     def __init__(
-        self, name: str, config: KafkaConfig, start: StartAt, rules: Sequence[TopicRule], folder: Path
+        self, name: str, config: KafkaConfig, start: StartAt, rules: Sequence[TopicRule], plant: PlantFacts
     ) -> None:
         self.name = name
         self._config = config
         self._start = start
         self._rules = rules
-        self._folder = folder
+        self._folder = plant.folder
+        self._pacer = plant.pacer
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
@@ -70,13 +71,15 @@ class KafkaAdapter:
         check_config(config, plant.folder, where)
         start = start_at(config.start, plant.timezone, where)
         rules = compile_rules(config.topics, plant.levels, plant.timezone, f"{where}.topics", config.dialect)
-        return cls(name, config, start, rules, plant.folder)
+        return cls(name, config, start, rules, plant)
 
     async def start(self, sink: Sink) -> None:
         """Begin to connect."""
         groups = DeviceGroups(sink.directory, self._config.max_devices)
         router = MessageRouter(self.name, self._rules, groups)
-        session = GroupSession(self.name, self._config, self._start, self._rules, self._folder, sink.clock)
+        session = GroupSession(
+            self.name, self._config, self._start, self._rules, self._folder, sink.clock, self._pacer
+        )
         inbox = KafkaInbox(sink, router, session.ledger)
         consuming = asyncio.create_task(session.run(inbox), name=f"kafka {self.name} session")
         self._running = _Running(sink.clock, groups, inbox, session, consuming)
@@ -119,15 +122,26 @@ class KafkaAdapter:
     @classmethod
     async def probe_url(cls, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
         """Look at a cluster that no adapter has: ``url``, ``topic`` (default all), ``count``, ``for``. As `probe`."""
-        rest = {"topic": "#", **{k: v for k, v in wanted.items() if k != "url"}}
-        config = KafkaConfig(brokers=(urlsplit(wanted["url"]).netloc,), topics={})
+        rest = {k: v for k, v in wanted.items() if k != "url"}
+        return await cls._at(wanted["url"]).probe({"topic": "#", **rest}, clock)
+
+    @classmethod
+    def _at(cls, url: str) -> KafkaAdapter:
+        """An adapter without rules, for a look at the cluster at `url`. Raises ConfigError."""
+        config = KafkaConfig(brokers=(urlsplit(url).netloc,), topics={})
         check_config(config, Path(), "")
-        return await cls("probe", config, StartAt(), (), Path()).probe(rest, clock)
+        return cls("look", config, StartAt(), (), PlantFacts())
 
     async def scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
         """The keys of each device in the newest messages, 100 of each partition if `wanted` does not say. As `probe`."""
         looking = Looking.of(wanted, self._rules, self._config.separator, _SCAN_MESSAGES)
         return found_tags(await self._look(looking, clock), self.name, self._rules)
+
+    @classmethod
+    async def scan_url(cls, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """The keys in the newest messages of a cluster that no adapter has: ``url``, ``topic`` (default all). As `scan`."""
+        rest = {k: v for k, v in wanted.items() if k != "url"}
+        return await cls._at(wanted["url"]).scan({"topic": "#", **rest}, clock)
 
     async def _look(self, looking: Looking, clock: Clock) -> Seen:
         settings = library_settings(self._config, self.name, self._folder)
@@ -152,6 +166,19 @@ class KafkaAdapter:
         message = _past(reject)
         return MessageRouter(self.name, self._rules, groups).again(message)
 
+    def listen(self, listener: Listener | None) -> None:
+        """Hear each message as it comes; what comes again is heard again."""
+        if self._running is not None:
+            self._running.inbox.listener = listener
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode messages by the present rules."""
+        router = MessageRouter(self.name, self._rules, DeviceGroups(directory, self._config.max_devices))
+        messages = [of_captured(one) for one in captured]
+        return router.decode(messages, messages[-1].arrival_ns if messages else NO_TIME)
+
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts; the cluster is the first device, then each partition with what it has still to give."""
         run = self._running
@@ -167,6 +194,7 @@ class KafkaAdapter:
             DeviceDiagnostics(f"{topic}:{number}", session.state, f"{one.lag:,} messages behind")
             for (topic, number), one in session.ledger.progress().items()
         ]
+        n_unacknowledged, unacknowledged_ns = inbox.unacknowledged
         p50, p99 = inbox.latency.percentiles()
         counts, total_s = spread([inbox.latency])
         return AdapterDiagnostics(
@@ -186,6 +214,10 @@ class KafkaAdapter:
             latency_s_p99=p99,
             latency_counts=counts,
             latency_total_s=total_s,
+            n_connects=session.n_connects,
+            n_gaps=session.ledger.n_gaps,
+            n_unacknowledged=n_unacknowledged,
+            unacknowledged_ns=unacknowledged_ns,
         )
 
 

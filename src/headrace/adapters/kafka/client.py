@@ -26,8 +26,11 @@ from headrace.core.errors import ConfigError, NotConnected
 SLICE_MESSAGES = 1_000
 SLICE_S = 0.005
 COMMIT_NS = 1_000_000_000
+GAPS_MAX = 10
+"""Partitions that are asked in a second where messages went that did not come."""
 _IDLE_S = 0.1
 _SETTLE_S = 0.5
+_GAP_S = 1.0
 _REFUSALS = {
     KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -71,6 +74,8 @@ class KafkaClient:
         self.is_held = self.is_subscribed = False
         self.complaint = ""
         """What the cluster refuses of what we want, while it gives the rest."""
+        self.losses: list[str] = []
+        """What was gone before it came here, until somebody has told of it."""
         try:
             self._consumer = Consumer({**settings, "error_cb": self._on_error, "on_commit": self._on_commit})
         except KafkaException as e:
@@ -152,6 +157,7 @@ class KafkaClient:
             self._commit_ns = monotonic_ns() + COMMIT_NS
             self.commit()
             self._look_ahead()
+            self._look_back()
 
     def _complain(self, errors: Sequence[Message]) -> None:
         for message in errors:
@@ -190,6 +196,24 @@ class KafkaClient:
             if end >= 0:
                 self._ledger.set_end((topic, number), end)
 
+    def _look_back(self) -> None:
+        """Whether offsets that did not come are those of messages deleted before we could have them.
+
+        There are others: marks of transactions, and what a compacted topic has of the same key later.
+        """
+        for place, offset in self._ledger.missed(GAPS_MAX).items():
+            try:
+                first, _ = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_GAP_S)
+            except KafkaException as e:
+                self._last = f"where {place[0]}:{place[1]} begins can't be found out: {reason_of_library(e)}"
+                return
+            self._ledger.explain(place, is_gap=first > offset)
+            if first > offset:
+                self.losses.append(
+                    f"topic={place[0]} partition={place[1]}: the cluster deleted messages from offset {offset} to "
+                    f"{first - 1} before they came here; keep them longer (retention.ms), or be away for less long"
+                )
+
     def close(self, is_reachable: bool) -> None:
         """Leave the group, after what is due is committed; where no broker answers, just end."""
         self._is_closing = True
@@ -215,26 +239,32 @@ class KafkaClient:
             )
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._ledger.assign(_places(partitions))
         self.complaint = ""
-        if not self._start.is_earliest:
-            self._begin(consumer, partitions)
+        progress: dict[Place, int] = {}
+        try:
+            progress = self._progress(consumer, partitions)
+        except KafkaException as e:
+            if not self._start.is_earliest:
+                # All that is there would come, which nobody wants.
+                self._spoilt = f"where to begin can't be found out: {reason_of_library(e)}"
+                consumer.unassign()
+                return
+        self._ledger.assign(_places(partitions), progress)
         if self.is_held:
             consumer.assign(partitions)
             consumer.pause(partitions)
 
-    def _begin(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Begin where we were told to in partitions of which the group has no progress; it has it from then on."""
-        try:
-            known = consumer.committed(partitions, timeout=self._timeout_s)
-            new = [TopicPartition(one.topic, one.partition) for one in known if one.offset < 0]
-            offsets = {(one.topic, one.partition): self._first_offset(consumer, one) for one in new}
-            if offsets:
-                consumer.commit(offsets=_offsets(offsets), asynchronous=False)
-        except KafkaException as e:
-            # All that is there would come, which nobody wants.
-            self._spoilt = f"where to begin can't be found out: {reason_of_library(e)}"
-            consumer.unassign()
+    def _progress(self, consumer: Consumer, partitions: list[TopicPartition]) -> dict[Place, int]:
+        """Where the group is; where it has no progress yet it begins as we were told, and has it from then on."""
+        known = consumer.committed(partitions, timeout=self._timeout_s)
+        progress = {(one.topic, one.partition): int(one.offset) for one in known if one.offset >= 0}
+        if not self._start.is_earliest:
+            new = [place for place in _places(partitions) if place not in progress]
+            first = {place: self._first_offset(consumer, TopicPartition(*place)) for place in new}
+            if first:
+                consumer.commit(offsets=_offsets(first), asynchronous=False)
+            progress |= {place: offset for place, offset in first.items() if offset >= 0}
+        return progress
 
     def _first_offset(self, consumer: Consumer, one: TopicPartition) -> int:
         if self._start.ts_ms is not None:

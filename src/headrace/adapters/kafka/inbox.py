@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
+from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import Ack, Sink
 from headrace.adapters.kafka.config import message_time
 from headrace.adapters.kafka.ledger import OffsetLedger, OffsetSpan, Place
@@ -30,9 +31,9 @@ class _Slice:
 
     messages: list[TopicMessage]
     spans: Collection[OffsetSpan]
+    arrival_ns: int
     began_ns: int
     n_open: int = 0
-    is_closed: bool = False
 
 
 def topic_message(one: Message, arrival_ns: int) -> TopicMessage | None:
@@ -45,6 +46,25 @@ def topic_message(one: Message, arrival_ns: int) -> TopicMessage | None:
     return TopicMessage(one.topic(), payload, arrival_ns, time_ns, one.key(), (one.partition(), offset))
 
 
+def captured(message: TopicMessage) -> Captured:
+    """A message for whoever listens, with all that decoding it takes."""
+    partition, offset = message.place
+    about = {"partition": str(partition), "offset": str(offset)}
+    if message.time_ns != NO_TIME:
+        about["time_ns"] = str(message.time_ns)
+    if message.key is not None:
+        about["key_hex"] = message.key.hex()
+    return Captured(message.arrival_ns, message.topic, message.payload, about=about)
+
+
+def of_captured(one: Captured) -> TopicMessage:
+    """The message that was heard."""
+    about = one.about
+    key = bytes.fromhex(about["key_hex"]) if "key_hex" in about else None
+    place = int(about.get("partition", 0)), int(about.get("offset", 0))
+    return TopicMessage(one.source, one.data, one.ts_ns, int(about.get("time_ns", NO_TIME)), key, place)
+
+
 class KafkaInbox:
     """Hands the frames of messages to the sink, and tells the ledger what has landed."""
 
@@ -53,7 +73,7 @@ class KafkaInbox:
         self._router = router
         self._ledger = ledger
         self._landed = asyncio.Event()
-        self._n_open = 0
+        self._open: dict[_Slice, None] = {}
         self._sequence = 0
         self.last_good_ns = NO_TIME
         self.n_messages = 0
@@ -63,6 +83,14 @@ class KafkaInbox:
         self.decode_ns = 0
         self.transport_ns = 0
         self.latency = LatencyRing()
+        self.listener: Listener | None = None
+
+    @property
+    def unacknowledged(self) -> tuple[int, int]:
+        """Messages that are not durable yet, and since when the oldest slice waits, ns; `NO_TIME` for none."""
+        oldest = next(iter(self._open), None)
+        n_messages = sum(len(taken.messages) for taken in self._open)
+        return n_messages, NO_TIME if oldest is None else oldest.arrival_ns
 
     async def hand_on(self, found: Sequence[Message]) -> None:
         """Decode messages and give them to the sink; waits for credit.
@@ -111,28 +139,31 @@ class KafkaInbox:
     def _taken(self, found: Sequence[Message]) -> _Slice:
         """The messages of a slice, without those of partitions that were taken from us meanwhile."""
         cpu_ns, arrival_ns = thread_cpu_ns(), self._sink.clock.now_ns()
-        lasts: dict[Place, int] = {}
+        offsets: dict[Place, list[int]] = {}
         messages = []
         for one in found:
-            lasts[one.topic(), one.partition()] = one.offset()
+            offsets.setdefault((one.topic(), one.partition()), []).append(one.offset())
             message = topic_message(one, arrival_ns)
             if message is not None:
                 messages.append(message)
-        spans = self._ledger.take(lasts)
-        if len(spans) < len(lasts):
+        spans = self._ledger.take(offsets)
+        if len(spans) < len(offsets):
             messages = [m for m in messages if (m.topic, m.place[0]) in spans]
+        if self.listener is not None:
+            for message in messages:
+                self.listener(captured(message))
         self.transport_ns += thread_cpu_ns() - cpu_ns
-        return _Slice(messages, spans.values(), monotonic_ns())
+        return _Slice(messages, spans.values(), arrival_ns, monotonic_ns())
 
     async def landed(self) -> None:
         """Wait until everything that was handed on is durable."""
-        while self._n_open:
+        while self._open:
             self._landed.clear()
             await self._landed.wait()
 
     def _opened(self, taken: _Slice, n_parts: int) -> Ack:
         """An ack to give with each of `n_parts`: the last one that runs lands the slice."""
-        self._n_open += 1
+        self._open[taken] = None
         taken.n_open = max(1, n_parts)
 
         def ack() -> None:
@@ -147,6 +178,5 @@ class KafkaInbox:
         return ack
 
     def _close(self, taken: _Slice) -> None:
-        self._n_open -= not taken.is_closed
-        taken.is_closed = True
+        self._open.pop(taken, None)
         self._landed.set()

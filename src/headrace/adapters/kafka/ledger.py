@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 Place = tuple[str, int]
@@ -36,6 +36,8 @@ class PartitionProgress:
     asked: int = NO_OFFSET
     committed: int = NO_OFFSET
     end: int = NO_OFFSET
+    missed: int = NO_OFFSET
+    """The first offset that was expected and did not come, until it is explained."""
 
     @property
     def lag(self) -> int:
@@ -49,14 +51,17 @@ class OffsetLedger:
     def __init__(self) -> None:
         self._partitions: dict[Place, PartitionProgress] = {}
         self._changed = threading.Condition()
+        self.n_gaps = 0
+        """How often messages of a partition were gone before they came to us."""
 
     # --- from the consumer's thread ------------------------------------------------------------------
 
-    def assign(self, places: Iterable[Place]) -> None:
-        """These partitions are ours from now on."""
+    def assign(self, places: Iterable[Place], known: Mapping[Place, int] | None = None) -> None:
+        """These partitions are ours from now on; `known` is where the group is in them, as far as that is known."""
         with self._changed:
             for place in places:
-                self._partitions[place] = PartitionProgress()
+                at = (known or {}).get(place, NO_OFFSET)
+                self._partitions[place] = PartitionProgress(taken=at, durable=at, asked=at, committed=at)
 
     def revoke(self, places: Iterable[Place]) -> None:
         """These partitions are ours no more: nothing of them is committed from now on."""
@@ -98,18 +103,37 @@ class OffsetLedger:
             if one is not None:
                 one.end = end
 
+    def missed(self, n_max: int) -> dict[Place, int]:
+        """Offsets that were expected and did not come, of so many partitions at most, until they are explained."""
+        with self._changed:
+            some = [(place, one.missed) for place, one in self._partitions.items() if one.missed != NO_OFFSET]
+            return dict(some[:n_max])
+
+    def explain(self, place: Place, is_gap: bool) -> None:
+        """Why they did not come is known: messages were deleted, or there were none."""
+        with self._changed:
+            self.n_gaps += is_gap
+            one = self._partitions.get(place)
+            if one is not None:
+                one.missed = NO_OFFSET
+
     # --- from the event loop -------------------------------------------------------------------------
 
-    def take(self, lasts: Mapping[Place, int]) -> dict[Place, OffsetSpan]:
-        """Messages up to these offsets are handed on; partitions that are not ours are left out."""
+    def take(self, slices: Mapping[Place, Sequence[int]]) -> dict[Place, OffsetSpan]:
+        """Messages of these offsets, in order, are handed on; partitions that are not ours are left out."""
         with self._changed:
             out = {}
-            for place, last in lasts.items():
+            for place, offsets in slices.items():
                 one = self._partitions.get(place)
-                if one is not None:
-                    out[place] = span = OffsetSpan(one, last)
-                    one.pending.append(span)
-                    one.taken = last + 1
+                if one is None:
+                    continue
+                first, last = offsets[0], offsets[-1]
+                out[place] = span = OffsetSpan(one, last)
+                one.pending.append(span)
+                next_offset = first if one.taken == NO_OFFSET else min(one.taken, first)
+                if last - next_offset >= len(offsets) and one.missed == NO_OFFSET:
+                    one.missed = _first_missing(next_offset, offsets)
+                one.taken = last + 1
             return out
 
     def land(self, spans: Iterable[OffsetSpan]) -> None:
@@ -126,3 +150,12 @@ class OffsetLedger:
         """The partitions that are ours, in order."""
         with self._changed:
             return dict(sorted(self._partitions.items()))
+
+
+def _first_missing(expected: int, offsets: Sequence[int]) -> int:
+    """The first offset from `expected` on that is not among `offsets`, which are in order; there is one."""
+    for offset in offsets:
+        if offset > expected:
+            break
+        expected = offset + 1
+    return expected

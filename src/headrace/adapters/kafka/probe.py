@@ -18,15 +18,13 @@ from headrace.adapters.kafka.inbox import topic_message
 from headrace.adapters.kafka.ledger import OffsetLedger
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.offers import by_payload, by_rule, refused
 from headrace.adapters.payloads.probing import made_of, rule_of, shown
 from headrace.adapters.payloads.router import MessageRouter, TopicRule
 from headrace.adapters.payloads.topics import TopicPattern, match_topic, parse_topic
 from headrace.core.clock import NS, Clock, monotonic_ns
 from headrace.core.errors import ConfigError, NotConnected
-from headrace.core.layouts import Column
 from headrace.core.paths import parse_duration_ns
-from headrace.core.quality import word
-from headrace.core.readings import Reading, readings
 from headrace.core.registry import nearest
 from headrace.core.sensors import SensorDirectory
 
@@ -35,7 +33,6 @@ TOPICS_MAX = 500
 _COUNT_MAX = 1_000
 _LOOK, _LOOK_NS_MAX = "5s", 60 * NS
 _ASK_S, _PULL_S = 0.25, 0.05
-_READINGS_MAX = 100_000
 _PARTITIONS_MAX = 10_000
 
 
@@ -197,48 +194,20 @@ def told(seen: Seen, name: str, rules: Sequence[TopicRule]) -> dict[str, Any]:
 
 
 def found_tags(seen: Seen, name: str, rules: Sequence[TopicRule]) -> list[FoundTag]:
-    """The keys of each device that the newest messages name, in the order of topics, and what is refused of them."""
-    out: list[FoundTag] = []
-    for topic, one in seen.topics.items():
-        if rule_of(topic, rules) is None:
-            out.append(FoundTag(topic, "", topic, problem="no topic rule matches"))
-        elif one.newest:
-            out += _tags_of(topic, one.newest, name, rules)
-    return out
-
-
-def _tags_of(
-    topic: str, messages: Sequence[TopicMessage], name: str, rules: Sequence[TopicRule]
-) -> list[FoundTag]:
+    """What the newest messages offer, in the order of topics; of topics without a rule by key of their messages."""
     directory = SensorDirectory()
     router = MessageRouter(name, rules, DeviceGroups(directory))
-    batches, rejects = router.decode(messages, messages[-1].arrival_ns)
-    newest: dict[str, Reading] = {}
-    for batch in batches:
-        for one in readings(batch, directory, _READINGS_MAX):
-            if one.path not in newest or newest[one.path].ts_ns <= one.ts_ns:
-                newest[one.path] = one
-    columns = _columns(directory)
-    out = []
-    for path, one in newest.items():
-        device, _, key = path.rpartition("/")
-        dtype, column = columns[path]
-        out.append(
-            FoundTag(
-                device, key, f"{topic}#{key}", dtype, column.unit, column.kind.name.lower(), one.value, one.ts_ns,
-                word(one.quality),
-            )
-        )  # fmt: skip
-    problems = dict.fromkeys(f"{reject.code}: {reject.detail}" for reject in rejects)
-    return out + [FoundTag(topic, "", topic, problem=problem) for problem in problems]
-
-
-def _columns(directory: SensorDirectory) -> dict[str, tuple[str, Column]]:
-    """Value type and column of every sensor."""
-    out = {}
-    for slot in range(directory.n_slots):
-        layout = directory.layout(slot)
-        dtype = "string" if layout.dtype == "u32" else layout.dtype
-        for number, column in enumerate(layout.columns):
-            out[directory.sensor_path(slot, number)] = dtype, column
+    out: list[FoundTag] = []
+    for topic, one in seen.topics.items():
+        if not one.newest:
+            out.append(refused(topic, "no messages are there"))
+        elif rule_of(topic, rules) is not None:
+            out += by_rule(router, one.newest, directory)
+        else:
+            for key, message in {message.key: message for message in one.newest}.items():
+                shown_key = "" if key is None else shown(key)
+                device = f"{topic}:{shown_key}" if shown_key else topic
+                out += by_payload(message, device, (topic, shown_key or "value"))
+    if seen.n_other_topics:
+        out.append(refused("#", f"there are {seen.n_other_topics:,} topics more: narrow it with topic="))
     return out

@@ -21,6 +21,7 @@ from headrace.adapters.kafka.inbox import KafkaInbox, NotTaken
 from headrace.adapters.kafka.ledger import OffsetLedger
 from headrace.adapters.kafka.worker import Worker
 from headrace.adapters.meters import Backoff, seconds
+from headrace.adapters.pacing import ConnectPacer
 from headrace.adapters.payloads.router import TopicRule
 from headrace.core.clock import NO_TIME, Clock, monotonic_ns
 from headrace.core.errors import ConfigError, NotConnected
@@ -37,6 +38,7 @@ class GroupSession:
     Parameters
     ----------
     rules : whose topics we subscribe to. folder : where files of secrets and certificates lie.
+    pacer : gives the turn to connect.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class GroupSession:
         rules: Sequence[TopicRule],
         folder: Path,
         clock: Clock,
+        pacer: ConnectPacer | None = None,
     ) -> None:
         self._name = name
         self._config = config
@@ -67,6 +70,8 @@ class GroupSession:
         self.reason = ""
         self.since_ns = clock.now_ns()
         self.n_holds = 0
+        self.n_connects = 0
+        self._pacer = pacer or ConnectPacer()
         self._retry_ns = NO_TIME
 
     @property
@@ -112,6 +117,7 @@ class GroupSession:
     async def _connect(self) -> None:
         client = self._client
         if client is None:
+            await self._pacer.turn()
             settings = library_settings(self._config, self._name, self._folder)
             timeout_s = seconds(self._config.timeout)
 
@@ -124,6 +130,7 @@ class GroupSession:
         if topics is None:
             return
         self._is_lost = False
+        self.n_connects += 1
         if not client.is_subscribed:
             patterns = [subscription(rule.pattern.filter, self._config.separator) for rule in self._rules]
             await self._worker.call(lambda: client.subscribe(patterns))
@@ -182,6 +189,8 @@ class GroupSession:
 
     def _note(self, client: KafkaClient) -> None:
         """What the cluster has to say while it works."""
+        while client.losses:
+            _log.warning("adapter=%s %s", self._name, client.losses.pop(0))
         if client.complaint:
             self._enter(AdapterState.DEGRADED, client.complaint)
         elif self.ledger.progress() and self.state is AdapterState.DEGRADED:

@@ -70,6 +70,7 @@ class _Pile:
     """Messages of one rule that are read together, and their devices; `limit` is up to what size nobody asks more."""
 
     decoder: PayloadDecoder
+    many: ManyReader
     limit: int
     messages: list[TopicMessage] = field(default_factory=list)
     groups: list[DeviceGroup] = field(default_factory=list)
@@ -257,13 +258,12 @@ class MessageRouter:
             return
         pile.messages, pile.groups, pile.n_bytes = [], [], 0
         left: Sequence[int] = range(len(messages))
-        if isinstance(pile.decoder, ManyReader):
-            try:
-                left = pile.decoder.read_many(messages, groups, self._rows)
-            except Exception:
-                if not self._has_failed:
-                    _log.exception("adapter=%s: a decoder of many messages failed", self._name)
-                    self._has_failed = True
+        try:
+            left = pile.many.read_many(messages, groups, self._rows)
+        except Exception:
+            if not self._has_failed:
+                _log.exception("adapter=%s: a decoder of many messages failed", self._name)
+                self._has_failed = True
         for i in left:
             self._guarded(partial(self._read_left, pile.decoder, groups[i]), messages[i])
 
@@ -322,7 +322,8 @@ class MessageRouter:
         if not isinstance(rule.decoder, ManyReader):
             return None
         limit = min(TOGETHER_BYTES_MAX, rule.settings.max_payload)
-        return self._piles.setdefault(rule.pattern, _Pile(rule.decoder, limit))  # type: ignore[arg-type]
+        pile = _Pile(rule.decoder, rule.decoder, limit)  # type: ignore[arg-type]
+        return self._piles.setdefault(rule.pattern, pile)
 
     @staticmethod
     def _path(rule: TopicRule, names: dict[str, str]) -> str:

@@ -60,7 +60,9 @@ class Scripted:
         return [TopicPartition(p.topic, p.partition, self.offsets["time"]) for p in partitions]
 
     def get_watermark_offsets(self, partition, timeout=-1, cached=False):
-        return 0, self.offsets["end"]
+        if not cached and "begin" in self.offsets:
+            self.note("begin")
+        return self.offsets.get("begin", 0), self.offsets["end"]
 
     def assignment(self):
         return [TopicPartition(*A)]
@@ -148,37 +150,39 @@ def test_what_was_on_its_way_while_held_is_kept(make):
     assert len(one.pull()) == 1
     one.hold()
     one._on_assign(one.consumer, partitions(1))
-    assert [line[0] for line in one.consumer.log][-3:] == ["pause", "assign", "pause"], "also what is new"
+    assert [line[0] for line in one.consumer.log][-4:] == ["pause", "committed", "assign", "pause"], (
+        "also what is new"
+    )
 
 
 def test_a_commit_that_fails_is_made_again(make):
     one = make()
     one._on_assign(one.consumer, partitions(0))
-    one._ledger.land(one._ledger.take({A: 4}).values())
+    one._ledger.land(one._ledger.take({A: [4]}).values())
     one.commit()
     one._on_commit(error_of(KafkaError.REBALANCE_IN_PROGRESS), [TopicPartition("t", 0, 5)])
     one.commit()
     one._on_commit(None, [TopicPartition("t", 0, 5)])
     one.commit()
-    assert one.consumer.log == [("commit", [("t", 0, 5)], True)] * 2
+    assert one.consumer.log[1:] == [("commit", [("t", 0, 5)], True)] * 2
 
 
 def test_what_is_durable_is_committed_before_a_partition_goes(make):
     one = make()
     one._on_assign(one.consumer, partitions(0, 1))
-    one._ledger.land(one._ledger.take({A: 4}).values())
+    one._ledger.land(one._ledger.take({A: [4]}).values())
     one._on_revoke(one.consumer, partitions(0))
-    assert one.consumer.log == [("commit", [("t", 0, 5)], False)]
+    assert one.consumer.log[1:] == [("commit", [("t", 0, 5)], False)]
     assert list(one._ledger.progress()) == [("t", 1)]
-    one._ledger.land(one._ledger.take({("t", 1): 4}).values())
+    one._ledger.land(one._ledger.take({("t", 1): [4]}).values())
     one.consumer.failing["commit"] = error_of(KafkaError.UNKNOWN_MEMBER_ID, "who are you?")
     one._on_revoke(one.consumer, partitions(1))
     assert "comes again: who are you?" in one._last
     one._on_assign(one.consumer, partitions(0))
-    one._ledger.land(one._ledger.take({A: 7}).values())
+    one._ledger.land(one._ledger.take({A: [7]}).values())
     one._on_lost(one.consumer, partitions(0))
     one.commit()
-    assert len(one.consumer.log) == 2, "nothing for what was lost"
+    assert [line[0] for line in one.consumer.log].count("commit") == 2, "nothing for what was lost"
 
 
 def test_a_new_group_begins_where_it_is_told_to(make):
@@ -189,6 +193,7 @@ def test_a_new_group_begins_where_it_is_told_to(make):
     one.consumer.offsets["time"] = -1
     one._on_assign(one.consumer, partitions(0))
     assert one.consumer.log[-1] == ("commit", [("t", 0, 9)], False), "nothing is so late: the end"
+    assert one._ledger.progress()[A].taken == 9
     one = make(StartAt(False))
     one.consumer.offsets["committed"] = 3
     one._on_assign(one.consumer, partitions(0))
@@ -199,7 +204,9 @@ def test_where_to_begin_can_not_be_found_out(make):
     one = make(StartAt(False))
     one.consumer.failing["committed"] = error_of(KafkaError._TIMED_OUT, "timed out")
     one._on_assign(one.consumer, partitions(0))
-    assert one.consumer.log == [("committed",), ("unassign",)]
+    one.is_held = True
+    assert one.consumer.log == [("committed",), ("unassign",)], "all that is there would come"
+    assert one._ledger.progress() == {}
     with pytest.raises(Spoilt, match="where to begin can't be found out: timed out"):
         one.pull()
 
@@ -226,3 +233,36 @@ def test_messages_among_the_news_are_kept(make, monkeypatch):
     one.consumer.coming = [Said() for _ in range(9)]
     one._hear()
     assert len(one.consumer.coming) == 8, "what comes without an end does not keep us from asking"
+
+
+def test_a_group_that_begins_with_all_there_is_needs_no_answer(make):
+    one = make()
+    one.consumer.failing["committed"] = error_of(KafkaError._TIMED_OUT, "timed out")
+    one._on_assign(one.consumer, partitions(0))
+    assert one.problem() is None
+    assert one._ledger.progress()[A].taken == -1
+    one = make()
+    one.consumer.offsets["committed"] = 7
+    one._on_assign(one.consumer, partitions(0))
+    assert one._ledger.progress()[A].taken == 7
+
+
+def test_what_was_deleted_before_it_came_is_told(make):
+    one = make()
+    one.consumer.offsets |= {"committed": 7, "begin": 3}
+    one._on_assign(one.consumer, partitions(0))
+    one._ledger.take({A: [9]})
+    one._look_back()
+    assert (one.losses, one._ledger.n_gaps) == ([], 0), "a mark of a transaction, or it was compacted"
+    one.consumer.offsets["begin"] = 20
+    one._ledger.take({A: [20]})
+    one.consumer.failing["begin"] = error_of(KafkaError._TIMED_OUT, "timed out")
+    one._look_back()
+    assert one._last == "where t:0 begins can't be found out: timed out"
+    del one.consumer.failing["begin"]
+    one._look_back()
+    one._look_back()
+    (loss,) = one.losses
+    assert loss.startswith("topic=t partition=0: the cluster deleted messages from offset 10 to 19 before")
+    assert one._ledger.n_gaps == 1
+    assert [line[0] for line in one.consumer.log].count("begin") == 3

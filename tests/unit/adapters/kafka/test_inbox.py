@@ -5,12 +5,13 @@ import asyncio
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE
 
-from headrace.adapters.kafka.inbox import KafkaInbox, NotTaken
+from headrace.adapters.kafka.inbox import KafkaInbox, NotTaken, of_captured, topic_message
 from headrace.adapters.kafka.ledger import OffsetLedger
 from headrace.adapters.payloads.base import RuleSettings
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.adapters.payloads.topics import TopicDialect
+from headrace.core.clock import NO_TIME
 from headrace.core.errors import Closed, PluginError
 from headrace.testing.adapters import RecordingSink
 
@@ -117,3 +118,19 @@ async def test_a_cancelled_hand_over_is_decided_by_its_acks():
     kept[0]()
     await asyncio.wait_for(desk.inbox.landed(), 5)
     assert desk.ledger.due() == {("p.d", 0): 6}
+
+
+async def test_what_comes_is_heard_and_is_the_same_again():
+    desk, heard = Desk(), []
+    desk.inbox.listener = heard.append
+    timed, plain = Sent(5), Sent(6, kind=TIMESTAMP_NOT_AVAILABLE)
+    timed._is["key"] = b"\xff"
+    await desk.inbox.hand_on([timed, plain, Sent(7, partition=9)])
+    assert [dict(one.about) for one in heard] == [
+        {"partition": "0", "offset": "5", "time_ns": "1000000500", "key_hex": "ff"}, {"partition": "0", "offset": "6"},
+    ], "nothing of a partition that is not ours"  # fmt: skip
+    again = [of_captured(one) for one in heard]
+    assert again == [topic_message(one, heard[0].ts_ns) for one in (timed, plain)]
+    assert desk.inbox.unacknowledged == (2, heard[0].ts_ns)
+    desk.sink.land()
+    assert desk.inbox.unacknowledged == (0, NO_TIME)

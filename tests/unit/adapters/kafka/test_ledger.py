@@ -20,8 +20,9 @@ def ledger_of(*places):
 def test_what_is_due_is_the_durable_part_without_gaps(slices, random):
     ledger, next_offset, spans = ledger_of(A, B), {A: 0, B: 0}, []
     for place, n in slices:
+        offsets = range(next_offset[place], next_offset[place] + n)
         next_offset[place] += n
-        spans.append((place, next_offset[place], ledger.take({place: next_offset[place] - 1})[place]))
+        spans.append((place, next_offset[place], ledger.take({place: offsets})[place]))
     landed, due = set(), {}
     for i in random.sample(range(len(spans)), len(spans)):
         ledger.land([spans[i][2]])
@@ -32,11 +33,12 @@ def test_what_is_due_is_the_durable_part_without_gaps(slices, random):
             prefix = [k for k in mine if all(j in landed for j in mine if j <= k)]
             assert due.get(place) == (spans[prefix[-1]][1] if prefix else None)
     assert ledger.due() == {}
+    assert ledger.missed(9) == {}, "there were no gaps"
 
 
 def test_a_commit_that_fails_is_due_again():
     ledger = ledger_of(A)
-    ledger.land(ledger.take({A: 9}).values())
+    ledger.land(ledger.take({A: [9]}).values())
     assert ledger.due() == {A: 10}
     assert ledger.due() == {}
     ledger.commit_done(A, 10, is_good=False)
@@ -49,16 +51,16 @@ def test_a_commit_that_fails_is_due_again():
 
 def test_nothing_is_committed_for_a_partition_that_was_lost():
     ledger = ledger_of(A, B)
-    before = ledger.take({A: 9, B: 9})
+    before = ledger.take({A: [9], B: [9]})
     ledger.revoke([A])
     ledger.land(before.values())
     assert ledger.due() == {B: 10}
-    assert ledger.take({A: 12}) == {}
+    assert ledger.take({A: [12]}) == {}
     ledger.assign([A])
     ledger.land([before[A]])
     assert ledger.due() == {}, "an ack of the time before says nothing of now"
     ledger.set_end(A, 15)
-    ledger.land(ledger.take({A: 11}).values())
+    ledger.land(ledger.take({A: [11]}).values())
     assert (ledger.due(), ledger.progress()[A].lag) == ({A: 12}, 3)
     ledger.set_end(("x", 0), 1)
     assert list(ledger.progress()) == [A, B]
@@ -73,7 +75,7 @@ def test_lag_is_what_is_known():
 
 def test_waiting_for_what_was_handed_on_ends_when_it_lands_or_in_time():
     ledger = ledger_of(A)
-    spans = ledger.take({A: 9})
+    spans = ledger.take({A: [9]})
     ledger.settle([A, B], 0.01)
     assert ledger.due() == {}
     landing = threading.Timer(0.05, ledger.land, [spans.values()])
@@ -81,3 +83,28 @@ def test_waiting_for_what_was_handed_on_ends_when_it_lands_or_in_time():
     ledger.settle([A], 20.0)
     assert ledger.due() == {A: 10}
     landing.join()
+
+
+def test_offsets_that_did_not_come_are_known_until_they_are_explained():
+    ledger = OffsetLedger()
+    ledger.assign([A, B], {A: 5})
+    ledger.take({A: [5, 6], B: [100]})
+    assert ledger.missed(9) == {}, "all came; of the other it is not known where it begins"
+    ledger.take({A: [6, 7]})
+    assert ledger.missed(9) == {}, "it came again"
+    ledger.take({A: [8, 9, 12, 15], B: [104]})
+    ledger.take({A: [30]})
+    assert ledger.missed(9) == {A: 10, B: 101}, "the first of each"
+    assert ledger.missed(1) == {A: 10}
+    ledger.explain(A, is_gap=True)
+    ledger.explain(("x", 0), is_gap=False)
+    assert (ledger.missed(9), ledger.n_gaps) == ({B: 101}, 1)
+    ledger.take({A: [32]})
+    assert ledger.missed(1) == {A: 31}
+
+
+def test_where_the_group_is_counts_before_anything_came():
+    ledger = OffsetLedger()
+    ledger.assign([A], {A: 90})
+    ledger.set_end(A, 100)
+    assert (ledger.progress()[A].lag, ledger.due()) == (10, {})

@@ -97,8 +97,21 @@ def test_a_cluster_that_does_not_answer(monkeypatch):
     assert Asked.answers == ["closed"]
 
 
-def test_the_newest_value_of_a_key_is_told():
+def test_what_the_newest_messages_offer():
     old, new = (TopicMessage("p.a", b'{"v": %d}' % v, 1, time_ns=v) for v in (1, 2))
-    seen = Seen({"p.a": SeenTopic(1, 2, [new, old]), "p.b": SeenTopic()})
-    (tag,) = found_tags(seen, "x", RULES)
-    assert (tag.value, tag.ts_ns) == (2, 2)
+    of_d, of_e, of_none = (
+        TopicMessage("q", b, 1, key=k) for b, k in ((b"7", b"d"), (b'{"x": 1}', b"e"), (b"8", None))
+    )
+    topics = {
+        "p.a": SeenTopic(1, 2, [new, old, TopicMessage("p.a", b"junk", 1)]), "p.b": SeenTopic(),
+        "q": SeenTopic(1, 4, [of_e, of_d, of_d, of_none]),
+    }  # fmt: skip
+    tags = found_tags(Seen(topics, 3), "x", RULES)
+    assert [(t.device, t.name, t.address, t.dtype, t.value) for t in tags] == [
+        ("l/a", "v", "p.a", "f64", 2), ("p.a", "", "p.a", "", None), ("p.b", "", "p.b", "", None),
+        ("q:e", "x", "q", "i64", 1), ("q", "d", "q", "i64", 7), ("q", "value", "q", "i64", 8), ("#", "", "#", "", None),
+    ]  # fmt: skip
+    assert [t.problem.partition(":")[0] for t in tags] == [
+        "", "malformed", "no messages are there", *["no rule of the adapter takes this topic"] * 3, "there are 3 topics more",
+    ]  # fmt: skip
+    assert tags[0].ts_ns == 2

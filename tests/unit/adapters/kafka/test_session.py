@@ -29,6 +29,7 @@ class Scripted:
     def __init__(self, settings, ledger, start, timeout_s):
         self.is_subscribed = self.is_held = self.is_closed = False
         self.complaint = ""
+        self.losses = []
         Scripted.made.append(self)
 
     def ask(self, timeout_s):
@@ -104,15 +105,19 @@ async def test_silence_is_a_loss(session):
     assert session.state is AdapterState.BACKOFF, "an end is no answer"
 
 
-async def test_what_the_cluster_refuses_is_told_while_the_rest_goes_on(session):
+async def test_what_the_cluster_refuses_is_told_while_the_rest_goes_on(session, caplog):
     Scripted.pulls = ["no right to p.a"]
     task = asyncio.ensure_future(session.run(None))
     await until(
         lambda: session.state is AdapterState.DEGRADED and session.reason == "no right to p.a", "told"
     )
     Scripted.made[0].complaint = ""
+    Scripted.made[0].losses = ["topic=p.a partition=0: messages are gone"]
     session.ledger.assign([("p.a", 0)])
     await until(lambda: session.state is AdapterState.CONNECTED, "it goes on")
+    await until(lambda: not Scripted.made[0].losses, "it is told")
+    assert caplog.messages == ["adapter=x topic=p.a partition=0: messages are gone"]
+    assert session.n_connects == 1
     session.finish()
     await asyncio.wait_for(task, 5)
 

@@ -11,6 +11,7 @@ from headrace.adapters.payloads.json import FieldsDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.adapters.payloads.topics import TopicDialect
+from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError
 from headrace.core.frames import Shape
 from headrace.core.layouts import Column, Kind, Layout
@@ -505,3 +506,73 @@ def test_a_reader_that_fails_costs_its_messages_alone(monkeypatch, caplog):
     monkeypatch.setattr(router, "N_READERS_MAX", 1)
     one.decode([TopicMessage("f/c", b"", 1)], 7)
     assert len(one._readers) == 1
+
+
+def test_messages_of_a_key_are_read_alone_where_their_format_is():
+    directory, one = keyed(values="csv", columns=("v",))
+    for _ in range(2):
+        (batch,) = one.decode([message(b"1"), message(b"2")], 7).batches
+        assert batch.values.tolist() == [[1.0], [2.0]]
+    assert directory.paths[0] == "l/a/k"
+
+
+# --- messages that are read together -------------------------------------------------------------------
+
+
+def test_messages_of_known_shape_get_the_time_that_their_protocol_gives():
+    """The same as those that are read one by one."""
+    _, one = keyed()
+    plain = message(b'[{"v": 1}, {"v": 2}]', time_ns=NO_TIME)
+    own = message(b'[{"v": 3}, {"v": 4}, {"v": 5}]', time_ns=1_000)
+    for arrival_ns in (100, 200, 300):
+        some = [own, plain._replace(arrival_ns=arrival_ns), own._replace(time_ns=2_000)]
+        (batch,) = one.decode(some, 7).batches
+        assert batch.ts_ns.tolist() == [1_000, 1_001, 1_002, arrival_ns, arrival_ns + 1, 2_000, 2_001, 2_002]
+
+
+def test_registers_have_the_time_that_their_protocol_gives():
+    _, one = keyed(values="registers", registers={"r": "holding:0"})
+    (batch,) = one.decode([message(b"\0\7", time_ns=ns) for ns in (8, NO_TIME, 9)], 7).batches
+    assert batch.ts_ns.tolist() == [8, 100, 9]
+    assert batch.values.tolist() == [[7]] * 3
+
+
+def test_large_messages_are_not_gathered_without_an_end(monkeypatch):
+    bench = Bench()
+    messages = [("plant/d", f'{{"ts": {i}, "a": {i}, "s": "{"x" * 1_020}"}}') for i in range(1, 8)]
+    whole = [batch.values[:, 0].tolist() for batch in bench.feed(*messages).batches]
+    monkeypatch.setattr(router, "PILE_BYTES", 2_500)
+    sizes = []
+    read = bench.router._read_pile
+    monkeypatch.setattr(
+        bench.router, "_read_pile", lambda pile: (sizes.append(len(pile.messages)), read(pile))
+    )
+    for dtype, found in zip(("f64", "u32"), whole, strict=True):
+        again = [b for b in bench.feed(*messages).batches if b.dtype == dtype]
+        assert [value for b in again for value in b.values[:, 0].tolist()] == found
+    assert sizes == [3, 3, 1] * 2
+
+
+def test_rows_and_columns_of_a_device_keep_their_order():
+    topics = {
+        "data/{device}": {"path": "leon/{device}/{key}"},
+        "lines/{device}": {"path": "leon/{device}/{key}", "values": "csv", "columns": ("a",)},
+    }
+    bench = Bench(topics)
+    for _ in range(3):
+        out = bench.feed(("lines/d", "1"), ("data/d", '{"a": 2}'), ("data/d", '{"a": 3}'))
+        assert [value for b in out.batches for value in b.values[:, 0].tolist()] == [1, 2, 3]
+
+
+def test_a_reader_of_many_that_fails_leaves_them_to_be_read_alone(caplog, monkeypatch):
+    bench = Bench()
+
+    def fail(*arguments):
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr(FieldsDecoder, "read_many", fail)
+    for _ in range(2):
+        out = bench.feed(("plant/d", '{"ts": 1, "a": 1}'), ("plant/d", "junk"))
+        assert out.batches[0].values.tolist() == [[1.0]]
+        assert [r.code for r in out.rejects] == ["malformed"]
+    assert caplog.text.count("a decoder of many messages failed") == 1
