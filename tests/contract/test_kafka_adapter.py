@@ -10,8 +10,13 @@ from headrace.adapters.base import PlantFacts
 from headrace.adapters.kafka.adapter import KafkaAdapter
 from headrace.adapters.kafka.simulator import OFFSET_COMMIT, ProducingDevice, SimulatedCluster
 from headrace.core.problems import validate_section
+from headrace.testing import adapter_faults as faults
 from headrace.testing import adapters as kit
 
+FAULTS = (
+    faults.check_source_times_are_kept, faults.check_type_change, faults.check_a_minute_without_credit,
+    faults.check_clock_jumps, faults.check_capture_decodes_to_the_same,
+)  # fmt: skip
 FACTS = PlantFacts(("site", "area", "device", "signal"))
 
 
@@ -22,7 +27,7 @@ class KafkaRig:
     can_lose = True
     is_pushed_to = False
 
-    def __init__(self):
+    def __init__(self, folder):
         self.cluster = SimulatedCluster()
         self.cluster.create("plant.a", 2)
         self.cluster.down()
@@ -53,6 +58,15 @@ class KafkaRig:
     async def send_garbage(self):
         await self.produce(["what is this?", b"\xff\x00"])
 
+    async def send_at(self, ts_ns):
+        await self.produce([f'{{"ts": {ts_ns // 1_000_000}, "t": 1.5, "on": true}}'])
+        return 2
+
+    async def send_other_type(self):
+        self.n_sent += 1
+        await self.produce([f'{{"ts": {1_700_000_000_000 + self.n_sent}, "t": "warm", "on": 7.5}}'])
+        return 2
+
     async def produce(self, payloads):
         device = ProducingDevice(self.cluster.brokers)
         for payload in payloads:
@@ -64,12 +78,17 @@ class KafkaRig:
 
 
 @pytest.fixture
-def rig():
-    one = KafkaRig()
+def rig(tmp_path):
+    one = KafkaRig(tmp_path)
     yield one
     one.cluster.close()
 
 
 @pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)
 async def test_adapter(check, rig):
+    await check(rig)
+
+
+@pytest.mark.parametrize("check", FAULTS, ids=lambda check: check.__name__)
+async def test_adapter_with_faults(check, rig):
     await check(rig)

@@ -38,6 +38,7 @@ from headrace.runtime.warm import warm_kernels
 
 TRAFFIC = {
     "http": "headrace.bench.traffic.http:HttpTraffic",
+    "kafka": "headrace.bench.traffic.kafka:KafkaTraffic",
     "modbus": "headrace.bench.traffic.modbus:ModbusTraffic",
     "mqtt": "headrace.bench.traffic.mqtt:MqttTraffic",
     "replay": "headrace.bench.traffic.replay:ReplayTraffic",

@@ -47,6 +47,8 @@ TOGETHER_BYTES_MAX = 1_024
 """Payloads up to this are read together however many there are, ..."""
 PILE_BYTES = 4 << 20
 """... larger ones until they are so many bytes."""
+AGAIN_MIN = 32
+"""So many messages that could not be read together are tried again, once one of each device has been read alone."""
 N_READERS_MAX = 10_000
 """Readers of slices, each of which remembers what it has seen; beyond they begin anew."""
 _log = logging.getLogger("headrace.adapters.payloads")
@@ -257,14 +259,36 @@ class MessageRouter:
         if not messages:
             return
         pile.messages, pile.groups, pile.n_bytes = [], [], 0
-        left: Sequence[int] = range(len(messages))
+        left = self._read_many(pile, messages, groups)
+        if len(left) >= AGAIN_MIN:
+            # The first message of a device makes its keys known; with luck the others can be read together then.
+            first = {groups[i].number: i for i in reversed(left)}.values()
+            self._read_alone(pile, messages, groups, sorted(first))
+            rest = sorted(set(left).difference(first))
+            messages, groups = [messages[i] for i in rest], [groups[i] for i in rest]
+            left = self._read_many(pile, messages, groups)
+        self._read_alone(pile, messages, groups, left)
+
+    def _read_many(
+        self, pile: _Pile, messages: Sequence[TopicMessage], groups: Sequence[DeviceGroup]
+    ) -> Sequence[int]:
+        """Read messages together; the numbers of those that are left."""
         try:
-            left = pile.many.read_many(messages, groups, self._rows)
+            return pile.many.read_many(messages, groups, self._rows)
         except Exception:
             if not self._has_failed:
                 _log.exception("adapter=%s: a decoder of many messages failed", self._name)
                 self._has_failed = True
-        for i in left:
+            return range(len(messages))
+
+    def _read_alone(
+        self,
+        pile: _Pile,
+        messages: Sequence[TopicMessage],
+        groups: Sequence[DeviceGroup],
+        which: Sequence[int],
+    ) -> None:
+        for i in which:
             self._guarded(partial(self._read_left, pile.decoder, groups[i]), messages[i])
 
     def _read_left(self, decoder: PayloadDecoder, group: DeviceGroup, message: TopicMessage) -> None:

@@ -576,3 +576,20 @@ def test_a_reader_of_many_that_fails_leaves_them_to_be_read_alone(caplog, monkey
         assert out.batches[0].values.tolist() == [[1.0]]
         assert [r.code for r in out.rejects] == ["malformed"]
     assert caplog.text.count("a decoder of many messages failed") == 1
+
+
+def test_of_many_messages_of_new_devices_few_are_read_alone(monkeypatch):
+    """A backlog begins with a slice of a thousand messages of which nothing is known."""
+    alone = []
+    read = FieldsDecoder.read
+    monkeypatch.setattr(
+        FieldsDecoder, "read", lambda self, *rest: (alone.append(rest[1].path), read(self, *rest))
+    )
+    bench = Bench()
+    out = bench.feed(*[(f"plant/d{i % 3}", f'{{"ts": {i}, "a": {i}}}') for i in range(1, 100)])
+    assert alone == ["leon/d1", "leon/d2", "leon/d0"]
+    times = {}
+    for batch in out.batches:
+        for slot, ts_ns in zip(batch.slot.tolist(), batch.ts_ns.tolist(), strict=True):
+            times.setdefault(slot, []).append(ts_ns)
+    assert sorted(times.values()) == [list(range(i, 100, 3)) for i in (1, 2, 3)]
