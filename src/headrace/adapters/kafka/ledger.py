@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 Place = tuple[str, int]
 """A topic and the number of a partition of it."""
@@ -154,8 +155,4 @@ class OffsetLedger:
 
 def _first_missing(expected: int, offsets: Sequence[int]) -> int:
     """The first offset from `expected` on that is not among `offsets`, which are in order; there is one."""
-    for offset in offsets:
-        if offset > expected:
-            break
-        expected = offset + 1
-    return expected
+    return next(before + 1 for before, offset in pairwise((expected - 1, *offsets)) if offset > before + 1)

@@ -22,7 +22,7 @@ from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
 
-_KEYS, _ROWS, _MESSAGES, _SLICE, _DEVICES, _PARTITIONS = 10, 10, 2_000, 50, 20, 4
+_KEYS, _ROWS, _MESSAGES, _SLICE, _DEVICES, _PARTITIONS = 10, 10, 6_000, 50, 20, 4
 _RULE = {"path": "bench/line/{message_key}/{key}", "time": "ts", "time_unit": "ms"}
 _TOPIC = "plant.bench"
 _WAIT_S, _PULL_S = 20.0, 0.05
