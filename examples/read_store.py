@@ -210,12 +210,15 @@ def files(store):  # that the newest manifests name: of 30 days, and of days tha
     return [f"{store}/{f['name']}" for m in newest for f in m["files"]]
 
 
+USUAL = {"times_back": 0, "scale": 1.0, "offset": 0.0, "dictionary": None}  # of columns that a file has not
+
+
 def rows_of(file, path):  # with the payload that has the row's times: its own, or that of a row before it
     for g in range(file.num_row_groups):
         group = file.read_row_group(g)
         for i in np.flatnonzero(group["path"].to_numpy() == path).tolist():
-            row = group.slice(i, 1).to_pylist()[0]
-            yield row | {"leader": group["payload"][i - (row.get("times_back") or 0)].as_py()}
+            row = USUAL | group.slice(i, 1).to_pylist()[0]
+            yield row | {"leader": group["payload"][i - (row["times_back"] or 0)].as_py()}
 
 
 def parts(payload):  # times, bytes of the values, and the values with the quality behind them

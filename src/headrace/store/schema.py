@@ -38,8 +38,9 @@ n_bytes      uint32       bytes of the payload
 payload      binary       the encoded run
 ============ ============ ==================================================================================
 
-Columns that say nothing in a tier are left out of its files; a reader takes them as null. A row never spans
-two UTC days, in the cold tier two partitions of 30. How scale and offset are applied, to the last bit, is said in `headrace.core.grids`.
+Columns that say nothing in a tier are left out of its files; a reader takes them as null. What a reader
+knows without them is left out too (`headrace.store.known_columns`). A row never spans two UTC days, in the cold tier two
+partitions of 30. How scale and offset are applied, to the last bit, is said in `headrace.core.grids`.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from headrace.core.errors import CorruptionError, NotFound
 from headrace.core.layouts import DTYPES
 from headrace.store.commits import SegmentInfo
 from headrace.store.grouping import DAY_NS
+from headrace.store.known_columns import names_of, needed_for, with_known, without_known
 from headrace.store.schema import HEADER, KINDS, STATISTICS, VERSION, WORDS
 
 Array = npt.NDArray[Any]
@@ -57,7 +58,7 @@ class SegmentBytes:
 
 
 def write_segment(
-    name: str, tables: Sequence[pa.Table], about: Mapping[str, Any] | None = None, level: int = 9
+    name: str, tables: Sequence[pa.Table], about: Mapping[str, Any] | None = None, level: int = 13
 ) -> SegmentBytes:
     """Encode rows as Parquet.
 
@@ -66,6 +67,7 @@ def write_segment(
     name : where it will be. tables : rows, shard by shard. about : what the file says of itself, JSON-ready.
     level : zstd's, of the headers.
     """
+    tables = without_known(tables)
     schema = tables[0].schema
     sink = pa.BufferOutputStream()
     coded = [n for n in schema.names if n in WORDS or n in ("shard", "column", "layout", "seq", "arrival")]
@@ -222,7 +224,8 @@ class SegmentFile:
             self._file = pq.ParquetFile(
                 _arrow_file(self._bytes), read_dictionary=list(WORDS), page_checksum_verification=True
             )
-            self._names = self._file.schema_arrow.names
+            self._written = self._file.schema_arrow.names
+            self._names = names_of(self._written)
             if self.metadata.get(b"headrace.version") != VERSION:
                 raise ValueError(f"its format is not version {VERSION.decode()}; a newer release wrote it")
         except (ValueError, OSError, pa.ArrowException) as e:
@@ -257,8 +260,8 @@ class SegmentFile:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Columns that it has."""
-        return tuple(self._names)
+        """Columns that it gives."""
+        return self._names
 
     @property
     def n_groups(self) -> int:
@@ -295,15 +298,17 @@ class SegmentFile:
             raise self.damaged(f"row group {group}: {e}") from e
 
     def _read_group(self, group: int, columns: list[str]) -> pa.Table:
+        needed = needed_for(columns, self._written)
         with self._reading:
             if not isinstance(self._bytes, MappedFile):
-                self._bytes.read(*self._extent(group, columns))  # all of them at once, not one by one
-            return self._file.read_row_group(group, columns=columns, use_threads=False)
+                self._bytes.read(*self._extent(group, needed))  # all of them at once, not one by one
+            table = self._file.read_row_group(group, columns=needed, use_threads=False)
+        return with_known(table, columns)
 
     def _extent(self, group: int, columns: list[str]) -> tuple[int, int]:
         """From the first byte of some columns to their last, and some more: where the payloads begin."""
         metadata = self._file.metadata.row_group(group)
-        chunks = [metadata.column(self._names.index(name)) for name in columns]
+        chunks = [metadata.column(self._written.index(name)) for name in columns]
         first = min(_start(chunk) for chunk in chunks)
         last = max(_start(chunk) + chunk.total_compressed_size for chunk in chunks)
         return first, min(last + _PAGE_HEADER_MAX, self._bytes.size_bytes)
@@ -354,9 +359,11 @@ class SegmentFile:
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Whole columns, every page checked."""
+        names = self._names if columns is None else columns
         try:
             with self._reading:
-                return self._file.read(columns=None if columns is None else list(columns))
+                table = self._file.read(columns=needed_for(names, self._written))
+            return with_known(table, names)
         except (OSError, pa.ArrowException) as e:
             raise self.damaged(str(e)) from e
 
