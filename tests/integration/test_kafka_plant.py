@@ -52,6 +52,7 @@ def test_a_plant_that_is_killed_has_every_sample_once(headrace, ask):
         headrace.kill()
         produce(1_000)
         headrace.start()
+        headrace.until(lambda: headrace.adapter().get("samples", 0) >= 1_000)
         headrace.until(lambda: counts() == list(range(n_sent)))
         code, out, err = ask(
             "adapters", "probe", "cluster", "-t", headrace.folder / "plant.toml", "--count", "1"
