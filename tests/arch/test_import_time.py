@@ -61,3 +61,27 @@ def test_help_is_quick():
     )
     assert loaded == []
     assert cpu_s < 0.5
+
+
+COMPILED = """
+import sys
+from numba.core import compiler
+compile_extra, compiled = compiler.compile_extra, []
+def listed(typing, target, function, *rest, **more):
+    compiled.append(function.__qualname__)
+    return compile_extra(typing, target, function, *rest, **more)
+compiler.compile_extra = listed
+from headrace.runtime.warm import warm_kernels, warm_queries
+warm_kernels()
+warm_queries()
+print(*compiled, *(m for m in ("pandas", "polars", "duckdb") if m in sys.modules))
+"""
+
+
+@pytest.mark.timeout(240)  # where kernels are not cached yet, they are compiled first
+def test_the_second_engine_compiles_nothing_and_needs_no_pandas():
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=True)
+        if done.stdout == "\n":
+            break
+    assert done.stdout == "\n"

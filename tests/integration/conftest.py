@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from headrace.core.errors import HeadraceError
+from headrace.runtime.reader import open_store
 from headrace.sim.devices.broker import Broker
 from headrace.sim.devices.mqtt import QosOneClient
 
@@ -34,19 +36,25 @@ class Headrace:
         self._log = folder / "run.log"
         self._log_from = 0
 
-    def start(self, *arguments: str, before: Callable[[], None] | None = None, **environment: str) -> None:
-        """Start it; `before` runs in the new process."""
+    def start(
+        self, *arguments: str, web: bool = False, before: Callable[[], None] | None = None, **environment: str
+    ) -> None:
+        """Start it; `before` runs in the new process. Without `web` the engine answers for itself.
+
+        The api process takes as long to start as the engine, and few tests ask it anything.
+        """
         self._log_from = self._log.stat().st_size if self._log.exists() else 0
-        command = [sys.executable, "-m", "headrace", "run", "plant.toml", *arguments]
+        no_web = () if web else ("--no-web",)
+        command = [sys.executable, "-m", "headrace", "run", "plant.toml", *no_web, *arguments]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, **environment}, preexec_fn=before,
             )  # fmt: skip
 
-    def run(self, *arguments: str, timeout_s: float = 60.0) -> tuple[int, str]:
+    def run(self, *arguments: str, web: bool = False, timeout_s: float = 60.0) -> tuple[int, str]:
         """Run it to its end, which comes by itself: exit code and what it said."""
-        self.start(*arguments)
+        self.start(*arguments, web=web)
         return self.wait(timeout_s), self.said
 
     @property
@@ -204,15 +212,13 @@ class MqttPlant:
 
     def counts(self, device: str = "d0") -> list[int]:
         """What a query finds of a device's ``count``, in order of time."""
-        code, out, _ = ask(
-            "query", f"bench/hall/{device}/count", "-t", self.headrace.store,
-            "--from", "2025-12-31T00:00:00Z", "--to", "2027-01-01T00:00:00Z", "--json",
-        )  # fmt: skip
-        if code:
+        try:
+            store = open_store(self.headrace.store)
+            answer = store.query(f"bench/hall/{device}/count", from_="2025-12-31", to="2027-01-01")
+        except HeadraceError:
             return []
-        document = json.loads(out)
-        assert document["missing"] == [], document["missing"]
-        return [int(row["value"]) for row in document["rows"]]
+        assert not answer.missing, answer.missing
+        return [int(value) for value in answer.columns["value"]]
 
     async def all_there(self, device: str = "d0") -> None:
         """Wait until every message is found, each once."""

@@ -75,7 +75,7 @@ class World:
         return json.loads(out)
 
     async def up(self):
-        self.headrace.start("--no-web")
+        self.headrace.start()
         await asyncio.to_thread(self.headrace.up)
         await asyncio.to_thread(
             self.headrace.until,

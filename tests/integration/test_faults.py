@@ -73,7 +73,7 @@ def test_a_port_in_use_is_told_with_its_number(headrace):
         taken.listen()
         port = taken.getsockname()[1]
         write_idle(headrace)
-        code, said = headrace.run("--set", f"api.listen=127.0.0.1:{port}")
+        code, said = headrace.run("--set", f"api.listen=127.0.0.1:{port}", web=True)
     assert code == Exit.CONFIG
     assert f"port {port} of 127.0.0.1 is in use" in only_line(said)
     assert not headrace.store.exists()
@@ -220,7 +220,7 @@ async def test_what_was_acknowledged_survives_a_kill(mqtt_plant):
 
 def test_a_second_signal_ends_it_at_once(headrace):
     write_idle(headrace)
-    headrace.start()
+    headrace.start(web=True)
     headrace.up()
     headrace.process.send_signal(15)
     headrace.process.send_signal(2)

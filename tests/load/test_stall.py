@@ -20,7 +20,7 @@ from tests.integration.abuses import ask_and_take_nothing, idle_connections, sen
 from tests.integration.api_client import ask
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
-SENSORS, GROUP, SECONDS = 100_000, 100, 45
+SENSORS, GROUP, SECONDS = 100_000, 100, 24
 STALL_MAX_MS = 2_000.0
 """150 to 220 are usual where other programs use a core, 75 without the clients."""
 EVERYTHING = "/api/v1/query?pattern=bench/**&from=2026-01-01&to=2099-01-01"
@@ -136,6 +136,6 @@ def test_intake_does_not_stall_whatever_clients_do():
     # They were there, and the machine was busy with them.
     assert outcomes["idle"] == 10_000
     assert outcomes["answer bytes"] > 0, outcomes
-    assert outcomes["takers"] > 10, outcomes
+    assert outcomes["takers"] > 5, outcomes
     assert outcomes["body", 413] + outcomes["body", None] > 0, outcomes
     assert result["cores_used_by_others"] > 0.5

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.core.frames import FrameBatch
@@ -228,16 +228,23 @@ def results(engine: PlainEngine) -> tuple[dict[str, Series], dict[str, Series]]:
     return engine.samples, {path: series for path, series in derived.items() if series}
 
 
+FEW = settings(max_examples=50)
+"""A story is told once, twice or three times, and computed from scratch."""
+
+
+@FEW
 @given(stories(late=False, ticks=False, layouts=False))
 def test_windows_equal_a_computation_from_scratch(story: Story) -> None:
     audit(Plant(story).tell())
 
 
+@FEW
 @given(stories())
 def test_windows_equal_a_computation_from_scratch_with_late_data_ticks_and_new_layouts(story: Story) -> None:
     audit(Plant(story).tell())
 
 
+@FEW
 @given(stories(), st.lists(st.integers(0, 40), max_size=6), st.integers(0, 4))
 def test_any_split_and_any_number_of_shards_give_the_same_bits(
     story: Story, cuts: list[int], shard_bits: int
@@ -247,6 +254,7 @@ def test_any_split_and_any_number_of_shards_give_the_same_bits(
     assert results(Plant(story, 0).tell([])) == expected
 
 
+@FEW
 @given(stories(), st.sets(st.integers(0, 40), max_size=5))
 def test_a_restart_from_snapshots_goes_on_as_if_nothing_had_been(story: Story, restarts: set[int]) -> None:
     whole = Plant(story).tell()
@@ -291,6 +299,7 @@ def by_sliding_window(samples: dict[int, Any]) -> dict[int, list[tuple[int, Any]
     return windows
 
 
+@FEW
 @given(stories())
 def test_sliding_windows_equal_a_computation_from_scratch(story: Story) -> None:
     engine = Plant(story, spec=sliding()).tell()
@@ -328,6 +337,7 @@ def area(samples: list[tuple[int, Any]], start_ns: int, is_step: bool) -> float:
 
 
 @pytest.mark.parametrize("method", ["auto", "step"])
+@FEW
 @given(story=stories())
 def test_time_weighted_means_equal_a_computation_from_scratch(story: Story, method: str) -> None:
     engine = Plant(story, spec=weighted(method)).tell()
@@ -344,6 +354,7 @@ def test_time_weighted_means_equal_a_computation_from_scratch(story: Story, meth
 
 
 @pytest.mark.parametrize("spec", [sliding(), weighted()], ids=["sliding", "weighted"])
+@FEW
 @given(
     story=stories(),
     cuts=st.lists(st.integers(0, 40), max_size=6),

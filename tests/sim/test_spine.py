@@ -8,7 +8,7 @@ from headrace.sim.scenarios import Scenario
 from headrace.sim.system import run_seed, run_seeds
 
 CHUNK = 8
-SEEDS = range(160)
+SEEDS = range(104)
 
 
 @pytest.mark.timeout(300)  # the first run compiles kernels
@@ -19,7 +19,7 @@ def test_no_seed_breaks_a_promise(first: int) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("n_sensors", [1, 50, 5_000])
+@pytest.mark.parametrize("n_sensors", [1, 50, 1_000])  # a thousand or more: few long steps
 @pytest.mark.parametrize("scenario", [s for s in Scenario if s is not Scenario.SPINE])
 def test_invariants_hold_in_any_size_and_way_to_report(scenario: Scenario, n_sensors: int) -> None:
     report = run_seed(1, scenario, n_sensors)

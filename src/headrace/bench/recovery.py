@@ -89,17 +89,27 @@ def message(device: int, i: int) -> bytes:
 
 
 def run(
-    kills: int = 20, seed: int = 1, per_s: float = 1_500.0, progress: Progress = lambda text: None
+    kills: int = 20,
+    seed: int = 1,
+    per_s: float = 1_500.0,
+    progress: Progress = lambda text: None,
+    with_web: bool = True,
 ) -> dict[str, Any]:
-    """Run it; a JSON-ready object. Raises `HeadraceError` where the pipeline does not come up again."""
+    """Run it; a JSON-ready object. Raises `HeadraceError` where the pipeline does not come up again.
+
+    Parameters
+    ----------
+    with_web : with the api process, as a plant runs; it only takes its time to start.
+    """
     folder = Path(tempfile.mkdtemp(prefix="headrace-recovery-"))
     try:
-        return asyncio.run(_run(folder, kills, seed, per_s, progress))
+        return asyncio.run(_run(_Target(folder, with_web), kills, seed, per_s, progress))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _run(folder: Path, kills: int, seed: int, per_s: float, progress: Progress) -> dict[str, Any]:
+async def _run(target: _Target, kills: int, seed: int, per_s: float, progress: Progress) -> dict[str, Any]:
+    folder = target.folder
     random = np.random.Generator(np.random.PCG64(seed))
     broker = Broker(folder / "broker")
     (folder / "broker").mkdir()
@@ -107,7 +117,6 @@ async def _run(folder: Path, kills: int, seed: int, per_s: float, progress: Prog
     (folder / "plant.toml").write_text(_PLANT.format(url=broker.url))
     load = _Load(QosOneClient("bench-load", window=500))
     await load.client.connect(broker.host, broker.port)
-    target = _Target(folder)
     try:
         await target.start("")
         # The session must exist before the first message, or the broker would have nobody to keep it for.
@@ -156,8 +165,9 @@ def _fault(n_killed: int, random: np.random.Generator) -> str:
 class _Target:
     """The pipeline's process."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, with_web: bool) -> None:
+        self.folder = folder
+        self._arguments = () if with_web else ("--no-web",)
         self._process: asyncio.subprocess.Process | None = None
         self._fault = ""
 
@@ -169,10 +179,10 @@ class _Target:
             environment = {**os.environ, "HEADRACE_FAULT": self._fault}
             if not self._fault:
                 environment.pop("HEADRACE_FAULT")
-            with (self._folder / "run.log").open("ab") as log:
+            with (self.folder / "run.log").open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "headrace", "run", "plant.toml",
-                    cwd=self._folder, env=environment, stdout=log, stderr=log,
+                    sys.executable, "-m", "headrace", "run", "plant.toml", *self._arguments,
+                    cwd=self.folder, env=environment, stdout=log, stderr=log,
                 )  # fmt: skip
             if await self._is_up():
                 return (monotonic_ns() - begun) / NS
@@ -181,7 +191,7 @@ class _Target:
 
     async def _is_up(self) -> bool:
         assert self._process is not None
-        disk, until = LocalDisk(self._folder / "store"), monotonic_ns() + int(_START_TIMEOUT_S * NS)
+        disk, until = LocalDisk(self.folder / "store"), monotonic_ns() + int(_START_TIMEOUT_S * NS)
         while monotonic_ns() < until:
             if self._process.returncode == -signal.SIGKILL:
                 return False
@@ -191,14 +201,14 @@ class _Target:
             if running is not None and running.pid == self._process.pid:
                 return True
             await asyncio.sleep(_POLL_S)  # noqa: TID251 - another process's time
-        tail = (self._folder / "run.log").read_text(errors="replace")[-600:]
+        tail = (self.folder / "run.log").read_text(errors="replace")[-600:]
         raise HeadraceError(f"the pipeline did not come up (exit {self._process.returncode}): {tail}")
 
     async def subscribed(self) -> None:
         """Wait until the broker knows it."""
         until = monotonic_ns() + int(_START_TIMEOUT_S * NS)
         while monotonic_ns() < until:
-            running = read_announcement(LocalDisk(self._folder / "store"))
+            running = read_announcement(LocalDisk(self.folder / "store"))
             if running is not None:
                 engine = EngineClient.announced(running)
                 adapters = await asyncio.to_thread(engine.json, "/api/v1/adapters")

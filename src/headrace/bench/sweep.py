@@ -62,16 +62,16 @@ def sweep(
     largest = max((spec for spec in chosen if spec.shape == "dense"), key=lambda spec: spec.sensors)
     for spec in chosen:
         progress(f"{spec.shape}, {spec.sensors:,} sensors")
-        result = run(spec, min(_ROUNDS, _rounds_max(spec)), data, with_reference=spec is largest)
+        result = run(spec, min(_ROUNDS, _rounds_max(spec, up_to)), data, with_reference=spec is largest)
         points.append({name: result[name] for name in _KEPT})
         reference = result.get("reference", reference)
     return {"dtype": dtype, "cpus": len(os.sched_getaffinity(0)), "reference": reference, "points": points}
 
 
-def _rounds_max(spec: LoadSpec) -> int:
-    """So that the input of the largest plants fits in memory."""
+def _rounds_max(spec: LoadSpec, up_to: int) -> int:
+    """So that the input of the largest plants fits in memory, and waveforms of a short sweep do not take all its time."""
     a_second = spec.sensors * (12_000 if spec.shape == "wave" else 1)
-    return max(16, 400_000_000 // a_second)
+    return max(4, min(400_000_000, 500 * up_to) // a_second)
 
 
 def chart(result: dict[str, Any]) -> str:

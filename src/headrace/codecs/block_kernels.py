@@ -27,9 +27,9 @@ from headrace.codecs.columns import (
     HEAD_SIZE_MAX,
     LANES,
     get_column,
-    padded,
     put_column,
     put_plain,
+    room_for,
 )
 from headrace.codecs.compiled import Int, entry, glue, leaf, step
 from headrace.codecs.grid import FloatScratch, new_float_scratch
@@ -123,7 +123,7 @@ def new_workbench(n: int, columns: int, width: int) -> Workbench:
 
 def new_reading_bench(n: int, columns: int) -> Workbench:
     """Scratch to decode blocks of up to n frames of so many columns."""
-    size = padded(n) + 2 * LANES
+    size = room_for(n) + 2 * LANES
     nothing, none = np.empty(0, np.uint8), np.empty(0, np.int64)
     return Workbench(
         rows=nothing,

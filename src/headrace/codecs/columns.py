@@ -79,15 +79,18 @@ LANES = 32
 """Numbers that a compiled loop takes at once; a remainder would cost more than the loop."""
 
 
-@leaf
-def padded(n: Int) -> Int:
-    """n, up to a multiple of `LANES`."""
+def room_for(n: Int) -> Int:
+    """n, up to a multiple of `LANES`. For callers that are not compiled: `padded` would be, for them alone."""
     return (n + LANES - 1) // LANES * LANES
+
+
+padded = leaf(room_for)
+"""The same in kernels."""
 
 
 def new_scratch(n: int) -> Scratch:
     """Room for columns of up to n numbers: the longest Rice stream, and words to read past it."""
-    size = padded(n) + LANES
+    size = room_for(n) + LANES
     words = (n * (_K_MAX + 1 + ESCAPE)) // 64 + 4
     return Scratch(np.zeros(size, np.uint64), np.zeros(size, np.uint64), np.zeros(words, np.uint64))
 

@@ -47,10 +47,10 @@ from headrace.codecs.columns import (
     get_constant,
     is_constant,
     new_scratch,
-    padded,
     put_column,
     put_constant,
     put_plain,
+    room_for,
 )
 from headrace.codecs.compiled import Int, glue, leaf, step
 
@@ -94,7 +94,7 @@ class FloatScratch(NamedTuple):
 
 def new_float_scratch(n: int) -> FloatScratch:
     """Room for columns of up to n floats, or integers."""
-    size = padded(n) + 2 * LANES
+    size = room_for(n) + 2 * LANES
     x, one = np.zeros(size, np.uint64), np.zeros(1, np.uint64)
     return FloatScratch(
         x=x,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.codecs.bits import I64, NO_POSITION, U8, U64, ZERO, get_varint, put_varint
-from headrace.codecs.columns import HEAD_SIZE_MAX, LANES, padded
+from headrace.codecs.columns import HEAD_SIZE_MAX, LANES, room_for
 from headrace.codecs.compiled import Int, entry, wrapping
 from headrace.codecs.grid import FloatScratch, new_float_scratch
 from headrace.codecs.values import Form, form_of, get_values, load_column, put_values, readonly, store_column
@@ -109,7 +109,7 @@ def _floats(piece: int) -> FloatScratch:
 
 
 def _new_room(piece: int, pieces: int, body_size: int) -> PieceRoom:
-    size = padded(piece) + 2 * LANES
+    size = room_for(piece) + 2 * LANES
     floats = _floats(piece)
     return PieceRoom(
         np.empty(size, np.uint64), floats, np.empty(pieces, np.int64), np.empty(body_size, np.uint8)

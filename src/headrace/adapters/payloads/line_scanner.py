@@ -114,10 +114,12 @@ def name_hash(data: U8, at: int, end: int, seed: int) -> int:
     return value ^ (value >> 15)
 
 
-@lean_leaf
 def field_seed(series: int, kind: int) -> int:
     """What tells the fields of a series, and their kinds, from others of the same name."""
     return (series * 8 + kind) & 0x7FFFFFFF
+
+
+_field_seed = lean_leaf(field_seed)
 
 
 @lean_leaf
@@ -188,7 +190,7 @@ def _find_series(data: U8, at: int, tables: LineTables) -> Place:
 def _find_field(data: U8, at: int, end: int, series: int, kind: int, tables: LineTables) -> int:
     """The row of a field by its name and kind of value; none where it is not known."""
     rows = tables.fields
-    hashed = name_hash(data, at, end, field_seed(series, kind))
+    hashed = name_hash(data, at, end, _field_seed(series, kind))
     mask = len(tables.field_buckets) - 1
     for probe in range(N_PROBES_MAX):
         row = int(tables.field_buckets[(hashed + probe) & mask])

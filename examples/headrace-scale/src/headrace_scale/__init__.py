@@ -1,0 +1,1 @@
+"""Scales that are asked for their weight."""

@@ -1,0 +1,137 @@
+"""The worked example of an adapter in a package of its own: installed, it passes the kit and runs in a plant."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import threading
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "examples" / "headrace-scale"
+LINES_MAX = 120
+PLANT = """version = 1
+[plant]
+levels = ["site", "area", "device", "signal"]
+[store]
+url = "./store"
+[api]
+listen = "127.0.0.1:0"
+[adapters.dispatch]
+protocol = "scale"
+host = "127.0.0.1"
+port = {port}
+path = "leon/dispatch/scale1"
+interval = "20ms"
+timeout = "60s"
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package as an installer leaves it: by uv where it can build, else laid out by hand."""
+    target = tmp_path_factory.mktemp("site")
+    uv = shutil.which("uv")
+    command = [
+        str(uv),
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--offline",
+        "--target",
+        str(target),
+        str(PACKAGE),
+    ]
+    if uv and subprocess.run(command, capture_output=True, check=False).returncode == 0:
+        return target
+    shutil.rmtree(target)
+    shutil.copytree(PACKAGE / "src", target)
+    metadata = target / "headrace_scale-1.0.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: headrace-scale\nVersion: 1.0.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[headrace.adapters]\nscale = headrace_scale.adapter:ScaleAdapter\n"
+    )
+    return target
+
+
+@pytest.fixture
+def environment(installed: Path) -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join([str(installed), sysconfig.get_path("purelib")])}
+
+
+def python(environment: dict[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_it_is_small_enough_to_be_copied() -> None:
+    written = [line for file in (PACKAGE / "src").rglob("*.py") for line in file.read_text().splitlines()]
+    assert len(written) < LINES_MAX
+
+
+@pytest.mark.timeout(120)
+def test_its_own_tests_pass(environment: dict[str, str]) -> None:
+    tests = str(PACKAGE / "tests")
+    out = python(
+        environment,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--asyncio-mode=auto",
+        tests,
+    )
+    assert "passed" in out
+    assert "skipped" not in out
+
+
+def test_it_is_listed_with_its_package(environment: dict[str, str]) -> None:
+    listed = json.loads(python(environment, "-m", "headrace", "plugins", "list", "adapters", "--json"))
+    (one,) = [p for p in listed if p["name"] == "scale"]
+    assert one["package"] == "headrace-scale 1.0.0"
+    assert not one["problem"]
+
+
+def test_a_plant_runs_it(environment: dict[str, str], headrace) -> None:
+    """What a scale says is in the store, and what it should not have said is a reject."""
+    with socket.create_server(("127.0.0.1", 0)) as scale:
+        said = threading.Thread(target=_weigh, args=(scale,), daemon=True)
+        said.start()
+        (headrace.folder / "plant.toml").write_text(PLANT.format(port=scale.getsockname()[1]))
+        headrace.start("--no-web", **environment)
+        headrace.up()
+        headrace.until(
+            lambda: headrace.status()["samples"]["received"] >= 2 and headrace.adapter()["rejects"] >= 1
+        )
+        assert headrace.stop() == 0
+    query = ("-m", "headrace", "query", "leon/dispatch/**", "--last=1h", "--json", "-t", str(headrace.store))
+    rows = json.loads(python(environment, *query))["rows"]
+    assert [(row["value"], row["quality"]) for row in rows] == [(12.345, "good"), (12.5, "uncertain")]
+
+
+def _weigh(scale: socket.socket) -> None:
+    connection, _ = scale.accept()
+    for answer in (b"S S     12.345 kg", b"S D     12.500 kg", b"S +"):
+        assert connection.recv(64) == b"SI\r\n"
+        connection.sendall(answer + b"\r\n")
+    connection.recv(64)  # the next question
+    connection.recv(64)  # it waits for an answer until it ends
+    connection.close()
