@@ -9,7 +9,7 @@ import pytest
 from tests.contract import test_adapters as plain
 
 from headrace.adapters.base import PlantFacts
-from headrace.adapters.broker import client as broker_client
+from headrace.adapters.broker import client as mqtt_client
 from headrace.adapters.broker.simulator import find_mosquitto
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.transport import ModbusTransport
@@ -141,7 +141,7 @@ RIGS = {"http": HttpRig, "modbus": ModbusRig, "mqtt": MqttRig, "replay": plain.R
 async def test_adapter(protocol, check, tmp_path, monkeypatch):
     if protocol == "mqtt" and find_mosquitto() is None:
         pytest.skip("mosquitto is not installed; amqtt keeps nothing for a client that is away")
-    monkeypatch.setattr(broker_client, "CONNECT_S", 0.5)
+    monkeypatch.setattr(mqtt_client, "CONNECT_S", 0.5)
     monkeypatch.setattr(plain.replay, "LOOK_FIRST_NS", 20_000_000)
     monkeypatch.setattr(plain.replay, "LOOK_MOST_NS", 60_000_000)
     await check(RIGS[protocol](tmp_path))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import struct
+
 import pyarrow as pa
 import pytest
 
@@ -9,6 +12,7 @@ from headrace.adapters.payloads.arrow import ArrowPayload
 from headrace.adapters.payloads.csv import CsvDecoder
 from headrace.adapters.payloads.json import FieldsDecoder
 from headrace.adapters.payloads.line import LinePayload
+from headrace.adapters.payloads.register_messages import RegistersDecoder
 from headrace.adapters.payloads.sparkplug import DataType
 from headrace.adapters.payloads.sparkplug_messages import SparkplugDecoder
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
@@ -39,7 +43,23 @@ def sparkplug(value, seq):
     return write_payload(None, seq, [one])
 
 
+IMAGES = [struct.pack(">fHh", 1.5, 7, -3), struct.pack(">fHh", 2.5, 8, -4)]
+REGISTERS = {
+    "values": "registers",
+    "registers": {"t": "holding:0:F32", "n": "holding:2:U16", "run": "coil:3", "x": "holding:3:I16"},
+}
 CASES = {
+    "registers": (RegistersDecoder, IMAGES, REGISTERS),
+    "registers in hex": (
+        RegistersDecoder,
+        [image.hex().encode() for image in IMAGES],
+        {**REGISTERS, "encoding": "hex"},
+    ),
+    "registers in base64": (
+        RegistersDecoder,
+        [base64.b64encode(image) for image in IMAGES],
+        {**REGISTERS, "encoding": "base64"},
+    ),
     "fields": (FieldsDecoder, [b'{"a": 1.5, "b": true}', b'{"a": 2}', b'{"s": "on", "a": 3}'], {}),
     "sparkplug": (
         SparkplugDecoder,
@@ -71,7 +91,13 @@ def test_the_kit_notices_a_decoder_that_breaks_its_promises():
             if message.arrival_ns == kit.ARRIVAL_NS:
                 super().read(message, group, rows)
 
+    class Leaves(FieldsDecoder):
+        def read_many(self, messages, groups, rows):
+            return range(len(messages))
+
     messages = [b'{"a": 1}', b'{"a": 2}']
+    with pytest.raises(AssertionError, match="2 of 2 messages are left"):
+        kit.check_many_are_as_one_by_one(Leaves, messages)
     with pytest.raises(ValueError, match="not for me"):
         kit.check_garbage_is_refused(Raises, messages)
     with pytest.raises(AssertionError, match="nothing was read"):

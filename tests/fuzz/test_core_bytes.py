@@ -295,7 +295,7 @@ def test_small_languages(parse, text):
 @settings(max_examples=100)
 @given(any_of(b"path,url,interval\nleon/o1,modbus+tcp://h:502,1s\nleon/o2,modbus+tcp://h:502?unit=2,\n"))
 def test_device_tables(tmp_path_factory, data):
-    from headrace.adapters.modbus.config import device_rows
+    from headrace.adapters.device_tables import device_rows
 
     folder = tmp_path_factory.getbasetemp()
     (folder / "devices.csv").write_bytes(data)

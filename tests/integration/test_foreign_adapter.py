@@ -116,7 +116,7 @@ def test_a_plant_runs_it(environment: dict[str, str], headrace) -> None:
         said = threading.Thread(target=_weigh, args=(scale,), daemon=True)
         said.start()
         (headrace.folder / "plant.toml").write_text(PLANT.format(port=scale.getsockname()[1]))
-        headrace.start("--no-web", **environment)
+        headrace.start(**environment)
         headrace.up()
         headrace.until(
             lambda: headrace.status()["samples"]["received"] >= 2 and headrace.adapter()["rejects"] >= 1

@@ -77,7 +77,7 @@ class MqttRig(Rig):
         self.client = QosOneClient("device")
 
     async def up(self):
-        self.headrace.start("--no-web")
+        self.headrace.start()
         await asyncio.to_thread(self.headrace.up)
         await self.until(lambda: self.headrace.adapter().get("state") == "connected")
 
@@ -110,7 +110,7 @@ class HttpRig(Rig):
         self.client = PushingClient(post)
 
     async def up(self):
-        self.headrace.start()
+        self.headrace.start(web=True)
         await asyncio.to_thread(self.headrace.up)
         host, port = self.headrace._address().removeprefix("http://").split(":")
         self.proxy.target = host, int(port)

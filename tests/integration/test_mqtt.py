@@ -9,6 +9,7 @@ import subprocess
 
 import paho.mqtt.client as paho
 import pytest
+from tests.certificates import make_certificate
 
 from headrace.adapters.base import AdapterState, PlantFacts
 from headrace.adapters.broker import client as client_module
@@ -245,34 +246,9 @@ async def test_users_and_passwords(tmp_path, monkeypatch):
         await broker.stop()
 
 
-def make_certificates(folder):
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-
-    def run(*arguments):
-        subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
-
-    names = "subjectAltName=IP:127.0.0.1,DNS:localhost"
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    run(
-        "req",
-        "-x509",
-        *key,
-        "-keyout",
-        "key.pem",
-        "-out",
-        "cert.pem",
-        "-subj",
-        "/CN=broker",
-        "-addext",
-        names,
-    )
-
-
 @needs_mosquitto
 async def test_tls(tmp_path):
-    make_certificates(tmp_path)
+    make_certificate(tmp_path)
     lines = (f"cafile {tmp_path}/cert.pem", f"certfile {tmp_path}/cert.pem", f"keyfile {tmp_path}/key.pem")
     broker = SimulatedBroker(tmp_path, BrokerKind.MOSQUITTO, (*lines, "require_certificate true"))
     await broker.start()

@@ -87,9 +87,11 @@ class Both:
             self.routers.append(MessageRouter("x", rules, DeviceGroups(directory)))
             self.directories.append(directory)
 
-    def check(self, payloads):
-        """Both read the same from messages of three devices; how many the scanner read."""
-        messages = [TopicMessage(f"p/d{i % 3}", one, ARRIVAL_NS + i // 2) for i, one in enumerate(payloads)]
+    def check(self, payloads, n_devices=3):
+        """Both read the same from messages of some devices; how many the scanner read."""
+        messages = [
+            TopicMessage(f"p/d{i % n_devices}", one, ARRIVAL_NS + i // 2) for i, one in enumerate(payloads)
+        ]
         found = []
         n_read = FieldsDecoder.read
         n_left = 0
@@ -132,7 +134,7 @@ class Both:
     ],
     ids=str,
 )  # fmt: skip
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.data())
 def test_the_scanner_reads_what_the_reference_reads(rule, data):
     root = tuple(rule["root"].split(".")) if "root" in rule else ()
@@ -148,7 +150,7 @@ GOOD = [
 ]  # fmt: skip
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(st.lists(any_of(*GOOD), min_size=1, max_size=4))
 def test_hostile_messages_are_read_alike(payloads):
     both = Both(time="ts")

@@ -15,7 +15,7 @@ from headrace.adapters.payloads import sparkplug_scanner as scanner
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.sparkplug import RANGES, TEXTS, DataType, quality_of, read_payload
-from headrace.adapters.payloads.sparkplug_decoder import MetricDecoder
+from headrace.adapters.payloads.sparkplug_decoder import NodeMetricDecoder
 from headrace.adapters.payloads.sparkplug_metrics import SparkplugMetrics
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
 from headrace.core.quality import Quality
@@ -150,6 +150,7 @@ def check_same(data, expected):
     assert sum(metric.end - metric.start for metric in found.metrics) <= len(data)
 
 
+@settings(max_examples=40)
 @given(payloads())
 def test_what_protobuf_writes_is_read_as_protobuf_reads_it(payload):
     check_same(payload.SerializeToString(), payload)
@@ -196,7 +197,7 @@ def refusal(data):
     return ""
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(mutated(payloads().map(lambda payload: payload.SerializeToString())))
 @example(b"\x13\x0b\x0c\x14")  # a group, which protobuf passes over
 @example(b"\x0f")
@@ -212,6 +213,7 @@ def test_changed_bytes_are_refused_or_read_as_protobuf_reads_them(data):
         check_same(data, expected)
 
 
+@settings(max_examples=50)
 @given(st.binary(max_size=200))
 def test_noise_raises_nothing_else(data):
     assert refusal(data) in ("", "malformed")
@@ -232,7 +234,7 @@ class Desk:
         groups = DeviceGroups(self.directory, owns_units=False)
         self.metrics = SparkplugMetrics(groups, place, RuleSettings(path="{metric}", max_keys=1_000))
         more = {"scan": lambda data, first, last, *rest: (first, 1)} if is_slow else {}
-        self.decoder = MetricDecoder("d", self.directory, self.metrics, takes_transient, **more)
+        self.decoder = NodeMetricDecoder("d", self.directory, self.metrics, takes_transient, **more)
         self.space = self.metrics.space({"device": "leon/tank"})
         self.messages = []
 
@@ -275,7 +277,7 @@ TYPED = st.one_of(
 
 @pytest.mark.parametrize("is_slow", [False, True], ids=["scanner", "reference"])
 @pytest.mark.parametrize("names", ["alias", "name"])
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.lists(TYPED, min_size=1, max_size=12), st.data())
 def test_every_type_arrives_as_it_was_sent(names, is_slow, typed, data):
     """Births and data of all types, written by protobuf; the value, time and quality that come out are those."""
@@ -366,8 +368,8 @@ def told(rejects):
     return sorted((str(r.code), r.detail, r.raw, r.n_samples) for r in rejects)
 
 
-@settings(max_examples=80)
-@given(st.lists(reports() | mutated(reports()), min_size=1, max_size=6), st.booleans())
+@settings(max_examples=40)
+@given(st.lists(reports() | mutated(reports()), min_size=1, max_size=4), st.booleans())
 def test_the_scanner_reads_as_the_reference_reads(datas, takes_transient):
     one, other = Desk(False, takes_transient), Desk(True, takes_transient)
     fast, slow = one.decode([BIRTH], datas), other.decode([BIRTH], datas)
@@ -392,8 +394,8 @@ def leaves(metrics):
             yield metric
 
 
-@settings(max_examples=60)
-@given(st.lists(mutated(reports()), min_size=1, max_size=6))
+@settings(max_examples=30)
+@given(st.lists(mutated(reports()), min_size=1, max_size=4))
 def test_every_value_is_a_sample_or_in_a_reject_or_not_to_be_stored(datas):
     desk = Desk()
     samples, rejects = desk.decode([BIRTH], datas)
@@ -408,7 +410,7 @@ def test_every_value_is_a_sample_or_in_a_reject_or_not_to_be_stored(datas):
     assert len(samples) + sum(r.n_samples for r in rejects) + desk.decoder.n_transient == expected
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.lists(reports(), min_size=1, max_size=4), st.integers(1, 3))
 def test_slices_do_not_change_what_is_read(datas, size):
     """All at once, or some at a time."""
@@ -423,6 +425,7 @@ def test_slices_do_not_change_what_is_read(datas, size):
     assert told(rejects) == told(expected[1])
 
 
+@settings(max_examples=40)
 @given(payloads().map(lambda payload: payload.SerializeToString()))
 def test_sequence_numbers_are_those_that_are_read(data):
     seq = read_payload(data).seq
@@ -432,6 +435,7 @@ def test_sequence_numbers_are_those_that_are_read(data):
     assert scanner.sequence_of(np.frombuffer(with_noise, np.uint8)) == -1
 
 
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(TYPED, st.none() | st.integers(0, 2**64 - 1), st.booleans(), st.booleans()), max_size=6

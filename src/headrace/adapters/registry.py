@@ -9,6 +9,7 @@ ADAPTERS = Registry(
         "kafka": "headrace.adapters.kafka.adapter:KafkaAdapter",
         "modbus": "headrace.adapters.modbus.adapter:ModbusAdapter",
         "mqtt": "headrace.adapters.mqtt.adapter:MqttAdapter",
+        "opcua": "headrace.adapters.opcua.adapter:OpcuaAdapter",
         "replay": "headrace.adapters.replay.adapter:ReplayAdapter",
         "sparkplug": "headrace.adapters.sparkplug.adapter:SparkplugAdapter",
     },

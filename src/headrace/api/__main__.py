@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from headrace.api.app import create_app
 from headrace.api.backend import Backend
 from headrace.api.connections import PatientProtocol, allow_many
 from headrace.api.settings import ApiSettings
+from headrace.core.tls import TlsFiles
 from headrace.runtime.server import QuietServer
 from headrace.runtime.warm import warm_queries
 
@@ -49,13 +51,23 @@ def _watch_stdin(end: Callable[[], Any]) -> None:
     timer.start()
 
 
+def _tls(files: TlsFiles | None) -> dict[str, Any]:
+    """What uvicorn is told of certificates."""
+    if files is None:
+        return {}
+    found: dict[str, Any] = {"ssl_certfile": files.cert_file, "ssl_keyfile": files.key_file}
+    if files.client_ca_file is not None:
+        found |= {"ssl_ca_certs": files.client_ca_file, "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return found
+
+
 async def serve(settings: ApiSettings, sock: socket.socket) -> None:
     """Answer on `sock` until stdin ends or SIGTERM comes."""
     backend = Backend(settings, settings.clock())
     config = uvicorn.Config(
         create_app(backend), http=PatientProtocol, log_config=None, access_log=False, lifespan="on",
         server_header=False, timeout_graceful_shutdown=_GRACE_S, timeout_keep_alive=_KEEP_ALIVE_S,
-        limit_concurrency=allow_many(),
+        limit_concurrency=allow_many(), **_tls(settings.tls),
     )  # fmt: skip
     server = _ApiServer(config)
     loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from headrace.core.clock import Clock, ScaledClock, SystemClock
+from headrace.core.tls import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class ApiSettings:
     store : the store's folder. control, key : the engine's control port. pid : the engine's process.
     fd : number of the public socket, bound and listening. levels : names of a path's levels.
     speed : plant seconds a second; `plant_ns` was the plant's time when the machine's was `wall_ns`.
-    tokens : role → token; empty where everybody on this machine may do everything.
+    tokens : role → token; empty where everybody on this machine may do everything. tls : None for plain HTTP.
     """
 
     store: str
@@ -35,6 +36,7 @@ class ApiSettings:
     wall_ns: int = 0
     plant_ns: int = 0
     tokens: dict[str, str] = field(default_factory=dict)
+    tls: TlsFiles | None = None
 
     def to_json(self) -> str:
         """One line."""
@@ -44,7 +46,8 @@ class ApiSettings:
     def from_json(cls, text: str | bytes) -> Self:
         """The inverse of `to_json`."""
         data: dict[str, Any] = json.loads(text)
-        return cls(**{**data, "levels": tuple(data["levels"])})
+        tls = None if data["tls"] is None else TlsFiles(**data["tls"])
+        return cls(**{**data, "levels": tuple(data["levels"]), "tls": tls})
 
     def clock(self) -> Clock:
         """The plant's clock, as the engine has it."""

@@ -41,6 +41,7 @@ TRAFFIC = {
     "kafka": "headrace.bench.traffic.kafka:KafkaTraffic",
     "modbus": "headrace.bench.traffic.modbus:ModbusTraffic",
     "mqtt": "headrace.bench.traffic.mqtt:MqttTraffic",
+    "opcua": "headrace.bench.traffic.opcua:OpcuaTraffic",
     "replay": "headrace.bench.traffic.replay:ReplayTraffic",
 }
 """Adapter → its traffic."""

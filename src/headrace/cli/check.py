@@ -88,7 +88,7 @@ class Expectation:
 
 def expect(name: str, blueprint: Blueprint) -> Expectation:
     """What one adapter of a checked plant will do, from its devices and their intervals."""
-    from headrace.adapters.modbus.config import device_rows
+    from headrace.adapters.device_tables import device_rows
     from headrace.adapters.registry import ADAPTERS
     from headrace.core.problems import validate_section
 

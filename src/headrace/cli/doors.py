@@ -13,7 +13,9 @@ from headrace.api.settings import ApiSettings, settings_clock
 from headrace.cli.api_process import ApiProcess
 from headrace.core.clock import Clock
 from headrace.core.disk import LocalDisk
+from headrace.core.errors import ConfigError
 from headrace.core.events import Event
+from headrace.core.tls import TlsFiles, tls_files
 from headrace.runtime.audit import AuditLog
 from headrace.runtime.server import Access, ControlServer, address_of, announced, bind_port, new_key
 
@@ -48,6 +50,7 @@ class Doors:
         self._control = ControlServer(plant, clock, new_key(), access, audit)
         self._public: socket.socket | None = None
         self._tokens: dict[str, str] = {}
+        self._tls: TlsFiles | None = None
         self.child: ApiProcess | None = None
         """The api process, once started."""
 
@@ -60,13 +63,21 @@ class Doors:
 
         Raises
         ------
-        ConfigError : a port is in use, or not ours to take; a token can't be read.
+        ConfigError : a port is in use, or not ours to take; a token or a certificate can't be read, or nobody is
+            there who speaks TLS.
         """
         config = self._plant.config
         api = config.api
         self._tokens = api.tokens.read(config.folder)
+        self._tls = tls_files(api, config.folder, "api")
         port = api.port if port is None else port
         if self._web is Web.ENGINE:
+            if self._tls is not None:
+                raise ConfigError(
+                    "only the api process speaks TLS, and without it this port is for this machine alone: remove "
+                    "cert_file, or run without --no-web and with pip install 'headrace[web]'",
+                    "api.cert_file",
+                )
             self._control.bind(api.host, port)
             return
         self._public = bind_port(api.host, port)
@@ -75,7 +86,9 @@ class Doors:
     @property
     def address(self) -> str:
         """The public one, once bound."""
-        return self._control.address if self._public is None else address_of(self._public)
+        if self._public is None:
+            return self._control.address
+        return address_of(self._public, "http" if self._tls is None else "https")
 
     @property
     def has_page(self) -> bool:
@@ -100,6 +113,7 @@ class Doors:
             levels=config.plant.levels,
             timezone=config.plant.timezone,
             tokens=self._tokens,
+            tls=self._tls,
             **settings_clock(self._clock),
         )
 

@@ -304,6 +304,16 @@ class ApiSection(Section):
     listen: Annotated[str, AfterValidator(_listen)] = Field(
         default="127.0.0.1:8844", description="host:port; beyond loopback only with [api.tokens]"
     )
+    cert_file: str | None = Field(
+        default=None,
+        description="certificate of this port with its chain (PEM): it is answered by https then",
+    )
+    key_file: str | None = Field(
+        default=None, description="the key of cert_file, without a passphrase; default: in cert_file"
+    )
+    client_ca_file: str | None = Field(
+        default=None, description="only clients with a certificate of these authorities may connect"
+    )
     tokens: TokensSection = TokensSection()
 
     @property

@@ -35,6 +35,9 @@ RUNNING_FILE = "running.json"
 PID_HEADER, NOW_HEADER = "Headrace-Pid", "Headrace-Now-Ns"
 TOKEN_VARIABLE = "HEADRACE_TOKEN"
 """Environment variable with the token for an engine that is named by its public address."""
+CA_VARIABLE, CERT_VARIABLE = "HEADRACE_CA_FILE", "HEADRACE_CERT_FILE"
+"""Environment variables with the authorities that vouch for such an engine, default the system's, and with our own
+certificate and its key in one file, where the engine asks for one."""
 TIMEOUT_S = 5.0
 PUBLIC_TIMEOUT_S = 20.0
 """For the public address: its process may be starting anew, and the question waits until it answers."""
@@ -145,6 +148,7 @@ class EngineClient:
         self.timeout_s = timeout_s
         self.key = key
         self.public = public or self.address
+        self._opener = _OPENER
 
     @classmethod
     def announced(cls, by: Announcement) -> EngineClient:
@@ -153,8 +157,16 @@ class EngineClient:
 
     @classmethod
     def at(cls, address: str) -> EngineClient:
-        """To an engine's public address, with the token of the environment."""
-        return cls(address, timeout_s=PUBLIC_TIMEOUT_S, key=os.environ.get(TOKEN_VARIABLE, ""))
+        """To an engine's public address, with the token and the certificates of the environment.
+
+        Raises
+        ------
+        ConfigError : a file of certificates can't be used.
+        """
+        client = cls(address, timeout_s=PUBLIC_TIMEOUT_S, key=os.environ.get(TOKEN_VARIABLE, ""))
+        if urlsplit(address).scheme == "https":
+            client._opener = _https_opener()
+        return client
 
     def json(self, path: str) -> Any:
         """The answer, which is JSON. Raises as `ask`."""
@@ -172,7 +184,7 @@ class EngineClient:
         Raises as `ask`, also when it ends in the middle.
         """
         try:
-            with _OPENER.open(self._request(path, None), timeout=self.timeout_s) as answer:
+            with self._opener.open(self._request(path, None), timeout=self.timeout_s) as answer:
                 self._check_engine(answer.headers)
                 for line in answer:
                     yield json.loads(line) if line.strip() else None
@@ -183,9 +195,7 @@ class EngineClient:
         except ValueError as e:
             raise Unreachable(f"{self.address}{path} does not answer as a Headrace engine: no JSON") from e
         except (OSError, http.client.HTTPException) as e:
-            raise Unreachable(
-                f"the engine at {self.address} has ended: {getattr(e, 'reason', None) or e}"
-            ) from e
+            raise Unreachable(f"the engine at {self.address} has ended: {_why(e)}") from e
 
     def _request(self, path: str, body: bytes | None, method: str | None = None) -> urllib.request.Request:
         if urlsplit(self.address).scheme not in ("http", "https"):
@@ -223,7 +233,7 @@ class EngineClient:
         for name, value in (headers or {}).items():
             request.add_header(name, value)
         try:
-            with _OPENER.open(request, timeout=self.timeout_s) as answer:
+            with self._opener.open(request, timeout=self.timeout_s) as answer:
                 now_ns = self._check_engine(answer.headers)
                 return EngineAnswer(answer.read(MAX_ANSWER_BYTES), now_ns)
         except urllib.error.HTTPError as e:
@@ -231,8 +241,7 @@ class EngineClient:
                 self._check_engine(e.headers)
                 raise _problem(e) from e
         except (OSError, http.client.HTTPException) as e:
-            reason = getattr(e, "reason", None) or e
-            raise Unreachable(f"no engine answers at {self.address}: {reason}") from e
+            raise Unreachable(f"no engine answers at {self.address}: {_why(e)}") from e
 
     def _check_engine(self, headers: Any) -> int:
         """The time that it is in the plant, where the engine that was asked answers."""
@@ -246,6 +255,33 @@ class EngineClient:
 
 # A proxy set in the environment must not be asked for what runs on this machine.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def _https_opener() -> urllib.request.OpenerDirector:
+    """As `_OPENER`, with the certificates of the environment. Raises ConfigError."""
+    import ssl
+
+    authorities, own = os.environ.get(CA_VARIABLE), os.environ.get(CERT_VARIABLE)
+    variable, path = CA_VARIABLE, authorities
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+        if own:
+            variable, path = CERT_VARIABLE, own
+            context.load_cert_chain(own)
+    except OSError as e:  # also what OpenSSL says of a file
+        raise ConfigError(f"{variable} is {path}, which can't be used: {e.strerror or e}") from e
+    return urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
+
+
+def _why(error: Exception) -> str:
+    """Why a connection failed, and what to do where a certificate is not trusted."""
+    reason = getattr(error, "reason", None) or error
+    text = getattr(reason, "verify_message", "")
+    if not text:
+        return str(reason)
+    return f"its certificate is not trusted ({text}); set {CA_VARIABLE} to the file of who vouches for it"
 
 
 def _problem(error: urllib.error.HTTPError) -> HeadraceError:

@@ -30,6 +30,7 @@ from headrace.core.faults import FaultPoints
 from headrace.core.frames import FrameBatch
 from headrace.core.problems import InvalidConfig, Problem, validate_section
 from headrace.core.profile_tables import profiles_of
+from headrace.core.tls import tls_files
 from headrace.ingest.intake import Intake
 from headrace.ingest.intake_core import IntakeSettings
 from headrace.ingest.journal import DamagePolicy, JournalSettings
@@ -92,6 +93,10 @@ def check_plant(config: PlantConfig) -> Blueprint:
             flows.append(FlowSpec(name, pipeline.read, pipeline.steps, pipeline.write, folder))
         except ConfigError as e:
             problems.append(Problem(e.where or f"pipelines.{name}", e.message))
+    try:
+        tls_files(config.api, config.folder, "api")
+    except ConfigError as e:
+        problems.append(Problem(e.where, e.message))
     try:
         CodecChoices(config.codecs)
     except InvalidConfig as e:

@@ -11,8 +11,10 @@ from importlib.abc import MetaPathFinder
 
 import numpy as np
 
+from headrace.adapters.opcua.scanner import warm_scanner
 from headrace.adapters.payloads.line_decoder import warm_lines
 from headrace.adapters.payloads.metric_decoder import warm_metrics
+from headrace.adapters.payloads.router import warm_messages
 from headrace.adapters.payloads.sparkplug_decoder import warm_sparkplug
 from headrace.codecs import warm
 from headrace.core.clock import NS
@@ -51,6 +53,8 @@ def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES, specs: Sequence[FlowSpec]
     warm.warm_kernels()
     warm_lines()
     warm_metrics()
+    warm_messages()
+    warm_scanner()
     warm_sparkplug()
     _warm_intake(dtypes)
     directory = SensorDirectory(shard_bits=0)

@@ -22,10 +22,12 @@ import numpy as np
 
 from headrace.adapters.payloads.base import (
     Decoded,
+    ManyReader,
     PayloadDecoder,
     PayloadError,
     RuleSettings,
     SliceDecoder,
+    SliceReader,
     TopicMessage,
 )
 from headrace.adapters.payloads.keys import DeviceGroups
@@ -55,28 +57,64 @@ def read(make: Make, messages: Sequence[bytes], together: bool = True, **rule: A
     ----------
     together : in one batch, as a busy source is read, or each alone. rule : keys of the topic rule.
     """
-    directory, out = SensorDirectory(), ReadMessages()
-    settings = RuleSettings(**{"path": f"{DEVICE}/{{key}}", **rule})
-    decoder, groups = make(settings, TimeReader(settings.time_unit, "UTC")), DeviceGroups(directory)
-    found = [
-        TopicMessage("kit/device", payload, ARRIVAL_NS + number * 1_000_000_000)
-        for number, payload in enumerate(messages)
-    ]
-    parts = [found] if together else [[message] for message in found]
-    if hasattr(decoder, "reader"):
-        reader = decoder.reader("kit", groups, settings.path.removesuffix("/{key}"))
-        for part in parts:
-            _take(reader.read(part), directory, out)
-        return out
-    rows = Rows("kit", groups)
-    for part in parts:
-        for message in part:
-            try:
-                decoder.read(message, groups.group(DEVICE, settings), rows)
-            except PayloadError as e:
-                out.refused.append(str(e.code))
-        _take(rows.build(ARRIVAL_NS), directory, out)
-    return out
+    bench = _Bench(make, **rule)
+    for message in bench.messages(messages):
+        bench.read(message)
+        if not together:
+            bench.take()
+    return bench.take()
+
+
+class _Bench:
+    """A decoder with one device, which reads as an adapter has it read."""
+
+    def __init__(self, make: Make, **rule: Any) -> None:
+        self._directory, self._out = SensorDirectory(), ReadMessages()
+        self._settings = RuleSettings(**{"path": f"{DEVICE}/{{key}}", **rule})
+        self.decoder: Any = make(self._settings, TimeReader(self._settings.time_unit, "UTC"))
+        self._groups = DeviceGroups(self._directory)
+        self._rows = Rows("kit", self._groups)
+        self._reader: SliceReader | None = None
+        self._waiting: list[TopicMessage] = []
+        if hasattr(self.decoder, "reader"):
+            path = self._settings.path.removesuffix("/{key}")
+            self._reader = self.decoder.reader("kit", self._groups, path)
+        self._n = 0
+
+    def messages(self, payloads: Sequence[bytes]) -> list[TopicMessage]:
+        """Messages that arrive after all earlier ones."""
+        first, self._n = self._n, self._n + len(payloads)
+        return [
+            TopicMessage("kit/device", payload, ARRIVAL_NS + (first + number) * 1_000_000_000)
+            for number, payload in enumerate(payloads)
+        ]
+
+    def read(self, message: TopicMessage) -> None:
+        """Read one."""
+        if self._reader is not None:
+            self._waiting.append(message)
+            return
+        try:
+            self.decoder.read(message, self._groups.group(DEVICE, self._settings), self._rows)
+        except PayloadError as e:
+            self._out.refused.append(str(e.code))
+
+    def read_many(self, messages: Sequence[TopicMessage]) -> int:
+        """Read them at once, and what is left one by one; how many were left."""
+        assert isinstance(self.decoder, ManyReader)
+        group = self._groups.group(DEVICE, self._settings)
+        left = self.decoder.read_many(messages, [group] * len(messages), self._rows)
+        for number in left:
+            self.read(messages[number])
+        return len(left)
+
+    def take(self) -> ReadMessages:
+        """All that was read so far."""
+        _take(self._rows.build(ARRIVAL_NS), self._directory, self._out)
+        if self._reader is not None and self._waiting:
+            _take(self._reader.read(self._waiting), self._directory, self._out)
+            self._waiting = []
+        return self._out
 
 
 def _take(decoded: Decoded, directory: SensorDirectory, out: ReadMessages) -> None:
@@ -103,6 +141,24 @@ def check_together_is_as_one_by_one(make: Make, messages: Sequence[bytes], **rul
     assert sorted(one.refused) == sorted(other.refused)
 
 
+def check_many_are_as_one_by_one(make: Make, messages: Sequence[bytes], **rule: Any) -> None:
+    """A decoder that reads many at once (`ManyReader`) gives what it gives one by one, and leaves none when they come again."""
+    many, single = _Bench(make, **rule), _Bench(make, **rule)
+    if not isinstance(many.decoder, ManyReader):
+        return
+    n_left = 0
+    for _ in range(3):
+        n_left = many.read_many(many.messages(messages))
+        for message in single.messages(messages):
+            single.read(message)
+        one, other = many.take(), single.take()
+        assert sorted(map(repr, one.samples)) == sorted(map(repr, other.samples))
+        assert sorted(one.refused) == sorted(other.refused)
+    assert not n_left, (
+        f"{n_left} of {len(messages)} messages are left to be read one by one, each time they come"
+    )
+
+
 def check_garbage_is_refused(make: Make, messages: Sequence[bytes], **rule: Any) -> None:
     """Cut, changed and random bytes raise nothing but `PayloadError`, and good messages behind them are read."""
     rng = np.random.default_rng(0)
@@ -122,5 +178,6 @@ def check_garbage_is_refused(make: Make, messages: Sequence[bytes], **rule: Any)
 CHECKS: tuple[Callable[..., None], ...] = (
     check_good_messages_are_taken,
     check_together_is_as_one_by_one,
+    check_many_are_as_one_by_one,
     check_garbage_is_refused,
 )

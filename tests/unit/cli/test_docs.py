@@ -4,11 +4,13 @@ import ast
 import importlib.util
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
 import click
 import pytest
+from tests.certificates import make_certificate
 
 from headrace.cli.exits import Exit
 from headrace.cli.main import COMMANDS, cli, run_command
@@ -160,13 +162,20 @@ def test_there_are_plant_files_to_check():
 
 @pytest.mark.parametrize(("name", "text"), PLANTS, ids=[name for name, _ in PLANTS])
 def test_plant_files_are_right(name, text, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MQTT_PASSWORD", "secret")
+    for variable in ("MQTT_PASSWORD", "OPCUA_PASSWORD"):
+        monkeypatch.setenv(variable, "secret")
+    for file in ("headrace.der", "headrace.key.pem", "trusted"):
+        (tmp_path / file).touch()
     monkeypatch.chdir(tmp_path)
     for table in blocks(TEXTS[name], "text"):
         if table.startswith("path,url"):
             (tmp_path / "ovens.csv").write_text(table, encoding="utf-8")
         if table.startswith("profile,signal"):
             (tmp_path / "ovens-tags.csv").write_text(table, encoding="utf-8")
+    if "cert_file" in text:
+        make_certificate(tmp_path)
+        for made, named in (("cert.pem", "plant.pem"), ("cert.pem", "clients.pem"), ("key.pem", "plant.key")):
+            shutil.copy(tmp_path / made, tmp_path / named)
     whole = text if "version" in tomllib.loads(text) else f"version = 1\n{text}"
     (tmp_path / "plant.toml").write_text(whole, encoding="utf-8")
     assert run_command(["check"]) == Exit.DONE, f"{name}: {capsys.readouterr().err}"

@@ -209,6 +209,8 @@ def test_addresses_are_read_by_the_adapter_or_by_the_url():
     read = address_reader(None)
     assert read(row(address="holding:1")).place == "holding:1:U16"
     assert read(row(url="mqtt://h", address="a/b")) is None
+    node = read(row(url="opc.tcp://h", address="ns=0;s=Oven1.T", dtype="f32"))
+    assert (node.text, node.dtype, node.place) == ("ns=0;s=Oven1.T", "f32", "s=Oven1.T")
     assert read(row(url="what://h")) is None
     assert read(row(url="http://[", address="x")) is None
     for _ in range(2):

@@ -51,7 +51,7 @@ class Courier(Protocol):
         ...
 
 
-class SliceDecoder(Protocol):
+class MessageDecoder(Protocol):
     """What the inbox asks of who reads the messages."""
 
     def decode(self, messages: Sequence[TopicMessage], arrival_ns: int) -> Decoded:
@@ -95,7 +95,7 @@ class Inbox:
     def __init__(
         self,
         sink: Sink,
-        decoder: SliceDecoder,
+        decoder: MessageDecoder,
         courier: Courier,
         slice_s: float = SLICE_S,
         on_refused: Callable[[], None] | None = None,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from headrace.adapters.abilities import Captured, Listener, TagAddress
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
+from headrace.adapters.device_tables import device_rows
 from headrace.adapters.meters import Backoff
 from headrace.adapters.modbus.captured import decode_answers
 from headrace.adapters.modbus.collector import Collector
@@ -18,7 +19,6 @@ from headrace.adapters.modbus.config import (
     ModbusConfig,
     Profile,
     device_plans,
-    device_rows,
     parse_url,
 )
 from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice

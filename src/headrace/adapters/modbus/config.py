@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field
 
 from headrace.adapters.base import PlantFacts
+from headrace.adapters.device_tables import device_rows
 from headrace.adapters.payloads.registers import (
     MAX_BITS,
     MAX_REGISTERS,
@@ -108,44 +106,6 @@ def parse_url(url: str) -> tuple[str, int, int, float]:
     if not unit.isdecimal() or int(unit) > 255 or timeout_ns <= 0:
         raise ConfigError(f"{url!r}: unit is 0 to 255 and timeout above 0")
     return parts.hostname, port, int(unit), timeout_ns / NS
-
-
-def device_rows(
-    source: str | Mapping[str, Any], folder: Path, tables: Mapping[str, str] | None = None
-) -> list[tuple[str, dict[str, Any]]]:
-    """Devices as (path, fields): from a table of path → url or `DeviceSettings`, or the name of a CSV file.
-
-    The CSV file lies beside the plant file and has a head line; columns ``path`` and ``url`` are needed. Where `tables`
-    has its text, that counts.
-
-    Raises
-    ------
-    ConfigError : the file can't be read, or a row lacks a path or url, or a path is there twice.
-    """
-    if not isinstance(source, str):
-        return [
-            (path, {"url": device} if isinstance(device, str) else device.model_dump(exclude_none=True))
-            for path, device in source.items()
-        ]
-    file = folder / source
-    try:
-        if tables is not None and source in tables:
-            rows = list(csv.DictReader(io.StringIO(tables[source], newline="")))
-        else:
-            with file.open(newline="", encoding="utf-8-sig") as lines:
-                rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise ConfigError(f"device table {file} can't be read: {e}") from e
-    out: dict[str, dict[str, Any]] = {}
-    for number, row in enumerate(rows, 2):
-        fields = {k: v.strip() for k, v in row.items() if k and v and v.strip()}
-        path = fields.pop("path", "")
-        if not path or "url" not in fields:
-            raise ConfigError("a device needs a path and a url", where=f"{file}:{number}")
-        if path in out:
-            raise ConfigError(f"device {path!r} is there twice", where=f"{file}:{number}")
-        out[path] = fields
-    return list(out.items())
 
 
 def device_plans(

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from headrace.adapters.abilities import Captured, FoundTag, Listener
-from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
+from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
 from headrace.adapters.broker.config import BrokerAddress, broker_address
+from headrace.adapters.broker.flow import BrokerFlow
 from headrace.adapters.broker.inbox import Inbox
 from headrace.adapters.broker.listening import Ear, listen
 from headrace.adapters.broker.session import BrokerSession
-from headrace.adapters.meters import spread
 from headrace.adapters.mqtt.config import MqttConfig
 from headrace.adapters.mqtt.probe import Listening, heard
 from headrace.adapters.mqtt.scan import KEPT_BYTES, TOPICS_MAX, offered
@@ -26,20 +26,13 @@ from headrace.core.events import MAX_RAW_BYTES, Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 
-_FLUSH_S = 1.0
-_LAND_S = 0.4
-
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class _Running(BrokerFlow):
     """What exists between start and stop."""
 
     clock: Clock
     groups: DeviceGroups
-    inbox: Inbox
-    session: BrokerSession
-    taking: asyncio.Task[None]
-    connecting: asyncio.Task[None]
 
 
 class MqttAdapter:
@@ -86,9 +79,7 @@ class MqttAdapter:
         session = BrokerSession(self.name, self._config, self._address, filters, self._folder, sink.clock)
         session.pacer = self._pacer
         inbox = Inbox(sink, router, session)
-        taking = asyncio.create_task(inbox.run(), name=f"mqtt {self.name} inbox")
-        connecting = asyncio.create_task(session.run(inbox), name=f"mqtt {self.name} session")
-        self._running = _Running(sink.clock, groups, inbox, session, taking, connecting)
+        self._running = _Running.begin(f"mqtt {self.name}", inbox, session, inbox, sink.clock, groups)
 
     async def stop(self) -> None:
         """Take no more, hand on the rest, acknowledge what becomes durable meanwhile, close."""
@@ -99,14 +90,7 @@ class MqttAdapter:
         self._is_stopped = True
         self._stopped_ns = run.clock.now_ns()
         run.session.pause()
-        run.connecting.cancel()
-        run.inbox.finish()
-        await asyncio.wait([run.taking], timeout=_FLUSH_S)
-        run.taking.cancel()
-        landing = asyncio.ensure_future(run.inbox.landed())
-        await asyncio.wait([landing], timeout=_LAND_S)
-        landing.cancel()
-        await asyncio.gather(run.taking, run.connecting, landing, return_exceptions=True)
+        await run.end()
         await run.session.close()
 
     async def probe(self, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
@@ -191,32 +175,6 @@ class MqttAdapter:
         if run is None:
             state = AdapterState.STOPPED if self._is_stopped else AdapterState.STARTING
             return AdapterDiagnostics(self.name, "mqtt", state)
-        inbox, session = run.inbox, run.session
-        broker = DeviceDiagnostics(
-            str(self._address), session.state, session.reason, inbox.last_good_ns, session.retry_ns,
-            n_requests=inbox.n_messages, n_errors=inbox.n_rejects, clock_skew_ns=inbox.skew.skew_ns,
-        )  # fmt: skip
-        n_unacknowledged, unacknowledged_ns = inbox.unacknowledged
-        p50, p99 = inbox.latency.percentiles()
-        counts, total_s = spread([inbox.latency])
-        return AdapterDiagnostics(
-            self.name,
-            "mqtt",
-            AdapterState.STOPPED if self._is_stopped else session.state,
-            "" if self._is_stopped else session.reason,
-            max(self._stopped_ns, session.since_ns),
-            run.groups.n_sensors,
-            (broker,),
-            n_samples=inbox.n_samples,
-            n_frames=inbox.n_frames,
-            n_rejects=inbox.n_rejects,
-            n_duplicates=inbox.n_duplicates,
-            decode_ns=inbox.decode_ns,
-            latency_s_p50=p50,
-            latency_counts=counts,
-            latency_total_s=total_s,
-            latency_s_p99=p99,
-            n_connects=session.n_connects,
-            n_unacknowledged=n_unacknowledged,
-            unacknowledged_ns=unacknowledged_ns,
-        )
+        stopped_ns = self._stopped_ns if self._is_stopped else None
+        broker = run.broker(str(self._address))
+        return run.diagnostics((self.name, "mqtt"), stopped_ns, run.groups.n_sensors, [broker])

@@ -191,7 +191,7 @@ class ShapedRows:
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
         """Values of one part, and their quality where not all are good."""
         if part.dtype == "u32":
-            return self._texts(self._columns.ints[where], data), None
+            return self._rows.words.coded(self._columns.ints[where], data.tobytes()).astype(np.uint32), None
         if part.dtype == "u8":
             return self._columns.ints[where].astype(np.uint8), None
         cells: npt.NDArray[Any] = self._columns.floats[where]
@@ -204,15 +204,6 @@ class ShapedRows:
         for row in np.flatnonzero(bad.any(axis=1)).tolist():
             self._rows.refuse_values(messages[int(message[row])], part.dtype, int(bad[row].sum()))
         return cells, bad * np.uint8(Quality.ABSENT)
-
-    def _texts(self, bits: I64, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
-        whole, mask = data.tobytes(), (1 << scanner.LENGTH_BITS) - 1
-        texts = []
-        for value in bits.reshape(-1).tolist():
-            start = value >> scanner.LENGTH_BITS
-            texts.append(whole[start : start + (value & mask)].decode())
-        self._rows.words.learn(texts)
-        return np.array(self._rows.words.codes(texts), np.uint32).reshape(bits.shape)
 
 
 def _frames(

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.payloads.decimals import UNDECIDED, exact_float, float_bits, is_exact
+from headrace.adapters.payloads.words import LENGTH_BITS
 from headrace.core.kernels import lean_kernel, lean_leaf
 
 U8 = npt.NDArray[np.uint8]
@@ -31,7 +32,6 @@ NUMBER, TRUTH, TEXT, NOTHING, OPEN, CLOSE, NUMBERS, TIME = 0, 1, 2, 3, 4, 5, 6, 
 """Kinds of members; `TIME` is added to that of a time: a number, a text, or a list of numbers."""
 DEPTH_MAX = 16
 TEXT_BYTES_MAX = 1_024
-LENGTH_BITS = 16
 ROWS, VALUES = 0, 1
 FACTOR, HAS_TIME, N_ROOT = 0, 1, 2
 N_FACTS = 3
@@ -438,8 +438,6 @@ def _row(data: U8, at: int, end: int, tables: JsonTables, columns: JsonColumns) 
     if shape == _NONE:
         return _NONE
     n_rows = 1 if length == _NONE else length
-    if row + n_rows > len(columns.ts_ns):
-        return _NONE
     for i in range(n_rows):
         columns.shape[row + i] = shape
         columns.first[row + i] = first + i
@@ -581,11 +579,9 @@ def scan(data: U8, bounds: I64, tables: JsonTables, columns: JsonColumns, is_rea
 
 @lean_kernel
 def give_arrivals(rows: I64, message: I64, arrival_ns: I64, device: I64, newest_ns: I64, ts_ns: I64) -> None:
-    """Give rows without a time that of their message's arrival, each later than the device's one before."""
+    """Give rows, which have no time, that of their message's arrival, each later than the device's one before."""
     for k in range(len(rows)):
-        row = rows[k]
-        if ts_ns[row] == _NO_TIME:
-            i = message[row]
-            time = max(arrival_ns[i], newest_ns[device[i]] + 1)
-            newest_ns[device[i]] = time
-            ts_ns[row] = time
+        i = message[rows[k]]
+        time = max(arrival_ns[i], newest_ns[device[i]] + 1)
+        newest_ns[device[i]] = time
+        ts_ns[rows[k]] = time

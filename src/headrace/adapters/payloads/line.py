@@ -34,6 +34,7 @@ from headrace.adapters.payloads.line_protocol import skip_blank
 from headrace.adapters.payloads.rows import N_REFUSED_MAX, make_reject
 from headrace.adapters.payloads.tag_paths import MEASUREMENT, TagPath
 from headrace.adapters.payloads.times import TimeReader
+from headrace.adapters.payloads.words import LENGTH_BITS
 from headrace.core.clock import NO_TIME, NS
 from headrace.core.errors import ConfigError
 from headrace.core.events import Reject, RejectCode
@@ -136,8 +137,8 @@ class LineReader(LineDecoder):
         """Whether a text that was scanned begins in one message and ends in another."""
         n = int(self._columns.counts[scanner.ENTRIES])
         bits = self._columns.ints[:n][(self._columns.target[:n] & 0xFF) == TEXT_PART]
-        begin = bits[bits >= 0] >> scanner.LENGTH_BITS
-        end = begin + (bits[bits >= 0] & ((1 << scanner.LENGTH_BITS) - 1))
+        begin = bits[bits >= 0] >> LENGTH_BITS
+        end = begin + (bits[bits >= 0] & ((1 << LENGTH_BITS) - 1))
         return bool((np.searchsorted(starts, begin, "right") != np.searchsorted(starts, end, "right")).any())
 
     def _read_each(self, messages: Sequence[TopicMessage], body: bytes, out: Decoded) -> None:

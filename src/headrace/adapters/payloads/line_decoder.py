@@ -273,23 +273,11 @@ class LineDecoder:
             column, bits = column[order], bits[order]
         words = None
         if part == TEXT_PART:
-            bits, words = self._codes(bits, body)
+            bits, words = self._words.coded(bits, body, self._texts), self._words.dictionary
         wide = numpy_dtype(dtype)
         values = bits.view(wide) if wide.itemsize == 8 else bits.astype(wide)
         frames = FrameBatch.sparse(slot, ts_ns, values, start, column, dictionary=words, origin=self._origin)
         return by_width(frames, self._directory)
-
-    def _codes(
-        self, bits: npt.NDArray[np.int64], body: bytes
-    ) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-        length = (1 << scanner.LENGTH_BITS) - 1
-        texts = []
-        for value in bits.tolist():
-            start = value >> scanner.LENGTH_BITS
-            text = self._texts[-value - 1] if value < 0 else body[start : start + (value & length)].decode()
-            texts.append(text)
-        self._words.learn(texts)
-        return np.array(self._words.codes(texts), np.int64), self._words.dictionary
 
 
 def warm_lines() -> None:

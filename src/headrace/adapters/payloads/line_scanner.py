@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.payloads.decimals import UNDECIDED, exact_float, float_bits, is_exact
+from headrace.adapters.payloads.hashed_rows import HASH, N_PROBES_MAX
 from headrace.adapters.payloads.line_protocol import FLOAT, INTEGER, TEXT, TRUTH, UNSIGNED
+from headrace.adapters.payloads.words import LENGTH_BITS
 from headrace.core.kernels import lean_kernel, lean_leaf
 
 U8 = npt.NDArray[np.uint8]
@@ -26,7 +28,7 @@ I64 = npt.NDArray[np.int64]
 Place = tuple[int, int]
 
 # Columns of the tables: where the name lies in the arena, what followed last time, ...
-START, END, NEXT, HASH = 0, 1, 2, 3
+START, END, NEXT = 0, 1, 2  # and HASH
 FIRST, GROUP = 4, 5  # of a series: its first field, its row of slots
 OWNER, KIND, TARGET, FIELD = 4, 5, 6, 7  # of a field: its series, kind of value, part and column, number
 N_COLUMNS = 8
@@ -35,8 +37,7 @@ LINES, ENTRIES, PARTS = 0, 1, 2  # of the counts: lines, values, then values of 
 REFUSED = -1
 """`TARGET` of a field whose kind of value its sensor can't take."""
 TEXT_BYTES_MAX = 1_024
-PART_BITS, LENGTH_BITS = 8, 16
-N_PROBES_MAX = 64
+PART_BITS = 8
 
 _NONE = -1
 _TAB, _LF, _CR, _BLANK, _QUOTE, _HASH, _PLUS, _COMMA, _MINUS, _DOT = 9, 10, 13, 32, 34, 35, 43, 44, 45, 46
@@ -518,18 +519,6 @@ def take_part(part: int, columns: LineColumns, into: PartColumns) -> tuple[int, 
             n_lines += 1
             into.start[n_lines] = n_values
     return n_lines, n_values, is_ordered
-
-
-@lean_kernel
-def insert(buckets: I64, rows: I64, first: int, last: int) -> None:
-    """Make rows first:last findable by their hash; a row that finds no place nearby is left to the reference."""
-    mask = len(buckets) - 1
-    for row in range(first, last):
-        for probe in range(N_PROBES_MAX):
-            at = (rows[row, HASH] + probe) & mask
-            if buckets[at] == _NONE:
-                buckets[at] = row
-                break
 
 
 @lean_kernel

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from headrace.adapters.payloads import line_scanner as scanner
 from headrace.adapters.payloads.base import PayloadError, RuleSettings
+from headrace.adapters.payloads.hashed_rows import HashedRows
 from headrace.adapters.payloads.keys import DTYPE_OF, DeviceGroup, DeviceGroups
 from headrace.adapters.payloads.line_protocol import LineField, split_key, unescape
 from headrace.adapters.payloads.line_scanner import LineTables
@@ -38,30 +39,6 @@ class Refusal(NamedTuple):
 
     code: RejectCode
     detail: str
-
-
-class _Table:
-    """Rows of integers that are found by the hash of a name."""
-
-    def __init__(self) -> None:
-        self.rows = np.full((64, scanner.N_COLUMNS), -1, np.int64)
-        self.buckets = np.full(256, -1, np.int64)
-        self.n = 0
-
-    def add(self, row: Sequence[int]) -> int:
-        """Add a row; its number."""
-        if self.n == len(self.rows):
-            rows = np.full((2 * self.n, scanner.N_COLUMNS), -1, np.int64)
-            rows[: self.n] = self.rows
-            self.rows = rows
-        number, self.n = self.n, self.n + 1
-        self.rows[number] = row
-        if 4 * self.n > len(self.buckets):
-            self.buckets = np.full(2 * len(self.buckets), -1, np.int64)
-            scanner.insert(self.buckets, self.rows, 0, self.n)
-        else:
-            scanner.insert(self.buckets, self.rows, number, self.n)
-        return number
 
 
 class LineSeries:
@@ -89,8 +66,8 @@ class LineSeries:
         self._forget()
 
     def _forget(self) -> None:
-        self._series = _Table()
-        self._fields = _Table()
+        self._series = HashedRows(scanner.N_COLUMNS)
+        self._fields = HashedRows(scanner.N_COLUMNS)
         self._arena = np.zeros(1 << 12, np.uint8)
         self._n_arena = 0
         self._seen = np.zeros(64, np.int64)

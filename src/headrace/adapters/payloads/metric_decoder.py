@@ -6,10 +6,11 @@ from the next request on. Points of one device and time become one frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, overload
+from itertools import takewhile
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from headrace.adapters.payloads import metric_scanner as scanner
 from headrace.adapters.payloads import wire
 from headrace.adapters.payloads.base import PayloadError, RuleSettings
+from headrace.adapters.payloads.density import by_width
 from headrace.adapters.payloads.keys import EXACT_MAX, DeviceGroups
 from headrace.adapters.payloads.metric_points import (
     MetricName,
@@ -36,7 +38,6 @@ from headrace.adapters.payloads.wire import WireError, wrap
 from headrace.core.clock import NO_TIME
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
-from headrace.core.layouts import numpy_dtype
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 
@@ -70,7 +71,7 @@ class DecodedPoints:
     first: str
 
 
-class _Texts(Sequence[bytes]):
+class _Texts:
     """Texts of a body by their places; one is made when it is asked for."""
 
     def __init__(self, data: bytes, places: I64) -> None:
@@ -79,15 +80,7 @@ class _Texts(Sequence[bytes]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
-
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        if isinstance(index, slice):
-            return _Texts(self._data, self._places[index])
+    def __getitem__(self, index: int, /) -> bytes:
         start, end = self._places[index].tolist()
         return self._data[start:end]
 
@@ -99,7 +92,7 @@ class _Body:
     data: bytes
     form: MetricForm
     frames: I64
-    symbols: Sequence[bytes] | None
+    symbols: _Texts | None
     places: I64
 
 
@@ -438,26 +431,7 @@ class _Slice:
         frames = FrameBatch.sparse(
             slot[first], ts_ns[first], values, start, column, quality=marks, origin=self._origin
         )
-        width = self._directory.width[slot[first]]
-        return [filled(frames.take(np.flatnonzero(width == w)), int(w)) for w in np.unique(width)]
-
-
-def filled(frames: FrameBatch, width: int) -> FrameBatch:
-    """Frames of one width as a matrix where at least half of it is there (the rest is absent), else as they are."""
-    n_cells = frames.n_frames * width
-    if 2 * frames.n_values < n_cells:
-        return frames
-    assert frames.start is not None
-    assert frames.column is not None
-    at = np.repeat(np.arange(frames.n_frames) * width, np.diff(frames.start)) + frames.column
-    values = np.zeros(n_cells, numpy_dtype(frames.dtype))
-    values[at] = frames.values
-    cells = np.full((frames.n_frames, width), Quality.ABSENT, np.uint8)
-    cells.reshape(-1)[at] = 0 if frames.quality is None else frames.quality
-    quality = cells if cells.any() else None
-    return FrameBatch.dense(
-        frames.slot, frames.ts_ns, values.reshape(-1, width), quality, origin=frames.origin
-    )
+        return by_width(frames, self._directory)
 
 
 def _quality(values: npt.NDArray[Any], mark: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
@@ -482,12 +456,9 @@ def _packed(data: bytes, at: int, end: int) -> Iterator[int]:
 
 def _head_end(data: bytes, start: int, end: int) -> int:
     """Where what a Metric says of itself ends and its data begin."""
-    at = start
-    for field in wire.fields(data, start, end):
-        if field.number > 3:
-            break
-        at = field.end
-    return at
+    return max(
+        (f.end for f in takewhile(lambda f: f.number <= 3, wire.fields(data, start, end))), default=start
+    )
 
 
 def _listed(data: npt.NDArray[np.uint8], wanted: int, n_max: int, what: str) -> I64:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from headrace.adapters.payloads import wire
 from headrace.adapters.payloads.base import PayloadError
@@ -40,6 +40,14 @@ class MetricName(NamedTuple):
     measurement: str
     tags: tuple[tuple[str, str], ...]
     field: str = VALUE
+
+
+class Symbols(Protocol):
+    """The texts of a request of remote write 2 by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> bytes: ...
 
 
 class Point(NamedTuple):
@@ -131,7 +139,7 @@ def refs_of(data: bytes, at: int, end: int) -> list[int]:
     ]
 
 
-def labels_of_refs(refs: Sequence[int], symbols: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+def labels_of_refs(refs: Sequence[int], symbols: Symbols) -> list[tuple[bytes, bytes]]:
     """Names and values by numbers of symbols. Raises WireError."""
     if len(refs) % 2 or any(ref >= len(symbols) for ref in refs):
         raise WireError("label references that are no pairs, or beyond the symbols")
@@ -147,7 +155,7 @@ class SeriesReader:
     symbols : of version 2; None for version 1. units : by name of a metric, of version 1.
     """
 
-    def __init__(self, data: bytes, symbols: Sequence[bytes] | None, units: Mapping[str, str]) -> None:
+    def __init__(self, data: bytes, symbols: Symbols | None, units: Mapping[str, str]) -> None:
         self._data = data
         self._symbols = symbols
         self._units = units

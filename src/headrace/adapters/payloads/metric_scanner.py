@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headrace.adapters.payloads.hashed_rows import HASH, N_PROBES_MAX
 from headrace.core.kernels import lean_kernel, lean_leaf
 
 U8 = npt.NDArray[np.uint8]
@@ -23,13 +24,12 @@ I64 = npt.NDArray[np.int64]
 Place = tuple[int, int]
 
 # Columns of the table of names: where the bytes lie in the arena, what followed last time, hash, owner, series.
-START, END, NEXT, HASH, OWNER, SERIES = 0, 1, 2, 3, 4, 5
+START, END, NEXT, OWNER, SERIES = 0, 1, 2, 4, 5  # and HASH
 N_COLUMNS = 6
 LAST = 0
 FLOAT, INTEGER, ODD = 0, 1, 2
 LABELS, SYMBOL, REFS, RESOURCE = -2, -3, -4, -5
 """Owners of names that belong to no other; a metric belongs to its resource, a point to its metric and kind."""
-N_PROBES_MAX = 64
 FRAME_COLUMNS = 4
 PART_BITS = 8
 MALFORMED, FULL = -1, -2
@@ -199,18 +199,6 @@ def _find(data: U8, at: int, end: int, owner: int, tables: MetricTables) -> int:
 
 
 @lean_kernel
-def insert(buckets: I64, rows: I64, first: int, last: int) -> None:
-    """Make rows first:last findable by their hash; a row that finds no place nearby is looked up in Python."""
-    mask = len(buckets) - 1
-    for row in range(first, last):
-        for probe in range(N_PROBES_MAX):
-            at = (rows[row, HASH] + probe) & mask
-            if buckets[at] == _NONE:
-                buckets[at] = row
-                break
-
-
-@lean_kernel
 def hash_name(data: U8, owner: int) -> int:
     """The hash of a whole name."""
     return _hash(data, 0, len(data), owner)
@@ -361,10 +349,10 @@ def _series(
     """Read a TimeSeries into rows from n on: the number of rows behind them; `MALFORMED` where it is left aside."""
     key, key_end, series = at, at, _NONE
     is_named = False
-    histogram = 26 if has_symbols else 34
+    histogram = 3 if has_symbols else 4
     while at < end:
         tag = int(data[at])
-        if tag <= 8 or tag > 127 or tag == histogram:
+        if (tag < 24 and tag != 10 and tag != 18) or tag > 127 or tag >> 3 == histogram:
             return MALFORMED
         if tag == 10:
             if is_named:

@@ -6,13 +6,12 @@ labels, which the scanner's table has. Tables have a bound; when they reach it t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.payloads import metric_scanner as scanner
 from headrace.adapters.payloads.base import PayloadError, RuleSettings
+from headrace.adapters.payloads.hashed_rows import HashedRows
 from headrace.adapters.payloads.keys import DTYPE_OF, DeviceGroup, DeviceGroups
 from headrace.adapters.payloads.metric_points import VALUE, MetricName
 from headrace.adapters.payloads.metric_scanner import MetricTables
@@ -31,17 +30,16 @@ _TAKES = {"f64": (0, 1), "i64": (1,)}
 _SAID = ("a float", "an integer")
 
 
-class _Names:
+class _Names(HashedRows):
     """Names and whom they belong to, found by their hash."""
 
     def __init__(self) -> None:
-        self.rows = np.full((64, scanner.N_COLUMNS), -1, np.int64)
-        self.buckets = np.full(256, -1, np.int64)
+        super().__init__(scanner.N_COLUMNS)
         self.arena = np.zeros(1 << 16, np.uint8)
-        self.n = self.n_arena = 0
+        self.n_arena = 0
         self.row_of: dict[tuple[int, bytes], int] = {}
 
-    def add(self, owner: int, name: bytes, series: int) -> int:
+    def name(self, owner: int, name: bytes, series: int) -> int:
         """Make a name known; its row."""
         start, end = self.n_arena, self.n_arena + len(name)
         if end > len(self.arena):
@@ -49,16 +47,8 @@ class _Names:
         data = np.frombuffer(name, np.uint8)
         self.arena[start:end] = data
         self.n_arena = end
-        if self.n == len(self.rows):
-            self.rows = np.concatenate([self.rows, np.full_like(self.rows, -1)])
-        row, self.n = self.n, self.n + 1
-        self.rows[row] = (start, end, -1, int(scanner.hash_name(data, owner)), owner, series)
+        row = self.add((start, end, -1, int(scanner.hash_name(data, owner)), owner, series))
         self.row_of[owner, name] = row
-        if 4 * self.n > len(self.buckets):
-            self.buckets = np.full(2 * len(self.buckets), -1, np.int64)
-            scanner.insert(self.buckets, self.rows, 0, self.n)
-        else:
-            scanner.insert(self.buckets, self.rows, row, self.n)
         return row
 
 
@@ -92,7 +82,7 @@ class MetricSeries:
         self._device = Growing(np.int64)
         self._target = Growing(np.int64)
         self._state[:] = 0
-        self._names.add(scanner.N_COLUMNS, b"", -1)  # the one before the first
+        self._names.name(scanner.N_COLUMNS, b"", -1)  # the one before the first
 
     def make_room(self) -> None:
         """Begin anew where the tables have reached their bound; only between bodies."""
@@ -176,7 +166,7 @@ class MetricSeries:
         """Make bytes known to the scanner, of a series or of what owns others; their row."""
         row = self._names.row_of.get((owner, name))
         if row is None:
-            row = self._names.add(owner, name, series)
+            row = self._names.name(owner, name, series)
         return row
 
     def symbol(self, text: bytes) -> int:
@@ -184,7 +174,7 @@ class MetricSeries:
         number = self._symbol_of.get(text)
         if number is None:
             number = self._symbol_of[text] = len(self._symbol_of)
-            self._names.add(scanner.SYMBOL, text, number)
+            self._names.name(scanner.SYMBOL, text, number)
         return number
 
     # --- slots ---------------------------------------------------------------------------------------
@@ -202,8 +192,3 @@ class MetricSeries:
             self._version = self._groups.version
         slots: npt.NDArray[np.uint32] = self._slots[self._device.view[series], part]
         return slots
-
-
-def symbols_of(data: bytes, places: npt.NDArray[np.int64]) -> Sequence[bytes]:
-    """The texts of a request's symbols."""
-    return [data[start:end] for start, end in places[:, :2].tolist()]

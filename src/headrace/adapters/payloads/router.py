@@ -41,6 +41,7 @@ from headrace.core.errors import ConfigError
 from headrace.core.events import Reject, RejectCode
 from headrace.core.paths import check_path
 from headrace.core.problems import dotted
+from headrace.core.sensors import SensorDirectory
 
 N_ROUTES_MAX = 200_000
 TOGETHER_BYTES_MAX = 1_024
@@ -72,7 +73,7 @@ class _Pile:
     """Messages of one rule that are read together, and their devices; `limit` is up to what size nobody asks more."""
 
     decoder: PayloadDecoder
-    many: ManyReader
+    read_many: Callable[[Sequence[TopicMessage], Sequence[DeviceGroup], Rows], Sequence[int]]
     limit: int
     messages: list[TopicMessage] = field(default_factory=list)
     groups: list[DeviceGroup] = field(default_factory=list)
@@ -274,7 +275,7 @@ class MessageRouter:
     ) -> Sequence[int]:
         """Read messages together; the numbers of those that are left."""
         try:
-            return pile.many.read_many(messages, groups, self._rows)
+            return pile.read_many(messages, groups, self._rows)
         except Exception:
             if not self._has_failed:
                 _log.exception("adapter=%s: a decoder of many messages failed", self._name)
@@ -343,11 +344,10 @@ class MessageRouter:
 
     def _pile(self, rule: TopicRule) -> _Pile | None:
         """Where messages of a rule wait for each other; None where they don't."""
-        if not isinstance(rule.decoder, ManyReader):
+        decoder, limit = rule.decoder, min(TOGETHER_BYTES_MAX, rule.settings.max_payload)
+        if not isinstance(decoder, ManyReader):
             return None
-        limit = min(TOGETHER_BYTES_MAX, rule.settings.max_payload)
-        pile = _Pile(rule.decoder, rule.decoder, limit)  # type: ignore[arg-type]
-        return self._piles.setdefault(rule.pattern, pile)
+        return self._piles.setdefault(rule.pattern, _Pile(decoder, decoder.read_many, limit))  # type: ignore[arg-type]
 
     @staticmethod
     def _path(rule: TopicRule, names: dict[str, str]) -> str:
@@ -360,3 +360,12 @@ class MessageRouter:
                 RejectCode.BAD_PATH, f"path {path!r} has other levels than {rule.template.group!r}"
             )
         return path
+
+
+def warm_messages() -> None:
+    """Compile the scanner of JSON, or load it from the cache: a message is decoded in memory, then others like it."""
+    rules = compile_rules({"{device}": RuleSettings(path="{device}/{key}", time="ts")}, (), "UTC", "")
+    router = MessageRouter("warm", rules, DeviceGroups(SensorDirectory()))
+    for text in (b'{"ts":1.5,"a":1.5,"b":true,"c":"x","d":{"e":1}}', b'{"a":1}'):
+        for _ in range(2):
+            router.decode([TopicMessage("warm", text, 1)], 1)

@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from headrace.adapters.payloads.base import PayloadError
+from headrace.adapters.payloads.wire import DEPTH_MAX, FIXED32, FIXED64, LENGTH, VARINT, WireError, fields
 from headrace.adapters.payloads.words import TEXT_MAX, is_word
 from headrace.core.events import RejectCode
 from headrace.core.quality import Quality
@@ -85,11 +86,9 @@ INT, LONG, FLOAT, DOUBLE, TRUTH, TEXT, BYTES, DATASET, TEMPLATE, EXTENSION = ran
 _MEMBERS, _DEFINITION = 2, 5
 _KEYS, _VALUES = 1, 2
 _PROPERTY_INT, _PROPERTY_LONG, _PROPERTY_TEXT = 3, 4, 8
-VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
-DEPTH_MAX = 32
 UNITS = frozenset({"engunit", "engunits", "engineeringunit", "engineeringunits", "unit", "units"})
 _STALE, _GOOD = 500, 192
-_MASK_64, _MASK_32 = 2**64 - 1, 2**32 - 1
+_MASK_32 = 2**32 - 1
 _SAID = {INT: "an integer", LONG: "an integer", FLOAT: "a float", DOUBLE: "a double", TRUTH: "true or false",
          TEXT: "a text", BYTES: "bytes", DATASET: "a data set", TEMPLATE: "a template", EXTENSION: "an extension"}  # fmt: skip
 
@@ -135,74 +134,6 @@ class SparkplugPayload(NamedTuple):
     metrics: tuple[SparkplugMetric, ...]
 
 
-def _broken(text: str, at: int) -> PayloadError:
-    return PayloadError(RejectCode.MALFORMED, f"no Sparkplug B payload: {text} at byte {at:,}")
-
-
-# --- the wire ----------------------------------------------------------------------------------------
-
-
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """An integer of 64 bits, and where it ends."""
-    value = shift = 0
-    while at < end:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & _MASK_64, at
-        shift += 7
-        if shift == 70:
-            raise _broken("an integer of more than 10 bytes", at)
-    raise _broken("it ends inside an integer", at)
-
-
-def _tag(data: bytes, at: int, end: int) -> tuple[int, int, int]:
-    """Number of a field, its wire type, and where its value begins."""
-    tag, after = _varint(data, at, end)
-    if tag > _MASK_32 or after - at > 5 or tag < 8:
-        raise _broken("no field has such a number", at)
-    return tag >> 3, tag & 7, after
-
-
-def _skip(data: bytes, at: int, end: int, field: tuple[int, int], depth: int = 0) -> int:
-    """Where the value of a field that nobody knows ends."""
-    number, wire = field
-    if wire == VARINT:
-        return _varint(data, at, end)[1]
-    if wire == LENGTH:
-        return _length(data, at, end)[1]
-    if wire in (FIXED64, FIXED32):
-        at += 8 if wire == FIXED64 else 4
-        if at > end:
-            raise _broken("it ends inside a field", at)
-        return at
-    if wire != GROUP or depth == DEPTH_MAX:
-        raise _broken(f"a field of wire type {wire}", at)
-    while True:
-        inner, kind, at = _tag(data, at, end)
-        if kind == END_GROUP:
-            if inner != number:
-                raise _broken("a group ends that has not begun", at)
-            return at
-        at = _skip(data, at, end, (inner, kind), depth + 1)
-
-
-def _length(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """Where a value with a length begins and ends."""
-    size, start = _varint(data, at, end)
-    if size > end - start:
-        raise _broken("it ends inside a field", start)
-    return start, start + size
-
-
-def _word_at(data: bytes, start: int, end: int, what: str) -> str:
-    try:
-        return data[start:end].decode()
-    except UnicodeDecodeError:
-        raise _broken(f"{what} is no UTF-8", start) from None
-
-
 # --- messages ----------------------------------------------------------------------------------------
 
 
@@ -213,26 +144,28 @@ def read_payload(data: bytes) -> SparkplugPayload:
     ------
     PayloadError : malformed; it is no such message.
 
-    Cost: 3 to 4 us a metric.
+    Cost: 4 to 5 us a metric.
     """
+    try:
+        return _payload(data)
+    except WireError as e:
+        raise PayloadError(RejectCode.MALFORMED, f"no Sparkplug B payload: {e}") from None
+
+
+def _payload(data: bytes) -> SparkplugPayload:
     time_ms = seq = None
     metrics: list[SparkplugMetric] = []
-    at, end = 0, len(data)
-    while at < end:
-        begin = at
-        number, wire, at = _tag(data, at, end)
-        if number == METRICS and wire == LENGTH:
-            start, at = _length(data, at, end)
-            metrics.append(_metric(data, start, at, (begin, at), 0))
-        elif number == TIME and wire == VARINT:
-            time_ms, at = _varint(data, at, end)
-        elif number == SEQ and wire == VARINT:
-            seq, at = _varint(data, at, end)
-        elif number == UUID and wire == LENGTH:
-            start, at = _length(data, at, end)
-            _word_at(data, start, at, "its UUID")
-        else:
-            at = _skip(data, at, end, (number, wire))
+    begin = 0
+    for number, kind, bits, start, end in fields(data):
+        if number == METRICS and kind == LENGTH:
+            metrics.append(_metric(data, start, end, (begin, end), 0))
+        elif number == TIME and kind == VARINT:
+            time_ms = bits
+        elif number == SEQ and kind == VARINT:
+            seq = bits
+        elif number == UUID and kind == LENGTH:
+            _word_at(data, start, end, "its UUID")
+        begin = end
     return SparkplugPayload(time_ms, seq, tuple(metrics))
 
 
@@ -242,37 +175,35 @@ def _metric(data: bytes, at: int, end: int, place: tuple[int, int], depth: int) 
     field = 0
     value: Any = None
     properties = b""
-    while at < end:
-        number, wire, at = _tag(data, at, end)
-        if wire == VARINT and (ALIAS <= number <= NULL or INT <= number <= LONG or number == TRUTH):
-            found, at = _varint(data, at, end)
-            if number <= NULL:
-                numbers[number] = found
-            else:
-                field, value = number, _whole(number, found)
-        elif wire == LENGTH and number == NAME:
-            start, at = _length(data, at, end)
-            name = _word_at(data, start, at, "a metric's name")
-        elif wire == LENGTH and number == PROPERTIES:
-            start, at = _length(data, at, end)
-            properties += data[start:at]
-        elif wire == LENGTH and TEXT <= number <= EXTENSION:
-            start, at = _length(data, at, end)
-            joined = value + data[start:at] if number == field == TEMPLATE else data[start:at]
+    for number, kind, bits, start, after in fields(data, at, end):
+        if kind == VARINT and ALIAS <= number <= NULL:
+            numbers[number] = bits
+        elif kind == VARINT and number in (INT, LONG, TRUTH):
+            field, value = number, _whole(number, bits)
+        elif kind == LENGTH and number == NAME:
+            name = _word_at(data, start, after, "a metric's name")
+        elif kind == LENGTH and number == PROPERTIES:
+            properties += data[start:after]
+        elif kind == LENGTH and TEXT <= number <= EXTENSION:
+            joined = value + data[start:after] if number == field == TEMPLATE else data[start:after]
             field, value = number, joined
-        elif (wire, number) in ((FIXED32, FLOAT), (FIXED64, DOUBLE)):
-            start, at = at, _skip(data, at, end, (number, wire))
-            field, value = number, struct.unpack("<f" if wire == FIXED32 else "<d", data[start:at])[0]
-        else:
-            at = _skip(data, at, end, (number, wire))
+        elif (kind, number) in ((FIXED32, FLOAT), (FIXED64, DOUBLE)):
+            field, value = number, struct.unpack("<f" if kind == FIXED32 else "<d", data[start:after])[0]
     if field == TEMPLATE:
         value = _template(value, place[0], depth)
-    quality, unit = _properties(properties, place[0])
+    quality, unit = _properties(properties)
     datatype = numbers[DATATYPE]
     return SparkplugMetric(
         name, numbers[ALIAS], numbers[METRIC_TIME], None if datatype is None else datatype & _MASK_32,
         bool(numbers[HISTORICAL]), bool(numbers[TRANSIENT]), bool(numbers[NULL]), field, value, quality, unit, *place,
     )  # fmt: skip
+
+
+def _word_at(data: bytes, start: int, end: int, what: str) -> str:
+    try:
+        return data[start:end].decode()
+    except UnicodeDecodeError:
+        raise WireError(f"{what} is no UTF-8 at byte {start:,}") from None
 
 
 def _whole(number: int, found: int) -> int | bool:
@@ -283,38 +214,26 @@ def _whole(number: int, found: int) -> int | bool:
 
 def _template(data: bytes, at_payload: int, depth: int) -> SparkplugTemplate:
     if depth == DEPTH_MAX:
-        raise _broken(f"templates lie deeper than {DEPTH_MAX}", at_payload)
+        raise WireError(f"templates lie deeper than {DEPTH_MAX} at byte {at_payload:,}")
     metrics: list[SparkplugMetric] = []
     is_definition = False
-    at, end = 0, len(data)
-    while at < end:
-        number, wire, at = _tag(data, at, end)
-        if number == _MEMBERS and wire == LENGTH:
-            start, at = _length(data, at, end)
-            metrics.append(_metric(data, start, at, (at_payload, at_payload), depth + 1))
-        elif number == _DEFINITION and wire == VARINT:
-            found, at = _varint(data, at, end)
-            is_definition = bool(found)
-        else:
-            at = _skip(data, at, end, (number, wire))
+    for number, kind, bits, start, end in fields(data):
+        if number == _MEMBERS and kind == LENGTH:
+            metrics.append(_metric(data, start, end, (at_payload, at_payload), depth + 1))
+        elif number == _DEFINITION and kind == VARINT:
+            is_definition = bool(bits)
     return SparkplugTemplate(tuple(metrics), is_definition)
 
 
-def _properties(data: bytes, at_payload: int) -> tuple[int, str | None]:
+def _properties(data: bytes) -> tuple[int, str | None]:
     """Quality and unit; the value of each key is the one of the same number."""
     keys: list[str] = []
     values: list[int | str | None] = []
-    at, end = 0, len(data)
-    while at < end:
-        number, wire, at = _tag(data, at, end)
-        if wire == LENGTH and number == _KEYS:
-            start, at = _length(data, at, end)
-            keys.append(_word_at(data, start, at, "a property's name"))
-        elif wire == LENGTH and number == _VALUES:
-            start, at = _length(data, at, end)
-            values.append(_property(data, start, at))
-        else:
-            at = _skip(data, at, end, (number, wire))
+    for number, kind, _, start, end in fields(data):
+        if kind == LENGTH and number == _KEYS:
+            keys.append(_word_at(data, start, end, "a property's name"))
+        elif kind == LENGTH and number == _VALUES:
+            values.append(_property(data, start, end))
     quality, unit = _GOOD, None
     for key, value in zip(keys, values, strict=False):
         if key == "Quality" and isinstance(value, int):
@@ -330,16 +249,11 @@ def _plain(key: str) -> str:
 
 def _property(data: bytes, at: int, end: int) -> int | str | None:
     found: int | str | None = None
-    while at < end:
-        number, wire, at = _tag(data, at, end)
-        if wire == VARINT and number in (_PROPERTY_INT, _PROPERTY_LONG):
-            found, at = _varint(data, at, end)
-            found = found & _MASK_32 if number == _PROPERTY_INT else found
-        elif wire == LENGTH and number == _PROPERTY_TEXT:
-            start, at = _length(data, at, end)
-            found = _word_at(data, start, at, "a property")
-        else:
-            at = _skip(data, at, end, (number, wire))
+    for number, kind, bits, start, after in fields(data, at, end):
+        if kind == VARINT and number in (_PROPERTY_INT, _PROPERTY_LONG):
+            found = bits & _MASK_32 if number == _PROPERTY_INT else bits
+        elif kind == LENGTH and number == _PROPERTY_TEXT:
+            found = _word_at(data, start, after, "a property")
     return found
 
 

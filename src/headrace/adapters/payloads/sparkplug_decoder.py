@@ -36,8 +36,9 @@ from headrace.adapters.payloads.sparkplug_metrics import (
     MetricSpace,
     SparkplugMetrics,
 )
-from headrace.adapters.payloads.sparkplug_scanner import MetricColumns, MetricParts, MetricTables
-from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, number_field, write_payload
+from headrace.adapters.payloads.sparkplug_scanner import MetricColumns, MetricParts, NodeMetricTables
+from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
+from headrace.adapters.payloads.wire import whole
 from headrace.adapters.payloads.words import WordTable
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
@@ -52,12 +53,12 @@ _RANGE_OF = {DTYPE_OF[kind]: bounds for kind, bounds in RANGES.items() if kind !
 _FLOAT32_EXACT_MAX = 2**24
 
 Scan = Callable[
-    [npt.NDArray[np.uint8], int, int, npt.NDArray[np.int64], MetricTables, MetricColumns, int],
+    [npt.NDArray[np.uint8], int, int, npt.NDArray[np.int64], NodeMetricTables, MetricColumns, int],
     tuple[int, int],
 ]
 
 
-class MetricDecoder:
+class NodeMetricDecoder:
     """Decodes messages for one adapter instance.
 
     Order of calls for a slice: `begin`, then for each message in order at most one of `data`, `birth`, `death` and
@@ -298,7 +299,7 @@ class MetricDecoder:
     ) -> None:
         """Rejects of some metrics: each a payload of those of one code, below 4 KiB if it can be."""
         message = self._messages[number]
-        head = b"" if payload.time_ms is None else number_field(TIME, payload.time_ms)
+        head = b"" if payload.time_ms is None else whole(TIME, payload.time_ms)
         for code in dict.fromkeys(refusal.code for _, refusal in refused):
             some = [(metric, refusal) for metric, refusal in refused if refusal.code is code]
             raw, first, n = head, some[0][1], 0
@@ -370,21 +371,11 @@ class MetricDecoder:
     ) -> tuple[npt.NDArray[np.generic], tuple[str, ...] | None]:
         dtype = numpy_dtype(DTYPES[part])
         if part == _TEXT_PART:
-            codes, words = self._codes(bits)
-            return codes.astype(dtype), words
+            codes = self._words.coded(bits, self._body, self._texts)
+            return codes.astype(dtype), self._words.dictionary
         if part == _F32_PART:
             return bits.astype(np.uint32).view(dtype), None
         return (bits.view(dtype) if dtype.itemsize == 8 else bits.astype(dtype)), None
-
-    def _codes(self, bits: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-        body, length = self._body, (1 << scanner.LENGTH_BITS) - 1
-        texts = []
-        for value in bits.tolist():
-            start = value >> scanner.LENGTH_BITS
-            text = self._texts[-value - 1] if value < 0 else body[start : start + (value & length)].decode()
-            texts.append(text)
-        self._words.learn(texts)
-        return np.array(self._words.codes(texts), np.int64), self._words.dictionary
 
 
 def _after(payload: SparkplugPayload, dead_ms: int, arrival_ns: int) -> SparkplugPayload:
@@ -450,7 +441,7 @@ def warm_sparkplug() -> None:
     directory, rule = SensorDirectory(), RuleSettings(path="{metric}")
     groups = DeviceGroups(directory)
     metrics = SparkplugMetrics(groups, lambda ids, name: ("warm", name), rule)
-    decoder, space = MetricDecoder("warm", directory, metrics), metrics.space({})
+    decoder, space = NodeMetricDecoder("warm", directory, metrics), metrics.space({})
     value = SparkplugValue(1.5, DataType.DOUBLE, "a", 1, 1)
     payload = write_payload(1, 0, [value])
     scanner.sequence_of(np.frombuffer(payload, np.uint8))

@@ -26,7 +26,7 @@ from headrace.adapters.payloads.sparkplug import (
     SparkplugMetric,
     not_taken,
 )
-from headrace.adapters.payloads.sparkplug_scanner import MetricTables
+from headrace.adapters.payloads.sparkplug_scanner import NodeMetricTables
 from headrace.core.errors import ConfigError
 from headrace.core.events import RejectCode
 from headrace.core.layouts import DTYPES, Column, Kind
@@ -118,9 +118,9 @@ class SparkplugMetrics:
         self._n_numbers = 0
 
     @property
-    def tables(self) -> MetricTables:
+    def tables(self) -> NodeMetricTables:
         """What the scanner works with; anew after each change."""
-        return MetricTables(self._arena, self._rows, self._buckets[0], self._buckets[1], self._first)
+        return NodeMetricTables(self._arena, self._rows, self._buckets[0], self._buckets[1], self._first)
 
     def make_room(self) -> None:
         """Throw away what older births have left; only between slices."""

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.payloads.words import TEXT_MAX
+from headrace.adapters.payloads.hashed_rows import N_PROBES_MAX
+from headrace.adapters.payloads.words import LENGTH_BITS, TEXT_MAX
 from headrace.core.kernels import lean_kernel, lean_leaf
 
 U8 = npt.NDArray[np.uint8]
@@ -34,8 +35,7 @@ REFUSED, SKIPPED = -1, -2
 """`TARGET` of a metric that is left to the reference, and of one that is passed over."""
 NO_ALIAS = -(2**63)
 NO_TIME_MS = -(2**63)
-PART_BITS, LENGTH_BITS = 8, 16
-N_PROBES_MAX = 64
+PART_BITS = 8
 TIME_MS_MAX = (2**63 - 1) // 1_000_000
 BAD, UNCERTAIN, STALE = 0x80, 0x40, 0x42
 
@@ -53,7 +53,7 @@ _NAN_32, _NAN_64 = 0x7FC00000, 0x7FF8000000000000
 _PART_F32, _PART_F64 = 8, 9
 
 
-class MetricTables(NamedTuple):
+class NodeMetricTables(NamedTuple):
     """What the scanner knows; ``first`` is the first metric of each space's last message."""
 
     arena: U8
@@ -169,7 +169,7 @@ def alias_hash(alias: int, space: int) -> int:
 
 
 @lean_leaf
-def _is_named(data: U8, at: int, end: int, tables: MetricTables, row: int) -> bool:
+def _is_named(data: U8, at: int, end: int, tables: NodeMetricTables, row: int) -> bool:
     start = int(tables.rows[row, START])
     n = end - at
     if int(tables.rows[row, END]) - start != n:
@@ -181,7 +181,7 @@ def _is_named(data: U8, at: int, end: int, tables: MetricTables, row: int) -> bo
 
 
 @lean_leaf
-def _find_alias(alias: int, space: int, guess: int, tables: MetricTables) -> int:
+def _find_alias(alias: int, space: int, guess: int, tables: NodeMetricTables) -> int:
     """The row of a metric by its alias; none where it is not known."""
     rows = tables.rows
     if guess != _NONE and rows[guess, ALIAS] == alias and rows[guess, SPACE] == space:
@@ -198,7 +198,7 @@ def _find_alias(alias: int, space: int, guess: int, tables: MetricTables) -> int
 
 
 @lean_leaf
-def _find_name(data: U8, at: int, end: int, space: int, guess: int, tables: MetricTables) -> int:
+def _find_name(data: U8, at: int, end: int, space: int, guess: int, tables: NodeMetricTables) -> int:
     """The row of a metric by its name; none where it is not known."""
     rows = tables.rows
     if guess != _NONE and rows[guess, SPACE] == space and _is_named(data, at, end, tables, guess):
@@ -280,7 +280,7 @@ def _put(origin: Place, target: int, ts_ms: int, bits: int, quality: int, column
 
 @lean_leaf
 def _take(
-    data: U8, row: int, read: Read, message: int, tables: MetricTables, columns: MetricColumns, takes: int
+    data: U8, row: int, read: Read, message: int, tables: NodeMetricTables, columns: MetricColumns, takes: int
 ) -> int:
     """Take a value for a known metric; its row, or none where it is left aside."""
     ts_ms, datatype, is_transient, is_null, quality, field, bits = read
@@ -304,7 +304,13 @@ def _take(
 
 @lean_leaf
 def _metric(
-    data: U8, place: Place, owner: Place, guess: int, tables: MetricTables, columns: MetricColumns, takes: int
+    data: U8,
+    place: Place,
+    owner: Place,
+    guess: int,
+    tables: NodeMetricTables,
+    columns: MetricColumns,
+    takes: int,
 ) -> int:
     """Read a metric; its row, or none where its message is left aside."""
     at, end = place
@@ -370,7 +376,7 @@ def _metric(
 
 @lean_leaf
 def _message(
-    data: U8, number: int, messages: I64, tables: MetricTables, columns: MetricColumns, takes: int
+    data: U8, number: int, messages: I64, tables: NodeMetricTables, columns: MetricColumns, takes: int
 ) -> bool:
     """Read a message; False where it is left aside (its values stay behind the counts)."""
     at, end, space = (
@@ -412,7 +418,13 @@ def _message(
 
 @lean_kernel
 def scan(
-    data: U8, first: int, last: int, messages: I64, tables: MetricTables, columns: MetricColumns, takes: int
+    data: U8,
+    first: int,
+    last: int,
+    messages: I64,
+    tables: NodeMetricTables,
+    columns: MetricColumns,
+    takes: int,
 ) -> Place:
     """Read messages first:last; `columns` grow behind what they hold, and have room for all.
 
@@ -468,7 +480,7 @@ def take_part(
 
 
 @lean_kernel
-def insert(tables: MetricTables, first: int, last: int) -> None:
+def insert(tables: NodeMetricTables, first: int, last: int) -> None:
     """Make rows first:last findable; one that finds no place nearby is left to the reference."""
     for row in range(first, last):
         hashed = int(tables.rows[row, HASH])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from headrace.adapters.payloads import sparkplug as format_of
 from headrace.adapters.payloads.sparkplug import DataType
+from headrace.adapters.payloads.wire import FIXED32, FIXED64, varint, whole, wrap
 
 _QUALITY_TYPE = DataType.INT32
 
@@ -32,70 +33,49 @@ class SparkplugValue(NamedTuple):
     unit: str | None = None
 
 
-def varint(value: int) -> bytes:
-    """An integer of 64 bits as protobuf writes it."""
-    out = bytearray()
-    value &= 2**64 - 1
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def number_field(number: int, value: int) -> bytes:
-    """A field that holds an integer."""
-    return varint(number << 3) + varint(value)
-
-
-def bytes_field(number: int, data: bytes) -> bytes:
-    """A field that holds bytes, a text or a message."""
-    return varint(number << 3 | format_of.LENGTH) + varint(len(data)) + data
-
-
 def write_payload(time_ms: int | None, seq: int | None, values: Sequence[SparkplugValue]) -> bytes:
     """A payload of metrics; a sequence number None is that of deaths, which have none."""
-    out = b"" if time_ms is None else number_field(format_of.TIME, time_ms)
-    out += b"".join([bytes_field(format_of.METRICS, _metric(value)) for value in values])
-    return out if seq is None else out + number_field(format_of.SEQ, seq)
+    out = b"" if time_ms is None else whole(format_of.TIME, time_ms)
+    out += b"".join([wrap(format_of.METRICS, _metric(value)) for value in values])
+    return out if seq is None else out + whole(format_of.SEQ, seq)
 
 
 def _metric(one: SparkplugValue) -> bytes:
-    out = b"" if one.name is None else bytes_field(format_of.NAME, one.name.encode())
+    out = b"" if one.name is None else wrap(format_of.NAME, one.name.encode())
     for number, value in ((format_of.ALIAS, one.alias), (format_of.METRIC_TIME, one.time_ms)):
-        out += b"" if value is None else number_field(number, value)
+        out += b"" if value is None else whole(number, value)
     if one.names_type:
-        out += number_field(format_of.DATATYPE, one.datatype)
+        out += whole(format_of.DATATYPE, one.datatype)
     for number, is_so in (
         (format_of.HISTORICAL, one.is_historical), (format_of.TRANSIENT, one.is_transient),
         (format_of.NULL, one.value is None),
     ):  # fmt: skip
-        out += number_field(number, 1) if is_so else b""
+        out += whole(number, 1) if is_so else b""
     properties = _properties(one)
-    out += bytes_field(format_of.PROPERTIES, properties) if properties else b""
+    out += wrap(format_of.PROPERTIES, properties) if properties else b""
     return out if one.value is None else out + _value(one.value, one.datatype)
 
 
 def _value(value: float | bool | str, datatype: int) -> bytes:
     if isinstance(value, str):
-        return bytes_field(format_of.TEXT, value.encode())
+        return wrap(format_of.TEXT, value.encode())
     if datatype == DataType.BOOLEAN:
-        return number_field(format_of.TRUTH, int(value))
+        return whole(format_of.TRUTH, int(value))
     if datatype == DataType.FLOAT:
-        return varint(format_of.FLOAT << 3 | format_of.FIXED32) + struct.pack("<f", value)
+        return varint(format_of.FLOAT << 3 | FIXED32) + struct.pack("<f", value)
     if datatype == DataType.DOUBLE:
-        return varint(format_of.DOUBLE << 3 | format_of.FIXED64) + struct.pack("<d", value)
+        return varint(format_of.DOUBLE << 3 | FIXED64) + struct.pack("<d", value)
     if datatype in (DataType.INT64, DataType.UINT64, DataType.DATETIME):
-        return number_field(format_of.LONG, int(value))
-    return number_field(format_of.INT, int(value) & (2**32 - 1))
+        return whole(format_of.LONG, int(value))
+    return whole(format_of.INT, int(value) & (2**32 - 1))
 
 
 def _properties(one: SparkplugValue) -> bytes:
     keys = values = b""
     if one.quality is not None:
-        keys += bytes_field(1, b"Quality")
-        values += bytes_field(2, number_field(1, _QUALITY_TYPE) + number_field(3, one.quality))
+        keys += wrap(1, b"Quality")
+        values += wrap(2, whole(1, _QUALITY_TYPE) + whole(3, one.quality))
     if one.unit is not None:
-        keys += bytes_field(1, b"engUnit")
-        values += bytes_field(2, number_field(1, DataType.STRING) + bytes_field(8, one.unit.encode()))
+        keys += wrap(1, b"engUnit")
+        values += wrap(2, whole(1, DataType.STRING) + wrap(8, one.unit.encode()))
     return keys + values

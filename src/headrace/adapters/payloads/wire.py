@@ -1,6 +1,7 @@
 """The wire format of protocol buffers, in plain Python: fields of a message, and messages written again.
 
-Only what remote write and OTLP need: variable and fixed numbers, and what has a length. Groups are refused.
+What reads remote write, OTLP and Sparkplug B where `headrace.adapters.payloads.wire_kernels` do not. Groups, which
+nobody writes any more, are passed over as protobuf does: as one field, whose content nobody looks into.
 
 Source: protobuf.dev, "Encoding".
 """
@@ -11,9 +12,11 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
-_U64 = 2**64 - 1
-_NUMBER_MAX = 2**29 - 1
+VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
+DEPTH_MAX = 32
+"""How deep groups, and messages within messages, may lie."""
+_U64, _U32 = 2**64 - 1, 2**32 - 1
+_TAG_BYTES_MAX = 5
 _DOUBLE = struct.Struct("<d")
 
 
@@ -51,37 +54,60 @@ def fields(data: bytes, at: int = 0, end: int | None = None) -> Iterator[WireFie
     """
     end = len(data) if end is None else end
     while at < end:
-        tag, at = _varint(data, at, end)
-        number, kind = tag >> 3, tag & 7
-        if not 1 <= number <= _NUMBER_MAX:
-            raise WireError(f"field number {number} at byte {at}")
-        start, bits = at, 0
-        if kind == VARINT:
-            bits, at = _varint(data, at, end)
-        elif kind == LENGTH:
-            length, start = _varint(data, at, end)
-            at = start + length
-        elif kind in (FIXED64, FIXED32):
-            at += 8 if kind == FIXED64 else 4
-            bits = int.from_bytes(data[start:at], "little")
-        else:
-            raise WireError(f"wire type {kind} at byte {at}")
-        if at > end:
-            raise WireError(f"field {number} is cut short at byte {end}")
-        yield WireField(number, kind, bits, start, at)
+        field = _field(data, at, end, 0)
+        yield field
+        at = field.end
+
+
+def _field(data: bytes, at: int, end: int, depth: int) -> WireField:
+    tag, start = _varint(data, at, end)
+    if tag > _U32 or start - at > _TAG_BYTES_MAX or tag < 8:
+        raise WireError(f"no field has such a number at byte {at:,}")
+    number, kind, bits = tag >> 3, tag & 7, 0
+    if kind == VARINT:
+        bits, at = _varint(data, start, end)
+    elif kind == LENGTH:
+        length, start = _varint(data, start, end)
+        at = start + length
+    elif kind in (FIXED64, FIXED32):
+        at = start + (8 if kind == FIXED64 else 4)
+        bits = int.from_bytes(data[start:at], "little")
+    elif kind == GROUP and depth < DEPTH_MAX:
+        at = _after_group(data, start, end, number, depth + 1)
+    elif kind == END_GROUP and depth:
+        at = start
+    else:
+        raise WireError(f"a field of wire type {kind} at byte {start:,}")
+    if at > end:
+        raise WireError(f"it ends inside a field at byte {start:,}")
+    return WireField(number, kind, bits, start, at)
+
+
+def _after_group(data: bytes, at: int, end: int, number: int, depth: int) -> int:
+    while True:
+        field = _field(data, at, end, depth)
+        at = field.end
+        if field.kind == END_GROUP:
+            if field.number != number:
+                raise WireError(f"a group ends that has not begun at byte {at:,}")
+            return at
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= end:
-            break
+    """An integer of 64 bits, and where it ends."""
+    if at < end and data[at] < 0x80:  # most are short
+        return data[at], at + 1
+    value = shift = 0
+    while at < end:
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value & _U64, at
-    raise WireError(f"a number is cut short or too long at byte {at}")
+        shift += 7
+        if shift == 70:
+            raise WireError(f"an integer of more than 10 bytes at byte {at:,}")
+    raise WireError(f"it ends inside an integer at byte {at:,}")
 
 
 def numbers(data: bytes, field: WireField) -> Iterator[int]:
@@ -137,6 +163,11 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+def whole(number: int, value: int) -> bytes:
+    """A field that holds an integer."""
+    return varint(number << 3) + varint(value)
+
+
 def wrap(number: int, content: bytes) -> bytes:
-    """A field that has a length."""
+    """A field that has a length: bytes, a text or a message."""
     return varint(number << 3 | LENGTH) + varint(len(content)) + content

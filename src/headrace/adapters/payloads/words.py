@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 TEXT_MAX = 1_024
 N_WORDS_MAX = 256
+LENGTH_BITS = 16
+"""Of a text that a scanner has found: where it lies in its message is ``start << LENGTH_BITS | length``."""
 
 
 def is_word(text: str) -> bool:
@@ -31,6 +36,17 @@ class WordTable:
     def codes(self, texts: Iterable[str]) -> list[int]:
         """The code of each text; 0 for what is no word."""
         return [self._codes.get(text, 0) for text in texts]
+
+    def coded(
+        self, found: npt.NDArray[np.int64], body: bytes, others: Sequence[str] = ()
+    ) -> npt.NDArray[np.int64]:
+        """Codes of texts that a scanner has found in a body; negative ones are those of `others`, the first is -1."""
+        texts = []
+        for place in found.ravel().tolist():
+            start, length = place >> LENGTH_BITS, place & ((1 << LENGTH_BITS) - 1)
+            texts.append(others[-place - 1] if place < 0 else body[start : start + length].decode())
+        self.learn(texts)
+        return np.array(self.codes(texts), np.int64).reshape(found.shape)
 
     @property
     def dictionary(self) -> tuple[str, ...]:

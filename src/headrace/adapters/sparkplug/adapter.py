@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
-from headrace.adapters.abilities import FoundTag
+from headrace.adapters.abilities import Captured, FoundTag, Listener
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.broker.config import BrokerAddress, broker_address
+from headrace.adapters.broker.flow import BrokerFlow
 from headrace.adapters.broker.inbox import Inbox
 from headrace.adapters.broker.listening import listen, listening_ns
 from headrace.adapters.broker.session import BrokerSession
-from headrace.adapters.meters import seconds, spread
+from headrace.adapters.meters import seconds
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.sparkplug.config import SparkplugConfig
 from headrace.adapters.sparkplug.host import HostState, RebirthDesk
@@ -28,23 +27,17 @@ from headrace.core.events import MAX_RAW_BYTES, Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 
-_FLUSH_S = 1.0
-_LAND_S = 0.4
 _SHOWN_DEVICES_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class _Running(BrokerFlow):
     """What exists between start and stop."""
 
     clock: Clock
     nodes: NodeSessions
     desk: RebirthDesk
     gate: SequenceGate
-    inbox: Inbox
-    session: BrokerSession
-    taking: asyncio.Task[None]
-    connecting: asyncio.Task[None]
 
 
 class SparkplugAdapter:
@@ -53,13 +46,19 @@ class SparkplugAdapter:
     Config: ClassVar[type[SparkplugConfig]] = SparkplugConfig
 
     def __init__(
-        self, name: str, config: SparkplugConfig, address: BrokerAddress, naming: MetricNaming, folder: Path
+        self,
+        name: str,
+        config: SparkplugConfig,
+        address: BrokerAddress,
+        naming: MetricNaming,
+        plant: PlantFacts,
     ) -> None:
         self.name = name
         self._config = config
         self._address = address
         self._naming = naming
-        self._folder = folder
+        self._folder = plant.folder
+        self._pacer = plant.pacer
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
@@ -77,7 +76,7 @@ class SparkplugAdapter:
         where = f"adapters.{name}"
         address = broker_address(config, plant.folder, where)
         naming = compile_naming(config.path, config.ids, config.joiner, plant.levels, where)
-        return cls(name, config, address, naming, plant.folder)
+        return cls(name, config, address, naming, plant)
 
     async def start(self, sink: Sink) -> None:
         """Begin to connect."""
@@ -85,6 +84,7 @@ class SparkplugAdapter:
         host = None if config.host_id is None else HostState(config.host_id, clock)
         topics = filters(config.groups) if host is None else [*filters(config.groups), host.topic]
         session = BrokerSession(self.name, config, self._address, topics, self._folder, clock, host)
+        session.pacer = self._pacer
         desk = RebirthDesk(self.name, clock, config.rebirth_first, config.rebirth_most, session.publish)
         ask = desk.ask if config.ask_rebirth else _nobody
         nodes = NodeSessions(self.name, config, self._naming, sink.directory, ask, desk.born)
@@ -98,9 +98,9 @@ class SparkplugAdapter:
         gate = SequenceGate(
             inbox, session, seconds(config.reorder), nodes.missed, "" if host is None else host.topic, answer
         )
-        taking = asyncio.create_task(inbox.run(), name=f"sparkplug {self.name} inbox")
-        connecting = asyncio.create_task(session.run(gate), name=f"sparkplug {self.name} session")
-        self._running = _Running(clock, nodes, desk, gate, inbox, session, taking, connecting)
+        self._running = _Running.begin(
+            f"sparkplug {self.name}", inbox, session, gate, clock, nodes, desk, gate
+        )
 
     async def stop(self) -> None:
         """Take no more, hand on the rest, acknowledge what becomes durable meanwhile, say that we go, close."""
@@ -111,15 +111,8 @@ class SparkplugAdapter:
         self._is_stopped = True
         self._stopped_ns = run.clock.now_ns()
         run.session.pause()
-        run.connecting.cancel()
         run.gate.finish()
-        run.inbox.finish()
-        await asyncio.wait([run.taking], timeout=_FLUSH_S)
-        run.taking.cancel()
-        landing = asyncio.ensure_future(run.inbox.landed())
-        await asyncio.wait([landing], timeout=_LAND_S)
-        landing.cancel()
-        await asyncio.gather(run.taking, run.connecting, landing, return_exceptions=True)
+        await run.end()
         await run.session.leave()
 
     async def probe(self, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
@@ -158,11 +151,24 @@ class SparkplugAdapter:
             cut = f"only its first {MAX_RAW_BYTES:,} bytes were kept"
             return [], [replace(reject, detail=cut)]
         run = self._running
-        if run is None:
-            nodes = NodeSessions(self.name, self._config, self._naming, directory, _nobody, _nobody)
-        else:
-            nodes = run.nodes
+        nodes = self._sessions(directory) if run is None else run.nodes
         return nodes.again(TopicMessage(reject.source, reject.raw, reject.arrival_ns))
+
+    def _sessions(self, directory: SensorDirectory) -> NodeSessions:
+        """Sessions of nodes that are asked nothing."""
+        return NodeSessions(self.name, self._config, self._naming, directory, _nobody, _nobody)
+
+    def listen(self, listener: Listener | None) -> None:
+        """Hear each message in the order in which it is decoded."""
+        if self._running is not None:
+            self._running.inbox.listener = listener
+
+    def decode_captured(
+        self, captured: Sequence[Captured], directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode messages by the births among them."""
+        messages = [TopicMessage(one.source, one.data, one.ts_ns) for one in captured]
+        return self._sessions(directory).decode(messages, messages[-1].arrival_ns if messages else NO_TIME)
 
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts; the broker is the first device, nodes and their devices follow."""
@@ -170,31 +176,10 @@ class SparkplugAdapter:
         if run is None:
             state = AdapterState.STOPPED if self._is_stopped else AdapterState.STARTING
             return AdapterDiagnostics(self.name, "sparkplug", state)
-        inbox, session = run.inbox, run.session
-        broker = DeviceDiagnostics(
-            str(self._address), session.state, session.reason, inbox.last_good_ns, session.retry_ns,
-            n_requests=inbox.n_messages, n_errors=inbox.n_rejects, n_timeouts=run.gate.n_gaps,
-        )  # fmt: skip
-        p50, p99 = inbox.latency.percentiles()
-        counts, total_s = spread([inbox.latency])
-        return AdapterDiagnostics(
-            self.name,
-            "sparkplug",
-            AdapterState.STOPPED if self._is_stopped else session.state,
-            "" if self._is_stopped else session.reason,
-            max(self._stopped_ns, session.since_ns),
-            run.nodes.groups.n_sensors,
-            (broker, *_devices(run.nodes)),
-            n_samples=inbox.n_samples,
-            n_frames=inbox.n_frames,
-            n_rejects=inbox.n_rejects,
-            n_duplicates=inbox.n_duplicates,
-            decode_ns=inbox.decode_ns,
-            latency_s_p50=p50,
-            latency_counts=counts,
-            latency_total_s=total_s,
-            latency_s_p99=p99,
-        )
+        stopped_ns = self._stopped_ns if self._is_stopped else None
+        devices = [run.broker(str(self._address), run.gate.n_gaps), *_devices(run.nodes)]
+        found = run.diagnostics((self.name, "sparkplug"), stopped_ns, run.nodes.groups.n_sensors, devices)
+        return replace(found, n_gaps=run.gate.n_gaps, n_out_of_order=run.gate.n_reordered)
 
 
 def _devices(nodes: NodeSessions) -> Iterator[DeviceDiagnostics]:

@@ -15,7 +15,7 @@ from headrace.adapters.payloads.base import Decoded, PayloadError, RuleSettings,
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.rows import make_reject
 from headrace.adapters.payloads.sparkplug import BDSEQ, SparkplugPayload, read_payload
-from headrace.adapters.payloads.sparkplug_decoder import MetricDecoder
+from headrace.adapters.payloads.sparkplug_decoder import NodeMetricDecoder
 from headrace.adapters.payloads.sparkplug_metrics import MetricSpace, SparkplugMetrics
 from headrace.adapters.sparkplug.config import SparkplugConfig
 from headrace.adapters.sparkplug.naming import MetricNaming
@@ -97,7 +97,7 @@ class NodeSessions:
         self._config = config
         self._naming = naming
         self._metrics = SparkplugMetrics(self.groups, naming.place, settings)
-        self._decoder = MetricDecoder(name, directory, self._metrics, config.take_transient)
+        self._decoder = NodeMetricDecoder(name, directory, self._metrics, config.take_transient)
         self._ask = ask
         self._born = born
         self._n_devices = 0

@@ -13,7 +13,6 @@ from headrace.adapters.http.simulator import LineMachines, PushAnswer, PushingCl
 from headrace.core.clock import NO_TIME, VirtualClock
 from headrace.core.errors import Closed, ConfigError, NotConnected, Overloaded, PluginError, Rejected
 from headrace.core.problems import InvalidConfig, validate_section
-from headrace.testing.adapters import RecordingSink
 
 LINE = b"m,host=h v=1.5 1700000000000000000\n"
 NDJSON = "application/x-ndjson"
@@ -22,19 +21,6 @@ NDJSON = "application/x-ndjson"
 def make(levels=(), **config):
     settings = validate_section(HttpAdapter.Config, {"protocol": "http", **config}, "adapters.push")
     return HttpAdapter.from_config("push", settings, {}, PlantFacts(levels, "Europe/Madrid"))
-
-
-@pytest.fixture
-async def sink():
-    return RecordingSink()
-
-
-@pytest.fixture
-async def running(sink):
-    adapter = make()
-    await adapter.start(sink)
-    yield adapter
-    await adapter.stop()
 
 
 def pushed(body=LINE, kind="", key="", **parameters):

@@ -19,9 +19,12 @@ T = 1_700_000_000_000_000_000
 JSON = "application/json"
 
 
-async def refused(body, kind="", max_fields=1, **parameters):
+async def refused(body, kind="", max_fields=1, config=None, **parameters):
     """Rejects of a body, as the journal gives them back, by an adapter that takes a field of each device."""
-    sink, adapter = RecordingSink(), make(path="{host}/{measurement}/{field}", max_fields=max_fields)
+    sink, adapter = (
+        RecordingSink(),
+        make(**{"path": "{host}/{measurement}/{field}", "max_fields": max_fields, **(config or {})}),
+    )
     await adapter.start(sink)
     with pytest.raises(Rejected):
         await adapter.receive(pushed(body, kind, **parameters))
@@ -163,7 +166,7 @@ def test_rejects_of_earlier_versions_are_not_guessed_at(source):
     )
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(
     BODIES | st.binary(max_size=200),
     st.sampled_from(["lines of line protocol, precision=s", "line 2 of JSON, precision=ms"]),

@@ -4,8 +4,9 @@ import pytest
 
 from headrace.adapters.abilities import Declares
 from headrace.adapters.base import PlantFacts
+from headrace.adapters.device_tables import device_rows
 from headrace.adapters.modbus.adapter import ModbusAdapter
-from headrace.adapters.modbus.config import ModbusConfig, device_plans, device_rows, parse_url
+from headrace.adapters.modbus.config import ModbusConfig, device_plans, parse_url
 from headrace.core.errors import ConfigError
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory

@@ -97,7 +97,8 @@ def listened(monkeypatch):
     found = []
 
     async def listen(ear, listening, config, address, folder, client_id):
-        found.append((listening[0], str(address), client_id))
+        filters, _ = listening
+        found.append((filters, str(address), client_id))
         ear.take("plant/o1", b'{"t": 1}', None, False, False)
 
     from headrace.adapters.mqtt import adapter

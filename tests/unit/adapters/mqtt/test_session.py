@@ -119,7 +119,7 @@ async def test_auto_tries_both_where_nobody_answers(monkeypatch):
     monkeypatch.setattr(client_module, "CONNECT_S", 0.05)
     async with Script(b"") as script, running(script, version="auto"):
         await until(lambda: len(script.levels) >= 4, "it is tried again")
-        assert script.levels[:4] == [5, 4, 5, 4]
+        assert script.levels[:4] in ([5, 4, 5, 4], [4, 5, 4, 5]), "the first may be too late to be heard"
 
 
 async def test_a_known_broker_that_falls_silent_is_not_asked_in_another_version(monkeypatch):

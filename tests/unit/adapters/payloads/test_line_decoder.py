@@ -21,7 +21,7 @@ def bits(rows):
     return [(*row[:3], struct.pack("<d", row[3]) if isinstance(row[3], float) else row[3]) for row in rows]
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(BODIES, st.sampled_from([1, 1_000, 10**9]))
 def test_the_scanner_reads_what_the_reference_reads(body, factor):
     fast, slow = Lines(max_keys=12), Lines(max_keys=12, scan=leave_all)
@@ -34,7 +34,7 @@ def test_the_scanner_reads_what_the_reference_reads(body, factor):
     assert fast.n_left <= slow.n_left
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.lists(FLOATS, min_size=1, max_size=8))
 def test_numbers_are_the_nearest_floats(texts):
     lines = Lines()
@@ -334,7 +334,7 @@ def test_of_a_line_that_is_taken_only_what_is_refused_is_kept():
 # --- lines of the past -------------------------------------------------------------------------------
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(BODIES, st.sampled_from([1, 1_000, 10**9]))
 def test_what_is_refused_is_refused_again_and_nothing_else(body, factor):
     lines = Lines(max_keys=12)
@@ -346,7 +346,7 @@ def test_what_is_refused_is_refused_again_and_nothing_else(body, factor):
         assert done.end == len(reject.raw)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(BODIES, st.sampled_from([1, 1_000, 10**9]))
 def test_what_is_mended_is_taken_as_if_it_had_never_been_refused(body, factor):
     """All that one decoder takes is what a stricter one takes, and what comes of its rejects."""

@@ -104,6 +104,12 @@ def test_a_message_that_is_none_costs_no_other(encoding, payload, detail):
     assert sum(b.n_samples for b in out.batches) == 12
 
 
+def test_a_message_that_is_none_may_be_alone():
+    bench = Bench()
+    out = bench.feed(("p/a", b""), ("p/b", b"\x00"))
+    assert ([one.source for one in out.rejects], out.batches) == (["p/a", "p/b"], [])
+
+
 def test_a_device_may_have_other_sensors_too():
     bench = Bench(registers={"b": "holding:0:F64", "a": "holding:4:F64"})
     bench.feed(("json/d", b'{"x": 1}'))

@@ -593,3 +593,43 @@ def test_of_many_messages_of_new_devices_few_are_read_alone(monkeypatch):
         for slot, ts_ns in zip(batch.slot.tolist(), batch.ts_ns.tolist(), strict=True):
             times.setdefault(slot, []).append(ts_ns)
     assert sorted(times.values()) == [list(range(i, 100, 3)) for i in (1, 2, 3)]
+
+
+JSON_RULES = {
+    "a/{device}": {"path": "leon/{device}/{key}", "time": "ts", "time_unit": "ns"},
+    "b/{device}": {"path": "leon/{device}/x/{key}"},
+}
+
+
+def test_messages_of_two_rules_keep_their_order_where_some_are_read_alone():
+    bench = Bench(JSON_RULES)
+    for number in range(1, 4):
+        out = bench.feed(
+            ("a/d", f'{{"ts": {number}, "a": {number}}}'), ("a/e", f'{{"ts": 1, "k{number}": 1}}'), ("b/d", '{"b": 2}'),
+        )  # fmt: skip
+        assert sum(batch.n_samples for batch in out.batches) == 3
+    assert not out.rejects
+
+
+def test_many_large_messages_are_read_before_the_last_has_come(monkeypatch):
+    monkeypatch.setattr(router, "PILE_BYTES", 40)
+    monkeypatch.setattr(router, "TOGETHER_BYTES_MAX", 1)
+    bench = Bench()
+    out = bench.feed(*[("plant/d", f'{{"ts": {i}, "a": {i}}}') for i in range(1, 20)])
+    assert sum(batch.n_samples for batch in out.batches) == 19
+
+
+def test_a_decoder_of_many_that_fails_costs_nothing(monkeypatch, caplog):
+    def fail(*_):
+        raise ZeroDivisionError("of many")
+
+    bench = Bench()
+    monkeypatch.setattr(type(bench.router._rules[0].decoder), "read_many", fail)
+    for number in range(1, 4):
+        out = bench.feed(("plant/d", f'{{"ts": {number}, "a": {number}}}'))
+        assert (sum(batch.n_samples for batch in out.batches), out.rejects) == (1, [])
+    assert caplog.text.count("a decoder of many messages failed") == 1
+
+
+def test_the_scanner_of_json_can_be_made_ready_beforehand():
+    router.warm_messages()

@@ -7,10 +7,9 @@ from headrace.adapters.payloads.base import PayloadError
 from headrace.adapters.payloads.sparkplug import DataType, SparkplugMetric, quality_of, read_payload, value_of
 from headrace.adapters.payloads.sparkplug_writer import (
     SparkplugValue,
-    bytes_field,
-    number_field,
     write_payload,
 )
+from headrace.adapters.payloads.wire import whole, wrap
 from headrace.core.quality import Quality
 
 
@@ -48,32 +47,32 @@ def test_what_is_no_payload(data, why):
 
 def test_fields_that_nobody_knows_are_passed_over():
     noise = b"\x30\x01" + b"\x31" + bytes(8) + b"\x35" + bytes(4) + b"\x32\x01x" + b"\x33\x40\x01\x34"
-    data = noise + b"\x08\x05" + noise + bytes_field(2, noise + number_field(2, 7) + noise) + noise
+    data = noise + b"\x08\x05" + noise + wrap(2, noise + whole(2, 7) + noise) + noise
     found = read_payload(data)
     assert (found.time_ms, found.seq, found.metrics[0].alias) == (5, None, 7)
-    properties = bytes_field(2, noise) + bytes_field(1, b"Quality") + noise
-    (one,) = read_payload(bytes_field(2, bytes_field(9, properties))).metrics
+    properties = wrap(2, noise) + wrap(1, b"Quality") + noise
+    (one,) = read_payload(wrap(2, wrap(9, properties))).metrics
     assert (one.quality, one.unit) == (192, None)
-    (one,) = read_payload(bytes_field(2, bytes_field(18, noise + number_field(5, 1)))).metrics
+    (one,) = read_payload(wrap(2, wrap(18, noise + whole(5, 1)))).metrics
     assert one.value.is_definition
 
 
 def test_parts_of_a_template_are_put_together_unless_another_value_came_between():
     def member(name):
-        return bytes_field(18, bytes_field(2, bytes_field(1, name)))
+        return wrap(18, wrap(2, wrap(1, name)))
 
-    (one,) = read_payload(bytes_field(2, member(b"x") + member(b"y"))).metrics
+    (one,) = read_payload(wrap(2, member(b"x") + member(b"y"))).metrics
     assert [m.name for m in one.value.metrics] == ["x", "y"]
-    (one,) = read_payload(bytes_field(2, member(b"x") + number_field(10, 1) + member(b"y"))).metrics
+    (one,) = read_payload(wrap(2, member(b"x") + whole(10, 1) + member(b"y"))).metrics
     assert [m.name for m in one.value.metrics] == ["y"]
 
 
 def test_templates_have_a_depth():
     data = b""
     for _ in range(40):
-        data = bytes_field(18, bytes_field(2, data))
+        data = wrap(18, wrap(2, data))
     with pytest.raises(PayloadError, match="templates lie deeper than 32"):
-        read_payload(bytes_field(2, data))
+        read_payload(wrap(2, data))
 
 
 @pytest.mark.parametrize(
@@ -124,9 +123,9 @@ def test_qualities():
 
 @pytest.mark.parametrize("key", ["engUnit", "Engineering Units", "UNITS", "eng_unit"])
 def test_units_by_any_of_their_names(key):
-    properties = bytes_field(1, b"x") + bytes_field(2, number_field(4, 9)) + bytes_field(1, key.encode())
-    properties += bytes_field(2, number_field(1, 12) + bytes_field(8, b"bar"))
-    (one,) = read_payload(bytes_field(2, bytes_field(9, properties))).metrics
+    properties = wrap(1, b"x") + wrap(2, whole(4, 9)) + wrap(1, key.encode())
+    properties += wrap(2, whole(1, 12) + wrap(8, b"bar"))
+    (one,) = read_payload(wrap(2, wrap(9, properties))).metrics
     assert one.unit == "bar"
 
 

@@ -8,14 +8,13 @@ from headrace.adapters.payloads import sparkplug_scanner as scanner
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.sparkplug import DataType, read_payload
-from headrace.adapters.payloads.sparkplug_decoder import MetricDecoder, warm_sparkplug
+from headrace.adapters.payloads.sparkplug_decoder import NodeMetricDecoder, warm_sparkplug
 from headrace.adapters.payloads.sparkplug_metrics import SparkplugMetrics
 from headrace.adapters.payloads.sparkplug_writer import (
     SparkplugValue,
-    bytes_field,
-    number_field,
     write_payload,
 )
+from headrace.adapters.payloads.wire import whole, wrap
 from headrace.core.events import MAX_RAW_BYTES, RejectCode
 from headrace.core.frames import Shape
 from headrace.core.layouts import Column, Kind, Layout
@@ -43,7 +42,7 @@ class Desk:
         self.groups = DeviceGroups(self.directory, owns_units=False)
         self.metrics = SparkplugMetrics(self.groups, place, RuleSettings(path="{metric}", max_keys=max_keys))
         self.left = []
-        self.decoder = MetricDecoder("d", self.directory, self.metrics, scan=self.scan, **more)
+        self.decoder = NodeMetricDecoder("d", self.directory, self.metrics, scan=self.scan, **more)
         self.space = self.metrics.space({"device": "leon/tank"})
         self.arrival_ns = ARRIVAL_NS
 
@@ -212,20 +211,20 @@ def test_what_the_scanner_leaves_aside_the_reference_takes():
     desk.birth(a=D.DOUBLE, s=D.STRING, n=D.INT32, on=D.BOOLEAN, f=D.FLOAT, bdSeq=D.INT64)
 
     def with_properties(data):
-        return bytes_field(2, number_field(2, 2) + bytes_field(9, data) + number_field(10, 5))
+        return wrap(2, whole(2, 2) + wrap(9, data) + whole(10, 5))
 
-    quality = bytes_field(1, b"Quality")
-    double = bytes_field(2, number_field(2, 0) + b"\x65" + np.float32(0.5).tobytes())
-    properties = bytes_field(1, b"x") + bytes_field(2, number_field(3, 0))
+    quality = wrap(1, b"Quality")
+    double = wrap(2, whole(2, 0) + b"\x65" + np.float32(0.5).tobytes())
+    properties = wrap(1, b"x") + wrap(2, whole(3, 0))
     odd = [
-        [report(1, D.STRING, "größer")], double, bytes_field(2, number_field(2, 2) + number_field(11, 5) + b"\x30\x00"),
+        [report(1, D.STRING, "größer")], double, wrap(2, whole(2, 2) + whole(11, 5) + b"\x30\x00"),
         [report(3, D.BOOLEAN, True)._replace(datatype=D.INT32)], double.replace(b"\x10\x00", b"\x10\x04") + b"\x2a\x00",
-        bytes_field(2, number_field(2, 2) + bytes_field(9, properties) + number_field(10, 5)),
-        bytes_field(2, number_field(2, 0) + bytes_field(8, b"") + b"\x69" + np.float64(2.5).tobytes()),
-        with_properties(quality + bytes_field(2, number_field(4, 64))), with_properties(b""),
-        with_properties(quality + bytes_field(2, number_field(1, 3))), with_properties(quality + bytes_field(2, b"") + bytes_field(1, b"y")),
-        [report(5, D.INT64, 3)], with_properties(bytes_field(1, b"another name") + bytes_field(2, b"")),
-        with_properties(quality + bytes_field(2, number_field(2, 0) + number_field(3, 192))),
+        wrap(2, whole(2, 2) + wrap(9, properties) + whole(10, 5)),
+        wrap(2, whole(2, 0) + wrap(8, b"") + b"\x69" + np.float64(2.5).tobytes()),
+        with_properties(quality + wrap(2, whole(4, 64))), with_properties(b""),
+        with_properties(quality + wrap(2, whole(1, 3))), with_properties(quality + wrap(2, b"") + wrap(1, b"y")),
+        [report(5, D.INT64, 3)], with_properties(wrap(1, b"another name") + wrap(2, b"")),
+        with_properties(quality + wrap(2, whole(2, 0) + whole(3, 192))),
     ]  # fmt: skip
     samples, rejects = desk.take(*(("data", one) for one in odd))
     assert not rejects
@@ -273,8 +272,8 @@ def test_what_the_scanner_leaves_aside_the_reference_takes():
             "wrong-type",
             "'a': its type is STRING, where it was DOUBLE",
         ),
-        (bytes_field(2, number_field(2, 4)), "wrong-type", "values of type FLOAT_ARRAY are not taken"),
-        (bytes_field(2, number_field(2, 5)), "malformed", "'on': it has no value and is not null"),
+        (wrap(2, whole(2, 4)), "wrong-type", "values of type FLOAT_ARRAY are not taken"),
+        (wrap(2, whole(2, 5)), "malformed", "'on': it has no value and is not null"),
     ],
 )
 def test_refusals(payload, code, detail):
@@ -319,18 +318,16 @@ def test_a_message_can_be_refused_as_a_whole():
 
 def test_templates_are_their_members():
     def template(*members, alias=None, name=None, is_definition=False, **rest):
-        inner = b"".join(bytes_field(2, m) for m in members) + (number_field(5, 1) if is_definition else b"")
-        head = (b"" if name is None else bytes_field(1, name)) + (
-            b"" if alias is None else number_field(2, alias)
-        )
-        return head + number_field(4, 19) + bytes_field(18, inner)
+        inner = b"".join(wrap(2, m) for m in members) + (whole(5, 1) if is_definition else b"")
+        head = (b"" if name is None else wrap(1, name)) + (b"" if alias is None else whole(2, alias))
+        return head + whole(4, 19) + wrap(18, inner)
 
     def member(name, kind, field):
-        return bytes_field(1, name) + (b"" if kind is None else number_field(4, kind)) + field
+        return wrap(1, name) + (b"" if kind is None else whole(4, kind)) + field
 
     rpm, amps = (
-        member(b"RPM", D.INT32, number_field(10, 1_480)),
-        member(b"Amps", D.INT32, number_field(10, 9)),
+        member(b"RPM", D.INT32, whole(10, 1_480)),
+        member(b"Amps", D.INT32, whole(10, 9)),
     )
     inner = template(rpm, name=b"Drive")
     desk = Desk()
@@ -338,21 +335,19 @@ def test_templates_are_their_members():
         template(rpm, is_definition=True, name=b"_types_"),
         template(rpm, amps, inner, alias=5, name=b"Motor"),
     ]
-    samples, rejects = desk.take(
-        ("birth", number_field(1, 1_000) + b"".join(bytes_field(2, m) for m in birth))
-    )
+    samples, rejects = desk.take(("birth", whole(1, 1_000) + b"".join(wrap(2, m) for m in birth)))
     assert not rejects
     assert {path: some[0][1] for path, some in samples.items()} == {
         "leon/tank/Motor.RPM": 1_480, "leon/tank/Motor.Amps": 9, "leon/tank/Motor.Drive.RPM": 1_480,
     }  # fmt: skip
-    part = template(member(b"RPM", None, number_field(10, 1_500)), alias=5)
-    nameless = template(member(b"", None, number_field(10, 1)), number_field(10, 1), alias=5)
-    samples, rejects = desk.take(("data", bytes_field(2, part)), ("data", bytes_field(2, nameless)))
+    part = template(member(b"RPM", None, whole(10, 1_500)), alias=5)
+    nameless = template(member(b"", None, whole(10, 1)), whole(10, 1), alias=5)
+    samples, rejects = desk.take(("data", wrap(2, part)), ("data", wrap(2, nameless)))
     assert samples == {"leon/tank/Motor.RPM": [(ARRIVAL_NS / MS, 1_500, 0)]}
     assert [(str(r.code), r.n_samples) for r in rejects] == [("unknown-tag", 2)]
-    _, (reject,) = desk.take(("data", bytes_field(2, template(rpm, alias=99))))
+    _, (reject,) = desk.take(("data", wrap(2, template(rpm, alias=99))))
     assert str(reject.code) == "unknown-tag"
-    null = bytes_field(2, number_field(2, 5) + b"\x38\x01")
+    null = wrap(2, whole(2, 5) + b"\x38\x01")
     _, (reject,) = desk.take(("data", null))
     assert "TEMPLATE are not taken" in reject.detail
 
@@ -370,10 +365,8 @@ def test_a_death_marks_all_that_is_stored():
 
 def test_after_a_death_a_birth_says_what_is_now():
     """A metric that has not changed since long would stay marked as bad."""
-    inner = bytes_field(
-        2, bytes_field(1, b"x") + number_field(3, 2_000) + number_field(4, 3) + number_field(10, 1)
-    )
-    template = bytes_field(2, bytes_field(1, b"M") + bytes_field(18, inner))
+    inner = wrap(2, wrap(1, b"x") + whole(3, 2_000) + whole(4, 3) + whole(10, 1))
+    template = wrap(2, wrap(1, b"M") + wrap(18, inner))
     desk = Desk()
     births = [
         value("a", D.DOUBLE, 0, time_ms=2_500),

@@ -9,10 +9,9 @@ from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.adapters.payloads.sparkplug import DataType
 from headrace.adapters.payloads.sparkplug_writer import (
     SparkplugValue,
-    bytes_field,
-    number_field,
     write_payload,
 )
+from headrace.adapters.payloads.wire import whole, wrap
 from headrace.core.errors import ConfigError
 from headrace.core.readings import readings
 from headrace.core.sensors import SensorDirectory
@@ -80,14 +79,12 @@ def test_refusals():
 
 
 def test_templates():
-    member = bytes_field(1, b"RPM") + number_field(4, 3) + number_field(10, 1_480)
-    nameless = number_field(4, 3) + number_field(10, 1)
-    template = bytes_field(1, b"M") + bytes_field(18, bytes_field(2, member) + bytes_field(2, nameless))
-    definition = bytes_field(1, b"type") + bytes_field(18, number_field(5, 1) + bytes_field(2, member))
+    member = wrap(1, b"RPM") + whole(4, 3) + whole(10, 1_480)
+    nameless = whole(4, 3) + whole(10, 1)
+    template = wrap(1, b"M") + wrap(18, wrap(2, member) + wrap(2, nameless))
+    definition = wrap(1, b"type") + wrap(18, whole(5, 1) + wrap(2, member))
     desk = Desk()
-    found, rejects = desk.take(
-        "DDATA", number_field(1, 7) + bytes_field(2, template) + bytes_field(2, definition)
-    )
+    found, rejects = desk.take("DDATA", whole(1, 7) + wrap(2, template) + wrap(2, definition))
     assert found == {"g/n/d/M.RPM": (7 * MS, 1_480), "g/n/d/M.": (7 * MS, 1)}
     assert not rejects
 

@@ -5,10 +5,9 @@ import pytest
 from headrace.adapters.payloads.sparkplug import DataType
 from headrace.adapters.payloads.sparkplug_writer import (
     SparkplugValue,
-    bytes_field,
-    number_field,
     write_payload,
 )
+from headrace.adapters.payloads.wire import whole, wrap
 from headrace.adapters.sparkplug import probe
 from headrace.adapters.sparkplug.naming import compile_naming
 from headrace.adapters.sparkplug.probe import BirthEar, found_tags, heard_nodes, wanted_nodes
@@ -53,16 +52,16 @@ def test_whose_birth_was_not_heard_is_asked_once():
 
 
 def test_what_births_name():
-    definition = bytes_field(1, b"type") + number_field(4, 19) + bytes_field(18, number_field(5, 1))
-    member = bytes_field(1, b"RPM") + number_field(4, 3) + number_field(10, 1_480)
-    template = bytes_field(1, b"Motor") + number_field(4, 19) + bytes_field(18, bytes_field(2, member))
+    definition = wrap(1, b"type") + whole(4, 19) + wrap(18, whole(5, 1))
+    member = wrap(1, b"RPM") + whole(4, 3) + whole(10, 1_480)
+    template = wrap(1, b"Motor") + whole(4, 19) + wrap(18, wrap(2, member))
     payload = birth(
         SparkplugValue(1, DataType.INT64, "bdSeq"), SparkplugValue(False, DataType.BOOLEAN, "Node Control/Rebirth"),
         SparkplugValue(1.5, DataType.DOUBLE, "Zone/T", unit="degC", quality=500),
         SparkplugValue(None, DataType.STRING, "s"), SparkplugValue(True, DataType.BOOLEAN, "on", time_ms=5),
         SparkplugValue(None, DataType.INT8_ARRAY, "list"), SparkplugValue(1, DataType.INT32, "/x"),
         SparkplugValue("x", DataType.INT32, "odd"), SparkplugValue(1, DataType.INT32, "late", time_ms=2**63),
-    ) + bytes_field(2, template) + bytes_field(2, definition)  # fmt: skip
+    ) + wrap(2, template) + wrap(2, definition)  # fmt: skip
     ear = Ear()
     ear.hear("spBv1.0/g/NBIRTH/n", payload)
     ear.hear("spBv1.0/g/DBIRTH/n/broken", b"\xff")

@@ -1,0 +1,1 @@
+"""OPC UA: subscriptions and bulk reads of servers' variables."""

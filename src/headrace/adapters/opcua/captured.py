@@ -1,0 +1,97 @@
+"""Answers that are listened to, and answers that were captured, decoded once more: without a server.
+
+Values carry the numbers that we gave their variables. A capture says which variables had which numbers by a mark; one
+that was made when the adapter had others can't be decoded, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import xxhash
+
+from headrace.adapters.abilities import Captured, Direction, Listener
+from headrace.adapters.opcua.client import ServiceFailed
+from headrace.adapters.opcua.filing import Filing
+from headrace.adapters.opcua.messages import Values, numbered, publish_answer, read_answer
+from headrace.adapters.opcua.tags import TagTable
+from headrace.core.errors import Rejected
+from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
+from headrace.core.frames import FrameBatch
+
+
+@dataclass(slots=True)
+class Ear:
+    """Who listens to an adapter's answers, if anybody."""
+
+    mark: str
+    listener: Listener | None = None
+
+    def hear(self, ts_ns: int, server: str, body: bytes, tags: Sequence[int] | None = None) -> None:
+        """An answer as it came; `tags`: those that a read asked for, None where it was published."""
+        if self.listener is not None:
+            about = {"variables": self.mark} | ({} if tags is None else {"tags": ranges_text(tags)})
+            self.listener(Captured(ts_ns, server, body, about=about))
+
+
+def mark_of(tags: TagTable) -> str:
+    """The same for the same variables in the same order."""
+    digest = xxhash.xxh3_64()
+    for tag in range(len(tags)):
+        digest.update(f"{tags.path(tag)} {tags.address(tag)}\n".encode())
+    return digest.hexdigest()
+
+
+def ranges_text(numbers: Sequence[int]) -> str:
+    """Numbers that rise, in short: ``0-9,12``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(f"{first}-{last}" for first, last in runs)
+
+
+def numbers_of(text: str, most: int) -> list[int]:
+    """What `ranges_text` was made of. Raises ValueError: it is none, or goes beyond `most`."""
+    out: list[int] = []
+    for run in text.split(","):
+        first, _, last = run.partition("-")
+        if not 0 <= int(first) <= int(last) < most:
+            raise ValueError(f"{run!r} is no range of variables")
+        out.extend(range(int(first), int(last) + 1))
+    return out
+
+
+def decode_answers(
+    name: str, tags: TagTable, filing: Filing, captured: Sequence[Captured]
+) -> tuple[list[FrameBatch], list[Reject]]:
+    """Frames of all answers, and what is refused."""
+    mark = mark_of(tags)
+    batches: list[FrameBatch] = []
+    rejects: list[Reject] = []
+    for one in captured:
+        if one.direction is Direction.SENT:
+            continue
+        try:
+            for values in _values(one, mark, len(tags)):
+                filed = filing.file(values, one.ts_ns)
+                batches += filed.batches
+                rejects += filed.rejects
+        except (Rejected, ServiceFailed, ValueError) as e:
+            raw = one.data[:MAX_RAW_BYTES]
+            rejects.append(Reject(RejectCode.MALFORMED, name, one.source, str(e), raw, one.ts_ns))
+    return batches, rejects
+
+
+def _values(one: Captured, mark: str, n_tags: int) -> Sequence[Values]:
+    if one.about.get("variables") != mark:
+        raise Rejected("it was captured when the adapter had other variables")
+    if "tags" not in one.about:
+        return publish_answer(one.data).values
+    tags, values = numbers_of(one.about["tags"], n_tags), read_answer(one.data)
+    if len(values) != len(tags):
+        raise Rejected(f"{len(values)} values for {len(tags)} nodes")
+    return [numbered(values, tags)]

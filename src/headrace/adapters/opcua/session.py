@@ -1,0 +1,175 @@
+"""Our session at a server: connect, subscribe or read, lose, come back, for ever.
+
+What goes wrong stays where it is: a node that the server does not know is a problem of its tag and never of the batch
+it was asked for in; a server that answers and publishes nothing is as lost as one that is gone. Three things tell:
+
+* the connection is closed, or the server's state can't be read for as long as the url allows;
+* no publish response comes, keep-alives among them, for longer than two keep-alive intervals;
+* variables that are read now and then have changed, and the subscription does not tell (`verify`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from headrace.adapters.base import AdapterState
+from headrace.adapters.meters import Backoff, seconds
+from headrace.adapters.opcua.asking import Feed, SessionMeters
+from headrace.adapters.opcua.client import ServiceFailed, UaConnection
+from headrace.adapters.opcua.polling import Polling
+from headrace.adapters.opcua.security import ServerAccess, ServerRefuses
+from headrace.adapters.opcua.subscribing import Subscribing
+from headrace.adapters.pacing import ConnectGate
+from headrace.core.clock import NO_TIME
+from headrace.core.errors import ConfigError, NotConnected
+
+_log = logging.getLogger("headrace.adapters.opcua")
+
+
+class ServerSession:
+    """Keeps one session up, and feeds the inbox.
+
+    Parameters
+    ----------
+    groups : tags of the server by their interval in ns.
+    gate : gives the turn to connect.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        access: ServerAccess,
+        groups: dict[int, list[int]],
+        feed: Feed,
+        gate: ConnectGate,
+        backoff: Backoff,
+    ) -> None:
+        self._name = name
+        self.access = access
+        self._groups = groups
+        self._feed = feed
+        self._clock = feed.sink.clock
+        self._gate = gate
+        self._backoff = backoff
+        self._ended = asyncio.Event()
+        self._end_reason = ""
+        self._is_told = False
+        self._closed_cpu_ns = 0
+        self.connection: UaConnection | None = None
+        self.meters = SessionMeters()
+        self.state = AdapterState.STARTING
+        self.reason = ""
+        self.since_ns = self._clock.now_ns()
+        self.retry_ns = NO_TIME
+
+    @property
+    def transport_ns(self) -> int:
+        """CPU of reading the socket, framing and decryption so far."""
+        return self._closed_cpu_ns + (self.connection.cpu_ns if self.connection else 0)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether requests can be sent."""
+        return self.state is AdapterState.CONNECTED
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        while True:
+            self._ended.clear()
+            self.connection = UaConnection(self.access, self.drop)
+            state = AdapterState.BACKOFF
+            try:
+                await self._live(self.connection)
+                reason = self._end_reason
+            except (ServerRefuses, ConfigError) as e:
+                reason, state = str(e), AdapterState.FAILED
+            except TimeoutError:
+                reason = f"connected, but no answer within {self.access.timeout_s:g} s"
+            except NotConnected as e:
+                reason = self._end_reason if self._ended.is_set() else str(e)
+            except ServiceFailed as e:
+                reason = str(e)
+            except Exception as e:
+                _log.exception("adapter=%s server=%s: session failed", self._name, self.access.server)
+                reason = f"internal error: {e!r}"
+            await self.close()
+            self._lost(reason, state)
+            await self._clock.sleep(seconds(max(0, self.retry_ns - self._clock.now_ns())))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self._closed_cpu_ns += connection.cpu_ns
+            await connection.close()
+
+    def drop(self, reason: str) -> None:
+        """The connection is lost, or to be given up."""
+        if not self._ended.is_set():
+            self._end_reason = reason
+            self._ended.set()
+
+    async def _live(self, connection: UaConnection) -> None:
+        """One connection's life."""
+        config = self.access.config
+        async with self._gate:
+            await connection.open()
+        self.meters.n_connects += 1
+        args = self._name, connection, self._groups, self._feed, self.meters, self.drop
+        note = ""
+        if config.mode == "read":
+            polling = Polling(*args)
+            await polling.prepare(config.max_nodes)
+            work = polling.work()
+        else:
+            subscribing = Subscribing(*args)
+            await subscribing.prepare(config)
+            work = subscribing.work(config, self.access.timeout_s)
+            note = subscribing.revised
+        self._up(note)
+        await together([*work, self._until_ended()])
+
+    async def _until_ended(self) -> None:
+        await self._ended.wait()
+
+    def _up(self, note: str) -> None:
+        self._backoff.reset()
+        self._enter(AdapterState.CONNECTED, "")
+        if note:
+            _log.info("adapter=%s server=%s %s", self._name, self.access.server, note)
+        if self._is_told:
+            self._is_told = False
+            _log.info("adapter=%s server=%s is back", self._name, self.access.server)
+
+    def _enter(self, state: AdapterState, reason: str) -> None:
+        if state is not self.state:
+            self.since_ns = self._clock.now_ns()
+        self.state, self.reason = state, reason
+
+    def _lost(self, reason: str, state: AdapterState) -> None:
+        self._enter(state, reason)
+        self.retry_ns = self._clock.now_ns() + self._backoff.next_ns()
+        if not self._is_told:
+            self._is_told = True
+            _log.warning(
+                "adapter=%s server=%s lost: %s; retrying until it answers",
+                self._name,
+                self.access.server,
+                reason,
+            )
+
+
+async def together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all until the first one ends; the others are cancelled. Raises what it raises."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -1,0 +1,110 @@
+"""The OPC UA adapter passes the public kit against a real server, subscribing and reading."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.adapters.base import PlantFacts
+from headrace.adapters.broker.simulator import free_port
+from headrace.adapters.opcua import subscribing
+from headrace.adapters.opcua.adapter import OpcuaAdapter
+from headrace.adapters.opcua.simulator import OpcuaSimulator
+from headrace.core.problems import validate_section
+from headrace.core.settings import SignalSettings
+from headrace.testing import adapter_faults
+from headrace.testing import adapters as kit
+
+# One server for all: to make one takes 2 s.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+FACTS = PlantFacts(("site", "area", "device", "signal"))
+SIGNALS = ("temperature", "pressure", "level")
+ODD = "odd"
+
+
+class OpcuaRig:
+    """A server with a device of 3 variables that change, and one that goes wrong."""
+
+    can_lose = True
+    is_pushed_to = False
+    timeout_ms = 250
+    deadline_s = 0.75  # three reads that are not answered
+
+    def __init__(self, simulator, mode):
+        self.simulator = simulator
+        self.mode = mode
+        self.acknowledges = mode == "subscribe"
+        self.before = simulator.n_acknowledged
+        self.n_sent = 0
+        self.address = self.peer()
+
+    def peer(self):
+        return self.simulator.host, self.simulator.port
+
+    def talk_to(self, host, port):
+        self.address = host, port
+
+    def absurd(self, data):
+        return data[:4] + b"\xff\xff\xff\x7f" + data[8:]
+
+    def offered(self):
+        return {(f"leon/a/tank/{name}", self.value(name)) for name in SIGNALS}
+
+    def value(self, name):
+        return self.n_sent + len(name) / 10
+
+    def make(self):
+        profile = {
+            name: SignalSettings(address=self.simulator.address("tank." + name)) for name in (*SIGNALS, ODD)
+        }
+        host, port = self.address
+        config = {
+            "protocol": "opcua", "profile": "tank", "time": "source", "mode": self.mode, "interval": "20ms",
+            "devices": {"leon/a/tank": f"opc.tcp://{host}:{port}/plant?timeout={self.timeout_ms}ms"}, "reconnect_first": "50ms", "reconnect_most": "200ms",
+        }  # fmt: skip
+        settings = validate_section(OpcuaAdapter.Config, config, "adapters.tanks")
+        return OpcuaAdapter.from_config("tanks", settings, {"tank": profile}, FACTS)
+
+    async def up(self):
+        await self.simulator.start()
+
+    async def down(self):
+        await self.simulator.stop()
+
+    async def send(self):
+        self.n_sent += 1
+        for name in SIGNALS:
+            await self.simulator.write("tank." + name, self.value(name))
+        return 3
+
+    async def send_at(self, ts_ns):
+        self.n_sent += 1
+        await self.simulator.write("tank.level", self.value("level"), source_ns=ts_ns)
+        return 1
+
+    async def send_other_type(self):
+        self.n_sent += 1
+        await self.simulator.write("tank.level", "full", "String")
+        await self.simulator.write("tank.pressure", self.value("pressure"))
+        return 2
+
+    async def send_garbage(self):
+        await self.simulator.write("tank.odd", b"what is this?", "ByteString")
+
+    def n_acknowledged(self):
+        return self.simulator.n_acknowledged - self.before
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    return OpcuaSimulator(free_port())
+
+
+@pytest.mark.parametrize("check", [*kit.CHECKS, *adapter_faults.CHECKS], ids=lambda check: check.__name__)
+@pytest.mark.parametrize("mode", ["subscribe", "read"])
+async def test_opcua_adapter(mode, check, simulator, monkeypatch):
+    monkeypatch.setattr(subscribing, "KEEP_ALIVE_NS", 100_000_000)
+    await simulator.start()
+    for name in (*SIGNALS, ODD):
+        await simulator.set(f"tank.{name}", None, "Null")  # what is there before is no sample
+    await simulator.stop()
+    await check(OpcuaRig(simulator, mode))
