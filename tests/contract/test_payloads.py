@@ -92,8 +92,8 @@ def test_the_kit_notices_a_decoder_that_breaks_its_promises():
                 super().read(message, group, rows)
 
     class Leaves(FieldsDecoder):
-        def read_many(self, messages, groups, rows):
-            return range(len(messages))
+        def read_many(self, pile, rows):
+            return range(len(pile.messages))
 
     messages = [b'{"a": 1}', b'{"a": 2}']
     with pytest.raises(AssertionError, match="2 of 2 messages are left"):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.property.sparkplug_schema import Payload
 
 from headrace.adapters.payloads import sparkplug_scanner as scanner
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
@@ -18,6 +17,7 @@ from headrace.adapters.payloads.sparkplug import RANGES, TEXTS, DataType, qualit
 from headrace.adapters.payloads.sparkplug_decoder import NodeMetricDecoder
 from headrace.adapters.payloads.sparkplug_metrics import SparkplugMetrics
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
+from headrace.bench.traffic.sparkplug_schema import Payload
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.testing.engines import flat
@@ -246,7 +246,7 @@ class Desk:
             if i < len(births):
                 self.decoder.birth(i, self.space, read_payload(births[i]))
             else:
-                self.decoder.data(i, self.space)
+                self.decoder.data(i, [self.space])
         return self.found(self.decoder.end(ARRIVAL_NS))
 
     def found(self, decoded):

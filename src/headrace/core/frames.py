@@ -440,6 +440,6 @@ def _frozen(*arrays: Any) -> list[Any]:
     for array in arrays:
         if array is not None:
             array = array.view()
-            array.flags.writeable = False
+            array.setflags(write=False)
         out.append(array)
     return out

@@ -23,6 +23,7 @@ import numpy as np
 from headrace.adapters.payloads.base import (
     Decoded,
     ManyReader,
+    MessagePile,
     PayloadDecoder,
     PayloadError,
     RuleSettings,
@@ -103,7 +104,10 @@ class _Bench:
         """Read them at once, and what is left one by one; how many were left."""
         assert isinstance(self.decoder, ManyReader)
         group = self._groups.group(DEVICE, self._settings)
-        left = self.decoder.read_many(messages, [group] * len(messages), self._rows)
+        payloads = [message.payload for message in messages]
+        numbers = np.full(len(messages), group.number, np.int64)
+        pile = MessagePile(messages, payloads, b"".join(payloads), numbers, self._groups.devices)
+        left = self.decoder.read_many(pile, self._rows)
         for number in left:
             self.read(messages[number])
         return len(left)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from headrace.adapters.payloads import hashed_rows, json_scanner, line_scanner
+from headrace.adapters.payloads import hashed_rows, json_frames, json_scanner, line_scanner
 from headrace.codecs import block_kernels
 from headrace.core.clock import NS, VirtualClock
 from headrace.core.frames import FrameBatch
@@ -36,7 +36,7 @@ def test_the_operators_of_the_plants_pipelines_are_compiled_too():
         ),
     ]
     warm_kernels(("u16",), specs)
-    scanners = (json_scanner.scan, json_scanner.give_arrivals, line_scanner.scan, hashed_rows.insert)
+    scanners = (json_scanner.scan, json_frames.give_arrivals, line_scanner.scan, hashed_rows.insert)
     for kernel in (merge_panes, weigh_dense, weigh_loose, *scanners):
         assert kernel.signatures, kernel
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from headrace.adapters.abilities import Captured, Listener
@@ -205,6 +205,8 @@ class HttpAdapter:
         if run is None:
             raise Closed(f"adapter {self.name} does not run")
         self._n_requests += 1
+        if pushed.arrival_ns == NO_TIME:
+            pushed = replace(pushed, arrival_ns=run.sink.clock.now_ns())
         if self._listener is not None:
             self._listener(_captured(pushed))
         outcome = self._keys.find(pushed)

@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from headrace.core.clock import NO_TIME
@@ -163,14 +165,25 @@ class SliceDecoder(Protocol):
         ...
 
 
+class MessagePile(NamedTuple):
+    """Messages of one rule that are read together, in the order in which they came.
+
+    ``payloads[i]`` is that of ``messages[i]``, whose device is ``devices[numbers[i]]``; ``data`` is all of them together.
+    """
+
+    messages: Sequence[TopicMessage]
+    payloads: Sequence[bytes]
+    data: bytes
+    numbers: npt.NDArray[np.int64]
+    devices: Sequence[DeviceGroup]
+
+
 @runtime_checkable
 class ManyReader(Protocol):
     """A decoder that reads many messages at once better than one by one."""
 
-    def read_many(
-        self, messages: Sequence[TopicMessage], groups: Sequence[DeviceGroup], rows: Rows
-    ) -> Sequence[int]:
-        """Put what it can of the messages of these devices into `rows`; the numbers of those left to `read`, in order.
+    def read_many(self, pile: MessagePile, rows: Rows) -> Sequence[int]:
+        """Put what it can of the messages into `rows`; the numbers of those left to `read`, in order.
 
         All messages of a device are left where one is.
         """

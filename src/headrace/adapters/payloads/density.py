@@ -38,5 +38,5 @@ def _dense(frames: FrameBatch, width: int) -> FrameBatch:
         quality = marks
     return FrameBatch.dense(
         frames.slot, frames.ts_ns, values.reshape(-1, width), None if quality is None else quality.reshape(-1, width),
-        dictionary=frames.dictionary, origin=frames.origin,
+        dictionary=frames.dictionary, origin=frames.origin, arrival_ns=frames.arrival_ns,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import MessagePile, PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.json_columns import ShapedRows
 from headrace.adapters.payloads.json_shapes import JsonShapes
 from headrace.adapters.payloads.keys import DeviceGroup
@@ -47,15 +47,11 @@ class FieldsDecoder:
         if not (self._root and len(self._time) > 1) and "" not in (*self._root, *self._time):
             self._shapes = JsonShapes(self._root, self._time, times.factor)
 
-    def read_many(
-        self, messages: Sequence[TopicMessage], groups: Sequence[DeviceGroup], rows: Rows
-    ) -> Sequence[int]:
+    def read_many(self, pile: MessagePile, rows: Rows) -> Sequence[int]:
         """Read the messages whose shape is known; see `ManyReader`."""
         if self._shapes is None or not self._shapes.shapes:
-            return range(len(messages))
-        return rows.workspace(self, lambda: ShapedRows(rows, self._settings)).read(
-            messages, groups, self._shapes
-        )
+            return range(len(pile.messages))
+        return rows.workspace(self, lambda: ShapedRows(rows, self._settings)).read(pile, self._shapes)
 
     def read(self, message: TopicMessage, group: DeviceGroup, rows: Rows) -> None:
         """Add a row for each object."""

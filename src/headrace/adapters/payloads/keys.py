@@ -138,6 +138,7 @@ class DeviceGroups:
     Attributes
     ----------
     n_sensors : keys of all devices. version : changes whenever a device has got another slot.
+    devices : all of them; each has the number of its place.
     """
 
     def __init__(
@@ -149,6 +150,7 @@ class DeviceGroups:
     ) -> None:
         self.n_sensors = 0
         self.version = 0
+        self.devices: list[DeviceGroup] = []
         self._directory = directory
         self._n_max = n_max
         self._n_sensors_max = n_sensors_max
@@ -177,6 +179,7 @@ class DeviceGroups:
             if len(self._by_path) >= self._n_max:
                 raise PayloadError(RejectCode.UNKNOWN_TOPIC, f"more than {self._n_max:,} devices")
             group = self._by_path[path] = self._restored(path, settings)
+            self.devices.append(group)
         return group
 
     def _restored(self, path: str, settings: RuleSettings) -> DeviceGroup:

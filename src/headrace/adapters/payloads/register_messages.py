@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import MessagePile, PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroup, KeyTable
 from headrace.adapters.payloads.registers import (
     ReadMap,
@@ -54,10 +54,9 @@ class RegistersDecoder:
         image = self._image(message)
         self._add([message], [group], rows, image)
 
-    def read_many(
-        self, messages: Sequence[TopicMessage], groups: Sequence[DeviceGroup], rows: Rows
-    ) -> Sequence[int]:
+    def read_many(self, pile: MessagePile, rows: Rows) -> Sequence[int]:
         """Read the messages of devices that are known and whose messages are all whole; see `ManyReader`."""
+        messages, groups = pile.messages, [pile.devices[number] for number in pile.numbers.tolist()]
         images: list[bytes] = []
         bad: set[int] = set()
         for message, group in zip(messages, groups, strict=True):

@@ -54,10 +54,15 @@ class Rows:
     Parameters
     ----------
     origin : the adapter's name.
+
+    Attributes
+    ----------
+    arrival_ns : of the slice, which its batches may have from the beginning.
     """
 
     def __init__(self, origin: str, groups: DeviceGroups) -> None:
         self.origin = origin
+        self.arrival_ns = 0
         self.words = WordTable()
         self._groups = groups
         self._kept: dict[object, Any] = {}
@@ -191,7 +196,8 @@ class Rows:
     def build(self, arrival_ns: int) -> Decoded:
         """Everything since the last call, as batches in the order they must be taken, and rejects."""
         self._cut()
-        out = Decoded([b.with_(arrival_ns=arrival_ns) for b in self._batches], self._rejects)
+        batches = [b if b.arrival_ns == arrival_ns else b.with_(arrival_ns=arrival_ns) for b in self._batches]
+        out = Decoded(batches, self._rejects)
         self._batches, self._rejects = [], []
         return out
 

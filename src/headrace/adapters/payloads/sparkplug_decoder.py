@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,8 +111,9 @@ class NodeMetricDecoder:
         self._texts.clear()
         self._columns.counts[:] = 0
         self._messages = messages
-        self._body = b"".join([message.payload for message in messages])
-        ends = np.cumsum([len(message.payload) for message in messages])
+        payloads = [message.payload for message in messages]
+        self._body = b"".join(payloads)
+        ends = np.cumsum(np.fromiter(map(len, payloads), np.int64, len(payloads)))
         self._where = np.zeros((len(messages), 3), np.int64)
         self._where[1:, scanner.FIRST_BYTE] = ends[:-1]
         self._where[:, scanner.END_BYTE] = ends
@@ -119,14 +121,15 @@ class NodeMetricDecoder:
         self._first = self._last = 0
         self._rejects = []
 
-    def data(self, number: int, space: MetricSpace) -> None:
-        """Take a message of values."""
+    def data(self, number: int, spaces: Sequence[MetricSpace]) -> None:
+        """Take messages of values, which follow each other from `number` on; `spaces` says whose each is."""
+        if not spaces:
+            return
         if number != self._last:
             self._flush()
             self._first = number
-        self._spaces[number] = space
-        self._where[number, scanner.OWNER] = space.number
-        self._last = number + 1
+        self._last = number + len(spaces)
+        self._spaces.update(zip(range(number, self._last), spaces, strict=True))
 
     def birth(self, number: int, space: MetricSpace, payload: SparkplugPayload) -> None:
         """Take a message that names all metrics of a space and gives their values.
@@ -172,8 +175,7 @@ class NodeMetricDecoder:
         """What has become of the slice."""
         self._flush()
         self.n_transient += int(self._columns.counts[scanner.TRANSIENT])
-        batches = [b.with_(arrival_ns=arrival_ns) for b in self._batches()]
-        return Decoded(batches, self._rejects)
+        return Decoded(self._batches(arrival_ns), self._rejects)
 
     def _flush(self) -> None:
         """Read the data that have gathered."""
@@ -181,6 +183,8 @@ class NodeMetricDecoder:
         self._first = self._last
         if first == last:
             return
+        owners = [self._spaces[number].number for number in range(first, last)]
+        self._where[first:last, scanner.OWNER] = owners
         size = int(self._where[last - 1, scanner.END_BYTE] - self._where[first, scanner.FIRST_BYTE])
         self._room(size // METRIC_BYTES_MIN)
         data = np.frombuffer(self._body, np.uint8)
@@ -334,37 +338,45 @@ class NodeMetricDecoder:
             getattr(grown, name)[: len(old)] = old
         self._columns = grown
 
-    def _batches(self) -> list[FrameBatch]:
+    def _batches(self, arrival_ns: int) -> list[FrameBatch]:
         columns = self._columns
         n = int(columns.counts[scanner.ENTRIES])
         if not n:
             return []
         if n > len(self._parts.at):
             self._parts = _parts(len(columns.metric))
-        arrival_ns = np.array([message.arrival_ns for message in self._messages], np.int64)
         out: list[FrameBatch] = []
         for part in np.flatnonzero(np.bincount(columns.target[:n] & 0xFF)).tolist():
             out += self._part(part, arrival_ns)
         return out
 
-    def _part(self, part: int, arrival_ns: npt.NDArray[np.int64]) -> list[FrameBatch]:
+    def _part(self, part: int, arrival_ns: int) -> list[FrameBatch]:
         """The batches of one value type: one for each width of frames, so that frames of a device keep their order."""
         columns, into = self._columns, self._parts
         n_frames, n_values, is_ordered, has_times, has_quality = scanner.take_part(
             part, self._metrics.tables.rows, columns, into
         )
-        start, at = into.start[: n_frames + 1].copy(), into.at[:n_values]
+        start, at = into.start[: n_frames + 1], into.at[:n_values]
         slot = self._metrics.slots(into.group[:n_frames], part)
-        arrival_ns = arrival_ns[into.message[:n_frames]]
         ts_ms = columns.ts_ms[at]
-        value_ts_ns = _times(ts_ms, np.repeat(arrival_ns, np.diff(start))) if has_times else None
+        ts_ns = ts_ms * MS
+        if (ts_ms == scanner.NO_TIME_MS).any():
+            came_ns = np.array([message.arrival_ns for message in self._messages], np.int64)
+            ts_ns = _times(ts_ms, np.repeat(came_ns[into.message[:n_frames]], np.diff(start)))
         values, words = self._values(part, columns.bits[at])
+        quality = columns.quality[at] if has_quality else None
+        facts: dict[str, Any] = {"dictionary": words, "origin": self._origin, "arrival_ns": arrival_ns}
+        is_plain = bool(is_ordered) and not has_times
+        width = self._directory.width[slot]
+        if is_plain and n_values == n_frames * width[0] and (width == width[0]).all():
+            shape = n_frames, int(width[0])
+            marks = None if quality is None else quality.reshape(shape)
+            return [FrameBatch.dense(slot, ts_ns[start[:-1]], values.reshape(shape), marks, **facts)]
         frames = FrameBatch.sparse(
-            slot, _times(ts_ms[start[:-1]], arrival_ns), values, start, into.column[:n_values].copy(),
-            quality=columns.quality[at] if has_quality else None, value_ts_ns=value_ts_ns, dictionary=words,
-            origin=self._origin,
+            slot, ts_ns[start[:-1]], values, start.copy(), into.column[:n_values].copy(),
+            quality=quality, value_ts_ns=ts_ns if has_times else None, **facts,
         )  # fmt: skip
-        return by_width(frames, self._directory) if is_ordered and not has_times else [frames]
+        return by_width(frames, self._directory) if is_plain else [frames]
 
     def _values(
         self, part: int, bits: npt.NDArray[np.int64]
@@ -415,8 +427,6 @@ def _number_bits(value: float, part: int) -> int:
 def _times(ts_ms: npt.NDArray[np.int64], arrival_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Times in nanoseconds; those that are missing are the arrival's."""
     is_missing = ts_ms == scanner.NO_TIME_MS
-    if not is_missing.any():
-        return ts_ms * MS
     return np.where(is_missing, arrival_ns, np.where(is_missing, 0, ts_ms) * MS)
 
 
@@ -447,5 +457,5 @@ def warm_sparkplug() -> None:
     scanner.sequence_of(np.frombuffer(payload, np.uint8))
     decoder.begin([TopicMessage("", payload, 1)] * 2)
     decoder.birth(0, space, read_payload(payload))
-    decoder.data(1, space)
+    decoder.data(1, [space])
     decoder.end(1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from headrace.adapters.payloads.base import Decoded, PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
@@ -72,6 +73,15 @@ class EdgeNode:
         yield from self.devices.values()
 
 
+class _Way(NamedTuple):
+    """What a topic says: of whom it is, and what kind of message."""
+
+    node: EdgeNode
+    device: EdgeDevice
+    kind: str
+    is_data: bool
+
+
 class NodeSessions:
     """Decodes messages of one adapter instance; pure but for the groups it defines in the directory.
 
@@ -101,7 +111,7 @@ class NodeSessions:
         self._ask = ask
         self._born = born
         self._n_devices = 0
-        self._routes: dict[str, tuple[EdgeNode, EdgeDevice]] = {}
+        self._routes: dict[str, _Way] = {}
         self._by_space: dict[MetricSpace, EdgeNode] = {}
         self._has_failed = False
         self._died: list[EdgeDevice] = []
@@ -123,9 +133,23 @@ class NodeSessions:
         self._decoder.begin(messages)
         self._died.clear()
         wanting: dict[tuple[str, str], None] = {}
+        find, most = self._routes.get, self._config.max_payload
+        first, spaces = 0, list[MetricSpace]()
         for number, message in enumerate(messages):
+            topic, payload, came_ns = message[:3]
+            way = find(topic)
             try:
-                node = self._take(number, message)
+                if way is None or not way.is_data or len(payload) > most:
+                    gathered, at, first, spaces = spaces, first, number + 1, []
+                    self._decoder.data(at, gathered)
+                    node = self._take(number, message)
+                else:  # as there, in place: most messages are data of a device that is known
+                    node, device = way.node, way.device
+                    device.n_messages += 1
+                    device.last_good_ns = came_ns
+                    if not device.is_online:
+                        node.wants_birth = True
+                    spaces.append(device.space)
                 if node.wants_birth:
                     wanting[node.own.topic.node_id] = None
             except PayloadError as e:
@@ -135,6 +159,7 @@ class NodeSessions:
                     _log.exception("adapter=%s topic=%s: a decoder failed", self._name, message.topic)
                     self._has_failed = True
                 self._decoder.refuse(number, RejectCode.INTERNAL, f"decoder failed: {e!r}")
+        self._decoder.data(first, spaces)
         decoded = self._decoder.end(arrival_ns)
         for space in self._decoder.unknown:
             node = self._by_space[space]
@@ -158,8 +183,8 @@ class NodeSessions:
         """
         self._decoder.begin([message])
         try:
-            _, device = self._route(message.topic)
-            self._decoder.data(0, device.space)
+            device = self._route(message.topic).device
+            self._decoder.data(0, [device.space])
         except PayloadError as e:
             self._decoder.refuse(0, e.code, e.detail)
         return self._decoder.end(message.arrival_ns)
@@ -171,23 +196,21 @@ class NodeSessions:
     # --- messages ------------------------------------------------------------------------------------
 
     def _take(self, number: int, message: TopicMessage) -> EdgeNode:
-        node, device = self._route(message.topic)
+        node, device, kind, is_data = self._route(message.topic)
         if len(message.payload) > self._config.max_payload:
             detail = f"{len(message.payload):,} bytes, expected at most {self._config.max_payload:,}"
             raise PayloadError(RejectCode.TOO_LARGE, detail)
-        topic = read_topic(message.topic)
-        assert topic is not None
         device.n_messages += 1
-        if topic.kind in ("NDATA", "DDATA"):
+        if is_data:
             device.last_good_ns = message.arrival_ns
             node.wants_birth |= not device.is_online
-            self._decoder.data(number, device.space)
+            self._decoder.data(number, [device.space])
+            return node
+        payload = read_payload(message.payload)
+        if kind in ("NBIRTH", "DBIRTH"):
+            self._birth(number, message, (node, device), payload)
         else:
-            payload = read_payload(message.payload)
-            if topic.kind in ("NBIRTH", "DBIRTH"):
-                self._birth(number, message, (node, device), payload)
-            else:
-                self._death(number, message, (node, device), payload)
+            self._death(number, message, (node, device), payload)
         return node
 
     def _birth(
@@ -236,8 +259,8 @@ class NodeSessions:
 
     # --- who -----------------------------------------------------------------------------------------
 
-    def _route(self, topic: str) -> tuple[EdgeNode, EdgeDevice]:
-        """The node and device of a topic. Raises PayloadError."""
+    def _route(self, topic: str) -> _Way:
+        """What a topic says. Raises PayloadError."""
         known = self._routes.get(topic)
         if known is None:
             read = read_topic(topic)
@@ -247,7 +270,8 @@ class NodeSessions:
                 )
             if len(self._routes) >= N_ROUTES_MAX:
                 self._routes.clear()
-            known = self._routes[topic] = self._find(read)
+            is_data = read.kind in ("NDATA", "DDATA")
+            known = self._routes[topic] = _Way(*self._find(read), read.kind, is_data)
         return known
 
     def _find(self, topic: NodeTopic) -> tuple[EdgeNode, EdgeDevice]:

@@ -2,15 +2,19 @@
 
 The bare client is what one would write without Headrace: the protocol's usual library and a good parser, which takes
 what comes and throws it away. The peer runs in a process of its own, so that its CPU is not counted.
+
+To measure another adapter, write one module like `headrace.bench.traffic.mqtt` and name it in
+`headrace.bench.adapters.TRAFFIC`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from headrace.adapters.base import Ack, Adapter, PlantFacts
 from headrace.core.clock import Clock, SystemClock
@@ -20,21 +24,24 @@ from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 
 FACTS = PlantFacts(("site", "line", "device", "signal"))
-_CALL_S = 60.0
-T = TypeVar("T")
+_CALL_S, _END_S = 60.0, 5.0
 
 
 class Traffic(Protocol):
-    """One adapter's traffic.
+    """One adapter's traffic: feeds of `n_samples` each, whose times go on from feed to feed.
 
     Attributes
     ----------
-    name : the adapter's protocol. n_samples : of one run. reference : the bare client and parser, in words.
+    name : the adapter's protocol. n_samples : of one feed. n_feeds : of a long run, which a plant takes to tell
+    what a sample costs from what a plant costs.
+    reference : the bare client and parser, in words. libraries : what they import → the package to install.
     """
 
     name: str
     n_samples: int
+    n_feeds: int
     reference: str
+    libraries: Mapping[str, str]
 
     async def up(self) -> None:
         """Start what sends."""
@@ -44,12 +51,12 @@ class Traffic(Protocol):
         """End it."""
         ...
 
-    def adapter(self) -> Adapter:
-        """A new adapter for it, not started."""
+    def adapter(self, n_feeds: int = 1) -> Adapter:
+        """A new adapter for so many feeds, not started."""
         ...
 
-    async def send(self, adapter: Adapter | None) -> None:
-        """Have the peer send `n_samples`, once the adapter, or the bare client where there is none, is there."""
+    async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
+        """Have the peer send so many feeds, once the adapter, or the bare client where there is none, is there."""
         ...
 
     async def bare(self, count: Count) -> None:
@@ -67,6 +74,18 @@ class Traffic(Protocol):
     def parse(self, payloads: Sequence[Any]) -> Callable[[], Any]:
         """Parses them to values, as the bare client does."""
         ...
+
+
+def missing_packages(libraries: Mapping[str, str]) -> list[str]:
+    """The packages of those libraries that are not installed."""
+
+    def is_there(library: str) -> bool:
+        try:
+            return find_spec(library) is not None
+        except ModuleNotFoundError:  # of what it is a part
+            return False
+
+    return [package for library, package in libraries.items() if not is_there(library)]
 
 
 class Count:
@@ -106,13 +125,20 @@ class NullSink:
         return True
 
 
+class _Trouble:
+    """Why a peer has failed; its answer instead of a result."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
 class Peer:
     """A process that does what it is asked to: ``work(pipe)`` receives words and answers each when it is done."""
 
     def __init__(self, work: Callable[..., None], *args: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(theirs, *args), daemon=True)
+        self._process = context.Process(target=_working, args=(theirs, work, args), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -121,31 +147,36 @@ class Peer:
 
         Raises
         ------
-        HeadraceError : no answer within a minute, or the process has ended.
+        HeadraceError : the process has failed, or does not answer within a minute; the text says why.
         """
         return await asyncio.to_thread(self._ask, words)
 
     def _ask(self, words: tuple[Any, ...]) -> Any:
         try:
             self._pipe.send(words)
-            if self._pipe.poll(_CALL_S):
-                return self._pipe.recv()
+        except OSError:
+            pass  # it has ended; what it said last is there to read
+        try:
+            if not self._pipe.poll(_CALL_S):
+                raise HeadraceError(f"the benchmark's peer does not answer within {_CALL_S:g} s")
+            answer = self._pipe.recv()
         except (EOFError, OSError) as e:
-            raise HeadraceError(f"the benchmark's peer has ended: {e!r}") from e
-        raise HeadraceError("the benchmark's peer does not answer")
+            self._process.join(_END_S)
+            raise HeadraceError(f"the benchmark's peer has ended, exit {self._process.exitcode}") from e
+        if isinstance(answer, _Trouble):
+            raise HeadraceError(f"the benchmark's peer failed: {answer.text}")
+        return answer
 
     async def end(self) -> None:
         """End it."""
         self._process.terminate()
-        await asyncio.to_thread(self._process.join, 5.0)
+        await asyncio.to_thread(self._process.join, _END_S)
         self._pipe.close()
 
 
-def serve(pipe: Connection, do: Callable[..., Any]) -> None:
-    """The loop of a peer's process: each message is the arguments of `do`, whose result is the answer."""
-    while True:
-        try:
-            words = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(do(*words))
+def _working(pipe: Connection, work: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """The peer's process: whatever it fails of, it says."""
+    try:
+        work(pipe, *args)
+    except Exception as e:
+        pipe.send(_Trouble(f"{type(e).__name__}: {e}"))

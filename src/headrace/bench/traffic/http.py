@@ -5,8 +5,8 @@ Both are handed bodies that HTTP has brought: the server in front of them, anoth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from headrace.adapters.base import Adapter, PlantFacts, Pushed
 from headrace.adapters.http.adapter import HttpAdapter
@@ -40,35 +40,43 @@ class HttpTraffic:
 
     name = "http"
     n_samples = _FIELDS * _LINES * _BODIES
+    n_feeds = 10
     reference = "Polars, an expression of the lines' shape; the HTTP server is left out of both"
+    libraries: ClassVar[Mapping[str, str]] = {"polars": "polars"}
 
     def __init__(self) -> None:
-        self._start_ns = SystemClock().now_ns() // NS * NS
-        self._bodies = [body(self._start_ns, i) for i in range(_BODIES)]
+        self._clock = SystemClock()
+        self._start_ns = self._clock.now_ns() // NS * NS
+        self._bodies: list[bytes] = []
+
+    def _feeds(self, n: int) -> list[bytes]:
+        self._bodies += [body(self._start_ns, i) for i in range(len(self._bodies), n * _BODIES)]
+        return self._bodies[: n * _BODIES]
 
     async def up(self) -> None:
-        """Clients need no peer: what they push is handed over."""
+        """Clients need no peer: what they push is handed over. All of it is made before anything is measured."""
+        self._feeds(self.n_feeds)
 
     async def down(self) -> None:
         """Nothing to end."""
 
-    def adapter(self) -> Adapter:
+    def adapter(self, n_feeds: int = 1) -> Adapter:
         settings = validate_section(HttpAdapter.Config, {"protocol": "http", "path": _PATH}, "adapters.http")
         return HttpAdapter.from_config("http", settings, {}, PlantFacts())
 
-    async def send(self, adapter: Adapter | None) -> None:
+    async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
         if isinstance(adapter, HttpAdapter):
-            for one in self._bodies:
-                await adapter.receive(Pushed(one, "text/plain"))
+            for one in self._feeds(n_feeds):
+                await adapter.receive(Pushed(one, "text/plain", arrival_ns=self._clock.now_ns()))
 
     async def bare(self, count: Count) -> None:
         parse = _parser(_FIELDS)
-        for one in self._bodies:
+        for one in self._feeds(1):
             count.add(len(parse(one)) * _FIELDS)
 
     def payloads(self, is_batched: bool) -> tuple[Sequence[Any], int]:
         if is_batched:
-            return self._bodies[:10], 10 * _LINES * _FIELDS
+            return self._feeds(1)[:10], 10 * _LINES * _FIELDS
         return [body(self._start_ns, 0, _LINES, 1)], _LINES
 
     def decode(self, payloads: Sequence[Any], directory: SensorDirectory) -> Callable[[], Any]:
@@ -78,7 +86,10 @@ class HttpTraffic:
         lines = LineDecoder("http", directory, groups, naming, rule)
         metrics = MetricDecoder("http", directory, groups, naming, rule)
         decoder = BodyDecoder(lines, JsonLinesDecoder("http", groups, (), rule), metrics, "UTC")
-        return lambda: [list(decoder.slices(Pushed(one, "text/plain"))) for one in payloads]
+        arrival_ns = self._start_ns
+        return lambda: [
+            list(decoder.slices(Pushed(one, "text/plain", arrival_ns=arrival_ns))) for one in payloads
+        ]
 
     def parse(self, payloads: Sequence[Any]) -> Callable[[], Any]:
         parse = _parser(payloads[0].split(b"\n", 1)[0].count(b"=") - 2)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, ClassVar
 
 from headrace.adapters.base import Adapter
 from headrace.adapters.kafka.adapter import KafkaAdapter
@@ -17,12 +17,12 @@ from headrace.adapters.payloads.base import RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.adapters.payloads.topics import TopicDialect
-from headrace.bench.traffic.base import FACTS, Count, Peer, serve
+from headrace.bench.traffic.base import FACTS, Count, Peer
 from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
 
-_KEYS, _ROWS, _MESSAGES, _SLICE, _DEVICES, _PARTITIONS = 10, 10, 6_000, 50, 20, 4
+_KEYS, _ROWS, _MESSAGES, _SLICE, _DEVICES, _PARTITIONS = 10, 10, 2_000, 50, 20, 4
 _RULE = {"path": "bench/line/{message_key}/{key}", "time": "ts", "time_unit": "ms"}
 _TOPIC = "plant.bench"
 _WAIT_S, _PULL_S = 20.0, 0.05
@@ -48,7 +48,9 @@ class KafkaTraffic:
 
     name = "kafka"
     n_samples = _KEYS * _ROWS * _MESSAGES
+    n_feeds = 4
     reference = "confluent-kafka, orjson"
+    libraries: ClassVar[Mapping[str, str]] = {"confluent_kafka": "confluent-kafka", "orjson": "orjson"}
 
     def __init__(self) -> None:
         self._peer: Peer | None = None
@@ -57,8 +59,8 @@ class KafkaTraffic:
         self._is_assigned = asyncio.Event()
 
     async def up(self) -> None:
-        self._peer = Peer(_devices)
-        self._brokers = await self._peer.ask("brokers")
+        self._peer = Peer(_devices, self.n_feeds)
+        self._brokers = await self._peer.ask(0)
 
     async def down(self) -> None:
         if self._peer is not None:
@@ -68,7 +70,7 @@ class KafkaTraffic:
         self._n_lives += 1
         return f"bench-{self._n_lives}"
 
-    def adapter(self) -> Adapter:
+    def adapter(self, n_feeds: int = 1) -> Adapter:
         config = {
             "protocol": "kafka", "brokers": self._brokers, "group": self._group(), "start": "latest",
             "topics": {_TOPIC: _RULE},
@@ -76,7 +78,7 @@ class KafkaTraffic:
         settings = validate_section(KafkaAdapter.Config, config, "adapters.kafka")
         return KafkaAdapter.from_config("kafka", settings, {}, FACTS)
 
-    async def send(self, adapter: Adapter | None) -> None:
+    async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
         clock = SystemClock()
         if adapter is None:
             await asyncio.wait_for(self._is_assigned.wait(), _WAIT_S)
@@ -85,7 +87,7 @@ class KafkaTraffic:
                 while len(adapter.diagnostics().devices) < 1 + _PARTITIONS:
                     await clock.sleep(0.01)
         assert self._peer is not None
-        await self._peer.ask("send")
+        await self._peer.ask(n_feeds)
 
     async def bare(self, count: Count) -> None:
         import orjson
@@ -135,20 +137,20 @@ class KafkaTraffic:
         return lambda: [orjson.loads(data) for _, data in payloads]
 
 
-def _devices(pipe: Connection) -> None:
+def _devices(pipe: Connection, n_feeds: int) -> None:
     """The devices' process, and the cluster's."""
     from headrace.adapters.kafka.simulator import ProducingDevice, SimulatedCluster
 
     cluster = SimulatedCluster()
     cluster.create(_TOPIC, _PARTITIONS)
     device = ProducingDevice(cluster.brokers)
-    ready = messages(_MESSAGES)
-
-    def do(what: str) -> list[str]:
-        if what == "send":
-            for key, payload in ready:
-                device.send(_TOPIC, payload, key)
-            device.delivered()
-        return list(cluster.brokers)
-
-    serve(pipe, do)
+    ready = messages(n_feeds * _MESSAGES)
+    while True:
+        try:
+            (wanted,) = pipe.recv()
+        except EOFError:
+            return
+        for key, payload in ready[: wanted * _MESSAGES]:
+            device.send(_TOPIC, payload, key)
+        device.delivered()
+        pipe.send(cluster.brokers)

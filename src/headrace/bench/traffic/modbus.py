@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,7 +30,9 @@ class ModbusTraffic:
 
     name = "modbus"
     n_samples = _FLOATS * _POLLS
+    n_feeds = 3
     reference = "pymodbus, numpy.frombuffer of each poll"
+    libraries: ClassVar[Mapping[str, str]] = {"pymodbus": "pymodbus"}
 
     def __init__(self) -> None:
         self._peer: Peer | None = None
@@ -44,7 +46,7 @@ class ModbusTraffic:
         if self._peer is not None:
             await self._peer.end()
 
-    def adapter(self) -> Adapter:
+    def adapter(self, n_feeds: int = 1) -> Adapter:
         profile = {f"t{i}": SignalSettings(address=f"holding:{2 * i}:F32") for i in range(_FLOATS)}
         config = {
             "protocol": "modbus", "profile": "oven", "interval": f"{_INTERVAL_MS}ms", "max_requests_per_s": 10_000.0,
@@ -53,7 +55,7 @@ class ModbusTraffic:
         settings = validate_section(ModbusAdapter.Config, config, "adapters.modbus")
         return ModbusAdapter.from_config("modbus", settings, {"oven": profile}, FACTS)
 
-    async def send(self, adapter: Adapter | None) -> None:
+    async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
         """A device is asked, it sends nothing by itself."""
 
     async def bare(self, count: Count) -> None:

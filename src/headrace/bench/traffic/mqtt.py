@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from headrace.adapters.base import Adapter, AdapterState
-from headrace.adapters.broker.simulator import SimulatedBroker
+from headrace.adapters.base import Adapter
 from headrace.adapters.mqtt.adapter import MqttAdapter
-from headrace.adapters.mqtt.simulator import PublishingDevice
 from headrace.adapters.payloads.base import RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
-from headrace.bench.traffic.base import FACTS, Count, Peer
+from headrace.bench.traffic.base import FACTS, Count
+from headrace.bench.traffic.broker import BrokerTraffic, publish_feeds
 from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
 
 _KEYS, _ROWS, _MESSAGES, _SLICE, _DEVICES = 10, 10, 2_000, 50, 20
 _RULE = {"path": "bench/line/{device}/{key}", "time": "ts", "time_unit": "ms"}
-_WAIT_S = 20.0
 
 
 def messages(n: int, n_rows: int = _ROWS, n_keys: int = _KEYS) -> list[tuple[str, bytes]]:
@@ -42,68 +38,26 @@ def messages(n: int, n_rows: int = _ROWS, n_keys: int = _KEYS) -> list[tuple[str
     return out
 
 
-class MqttTraffic:
+class MqttTraffic(BrokerTraffic):
     """See `headrace.bench.traffic.base.Traffic`."""
 
     name = "mqtt"
     n_samples = _KEYS * _ROWS * _MESSAGES
+    n_feeds = 5
     reference = "gmqtt, msgspec with a type"
+    libraries: ClassVar[Mapping[str, str]] = {"gmqtt": "gmqtt", "msgspec": "msgspec"}
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="headrace-bench-")
-        self._broker = SimulatedBroker(Path(self._folder.name))
-        self._peer: Peer | None = None
-        self._n_lives = 0
-        self._is_listening = asyncio.Event()
+        super().__init__(_publisher)
 
-    async def up(self) -> None:
-        await self._broker.start()
-        self._peer = Peer(_publisher, self._broker.port)
-
-    async def down(self) -> None:
-        if self._peer is not None:
-            await self._peer.end()
-        await self._broker.stop()
-        self._folder.cleanup()
-
-    def adapter(self) -> Adapter:
-        self._n_lives += 1
-        config = {
-            "protocol": "mqtt", "url": self._broker.url, "client_id": f"bench-{self._n_lives}",
-            "topics": {"plant/{device}": _RULE},
-        }  # fmt: skip
+    def adapter(self, n_feeds: int = 1) -> Adapter:
+        config = {"protocol": "mqtt", "topics": {"plant/{device}": _RULE}} | self.connection()
         settings = validate_section(MqttAdapter.Config, config, "adapters.mqtt")
         return MqttAdapter.from_config("mqtt", settings, {}, FACTS)
 
-    async def send(self, adapter: Adapter | None) -> None:
-        clock = SystemClock()
-        if adapter is None:
-            await asyncio.wait_for(self._is_listening.wait(), _WAIT_S)
-        else:
-            async with asyncio.timeout(_WAIT_S):
-                while adapter.diagnostics().state is not AdapterState.CONNECTED:
-                    await clock.sleep(0.01)
-        assert self._peer is not None
-        await self._peer.ask("send")
-
     async def bare(self, count: Count) -> None:
-        import gmqtt
-
         parse = _parser()
-        self._n_lives += 1
-        client = gmqtt.Client(f"bench-{self._n_lives}")
-
-        async def on_message(client: Any, topic: str, payload: bytes, qos: int, properties: Any) -> int:
-            count.add(len(parse(payload)) * _KEYS)
-            return 0
-
-        client.on_message = on_message
-        client.on_connect = lambda client, flags, code, properties: client.subscribe("plant/+", qos=1)
-        client.on_subscribe = lambda client, mid, qos, properties: self._is_listening.set()
-        await client.connect("127.0.0.1", self._broker.port)
-        await count.complete.wait()
-        self._is_listening.clear()
-        await client.disconnect()
+        await self.take("plant/+", count, lambda topic, payload: len(parse(payload)) * _KEYS)
 
     def payloads(self, is_batched: bool) -> tuple[Sequence[Any], int]:
         if is_batched:
@@ -115,9 +69,9 @@ class MqttTraffic:
         rules = compile_rules(settings, FACTS.levels, "UTC", "topics")
         router = MessageRouter("mqtt", rules, DeviceGroups(directory))
         arrival_ns = 1_800_000_000 * NS
-        return lambda: router.decode(
-            [TopicMessage(topic, data, arrival_ns) for topic, data in payloads], arrival_ns
-        )
+        # As the inbox hands them over: making a message of what has come is a part of transport.
+        slice_of = [TopicMessage(topic, data, arrival_ns) for topic, data in payloads]
+        return lambda: router.decode(slice_of, arrival_ns)
 
     def parse(self, payloads: Sequence[Any]) -> Callable[[], Any]:
         one = payloads[0][1]
@@ -139,21 +93,7 @@ def _parser_of_one() -> Callable[[bytes], Any]:
     return msgspec.json.Decoder(row).decode
 
 
-def _publisher(pipe: Connection, port: int) -> None:
+def _publisher(pipe: Connection, port: int, n_feeds: int) -> None:
     """The devices' process."""
-    asyncio.run(_publish(pipe, port))
-
-
-async def _publish(pipe: Connection, port: int) -> None:
-    device = PublishingDevice("bench-devices", "127.0.0.1", port)
-    await device.start()
-    ready = messages(_MESSAGES)
-    while True:
-        try:
-            await asyncio.to_thread(pipe.recv)
-        except EOFError:
-            return
-        pipe.send("begun")
-        for topic, payload in ready:
-            await device.publish(topic, payload)
-        await device.delivered()
+    ends = [i * _MESSAGES for i in range(n_feeds + 1)]
+    asyncio.run(publish_feeds(pipe, port, messages(n_feeds * _MESSAGES), ends))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -39,30 +39,39 @@ class ReplayTraffic:
 
     name = "replay"
     n_samples = _KEYS * _ROWS * _FILES
+    n_feeds = 3
     reference = "PyArrow to NumPy columns"
+    libraries: ClassVar[Mapping[str, str]] = {"pyarrow": "pyarrow"}
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="headrace-bench-")
-        self._files = [Path(self._folder.name) / f"{i:03d}.parquet" for i in range(_FILES)]
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._feeds: list[Path] = []
 
     async def up(self) -> None:
-        for i, file in enumerate(self._files):
-            pq.write_table(table(_KEYS, first=i * _ROWS), file)
+        self._folder = tempfile.TemporaryDirectory(prefix="headrace-bench-")
+        self._feeds = [Path(self._folder.name) / f"feed{i}" for i in range(self.n_feeds)]
+        for number, feed in enumerate(self._feeds):
+            feed.mkdir()
+            for i in range(_FILES):
+                first = (number * _FILES + i) * _ROWS
+                pq.write_table(table(_KEYS, first=first), feed / f"{i:03d}.parquet")
 
     async def down(self) -> None:
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
-    def adapter(self) -> Adapter:
-        config = {"protocol": "replay", "files": "*.parquet", "path": f"{_GROUP}/{{key}}"}
+    def adapter(self, n_feeds: int = 1) -> Adapter:
+        files = f"feed[0-{n_feeds - 1}]/*.parquet"
+        config = {"protocol": "replay", "files": files, "path": f"{_GROUP}/{{key}}"}
         settings = validate_section(ReplayAdapter.Config, config, "adapters.replay")
-        facts = replace(FACTS, folder=Path(self._folder.name))
+        facts = replace(FACTS, folder=self._feeds[0].parent)
         return ReplayAdapter.from_config("replay", settings, {}, facts)
 
-    async def send(self, adapter: Adapter | None) -> None:
+    async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
         """Files are read without being asked for."""
 
     async def bare(self, count: Count) -> None:
-        for file in self._files:
+        for file in sorted(self._feeds[0].glob("*.parquet")):
             for batch in pq.ParquetFile(file).iter_batches(_ROWS):
                 _columns(batch)
                 count.add(len(batch) * _KEYS)

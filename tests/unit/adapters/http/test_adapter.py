@@ -58,6 +58,12 @@ async def test_a_body_is_answered_when_it_is_durable(running, sink):
     assert {batch.arrival_ns for batch in sink.batches} == {7}
 
 
+async def test_a_body_that_nobody_gave_an_arrival_arrives_now(running, sink):
+    sink.clock = VirtualClock(1_800_000_000_000_000_000)
+    await running.receive(Pushed(b"m v=1"))
+    assert [batch.arrival_ns for batch in sink.batches] == [1_800_000_000_000_000_000]
+
+
 async def test_nothing_of_a_body_without_anything_good_is_stored(running, sink):
     with pytest.raises(Rejected, match="1 refused, nothing is stored; the first: line 1: expected a blank"):
         await running.receive(pushed(b"bad"))

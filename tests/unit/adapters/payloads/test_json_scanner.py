@@ -86,10 +86,10 @@ def test_columns_without_room_leave_a_message_aside(n_rows, n_values, payload, i
         shapes.learn(item)
     rows = [np.zeros(n_rows, np.int64) for _ in range(5)]
     ints = np.zeros(n_values, np.int64)
-    columns = JsonColumns(*rows, ints, ints.view(np.float64), np.zeros(2, np.int64))
+    columns = JsonColumns(*rows, ints, ints.view(np.float64), np.zeros(scanner.N_COUNTS, np.int64))
     found = np.zeros(1, np.uint8)
     data = np.frombuffer(payload, np.uint8)
-    scanner.scan(data, np.array([0, len(payload)]), shapes.tables, columns, found)
+    scanner.scan(data, np.array([len(payload)]), shapes.tables, columns, found)
     assert found.tolist() == [is_read]
     assert bool(columns.counts[scanner.ROWS]) == bool(is_read)
 

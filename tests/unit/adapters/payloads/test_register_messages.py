@@ -102,6 +102,9 @@ def test_a_message_that_is_none_costs_no_other(encoding, payload, detail):
     assert detail in reject.detail
     assert {ts for _, ts in bench.values(out)} == {T0, T0 + 1} or len(bench.values(out)) == 6
     assert sum(b.n_samples for b in out.batches) == 12
+    alone = bench.feed(("p/b", payload))
+    assert [reject.detail for reject in alone.rejects] == [reject.detail]
+    assert not alone.batches
 
 
 def test_a_message_that_is_none_may_be_alone():

@@ -537,22 +537,6 @@ def test_registers_have_the_time_that_their_protocol_gives():
     assert batch.values.tolist() == [[7]] * 3
 
 
-def test_large_messages_are_not_gathered_without_an_end(monkeypatch):
-    bench = Bench()
-    messages = [("plant/d", f'{{"ts": {i}, "a": {i}, "s": "{"x" * 1_020}"}}') for i in range(1, 8)]
-    whole = [batch.values[:, 0].tolist() for batch in bench.feed(*messages).batches]
-    monkeypatch.setattr(router, "PILE_BYTES", 2_500)
-    sizes = []
-    read = bench.router._read_pile
-    monkeypatch.setattr(
-        bench.router, "_read_pile", lambda pile: (sizes.append(len(pile.messages)), read(pile))
-    )
-    for dtype, found in zip(("f64", "u32"), whole, strict=True):
-        again = [b for b in bench.feed(*messages).batches if b.dtype == dtype]
-        assert [value for b in again for value in b.values[:, 0].tolist()] == found
-    assert sizes == [3, 3, 1] * 2
-
-
 def test_rows_and_columns_of_a_device_keep_their_order():
     topics = {
         "data/{device}": {"path": "leon/{device}/{key}"},
@@ -633,3 +617,68 @@ def test_a_decoder_of_many_that_fails_costs_nothing(monkeypatch, caplog):
 
 def test_the_scanner_of_json_can_be_made_ready_beforehand():
     router.warm_messages()
+
+
+def two_rules(**rule):
+    topics = {
+        "a/{device}": {"path": "leon/{device}/{key}", "time": "ts", "time_unit": "ns", **rule},
+        "b/{device}": {"path": "lugo/{device}/{key}", "time": "at", "time_unit": "ns"},
+    }
+    return Bench(topics)
+
+
+def test_messages_of_two_rules_that_are_known_are_told_apart():
+    bench = two_rules()
+    assert not bench.feed().batches
+    bench.feed(("a/d", '{"ts": 1, "x": 1}'), ("b/d", '{"at": 1, "x": 1}'))
+    out = bench.feed(("b/d", '{"at": 2, "x": 5}'), ("a/d", '{"ts": 2, "x": 6}'), ("b/d", '{"at": 3, "x": 7}'))
+    slots = {bench.directory.slot(f"{site}/d", "f64"): site for site in ("leon", "lugo")}
+    found = [
+        (slots[slot], ts_ns, value)
+        for batch in out.batches
+        for slot, ts_ns, (value,) in zip(
+            batch.slot.tolist(), batch.ts_ns.tolist(), batch.values.tolist(), strict=True
+        )
+    ]
+    assert found == [("leon", 2, 6.0), ("lugo", 2, 5.0), ("lugo", 3, 7.0)]
+    only = bench.feed(("b/d", '{"at": 4, "x": 5}'))
+    assert [batch.ts_ns.tolist() for batch in only.batches] == [[4]]
+    mixed = bench.feed(("a/d", '{"ts": 5, "new": true}'), ("b/d", '{"at": 5, "x": 8}'))
+    assert [batch.dtype for batch in mixed.batches] == ["u8", "f64"]
+
+
+@pytest.mark.parametrize(
+    ("pile_bytes", "together_bytes", "sizes", "n_refused"),
+    [
+        (300, 300, (0, 100, 200), 0),  # many, but all small
+        (300, 50, (0, 100, 200), 0),  # too many for one pile, and not small
+        (1_000, 50, (0, 200, 300), 0),  # neither small nor too many
+        (1_000, 50, (0, 0, 600), 1),  # one is too large
+    ],
+)
+def test_known_messages_of_any_size_are_taken_or_refused(
+    monkeypatch, pile_bytes, together_bytes, sizes, n_refused
+):
+    monkeypatch.setattr(router, "PILE_BYTES", pile_bytes)
+    monkeypatch.setattr(router, "TOGETHER_BYTES_MAX", together_bytes)
+    bench = two_rules(max_payload="500B")
+    bench.feed(("a/d", '{"ts": 1, "x": 1}'), ("b/d", '{"at": 1, "x": 1}'))
+    out = bench.feed(*[("a/d", f'{{"ts": {i + 2}, "x": {i}}}' + " " * size) for i, size in enumerate(sizes)])
+    assert sum(batch.n_samples for batch in out.batches) == len(sizes) - n_refused
+    assert [reject.code for reject in out.rejects] == ["too-large"] * n_refused
+    taken = [ts_ns for batch in out.batches for ts_ns in batch.ts_ns.tolist()]
+    assert taken == sorted(taken)
+
+
+def test_where_reading_them_together_fails_messages_are_read_one_by_one(monkeypatch, caplog):
+    bench = Bench()
+    bench.feed(("plant/d", '{"ts": 1, "a": 1}'))
+
+    def fail(*given):
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr("headrace.adapters.payloads.json_columns.ShapedRows.read", fail)
+    for ts in (2, 4):
+        out = bench.feed(("plant/d", f'{{"ts": {ts}, "a": 5}}'), ("plant/d", f'{{"ts": {ts + 1}, "a": 6}}'))
+        assert [batch.values.tolist() for batch in out.batches] == [[[5.0], [6.0]]]
+    assert caplog.text.count("a decoder of many messages failed") == 1

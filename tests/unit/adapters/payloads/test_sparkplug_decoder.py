@@ -63,7 +63,7 @@ class Desk:
             elif kind == "death":
                 self.decoder.death(number, self.space, 3_000 * MS)
             else:
-                self.decoder.data(number, kind if kind != "data" else self.space)
+                self.decoder.data(number, [kind if kind != "data" else self.space])
         self.batches, rejects = self.decoder.end(self.arrival_ns)
         samples = {}
         for batch in self.batches:

@@ -1,7 +1,12 @@
 """The messages of Sparkplug B for protobuf, from the field numbers in chapter 6 of the specification (3.0).
 
-An oracle that has nothing in common with our reader: upb, protobuf's parser in C.
+The peer of our reader, and the oracle of its tests: it has nothing in common with it but the numbers. It is read by upb,
+protobuf's parser in C.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -60,7 +65,7 @@ _MESSAGES = {
 }  # fmt: skip
 
 
-def _build():
+def _build() -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="sparkplug_b.proto", package="plug", syntax="proto2")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -80,4 +85,4 @@ def _build():
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("plug.Payload"))
 
 
-Payload = _build()
+Payload: Any = _build()
