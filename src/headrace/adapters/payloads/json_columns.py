@@ -244,10 +244,10 @@ def _frames(
 
 
 def _columns(n_bytes: int) -> JsonColumns:
-    """Room for what so many bytes can hold."""
+    """Room for what so many bytes can hold, most of which is never touched: the scanner writes before anybody reads."""
     n_rows, n_values = n_bytes // _ROW_BYTES_MIN + 1, n_bytes // _VALUE_BYTES_MIN + 2
-    ints = np.zeros(n_values, np.int64)
+    ints = np.empty(n_values, np.int64)
     return JsonColumns(
-        np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64),
-        np.zeros(n_rows, np.int64), ints, ints.view(np.float64), np.zeros(scanner.N_COUNTS, np.int64),
+        np.empty(n_rows, np.int64), np.empty(n_rows, np.int64), np.empty(n_rows, np.int64), np.empty(n_rows, np.int64),
+        np.empty(n_rows, np.int64), ints, ints.view(np.float64), np.zeros(scanner.N_COUNTS, np.int64),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from headrace.adapters.base import Adapter
 from headrace.adapters.kafka.adapter import KafkaAdapter
-from headrace.adapters.payloads.base import RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import MessageColumns, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.adapters.payloads.topics import TopicDialect
@@ -124,12 +124,14 @@ class KafkaTraffic:
         rules = compile_rules(settings, FACTS.levels, "UTC", "topics", dialect)
         router = MessageRouter("kafka", rules, DeviceGroups(directory))
         arrival_ns = 1_800_000_000 * NS
+        keys, data = zip(*payloads, strict=True)
 
-        def decode() -> Any:
-            some = [TopicMessage(_TOPIC, data, arrival_ns, arrival_ns, key, (0, 1)) for key, data in payloads]
-            return router.decode(some, arrival_ns)
+        def make(number: int) -> TopicMessage:
+            return TopicMessage(_TOPIC, data[number], arrival_ns, arrival_ns, keys[number], (0, number))
 
-        return decode
+        # As the inbox hands them over: taking them out of what the library gives is a part of transport.
+        slice_of = MessageColumns([_TOPIC] * len(data), data, keys, make)
+        return lambda: router.decode(slice_of, arrival_ns)
 
     def parse(self, payloads: Sequence[Any]) -> Callable[[], Any]:
         import orjson
