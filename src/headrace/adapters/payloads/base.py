@@ -126,6 +126,16 @@ class MessageColumns(Sequence[TopicMessage]):
             made = self._made[number] = self._make(number)
         return made
 
+    def some(self, which: Sequence[int]) -> MessageColumns:
+        """Those of these numbers."""
+        topics, payloads, keys = self.topics, self.payloads, self.keys
+        return MessageColumns(
+            [topics[i] for i in which],
+            [payloads[i] for i in which],
+            [keys[i] for i in which],
+            lambda number: self[which[number]],
+        )
+
 
 class RuleSettings(Section):
     """One topic rule: where the values of its messages go and how they are written."""

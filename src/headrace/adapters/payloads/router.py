@@ -234,7 +234,7 @@ class MessageRouter:
         for pile in piles:
             at = np.flatnonzero(of_pile == pile.number)
             if len(at):
-                self._read_pile(pile, self._piled([messages[i] for i in at.tolist()], codes[at] & _DEVICE))
+                self._read_pile(pile, self._piled(_some(messages, at.tolist()), codes[at] & _DEVICE))
         return True
 
     def _codes_of(self, topics: Sequence[str], keys: Sequence[bytes | None]) -> npt.NDArray[np.int64] | None:
@@ -284,7 +284,10 @@ class MessageRouter:
         return n_bytes <= PILE_BYTES and size <= min(pile.most for pile in piles)
 
     def _piled(self, messages: Sequence[TopicMessage], numbers: npt.NDArray[np.int64]) -> MessagePile:
-        payloads = [message.payload for message in messages]
+        if isinstance(messages, MessageColumns):
+            payloads = messages.payloads
+        else:
+            payloads = [message.payload for message in messages]
         return MessagePile(messages, payloads, b"".join(payloads), numbers, self._groups.devices)
 
     def _read_any(self, messages: Sequence[TopicMessage]) -> None:
@@ -369,7 +372,7 @@ class MessageRouter:
             first = {int(pile.numbers[i]): i for i in reversed(left)}.values()
             self._read_alone(waiting, pile, sorted(first))
             rest = sorted(set(left).difference(first))
-            pile = self._piled([pile.messages[i] for i in rest], pile.numbers[np.array(rest, np.int64)])
+            pile = self._piled(_some(pile.messages, rest), pile.numbers[np.array(rest, np.int64)])
             left = self._read_many(waiting, pile) if rest else ()
         self._read_alone(waiting, pile, left)
 
@@ -460,6 +463,11 @@ class MessageRouter:
                 RejectCode.BAD_PATH, f"path {path!r} has other levels than {rule.template.group!r}"
             )
         return path
+
+
+def _some(messages: Sequence[TopicMessage], which: Sequence[int]) -> Sequence[TopicMessage]:
+    """The messages of these numbers."""
+    return messages.some(which) if isinstance(messages, MessageColumns) else [messages[i] for i in which]
 
 
 def warm_messages() -> None:
