@@ -216,13 +216,18 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is None or value is PydanticUndefined or value in ({}, (), ""):
         return "–"
-    if isinstance(value, BaseModel):
+    if isinstance(value, BaseModel) or (isinstance(value, dict) and _is_of_models(value)):
         return "–"
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, tuple):
         return "–" if all(v is None for v in value) else code(json.dumps(list(value)))
     return code(json.dumps(value))
+
+
+def _is_of_models(value: dict[str, Any]) -> bool:
+    """Whether a default is a table of tables, which its meaning tells better."""
+    return any(isinstance(one, BaseModel) for one in value.values())
 
 
 def _type_of(field: FieldInfo) -> str:

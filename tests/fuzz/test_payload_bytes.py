@@ -18,9 +18,9 @@ from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.register_addresses import parse_address
 from headrace.adapters.payloads.registers import compile_read_map
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
+from headrace.adapters.payloads.tables import TableColumns, TableReader
 from headrace.adapters.payloads.times import TimeReader
 from headrace.adapters.replay import adapter as replay
-from headrace.adapters.replay.tables import TableColumns, TableReader
 from headrace.core.errors import ConfigError, Rejected
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory

@@ -152,6 +152,9 @@ class PlantFacts:
     levels : names of a path's levels. folder : of the plant file.
     tables : texts that stand for files in the folder, by the name written: those files may have changed since.
     pacer : whoever makes connections waits for its turn there.
+    state : folder in the store where this adapter alone may keep what has to outlive the process, as how far it has
+    read its source; made by whoever writes there first, never part of a backup, and gone without harm but for work
+    that is done again. None where nothing can be kept.
     """
 
     levels: tuple[str, ...] = ()
@@ -159,6 +162,7 @@ class PlantFacts:
     folder: Path = Path()
     tables: Mapping[str, str] = field(default_factory=dict)
     pacer: ConnectPacer = field(default_factory=ConnectPacer, compare=False)
+    state: Path | None = None
 
 
 class Adapter(Protocol):

@@ -5,21 +5,18 @@ from headrace.core.registry import Registry
 ADAPTERS = Registry(
     "adapters",
     {
+        "exec": "headrace.adapters.exec.adapter:ExecAdapter",
+        "files": "headrace.adapters.files.adapter:FilesAdapter",
         "http": "headrace.adapters.http.adapter:HttpAdapter",
         "modbus": "headrace.adapters.modbus.adapter:ModbusAdapter",
         "mqtt": "headrace.adapters.mqtt.adapter:MqttAdapter",
         "opcua": "headrace.adapters.opcua.adapter:OpcuaAdapter",
         "replay": "headrace.adapters.replay.adapter:ReplayAdapter",
+        "sim": "headrace.adapters.sim.adapter:SimAdapter",
         "sparkplug": "headrace.adapters.sparkplug.adapter:SparkplugAdapter",
     },
 )
 """Protocol → adapter class; third parties: entry-point group ``headrace.adapters``."""
-
-SCHEMES = {
-    "kafka": "kafka", "modbus+rtu": "modbus", "modbus+tcp": "modbus", "modbus+tls": "modbus", "mqtt": "mqtt",
-    "mqtts": "mqtt", "opc.tcp": "opcua",
-}  # fmt: skip
-"""Scheme of a url → the protocol that is spoken there, where no adapter says it."""
 
 PAYLOADS = Registry(
     "payloads",

@@ -40,6 +40,8 @@ from headrace.runtime.assemble import Plant, check_plant, host_settings
 from headrace.runtime.warm import warm_kernels
 
 TRAFFIC = {
+    "exec": "headrace.bench.traffic.exec:ExecTraffic",
+    "files": "headrace.bench.traffic.files:FilesTraffic",
     "http": "headrace.bench.traffic.http:HttpTraffic",
     "modbus": "headrace.bench.traffic.modbus:ModbusTraffic",
     "mqtt": "headrace.bench.traffic.mqtt:MqttTraffic",

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,8 @@ from headrace.store.query import Store
 from headrace.store.rollups import Rollups
 from headrace.store.tiers import TierRules
 
+ADAPTER_STATE = "adapters"
+"""Folder in the store with a folder for each adapter that keeps something; see `PlantFacts.state`."""
 _EVENTS_MAX = 200
 _RESERVE_BYTES, _RESERVE_SHARE = 64 << 20, 32
 _OBJECT_BYTES, _OBJECT_BYTES_MIN = 64 << 20, 64 << 10
@@ -114,8 +117,9 @@ def make_adapter(config: PlantConfig, name: str, pacer: ConnectPacer | None = No
     pacer : that it shares with others; one that is made later, alone, has its own.
     """
     where, section = f"adapters.{name}", config.adapters[name]
-    plant = config.plant
-    facts = PlantFacts(plant.levels, plant.timezone, config.folder, config.tables, pacer or ConnectPacer())
+    state = config.store_folder / ADAPTER_STATE / quote(name, safe="")
+    plant, turns = config.plant, pacer or ConnectPacer()
+    facts = PlantFacts(plant.levels, plant.timezone, config.folder, config.tables, turns, state)
     try:
         kind = ADAPTERS.load(section.protocol)
     except HeadraceError as e:

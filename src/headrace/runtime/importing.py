@@ -22,9 +22,9 @@ from headrace.adapters.abilities import Declares
 from headrace.adapters.base import Adapter, AdapterDiagnostics, AdapterState, PlantFacts, Sink
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TimeUnit
 from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.tables import PATH_COLUMNS, TableColumns, TableReader
 from headrace.adapters.payloads.times import TimeReader
 from headrace.adapters.replay.adapter import read_file
-from headrace.adapters.replay.tables import PATH_COLUMNS, TableColumns, TableReader
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.config import PlantConfig
 from headrace.core.errors import ConfigError, StorageError

@@ -17,8 +17,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from headrace.adapters.payloads.base import PayloadError
+from headrace.adapters.payloads.tables import PATH_COLUMNS
 from headrace.adapters.payloads.times import TimeReader
-from headrace.adapters.replay.tables import PATH_COLUMNS
 from headrace.core.clock import NS
 from headrace.core.errors import ConfigError, NotFound, Rejected
 from headrace.runtime.times import rfc3339

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from headrace.adapters.abilities import Addresses, TagAddress
-from headrace.adapters.registry import ADAPTERS, SCHEMES
+from headrace.adapters.registry import ADAPTERS
 from headrace.core.config import PlantConfig
 from headrace.core.disk import storage_error
 from headrace.core.errors import ConfigError, HeadraceError
@@ -36,6 +36,7 @@ from headrace.ingest.tag_sets import (
     rows_of_devices,
     tables_of,
 )
+from headrace.runtime.catalogue import schemes
 from headrace.runtime.changes import Fingerprints
 
 PROBLEMS_SHOWN = 20
@@ -90,12 +91,13 @@ def address_reader(config: PlantConfig | None, default: str = "") -> ReadAddress
     default : adapter of rows that name none.
     """
     sections = {} if config is None else config.adapters
+    protocols = {scheme: one.protocol for scheme, one in schemes().items()}
     known: dict[tuple[Any, ...], TagAddress | ConfigError | None] = {}
 
     def read(row: TagRow) -> TagAddress | None:
         name = row.adapter or default
         section = sections.get(name)
-        protocol = SCHEMES.get(_scheme(row.url), "") if section is None else section.protocol
+        protocol = protocols.get(_scheme(row.url), "") if section is None else section.protocol
         more = tuple(sorted(row.more.items())) if "{" in row.address else ()
         key = (name if section is not None else protocol, row.address, row.dtype, more)
         if key not in known:

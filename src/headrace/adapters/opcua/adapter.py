@@ -14,7 +14,7 @@ from headrace.adapters.meters import Backoff, spread
 from headrace.adapters.opcua.addresses import parse_node, tag_address
 from headrace.adapters.opcua.asking import Feed
 from headrace.adapters.opcua.browsing import Browsing, scan_server
-from headrace.adapters.opcua.captured import Ear, decode_answers, mark_of
+from headrace.adapters.opcua.captured import AnswerTap, decode_answers, mark_of
 from headrace.adapters.opcua.client import ServiceFailed, UaConnection
 from headrace.adapters.opcua.config import OpcuaConfig, Profile, UaDevicePlan, opcua_plans, parse_url
 from headrace.adapters.opcua.filing import Filing
@@ -44,7 +44,7 @@ class _Running:
     clock: Clock
     tags: TagTable
     inbox: ValueInbox
-    ear: Ear
+    ear: AnswerTap
     sessions: list[ServerSession]
     session_of: list[int]
     taking: asyncio.Task[None]
@@ -93,7 +93,7 @@ class OpcuaAdapter:
         tags.begin()
         filing = Filing(self.name, tags, sink.directory, self._config.time)
         inbox = ValueInbox(self.name, sink, tags, filing)
-        feed = Feed(sink, tags, filing, inbox, Ear(mark_of(tags), self._listener))
+        feed = Feed(sink, tags, filing, inbox, AnswerTap(mark_of(tags), self._listener))
         gate = ConnectGate(self._pacer, N_CONNECTING_MAX)
         by_server: dict[str, list[int]] = {}
         for number, plan in enumerate(self._plans):

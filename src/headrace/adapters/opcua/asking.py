@@ -11,7 +11,7 @@ from asyncua import ua
 
 from headrace.adapters.base import Sink
 from headrace.adapters.meters import LatencyRing, SkewMeter
-from headrace.adapters.opcua.captured import Ear
+from headrace.adapters.opcua.captured import AnswerTap
 from headrace.adapters.opcua.client import ServiceFailed, UaConnection
 from headrace.adapters.opcua.filing import Filing
 from headrace.adapters.opcua.inbox import ValueInbox
@@ -65,7 +65,7 @@ class Feed:
     tags: TagTable
     filing: Filing
     inbox: ValueInbox
-    ear: Ear
+    ear: AnswerTap
 
     def problem(self, tag: int, reason: str) -> None:
         """A tag can't be read: a state, and a reject the first time."""

@@ -22,7 +22,7 @@ from headrace.core.frames import FrameBatch
 
 
 @dataclass(slots=True)
-class Ear:
+class AnswerTap:
     """Who listens to an adapter's answers, if anybody."""
 
     mark: str

@@ -73,9 +73,15 @@ class JsonLinesDecoder:
 
     def again(self, document: bytes, times: TimeReader, arrival_ns: int) -> Decoded:
         """Decode a document of the past; values without a time get that of its arrival then."""
+        return self.dated([document], times, arrival_ns)
+
+    def dated(
+        self, documents: Sequence[bytes], times: TimeReader, arrival_ns: int, first_number: int = 1
+    ) -> Decoded:
+        """The same as `decode`, where values without a time get that of this arrival, whatever their devices sent since."""
         past = _PastDecoder(self._origin, self._groups, self._levels, self._settings)
         try:
-            return past.decode([document], times, arrival_ns)
+            return past.decode(documents, times, arrival_ns, first_number)
         finally:
             past.restore()
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.payloads.decimals import UNDECIDED, exact_float, float_bits, is_exact
+from headrace.adapters.payloads.time_scanner import time_of_text
 from headrace.adapters.payloads.words import LENGTH_BITS
 from headrace.core.kernels import lean_kernel, lean_leaf
 
@@ -42,14 +43,13 @@ _NONE = -1
 _NO_TIME = -(2**63)
 _TAB, _LF, _CR, _BLANK, _QUOTE, _COMMA, _MINUS, _DOT = 9, 10, 13, 32, 34, 44, 45, 46
 _PLUS, _ZERO, _COLON, _LIST, _LIST_END, _BACKSLASH, _OBJECT, _OBJECT_END = 43, 48, 58, 91, 93, 92, 123, 125
-_E, _E_SMALL, _F_SMALL, _N_SMALL, _T, _T_SMALL, _Z, _Z_SMALL = 69, 101, 102, 110, 84, 116, 90, 122
+_E, _E_SMALL, _F_SMALL, _N_SMALL, _T_SMALL = 69, 101, 102, 110, 116
 _FULL = (2**63 - 1) // 10 - 1
 _EXACT = 2**53
 _EXPONENT_MAX = 9_999
 _NS = 1_000_000_000
 _TIME_MAX = 9.2e18
 _WORDS = np.frombuffer(b"truefalsenull", np.uint8)
-_DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
 
 
 class JsonTables(NamedTuple):
@@ -194,78 +194,6 @@ def _time_of_number(value: float, is_whole: bool, factor: int) -> int:
     return int(whole * factor + np.int64(np.rint((value - whole) * factor)))
 
 
-@lean_leaf
-def _two(data: U8, at: int) -> int:
-    """The number that two digits are; none where they are no digits."""
-    tens, ones = np.int64(data[at]) - _ZERO, np.int64(data[at + 1]) - _ZERO
-    if tens < 0 or tens > 9 or ones < 0 or ones > 9:
-        return -1_000_000
-    return int(tens * 10 + ones)
-
-
-@lean_leaf
-def _days(year: int, month: int, day: int) -> int:
-    """Days since 1970 of a date (Hinnant, "chrono-compatible low-level date algorithms")."""
-    year -= 1 if month <= 2 else 0
-    era = year // 400
-    of_era = year - era * 400
-    of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
-    return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
-
-
-@lean_leaf
-def _time_of_text(data: U8, at: int, end: int) -> int:
-    """Nanoseconds of RFC 3339 text with seconds and an offset; none there is where it is written otherwise."""
-    if end - at < 20 or data[at + 4] != _MINUS or data[at + 7] != _MINUS:
-        return _NO_TIME
-    if (data[at + 10] != _T and data[at + 10] != _T_SMALL and data[at + 10] != _BLANK) or data[
-        at + 13
-    ] != _COLON:
-        return _NO_TIME
-    year = _two(data, at) * 100 + _two(data, at + 2)
-    month, day, hour = _two(data, at + 5), _two(data, at + 8), _two(data, at + 11)
-    minute, second = _two(data, at + 14), _two(data, at + 17)
-    if (
-        data[at + 16] != _COLON
-        or year < 1_700
-        or year > 2_200
-        or month < 1
-        or month > 12
-        or hour < 0
-        or hour > 23
-    ):
-        return _NO_TIME
-    is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-    if day < 1 or day > _DAYS[month - 1] + (1 if is_leap and month == 2 else 0):
-        return _NO_TIME
-    if minute < 0 or minute > 59 or second < 0 or second > 59:
-        return _NO_TIME
-    at += 19
-    fraction, unit = np.int64(0), np.int64(_NS)
-    if data[at] == _DOT or data[at] == _COMMA:
-        at += 1
-        start = at
-        while at < end and data[at] >= _ZERO and data[at] <= _ZERO + 9:
-            if unit > 1:
-                unit //= 10
-                fraction += (np.int64(data[at]) - _ZERO) * unit
-            at += 1
-        if at == start:
-            return _NO_TIME
-    shift = 0
-    if at == end - 1 and (data[at] == _Z or data[at] == _Z_SMALL):
-        shift = 0
-    elif at == end - 6 and (data[at] == _PLUS or data[at] == _MINUS) and data[at + 3] == _COLON:
-        hours, minutes = _two(data, at + 1), _two(data, at + 4)
-        if hours < 0 or hours > 23 or minutes < 0 or minutes > 59:
-            return _NO_TIME
-        shift = (hours * 60 + minutes) * (60 if data[at] == _PLUS else -60)
-    else:
-        return _NO_TIME
-    seconds = np.int64(_days(year, month, day)) * 86_400 + hour * 3_600 + minute * 60 + second - shift
-    return int(seconds * np.int64(_NS) + fraction)
-
-
 # --- rows --------------------------------------------------------------------------------------------
 
 
@@ -381,7 +309,7 @@ def _value(data: U8, at: int, end: int, kind: int, row: int, tables: JsonTables,
             columns.ints[n] = (np.int64(at + 1) << LENGTH_BITS) | (after - at - 2)
             columns.counts[VALUES] = n + 1
             return after
-        columns.ts_ns[row] = _time_of_text(data, at + 1, after - 1)
+        columns.ts_ns[row] = time_of_text(data, at + 1, after - 1, True)
         return _NONE if columns.ts_ns[row] == _NO_TIME else after
     if plain == TRUTH:
         is_true = data[at] == _T_SMALL

@@ -61,11 +61,12 @@ class DecodedLines:
 
 
 class LineNumbers:
-    """A body and the numbers of its lines, counted only as far as somebody asks."""
+    """A body and the numbers of its lines, counted only as far as somebody asks; `first` is that of the first."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, first: int = 1) -> None:
         self.body = body
-        self._at, self._number = 0, 1
+        self.first = first
+        self._at, self._number = 0, first
 
     def at(self, position: int) -> int:
         """The number of the line at `position`, which never goes back."""
@@ -103,15 +104,20 @@ class LineDecoder:
         self._columns = _columns(SLICE_BYTES)
         self._into = _part_columns(self._columns)
 
-    def decode(self, numbers: LineNumbers, at: int, factor: int, arrival_ns: int) -> DecodedLines:
+    def decode(
+        self, numbers: LineNumbers, at: int, factor: int, arrival_ns: int, is_dated: bool = False
+    ) -> DecodedLines:
         """Decode the lines that begin in the next 256 KiB of a body, or fewer where many are new or unusual.
 
         Parameters
         ----------
         numbers : the body, and the numbers of its lines. at : where the slice begins.
         factor : nanoseconds of one unit of the lines' times.
+        is_dated : give lines without a time that of the arrival here, each a nanosecond later than the one before,
+        so that the same body with the same arrival gives the same frames; else the intake does it.
         """
         body = numbers.body
+        line_ns = arrival_ns + numbers.at(at) - numbers.first if is_dated else 0
         packer = self._begin(numbers, arrival_ns)
         data = np.frombuffer(body, np.uint8)
         stop = min(at + SLICE_BYTES, len(body))
@@ -123,7 +129,15 @@ class LineDecoder:
                 break
             at = self._read(body, at, factor, packer)
             n_left += 1
+        if is_dated:
+            self._date(line_ns)
         return self._end(packer, at)
+
+    def _date(self, first_ns: int) -> None:
+        """Give lines without a time one."""
+        ts_ns = self._columns.ts_ns[: self._columns.counts[scanner.LINES]]
+        missing = np.flatnonzero(ts_ns == NO_TIME)
+        ts_ns[missing] = first_ns + missing
 
     def again(self, lines: bytes, factor: int, arrival_ns: int) -> DecodedLines:
         """Decode lines that were refused before, of which a reject has kept all.

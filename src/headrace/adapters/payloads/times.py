@@ -25,6 +25,7 @@ _TEXT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)?
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CACHE_MAX = 1_024
+_LIMITS, _LIMITED = (10**17, 10**14, 10**11), (1_000, 1_000_000, NS)
 _QUARTER_NS = 900 * NS  # no zone changes its offset inside of one
 
 
@@ -70,6 +71,23 @@ class TimeReader:
                 self.read(last)
                 return [value * factor for value in values]  # type: ignore[operator]
         return [self.read(value) for value in values]
+
+    def of_numbers(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Times of whole numbers, as `read` has them; `NO_TIME` where one is none, or lies outside of what 64 bits hold."""
+        factor = np.full(len(values), self.factor or 1, np.int64)
+        if not self.factor:
+            for limit, larger in zip(_LIMITS, _LIMITED, strict=True):
+                factor[(values > -limit) & (values < limit)] = larger
+        most = (-NO_TIME - 1) // factor
+        fits = (values >= -most) & (values <= most)
+        return np.where(fits, values, 1) * np.where(fits, factor, NO_TIME)
+
+    def of_plant(self, ts_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """`of_plant_clock` of the times that are there; `NO_TIME` stays."""
+        there = ts_ns != NO_TIME
+        out = np.full(len(ts_ns), NO_TIME, np.int64)
+        out[there] = self.of_plant_clock(ts_ns[there])
+        return out
 
     def of_plant_clock(self, ts_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Times that a clock in the plant's zone showed, ns since its 1970, as UTC; of an hour that comes twice the first.

@@ -18,9 +18,9 @@ from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagn
 from headrace.adapters.meters import Backoff, reason_of, seconds
 from headrace.adapters.payloads.base import PayloadError
 from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.tables import TableColumns, TableReader
 from headrace.adapters.payloads.times import TimeReader
 from headrace.adapters.replay.config import ReplayConfig
-from headrace.adapters.replay.tables import TableColumns, TableReader
 from headrace.core.clock import NO_TIME, NS, thread_cpu_ns
 from headrace.core.errors import ConfigError
 from headrace.core.events import Reject, RejectCode

@@ -70,7 +70,7 @@ class HttpTraffic:
                 await adapter.receive(Pushed(one, "text/plain", arrival_ns=self._clock.now_ns()))
 
     async def bare(self, count: Count) -> None:
-        parse = _parser(_FIELDS)
+        parse = line_parser(_FIELDS)
         for one in self._feeds(1):
             count.add(len(parse(one)) * _FIELDS)
 
@@ -92,11 +92,12 @@ class HttpTraffic:
         ]
 
     def parse(self, payloads: Sequence[Any]) -> Callable[[], Any]:
-        parse = _parser(payloads[0].split(b"\n", 1)[0].count(b"=") - 2)
+        parse = line_parser(payloads[0].split(b"\n", 1)[0].count(b"=") - 2)
         return lambda: [parse(one) for one in payloads]
 
 
-def _parser(n_fields: int) -> Callable[[bytes], Any]:
+def line_parser(n_fields: int) -> Callable[[bytes], Any]:
+    """Reads lines of so many fields, as `body` writes them."""
     import polars as pl
 
     fields = ",".join(f"t{k}=(?P<t{k}>[^, ]+)" for k in range(n_fields))

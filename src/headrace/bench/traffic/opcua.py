@@ -6,10 +6,10 @@ What the server publishes it has gathered for 50 ms: some hundred values in a me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, ClassVar
 
 from headrace.adapters.base import Adapter, AdapterState
 from headrace.adapters.broker.simulator import free_port
@@ -35,12 +35,14 @@ _WAIT_S = 60.0
 class OpcuaTraffic:
     """See `headrace.bench.traffic.base.Traffic`.
 
-    A client gets the present values first: they are the first of the hundred.
+    A client gets the present values first: they are the first changes of a feed.
     """
 
     name = "opcua"
     n_samples = _VARIABLES * _CHANGES
+    n_feeds = 3
     reference = "asyncua's client, a subscription with a handler"
+    libraries: ClassVar[Mapping[str, str]] = {"asyncua": "asyncua"}
 
     def __init__(self) -> None:
         self._port = free_port()
@@ -55,7 +57,7 @@ class OpcuaTraffic:
         if self._peer is not None:
             await self._peer.end()
 
-    def adapter(self) -> Adapter:
+    def adapter(self, n_feeds: int = 1) -> Adapter:
         config = {
             "profile": "oven", "interval": f"{_INTERVAL_MS}ms", "queue_size": 10 * _CHANGES,
             "devices": {
@@ -68,7 +70,7 @@ class OpcuaTraffic:
         }
         return OpcuaAdapter.from_config("opcua", settings, {"oven": profile}, FACTS)
 
-    async def send(self, adapter: Adapter | None) -> None:
+    async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
         if adapter is None:
             await asyncio.wait_for(self._has_values.wait(), _WAIT_S)
         else:
@@ -77,7 +79,7 @@ class OpcuaTraffic:
                     await SystemClock().sleep(0.01)
             assert adapter.diagnostics().state is AdapterState.CONNECTED
         assert self._peer is not None
-        await self._peer.ask("change")
+        await self._peer.ask("change", n_feeds * _CHANGES - 1)
 
     async def bare(self, count: Count) -> None:
         from asyncua import Client
@@ -89,6 +91,7 @@ class OpcuaTraffic:
             """What is told of each change."""
 
             def datachange_notification(self, node: Any, value: Any, data: Any) -> None:
+                """Keep a value."""
                 latest[node] = value
                 count.add(1)
                 if count.n == _VARIABLES:
@@ -194,11 +197,11 @@ async def _serve(pipe: Connection, port: int) -> None:
     n_changes, clock = 0, SystemClock()
     while True:
         try:
-            (word,) = await asyncio.to_thread(pipe.recv)
+            word, *n_wanted = await asyncio.to_thread(pipe.recv)
         except EOFError:
             return
         pipe.send("begun")
-        for _ in range(_CHANGES - 1 if word == "change" else 0):
+        for _ in range(n_wanted[0] if word == "change" else 0):
             n_changes += 1
             for number, name in enumerate(_names()):
                 await simulator.write(name, 20.0 + number + n_changes % 97 * 0.25)

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from headrace.adapters.base import Adapter
 from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.tables import TableColumns, TableReader
 from headrace.adapters.payloads.times import TimeReader
 from headrace.adapters.replay.adapter import ReplayAdapter, read_file
-from headrace.adapters.replay.tables import TableColumns, TableReader
 from headrace.bench.traffic.base import FACTS, Count
 from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section

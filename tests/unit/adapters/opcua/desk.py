@@ -8,7 +8,7 @@ from asyncua.ua.ua_binary import struct_to_binary
 
 from headrace.adapters.opcua.addresses import parse_node
 from headrace.adapters.opcua.asking import Feed
-from headrace.adapters.opcua.captured import Ear, mark_of
+from headrace.adapters.opcua.captured import AnswerTap, mark_of
 from headrace.adapters.opcua.client import UaConnection
 from headrace.adapters.opcua.config import ServerAddress, UaDevicePlan, UaSignal
 from headrace.adapters.opcua.filing import Filing
@@ -71,7 +71,9 @@ class FeedDesk:
         filing = Filing("x", self.tags, self.sink.directory, "auto")
         inbox = ValueInbox("x", self.sink, self.tags, filing)
         self.heard = []
-        self.feed = Feed(self.sink, self.tags, filing, inbox, Ear(mark_of(self.tags), self.heard.append))
+        self.feed = Feed(
+            self.sink, self.tags, filing, inbox, AnswerTap(mark_of(self.tags), self.heard.append)
+        )
 
     @property
     def waiting(self):

@@ -6,7 +6,7 @@ from tests.unit.adapters.opcua.desk import NOW_NS, Desk, plan, publish_response,
 
 from headrace.adapters.abilities import Captured, Captures, Direction
 from headrace.adapters.opcua.adapter import OpcuaAdapter
-from headrace.adapters.opcua.captured import Ear, decode_answers, mark_of, numbers_of, ranges_text
+from headrace.adapters.opcua.captured import AnswerTap, decode_answers, mark_of, numbers_of, ranges_text
 
 
 def test_numbers_in_short():
@@ -34,7 +34,7 @@ def test_answers_are_decoded_as_they_were():
     assert issubclass(OpcuaAdapter, Captures)
     desk = Desk(plan("l/d", signal("a"), signal("b"), signal("c")))
     heard = []
-    ear = Ear(mark_of(desk.tags))
+    ear = AnswerTap(mark_of(desk.tags))
     published, read = (
         bytes(struct_to_binary(r)) for r in (publish_response(1, 1.5), read_response(2.5, 3.5))
     )

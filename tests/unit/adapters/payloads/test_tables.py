@@ -9,8 +9,8 @@ import pytest
 
 from headrace.adapters.payloads.base import PayloadError, RuleSettings
 from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.tables import TableColumns, TableReader
 from headrace.adapters.payloads.times import TimeReader
-from headrace.adapters.replay.tables import TableColumns, TableReader
 from headrace.core.frames import Shape
 from headrace.core.layouts import Column, Layout
 from headrace.core.quality import Quality

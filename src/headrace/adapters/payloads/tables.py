@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.adapters.payloads.base import PayloadError, RuleSettings
-from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
+from headrace.adapters.payloads.keys import DTYPE_OF, DeviceGroup, DeviceGroups
 from headrace.adapters.payloads.times import TimeReader
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError
@@ -172,7 +172,7 @@ class TableReader:
         if pa.types.is_timestamp(column.type):
             exact = column.cast(pa.timestamp("ns"), safe=False).cast(pa.int64()).fill_null(NO_TIME)
             ts_ns = np.asarray(exact.to_numpy(zero_copy_only=False), np.int64)
-            return ts_ns if column.type.tz is not None else self._of_plant(ts_ns)
+            return ts_ns if column.type.tz is not None else self._times.of_plant(ts_ns)
         out = np.full(len(column), NO_TIME, np.int64)
         values = column.to_pylist()
         try:
@@ -180,13 +180,6 @@ class TableReader:
         except PayloadError:
             for row, value in enumerate(values):
                 out[row] = self._time_or_none(value)
-        return out
-
-    def _of_plant(self, ts_ns: I64) -> I64:
-        """Times without a zone are plant time, as they are in texts."""
-        there = ts_ns != NO_TIME
-        out = np.full(len(ts_ns), NO_TIME, np.int64)
-        out[there] = self._times.of_plant_clock(ts_ns[there])
         return out
 
     def _time_or_none(self, value: object) -> int:
@@ -287,7 +280,12 @@ class TableReader:
 
     def _learn(self, group: DeviceGroup, dtypes: dict[str, str]) -> None:
         """Make new keys of a group known; those that can't be are refused by who finds them missing."""
-        new = {key: dtype for key, dtype in dtypes.items() if key not in group.table.index and "/" not in key}
+        given = self._settings.types
+        new = {
+            key: DTYPE_OF[given[key]] if key in given else dtype
+            for key, dtype in dtypes.items()
+            if key not in group.table.index and "/" not in key
+        }
         if not new:
             return
         try:

@@ -1,0 +1,1 @@
+"""Programs that write samples to their standard output, in any language."""

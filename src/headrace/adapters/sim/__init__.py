@@ -1,0 +1,1 @@
+"""Simulated sensors without any transport: something to try pipelines with."""

@@ -1,0 +1,45 @@
+"""The sim adapter passes the public kit, but for garbage: nothing comes to it that could be any."""
+
+import pytest
+
+from headrace.adapters.base import PlantFacts
+from headrace.adapters.sim import adapter as module
+from headrace.adapters.sim.adapter import SimAdapter
+from headrace.core.problems import validate_section
+from headrace.testing import adapters as kit
+
+
+class SimRig:
+    """Three devices of four sensors, every 20 ms."""
+
+    acknowledges = False
+    can_lose = False
+    is_pushed_to = True  # it looks for nobody
+
+    def make(self):
+        settings = validate_section(SimAdapter.Config, {"interval": "20ms"}, "adapters.demo")
+        return SimAdapter.from_config("demo", settings, {}, PlantFacts())
+
+    async def up(self):
+        pass
+
+    async def down(self):
+        pass
+
+    async def send(self):
+        return 12
+
+    async def send_garbage(self):
+        raise AssertionError("it takes nothing")
+
+    def n_acknowledged(self):
+        raise AssertionError("nobody is told anything")
+
+
+CHECKS = [check for check in kit.CHECKS if check is not kit.check_garbage_is_a_value]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_adapter(check, monkeypatch):
+    monkeypatch.setattr(module, "RETRY_FIRST_NS", 20_000_000)
+    await check(SimRig())
