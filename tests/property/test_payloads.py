@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.adapters.payloads.base import RuleSettings, TopicMessage
@@ -299,6 +299,7 @@ def leaves(value):
     return value is not None
 
 
+@example([b'{"": {"a": false, "b": [1], "c": null, "d": {"e": 1}}}'], 1)
 @given(st.lists(PAYLOADS, max_size=8), st.integers(1, 8))
 def test_every_json_value_is_a_sample_or_in_a_reject(payloads, max_keys):
     directory = SensorDirectory()
@@ -366,10 +367,10 @@ def test_integers_are_never_rounded(values, kind):
     assert {reject.code for reject in out.rejects} <= {"wrong-type"}
 
 
-@given(st.binary(max_size=60), st.sampled_from(["fields", "number", "csv"]))
+@given(st.binary(max_size=60), st.sampled_from(["fields", "number", "csv", "line", "arrow"]))
 def test_no_bytes_break_a_decoder(payload, values):
     directory = SensorDirectory()
-    path = "l/d" if values == "number" else "l/d/{key}"
+    path = {"number": "l/d", "line": "l/{measurement}/{key}"}.get(values, "l/d/{key}")
     rules = compile_rules({"#": RuleSettings(path=path, values=values)}, (), "UTC", "x")
     out = MessageRouter("x", rules, DeviceGroups(directory)).decode([TopicMessage(TOPIC, payload, 5)], 7)
     rows_of(directory, out.batches)
@@ -402,3 +403,16 @@ def test_every_csv_cell_is_a_sample_or_in_a_reject(lines):
     n_samples = sum(batch.n_samples for batch in out.batches)
     assert n_samples == len(rows_of(directory, out.batches))
     assert n_samples + sum(reject.n_samples for reject in out.rejects) == n_cells
+
+
+def test_a_message_of_lines_that_is_larger_than_a_slice():
+    """More lines and values than there is room for at first, alone and among others."""
+    directory = SensorDirectory()
+    rule = RuleSettings(path="l/{measurement}/{key}", values="line")
+    router = MessageRouter("x", compile_rules({"#": rule}, (), "UTC", "x"), DeviceGroups(directory))
+    large = b"".join(b"m a=%d %d\n" % (i % 10, i) for i in range(80_000))
+    assert 512 << 10 < len(large) < 1_000_000
+    out = router.decode(
+        [TopicMessage(TOPIC, payload, 5) for payload in (b"m a=1 5", large, b"m b=1,a=2 6")], 7
+    )
+    assert (sum(batch.n_samples for batch in out.batches), out.rejects) == (80_003, [])

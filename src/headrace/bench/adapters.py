@@ -43,6 +43,7 @@ TRAFFIC = {
     "exec": "headrace.bench.traffic.exec:ExecTraffic",
     "files": "headrace.bench.traffic.files:FilesTraffic",
     "http": "headrace.bench.traffic.http:HttpTraffic",
+    "kafka": "headrace.bench.traffic.kafka:KafkaTraffic",
     "modbus": "headrace.bench.traffic.modbus:ModbusTraffic",
     "mqtt": "headrace.bench.traffic.mqtt:MqttTraffic",
     "opcua": "headrace.bench.traffic.opcua:OpcuaTraffic",
