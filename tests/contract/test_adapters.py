@@ -248,7 +248,7 @@ def test_every_adapter_has_a_rig():
 
 
 @pytest.mark.parametrize(
-    "check", (*kit.CHECKS, check_capture_decodes_to_the_same), ids=lambda check: check.__name__
+    "check", [*kit.CHECKS, check_capture_decodes_to_the_same], ids=lambda check: check.__name__
 )
 @pytest.mark.parametrize("protocol", RIGS)
 async def test_adapter(protocol, check, tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ class SparkplugRig:
 
 
 @pytest.mark.parametrize(
-    "check", (*kit.CHECKS, check_capture_decodes_to_the_same), ids=lambda check: check.__name__
+    "check", [*kit.CHECKS, check_capture_decodes_to_the_same], ids=lambda check: check.__name__
 )
 async def test_adapter(check, tmp_path):
     if find_mosquitto() is None:
