@@ -71,8 +71,9 @@ def listed(typing, target, function, *rest, **more):
     compiled.append(function.__qualname__)
     return compile_extra(typing, target, function, *rest, **more)
 compiler.compile_extra = listed
+from headrace.adapters.registry import ADAPTERS
 from headrace.runtime.warm import warm_kernels, warm_queries
-warm_kernels()
+warm_kernels(protocols=ADAPTERS.names())
 warm_queries()
 print(*compiled, *(m for m in ("pandas", "polars", "duckdb") if m in sys.modules))
 """

@@ -25,6 +25,7 @@ from headrace.core.errors import Closed, Overloaded, Rejected
 from headrace.core.problems import validate_section
 from headrace.core.settings import SignalSettings
 from headrace.testing import adapters as kit
+from headrace.testing.adapter_faults import check_capture_decodes_to_the_same
 
 FACTS = PlantFacts(("site", "area", "device", "signal"))
 
@@ -246,7 +247,9 @@ def test_every_adapter_has_a_rig():
     assert sorted([*RIGS, *elsewhere]) == ADAPTERS.names()
 
 
-@pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", [*kit.CHECKS, check_capture_decodes_to_the_same], ids=lambda check: check.__name__
+)
 @pytest.mark.parametrize("protocol", RIGS)
 async def test_adapter(protocol, check, tmp_path, monkeypatch):
     if protocol == "mqtt" and find_mosquitto() is None:

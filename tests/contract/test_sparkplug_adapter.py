@@ -14,6 +14,7 @@ from headrace.adapters.sparkplug.topics import filters
 from headrace.core.clock import SystemClock
 from headrace.core.problems import validate_section
 from headrace.testing import adapters as kit
+from headrace.testing.adapter_faults import check_capture_decodes_to_the_same
 
 
 class SparkplugRig:
@@ -78,7 +79,9 @@ class SparkplugRig:
         return self.proxy.n_pubacks
 
 
-@pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", [*kit.CHECKS, check_capture_decodes_to_the_same], ids=lambda check: check.__name__
+)
 async def test_adapter(check, tmp_path):
     if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed; amqtt keeps nothing for a client that is away")

@@ -198,6 +198,8 @@ async def test_what_is_not_only_tags_is_left_to_a_new_instance(ports, polled):
 
 async def test_a_plant_that_stops_meanwhile_has_the_last_word(ports, polled):
     _, adapter = polled
+    # Those that rest are woken, which takes a moment: the one in which it is stopped.
+    await until(lambda: all(poller.is_resting for poller in adapter._running.pollers), "all rest")
     retagging = asyncio.ensure_future(adapter.retag(make({"l/c": ports[0].url(2), "l/d": ports[1].url(2)})))
     await asyncio.sleep(0)
     await adapter.stop()

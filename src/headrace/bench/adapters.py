@@ -82,7 +82,7 @@ def run(
             raise ConfigError(f"adapter {name} can't be measured: {why}")
         progress(f"{name} is left out: {why}")
     progress("loading kernels")
-    warm_kernels()
+    warm_kernels(protocols=all_traffic)
     machine = Machine()
     found = {
         name: asyncio.run(_adapter(one, repeats, progress))

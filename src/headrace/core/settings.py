@@ -278,7 +278,7 @@ class SignalSettings(Section):
         return Column(name, self.kind, unit, scale, offset, low, high, self.labels)
 
     @property
-    def steps(self) -> list[str]:
+    def extras(self) -> list[str]:
         """Keys that say more of its values than what they are; an adapter that does none of it refuses them."""
         plain = {"address", "unit", "kind", "limits", "labels"}
         return [name for name in type(self).model_fields if name in self.model_fields_set - plain]

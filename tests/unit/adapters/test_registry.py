@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from headrace.adapters.abilities import Warms
 from headrace.adapters.registry import ADAPTERS, PAYLOADS
 from headrace.core.errors import ConfigError
 
@@ -46,3 +47,11 @@ def test_polling_needs_no_protocol_library():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "set()\n"
     )
+
+
+@pytest.mark.timeout(240)  # where kernels are not cached yet, they are compiled first
+@pytest.mark.parametrize("name", ADAPTERS.names())
+def test_what_has_kernels_can_be_made_ready(name):
+    kind = ADAPTERS.load(name)
+    if issubclass(kind, Warms):
+        kind.warm()

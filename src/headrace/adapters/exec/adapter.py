@@ -19,8 +19,9 @@ from headrace.adapters.exec.probe import Heard, Program, listening_s, run_once
 from headrace.adapters.exec.stderr_log import StderrLog
 from headrace.adapters.meters import Backoff, reason_of, seconds
 from headrace.adapters.payloads.base import Decoded, PayloadError
-from headrace.adapters.payloads.chunks import LineFormats
+from headrace.adapters.payloads.chunks import LineFormats, warm_csv
 from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.line_decoder import warm_lines
 from headrace.adapters.payloads.line_rules import LinePaths, compile_paths
 from headrace.core.clock import NO_TIME, NS, Clock, thread_cpu_ns
 from headrace.core.errors import ConfigError, PluginError
@@ -88,6 +89,12 @@ class ExecAdapter:
         self._is_new_listener = False
         self._watchers: list[Callable[[Decoded], None]] = []
         self._backoff = Backoff(name, config.restart_first, config.restart_most)
+
+    @classmethod
+    def warm(cls) -> None:
+        """Make the kernels of its decoders ready."""
+        warm_lines()
+        warm_csv()
 
     @classmethod
     def from_config(cls, name: str, config: ExecConfig, profiles: Any, plant: PlantFacts) -> ExecAdapter:

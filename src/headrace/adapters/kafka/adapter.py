@@ -19,7 +19,8 @@ from headrace.adapters.kafka.worker import Worker
 from headrace.adapters.meters import seconds, spread
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
-from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules
+from headrace.adapters.payloads.line_decoder import warm_lines
+from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules, warm_messages
 from headrace.core.clock import NO_TIME, Clock, monotonic_ns
 from headrace.core.events import MAX_RAW_BYTES, Reject
 from headrace.core.frames import FrameBatch
@@ -58,6 +59,12 @@ class KafkaAdapter:
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
+
+    @classmethod
+    def warm(cls) -> None:
+        """Make the kernels of its decoders ready."""
+        warm_lines()
+        warm_messages()
 
     @classmethod
     def from_config(cls, name: str, config: KafkaConfig, profiles: Any, plant: PlantFacts) -> KafkaAdapter:

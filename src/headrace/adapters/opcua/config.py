@@ -254,9 +254,9 @@ def _signals(name: str, profile: Profile, config: OpcuaConfig) -> tuple[UaSignal
     for key, settings in profile.items():
         try:
             check_path(key)
-            if settings.steps:
+            if settings.extras:
                 raise ConfigError(
-                    f"{settings.steps[0]} is nothing that opcua does: values are stored as they come"
+                    f"{settings.extras[0]} is nothing that opcua does: values are stored as they come"
                 )
             address = parse_node(settings.address)
         except ConfigError as e:
