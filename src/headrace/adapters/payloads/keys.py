@@ -19,7 +19,7 @@ from headrace.adapters.payloads.base import PayloadError, RuleSettings, ValueTyp
 from headrace.core.errors import ConfigError
 from headrace.core.events import RejectCode
 from headrace.core.layouts import DTYPES, Column, Kind, Layout
-from headrace.core.paths import check_path, check_paths
+from headrace.core.paths import MAX_PATH_BYTES, check_path, check_paths
 from headrace.core.sensors import SensorDirectory, join_path
 
 DTYPE_OF: dict[ValueType, str] = {"f64": "f64", "i64": "i64", "bool": "u8", "string": "u32"}
@@ -314,7 +314,8 @@ class DeviceGroups:
         for key, kind, value in zip(keys, classes, values, strict=True):
             if key not in group.table.index and kind not in "-x":
                 self._admit(group, key, kind, value, settings, new, refusals)
-        is_lasting = True
+        # Where a path is too long it is so of this device: others of the same table may have shorter ones.
+        is_lasting = not (refusals and _is_too_long(group.path, keys))
         if new:
             try:
                 self.extend(group, new, settings)
@@ -379,6 +380,10 @@ class DeviceGroups:
                 raise ConfigError(f"key {key!r:.60} has a '/', which parts levels")
         except ConfigError as e:
             raise PayloadError(RejectCode.BAD_PATH, e.message) from None
+
+
+def _is_too_long(path: str, keys: Iterable[str]) -> bool:
+    return any(len(f"{path}/{key}".encode(errors="ignore")) > MAX_PATH_BYTES for key in keys)
 
 
 def _column(key: str, dtype: str, settings: RuleSettings) -> Column:

@@ -239,14 +239,19 @@ class MessageRouter:
 
     def _codes_of(self, topics: Sequence[str], keys: Sequence[bytes | None]) -> npt.NDArray[np.int64] | None:
         """The piles and devices of messages; None where one of them has none."""
-        for is_learned in (False, True):
-            names = zip(topics, keys, strict=True) if self._is_keyed else topics
-            try:
-                return np.fromiter(map(self._codes.__getitem__, names), np.int64, len(topics))
-            except KeyError:
-                if is_learned or not self._learn(dict.fromkeys(zip(topics, keys, strict=True))):
-                    break
-        return None
+        codes = self._known_codes(topics, keys)
+        if codes is None and self._learn(dict.fromkeys(zip(topics, keys, strict=True))):
+            return self._known_codes(topics, keys)
+        return codes
+
+    def _known_codes(
+        self, topics: Sequence[str], keys: Sequence[bytes | None]
+    ) -> npt.NDArray[np.int64] | None:
+        names = zip(topics, keys, strict=True) if self._is_keyed else topics
+        try:
+            return np.fromiter(map(self._codes.__getitem__, names), np.int64, len(topics))
+        except KeyError:
+            return None
 
     def _learn(self, names: Iterable[tuple[str, bytes | None]]) -> bool:
         """Look up topics and keys that are new; False where messages of one of them do not wait for others."""

@@ -704,6 +704,30 @@ def test_messages_of_a_format_that_is_read_alone_or_without_a_rule_are_told_of()
     assert [r.detail for r in out.rejects] == ["no topic rule matches"]
 
 
+def test_what_a_sensor_cannot_hold_is_refused_whenever_it_comes():
+    bench = Bench()
+    for number, value in enumerate(("1", '"x"', '"x"', '"x"')):
+        out = bench.feed(("plant/d", f'{{"ts": {number}, "a": {value}}}'))
+        assert [r.code for r in out.rejects] == ["wrong-type"] * (number > 0)
+
+
+def test_keys_of_messages_that_name_no_device_are_remembered_up_to_a_bound(monkeypatch):
+    monkeypatch.setattr(router, "N_ROUTES_MAX", 3)
+    rules = {
+        "p": RuleSettings(path="l/p/{key}", time="ts", time_unit="ns"),
+        "q": RuleSettings(path="l/{message_key}/{key}"),
+    }
+    one = MessageRouter(
+        "x", compile_rules(rules, (), "UTC", "t", TopicDialect(".", True)), DeviceGroups(SensorDirectory())
+    )
+    for number in range(1, 9):
+        slice_of = [TopicMessage("p", b'{"ts": %d, "a": 1}' % number, 5, key=b"%d" % number)]
+        assert one.decode(slice_of, 5).batches[0].n_samples == 1
+        assert len(one._codes) <= 3
+    slice_of = [TopicMessage("p", b'{"ts": %d, "a": 1}' % (i + 9), 5, key=b"%d" % i) for i in range(4)]
+    assert sum(b.n_samples for b in one.decode(slice_of, 5).batches) == 4, "more than are remembered"
+
+
 JSON_RULES = {
     "a/{device}": {"path": "leon/{device}/{key}", "time": "ts", "time_unit": "ns"},
     "b/{device}": {"path": "leon/{device}/x/{key}"},
