@@ -23,7 +23,18 @@ ELSEWHERE = {
     "README.md": "index.md",
     **{
         f"src/headrace/adapters/{name}/README.md": f"reference/adapters/{name}.md"
-        for name in ("exec", "files", "http", "modbus", "mqtt", "opcua", "replay", "sim", "sparkplug")
+        for name in (
+            "exec",
+            "files",
+            "http",
+            "kafka",
+            "modbus",
+            "mqtt",
+            "opcua",
+            "replay",
+            "sim",
+            "sparkplug",
+        )
     },
 }
 """File in the repository → page of the site. The README's place is the page that says the same at greater length."""

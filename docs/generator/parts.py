@@ -65,9 +65,7 @@ def _manifest(registry: Registry, name: str) -> dict[str, Any]:
 
 def _payloads() -> str:
     rows = [(code(name), _first_paragraph(PAYLOADS, name)) for name in PAYLOADS.built_in]
-    text = (
-        "## Payloads\n\nHow the messages of a topic are written: `values` of a rule of the MQTT adapter.\n\n"
-    )
+    text = "## Payloads\n\nHow the messages of a topic are written: `values` of a rule of the MQTT and Kafka adapters.\n\n"
     return text + table(("`values`", "reads"), rows)
 
 

@@ -6,6 +6,7 @@ import json
 import tomllib
 import types
 from collections.abc import Mapping
+from datetime import datetime
 from enum import Enum
 from importlib.resources import files
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -18,7 +19,7 @@ from pydantic_core import PydanticUndefined
 from generator.prose import NOTICE, code, plain, table
 from headrace.adapters.payloads.base import RuleSettings
 from headrace.adapters.registry import ADAPTERS
-from headrace.core import config, settings, tier_settings
+from headrace.core import config, profiles, settings, tier_settings
 
 HEAD = """\
 # `plant.toml`
@@ -45,6 +46,17 @@ What one type of device reports. Each key is a signal, each value a table:
 [profiles.oven]
 temperature = { address = "holding:100:F32;order=CDAB", unit = "degC", limits = [0, 400] }
 ```
+"""
+CALIBRATION = """\
+### An entry of `calibration` { #calibration }
+
+What was found out about a sensor. It holds from its date until the next one's; stored values stay what the device sent.
+"""
+PROFILE_KEYS = """\
+### Keys of the profile itself { #profile-keys }
+
+Addresses may have parameters, `holding:{base}` and `holding:{base+2}`, which each device gives: `parameters = { base = 100 }`,
+or a column of its table.
 """
 ADAPTERS_TEXT = """\
 ## `[adapters.NAME]` { #adapters }
@@ -115,7 +127,14 @@ _NAMED = {
     "check_url": "URL",
     "_kind": "kind",
 }
-_PLAIN = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", Any: "anything"}
+_PLAIN = {
+    str: "text",
+    int: "integer",
+    float: "number",
+    bool: "`true` or `false`",
+    datetime: "date",
+    Any: "anything",
+}
 
 
 def page() -> str:
@@ -123,7 +142,8 @@ def page() -> str:
     parts = [HEAD, NOTICE]
     for name, model, text in _SECTIONS:
         parts += [_section(name, model, text)]
-    parts += [PROFILES, _keys(settings.SignalSettings), ADAPTERS_TEXT]
+    parts += [PROFILES, _keys(settings.SignalSettings), CALIBRATION, _keys(settings.Calibration)]
+    parts += [PROFILE_KEYS, _keys(profiles.ProfileSection), ADAPTERS_TEXT]
     for name in ADAPTERS.built_in:
         parts += [_adapter(name)]
     parts += [PIPELINES, _keys(config.PipelineSection)]
@@ -178,7 +198,9 @@ def _keys(model: type[BaseModel]) -> str:
     for name, field in model.model_fields.items():
         if name == "protocol" or _is_section(field):
             continue
-        rows.append((code(name), _type_of(field), _default(field), plain(field.description or "")))
+        rows.append(
+            (code(field.alias or name), _type_of(field), _default(field), plain(field.description or ""))
+        )
     return table(("key", "type", "default", "meaning"), rows)
 
 

@@ -11,6 +11,7 @@ HEAVY = (
     "pydantic",
     "pymodbus",
     "gmqtt",
+    "confluent_kafka",
     "amqtt",
     "polars",
     "pandas",
@@ -55,7 +56,8 @@ def test_frames_and_the_directory_need_no_heavy_library(module):
 def test_help_is_quick():
     code = "from headrace.cli.main import main\nsys.argv = ['headrace', '--help']\ntry: main()\nexcept SystemExit: pass"
     cpu_s, loaded = measure(
-        code, ("numba", "pyarrow", "pymodbus", "gmqtt", "amqtt", "polars", "pandas", "obstore")
+        code,
+        ("numba", "pyarrow", "pymodbus", "gmqtt", "confluent_kafka", "amqtt", "polars", "pandas", "obstore"),
     )
     assert loaded == []
     assert cpu_s < 0.5
@@ -69,8 +71,9 @@ def listed(typing, target, function, *rest, **more):
     compiled.append(function.__qualname__)
     return compile_extra(typing, target, function, *rest, **more)
 compiler.compile_extra = listed
+from headrace.adapters.registry import ADAPTERS
 from headrace.runtime.warm import warm_kernels, warm_queries
-warm_kernels()
+warm_kernels(protocols=ADAPTERS.names())
 warm_queries()
 print(*compiled, *(m for m in ("pandas", "polars", "duckdb") if m in sys.modules))
 """

@@ -12,7 +12,7 @@ from headrace.adapters.base import PlantFacts
 from headrace.adapters.broker import client as mqtt_client
 from headrace.adapters.broker.simulator import find_mosquitto
 from headrace.adapters.modbus.adapter import ModbusAdapter
-from headrace.adapters.modbus.transport import ModbusTransport
+from headrace.adapters.modbus.framing import TcpFraming
 from headrace.adapters.mqtt.adapter import MqttAdapter
 from headrace.adapters.pacing import ConnectPacer
 from headrace.core.clock import NO_TIME
@@ -175,10 +175,13 @@ async def test_the_kit_notices_what_it_is_for(tmp_path, monkeypatch):
         with pytest.raises(AssertionError, match="connections within"):
             await faults.check_reconnect_storm(ModbusRig(tmp_path))
     with monkeypatch.context() as changed:
-        take = ModbusTransport._take
-        changed.setattr(
-            ModbusTransport, "_take", lambda own, transaction, unit, pdu: take(own, own._transaction, unit, pdu)
-        )  # fmt: skip
+        begin = TcpFraming.begin
+
+        def all_alike(own, unit, pdu):
+            own._transaction = 0
+            return begin(own, unit, pdu)
+
+        changed.setattr(TcpFraming, "begin", all_alike)
         with pytest.raises(AssertionError, match="a late answer was taken for"):
             await faults.check_late_reply(ModbusRig(tmp_path))
     with monkeypatch.context() as changed:

@@ -5,15 +5,37 @@ from __future__ import annotations
 import base64
 import struct
 
+import pyarrow as pa
 import pytest
 
+from headrace.adapters.payloads.arrow import ArrowPayload
 from headrace.adapters.payloads.csv import CsvDecoder
 from headrace.adapters.payloads.json import FieldsDecoder
+from headrace.adapters.payloads.line import LinePayload
 from headrace.adapters.payloads.register_messages import RegistersDecoder
 from headrace.adapters.payloads.sparkplug import DataType
 from headrace.adapters.payloads.sparkplug_messages import SparkplugDecoder
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
 from headrace.testing import payloads as kit
+
+
+def stream(**columns):
+    table, sink = pa.record_batch(columns), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write(table)
+    return sink.getvalue().to_pybytes()
+
+
+LINES = [
+    b"m a=1.5,b=t 1700000000000000000\nm a=2 1700000000000000001",
+    b'n,host=h s="on, \n off",a=3i',
+    b"m a=4",
+]
+TABLES = [
+    stream(ts=[1, 2], a=[1.5, None], b=[True, False]),
+    stream(ts=[3], a=[3.5]),
+    stream(ts=[4], s=["on"]),
+]
 
 
 def sparkplug(value, seq):
@@ -45,6 +67,8 @@ CASES = {
         {},
     ),
     "csv": (CsvDecoder, [b"1,2\n3,4", b"5,6"], {"columns": ("a", "b")}),
+    "line": (LinePayload, LINES, {"path": f"{kit.DEVICE}/{{measurement}}/{{key}}"}),
+    "arrow": (ArrowPayload, TABLES, {"time": "ts"}),
 }
 
 

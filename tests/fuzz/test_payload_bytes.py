@@ -15,7 +15,8 @@ from headrace.adapters.base import PlantFacts, Pushed
 from headrace.adapters.http.adapter import HttpAdapter
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
-from headrace.adapters.payloads.registers import compile_read_map, parse_address
+from headrace.adapters.payloads.register_addresses import parse_address
+from headrace.adapters.payloads.registers import compile_read_map
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.adapters.payloads.tables import TableColumns, TableReader
 from headrace.adapters.payloads.times import TimeReader

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.adapters.broker.simulator import SimulatedBroker, find_mosquitto
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
-from headrace.adapters.mqtt.simulator import PublishingDevice, SimulatedBroker, find_mosquitto
+from headrace.adapters.mqtt.simulator import PublishingDevice
 from headrace.cli.doors import Doors, Web
 from headrace.cli.main import run_command
 from headrace.cli.session import Session
@@ -174,7 +175,35 @@ async def tags_of_a_running_plant(tmp_path):
     assert [line[:10] for line in err.splitlines()] == ["  line 3: ", "  line 4: ", "headrace: "]
     assert err.splitlines()[-1] == "headrace: bad.csv: 2 problems; nothing was changed"
     code, _, err = await ask("scan", "ovens")
-    assert (code, "ovens can't tell what its source offers" in err) in ((2, True), (1, True))
+    assert (code, "name one of the 2 devices of 'ovens'" in err) == (2, True)
+    code, out, err = await ask("scan", "ovens", "device=leon/line1/Ofen_1", "areas=holding", "count=8")
+    assert code == 0, err
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert "leon/line1/Ofen_1/holding_7" in {
+        row["path"] for row in rows if row["url"].startswith("modbus+tcp://")
+    }
+
+
+async def test_the_units_behind_a_url_are_found_and_what_they_have(plant):
+    plant.units[2].holding[3] = 77
+    code, out, err = await ask(
+        "scan", "--url", plant.url(), "units=1-2", "--path", "leon/l/{unit}/x", "--capture", r"device=unit=(?P<unit>\d+)"
+    )  # fmt: skip
+    assert code == 0, err
+    rows = list(csv.DictReader(io.StringIO(out)))
+    url = plant.url().partition("?")[0]
+    assert [(r["path"], r["url"]) for r in rows] == [
+        (f"leon/l/{unit}/x", f"{url}?unit={unit}") for unit in (1, 2)
+    ]
+    path = ("--path", "leon/l/o/{signal}", "areas=holding", "count=5")
+    code, out, err = await ask("scan", "--url", plant.url(2), *path)
+    assert code == 0, err
+    (found,) = [r for r in csv.DictReader(io.StringIO(out)) if r["value"] == "77"]
+    assert (found["path"], found["address"], found["url"]) == (
+        "leon/l/o/holding_3",
+        "holding:3:U16",
+        plant.url(2),
+    )
 
 
 @pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")

@@ -8,7 +8,7 @@ import pytest
 from headrace.adapters.base import AdapterState, PlantFacts
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
-from headrace.adapters.payloads.registers import Area
+from headrace.adapters.payloads.register_addresses import Area
 from headrace.core.errors import ConfigError
 from headrace.core.layouts import Column, Layout
 from headrace.core.problems import validate_section

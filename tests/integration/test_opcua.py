@@ -239,7 +239,9 @@ async def test_it_tells_how_it_is_doing(plant, mode):
     adapter.listen(heard.append)
     async with Life(adapter, sink) as life:
         await life.value("l/d/a", 1.0)
-        assert {one.source for one in heard} == {f"127.0.0.1:{plant.port}"}, "the first answers are heard, too"
+        assert {one.source for one in heard} == {f"127.0.0.1:{plant.port}"}, (
+            "the first answers are heard, too"
+        )
         await life.value("l/e/a", 1.0)
         found = life.adapter.diagnostics()
         assert (found.n_connects, found.n_gaps) == (1, 0)

@@ -7,6 +7,7 @@ import pytest
 from headrace.adapters.abilities import Retags
 from headrace.adapters.base import AdapterState, PlantFacts
 from headrace.adapters.modbus.adapter import ModbusAdapter
+from headrace.adapters.modbus.config import NEVER_NS
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
 from headrace.core.errors import ConfigError
 from headrace.core.layouts import Column, Layout
@@ -149,6 +150,35 @@ async def test_a_poller_that_waits_for_its_peer_is_changed_too(ports):
         await until(lambda: len(poller.devices) == 2, "it knows both")
     finally:
         await adapter.stop()
+
+
+async def test_what_a_signal_says_of_itself_is_taken_too(ports, polled):
+    """A dead band changes no layout, and a calibration to come none of today."""
+    sink, adapter = polled
+    devices = {"l/a": ports[0].url(1), "l/b": ports[1].url(1)}
+
+    async def takes(**said):
+        level = SignalSettings(address="holding:5", **said)
+        assert await adapter.retag(make(devices, {"p": {**COUNTER, "level": level}}))
+        n = len(series(sink, "l/a", "n"))
+        await until(lambda: len(series(sink, "l/a", "n")) > n, "polls go on")
+        return [device.plan for device in adapter._running.devices]
+
+    (slot,) = adapter._running.devices[0].slots
+    same = await takes()
+    for said in ({"dead_band": 2}, {"dead_band": 2, "calibration": [{"from": "2261-01-01", "scale": 2}]}):
+        changed = await takes(**said)
+        assert changed[0] is not same[0]
+        assert sink.directory.dead_bands[slot].change.tolist() == [-1.0, 2.0]
+        same = await takes(**said)
+        assert same[0] is changed[0], "nothing differs"
+    (plan,) = {plan.changes_after(0) for plan in same}
+    assert plan < NEVER_NS
+    later = await takes(dead_band=2, calibration=[{"from": "2260-01-01", "scale": 2}])
+    assert later[0] is not same[0]
+    await takes()
+    assert not sink.directory.dead_bands
+    assert is_whole(series(sink, "l/a", "n"))
 
 
 async def test_what_is_not_only_tags_is_left_to_a_new_instance(ports, polled):

@@ -13,7 +13,7 @@ import pytest
 
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
 from headrace.core.config import load_plant
-from headrace.core.errors import ChangedMeanwhile, ConfigError, NotFound, PluginError, StorageError
+from headrace.core.errors import ChangedMeanwhile, ConfigError, NotFound, StorageError
 from headrace.ingest.tag_rows import TagRow, rows_to_csv
 from headrace.runtime.assemble import build_plant
 from headrace.runtime.reader import open_store
@@ -235,8 +235,8 @@ async def test_only_the_adapters_of_the_table_are_touched_and_a_restart_keeps_it
         assert plant.operations.present_config()["config"]["adapters"]["ovens"]["interval"] == "50ms"
         await until(lambda: any(a.name == "new" and a.n_samples for a in plant.adapters()))
         assert "new.csv" in plant.operations.present_config()["tables"]
-        with pytest.raises(PluginError, match="new can't tell what its source offers"):
-            await plant.operations.scan("new", {})
+        found = await plant.operations.scan("new", {"areas": "holding", "count": "8"})
+        assert {tag["device"] for tag in found} == {"leon/new/p1"}
     (folder / "plant.toml").write_text((folder / "plant.toml").read_text().replace('"70ms"', '"50ms"'))
     async with running(folder) as plant:
         assert plant.reconfiguring.version.n == 2, "it runs as it was applied"

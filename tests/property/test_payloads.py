@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import math
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.adapters.payloads.base import RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
-from headrace.adapters.payloads.registers import (
+from headrace.adapters.payloads.register_addresses import (
     ORDERS,
     TYPES,
     Area,
     RegisterAddress,
-    RegisterTag,
-    compile_read_map,
+    elements,
     parse_address,
-    plan_reads,
 )
+from headrace.adapters.payloads.registers import RegisterTag, compile_read_map, plan_reads
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.core.frames import Shape
 from headrace.core.layouts import Column, numpy_dtype
@@ -91,6 +91,95 @@ def test_every_type_in_every_order(kind, order, noise, n, n_frames, is_contiguou
 
 
 @given(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8), min_size=1, max_size=4),
+    st.integers(1, 60), st.sampled_from(["ABCD", "BADC"]), st.booleans(),
+)  # fmt: skip
+def test_texts_of_any_length(texts, length, order, is_second):
+    """Against plain bytes: cut at the length, ended by NUL, blanks at the end are padding."""
+    tags = [RegisterTag(Column("t"), RegisterAddress(Area.HOLDING, 3, "STR", order=order, length=length))]
+    if is_second:
+        other = RegisterAddress(Area.HOLDING, 3 + (length + 1) // 2, "STR", length=2)
+        tags.append(RegisterTag(Column("u"), other))
+    read_map = compile_read_map(tags)
+    images, expected = [], []
+    for text in texts:
+        raw = text.encode()[:length].ljust(length + length % 2, b"\0")
+        stored = b"".join(raw[i : i + 2][:: -1 if order == "BADC" else 1] for i in range(0, len(raw), 2))
+        images.append(stored + (b"ab" if is_second else b""))
+        cut = text.encode()[:length]
+        try:
+            expected.append(cut.decode().rstrip())
+        except UnicodeDecodeError:
+            expected.append(cut.decode("latin-1").rstrip())
+    (found,) = read_map.decode(b"".join(images))
+    assert [found.dictionary[code] for code in found.values[:, 0].tolist()] == expected
+    if is_second:
+        assert {found.dictionary[code] for code in found.values[:, 1].tolist()} == {"ab"}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("kind", ["BCD16", "BCD32"])
+@given(numbers=st.lists(st.integers(0, 99_999_999), min_size=1, max_size=5), is_mixed=st.booleans())
+def test_decimals_in_every_order(kind, order, numbers, is_mixed):
+    size = int(kind[3:]) // 16
+    address = RegisterAddress(Area.INPUT, 5, kind, order=order)
+    plain = RegisterAddress(Area.INPUT, 5, f"U{kind[3:]}", order=order)
+    tags = [RegisterTag(Column("d"), address)]
+    if is_mixed:
+        tags.append(RegisterTag(Column("u"), plain))
+    read_map = compile_read_map(tags)
+    numbers = [number % 10 ** (4 * size) for number in numbers]
+    images = []
+    for number in numbers:
+        words = list(struct.unpack(f">{size}H", bytes.fromhex(f"{number:0{4 * size}d}")))
+        if order in ("CDAB", "DCBA"):
+            words.reverse()
+        images.append(struct.pack(f"{'<' if order in ('BADC', 'DCBA') else '>'}{size}H", *words))
+    (found,) = read_map.decode(b"".join(images))
+    assert found.values[:, 0].tolist() == numbers
+    assert found.quality is None
+    if is_mixed:
+        assert found.values[:, 1].tolist() == [int(str(number), 16) for number in numbers]
+    (bad,) = read_map.decode(images[0] + bytes([0xAA] * 2 * size))
+    assert bad.quality[:, 0].tolist() == [Quality.GOOD, Quality.BAD_TYPE]
+    assert bad.values[1, 0] == 0
+
+
+@given(
+    st.sampled_from(TYPES), st.sampled_from(ORDERS), st.integers(1, 300), st.integers(0, 50),
+    st.integers(4, 125), st.binary(min_size=64, max_size=64),
+)  # fmt: skip
+def test_arrays_are_their_values_one_by_one(kind, order, length, offset, max_registers, noise):
+    """An array may be longer than a request; it is read as its values alone would be."""
+    array = RegisterAddress(Area.HOLDING, offset, kind, order=order, length=length)
+    size = int(kind[1:]) // 16
+    assert array.count == length * size
+    read_map = compile_read_map([RegisterTag(Column("a"), array)], max_registers=max_registers)
+    assert all(block.count <= max_registers for block in read_map.blocks)
+    (part,) = read_map.parts
+    assert [c.name for c in part.layout.columns] == (
+        [f"a_{i}" for i in range(length)] if length > 1 else ["a"]
+    )
+    data = (noise * 40)[: read_map.image_bytes]
+    (found,) = read_map.decode(data)
+    registers = [0] * offset + list(struct.unpack(f">{len(data) // 2}H", data))
+    for i, value in enumerate(found.values[0].tolist()):
+        assert same(
+            value, oracle(registers, RegisterAddress(Area.HOLDING, offset + i * size, kind, order=order))
+        )
+
+
+@given(st.integers(0, 15), st.integers(1, 40), st.binary(min_size=8, max_size=8))
+def test_bit_arrays_run_through_registers(bit, length, noise):
+    address = RegisterAddress(Area.HOLDING, 9, "BIT", bit, length=length)
+    read_map = compile_read_map([RegisterTag(Column("b"), address)])
+    (found,) = read_map.decode(noise[: read_map.image_bytes])
+    registers = struct.unpack(">4H", noise)
+    expected = [registers[(bit + i) // 16] >> (bit + i) % 16 & 1 for i in range(length)]
+    assert found.values[0].tolist() == expected
+
+
+@given(
     st.lists(addresses(), min_size=1, max_size=30),
     st.integers(0, 3),
     st.integers(4, 125),
@@ -141,15 +230,23 @@ def test_only_what_is_configured_is_read(found, max_registers, max_bits):
         )
 
 
-@given(addresses(), st.floats(allow_nan=False, allow_infinity=False).filter(bool), st.floats(-1e6, 1e6))
-def test_addresses_are_read_back(address, scale, add):
-    if address.count == 1:
-        order = {"CDAB": "ABCD", "DCBA": "BADC"}.get(address.order, address.order)
-        address = RegisterAddress(address.area, address.offset, address.type, address.bit, order)
-    whole = RegisterAddress(
-        address.area, address.offset, address.type, address.bit, address.order, scale, add
-    )
+@given(
+    addresses(), st.floats(allow_nan=False, allow_infinity=False).filter(bool), st.floats(-1e6, 1e6),
+    st.integers(1, 200), st.sampled_from([None, "STR", "BCD16", "BCD32"]),
+)  # fmt: skip
+def test_addresses_are_read_back(address, scale, add, length, other):
+    if other is not None:
+        address = RegisterAddress(Area.INPUT, address.offset, other, order="BADC")
+    if replace(address, length=1).count == 1:
+        address = replace(address, order={"CDAB": "ABCD", "DCBA": "BADC"}.get(address.order, address.order))
+    whole = replace(address, length=length)
+    if other != "STR":
+        whole = replace(whole, scale=scale, add=add)
     assert parse_address(str(whole)) == whole
+    parts = elements(whole)
+    assert len(parts) == whole.n_values == (1 if other == "STR" else length)
+    assert parts[0].offset == whole.offset
+    assert parts[-1].offset + parts[-1].count == whole.offset + whole.count
 
 
 # --- messages ----------------------------------------------------------------------------------------
@@ -202,6 +299,7 @@ def leaves(value):
     return value is not None
 
 
+@example([b'{"": {"a": false, "b": [1], "c": null, "d": {"e": 1}}}'], 1)
 @given(st.lists(PAYLOADS, max_size=8), st.integers(1, 8))
 def test_every_json_value_is_a_sample_or_in_a_reject(payloads, max_keys):
     directory = SensorDirectory()
@@ -269,10 +367,10 @@ def test_integers_are_never_rounded(values, kind):
     assert {reject.code for reject in out.rejects} <= {"wrong-type"}
 
 
-@given(st.binary(max_size=60), st.sampled_from(["fields", "number", "csv"]))
+@given(st.binary(max_size=60), st.sampled_from(["fields", "number", "csv", "line", "arrow"]))
 def test_no_bytes_break_a_decoder(payload, values):
     directory = SensorDirectory()
-    path = "l/d" if values == "number" else "l/d/{key}"
+    path = {"number": "l/d", "line": "l/{measurement}/{key}"}.get(values, "l/d/{key}")
     rules = compile_rules({"#": RuleSettings(path=path, values=values)}, (), "UTC", "x")
     out = MessageRouter("x", rules, DeviceGroups(directory)).decode([TopicMessage(TOPIC, payload, 5)], 7)
     rows_of(directory, out.batches)
@@ -305,3 +403,16 @@ def test_every_csv_cell_is_a_sample_or_in_a_reject(lines):
     n_samples = sum(batch.n_samples for batch in out.batches)
     assert n_samples == len(rows_of(directory, out.batches))
     assert n_samples + sum(reject.n_samples for reject in out.rejects) == n_cells
+
+
+def test_a_message_of_lines_that_is_larger_than_a_slice():
+    """More lines and values than there is room for at first, alone and among others."""
+    directory = SensorDirectory()
+    rule = RuleSettings(path="l/{measurement}/{key}", values="line")
+    router = MessageRouter("x", compile_rules({"#": rule}, (), "UTC", "x"), DeviceGroups(directory))
+    large = b"".join(b"m a=%d %d\n" % (i % 10, i) for i in range(80_000))
+    assert 512 << 10 < len(large) < 1_000_000
+    out = router.decode(
+        [TopicMessage(TOPIC, payload, 5) for payload in (b"m a=1 5", large, b"m b=1,a=2 6")], 7
+    )
+    assert (sum(batch.n_samples for batch in out.batches), out.rejects) == (80_003, [])

@@ -210,6 +210,16 @@ class Captures(Protocol):
 
 
 @runtime_checkable
+class Warms(Protocol):
+    """Has kernels, which are compiled, or loaded from their cache, before data come in."""
+
+    @classmethod
+    def warm(cls) -> None:
+        """Decode something in memory, once with each kernel."""
+        ...
+
+
+@runtime_checkable
 class Declares(Protocol):
     """Knows its sensors before it has met its source, so that history can be imported into them first."""
 

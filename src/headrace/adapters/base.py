@@ -102,6 +102,8 @@ class DeviceDiagnostics:
     n_polls: int = 0
     n_polls_late: int = 0
     clock_skew_ns: int = NO_TIME
+    problems: tuple[tuple[str, str], ...] = ()
+    """Signals without a good value although the device answers, the first of them, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ ADAPTERS = Registry(
         "exec": "headrace.adapters.exec.adapter:ExecAdapter",
         "files": "headrace.adapters.files.adapter:FilesAdapter",
         "http": "headrace.adapters.http.adapter:HttpAdapter",
+        "kafka": "headrace.adapters.kafka.adapter:KafkaAdapter",
         "modbus": "headrace.adapters.modbus.adapter:ModbusAdapter",
         "mqtt": "headrace.adapters.mqtt.adapter:MqttAdapter",
         "opcua": "headrace.adapters.opcua.adapter:OpcuaAdapter",
@@ -18,18 +19,14 @@ ADAPTERS = Registry(
 )
 """Protocol → adapter class; third parties: entry-point group ``headrace.adapters``."""
 
-SCHEMES = {
-    "kafka": "kafka", "modbus+rtu": "modbus", "modbus+tcp": "modbus", "modbus+tls": "modbus", "mqtt": "mqtt",
-    "mqtts": "mqtt", "opc.tcp": "opcua",
-}  # fmt: skip
-"""Scheme of a url → the protocol that is spoken there, where no adapter says it."""
-
 PAYLOADS = Registry(
     "payloads",
     {
         "fields": "headrace.adapters.payloads.json:FieldsDecoder",
         "number": "headrace.adapters.payloads.number:NumberDecoder",
         "csv": "headrace.adapters.payloads.csv:CsvDecoder",
+        "line": "headrace.adapters.payloads.line:LinePayload",
+        "arrow": "headrace.adapters.payloads.arrow:ArrowPayload",
         "registers": "headrace.adapters.payloads.register_messages:RegistersDecoder",
         "sparkplug": "headrace.adapters.payloads.sparkplug_messages:SparkplugDecoder",
     },

@@ -43,6 +43,7 @@ TRAFFIC = {
     "exec": "headrace.bench.traffic.exec:ExecTraffic",
     "files": "headrace.bench.traffic.files:FilesTraffic",
     "http": "headrace.bench.traffic.http:HttpTraffic",
+    "kafka": "headrace.bench.traffic.kafka:KafkaTraffic",
     "modbus": "headrace.bench.traffic.modbus:ModbusTraffic",
     "mqtt": "headrace.bench.traffic.mqtt:MqttTraffic",
     "opcua": "headrace.bench.traffic.opcua:OpcuaTraffic",
@@ -81,7 +82,7 @@ def run(
             raise ConfigError(f"adapter {name} can't be measured: {why}")
         progress(f"{name} is left out: {why}")
     progress("loading kernels")
-    warm_kernels()
+    warm_kernels(protocols=all_traffic)
     machine = Machine()
     found = {
         name: asyncio.run(_adapter(one, repeats, progress))

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.payloads.registers import ReadMap, RegisterTag, compile_read_map, parse_address
+from headrace.adapters.payloads.register_addresses import parse_address
+from headrace.adapters.payloads.registers import ReadMap, RegisterTag, compile_read_map
 from headrace.core.clock import NS
 from headrace.core.errors import ConfigError
 from headrace.core.frames import FrameBatch

@@ -98,6 +98,9 @@ def show(name: str, target: str | None, as_json: bool) -> None:
     click.echo(output.fields(pairs))
     if one["devices"]:
         click.echo("\n" + _devices(one["devices"]))
+    problems = _problems(one["devices"])
+    if problems:
+        click.echo("\n" + problems)
 
 
 def _rejected(one: dict[str, Any]) -> str:
@@ -292,6 +295,12 @@ def _devices(devices: list[dict[str, Any]]) -> str:
         "reason",
     )  # fmt: skip
     return output.table(header, rows, (4, 5, 6, 7, 8, 9))
+
+
+def _problems(devices: list[dict[str, Any]]) -> str:
+    """Signals without a value although their device answers; empty where there are none."""
+    rows = [[d["path"], name, text] for d in devices for name, text in d.get("problems", {}).items()]
+    return output.table(("device", "signal", "problem"), rows) if rows else ""
 
 
 def _last_good(devices: list[dict[str, Any]]) -> str:

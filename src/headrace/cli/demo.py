@@ -149,7 +149,8 @@ def _load_kernels() -> None:
     from headrace.runtime.warm import warm_kernels
 
     output.note("loading kernels (the first time they are compiled, which takes up to half a minute) ...")
-    warm_kernels(("u8", "u16", "u32", "f32", "f64"))  # what the simulated devices send
+    # What the simulated devices send, and how.
+    warm_kernels(("u8", "u16", "u32", "f32", "f64"), protocols=("modbus", "opcua", "mqtt", "sparkplug"))
 
 
 def _collect(wanted: _Wanted, file: Path, clock: Clock) -> dict[str, Any]:

@@ -39,6 +39,7 @@ _PAYLOAD_SHOWN = 60
         "headrace adapters probe --url 'modbus+tcp://10.0.4.11:502?unit=1' --address holding:100",
         "headrace adapters probe broker --for 10s --topic 'plant/#'",
         "headrace adapters probe --url mqtt://broker:1883 --topic '#'",
+        "headrace adapters probe --url kafka://broker:9092 --topic 'plant.#' --count 5",
         "headrace adapters probe lines --for 10s --node leon/line1",
         "headrace adapters probe press --option node='ns=2;s=Line1.Temp'   # any word that its protocol knows",
         "headrace adapters probe broker --capture broker.jsonl     # what would be made of it now",
@@ -50,10 +51,14 @@ _PAYLOAD_SHOWN = 60
 @click.option("--device", help="modbus: path of one of the adapter's devices.")
 @click.option("--address", help="modbus: what to read, as in holding:100 or input:4:F32;order=CDAB.")
 @click.option("--signal", help="modbus: the address that the device's profile has for a signal.")
-@click.option("--count", type=click.IntRange(1), help="modbus: registers or bits to read.")
-@click.option("--topic", help="mqtt: filter to listen to; default: the adapter's own.")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    help="modbus: registers or bits; kafka: newest messages of a partition.",
+)
+@click.option("--topic", help="mqtt, kafka: which topics; default: the adapter's own.")
 @click.option("--node", help="sparkplug: group/node to ask for its birth; default: all that speak.")
-@click.option("--for", "for_", metavar="DURATION", help="mqtt, sparkplug: how long to listen; default 5s.")
+@click.option("--for", "for_", metavar="DURATION", help="mqtt, sparkplug, kafka: for how long; default 5s.")
 @click.option(
     "--option",
     "-o",
@@ -256,12 +261,14 @@ def _reading(values: dict[str, Any], order: str) -> str:
     return output.number(values[order]) if order in values else ""
 
 
-def mqtt_screen(found: dict[str, Any]) -> str:
-    """An MQTT probe for people: each topic, then what comes of it."""
-    head = (
-        f"{found['messages']:,} messages of {len(found['topics']):,} topics in {output.span(found['seconds'])} "
-        f"from {found['broker']}, listening to {', '.join(found['filters'])}"
-    )
+def topics_screen(found: dict[str, Any]) -> str:
+    """A probe of topics for people: each topic, then what comes of it."""
+    count = f"{found['messages']:,} messages of {len(found['topics']):,} topics"
+    if found["protocol"] == "kafka":
+        head = f"{count} at {found['broker']}, looking for {', '.join(found['filters'])}"
+    else:
+        took = output.span(found["seconds"])
+        head = f"{count} in {took} from {found['broker']}, listening to {', '.join(found['filters'])}"
     lines = [head]
     for topic in found["topics"]:
         payload = (
@@ -306,4 +313,9 @@ def _screen(found: dict[str, Any]) -> str:
     return plain_screen(found) if "table" in found else _SCREENS.get(found["protocol"], plain_screen)(found)
 
 
-_SCREENS = {"modbus": modbus_screen, "mqtt": mqtt_screen, "sparkplug": sparkplug_screen}
+_SCREENS = {
+    "modbus": modbus_screen,
+    "mqtt": topics_screen,
+    "kafka": topics_screen,
+    "sparkplug": sparkplug_screen,
+}

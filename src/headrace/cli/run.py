@@ -62,7 +62,7 @@ def run(file: str, overrides: tuple[str, ...], skip_damaged: bool, no_web: bool)
     doors = Doors(plant, clock, Web.ENGINE if no_web else installed_web())
     doors.bind()
     # Compiling them (the first time) while data come in would hold up everything, the end too.
-    warm_kernels(specs=plant.flows)
+    warm_kernels(specs=plant.flows, protocols=[one.protocol for one in config.adapters.values()])
     screen = Screen(plant, clock, f"headrace run {file}")
     try:
         asyncio.run(Session(plant, doors, screen).run())

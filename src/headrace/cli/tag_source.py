@@ -53,15 +53,15 @@ def _by_file(where: Target, name: str, wanted: dict[str, str]) -> Sequence[Found
 
 
 def _directly(wanted: dict[str, str], protocol: str) -> Sequence[FoundTag]:
-    from headrace.adapters.registry import ADAPTERS, SCHEMES
+    from headrace.adapters.registry import ADAPTERS
     from headrace.core.clock import SystemClock
+    from headrace.runtime.catalogue import schemes
 
-    scheme = urlsplit(wanted["url"]).scheme
-    name = protocol or SCHEMES.get(scheme, "")
+    known = schemes()
+    scheme = known.get(urlsplit(wanted["url"]).scheme)
+    name = protocol or ("" if scheme is None else scheme.protocol)
     if name not in ADAPTERS:
-        raise ConfigError(
-            f"{wanted['url']!r} can't be scanned; write one of {', '.join(SCHEMES)}://", "--url"
-        )
+        raise ConfigError(f"{wanted['url']!r} can't be scanned; write one of {', '.join(known)}://", "--url")
     kind: Any = ADAPTERS.load(name)
     if not hasattr(kind, "scan_url"):
         raise HeadraceError(f"{name} scans only what an adapter of a plant file has; write one, and name it")

@@ -281,7 +281,9 @@ def _with_urls(
     known = {}
     if config is not None and adapter in config.adapters:
         known = {path: device.fields.get("url", "") for path, device in devices_of(config, adapter).items()}
-    return [row if row.url else replace(row, url=known.get(row.device, url or "")) for row in rows]
+    # A source that looks for devices calls each by its url.
+    own = [row.device if "://" in row.device else known.get(row.device, url or "") for row in rows]
+    return [row if row.url else replace(row, url=one) for row, one in zip(rows, own, strict=True)]
 
 
 def _give(rows: Sequence[TagRow], out: str | None, fail_on: str | None, as_json: bool) -> int:

@@ -14,11 +14,12 @@ def warmup() -> int:
 
     The first start on a machine compiles for half a minute; an image that ran this starts at once.
     """
+    from headrace.adapters.registry import ADAPTERS
     from headrace.core.clock import NS, cpu_ns
     from headrace.runtime.warm import warm_kernels, warm_queries
 
     begun = cpu_ns()
-    warm_kernels()
+    warm_kernels(protocols=ADAPTERS.names())
     warm_queries()
     click.echo(f"kernels are ready after {(cpu_ns() - begun) / NS:.1f} s of CPU")
     return Exit.DONE

@@ -22,6 +22,7 @@ from headrace.core.disk import BUCKET_SCHEMES
 from headrace.core.errors import ConfigError
 from headrace.core.paths import check_path, parse_duration_ns
 from headrace.core.problems import InvalidConfig, Problem, dotted, find_problems
+from headrace.core.profiles import ProfileSection, inclusion_problems
 from headrace.core.registry import nearest
 from headrace.core.settings import (
     CodecSettings,
@@ -30,9 +31,9 @@ from headrace.core.settings import (
     PlainUrl,
     SecretRef,
     Section,
-    SignalSettings,
     SizeBytes,
     check_url,
+    with_texts,
 )
 from headrace.core.tier_settings import RESOLUTIONS, Resolutions, TierSection, tier_problems
 
@@ -345,7 +346,7 @@ class PlantConfig(Section):
     version: Annotated[int, AfterValidator(_version)] = Field(description="version = 1")
     plant: PlantSection = PlantSection()
     store: StoreSection = StoreSection()
-    profiles: dict[str, dict[str, SignalSettings]] = Field(default_factory=dict)
+    profiles: dict[str, ProfileSection] = Field(default_factory=dict)
     adapters: dict[str, AdapterSection] = Field(default_factory=dict)
     pipelines: dict[str, PipelineSection] = Field(default_factory=dict)
     codecs: dict[str, CodecSettings] = Field(default_factory=dict)
@@ -424,7 +425,7 @@ def read_plant(text: str, source: PlantSource) -> PlantConfig:
     ConfigError : it is not TOML (with file and line). InvalidConfig : it has problems; all of them.
     """
     try:
-        data = tomllib.loads(text)
+        data = with_texts(tomllib.loads(text))
     except tomllib.TOMLDecodeError as e:
         match = _AT_LINE.fullmatch(str(e))
         where = f"{source.file}:{match[2]}" if match else str(source.file)
@@ -529,6 +530,7 @@ def _cross_problems(config: PlantConfig) -> list[Problem]:
         written = sorted({"folder", "options"} & config.store.model_fields_set)
         text = "is for stores in a bucket, and store.url names a folder; remove it"
         problems += [Problem(f"store.{name}", text) for name in written]
+    problems += inclusion_problems(config.profiles)
     for name, section in config.adapters.items():
         where = dotted(("adapters", name))
         if section.tags is None and section.profile is not None and section.profile not in config.profiles:

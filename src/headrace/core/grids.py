@@ -148,12 +148,24 @@ def value_of(raw: float, scale: float, offset: float) -> float:
     return (float(raw) * factor + shift) / divisor
 
 
+def composed(inner: tuple[float, float], outer: tuple[float, float]) -> tuple[float, float]:
+    """One grid (scale, offset) for two: `outer` takes what `inner` gives."""
+    if inner == (1.0, 0.0) or outer == (1.0, 0.0):
+        return outer if inner == (1.0, 0.0) else inner
+    return decimal_sum(inner[0], outer[0], 0.0), decimal_sum(inner[1], outer[0], outer[1])
+
+
 def decimal_sum(x: float, factor: float, add: float) -> float:
     """``x * factor + add`` of the decimals as they are written, rounded once: 0.1 * 3 is 0.3."""
     plain = x * factor + add
     if not math.isfinite(plain):
         return plain
     return float(_decimal(x) * _decimal(factor) + _decimal(add))
+
+
+def decimal_quotient(x: float, divisor: float) -> float:
+    """``x / divisor`` of the decimals as they are written, rounded once: 0.3 / 0.1 is 3."""
+    return float(_decimal(x) / _decimal(divisor))
 
 
 @lru_cache(maxsize=65_536)

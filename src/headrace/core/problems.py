@@ -10,7 +10,7 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -183,7 +183,10 @@ def _models_at(model: type[BaseModel], loc: Loc) -> list[type[BaseModel]]:
 def _inside(annotation: Any, part: int | str) -> list[Any]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(str(part))
-        return [] if field is None else _alternatives(field.annotation)
+        if field is not None:
+            return _alternatives(field.annotation)
+        extra = get_type_hints(annotation).get("__pydantic_extra__")  # tables under free names
+        return _alternatives(get_args(extra)[1]) if get_origin(extra) is dict else []
     arguments = get_args(annotation)
     if get_origin(annotation) in (dict, Mapping):
         return _alternatives(arguments[1])

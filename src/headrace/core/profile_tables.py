@@ -18,6 +18,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pydantic import ValidationError
 from headrace.core.config import PlantConfig
 from headrace.core.errors import ConfigError
 from headrace.core.problems import InvalidConfig, Problem, find_problems
+from headrace.core.profiles import Profile, resolve_profiles
 from headrace.core.registry import nearest
 from headrace.core.settings import SignalSettings
 
@@ -56,8 +58,8 @@ def read_table(file: Path) -> str:
         raise ConfigError(f"table {file} can't be read: {getattr(e, 'strerror', None) or e}") from e
 
 
-def profiles_of(config: PlantConfig, adapter: str) -> dict[str, dict[str, SignalSettings]]:
-    """Profiles that an adapter may use: the plant file's, and those of its own table.
+def profiles_of(config: PlantConfig, adapter: str) -> dict[str, Profile]:
+    """Profiles that an adapter may use: the plant file's, with what they include, and those of its own table.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def profiles_of(config: PlantConfig, adapter: str) -> dict[str, dict[str, Signal
     """
     name = config.adapters[adapter].tags
     if name is None:
-        return config.profiles
+        return resolve_profiles(config.profiles)
     where = f"adapters.{adapter}.tags"
     try:
         own = read_profiles(table_text(config, name), name)
@@ -76,7 +78,10 @@ def profiles_of(config: PlantConfig, adapter: str) -> dict[str, dict[str, Signal
     twice = next((profile for profile in own if profile in config.profiles), None)
     if twice is not None:
         raise ConfigError(f"profile {twice!r} of {name} is in the plant file too; rename one of them", where)
-    return {**config.profiles, **own}
+    return {
+        **resolve_profiles(config.profiles),
+        **{name: Profile(signals, {}) for name, signals in own.items()},
+    }
 
 
 def read_lines(text: str, where: str) -> list[tuple[int, dict[str, str]]]:
@@ -184,7 +189,9 @@ def signal_of(cells: Cells, where: str) -> SignalSettings:
         return SignalSettings.model_validate(data)
     except ValidationError as e:
         # What is not text stands in the table as JSON.
-        again = {str(error["loc"][0]) for error in e.errors(include_url=False)} & set(MORE_COLUMNS)
+        again = {str(name) for error in e.errors(include_url=False) for name in error["loc"][:1]} & set(
+            MORE_COLUMNS
+        )
         data |= {key: _value(data[key]) for key in again & data.keys()}
     try:
         return SignalSettings.model_validate(data)
@@ -195,7 +202,10 @@ def signal_of(cells: Cells, where: str) -> SignalSettings:
 def cells_of(signal: SignalSettings) -> dict[str, str]:
     """The cells of a signal's line; the inverse of `signal_of`."""
     out: dict[str, str] = {}
-    for key, value in signal.model_dump(mode="json", exclude_defaults=True).items():
+    plain = _plain(type(signal))
+    for key, value in signal.model_dump(mode="json", by_alias=True).items():
+        if getattr(signal, key) == getattr(plain, key):
+            continue
         if key == "limits":
             ends = zip(("low", "high"), signal.limits, strict=True)
             out |= {name: number_text(end) for name, end in ends if end is not None}
@@ -204,6 +214,11 @@ def cells_of(signal: SignalSettings) -> dict[str, str]:
         else:
             out[key] = value if isinstance(value, str) else json.dumps(value)
     return {key: text for key, text in out.items() if text and (key, text) != ("kind", "analog")}
+
+
+@cache
+def _plain(kind: type[SignalSettings]) -> SignalSettings:
+    return kind(address="")
 
 
 def number_text(number: float) -> str:

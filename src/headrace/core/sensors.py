@@ -11,13 +11,14 @@ parts too. All parts of a path live in the same shard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from headrace.core.dead_bands import DeadBands
 from headrace.core.errors import ConfigError, CorruptionError, NotFound
 from headrace.core.growing import Growing, PackedTexts, PartNames
 from headrace.core.id_index import IdIndex
@@ -73,7 +74,7 @@ class SensorDirectory:
     shard_bits : k; a group's shard is the top k bits of the hash of its path. 6 embedded, 12 in a cluster.
 
     ``watchers`` are called after new groups were defined, before their first frame can flow: pipelines take
-    them in there, and define the groups that they will write.
+    them in there, and define the groups that they will write. ``dead_bands``: of slots that have some.
     """
 
     def __init__(self, shard_bits: int = SHARD_BITS_EMBEDDED) -> None:
@@ -98,6 +99,7 @@ class SensorDirectory:
         self._at_place = np.empty(0, np.uint32)
         self._renamed: set[int] = set()
         self.watchers: list[Callable[[], None]] = []
+        self.dead_bands: dict[int, DeadBands] = {}
 
     # --- sizes and columns by slot -------------------------------------------------------------------
 
@@ -221,6 +223,14 @@ class SensorDirectory:
             path, names = self.paths[number], self.layout(number).columns
             out[a:b] = [join_path(path, names[c].name) for c in columns[a:b]]
         return out
+
+    def set_dead_bands(self, slots: Iterable[int], bands: DeadBands | None) -> None:
+        """Say what is left out of some slots from now on; None for nothing."""
+        for slot in slots:
+            if bands is None:
+                self.dead_bands.pop(slot, None)
+            else:
+                self.dead_bands[slot] = bands
 
     # --- defining ------------------------------------------------------------------------------------
 

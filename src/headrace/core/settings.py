@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -23,10 +24,16 @@ from pydantic import (
     model_validator,
 )
 
+from headrace.core.clock import NO_TIME, NS
+from headrace.core.dead_bands import SignalBand
 from headrace.core.errors import ConfigError
+from headrace.core.grids import composed
 from headrace.core.layouts import Column, Kind
 from headrace.core.paths import format_duration, parse_duration_ns, parse_size_bytes, pattern_regex
 from headrace.core.registry import nearest
+
+_YEAR_MAX = 2261
+"""Until then nanoseconds have 63 bits."""
 
 
 class Section(BaseModel):
@@ -65,6 +72,34 @@ def _kind(value: Any) -> Any:
 def _pattern(value: str) -> str:
     _said(pattern_regex, value, "a pattern")
     return value
+
+
+def _moment(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError as e:
+            raise ValueError(f"{value!r} is not a date; write '2026-01-31' or '2026-01-31T06:00:00Z'") from e
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 plant time, see `Calibration.from_ns`
+    if isinstance(value, datetime) and not 1970 <= value.year <= _YEAR_MAX:
+        raise ValueError(f"{value.date()} is not a date from 1970 to {_YEAR_MAX}")
+    return value
+
+
+def _not_zero(value: float) -> float:
+    if value == 0 or not math.isfinite(value):
+        raise ValueError(f"{value:g} is not a scale: a finite number that is not 0")
+    return value
+
+
+def with_texts(value: Any) -> Any:
+    """TOML's dates as text, so that what is written is JSON-ready wherever it goes."""
+    if isinstance(value, dict):
+        return {key: with_texts(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [with_texts(one) for one in value]
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def check_url(value: str) -> str:
@@ -140,8 +175,37 @@ class SecretRef(Section):
             raise ConfigError(f"secret file {path} can't be read: {getattr(e, 'strerror', None) or e}") from e
 
 
+Scale = Annotated[float, Field(strict=False), AfterValidator(_not_zero)]
+"""A factor that can be undone."""
+
+Finite = Annotated[float, Field(strict=False, allow_inf_nan=False)]
+"""A number, neither infinite nor NaN."""
+
+
+class Calibration(Section):
+    """What was found out about a sensor, from a date on: corrected value = value * scale + add."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    from_: Annotated[
+        datetime, BeforeValidator(_moment, json_schema_input_type=str), PlainSerializer(str, return_type=str)
+    ] = Field(alias="from", description="from when on it holds; without an offset it is plant time")
+    scale: Scale = Field(default=1.0, description="factor of the correction")
+    add: Finite = Field(default=0.0, description="what is added, in the unit of the signal")
+
+    def from_ns(self, zone: tzinfo) -> int:
+        """From when on it holds, ns; a date without an offset is one of `zone`."""
+        when = self.from_ if self.from_.tzinfo is not None else self.from_.replace(tzinfo=zone)
+        since = when.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+        return (since.days * 86_400 + since.seconds) * NS + since.microseconds * 1_000
+
+
 class SignalSettings(Section):
-    """One signal of a profile: where the device keeps it and what it means."""
+    """One signal of a profile: where the device keeps it and what it means.
+
+    What the device sends becomes a value step by step: scale and add of the address, those of the signal, the
+    calibration of the day, the conversion to another unit. All of it is the column's grid: stored is what was sent.
+    """
 
     address: str = Field(description="where the device keeps it, as its protocol writes addresses")
     unit: str = Field(default="", description="engineering unit of the values")
@@ -156,11 +220,73 @@ class SignalSettings(Section):
     labels: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default=(), description="names of the values 0, 1, 2 ... of a discrete signal"
     )
+    scale: Scale = Field(default=1.0, description="factor from what the address gives to `unit`")
+    add: Finite = Field(default=0.0, description="what is added to that")
+    convert_to: str | None = Field(
+        default=None, description="unit in which values are stored and limits written, instead of `unit`"
+    )
+    calibration: Annotated[tuple[Calibration, ...], Field(strict=False)] = Field(
+        default=(), description='corrections, each from a date on: [{ from = "2026-01-01", scale = 1.01 }]'
+    )
+    dead_band: Annotated[float, Field(ge=0, strict=False, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="values that differ by no more from the last one stored are left out (thinned)",
+    )
+    heartbeat: DurationNs = Field(
+        default="5m", validate_default=True, description="longest time without a stored value in a dead band"
+    )
 
-    def column(self, name: str) -> Column:
-        """The signal as a column; its grid comes from the address. An infinite limit is none."""
+    @model_validator(mode="after")
+    def _fits(self) -> SignalSettings:
+        if "heartbeat" in self.model_fields_set and self.dead_band is None:
+            raise ValueError("a heartbeat belongs to a dead_band; write dead_band = 0 for values that change")
+        if self.convert_to is not None and not self.unit:
+            raise ValueError("convert_to needs the unit of what is converted; write unit = ...")
+        return self
+
+    def grid(self, at_ns: int = NO_TIME, zone: tzinfo = UTC) -> tuple[float, float]:
+        """(scale, offset) from what the address gives to stored values, as it holds at a time.
+
+        Parameters
+        ----------
+        at_ns : `NO_TIME`: before every calibration. zone : of calibrations' dates without an offset.
+
+        Raises
+        ------
+        ConfigError : a unit that can't be converted.
+        """
+        grid = self.scale, self.add
+        begun = [one for one in self.calibration if one.from_ns(zone) <= at_ns]
+        if begun:
+            latest = max(begun, key=lambda one: one.from_ns(zone))
+            grid = composed(grid, (latest.scale, latest.add))
+        if self.convert_to is not None:
+            from headrace.core.units import conversion
+
+            grid = composed(grid, conversion(self.unit, self.convert_to))
+        return grid
+
+    def changes_ns(self, zone: tzinfo = UTC) -> list[int]:
+        """When its grid changes, in order."""
+        return sorted(one.from_ns(zone) for one in self.calibration)
+
+    def column(self, name: str, at_ns: int = NO_TIME, zone: tzinfo = UTC) -> Column:
+        """The signal as a column, but for the grid of its address. An infinite limit is none. Raises as `grid`."""
         low, high = (None if v is None or math.isinf(v) else v for v in self.limits)
-        return Column(name, self.kind, self.unit, low=low, high=high, labels=self.labels)
+        scale, offset = self.grid(at_ns, zone)
+        unit = self.unit if self.convert_to is None else self.convert_to
+        return Column(name, self.kind, unit, scale, offset, low, high, self.labels)
+
+    @property
+    def extras(self) -> list[str]:
+        """Keys that say more of its values than what they are; an adapter that does none of it refuses them."""
+        plain = {"address", "unit", "kind", "limits", "labels"}
+        return [name for name in type(self).model_fields if name in self.model_fields_set - plain]
+
+    @property
+    def band(self) -> SignalBand | None:
+        """Its dead band, where it has one."""
+        return None if self.dead_band is None else SignalBand(self.dead_band, self.heartbeat)
 
 
 class CodecSettings(Section):

@@ -34,6 +34,7 @@ from headrace.ingest.journal_format import Index, RecordKind, define_payload, sh
 from headrace.ingest.normalize import Normalised, TimePolicy, normalise
 from headrace.ingest.ordering import in_place_order
 from headrace.ingest.rejects import encode_rejects
+from headrace.ingest.thinning import Thinner
 
 Deliver = Callable[[int, RecordKind, FrameBatch | int], None]
 """Takes (seq, FRAMES, batch in shard order) and (seq, TICK, now_ns), in order of seq, before they are durable."""
@@ -71,6 +72,8 @@ class IntakeCounters:
 
     received: Counter[str] = field(default_factory=Counter)
     rejected: Counter[tuple[str, RejectCode]] = field(default_factory=Counter)
+    thinned: Counter[str] = field(default_factory=Counter)
+    """Samples that dead bands left out, by adapter."""
     n_records: int = 0
     n_acked: int = 0
     normalise_ns: int = 0
@@ -133,6 +136,7 @@ class IntakeCore:
         self.counters = IntakeCounters()
         self.on_rejects: Callable[[int, Sequence[Reject]], None] = lambda seq, rejects: None
         """Told of each REJECT record, before it is durable: whoever keeps rejects longer than the journal."""
+        self._thinner = Thinner(directory)
         self._deliver = deliver
         self._n_defined = n_saved_slots
         self._last_tick_ns = last_tick_ns
@@ -203,9 +207,11 @@ class IntakeCore:
         except Exception:
             self.credits.give(weight)
             raise
-        self.counters.normalise_ns += thread_cpu_ns() - started_ns
         frames, last = normalised.batch, self._rejects_bucket
         self.counters.received[batch.origin] += frames.n_samples
+        frames, n_thinned = self._thinner.thin(frames)
+        self.counters.thinned[batch.origin] += n_thinned
+        self.counters.normalise_ns += thread_cpu_ns() - started_ns
         for piece in self._pieces(frames):
             bucket = self._bucket_for(piece)
             bucket.add(piece)

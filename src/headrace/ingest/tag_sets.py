@@ -25,6 +25,7 @@ from headrace.core.profile_tables import (
     table_text,
     write_lines,
 )
+from headrace.core.profiles import resolve_profiles
 from headrace.core.settings import SignalSettings
 from headrace.ingest.tag_checks import device_of, signal_cells, signal_of_row
 from headrace.ingest.tag_rows import TagRow
@@ -78,7 +79,10 @@ def _device_cells(config: PlantConfig, section: AdapterSection) -> Iterable[tupl
             yield path, cells
     for path, device in (section.devices if isinstance(section.devices, Mapping) else {}).items():
         given: Mapping[str, Any] = device if isinstance(device, Mapping) else {"url": device}
-        yield path, {key: str(value) for key, value in given.items()}
+        own = given.get("parameters")  # columns of their own in a table
+        cells = {key: value for key, value in given.items() if key != "parameters"}
+        cells |= own if isinstance(own, Mapping) else {}
+        yield path, {key: str(value) for key, value in cells.items()}
 
 
 def devices_of_rows(
@@ -257,7 +261,7 @@ def tables_of(config: PlantConfig, adapter: str, devices: Devices) -> dict[str, 
     own = {}
     if section.tags is not None:
         own = {name: one for name, one in profiles_of(config, adapter).items() if name not in config.profiles}
-    names = ProfileNames(config.profiles, own)
+    names = ProfileNames(resolve_profiles(config.profiles), own)
     by_path = names.assign(devices)
     columns = dict.fromkeys(name for device in devices.values() for name in device.fields)
     rows = [

@@ -20,6 +20,7 @@ from headrace.core.config import AdapterSection, PlantConfig
 from headrace.core.errors import ConfigError
 from headrace.core.problems import dotted
 from headrace.core.profile_tables import table_text
+from headrace.core.profiles import included
 
 LINES_MAX = 20
 _LIVE = ("version", "adapters", "pipelines", "profiles")
@@ -140,21 +141,22 @@ def _ingredients(section: AdapterSection, config: PlantConfig, tables: Mapping[s
         options["devices"] = table
     if section.tags is not None:
         options["tags"] = tables.get(section.tags, "")
-    profiles = {n: config.profiles[n] for n in _profiles_used(section, config, table)}
-    return {
-        "section": options,
-        "profiles": {n: {k: v.model_dump(mode="json") for k, v in p.items()} for n, p in profiles.items()},
-    }
+    used = _profiles_used(section, config, table)
+    return {"section": options, "profiles": {n: config.profiles[n].model_dump(mode="json") for n in used}}
 
 
 def _profiles_used(section: AdapterSection, config: PlantConfig, table: str | None) -> list[str]:
-    """Profiles that an adapter may read by: its own, its devices', and those that a cell of its table names."""
+    """Profiles that an adapter may read by, with what they include.
+
+    They are its own, its devices', and those that a cell of its table names.
+    """
     named = {section.profile}
     if isinstance(section.devices, Mapping):
         named |= {d.get("profile") for d in section.devices.values() if isinstance(d, Mapping)}
     if table is not None:
         named |= {cell.strip() for cell in _CELL.split(table)}
-    return [name for name in config.profiles if name in named]
+    whole = {one for name in config.profiles if name in named for one in included(name, config.profiles)}
+    return [name for name in config.profiles if name in whole]
 
 
 # --- the difference --------------------------------------------------------------------------------

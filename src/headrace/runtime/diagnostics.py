@@ -97,6 +97,7 @@ def device_report(device: DeviceDiagnostics, now_ns: int = NO_TIME) -> dict[str,
         "polls_skipped": device.n_polls_skipped,
         "polls_late": device.n_polls_late,
         "clock_skew_s": None if skew_ns == NO_TIME else round(skew_ns / NS, 6),
+        "problems": dict(device.problems),
     }
 
 

@@ -62,7 +62,7 @@ class Report:
             "stored": sum(c.accepted + c.late for c in cores) - flushed.n_duplicates,
             "duplicates": sum(c.duplicates for c in cores) + flushed.n_duplicates,
             "rejected": sum(counters.rejected.values()),
-            "thinned": 0,
+            "thinned": sum(counters.thinned.values()),
             "derived": sum(c.derived for c in cores),
             "in_flight": self._host.core.n_in_flight,
         }

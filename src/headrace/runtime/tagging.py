@@ -17,12 +17,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from headrace.adapters.abilities import Addresses, TagAddress
-from headrace.adapters.registry import ADAPTERS, SCHEMES
+from headrace.adapters.registry import ADAPTERS
 from headrace.core.config import PlantConfig
 from headrace.core.disk import storage_error
 from headrace.core.errors import ConfigError, HeadraceError
 from headrace.core.problems import InvalidConfig, Problem
 from headrace.core.profile_tables import read_table, table_text
+from headrace.core.profiles import bound_address
 from headrace.core.registry import nearest
 from headrace.ingest.tag_changes import TagDifference
 from headrace.ingest.tag_checks import FIRST_LINE, ReadAddress, TagChecks
@@ -35,6 +36,7 @@ from headrace.ingest.tag_sets import (
     rows_of_devices,
     tables_of,
 )
+from headrace.runtime.catalogue import schemes
 from headrace.runtime.changes import Fingerprints
 
 PROBLEMS_SHOWN = 20
@@ -89,13 +91,15 @@ def address_reader(config: PlantConfig | None, default: str = "") -> ReadAddress
     default : adapter of rows that name none.
     """
     sections = {} if config is None else config.adapters
-    known: dict[tuple[str, str, str], TagAddress | ConfigError | None] = {}
+    protocols = {scheme: one.protocol for scheme, one in schemes().items()}
+    known: dict[tuple[Any, ...], TagAddress | ConfigError | None] = {}
 
     def read(row: TagRow) -> TagAddress | None:
         name = row.adapter or default
         section = sections.get(name)
-        protocol = SCHEMES.get(_scheme(row.url), "") if section is None else section.protocol
-        key = (name if section is not None else protocol, row.address, row.dtype)
+        protocol = protocols.get(_scheme(row.url), "") if section is None else section.protocol
+        more = tuple(sorted(row.more.items())) if "{" in row.address else ()
+        key = (name if section is not None else protocol, row.address, row.dtype, more)
         if key not in known:
             options = {} if section is None else section.options
             try:
@@ -108,6 +112,13 @@ def address_reader(config: PlantConfig | None, default: str = "") -> ReadAddress
         return found
 
     return read
+
+
+def _typed_alike(template: str, bound: str, text: str) -> str:
+    """A template with the type that was written into it once it was bound."""
+    head, mark, rest = template.partition(";")
+    n_head, n_rest = len(bound.partition(";")[0]), len(bound.partition(";")[2]) + len(mark)
+    return head + text[n_head : len(text) - n_rest] + mark + rest
 
 
 def _scheme(url: str) -> str:
@@ -126,7 +137,20 @@ def _understood(protocol: str, row: TagRow, options: Mapping[str, Any]) -> TagAd
         raise
     except HeadraceError:  # its library is not installed: then nobody knows here
         return None
-    return kind.tag_address(row.address, row.dtype, options) if issubclass(kind, Addresses) else None
+    if not issubclass(kind, Addresses):
+        return None
+    try:
+        read: TagAddress = kind.tag_address(row.address, row.dtype, options)
+        return read
+    except ConfigError:
+        if "{" not in row.address:
+            raise
+    try:
+        bound = bound_address(row.address, row.more)
+    except ConfigError:
+        return None  # the profile may give what the device does not: told when the plant is made
+    found: TagAddress = kind.tag_address(bound, row.dtype, options)
+    return replace(found, text=_typed_alike(row.address, bound, found.text))
 
 
 # --- planning ----------------------------------------------------------------------------------------

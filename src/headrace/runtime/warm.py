@@ -6,23 +6,24 @@ A few frames of each value type go through shards, buffers and encoding in memor
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.abc import MetaPathFinder
 
 import numpy as np
 
-from headrace.adapters.opcua.scanner import warm_scanner
-from headrace.adapters.payloads.line_decoder import warm_lines
-from headrace.adapters.payloads.metric_decoder import warm_metrics
-from headrace.adapters.payloads.router import warm_messages
-from headrace.adapters.payloads.sparkplug_decoder import warm_sparkplug
+from headrace.adapters.abilities import Warms
+from headrace.adapters.registry import ADAPTERS
 from headrace.codecs import warm
 from headrace.core.clock import NS
+from headrace.core.dead_bands import DeadBands
+from headrace.core.errors import HeadraceError
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout, numpy_dtype
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.ingest.ordering import in_place_order
+from headrace.ingest.thinning import Thinner
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow, FlowSpec
 from headrace.pipeline.windowing import AGGREGATES
@@ -39,23 +40,22 @@ _MINUTE = {"op": "window", "every": "1m", "agg": list(AGGREGATES)}
 _WARM = FlowSpec("warm", "**", (_MINUTE,), "{parent}/{signal}_{agg}_1m")
 
 
-def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES, specs: Sequence[FlowSpec] = ()) -> None:
+def warm_kernels(
+    dtypes: tuple[str, ...] = LIVE_TYPES, specs: Sequence[FlowSpec] = (), protocols: Iterable[str] = ()
+) -> None:
     """Run the live path once in memory; keep what memory it frees (`keep_freed_memory`).
 
     Parameters
     ----------
     specs : pipelines whose operators are run too, but for the functions of `map` steps.
+    protocols : of adapters whose decoders are made ready; those that can't be loaded are passed over.
 
     Cost: 1 to 2 s of CPU from the cache, Numba's own start among it; 30 to 60 s without one.
     """
     keep_freed_memory()
     start_arrow()
     warm.warm_kernels()
-    warm_lines()
-    warm_metrics()
-    warm_messages()
-    warm_scanner()
-    warm_sparkplug()
+    _warm_adapters(protocols)
     _warm_intake(dtypes)
     directory = SensorDirectory(shard_bits=0)
     flows = [Flow(spec, directory) for spec in (_WARM, *_own(specs))]
@@ -73,6 +73,14 @@ def warm_kernels(dtypes: tuple[str, ...] = LIVE_TYPES, specs: Sequence[FlowSpec]
     buffer = core.buffers()[0]
     taken = buffer.take(seq)
     RowEncoder(directory).encode(0, [log.batch() for log in taken.logs], [], seq, _START_NS)
+
+
+def _warm_adapters(protocols: Iterable[str]) -> None:
+    for name in sorted(set(protocols)):
+        with suppress(HeadraceError):  # whoever starts it says why it can't be loaded
+            kind = ADAPTERS.load(name)
+            if issubclass(kind, Warms):
+                kind.warm()
 
 
 def warm_queries() -> None:
@@ -138,7 +146,10 @@ def _warm_intake(dtypes: tuple[str, ...]) -> None:
         paths = [f"warm/{dtype}/{i}" for i in range(1_000)]
         slots = directory.define_many(paths, Layout(dtype, (Column(""),)))[::-1].copy()
         values = np.zeros((1_000, 1), numpy_dtype(dtype))
-        in_place_order(FrameBatch.dense(slots, _START_NS + np.arange(1_000), values), directory).to_buffers()
+        batch = FrameBatch.dense(slots, _START_NS + np.arange(1_000), values)
+        in_place_order(batch, directory).to_buffers()
+        directory.set_dead_bands(slots[:1].tolist(), DeadBands(np.zeros(1), np.zeros(1, np.int64)))
+        Thinner(directory).thin(batch)
 
 
 def _batches(slots: np.ndarray[tuple[int, ...], np.dtype[np.uint32]], dtype: str) -> list[FrameBatch]:

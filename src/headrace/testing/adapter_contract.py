@@ -101,12 +101,12 @@ def check_rules_are_shown(name: str, root: Path = Path()) -> None:
 
     Parameters
     ----------
-    root : of the project; places are paths from there, with words after them.
+    root : of the project; places are paths from there, with words among them.
     """
     rules = manifest_of(ADAPTERS, name).get("rules")
     for rule, where in rules.items() if isinstance(rules, dict) else ():
-        place = str(where).partition(" ")[0].rstrip(",").partition("::")[0]
-        assert (root / place).is_file(), f"{name}: {rule} is shown in {place}, which is not there"
+        for place in re.findall(r"[^\s,]+/[^\s,:]+", str(where)) or [str(where)]:
+            assert (root / place).is_file(), f"{name}: {rule} is shown in {place}, which is not there"
 
 
 def check_licence(name: str) -> None:

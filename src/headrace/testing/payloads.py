@@ -21,11 +21,14 @@ from typing import Any
 import numpy as np
 
 from headrace.adapters.payloads.base import (
+    Decoded,
     ManyReader,
     MessagePile,
     PayloadDecoder,
     PayloadError,
     RuleSettings,
+    SliceDecoder,
+    SliceReader,
     TopicMessage,
 )
 from headrace.adapters.payloads.keys import DeviceGroups
@@ -34,7 +37,7 @@ from headrace.adapters.payloads.times import TimeReader
 from headrace.core.sensors import SensorDirectory
 from headrace.testing.engines import flat
 
-Make = Callable[[RuleSettings, TimeReader], PayloadDecoder]
+Make = Callable[[RuleSettings, TimeReader], PayloadDecoder | SliceDecoder]
 ARRIVAL_NS = 1_767_225_600_000_000_000
 DEVICE = "site/line/device"
 _N_GARBAGE = 300
@@ -68,10 +71,15 @@ class _Bench:
 
     def __init__(self, make: Make, **rule: Any) -> None:
         self._directory, self._out = SensorDirectory(), ReadMessages()
-        self._settings = RuleSettings(path=f"{DEVICE}/{{key}}", **rule)
-        self.decoder = make(self._settings, TimeReader(self._settings.time_unit, "UTC"))
+        self._settings = RuleSettings(**{"path": f"{DEVICE}/{{key}}", **rule})
+        self.decoder: Any = make(self._settings, TimeReader(self._settings.time_unit, "UTC"))
         self._groups = DeviceGroups(self._directory)
         self._rows = Rows("kit", self._groups)
+        self._reader: SliceReader | None = None
+        self._waiting: list[TopicMessage] = []
+        if hasattr(self.decoder, "reader"):
+            path = self._settings.path.removesuffix("/{key}")
+            self._reader = self.decoder.reader("kit", self._groups, path)
         self._n = 0
 
     def messages(self, payloads: Sequence[bytes]) -> list[TopicMessage]:
@@ -84,6 +92,9 @@ class _Bench:
 
     def read(self, message: TopicMessage) -> None:
         """Read one."""
+        if self._reader is not None:
+            self._waiting.append(message)
+            return
         try:
             self.decoder.read(message, self._groups.group(DEVICE, self._settings), self._rows)
         except PayloadError as e:
@@ -103,12 +114,14 @@ class _Bench:
 
     def take(self) -> ReadMessages:
         """All that was read so far."""
-        _take(self._rows, self._directory, self._out)
+        _take(self._rows.build(ARRIVAL_NS), self._directory, self._out)
+        if self._reader is not None and self._waiting:
+            _take(self._reader.read(self._waiting), self._directory, self._out)
+            self._waiting = []
         return self._out
 
 
-def _take(rows: Rows, directory: SensorDirectory, out: ReadMessages) -> None:
-    decoded = rows.build(ARRIVAL_NS)
+def _take(decoded: Decoded, directory: SensorDirectory, out: ReadMessages) -> None:
     for batch in decoded.batches:
         batch.check_columns()
         for slot, column, ts_ns, kept in flat(batch):

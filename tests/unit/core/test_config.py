@@ -101,6 +101,19 @@ def test_what_an_adapter_alone_understands_stays_as_written(file):
     assert set(ovens.options) == {"protocol", "profile", "interval", "bridge_gaps", "devices"}
 
 
+def test_dates_of_toml_are_kept_as_text(tmp_path):
+    path = tmp_path / "plant.toml"
+    path.write_text(
+        "version = 1\n[profiles.oven]\n"
+        't = { address = "a", calibration = [{ from = 2026-01-01 }, { from = 2026-02-01T06:00:00+01:00, add = 1 }] }\n'
+    )
+    plant = load_plant(path)
+    assert [c["from"] for c in plant.written["profiles"]["oven"]["t"]["calibration"]] == [
+        "2026-01-01", "2026-02-01T06:00:00+01:00",
+    ]  # fmt: skip
+    assert [c.add for c in plant.profiles["oven"]["t"].calibration] == [0.0, 1.0]
+
+
 def test_little_is_needed():
     plant = parse_plant({"version": 1}, Path("/etc/headrace"))
     assert plant.store_folder == Path("/etc/headrace/store")

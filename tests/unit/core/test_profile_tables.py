@@ -86,13 +86,13 @@ def test_labels_come_back_from_one_cell(labels, text):
 def test_what_is_not_text_stands_as_json(monkeypatch):
     class MoreSettings(SignalSettings):
         factor: float = 1.0
-        steps: tuple[int, ...] = ()
+        stages: tuple[int, ...] = ()
         note: str = ""
 
     from headrace.core import profile_tables
 
     monkeypatch.setattr(profile_tables, "SignalSettings", MoreSettings)
-    monkeypatch.setattr(profile_tables, "MORE_COLUMNS", ("factor", "steps", "note"))
+    monkeypatch.setattr(profile_tables, "MORE_COLUMNS", ("factor", "stages", "note"))
     found = signal_of({"address": "x", "factor": "2.5", "note": "7"}, "t")
     assert (found.factor, found.note) == (2.5, "7")
     assert cells_of(found) == {"address": "x", "factor": "2.5", "note": "7"}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from headrace.core.clock import NO_TIME, NS, VirtualClock
+from headrace.core.dead_bands import DeadBands, SignalBand
 from headrace.core.errors import Fenced, PluginError, StorageError
 from headrace.core.events import Reject, RejectCode
 from headrace.core.frames import FrameBatch
@@ -262,6 +263,24 @@ def test_an_empty_batch_is_acknowledged_without_a_record() -> None:
     bench.run(bench.core.commit())
     assert bench.acked == ["empty"]
     assert bench.kinds() == []
+    assert bench.core.n_in_flight == 0
+
+
+def test_what_a_dead_band_leaves_out_is_counted_and_acknowledged() -> None:
+    bench = Bench()
+    layout = bench.directory.layout(7)
+    bench.directory.set_dead_bands(
+        [7], DeadBands.of([SignalBand(3.0, 60 * NS), SignalBand(3.0, 60 * NS)], layout)
+    )
+    for i, value in enumerate((5, 6, 9)):
+        bench.core.offer(dense(7, value, ts_ns=NOW + i), bench.ack(str(value)))
+    bench.run(bench.core.commit())
+    bench.core.processed(bench.journal.last_seq)
+    bench.run(bench.core.settle())
+    assert sorted(bench.acked) == ["5", "6", "9"]
+    assert bench.core.counters.received == {"ovens": 6}
+    assert bench.core.counters.thinned == {"ovens": 2}
+    assert sum(batch.n_samples for batch in bench.frames()) == 4
     assert bench.core.n_in_flight == 0
 
 

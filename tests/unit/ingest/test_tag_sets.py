@@ -56,6 +56,8 @@ def test_devices_are_read_with_the_signals_of_their_profiles(tmp_path):
     found = devices_of(config, "x")
     assert (found["p/o1"].fields, found["p/o2"].fields) == ({"url": "u1"}, {"url": "u2", "interval": "2s"})
     assert devices_of(config, "b") == {}
+    config = plant(tmp_path, inline={"p/o1": {"url": "u1", "parameters": {"base": 100}}})
+    assert devices_of(config, "x")["p/o1"].fields == {"url": "u1", "base": "100"}
     with pytest.raises(ConfigError, match="d.csv:2: a device needs a path"):
         devices_of(plant(tmp_path, devices="path,url\n,u\n"), "x")
 
@@ -176,7 +178,7 @@ def test_what_a_section_lacks_is_told(tmp_path):
         ConfigError, match=r'report what no profile of the plant file says \(o\): write tags = "x-tags.csv"'
     ):
         tables_of(config, "x", devices)
-    shared = {"p/o1": TaggedDevice("p/o1", {"url": "u"}, config.profiles["oven"])}
+    shared = {"p/o1": TaggedDevice("p/o1", {"url": "u"}, config.profiles["oven"].signals)}
     assert tables_of(config, "x", shared) == {"d.csv": "path,url,profile\np/o1,u,\n"}
 
 

@@ -99,6 +99,16 @@ def test_a_profile_changes_the_adapters_that_use_it(look):
     assert [part for part, *_ in changed] == ["adapters.presses"]
 
 
+def test_what_a_profile_includes_is_part_of_it(look):
+    more = TEXT.replace(
+        "[profiles.oven]",
+        '[profiles.common]\nhours = { address = "input:1" }\n[profiles.oven]\ninclude = ["common"]',
+    )
+    changed = parts(look(more), look(more.replace('"input:1"', '"input:2"')))
+    line = 'profiles.common.hours.address: "input:1" → "input:2"'
+    assert ("adapters.ovens", "changed", [line]) in changed
+
+
 def test_profiles_that_nobody_uses_come_and_go(look):
     more = TEXT + '[profiles.spare]\nx = { address = "holding:1" }\n'
     assert parts(look(), look(more)) == [("profiles.spare", "added", [])]

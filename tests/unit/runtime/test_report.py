@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from headrace.core.clock import NS, VirtualClock
+from headrace.core.dead_bands import DeadBands, SignalBand
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import StorageError
 from headrace.metrics.exposition import Metrics
@@ -65,6 +66,23 @@ async def test_bytes_and_ratio_are_of_what_is_committed(tmp_path):
         "transport", "decode", "normalise", "journal", "pipeline", "encode", "write",
     }  # fmt: skip
     assert summary["cpu_ns_per_sample"]["pipeline"] > 0
+
+
+async def test_what_dead_bands_leave_out_is_thinned(tmp_path):
+    clock = VirtualClock(T0)
+    plant, hand = hand_fed_plant(tmp_path, WINDOWS, clock=clock)
+    await plant.start()
+    slots = hand.define([f"plant/hall/line/d{i}" for i in range(4)])
+    layout = plant.directory.layout(slots[0])
+    bands = DeadBands.of([SignalBand(0.5, 60 * NS)] * layout.width, layout)
+    plant.directory.set_dead_bands(slots[:2], bands)
+    for second in range(5):
+        await hand.emit(slots, T0 + second * NS, np.ones((4, 2)))
+        await settled(plant)
+        clock.advance(1.0)
+    await plant.stop()
+    samples = plant.summary()
+    assert (samples["received"], samples["stored"], samples["thinned"]) == (40, 24, 16)
 
 
 async def test_a_scrape_tells_sizes_by_tier_and_how_long_requests_took(tmp_path, monkeypatch):

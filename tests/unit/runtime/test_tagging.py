@@ -132,7 +132,7 @@ def test_nothing_that_differs_is_nothing_to_do(folder):
         ([row()], "broker", "adapters.broker: mqtt knows its devices by rules, not by a table"),
         ([row("leon/o1/t", "", "holding:10:I32")], "", "leon/o1/t: its values would change from f32 to i32; a sensor keeps"),
         ([row(url="modbus+tcp://h?unit=777")], "", "unit is 0 to 255"),
-        ([row(more={"colour": "red"})], "", "unknown column 'colour'"),
+        ([row(more={"colour": "red"})], "", "the profile has no parameter 'colour'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_and_changes_nothing(folder, rows, adapter, said):
@@ -213,6 +213,46 @@ def test_addresses_are_read_by_the_adapter_or_by_the_url():
     assert (node.text, node.dtype, node.place) == ("ns=0;s=Oven1.T", "f32", "s=Oven1.T")
     assert read(row(url="what://h")) is None
     assert read(row(url="http://[", address="x")) is None
+    base = {"base": "100", "factor": "0.5"}
+    found = read(row(address="holding:{base+2};scale={factor}", dtype="f32", more=base))
+    assert (found.text, found.place) == (
+        "holding:{base+2}:F32;scale={factor}",
+        "holding:102:F32;order=ABCD;scale=0.5",
+    )
+    assert read(row(address="holding:{base}", more=base)).text == "holding:{base}"
+    assert read(row(address="holding:{base}")) is None, "its profile may have one"
+    node = row(url="opc.tcp://h", address="ns=2;s={node}.T", more={"node": "Oven1"})
+    assert read(node).text == "ns=2;s={node}.T", "as its protocol understands it"
+    with pytest.raises(ConfigError, match="tag address"):
+        read(row(address="hold:{base}", more=base))
     for _ in range(2):
         with pytest.raises(ConfigError, match="tag address"):
             read(row(address="register:1"))
+
+
+def test_devices_with_parameters_come_back_as_they_were(folder):
+    """A profile whose addresses have parameters stays one profile, whatever else is changed."""
+    text = PLANT.replace("holding:10:F32", "holding:{base}:F32")
+    (folder / "plant.toml").write_text(
+        text.replace("[profiles.oven]", "[profiles.oven]\nparameters = { base = 5 }")
+    )
+    table = "path,url,base\nleon/o1,modbus+tcp://h?unit=1,100\nleon/o3,modbus+tcp://h?unit=3,\n"
+    (folder / "ovens.csv").write_text(table)
+    before = files(folder)
+    rows = present_rows(load_plant(folder / "plant.toml"))
+    assert [(r.address, r.more) for r in rows] == [
+        ("holding:{base}:F32", {"base": "100"}),
+        ("holding:{base}:F32", {}),
+    ]
+    assert not [r.problem for r in rows if r.problem]
+    assert not offline(folder).apply(TagWish(rows), "ann")["applied"]
+    new = [*rows, row("leon/o2/t", address="holding:{base}:F32", more={"base": "7"}, unit="degC")]
+    assert offline(folder).apply(TagWish(new), "ann")["applied"]
+    assert files(folder)["ovens.csv"].splitlines()[-1] == "leon/o2,modbus+tcp://h?unit=2,,7"
+    assert files(folder)["ovens-tags.csv"].strip() in (
+        "",
+        TAGS.strip(),
+        "profile,signal,address,unit,kind,low,high,labels",
+    )
+    offline(folder).undo("ann")
+    assert files(folder) == before

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from headrace.adapters.payloads import hashed_rows, json_frames, json_scanner, line_scanner
+from headrace.adapters.registry import ADAPTERS
 from headrace.codecs import block_kernels
 from headrace.core.clock import NS, VirtualClock
 from headrace.core.frames import FrameBatch
@@ -35,7 +36,7 @@ def test_the_operators_of_the_plants_pipelines_are_compiled_too():
             "{parent}/{signal}_c",
         ),
     ]
-    warm_kernels(("u16",), specs)
+    warm_kernels(("u16",), specs, ADAPTERS.names())
     scanners = (json_scanner.scan, json_frames.give_arrivals, line_scanner.scan, hashed_rows.insert)
     for kernel in (merge_panes, weigh_dense, weigh_loose, *scanners):
         assert kernel.signatures, kernel

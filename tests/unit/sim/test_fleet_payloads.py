@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.adapters.payloads.registers import RegisterTag, compile_read_map, parse_address
+from headrace.adapters.payloads.register_addresses import parse_address
+from headrace.adapters.payloads.registers import RegisterTag, compile_read_map
 from headrace.core.clock import NS, VirtualClock
 from headrace.sim.calendars import CONTINUOUS, DAY_SHIFT
 from headrace.sim.devices.modbus import FleetTables, RegisterPlan

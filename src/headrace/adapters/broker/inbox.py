@@ -18,8 +18,7 @@ from typing import Protocol
 from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import Ack, Sink
 from headrace.adapters.meters import LatencyRing, SkewMeter, seconds
-from headrace.adapters.payloads.base import TopicMessage
-from headrace.adapters.payloads.rows import Decoded
+from headrace.adapters.payloads.base import Decoded, TopicMessage
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import PluginError
 from headrace.core.events import Reject
@@ -52,7 +51,7 @@ class Courier(Protocol):
         ...
 
 
-class SliceDecoder(Protocol):
+class MessageDecoder(Protocol):
     """What the inbox asks of who reads the messages."""
 
     def decode(self, messages: Sequence[TopicMessage], arrival_ns: int) -> Decoded:
@@ -96,7 +95,7 @@ class Inbox:
     def __init__(
         self,
         sink: Sink,
-        decoder: SliceDecoder,
+        decoder: MessageDecoder,
         courier: Courier,
         slice_s: float = SLICE_S,
         on_refused: Callable[[], None] | None = None,

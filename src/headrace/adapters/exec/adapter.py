@@ -18,11 +18,11 @@ from headrace.adapters.exec.outlet import SOURCE, BadOutput, Outlet, line_decode
 from headrace.adapters.exec.probe import Heard, Program, listening_s, run_once
 from headrace.adapters.exec.stderr_log import StderrLog
 from headrace.adapters.meters import Backoff, reason_of, seconds
-from headrace.adapters.payloads.base import PayloadError
+from headrace.adapters.payloads.base import Decoded, PayloadError
 from headrace.adapters.payloads.chunks import LineFormats
 from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.line_decoder import warm_lines
 from headrace.adapters.payloads.line_rules import LinePaths, compile_paths
-from headrace.adapters.payloads.rows import Decoded
 from headrace.core.clock import NO_TIME, NS, Clock, thread_cpu_ns
 from headrace.core.errors import ConfigError, PluginError
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
@@ -89,6 +89,11 @@ class ExecAdapter:
         self._is_new_listener = False
         self._watchers: list[Callable[[Decoded], None]] = []
         self._backoff = Backoff(name, config.restart_first, config.restart_most)
+
+    @classmethod
+    def warm(cls) -> None:
+        """Make the kernels of its decoders ready."""
+        warm_lines()
 
     @classmethod
     def from_config(cls, name: str, config: ExecConfig, profiles: Any, plant: PlantFacts) -> ExecAdapter:

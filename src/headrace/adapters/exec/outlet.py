@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from headrace.adapters.exec.arrow_messages import ArrowMessages, BrokenStream
-from headrace.adapters.payloads.base import PayloadError
+from headrace.adapters.payloads.base import Decoded, PayloadError
 from headrace.adapters.payloads.chunks import (
     ChunkDecoder,
     LineChunk,
@@ -17,7 +17,6 @@ from headrace.adapters.payloads.chunks import (
     device_path,
 )
 from headrace.adapters.payloads.line_rules import LinePaths, LineRule
-from headrace.adapters.payloads.rows import Decoded
 from headrace.adapters.payloads.tables import TableColumns, TableReader
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 

@@ -12,7 +12,7 @@ from headrace.adapters.exec.child import ChildProcess, how_it_ended
 from headrace.adapters.exec.outlet import BadOutput, Outlet
 from headrace.adapters.exec.stderr_log import StderrLog
 from headrace.adapters.meters import reason_of
-from headrace.adapters.payloads.rows import Decoded
+from headrace.adapters.payloads.base import Decoded
 from headrace.core.clock import Clock
 from headrace.core.errors import ConfigError, NotConnected
 from headrace.core.events import Reject

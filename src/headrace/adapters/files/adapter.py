@@ -20,6 +20,7 @@ from headrace.adapters.files.reader import FileReader, ReadCounts, SinkRefused
 from headrace.adapters.meters import Backoff, reason_of, seconds
 from headrace.adapters.payloads.chunks import LineFormats
 from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.line_decoder import warm_lines
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
 from headrace.core.errors import ConfigError, StorageError
 from headrace.core.events import Reject
@@ -72,6 +73,11 @@ class FilesAdapter:
         self._state, self._reason = AdapterState.STARTING, ""
         self._since_ns = self._retry_ns = NO_TIME
         self._is_stopped = False
+
+    @classmethod
+    def warm(cls) -> None:
+        """Make the kernels of its decoders ready."""
+        warm_lines()
 
     @classmethod
     def from_config(cls, name: str, config: FilesConfig, profiles: Any, plant: PlantFacts) -> FilesAdapter:

@@ -21,7 +21,7 @@ from headrace.adapters.files.folder import (
 )
 from headrace.adapters.files.patterns import CompiledRule, compile_file_rule, format_of
 from headrace.adapters.meters import reason_of
-from headrace.adapters.payloads.base import PayloadError
+from headrace.adapters.payloads.base import Decoded, PayloadError
 from headrace.adapters.payloads.chunks import (
     ChunkDecoder,
     LineChunk,
@@ -31,7 +31,6 @@ from headrace.adapters.payloads.chunks import (
     device_path,
 )
 from headrace.adapters.payloads.keys import DeviceGroups
-from headrace.adapters.payloads.rows import Decoded
 from headrace.adapters.payloads.tables import TableColumns, TableReader
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError, NotConnected

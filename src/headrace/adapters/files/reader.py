@@ -28,7 +28,7 @@ from headrace.adapters.files.followed import Flight, FollowedFile
 from headrace.adapters.files.positions import Ahead, FilePosition, Positions, head_hash
 from headrace.adapters.files.probe import line_decoder, table_reader
 from headrace.adapters.meters import reason_of
-from headrace.adapters.payloads.base import PayloadError
+from headrace.adapters.payloads.base import Decoded, PayloadError
 from headrace.adapters.payloads.chunks import (
     LineChunk,
     LineFormats,
@@ -36,7 +36,6 @@ from headrace.adapters.payloads.chunks import (
     cut_lines,
     is_dated_by_us,
 )
-from headrace.adapters.payloads.rows import Decoded
 from headrace.core.clock import NO_TIME, thread_cpu_ns
 from headrace.core.errors import PluginError, StorageError
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode

@@ -25,8 +25,9 @@ from headrace.adapters.http.keys import Outcome, RecentKeys
 from headrace.adapters.meters import LatencyRing, SkewMeter, seconds, spread
 from headrace.adapters.payloads.json_lines import JsonLinesDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
-from headrace.adapters.payloads.line_decoder import SLICE_BYTES, LineDecoder
-from headrace.adapters.payloads.metric_decoder import MetricDecoder
+from headrace.adapters.payloads.line_decoder import SLICE_BYTES, LineDecoder, warm_lines
+from headrace.adapters.payloads.metric_decoder import MetricDecoder, warm_metrics
+from headrace.adapters.payloads.router import warm_messages
 from headrace.adapters.payloads.tag_paths import TagPath, compile_tag_path, default_template
 from headrace.core.clock import NO_TIME, NS, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import Closed, ConfigError, HeadraceError, Overloaded, PluginError, Rejected
@@ -99,6 +100,13 @@ class HttpAdapter:
         self._latency = LatencyRing()
         self._skew = SkewMeter()
         self._listener: Listener | None = None
+
+    @classmethod
+    def warm(cls) -> None:
+        """Make the kernels of its decoders ready."""
+        warm_lines()
+        warm_metrics()
+        warm_messages()
 
     @classmethod
     def from_config(cls, name: str, config: HttpConfig, profiles: Any, plant: PlantFacts) -> HttpAdapter:

@@ -1,4 +1,4 @@
-"""The Modbus TCP adapter: polls devices by their profiles; one connection for each host and port."""
+"""The Modbus adapter: polls devices by their profiles; one connection for each host and port, or serial line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from headrace.adapters.abilities import Captured, Listener, TagAddress
+from headrace.adapters.abilities import Captured, FoundTag, Listener, TagAddress
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
-from headrace.adapters.device_tables import device_rows
 from headrace.adapters.meters import Backoff
 from headrace.adapters.modbus.captured import decode_answers
 from headrace.adapters.modbus.collector import Collector
@@ -19,14 +18,18 @@ from headrace.adapters.modbus.config import (
     ModbusConfig,
     Profile,
     device_plans,
-    parse_url,
+    tls_files,
 )
+from headrace.adapters.modbus.endpoints import DeviceTls, DeviceUrl, parse_url
 from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice
-from headrace.adapters.modbus.probe import ProbeTarget, check_wanted, count_of, probe_target
-from headrace.adapters.modbus.retag import PastPolling, by_peer, differs_in_tags_only, plan_change
+from headrace.adapters.modbus.probe import Ask, ProbeTarget, check_wanted, count_of, probe_target
+from headrace.adapters.modbus.retag import PastPolling, by_endpoint, differs_in_tags_only, plan_change
+from headrace.adapters.modbus.scan import AskUnit, ScanWish, found_tags, scan_registers, scan_units
 from headrace.adapters.modbus.tag_address import tag_address
+from headrace.adapters.modbus.transport import ModbusTransport
 from headrace.adapters.pacing import ConnectGate, ConnectPacer
-from headrace.adapters.payloads.registers import ReadMap, parse_address
+from headrace.adapters.payloads.register_addresses import parse_address
+from headrace.adapters.payloads.registers import ReadMap
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.errors import ConfigError
 from headrace.core.events import Reject
@@ -36,6 +39,7 @@ from headrace.core.sensors import SensorDirectory
 
 N_CONNECTING_MAX = 64
 N_NAMED_MAX = 50
+DEFAULT_REQUESTS_PER_S = 100.0
 _FLUSH_S = 1.0
 
 
@@ -54,14 +58,6 @@ class _Running:
     past: PastPolling
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceSource:
-    """A device as the plant file has it: its url and its signals."""
-
-    url: str
-    profile: Profile
-
-
 class ModbusAdapter:
     """Polled devices as frames; see `headrace.adapters.base` for the contract."""
 
@@ -72,13 +68,13 @@ class ModbusAdapter:
         name: str,
         config: ModbusConfig,
         plans: list[DevicePlan],
-        sources: Mapping[str, DeviceSource],
+        tls: DeviceTls,
         pacer: ConnectPacer,
     ) -> None:
         self.name = name
         self._config = config
         self._plans = plans
-        self._sources = sources
+        self._tls = tls
         self._pacer = pacer
         self._listener: Listener | None = None
         self._running: _Running | None = None
@@ -95,16 +91,12 @@ class ModbusAdapter:
         ------
         ConfigError : an unknown profile, a bad path, url or address.
         """
-        rows = device_rows(config.devices, plant.folder, plant.tables)
-        sources = {
-            path: DeviceSource(fields["url"], profiles.get(fields.get("profile") or config.profile, {}))
-            for path, fields in rows
-        }
-        return cls(name, config, device_plans(name, config, profiles, plant), sources, plant.pacer)
+        plans = device_plans(name, config, profiles, plant)
+        return cls(name, config, plans, tls_files(name, config, plant.folder), plant.pacer)
 
     def declare(self, directory: SensorDirectory) -> None:
         """Define the groups of all devices. Raises `ConfigError` where another adapter has one of the sensors."""
-        define_groups(self._plans, directory)
+        define_groups(self._plans, [plan.read_map for plan in self._plans], directory)
 
     async def start(self, sink: Sink) -> None:
         """Define the groups and begin to poll.
@@ -114,11 +106,11 @@ class ModbusAdapter:
         ConfigError : another adapter has one of the sensors.
         """
         collector = Collector(self.name, sink)
-        slots = define_groups(self._plans, sink.directory)
         now_ns = sink.clock.now_ns()
+        slots = define_groups(self._plans, [plan.map_at(now_ns) for plan in self._plans], sink.directory)
         devices = [self._device(plan, slots[i], now_ns) for i, plan in enumerate(self._plans)]
         gate = ConnectGate(self._pacer, N_CONNECTING_MAX)
-        pollers = [self._poller(some, sink, collector, gate) for some in by_peer(devices).values()]
+        pollers = [self._poller(some, sink, collector, gate) for some in by_endpoint(devices).values()]
         gathering = asyncio.create_task(collector.run(), name=f"modbus {self.name}")
         polling = [self._poll(poller) for poller in pollers]
         self._running = _Running(
@@ -132,8 +124,7 @@ class ModbusAdapter:
         self, devices: list[PolledDevice], sink: Sink, collector: Collector, gate: ConnectGate
     ) -> ConnectionPoller:
         gap_ns = round(NS / self._config.max_requests_per_s)
-        plan = devices[0].plan
-        backoff = self._backoff(f"{plan.host}:{plan.port}")
+        backoff = self._backoff(str(devices[0].plan.endpoint))
         poller = ConnectionPoller(self.name, devices, sink, collector, gate, gap_ns, backoff)
         poller.listener = self._listener
         return poller
@@ -146,12 +137,12 @@ class ModbusAdapter:
         run = self._running
         if run is None or self._is_stopped or not differs_in_tags_only(self._config, new._config):
             return False
-        slots = define_groups(new._plans, run.sink.directory)
-        change = plan_change(
-            run.devices, run.pollers, list(zip(new._plans, slots, strict=True)), self._device, run.clock
-        )
-        self._config, self._plans, self._sources = new._config, new._plans, new._sources
-        made = [self._poller(some, run.sink, run.collector, run.gate) for some in change.new_peers]
+        now_ns = run.clock.now_ns()
+        slots = define_groups(new._plans, [plan.map_at(now_ns) for plan in new._plans], run.sink.directory)
+        planned = list(zip(new._plans, slots, strict=True))
+        change = plan_change(run.devices, run.pollers, planned, self._device, now_ns)
+        self._config, self._plans, self._tls = new._config, new._plans, new._tls
+        made = [self._poller(some, run.sink, run.collector, run.gate) for some in change.new_endpoints]
         kept = {id(p): task for p, task in zip(run.pollers, run.polling, strict=True)}
         # Those that rest would see their wish only when they wake; nothing of theirs is on its way.
         woken = [p for p in change.changed if p.is_resting]
@@ -186,12 +177,46 @@ class ModbusAdapter:
         NotConnected : the device does not answer. Rejected : it refuses.
         """
         target = self._probe_target(wanted)
-        host, port, unit, timeout_s = parse_url(target.url)
+        return await probe_target(target, self._ask(target.url))
+
+    def _ask(self, device: DeviceUrl) -> Ask | None:
+        """How to ask a device over the connection that the adapter has; None where it has none."""
+        poller = self._poller_of(device)
+        return None if poller is None else partial(poller.ask, unit=device.unit, timeout_s=device.timeout_s)
+
+    def _poller_of(self, device: DeviceUrl) -> ConnectionPoller | None:
         run = self._running
         for poller in run.pollers if run is not None and not self._is_stopped else ():
-            if poller.peer == (host, port) and poller.is_connected:
-                return await probe_target(target, partial(poller.ask, unit=unit, timeout_s=timeout_s))
-        return await probe_target(target)
+            if poller.endpoint.place == device.endpoint.place and poller.is_connected:
+                return poller
+        return None
+
+    async def scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """What a device has, or with ``units`` which devices there are: ``device`` (or ``url``), see `ScanWish`.
+
+        It goes over the adapter's own connection where that stands, at the adapter's pace and between its polls.
+
+        Raises
+        ------
+        ConfigError : `wanted` is not understood, or there is no such device. NotConnected : it does not answer.
+        """
+        wish = ScanWish.of(wanted)
+        if "url" in wanted:
+            name, device = wanted["url"], parse_url(wanted["url"], self._tls)
+        else:
+            plan = self._plan_of(wanted.get("device", ""))
+            name, device = plan.path, plan.url
+        poller = self._poller_of(device)
+        if poller is not None:
+            return await _scan(name, device, wish, partial(_ask_poller, poller, device.timeout_s), clock)
+        return await _scan_alone(name, device, wish, clock, self._config.max_requests_per_s)
+
+    @classmethod
+    async def scan_url(cls, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """Scan a device that no adapter has, by its ``url``. Raises as `scan`."""
+        wish = ScanWish.of(wanted)
+        device = parse_url(wanted.get("url", ""))
+        return await _scan_alone(wanted["url"], device, wish, clock, DEFAULT_REQUESTS_PER_S)
 
     @classmethod
     async def probe_url(cls, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
@@ -206,25 +231,32 @@ class ModbusAdapter:
     def _probe_target(self, wanted: Mapping[str, str]) -> ProbeTarget:
         check_wanted(wanted)
         if "url" in wanted:
-            return ProbeTarget.of_url(wanted, self._config.numbering)
-        known = list(self._sources)
-        device = wanted.get("device") or (known[0] if len(known) == 1 else "")
+            return ProbeTarget.of_url(wanted, self._config.numbering, self._tls)
+        plan = self._plan_of(wanted.get("device", ""))
+        address, signal = wanted.get("address", ""), wanted.get("signal", "")
+        profile = plan.profile or {}
+        if not address and signal not in profile:
+            raise ConfigError(
+                f"say which address, as in holding:100, or which signal{nearest(signal, list(profile))}",
+                "signal" if signal else "address",
+            )
+        parsed = parse_address(address or profile[signal].address, self._config.numbering)
+        return ProbeTarget(plan.path, plan.url, parsed, count_of(wanted))
+
+    def _plan_of(self, device: str) -> DevicePlan:
+        """The plan of a device that a person named. Raises `ConfigError`."""
+        plans = {plan.path: plan for plan in self._plans}
+        known = list(plans)
+        if not device and len(known) == 1:
+            device = known[0]
         if not device:
             raise ConfigError(
                 f"name one of the {len(known):,} devices of {self.name!r}: {known[0]}, ...", "device"
             )
-        if device not in self._sources:
+        if device not in plans:
             near = nearest(device, known) if len(known) <= N_NAMED_MAX else ""
             raise ConfigError(f"adapter {self.name!r} has no device {device!r}{near}", "device")
-        source = self._sources[device]
-        address, signal = wanted.get("address", ""), wanted.get("signal", "")
-        if not address and signal not in source.profile:
-            raise ConfigError(
-                f"say which address, as in holding:100, or which signal{nearest(signal, list(source.profile))}",
-                "signal" if signal else "address",
-            )
-        parsed = parse_address(address or source.profile[signal].address, self._config.numbering)
-        return ProbeTarget(device, source.url, parsed, count_of(wanted))
+        return plans[device]
 
     async def stop(self) -> None:
         """End polling, close the connections, hand on the last slice."""
@@ -254,7 +286,7 @@ class ModbusAdapter:
         self, captured: Sequence[Captured], directory: SensorDirectory
     ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
         """Decode answers by the present profiles."""
-        return decode_answers(self.name, self._plans, define_groups(self._plans, directory), captured)
+        return decode_answers(self.name, self._plans, directory, captured)
 
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts of the adapter and of every device."""
@@ -302,15 +334,49 @@ class ModbusAdapter:
         return (states.pop() if len(states) == 1 else AdapterState.DEGRADED), text
 
 
-def define_groups(plans: list[DevicePlan], directory: SensorDirectory) -> list[tuple[int, ...]]:
-    """Make the devices' groups known: for each device the slots of its parts."""
+async def _ask_poller(poller: ConnectionPoller, timeout_s: float, unit: int, pdu: bytes) -> bytes:
+    return await poller.ask(pdu, unit, timeout_s)
+
+
+async def _scan(
+    name: str, device: DeviceUrl, wish: ScanWish, ask: AskUnit, clock: Clock
+) -> Sequence[FoundTag]:
+    if wish.units:
+        return await scan_units(ask, wish, device.endpoint.url, clock.now_ns)
+    found = await scan_registers(partial(ask, device.unit), wish)
+    return found_tags(name, found, clock.now_ns())
+
+
+async def _scan_alone(
+    name: str, device: DeviceUrl, wish: ScanWish, clock: Clock, most_per_s: float
+) -> Sequence[FoundTag]:
+    """Over a connection that is made for it."""
+    transport = await ModbusTransport.connect(device.endpoint, device.timeout_s, lambda reason: None)
+
+    async def ask(unit: int, pdu: bytes) -> bytes:
+        await clock.sleep(1 / most_per_s)
+        return await transport.request(unit, pdu, device.timeout_s)
+
+    try:
+        return await _scan(name, device, wish, ask, clock)
+    finally:
+        transport.close()
+
+
+def define_groups(
+    plans: list[DevicePlan], maps: list[ReadMap], directory: SensorDirectory
+) -> list[tuple[int, ...]]:
+    """Make the devices' groups known by their read maps: for each device the slots of its parts."""
     slots: list[tuple[int, ...]] = [()] * len(plans)
-    by_map: dict[ReadMap, list[int]] = {}
-    for number, plan in enumerate(plans):
-        by_map.setdefault(plan.read_map, []).append(number)
-    for read_map, numbers in by_map.items():
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for number, (plan, read_map) in enumerate(zip(plans, maps, strict=True)):
+        alike.setdefault((id(plan.bands), *read_map.parts), []).append(number)
+    for numbers in alike.values():
+        first, parts = plans[numbers[0]], maps[numbers[0]].parts
         paths = [plans[number].path for number in numbers]
-        columns = [directory.define_many(paths, part.layout, part.part).tolist() for part in read_map.parts]
+        columns = [directory.define_many(paths, part.layout, part.part).tolist() for part in parts]
+        for part, some in zip(parts, columns, strict=True):
+            directory.set_dead_bands(some, first.dead_bands(part))
         for number, some in zip(numbers, zip(*columns, strict=True), strict=True):
             slots[number] = some
     return slots

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headrace.adapters.base import Sink
-from headrace.adapters.payloads.registers import ReadMap
+from headrace.adapters.payloads.registers import ImageHole, PartMap, ReadMap
+from headrace.adapters.payloads.words import WordTable
 from headrace.core.clock import thread_cpu_ns
 from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
@@ -21,36 +22,41 @@ _log = logging.getLogger("headrace.adapters.modbus")
 
 
 class PollImage(NamedTuple):
-    """One answered poll: the groups' slots (one a part), time, image bytes, blocks the device refused."""
+    """One answered poll: the groups' slots (one a part), time, image bytes, what the device refused of it."""
 
     slots: tuple[int, ...]
     ts_ns: int
     data: bytes
-    failed: tuple[int, ...]
+    holes: tuple[ImageHole, ...] = ()
 
 
 def decode_images(
-    read_map: ReadMap, images: Sequence[PollImage], arrival_ns: int, origin: str
+    read_map: ReadMap,
+    images: Sequence[PollImage],
+    arrival_ns: int,
+    origin: str,
+    words: WordTable | None = None,
 ) -> list[FrameBatch]:
-    """Frames of many polls with the same read map, one batch a part; columns of refused blocks are BAD_DEVICE."""
+    """Frames of many polls with the same read map, one batch a part; columns in holes are BAD_DEVICE."""
     ts_ns = np.array([image.ts_ns for image in images], np.int64)
     slots = np.array([image.slots for image in images], np.uint32)
-    failed = [(frame, block) for frame, image in enumerate(images) for block in image.failed]
+    holes = [(frame, hole) for frame, image in enumerate(images) for hole in image.holes]
     batches = []
-    decoded = read_map.decode(b"".join([image.data for image in images]))
+    decoded = read_map.decode(b"".join([image.data for image in images]), words=words)
     for number, (part, columns) in enumerate(zip(read_map.parts, decoded, strict=True)):
         quality = columns.quality
-        for frame, block in failed:
-            refused = part.block == block
+        for frame, hole in holes:
+            refused = part.inside(hole)
             if quality is None and refused.any():
                 quality = np.zeros(columns.values.shape, np.uint8)
             if quality is not None:
                 quality[frame, refused] = Quality.BAD_DEVICE
         batches.append(
             FrameBatch.dense(
-                slots[:, number].copy(), ts_ns, columns.values, quality, arrival_ns=arrival_ns, origin=origin
+                slots[:, number].copy(), ts_ns, columns.values, quality, dictionary=columns.dictionary,
+                arrival_ns=arrival_ns, origin=origin,
             )
-        )
+        )  # fmt: skip
     return batches
 
 
@@ -66,7 +72,8 @@ class Collector:
         self._name = name
         self._sink = sink
         self._slice_s = slice_s
-        self._images: dict[ReadMap, list[PollImage]] = {}
+        self._images: dict[tuple[PartMap, ...], tuple[ReadMap, list[PollImage]]] = {}
+        self._words = WordTable()
         self._rejects: list[Reject] = []
         self._ready = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -79,8 +86,8 @@ class Collector:
         self.decode_ns = 0
 
     def add(self, read_map: ReadMap, image: PollImage) -> None:
-        """Take one poll."""
-        self._images.setdefault(read_map, []).append(image)
+        """Take one poll. Read maps that share their parts are decoded together."""
+        self._images.setdefault(read_map.parts, (read_map, []))[1].append(image)
         self._start_timer()
 
     def reject(self, reject: Reject) -> None:
@@ -114,7 +121,7 @@ class Collector:
         images, self._images = self._images, {}
         rejects, self._rejects = self._rejects, []
         refused = ""
-        for read_map, some in images.items():
+        for read_map, some in images.values():
             refused = await self._try(self._emit(read_map, some)) or refused
         for reject in rejects:
             refused = await self._try(self._reject(reject)) or refused
@@ -138,7 +145,7 @@ class Collector:
 
     async def _emit(self, read_map: ReadMap, images: list[PollImage]) -> None:
         cpu_ns = thread_cpu_ns()
-        batches = decode_images(read_map, images, self._sink.clock.now_ns(), self._name)
+        batches = decode_images(read_map, images, self._sink.clock.now_ns(), self._name, self._words)
         self.decode_ns += thread_cpu_ns() - cpu_ns
         for batch in batches:
             await self._sink.emit(batch.with_(sequence=self._sequence))

@@ -14,43 +14,51 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headrace.adapters.abilities import Captured, Direction, Listener
 from headrace.adapters.base import AdapterState, DeviceDiagnostics, Sink
 from headrace.adapters.meters import Backoff, LatencyRing, fraction, seconds
+from headrace.adapters.modbus.captured import about_piece
 from headrace.adapters.modbus.collector import Collector, PollImage
 from headrace.adapters.modbus.config import DevicePlan
-from headrace.adapters.modbus.transport import ModbusTransport
+from headrace.adapters.modbus.endpoints import Endpoint
+from headrace.adapters.modbus.reads import (
+    GATEWAY,
+    PARTED_BY,
+    BlockRead,
+    DeviceReads,
+    Image,
+    answered_data,
+    block_text,
+    exception_text,
+)
+from headrace.adapters.modbus.transport import GarbledAnswer, ModbusTransport, NotTrusted
 from headrace.adapters.pacing import ConnectGate
-from headrace.adapters.payloads.registers import Block
+from headrace.adapters.payloads.registers import ImageHole
 from headrace.core.clock import NO_TIME, NS, monotonic_ns
 from headrace.core.errors import NotConnected
 from headrace.core.events import Reject, RejectCode
+from headrace.core.sensors import SensorDirectory
 
 SUSPECT_SHARE = 0.1
 N_SILENT_MAX = 3
 N_MOMENTS = 10
+N_PROBLEMS_MAX = 50
 _MS = 1_000_000
-_REQUEST = struct.Struct(">BHH")
-_EXCEPTIONS = {
-    1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "device failure",
-    5: "acknowledge", 6: "device busy", 8: "memory parity error", 10: "gateway path unavailable",
-    11: "gateway target failed to respond",
-}  # fmt: skip
-_GATEWAY = (10, 11)
 _log = logging.getLogger("headrace.adapters.modbus")
 
 
-def exception_text(code: int) -> str:
-    """A Modbus exception code in words."""
-    return f"exception {code} ({_EXCEPTIONS.get(code, 'unknown code')})"
+class _Malformed(Exception):
+    """An answer that does not fit its request."""
+
+    def __init__(self, detail: str, pdu: bytes) -> None:
+        self.detail, self.pdu = detail, pdu
 
 
-def block_text(block: Block) -> str:
-    """A block as ``holding:100..109``."""
-    return f"{block.area}:{block.start}..{block.start + block.count - 1}"
+class _NoDevice(Exception):
+    """A gateway says that its device does not answer."""
 
 
 def phase_ns(plan: DevicePlan) -> int:
@@ -64,17 +72,13 @@ def phase_ns(plan: DevicePlan) -> int:
     return moment * plan.interval_ns // N_MOMENTS + jitter_ns
 
 
-def request_pdus(plan: DevicePlan) -> list[bytes]:
-    """What is asked in one poll of a device, in order."""
-    return [_REQUEST.pack(b.area.function, b.start, b.count) for b in plan.read_map.blocks]
-
-
 class PolledDevice:
     """A device's plan with what is known of it at run time."""
 
     def __init__(self, plan: DevicePlan, slots: tuple[int, ...], backoff: Backoff, now_ns: int) -> None:
         self.backoff = backoff
-        self.retag(plan, slots)
+        self.retag(plan, slots, now_ns)
+        self.told_reason = ""
         self.state = AdapterState.STARTING
         self.reason = ""
         self.changed_ns = now_ns
@@ -90,16 +94,30 @@ class PolledDevice:
         self.n_polls = 0
         self.n_polls_late = 0
 
-    def retag(self, plan: DevicePlan, slots: tuple[int, ...]) -> None:
-        """Be read by another plan from the next poll on."""
+    def retag(self, plan: DevicePlan, slots: tuple[int, ...], at_ns: int) -> None:
+        """Be read by another plan from the next poll on, by what holds at `at_ns`; what it refuses is to be found anew."""
         self.plan = plan
+        self.read_map = plan.map_at(at_ns)
+        self.until_ns = plan.changes_after(at_ns)
         self.slots = slots
-        self.requests = request_pdus(plan)
+        self.reads = DeviceReads(self.read_map)
+        self.troubles: dict[ImageHole, str] = {}
 
     @property
     def is_suspect(self) -> bool:
         """Whether its latest poll was not answered."""
         return self.backoff.n_failures > 0
+
+    def renew(self, ts_ns: int, directory: SensorDirectory) -> None:
+        """From `ts_ns` on another calibration holds: the same registers, other grids, hence new layouts."""
+        self.read_map = self.plan.map_at(ts_ns)
+        self.until_ns = self.plan.changes_after(ts_ns)
+        self.slots = self.plan.define(self.read_map, directory)
+
+    def problems(self) -> tuple[tuple[str, str], ...]:
+        """Signals that have no value at present although the device answers, and why."""
+        named = {name: text for hole, text in self.troubles.items() for name in self.read_map.names(hole)}
+        return tuple(named.items())[:N_PROBLEMS_MAX]
 
     def enter(self, state: AdapterState, reason: str, now_ns: int) -> None:
         """Be in `state` from now on."""
@@ -109,10 +127,11 @@ class PolledDevice:
 
     def diagnostics(self) -> DeviceDiagnostics:
         """The device at a glance."""
-        away = self.state is AdapterState.BACKOFF
+        away = self.state in (AdapterState.BACKOFF, AdapterState.FAILED)
         return DeviceDiagnostics(
             self.plan.path, self.state, self.reason, self.last_good_ns, self.retry_ns if away else NO_TIME,
             self.n_requests, self.n_errors, self.n_timeouts, self.n_polls_skipped, self.n_polls, self.n_polls_late,
+            problems=() if away else self.problems(),
         )  # fmt: skip
 
 
@@ -123,14 +142,15 @@ def _set_phase(device: PolledDevice, now_ns: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PollWish:
-    """What a connection is to poll: its devices, and the plans and slots of those that are read in another way."""
+    """What a connection is to poll: its devices, and the plans and slots, as of `at_ns`, of those read in another way."""
 
     devices: list[PolledDevice]
     plans: list[tuple[PolledDevice, DevicePlan, tuple[int, ...]]]
+    at_ns: int
 
 
 class ConnectionPoller:
-    """All devices of one host and port.
+    """All devices of one endpoint.
 
     Parameters
     ----------
@@ -156,7 +176,7 @@ class ConnectionPoller:
         self._gate = gate
         self._gap_ns = gap_ns
         self._backoff = backoff
-        self._host, self._port = devices[0].plan.host, devices[0].plan.port
+        self.endpoint: Endpoint = devices[0].plan.endpoint
         self._transport: ModbusTransport | None = None
         self._closed_cpu_ns = 0
         self._retry_ns = 0
@@ -190,13 +210,8 @@ class ConnectionPoller:
                     self._fulfil(self._wish)
                 await self._next()
             except Exception as e:
-                _log.exception("adapter=%s %s:%d: polling failed", self._name, self._host, self._port)
+                _log.exception("adapter=%s %s: polling failed", self._name, self.endpoint)
                 self._drop(f"internal error: {e!r}")
-
-    @property
-    def peer(self) -> tuple[str, int]:
-        """Host and port."""
-        return self._host, self._port
 
     @property
     def devices(self) -> list[PolledDevice]:
@@ -216,7 +231,7 @@ class ConnectionPoller:
         NotConnected : the connection is, or gets, lost. TimeoutError : no answer in time.
         """
         if self._transport is None:
-            raise NotConnected(f"{self._host}:{self._port} is not connected")
+            raise NotConnected(f"{self.endpoint} is not connected")
         return await self._in_turn(unit, pdu, timeout_s, self._transport)
 
     def change(self, wish: PollWish | None) -> None:
@@ -227,7 +242,7 @@ class ConnectionPoller:
         now_ns = self._clock.now_ns()
         for device, plan, slots in wish.plans:
             is_moved = plan.interval_ns != device.plan.interval_ns
-            device.retag(plan, slots)
+            device.retag(plan, slots, wish.at_ns)
             if is_moved:
                 _set_phase(device, now_ns)
         known = set(map(id, self._devices))
@@ -270,7 +285,7 @@ class ConnectionPoller:
         elif device.is_suspect and now_ns < self._suspects_ns:
             device.n_polls_skipped += 1
             self._set_due(device, number, self._suspects_ns)
-        elif not self._sink.has_credit(device.plan.read_map.width):
+        elif not self._sink.has_credit(device.read_map.width):
             device.n_polls_skipped += 1
             self._set_due(device, number, now_ns)
         else:
@@ -307,78 +322,135 @@ class ConnectionPoller:
         if now_ns < self._retry_ns:
             await self._rest(self._retry_ns - now_ns)
             return
-        timeout_s = max(device.plan.timeout_s for device in self._devices)
+        timeout_s = max(device.plan.url.timeout_s for device in self._devices)
         try:
             async with self._gate:
-                self._transport = await ModbusTransport.connect(self._host, self._port, timeout_s, self._drop)
+                self._transport = await ModbusTransport.connect(self.endpoint, timeout_s, self._drop)
             self.n_connects += 1
+        except NotTrusted as e:
+            self._drop(str(e), AdapterState.FAILED)
         except NotConnected as e:
             self._drop(str(e))
         self._n_silent = 0
 
-    def _drop(self, reason: str) -> None:
+    def _drop(self, reason: str, state: AdapterState = AdapterState.BACKOFF) -> None:
         """The connection is lost (or was not made): wait before the next, say so once."""
         self.close()
         now_ns = self._clock.now_ns()
         self._retry_ns = now_ns + self._backoff.next_ns()
         for device in self._devices:
-            device.enter(AdapterState.BACKOFF, reason, now_ns)
+            device.enter(state, reason, now_ns)
             device.retry_ns = self._retry_ns
         if not self._is_lost:
             self._is_lost = True
             _log.warning(
-                "adapter=%s device=%s:%d (%d devices) lost: %s; retrying until it answers",
-                self._name, self._host, self._port, len(self._devices), reason,
+                "adapter=%s device=%s (%d devices) lost: %s; retrying until it answers",
+                self._name, self.endpoint, len(self._devices), reason,
             )  # fmt: skip
 
     # --- one device ----------------------------------------------------------------------------------
 
     async def _poll(self, device: PolledDevice, transport: ModbusTransport) -> int:
-        """Read all blocks of a device; the time before which it must not be polled again (0: its interval)."""
+        """Read all of a device; the time before which it must not be polled again (0: its interval)."""
         began_ns = self._clock.now_ns()
-        data: list[bytes] = []
-        failed: list[int] = []
-        reason = ""
-        for number, block in enumerate(device.plan.read_map.blocks):
-            try:
-                pdu = await self._request(device, transport, device.requests[number])
-            except TimeoutError:
-                return self._silent(device, began_ns)
-            except NotConnected:
-                device.n_errors += 1
-                return 0
-            if len(pdu) == block.size_bytes + 2 and pdu[:2] == bytes((block.area.function, block.size_bytes)):
-                data.append(pdu[2:])
-                continue
+        try:
+            await self._read_all(device, transport, began_ns)
+        except TimeoutError:
+            return self._silent(device, f"no answer within {device.plan.url.timeout_s:g} s", began_ns)
+        except GarbledAnswer as e:
             device.n_errors += 1
-            if pdu[0] != block.area.function | 0x80 or len(pdu) != 2:
-                return self._malformed(device, block, pdu)
-            if pdu[1] in _GATEWAY:
-                return self._away(device, exception_text(pdu[1]), began_ns)
-            failed.append(number)
-            data.append(bytes(block.size_bytes))
-            reason = reason or f"{exception_text(pdu[1])} reading {block_text(block)}"
-        self._answered(device, reason)
-        if len(failed) < len(data):
-            device.last_good_ns = self._clock.now_ns()
-        # Modbus tells no time: a value is as old as its answer, in whole milliseconds.
-        ts_ns = self._clock.now_ns() // _MS * _MS
-        image = PollImage(device.slots, ts_ns, b"".join(data), tuple(failed))
-        self._collector.add(device.plan.read_map, image)
+            self._reject(device, str(e), e.raw)
+            return self._silent(device, "its answers are garbled", began_ns)
+        except NotConnected:
+            device.n_errors += 1
+        except _NoDevice as e:
+            return self._away(device, str(e), began_ns)
+        except _Malformed as e:
+            self._malformed(device, e.detail, e.pdu)
         return 0
 
-    async def _request(self, device: PolledDevice, transport: ModbusTransport, pdu: bytes) -> bytes:
+    async def _read_all(self, device: PolledDevice, transport: ModbusTransport, began_ns: int) -> None:
+        """Read what is due of a device, and something that it refused before; hand on the image."""
+        reads = device.reads
+        image = Image(device.read_map, reads.is_whole)
+        troubles = {read.hole: exception_text(code) for read, code in reads.refused.items()}
+        parted: list[tuple[BlockRead, int]] = []
+        n_good, reason = 0, ""
+        again, due = reads.retry(began_ns), tuple(reads.due)
+        total = len(due) + (again is not None)
+        for number, read in enumerate(due, 1):
+            answer = await self._read(device, transport, read, (number, total), is_again=False)
+            if isinstance(answer, bytes):
+                image.put(read, answer)
+                n_good += 1
+                continue
+            image.skip(read)
+            troubles[read.hole] = exception_text(answer)
+            if answer in PARTED_BY:
+                parted.append((read, answer))
+            else:
+                reason = reason or f"{exception_text(answer)} reading {block_text(read.block)}"
+        is_back = False
+        if again is not None:
+            is_back = isinstance(
+                await self._read(device, transport, again, (total, total), is_again=True), bytes
+            )
+        now_ns = self._clock.now_ns()
+        for read, code in parted:
+            reads.part(read, code, now_ns)
+        if is_back and again is not None:
+            reads.join(again)
+        device.troubles = troubles
+        looking = f"looking for what it refuses of {block_text(parted[0][0].block)}" if parted else ""
+        self._answered(device, reason or reads.reason() or looking, is_settled=not parted)
+        if n_good:
+            device.last_good_ns = now_ns
+        # Modbus tells no time: a value is as old as its answer, in whole milliseconds.
+        ts_ns = now_ns // _MS * _MS
+        if ts_ns >= device.until_ns:
+            device.renew(ts_ns, self._sink.directory)
+        self._collector.add(device.read_map, PollImage(device.slots, ts_ns, image.finish(), tuple(troubles)))
+
+    async def _read(
+        self,
+        device: PolledDevice,
+        transport: ModbusTransport,
+        read: BlockRead,
+        part: tuple[int, int],
+        is_again: bool,
+    ) -> bytes | int:
+        """The data bytes of an answer, or the code of the exception that the device gives."""
+        about = {}
+        if self.listener is not None:
+            refused = device.reads.refused if part[0] == part[1] else ()
+            about = about_piece(str(self.endpoint), read.request, part, is_again, refused)
+        pdu = await self._request(device, transport, read.request, about)
+        try:
+            answer = answered_data(read.block, pdu)
+        except ValueError as e:
+            device.n_errors += 1
+            raise _Malformed(str(e), pdu) from None
+        device.n_errors += not isinstance(answer, bytes)
+        if answer in GATEWAY:
+            raise _NoDevice(exception_text(int(answer)))
+        return answer
+
+    async def _request(
+        self, device: PolledDevice, transport: ModbusTransport, pdu: bytes, about: Mapping[str, str]
+    ) -> bytes:
         device.n_requests += 1
-        self._hear(device, pdu, pdu, Direction.SENT)
-        answer = await self._in_turn(device.plan.unit, pdu, device.plan.timeout_s, transport)
-        self._hear(device, pdu, answer, Direction.RECEIVED)
+        url = device.plan.url
+        self._hear(device, pdu, Direction.SENT, about)
+        answer = await self._in_turn(url.unit, pdu, url.timeout_s, transport)
+        self._hear(device, answer, Direction.RECEIVED, about)
         self._n_silent = 0
         self._backoff.reset()
         return answer
 
-    def _hear(self, device: PolledDevice, request: bytes, data: bytes, direction: Direction) -> None:
-        if self.listener is not None:
-            about = {"peer": f"{self._host}:{self._port}", "request": request.hex()}
+    def _hear(
+        self, device: PolledDevice, data: bytes, direction: Direction, about: Mapping[str, str]
+    ) -> None:
+        if self.listener is not None and about:
             self.listener(Captured(self._clock.now_ns(), device.plan.path, data, direction, about))
 
     async def _in_turn(self, unit: int, pdu: bytes, timeout_s: float, transport: ModbusTransport) -> bytes:
@@ -393,24 +465,28 @@ class ConnectionPoller:
             self.latency.add(seconds(monotonic_ns() - sent_ns))
             return answer
 
-    def _answered(self, device: PolledDevice, reason: str) -> None:
+    def _answered(self, device: PolledDevice, reason: str, is_settled: bool = True) -> None:
         device.backoff.reset()
-        if reason and reason != device.reason:
-            _log.warning("adapter=%s device=%s %s", self._name, device.plan.path, reason)
+        if is_settled and reason != device.told_reason:
+            device.told_reason = reason
+            if reason:
+                _log.warning("adapter=%s device=%s %s", self._name, device.plan.path, reason)
+            else:
+                _log.info("adapter=%s device=%s gives all its values again", self._name, device.plan.path)
         state = AdapterState.DEGRADED if reason else AdapterState.CONNECTED
         device.enter(state, reason, self._clock.now_ns())
         if self._is_lost:
             self._is_lost = False
-            _log.info("adapter=%s device=%s:%d is back", self._name, self._host, self._port)
+            _log.info("adapter=%s device=%s is back", self._name, self.endpoint)
         elif device.is_told:
             _log.info("adapter=%s device=%s is back", self._name, device.plan.path)
         device.is_told = False
 
-    def _silent(self, device: PolledDevice, began_ns: int) -> int:
+    def _silent(self, device: PolledDevice, reason: str, began_ns: int) -> int:
         """The deadline passed without an answer."""
         device.n_timeouts += 1
         self._n_silent += 1
-        until_ns = self._away(device, f"no answer within {device.plan.timeout_s:g} s", began_ns)
+        until_ns = self._away(device, reason, began_ns)
         nobody = all(other.is_suspect for other in self._devices)
         if nobody and self._n_silent >= N_SILENT_MAX:
             self._drop(f"connected, but {self._n_silent} requests were not answered")
@@ -426,13 +502,14 @@ class ConnectionPoller:
         device.enter(AdapterState.BACKOFF, reason, now_ns)
         return now_ns + device.backoff.next_ns()
 
-    def _malformed(self, device: PolledDevice, block: Block, pdu: bytes) -> int:
+    def _malformed(self, device: PolledDevice, detail: str, pdu: bytes) -> None:
         """The answer does not fit the request: keep it as a reject."""
-        detail = f"expected function {block.area.function} with {block.size_bytes} data bytes for {block_text(block)}"
+        self._reject(device, detail, pdu)
+        self._answered(device, f"{detail.rpartition(', got ')[0]}, got something else")
+
+    def _reject(self, device: PolledDevice, detail: str, raw: bytes) -> None:
         reject = Reject(
-            RejectCode.MALFORMED, self._name, device.plan.path, f"{detail}, got {len(pdu)} bytes", pdu,
-            self._clock.now_ns(), device.plan.read_map.width,
+            RejectCode.MALFORMED, self._name, device.plan.path, detail, raw, self._clock.now_ns(),
+            device.read_map.width,
         )  # fmt: skip
         self._collector.reject(reject)
-        self._answered(device, f"{detail}, got something else")
-        return 0

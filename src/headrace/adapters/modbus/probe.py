@@ -6,40 +6,37 @@ beside each other knows at once. Pure, but for the transport that is handed in.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from headrace.adapters.modbus.config import parse_url
-from headrace.adapters.modbus.poller import block_text, exception_text
+from headrace.adapters.modbus.endpoints import DeviceTls, DeviceUrl, parse_url
+from headrace.adapters.modbus.reads import block_text, exception_text, read_request
 from headrace.adapters.modbus.transport import ModbusTransport
-from headrace.adapters.payloads.registers import (
+from headrace.adapters.payloads.register_addresses import (
     MAX_BITS,
     MAX_REGISTERS,
     ORDERS,
     TYPES,
     Area,
-    Block,
     Numbering,
     RegisterAddress,
-    RegisterTag,
-    compile_read_map,
+    elements,
     parse_address,
 )
+from headrace.adapters.payloads.registers import Block, RegisterTag, compile_read_map
 from headrace.core.clock import NS, monotonic_ns
 from headrace.core.errors import ConfigError, NotConnected, Rejected
 from headrace.core.grids import value_of
 from headrace.core.layouts import Column
 from headrace.core.registry import nearest
 
+Value = float | int | str | None
 Ask = Callable[[bytes], Awaitable[bytes]]
 """Sends one request (PDU) to the device and gives its answer."""
 
-_REQUEST = struct.Struct(">BHH")
-_REGISTERS = (4, 2, 1)
 _BITS = 16
 _ILLEGAL_ADDRESS = 2
 
@@ -57,12 +54,17 @@ class ProbeTarget:
     """
 
     device: str
-    url: str
+    url: DeviceUrl
     address: RegisterAddress
     count: int | None = None
 
     @classmethod
-    def of_url(cls, wanted: Mapping[str, str], numbering: Numbering = Numbering.ZERO) -> ProbeTarget:
+    def of_url(
+        cls,
+        wanted: Mapping[str, str],
+        numbering: Numbering = Numbering.ZERO,
+        tls: DeviceTls | None = None,
+    ) -> ProbeTarget:
         """From ``url``, ``address`` and ``count``.
 
         Raises
@@ -73,8 +75,8 @@ class ProbeTarget:
         address = wanted.get("address", "")
         if not address:
             raise ConfigError("say what to read, as in holding:100 or holding:100:F32;order=CDAB", "address")
-        parse_url(wanted.get("url", ""))
-        return cls(wanted["url"], wanted["url"], parse_address(address, numbering), count_of(wanted))
+        url = parse_url(wanted.get("url", ""), tls)
+        return cls(wanted["url"], url, parse_address(address, numbering), count_of(wanted))
 
 
 def check_wanted(wanted: Mapping[str, str]) -> None:
@@ -103,10 +105,10 @@ async def probe_target(target: ProbeTarget, ask: Ask | None = None) -> dict[str,
     ------
     NotConnected : no connection, or no answer in time. Rejected : the device refuses.
     """
-    host, port, unit, timeout_s = parse_url(target.url)
+    endpoint, unit, timeout_s = target.url
     transport = None
     if ask is None:
-        transport = await ModbusTransport.connect(host, port, timeout_s, lambda reason: None)
+        transport = await ModbusTransport.connect(endpoint, timeout_s, lambda reason: None)
         made = transport
 
         async def ask(pdu: bytes) -> bytes:
@@ -116,14 +118,14 @@ async def probe_target(target: ProbeTarget, ask: Ask | None = None) -> dict[str,
     try:
         probed = await probe_block(ask, target.address, target.count)
     except TimeoutError as e:
-        raise NotConnected(f"unit {unit} of {host}:{port} did not answer within {timeout_s:g} s") from e
+        raise NotConnected(f"unit {unit} of {endpoint} did not answer within {timeout_s:g} s") from e
     finally:
         if transport is not None:
             transport.close()
     return {
         "protocol": "modbus",
         "device": target.device,
-        "peer": f"{host}:{port}",
+        "peer": str(endpoint),
         "unit": unit,
         "area": str(target.address.area),
         "seconds": (monotonic_ns() - began_ns) / NS,
@@ -155,7 +157,7 @@ class ProbedBlock:
         }
 
 
-def readings_of(data: bytes) -> dict[str, dict[str, float | int | None]]:
+def readings_of(data: bytes) -> dict[str, dict[str, Value]]:
     """The value that `data` begins with, by type and byte order; types that need more bytes are left out.
 
     Not finite floats are None.
@@ -165,12 +167,12 @@ def readings_of(data: bytes) -> dict[str, dict[str, float | int | None]]:
     >>> readings_of(bytes.fromhex("42f6e979"))["F32"]["ABCD"]
     123.45600128173828
     """
-    out: dict[str, dict[str, float | int | None]] = {}
+    out: dict[str, dict[str, Value]] = {}
     for name in TYPES:
         size = int(name[1:]) // 8
         if size > len(data):
             continue
-        found: dict[str, float | int | None] = {}
+        found: dict[str, Value] = {}
         # One register has no words to swap: CDAB would be ABCD again.
         for order in ORDERS if size > 2 else ("ABCD", "BADC"):
             address = RegisterAddress(Area.HOLDING, 0, name, order=order)
@@ -179,22 +181,28 @@ def readings_of(data: bytes) -> dict[str, dict[str, float | int | None]]:
     return out
 
 
-def _decoded(address: RegisterAddress, block: Block, data: bytes) -> float | int | None:
+def _decoded(address: RegisterAddress, block: Block, data: bytes) -> Value:
+    """One value; None where it is not finite, or no number at all."""
     read_map = compile_read_map([RegisterTag(Column("value"), address)])
     at = address.offset - block.start
     (part,) = read_map.decode(data[2 * at : 2 * (at + address.count)])
-    value = part.values[0, 0].item()
-    return value if np.isfinite(value) else None
+    value: float | int = part.values[0, 0].item()
+    if part.dictionary is not None:
+        return part.dictionary[int(value)]
+    return value if part.quality is None else None
 
 
 def _as_configured(probed: ProbedBlock, address: RegisterAddress) -> dict[str, Any]:
-    """What the address itself says: type, order, scale."""
+    """What the address itself says: type, order, scale; a list where it stands for several values."""
     if address.count > probed.block.count:
         return {"address": str(address), "value": None}
-    raw = _decoded(address, probed.block, probed.data)
-    has_grid = address.scale != 1.0 or address.add != 0.0
-    value = value_of(raw, address.scale, address.add) if has_grid and raw is not None else raw
-    return {"address": str(address), "value": value}
+    values = []
+    for one in elements(address):
+        value = _decoded(one, probed.block, probed.data)
+        if (one.scale != 1.0 or one.add != 0.0) and isinstance(value, float | int):
+            value = value_of(value, one.scale, one.add)
+        values.append(value)
+    return {"address": str(address), "value": values[0] if len(values) == 1 else values}
 
 
 async def probe_block(ask: Ask, address: RegisterAddress, count: int | None) -> ProbedBlock:
@@ -216,7 +224,7 @@ async def probe_block(ask: Ask, address: RegisterAddress, count: int | None) -> 
         raise ConfigError(
             f"count {count} is not 1 to {min(most, 65_536 - address.offset)}, what one request may read from there"
         )
-    wished: tuple[int, ...] = (_BITS, 1) if is_bits else _REGISTERS
+    wished = (max(_BITS, address.count), 1) if is_bits else (max(4, address.count), 2, 1)
     sizes = [n for n in ((count,) if count is not None else wished) if n <= 65_536 - address.offset]
     block, pdu = await _read(ask, address, sizes[0])
     for size in sizes[1:]:
@@ -228,7 +236,7 @@ async def probe_block(ask: Ask, address: RegisterAddress, count: int | None) -> 
 
 async def _read(ask: Ask, address: RegisterAddress, count: int) -> tuple[Block, bytes]:
     block = Block(address.area, address.offset, count)
-    return block, await ask(_REQUEST.pack(block.area.function, block.start, block.count))
+    return block, await ask(read_request(area=block.area, start=block.start, count=block.count))
 
 
 def _data(block: Block, pdu: bytes) -> bytes:

@@ -14,16 +14,14 @@ import numpy as np
 
 from headrace.adapters.meters import spread
 from headrace.adapters.modbus.config import DevicePlan, ModbusConfig
+from headrace.adapters.modbus.endpoints import Endpoint
 from headrace.adapters.modbus.poller import ConnectionPoller, PolledDevice, PollWish
-from headrace.adapters.payloads.registers import ReadMap
-from headrace.core.clock import Clock
 
 TAG_KEYS = {"devices", "profile"}
 """Keys of a section that say which devices there are and what they report."""
 Planned = tuple[DevicePlan, tuple[int, ...]]
 """A device's plan and the slots of its groups."""
 MakeDevice = Callable[[DevicePlan, tuple[int, ...], int], PolledDevice]
-Peer = tuple[str, int]
 
 
 def differs_in_tags_only(before: ModbusConfig, after: ModbusConfig) -> bool:
@@ -31,21 +29,21 @@ def differs_in_tags_only(before: ModbusConfig, after: ModbusConfig) -> bool:
     return before.model_dump(exclude=TAG_KEYS) == after.model_dump(exclude=TAG_KEYS)
 
 
-def by_peer(devices: Iterable[PolledDevice]) -> dict[Peer, list[PolledDevice]]:
-    """Devices by the host and port that they share a connection to."""
-    found: dict[Peer, list[PolledDevice]] = {}
+def by_endpoint(devices: Iterable[PolledDevice]) -> dict[Endpoint, list[PolledDevice]]:
+    """Devices by what they share a connection to."""
+    found: dict[Endpoint, list[PolledDevice]] = {}
     for device in devices:
-        found.setdefault((device.plan.host, device.plan.port), []).append(device)
+        found.setdefault(device.plan.endpoint, []).append(device)
     return found
 
 
-class SameReads:
-    """Whether two read maps read the same; remembers what it has compared, for many devices share few maps."""
+class SameThings:
+    """Whether two parts of plans are the same; remembers what it has compared, for many devices share few of them."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], bool] = {}
 
-    def __call__(self, before: ReadMap, after: ReadMap) -> bool:
+    def __call__(self, before: Any, after: Any) -> bool:
         key = (id(before), id(after))
         if key not in self._known:
             self._known[key] = _is_same(before, after)
@@ -92,13 +90,13 @@ class TagChange:
 
     Parameters
     ----------
-    devices : all, in their new order. changed, gone : connections. new_peers : devices of each new connection.
+    devices : all, in their new order. changed, gone : connections. new_endpoints : devices of each new connection.
     """
 
     devices: list[PolledDevice]
     changed: list[ConnectionPoller]
     gone: list[ConnectionPoller]
-    new_peers: list[list[PolledDevice]]
+    new_endpoints: list[list[PolledDevice]]
 
 
 def plan_change(
@@ -106,15 +104,15 @@ def plan_change(
     pollers: Sequence[ConnectionPoller],
     planned: Sequence[Planned],
     make: MakeDevice,
-    clock: Clock,
+    now_ns: int,
 ) -> TagChange:
     """Compare what is polled with what is to be, and tell each connection that has something to change.
 
     Parameters
     ----------
-    planned : every device that there is to be. make : a device that was not there.
+    planned : every device that there is to be, with the slots that hold at `now_ns`. make : a device that was not there.
     """
-    now_ns, same_reads = clock.now_ns(), SameReads()
+    is_same = SameThings()
     known = {_identity(device.plan): device for device in devices}
     after: list[PolledDevice] = []
     plans: dict[int, tuple[PolledDevice, DevicePlan, tuple[int, ...]]] = {}
@@ -122,28 +120,31 @@ def plan_change(
         device = known.get(_identity(plan))
         if device is None:
             device = make(plan, slots, now_ns)
-        elif slots != device.slots or not _is_same_plan(device.plan, plan, same_reads):
+        elif slots != device.slots or not _is_same_plan(device.plan, plan, is_same):
             plans[id(device)] = (device, plan, slots)
         after.append(device)
-    wanted = by_peer(after)
+    wanted = by_endpoint(after)
     changed, gone = [], []
     for poller in pollers:
-        some = wanted.pop(poller.peer, None)
+        some = wanted.pop(poller.endpoint, None)
         if some is None:
             gone.append(poller)
             continue
         mine = [plans[id(device)] for device in some if id(device) in plans]
         is_changed = bool(mine) or list(map(id, some)) != list(map(id, poller.devices))
-        poller.change(PollWish(some, mine) if is_changed else None)
+        poller.change(PollWish(some, mine, now_ns) if is_changed else None)
         if is_changed:
             changed.append(poller)
     return TagChange(after, changed, gone, list(wanted.values()))
 
 
-def _identity(plan: DevicePlan) -> tuple[str, Peer]:
-    return plan.path, (plan.host, plan.port)
+def _identity(plan: DevicePlan) -> tuple[str, Endpoint]:
+    return plan.path, plan.endpoint
 
 
-def _is_same_plan(before: DevicePlan, after: DevicePlan, same_reads: SameReads) -> bool:
-    is_same = replace(before, read_map=after.read_map) == after
-    return is_same and same_reads(before.read_map, after.read_map)
+def _is_same_plan(before: DevicePlan, after: DevicePlan, is_same: SameThings) -> bool:
+    """Whether nothing would be read otherwise, now or in an era to come."""
+    shared = {name: getattr(after, name) for name in ("read_map", "eras", "profile", "bands")}
+    return replace(before, **shared) == after and all(
+        is_same(getattr(before, name), thing) for name, thing in shared.items()
+    )

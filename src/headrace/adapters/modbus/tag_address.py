@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.adapters.abilities import TagAddress
-from headrace.adapters.payloads.registers import Numbering, parse_address
+from headrace.adapters.payloads.register_addresses import Numbering, parse_address
 from headrace.core.errors import ConfigError
 
 _TYPED = re.compile(r":[A-Za-z]\w*\Z")

@@ -20,7 +20,7 @@ from headrace.adapters.mqtt.probe import Listening, heard
 from headrace.adapters.mqtt.scan import KEPT_BYTES, TOPICS_MAX, offered
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
-from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules
+from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules, warm_messages
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.events import MAX_RAW_BYTES, Reject
 from headrace.core.frames import FrameBatch
@@ -57,6 +57,11 @@ class MqttAdapter:
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
+
+    @classmethod
+    def warm(cls) -> None:
+        """Make the kernels of its decoders ready."""
+        warm_messages()
 
     @classmethod
     def from_config(cls, name: str, config: MqttConfig, profiles: Any, plant: PlantFacts) -> MqttAdapter:

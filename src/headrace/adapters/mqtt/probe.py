@@ -10,19 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.adapters.broker.listening import KEPT_BYTES, TOPICS_MAX, Ear, listening_ns
-from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
+from headrace.adapters.payloads.probing import made_of, rule_of, shown
 from headrace.adapters.payloads.router import MessageRouter, TopicRule
-from headrace.adapters.payloads.topics import match_topic
 from headrace.core.errors import ConfigError
-from headrace.core.quality import word
-from headrace.core.readings import readings
 from headrace.core.registry import nearest
 from headrace.core.sensors import SensorDirectory
 
 WANTED = ("topic", "for")
-_SHOWN_CHARACTERS = 400
-_VALUES_MAX = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +59,18 @@ def heard(ear: Ear, name: str, rules: Sequence[TopicRule]) -> dict[str, Any]:
     router = MessageRouter(name, rules, DeviceGroups(directory, TOPICS_MAX))
     topics = []
     for topic, one in sorted(ear.topics.items()):
-        rule = next((r.pattern.text for r in rules if match_topic(r.pattern, topic) is not None), None)
-        text = one.newest.payload[:_SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")
         found = {
             "topic": topic,
             "messages": one.n_messages,
-            "payload": text,
+            "payload": shown(one.newest.payload),
             "payload_bytes": one.n_bytes,
-            "rule": rule,
+            "rule": rule_of(topic, rules),
             "values": [],
             "problems": [],
         }
         if one.n_bytes > KEPT_BYTES:
             found["problems"] = [f"too large to look into here: {one.n_bytes:,} bytes"]
         else:
-            found.update(_decoded(router, one.newest, directory))
+            found.update(made_of(router, [one.newest], directory))
         topics.append(found)
     return {"messages": ear.n_messages, "topics": topics, "messages_of_other_topics": ear.n_other_topics}
-
-
-def _decoded(router: MessageRouter, message: TopicMessage, directory: SensorDirectory) -> dict[str, Any]:
-    batches, rejects = router.decode([message], message.arrival_ns)
-    values = [
-        {"path": r.path, "ts_ns": r.ts_ns, "value": r.value, "quality": word(r.quality)}
-        for batch in batches
-        for r in readings(batch, directory, _VALUES_MAX)
-    ]
-    return {"values": values[:_VALUES_MAX], "problems": [f"{r.code}: {r.detail}" for r in rejects]}

@@ -20,6 +20,7 @@ from headrace.adapters.opcua.config import OpcuaConfig, Profile, UaDevicePlan, o
 from headrace.adapters.opcua.filing import Filing
 from headrace.adapters.opcua.inbox import ValueInbox
 from headrace.adapters.opcua.probe import check_probe, probe_server, shown
+from headrace.adapters.opcua.scanner import warm_scanner
 from headrace.adapters.opcua.security import ServerAccess
 from headrace.adapters.opcua.session import ServerSession
 from headrace.adapters.opcua.tags import TagTable
@@ -65,6 +66,11 @@ class OpcuaAdapter:
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
+
+    @classmethod
+    def warm(cls) -> None:
+        """Make the kernels of its decoders ready."""
+        warm_scanner()
 
     @classmethod
     def from_config(

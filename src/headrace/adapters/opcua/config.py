@@ -17,6 +17,7 @@ from headrace.core.clock import NS
 from headrace.core.errors import ConfigError
 from headrace.core.paths import check_path, parse_duration_ns
 from headrace.core.problems import dotted
+from headrace.core.profiles import Profile as ProfileOfType
 from headrace.core.registry import nearest
 from headrace.core.settings import DurationNs, PlainUrl, SecretRef, Section, SignalSettings
 
@@ -248,9 +249,15 @@ def _device_plan(
 
 def _signals(name: str, profile: Profile, config: OpcuaConfig) -> tuple[UaSignal, ...]:
     signals: list[UaSignal] = []
+    if isinstance(profile, ProfileOfType) and profile.parameters:
+        raise ConfigError("addresses of nodes have no parameters", where=f"profiles.{name}.parameters")
     for key, settings in profile.items():
         try:
             check_path(key)
+            if settings.extras:
+                raise ConfigError(
+                    f"{settings.extras[0]} is nothing that opcua does: values are stored as they come"
+                )
             address = parse_node(settings.address)
         except ConfigError as e:
             raise ConfigError(e.message, where=f"profiles.{name}.{key}") from e

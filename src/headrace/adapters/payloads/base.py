@@ -11,6 +11,9 @@ values u8, texts u32 codes with the words beside them.
 **Errors.** A message that can't be read as a whole raises `PayloadError` with a closed code before the first
 `Rows.add`; the adapter turns it into a reject. What is wrong with one row or value is refused and the rest is
 taken. Every value is counted once: as a sample, or in a reject.
+
+**Formats of many samples a message.** A `SliceDecoder` makes columns by itself, of all messages of a slice that came
+on one topic: it gives the router a `SliceReader` for each path, and names devices below it as its payload says.
 """
 
 from __future__ import annotations
@@ -22,15 +25,18 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from headrace.core.clock import NO_TIME
 from headrace.core.errors import HeadraceError
-from headrace.core.events import RejectCode
+from headrace.core.events import Reject, RejectCode
+from headrace.core.frames import FrameBatch
 from headrace.core.settings import Section, SizeBytes
 
 if TYPE_CHECKING:
-    from headrace.adapters.payloads.keys import DeviceGroup
+    from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
     from headrace.adapters.payloads.rows import Rows
     from headrace.adapters.payloads.times import TimeReader
 
+SHOWN_KEY_BYTES = 256
 ValueType = Literal["f64", "i64", "bool", "string"]
 TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 
@@ -46,11 +52,32 @@ class PayloadError(HeadraceError):
 
 
 class TopicMessage(NamedTuple):
-    """One message as it arrived."""
+    """One message as it arrived.
+
+    Parameters
+    ----------
+    time_ns : the time that its protocol gives it: of samples without one of their own, whenever the message comes;
+        `NO_TIME` makes it the arrival. key : of the message, where its protocol has keys.
+    place : where in the topic it lies (partition, offset), for the texts of rejects.
+    """
 
     topic: str
     payload: bytes
     arrival_ns: int
+    time_ns: int = NO_TIME
+    key: bytes | None = None
+    place: tuple[int, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """Where it came from: ``topic``, or ``topic:partition:offset`` and behind it the key, where it has one."""
+        parts = [self.topic, *map(str, self.place)]
+        if self.key is not None and len(self.key) <= SHOWN_KEY_BYTES:
+            try:
+                parts.append(self.key.decode())
+            except UnicodeDecodeError:
+                pass
+        return ":".join(parts)
 
 
 class RuleSettings(Section):
@@ -61,7 +88,8 @@ class RuleSettings(Section):
     )
     values: str = Field(
         default="fields",
-        description="how the payload is written: fields, number, csv, registers or sparkplug",
+        description="how the payload is written: fields (JSON), number, csv, line (line protocol), arrow, registers or "
+        "sparkplug",
     )
     time: str | None = Field(
         default=None, description="key of the time (nested: a.b); without it the time of arrival"
@@ -78,7 +106,8 @@ class RuleSettings(Section):
     units: dict[str, str] = Field(default_factory=dict, description="units by key")
     columns: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default=(),
-        description="keys of the columns of csv (without them the first line names them), and of lists in JSON",
+        description="keys of the columns of csv (without them the first line names them) and of lists in JSON; of arrow "
+        "those to take",
     )
     registers: dict[str, str] = Field(
         default_factory=dict,
@@ -94,6 +123,13 @@ class RuleSettings(Section):
     )
 
 
+class Decoded(NamedTuple):
+    """What became of a slice of messages."""
+
+    batches: list[FrameBatch]
+    rejects: list[Reject]
+
+
 class PayloadDecoder(Protocol):
     """One format; an instance for each topic rule."""
 
@@ -104,6 +140,28 @@ class PayloadDecoder(Protocol):
 
     def read(self, message: TopicMessage, group: DeviceGroup, rows: Rows) -> None:
         """Put the message's values into `rows`; see the module's text. Raises PayloadError."""
+        ...
+
+
+class SliceReader(Protocol):
+    """Reads the messages of one path, for one adapter instance."""
+
+    def read(self, messages: Sequence[TopicMessage]) -> Decoded:
+        """Columns of all messages, frames of a device in their order, and rejects. Raises nothing for bad input."""
+        ...
+
+
+class SliceDecoder(Protocol):
+    """A format of many samples a message; an instance for each topic rule."""
+
+    has_keys: ClassVar[bool]
+    has_places: ClassVar[bool]
+    """Whether the payload fills places of the path that the topic does not name."""
+
+    def __init__(self, settings: RuleSettings, times: TimeReader) -> None: ...
+
+    def reader(self, origin: str, groups: DeviceGroups, path: str) -> SliceReader:
+        """What reads messages whose topic gives `path`. Raises PayloadError where it can't be one."""
         ...
 
 

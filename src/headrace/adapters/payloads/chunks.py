@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headrace.adapters.payloads.base import PayloadError, TopicMessage
+from headrace.adapters.payloads.base import Decoded, PayloadError, TopicMessage
 from headrace.adapters.payloads.csv_cells import CsvCells, CsvText
 from headrace.adapters.payloads.csv_plain import PlainColumns, PlainCsv
 from headrace.adapters.payloads.csv_values import CellColumn, WantedCells, read_times
@@ -29,7 +29,7 @@ from headrace.adapters.payloads.line_decoder import LineDecoder, LineNumbers
 from headrace.adapters.payloads.line_protocol import FACTORS
 from headrace.adapters.payloads.line_rules import LinePaths, LineRule
 from headrace.adapters.payloads.number import number as number_of
-from headrace.adapters.payloads.rows import N_REJECTS_MAX, Decoded
+from headrace.adapters.payloads.rows import N_REJECTS_MAX
 from headrace.adapters.payloads.tables import PATH_COLUMNS, TableColumns, TableReader
 from headrace.adapters.payloads.times import TimeReader
 from headrace.core.clock import NO_TIME

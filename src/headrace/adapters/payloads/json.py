@@ -230,10 +230,22 @@ class FieldsDecoder:
                     todo.append((f"{key}.", value, depth + 1))
                 elif not name or key in out or type(value) is dict:
                     detail = f"key {key!r:.60} has no name, is there twice, or lies deeper than {DEPTH_MAX} objects"
-                    rows.refuse(message, RejectCode.UNKNOWN_TAG, detail)
+                    rows.refuse(message, RejectCode.UNKNOWN_TAG, detail, _n_values(value))
                 else:
                     out[key] = value
         return out
+
+
+def _n_values(value: object) -> int:
+    """Values in decoded JSON that is refused as a whole, at least 1."""
+    n, todo = 0, [value]
+    while todo:
+        one = todo.pop()
+        if type(one) is dict:
+            todo += one.values()
+        else:
+            n += one is not None
+    return max(1, n)
 
 
 def nested(data: object, keys: tuple[str, ...]) -> object:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from headrace.adapters.payloads.base import PayloadError
+from headrace.adapters.payloads.base import Decoded, PayloadError
 from headrace.adapters.payloads.chunks import LineChunk, LineFormats, message_of
 from headrace.adapters.payloads.json import FieldsDecoder
 from headrace.adapters.payloads.json_lines import JsonLinesDecoder
 from headrace.adapters.payloads.line_rules import LineRule
-from headrace.adapters.payloads.rows import Decoded, Rows
+from headrace.adapters.payloads.rows import Rows
 from headrace.core.events import Reject
 
 

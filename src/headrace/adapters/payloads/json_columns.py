@@ -159,9 +159,15 @@ class ShapedRows:
         return tuple(lanes)
 
     def _give_times(self, at: npt.NDArray[np.intp], pile: MessagePile) -> None:
-        """Arrivals for rows that have no time."""
+        """Times of their messages, else arrivals, for rows that have no time."""
         c, device, messages = self._columns, pile.numbers, pile.messages
         at = at[c.ts_ns[at] == NO_TIME]
+        given_ns = np.fromiter((messages[i].time_ns for i in c.message[at].tolist()), np.int64, len(at))
+        if (given_ns != NO_TIME).any():
+            whose = c.message[at]
+            nth = np.arange(len(at)) - np.searchsorted(whose, whose)
+            c.ts_ns[at] = np.where(given_ns == NO_TIME, NO_TIME, given_ns + nth)
+            at = at[given_ns == NO_TIME]
         if not len(at):
             return
         arrival_ns = np.fromiter((message.arrival_ns for message in messages), np.int64, len(messages))

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import Decoded, PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.json import FieldsDecoder
 from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
-from headrace.adapters.payloads.rows import N_REFUSED_MAX, Decoded, Rows
+from headrace.adapters.payloads.rows import N_REFUSED_MAX, Rows
 from headrace.adapters.payloads.times import TimeReader
 from headrace.core.clock import NO_TIME
 from headrace.core.events import RejectCode

@@ -158,6 +158,11 @@ class DeviceGroups:
         self._root = KeyTable()
         self._by_path: dict[str, DeviceGroup] = {}
 
+    @property
+    def directory(self) -> SensorDirectory:
+        """Where the groups are defined."""
+        return self._directory
+
     def group(self, path: str, settings: RuleSettings) -> DeviceGroup:
         """The device at `path`; what the directory knows of it from earlier runs is kept.
 

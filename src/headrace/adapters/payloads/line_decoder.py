@@ -42,7 +42,7 @@ SLICE_BYTES = 256 << 10
 N_LEFT_MAX = 1_000
 """Lines of a slice that the reference may read: some 20 ms of CPU."""
 _LINE_BYTES_MIN, _VALUE_BYTES_MIN = 6, 4
-_TEXT_PART = 4
+TEXT_PART = 4
 
 Scan = Callable[[npt.NDArray[np.uint8], int, int, int, LineTables, LineColumns], tuple[int, int]]
 
@@ -75,13 +75,26 @@ class LineNumbers:
         return self._number
 
 
+class LineRoom:
+    """Where what is read lies until it becomes batches: room for 256 KiB of lines, some megabytes."""
+
+    def __init__(self) -> None:
+        self.columns = _columns(SLICE_BYTES)
+        self.into = _part_columns(self.columns)
+
+    def grow(self, n_values: int) -> None:
+        """Make room for one line more, of so many values."""
+        self.columns = _grown(self.columns, n_values)
+        self.into = _part_columns(self.columns)
+
+
 class LineDecoder:
     """Decodes line protocol for one adapter instance.
 
     Parameters
     ----------
     origin : the adapter's name. naming : paths of devices. settings : types, units, bounds of devices.
-    scan : the scanner; tests put another in its place.
+    scan : the scanner; tests put another in its place. room : for what is read, to share with other decoders.
 
     Cost: 35 to 60 ns of CPU a value in lines of 10 known fields; the reference alone takes 20 to 30 times as long.
     """
@@ -94,6 +107,7 @@ class LineDecoder:
         naming: TagPath,
         settings: RuleSettings,
         scan: Scan = scanner.scan,
+        room: LineRoom | None = None,
     ) -> None:
         self._origin = origin
         self._directory = directory
@@ -101,8 +115,11 @@ class LineDecoder:
         self._scan = scan
         self._words = WordTable()
         self._texts: list[str] = []
-        self._columns = _columns(SLICE_BYTES)
-        self._into = _part_columns(self._columns)
+        self._room = LineRoom() if room is None else room
+
+    @property
+    def _columns(self) -> LineColumns:
+        return self._room.columns
 
     def decode(
         self, numbers: LineNumbers, at: int, factor: int, arrival_ns: int, is_dated: bool = False
@@ -118,7 +135,8 @@ class LineDecoder:
         """
         body = numbers.body
         line_ns = arrival_ns + numbers.at(at) - numbers.first if is_dated else 0
-        packer = self._begin(numbers, arrival_ns)
+        self._begin()
+        packer = LinePacker(self._origin, arrival_ns, numbers)
         data = np.frombuffer(body, np.uint8)
         stop = min(at + SLICE_BYTES, len(body))
         n_left = 0
@@ -150,7 +168,8 @@ class LineDecoder:
         arrival_ns : of the first of them, as its reject has it.
         """
         numbers, at = LineNumbers(lines), skip_blank(lines, 0)
-        packer = self._begin(numbers, arrival_ns)
+        self._begin()
+        packer = LinePacker(self._origin, arrival_ns, numbers)
         while at < len(lines):
             n, line_ns = int(self._columns.counts[scanner.LINES]), arrival_ns + numbers.at(at) - 1
             end = self._read(lines, at, factor, packer)
@@ -159,14 +178,13 @@ class LineDecoder:
             at = skip_blank(lines, end)
         return self._end(packer, at)
 
-    def _begin(self, numbers: LineNumbers, arrival_ns: int) -> _Packer:
+    def _begin(self) -> None:
         """Make ready for a slice."""
         self._series.make_room()
         self._columns.counts[:] = 0
         self._texts.clear()
-        return _Packer(self._origin, arrival_ns, numbers)
 
-    def _end(self, packer: _Packer, at: int) -> DecodedLines:
+    def _end(self, packer: LinePacker, at: int) -> DecodedLines:
         """What has become of a slice, which ends at `at`."""
         packer.close()
         batches = [b.with_(arrival_ns=packer.arrival_ns) for b in self._batches(packer.numbers.body)]
@@ -174,7 +192,7 @@ class LineDecoder:
 
     # --- the reference path --------------------------------------------------------------------------
 
-    def _read(self, body: bytes, at: int, factor: int, packer: _Packer) -> int:
+    def _read(self, body: bytes, at: int, factor: int, packer: LinePacker) -> int:
         """Read one line by the reference; where the next begins."""
         at = skip_blank(body, at)
         try:
@@ -202,8 +220,7 @@ class LineDecoder:
         count = self._columns.counts
         n_lines, n = int(count[scanner.LINES]), int(count[scanner.ENTRIES])
         if n_lines + 2 > len(self._columns.first) or n + len(targets) > len(self._columns.target):
-            self._columns = _grown(self._columns, len(targets))
-            self._into = _part_columns(self._columns)
+            self._room.grow(len(targets))
             count = self._columns.counts
         columns = self._columns
         refusals: dict[bytes, Refusal] = {}
@@ -259,7 +276,7 @@ class LineDecoder:
 
     def _part(self, part: int, dtype: str, body: bytes) -> list[FrameBatch]:
         """The batches of one value type: one for each width of frames, so that frames of a device keep their order."""
-        into = self._into
+        into = self._room.into
         n_lines, n_values, is_ordered = scanner.take_part(part, self._columns, into)
         line = into.line[:n_lines]
         slot = self._series.slots(self._columns.series[line], part)
@@ -269,7 +286,7 @@ class LineDecoder:
             order = np.lexsort((column, np.repeat(np.arange(n_lines), np.diff(start))))
             column, bits = column[order], bits[order]
         words = None
-        if part == _TEXT_PART:
+        if part == TEXT_PART:
             bits, words = self._words.coded(bits, body, self._texts), self._words.dictionary
         wide = numpy_dtype(dtype)
         values = bits.view(wide) if wide.itemsize == 8 else bits.astype(wide)
@@ -326,7 +343,7 @@ def _part_columns(columns: LineColumns) -> PartColumns:
     )  # fmt: skip
 
 
-class _Packer:
+class LinePacker:
     """Makes rejects of refused lines: those that follow each other with the same code share one, below 4 KiB.
 
     So a reject that has 4 KiB is of one line, of which the rest is missing. The arrival of a reject is that of its

@@ -68,7 +68,7 @@ class LineSeries:
     def _forget(self) -> None:
         self._series = HashedRows(scanner.N_COLUMNS)
         self._fields = HashedRows(scanner.N_COLUMNS)
-        self._arena = np.zeros(1 << 16, np.uint8)
+        self._arena = np.zeros(1 << 12, np.uint8)
         self._n_arena = 0
         self._seen = np.zeros(64, np.int64)
         self._series_of: dict[bytes, int] = {}

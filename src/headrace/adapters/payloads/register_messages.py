@@ -2,7 +2,7 @@
 
 The rule's `registers` name the values and where each lies, as the Modbus adapter's profiles do: ``holding:0:F32`` is in
 the first two registers *of the message*, ``coil:3`` its fourth bit. A message may be longer than what is named, never
-shorter. The time is the message's arrival. Images of one length become columns together.
+shorter. The time is the message's, else its arrival. Images of one length become columns together.
 """
 
 from __future__ import annotations
@@ -17,15 +17,11 @@ import numpy.typing as npt
 
 from headrace.adapters.payloads.base import MessagePile, PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroup, KeyTable
-from headrace.adapters.payloads.registers import (
-    ReadMap,
-    RegisterTag,
-    RegisterValues,
-    compile_image_map,
-    parse_address,
-)
+from headrace.adapters.payloads.register_addresses import STR, parse_address
+from headrace.adapters.payloads.registers import ReadMap, RegisterTag, RegisterValues, compile_image_map
 from headrace.adapters.payloads.rows import Rows
 from headrace.adapters.payloads.times import TimeReader
+from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError
 from headrace.core.events import RejectCode
 from headrace.core.frames import FrameBatch
@@ -138,6 +134,10 @@ def _compile(settings: RuleSettings) -> ReadMap:
     tags = []
     for name, text in settings.registers.items():
         address = parse_address(text)
+        if address.type == STR or address.n_values > 1:
+            raise ConfigError(
+                f"registers.{name} = {text!r}: a message's registers are single numbers and bits"
+            )
         labels = ("false", "true") if address.dtype == "u8" else ()
         kind = Kind.DISCRETE if address.dtype == "u8" else Kind.ANALOG
         tags.append(RegisterTag(Column(name, kind, settings.units.get(name, ""), labels=labels), address))
@@ -145,8 +145,11 @@ def _compile(settings: RuleSettings) -> ReadMap:
 
 
 def _arrivals(messages: Sequence[TopicMessage], groups: Sequence[DeviceGroup]) -> npt.NDArray[np.int64]:
-    """Arrivals of messages, each later than the one before of its device."""
+    """Times of messages, else their arrivals, each later than the one before of its device."""
     out = np.zeros(len(messages), np.int64)
     for i, (message, group) in enumerate(zip(messages, groups, strict=True)):
+        if message.time_ns != NO_TIME:
+            out[i] = message.time_ns
+            continue
         out[i] = group.last_arrival_ns = max(message.arrival_ns, group.last_arrival_ns + 1)
     return out

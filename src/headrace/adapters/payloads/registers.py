@@ -5,182 +5,33 @@ are its *image*, which has the same size every time. A `ReadMap` is compiled onc
 type the blocks' bytes it needs and the columns they become. `ReadMap.decode` then takes the images of many
 polls (or the raw responses, where a device has one block) joined in one buffer.
 
-Tag addresses are ``area:offset[.bit][:TYPE][;order=ABCD][;scale=0.1][;add=-40]``: areas `holding`, `input`,
-`coil`, `discrete`; types U16 I16 U32 I32 U64 I64 F32 F64. Orders are always four letters. ABCD is big-endian as
-Modbus has it, CDAB has the words swapped, BADC the bytes of each word, DCBA both; for 64-bit types they mean the
-same: big, word-swapped, byte-swapped, little.
+Where values lie is written as `headrace.adapters.payloads.register_addresses` has it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from headrace.adapters.payloads.register_addresses import (
+    BCD,
+    BIT,
+    MAX_BITS,
+    MAX_REGISTERS,
+    STR,
+    Area,
+    RegisterAddress,
+    elements,
+)
+from headrace.adapters.payloads.words import WordTable
 from headrace.core.errors import ConfigError
 from headrace.core.layouts import Column, Kind, Layout, numpy_dtype
 from headrace.core.quality import Quality
-
-MAX_REGISTERS = 125
-MAX_BITS = 2_000
-ORDERS = ("ABCD", "CDAB", "BADC", "DCBA")
-TYPES = ("U16", "I16", "U32", "I32", "U64", "I64", "F32", "F64")
-BIT = "BIT"
-_ADDRESS = re.compile(r"([a-z]+):(\d+)(?:\.(\d+))?(?::([A-Za-z]+\d*))?((?:;[a-z]+=[^;]+)*)")
-_GRAMMAR = "area:offset[.bit][:TYPE][;order=ABCD|CDAB|BADC|DCBA][;scale=][;add=], for example holding:100:F32;order=CDAB"
-
-
-class Area(StrEnum):
-    """The four tables of a Modbus device."""
-
-    COIL = "coil"
-    DISCRETE = "discrete"
-    HOLDING = "holding"
-    INPUT = "input"
-
-    @property
-    def function(self) -> int:
-        """The function code that reads it."""
-        return _FUNCTIONS[self]
-
-    @property
-    def has_bits(self) -> bool:
-        """Whether its items are single bits."""
-        return self in (Area.COIL, Area.DISCRETE)
-
-
-_FUNCTIONS = {Area.COIL: 1, Area.DISCRETE: 2, Area.HOLDING: 3, Area.INPUT: 4}
-_MODICON = {0: Area.COIL, 1: Area.DISCRETE, 3: Area.INPUT, 4: Area.HOLDING}
-
-
-class Numbering(StrEnum):
-    """How a plant's documents count registers; declared once for an adapter, printed back as `ZERO`."""
-
-    ZERO = "zero"
-    """``holding:0`` is the first register, as on the wire."""
-    ONE = "one"
-    """``holding:1`` is the first register."""
-    MODICON = "modicon"
-    """``40001`` (or ``400001``) is the first holding register, ``30001`` the first input register."""
-
-
-@dataclass(frozen=True, slots=True)
-class RegisterAddress:
-    """Where one value lies in a device.
-
-    Parameters
-    ----------
-    offset : first register or bit, from 0 as on the wire.
-    type : U16 … F64, or BIT (a coil, or one bit of a register).
-    bit : which bit of a register, 0 is the least significant; None for whole values.
-    order : byte order of the value.
-    scale, add : engineering value = raw * scale + add.
-    """
-
-    area: Area
-    offset: int
-    type: str
-    bit: int | None = None
-    order: str = "ABCD"
-    scale: float = 1.0
-    add: float = 0.0
-
-    @property
-    def count(self) -> int:
-        """Registers (or bits of a bit area) that the value takes."""
-        return 1 if self.type == BIT else int(self.type[1:]) // 16
-
-    @property
-    def dtype(self) -> str:
-        """Value type of the column: bits are u8."""
-        return "u8" if self.type == BIT else self.type.lower()
-
-    def __str__(self) -> str:
-        """The normalised form: type and, for more than one register, order always written out."""
-        out = f"{self.area}:{self.offset}"
-        if self.bit is not None:
-            out += f".{self.bit}"
-        elif self.type != BIT:
-            out += f":{self.type}"
-        if self.count > 1 or self.order != "ABCD":
-            out += f";order={self.order}"
-        if self.scale != 1.0:
-            out += f";scale={self.scale}"
-        return out + (f";add={self.add}" if self.add != 0.0 else "")
-
-
-def parse_address(text: str, numbering: Numbering = Numbering.ZERO) -> RegisterAddress:
-    """Read a tag address.
-
-    Raises
-    ------
-    ConfigError : not an address; the text says which part is wrong and what is allowed.
-    """
-    plain = re.fullmatch(r"(\d{5,6})(.*)", text) if numbering is Numbering.MODICON else None
-    if plain is not None:
-        text = _from_modicon(text, plain[1]) + plain[2]
-    match = _ADDRESS.fullmatch(text)
-    if match is None or match[1] not in list(Area):
-        raise ConfigError(f"tag address {text!r} is not {_GRAMMAR}; areas: {', '.join(Area)}")
-    area, offset = Area(match[1]), int(match[2]) - (numbering is Numbering.ONE)
-    bit = None if match[3] is None else int(match[3])
-    one = RegisterAddress(area, offset, _type_of(text, area, bit, match[4]), bit)
-    one = _with_options(text, one, match[5])
-    if not 0 <= offset <= 65_536 - one.count:
-        raise ConfigError(f"tag address {text!r} starts at offset {offset}, a table has 0 to 65535")
-    return one
-
-
-def _from_modicon(text: str, digits: str) -> str:
-    area, number = _MODICON.get(int(digits[0])), int(digits[1:])
-    if area is None or number == 0:
-        raise ConfigError(f"tag address {text!r}: numbers are 00001, 10001, 30001 or 40001 and up")
-    return f"{area}:{number - 1}"
-
-
-def _type_of(text: str, area: Area, bit: int | None, given: str | None) -> str:
-    if bit is not None:
-        if area.has_bits or given is not None or bit > 15:
-            raise ConfigError(f"tag address {text!r}: a bit is .0 to .15 of a register and has no type")
-        return BIT
-    if area.has_bits:
-        if given is not None:
-            raise ConfigError(f"tag address {text!r}: {area} items are single bits and have no type")
-        return BIT
-    if given is not None and given.upper() not in TYPES:
-        raise ConfigError(f"tag address {text!r} has type {given!r}, not one of {', '.join(TYPES)}")
-    return (given or "U16").upper()
-
-
-def _with_options(text: str, one: RegisterAddress, options: str) -> RegisterAddress:
-    found = dict(option.split("=", 1) for option in options.split(";")[1:])
-    order = found.pop("order", "ABCD").upper()
-    if order not in ORDERS or (one.type == BIT and order != "ABCD"):
-        raise ConfigError(
-            f"tag address {text!r} has order {order}, not one of {', '.join(ORDERS)} (bits: none)"
-        )
-    if one.count == 1:  # one register has no words to swap
-        order = {"CDAB": "ABCD", "DCBA": "BADC"}.get(order, order)
-    numbers = {"scale": 1.0, "add": 0.0}
-    for key, value in found.items():
-        number = _finite(value)
-        if key not in numbers or number is None or (key == "scale" and number == 0):
-            raise ConfigError(f"tag address {text!r}: {key}={value} is not order=, scale= (not 0) or add=")
-        numbers[key] = number
-    return replace(one, order=order, scale=numbers["scale"], add=numbers["add"])
-
-
-def _finite(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if np.isfinite(number) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +41,11 @@ class Block:
     area: Area
     start: int
     count: int
+
+    @property
+    def end(self) -> int:
+        """One past its last."""
+        return self.start + self.count
 
     @property
     def size_bytes(self) -> int:
@@ -215,8 +71,8 @@ def plan_reads(
     for number, start, end in spans:
         area = list(Area)[number]
         last = blocks[-1] if blocks and blocks[-1].area is area else None
-        if last is not None and start <= last.start + last.count + bridge_gaps:
-            count = max(last.start + last.count, end) - last.start
+        if last is not None and start <= last.end + bridge_gaps:
+            count = max(last.end, end) - last.start
             if count <= (max_bits if area.has_bits else max_registers):
                 blocks[-1] = Block(area, last.start, count)
                 continue
@@ -225,72 +81,169 @@ def plan_reads(
 
 
 @dataclass(frozen=True, slots=True)
+class RegisterSpan:
+    """Values of a block that no request may part: `count` registers or bits from `start`, seen from the block's."""
+
+    start: int
+    count: int
+
+    @property
+    def end(self) -> int:
+        """One past its last."""
+        return self.start + self.count
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHole:
+    """What is missing of an image: registers or bits `start` to `end` of its block `block`."""
+
+    block: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class RegisterTag:
-    """One signal of a device: what it is and where it lies. The address gives the column's grid."""
+    """One signal of a device: what it is and where it lies. The address gives the column's grid.
+
+    An address of n values makes n signals: ``name_0``, ``name_1``, ...
+    """
 
     column: Column
     address: RegisterAddress
 
+    def expand(self) -> list[RegisterTag]:
+        """The signals of single values."""
+        if self.address.n_values == 1:
+            return [self]
+        return [
+            RegisterTag(replace(self.column, name=f"{self.column.name}_{i}"), one)
+            for i, one in enumerate(elements(self.address))
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class RegisterValues:
-    """Decoded columns of one value type: ``values: T[F, D]`` and ``quality: uint8[F, D]`` or None (all good)."""
+    """Decoded columns of one part: ``values: T[F, D]`` and ``quality: uint8[F, D]`` or None (all good).
+
+    Values of texts are codes of `dictionary`.
+    """
 
     values: npt.NDArray[Any]
     quality: npt.NDArray[np.uint8] | None
+    dictionary: tuple[str, ...] | None = None
 
     def take(self, at: npt.NDArray[np.intp]) -> RegisterValues:
         """The polls at `at`."""
-        return RegisterValues(self.values[at], None if self.quality is None else self.quality[at])
+        quality = None if self.quality is None else self.quality[at]
+        return RegisterValues(self.values[at], quality, self.dictionary)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PartMap:
-    """Where the columns of one value type lie in an image.
+    """Where the columns of one part lie in an image.
 
     Parameters
     ----------
+    part : the group's part: the name of the value type, or ``text``.
     layout : the group's layout, columns in the order of the tags.
-    block : intp[D], the block that each column is read by.
+    block : intp[D], the block that each column is read by; first : intp[D], its first register or bit in there.
     source : intp[D * itemsize], image byte of every byte of a row (bits: intp[D], the byte each bit is in).
     shift : uint8[D], for bits: how far each lies to the left in its byte.
     window : first byte, last byte + 1 and stored type where the columns lie together in one order; else None.
+    decimal : intp[B], the columns that are BCD.
+    ends : for texts: where each column's bytes end in `source`.
     """
 
+    part: str
     layout: Layout
     block: npt.NDArray[np.intp]
+    first: npt.NDArray[np.intp]
     source: npt.NDArray[np.intp]
     shift: npt.NDArray[np.uint8]
     window: tuple[int, int, str] | None
+    decimal: npt.NDArray[np.intp]
+    ends: tuple[int, ...] = ()
 
     @property
-    def part(self) -> str:
-        """The group's part: the name of the value type."""
-        return self.layout.dtype
+    def key(self) -> tuple[Any, ...]:
+        """What two parts have in common that decode alike."""
+        arrays = (self.block, self.first, self.source, self.shift, self.decimal)
+        return self.part, self.layout.id, self.window, self.ends, *(array.tobytes() for array in arrays)
 
-    def decode(self, images: npt.NDArray[np.uint8]) -> RegisterValues:
+    def inside(self, hole: ImageHole) -> npt.NDArray[np.bool_]:
+        """Which columns lie in a hole: bool[D]."""
+        found: npt.NDArray[np.bool_] = (
+            (self.block == hole.block) & (self.first >= hole.start) & (self.first < hole.end)
+        )
+        return found
+
+    def decode(self, images: npt.NDArray[np.uint8], words: WordTable) -> RegisterValues:
         """Columns of this part from ``images: uint8[F, image_bytes]``."""
         dtype = numpy_dtype(self.layout.dtype)
+        if self.ends:
+            return self._texts(images, words)
         if self.layout.dtype == "u8":
             return RegisterValues((images.take(self.source, axis=1) >> self.shift) & np.uint8(1), None)
         if self.window is not None:
             first, last, stored = self.window
-            words = images[:, first:last].view(stored)
-            native = words.astype(words.dtype.newbyteorder("="), order="C")
+            stored_words = images[:, first:last].view(stored)
+            native = stored_words.astype(stored_words.dtype.newbyteorder("="), order="C")
             values = native.view(dtype)
         else:
             values = images.take(self.source, axis=1).view(dtype.newbyteorder("<")).astype(dtype, copy=False)
+        if len(self.decimal):
+            return self._decimals(values)
         if dtype.kind != "f" or np.isfinite(values).all():
             return RegisterValues(values, None)
         bad = ~np.isfinite(values)
         return RegisterValues(values, bad.astype(np.uint8) * np.uint8(Quality.BAD_NOT_FINITE))
 
+    def _decimals(self, values: npt.NDArray[Any]) -> RegisterValues:
+        """BCD columns as numbers; one with a digit above 9 is bad, its value 0."""
+        packed = values[:, self.decimal]
+        numbers, bad = np.zeros_like(packed), np.zeros(packed.shape, np.bool_)
+        for place in range(2 * packed.dtype.itemsize):
+            digit = packed >> packed.dtype.type(4 * place) & packed.dtype.type(15)
+            bad |= digit > 9
+            numbers += digit * packed.dtype.type(10**place)
+        values[:, self.decimal] = np.where(bad, 0, numbers)
+        if not bad.any():
+            return RegisterValues(values, None)
+        quality = np.zeros(values.shape, np.uint8)
+        quality[:, self.decimal] = bad * np.uint8(Quality.BAD_TYPE)
+        return RegisterValues(values, quality)
+
+    def _texts(self, images: npt.NDArray[np.uint8], words: WordTable) -> RegisterValues:
+        """Texts as codes. Texts rarely change, so each is looked at once a batch and not once a sample."""
+        found = []
+        for start, end in pairwise((0, *self.ends)):
+            rows = np.ascontiguousarray(images.take(self.source[start:end], axis=1)).view(f"S{end - start}")
+            some, index = np.unique(rows[:, 0], return_inverse=True)
+            found.append(([_text(one) for one in some.tolist()], index))
+        words.learn(text for texts, _ in found for text in texts)
+        columns = [np.array(words.codes(texts), np.uint32)[index] for texts, index in found]
+        return RegisterValues(np.stack(columns, axis=1), None, words.dictionary)
+
+
+def _text(raw: bytes) -> str:
+    """A text as devices keep it: up to the first NUL, blanks at its end are padding."""
+    kept = raw.partition(b"\0")[0]
+    try:
+        return kept.decode().rstrip()
+    except UnicodeDecodeError:
+        return kept.decode("latin-1").rstrip()
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadMap:
-    """A device type's tags, compiled: the requests to send and how their answers become columns."""
+    """A device type's tags, compiled: the requests to send and how their answers become columns.
+
+    ``spans``: for each block the values that are read there, merged where they overlap.
+    """
 
     blocks: tuple[Block, ...]
+    spans: tuple[tuple[RegisterSpan, ...], ...]
     parts: tuple[PartMap, ...]
     image_bytes: int
 
@@ -299,8 +252,20 @@ class ReadMap:
         """Sensors of one device."""
         return sum(part.layout.width for part in self.parts)
 
+    def names(self, hole: ImageHole) -> list[str]:
+        """The signals that lie in a hole."""
+        return [
+            part.layout.columns[i].name
+            for part in self.parts
+            for i in np.flatnonzero(part.inside(hole)).tolist()
+        ]
+
     def decode(
-        self, data: bytes | bytearray | memoryview, header_bytes: int = 0, stride_bytes: int | None = None
+        self,
+        data: bytes | bytearray | memoryview,
+        header_bytes: int = 0,
+        stride_bytes: int | None = None,
+        words: WordTable | None = None,
     ) -> tuple[RegisterValues, ...]:
         """Columns of F polls in one call, one entry a part.
 
@@ -308,6 +273,7 @@ class ReadMap:
         ----------
         data : F images one after the other, each `stride_bytes` long, its first `header_bytes` passed over
             (raw Modbus TCP responses of a device with one block: 9).
+        words : codes of texts that stay from call to call.
 
         Returns
         -------
@@ -328,7 +294,8 @@ class ReadMap:
         if len(flat) % stride:
             raise ValueError(f"{len(flat):,} bytes are not a whole number of images of {stride} bytes")
         images = flat.reshape(-1, stride)[:, header_bytes : header_bytes + self.image_bytes]
-        return tuple(part.decode(images) for part in self.parts)
+        words = WordTable() if words is None else words
+        return tuple(part.decode(images, words) for part in self.parts)
 
 
 def compile_read_map(
@@ -341,13 +308,19 @@ def compile_read_map(
 
     Raises
     ------
-    ConfigError : no tags, or a name twice.
+    ConfigError : no tags, a name twice, or a value that is larger than a request may be.
     """
-    blocks = plan_reads((t.address for t in tags), bridge_gaps, max_registers, max_bits)
+    single = [one for tag in tags for one in tag.expand()]
+    for tag in single:
+        if not tag.address.area.has_bits and tag.address.count > max_registers:
+            raise ConfigError(
+                f"signal {tag.column.name!r} takes {tag.address.count} registers, a request has {max_registers}"
+            )
+    blocks = plan_reads((t.address for t in single), bridge_gaps, max_registers, max_bits)
     first_byte = [0]
     for block in blocks:
         first_byte.append(first_byte[-1] + block.size_bytes)
-    return _compiled(tags, blocks, first_byte, first_byte[-1])
+    return _compiled(single, blocks, first_byte, first_byte[-1])
 
 
 def compile_image_map(tags: Sequence[RegisterTag]) -> ReadMap:
@@ -357,34 +330,50 @@ def compile_image_map(tags: Sequence[RegisterTag]) -> ReadMap:
     ------
     ConfigError : no tags, or a name twice.
     """
+    single = [one for tag in tags for one in tag.expand()]
     counts: dict[Area, int] = {}
-    for tag in tags:
+    for tag in single:
         end = tag.address.offset + tag.address.count
         counts[tag.address.area] = max(counts.get(tag.address.area, 0), end)
     blocks = tuple(Block(area, 0, count) for area, count in counts.items())
-    return _compiled(tags, blocks, [0] * len(blocks), max((block.size_bytes for block in blocks), default=0))
+    size_bytes = max((block.size_bytes for block in blocks), default=0)
+    return _compiled(single, blocks, [0] * len(blocks), size_bytes)
 
 
 def _compiled(
-    tags: Sequence[RegisterTag], blocks: tuple[Block, ...], first_byte: Sequence[int], image_bytes: int
+    single: Sequence[RegisterTag], blocks: tuple[Block, ...], first_byte: Sequence[int], image_bytes: int
 ) -> ReadMap:
-    by_type: dict[str, list[RegisterTag]] = {}
-    for tag in tags:
-        by_type.setdefault(tag.address.dtype, []).append(tag)
-    if not by_type:
+    by_part: dict[str, list[RegisterTag]] = {}
+    for tag in single:
+        by_part.setdefault(tag.address.part, []).append(tag)
+    if not by_part:
         raise ConfigError("a profile without tags reads nothing; give it at least one signal with an address")
-    parts = tuple(_compile_part(dtype, some, blocks, first_byte) for dtype, some in by_type.items())
-    return ReadMap(blocks, parts, image_bytes)
+    spans: list[list[RegisterSpan]] = [[] for _ in blocks]
+    for address in sorted((t.address for t in single), key=lambda a: a.offset):
+        number = _block_of(address, blocks)
+        _merge(spans[number], RegisterSpan(address.offset - blocks[number].start, address.count))
+    parts = tuple(_compile_part(part, some, blocks, first_byte) for part, some in by_part.items())
+    return ReadMap(blocks, tuple(map(tuple, spans)), parts, image_bytes)
+
+
+def _merge(spans: list[RegisterSpan], span: RegisterSpan) -> None:
+    """Add a span that starts where the last one does, or behind it."""
+    if spans and span.start < spans[-1].end:
+        start = spans[-1].start
+        spans[-1] = RegisterSpan(start, max(spans[-1].end, span.end) - start)
+    else:
+        spans.append(span)
 
 
 def _compile_part(
-    dtype: str, tags: Sequence[RegisterTag], blocks: Sequence[Block], first_byte: Sequence[int]
+    part: str, tags: Sequence[RegisterTag], blocks: Sequence[Block], first_byte: Sequence[int]
 ) -> PartMap:
-    in_block, source, shift = [], [], []
+    in_block, first, source, shift, ends = [], [], [], [], []
     for tag in tags:
         number = _block_of(tag.address, blocks)
         at = tag.address.offset - blocks[number].start
         in_block.append(number)
+        first.append(at)
         if tag.address.area.has_bits:
             source.append(first_byte[number] + at // 8)
             shift.append(at % 8)
@@ -393,28 +382,35 @@ def _compile_part(
             shift.append(tag.address.bit % 8)
         else:
             source += [first_byte[number] + 2 * at + byte for byte in _byte_order(tag.address)]
-    layout = Layout(dtype, tuple(_column(tag) for tag in tags))
-    window = None if shift else _window(tags, source)
+        if part == "text":
+            ends.append(len(source))
+    layout = Layout(tags[0].address.dtype, tuple(_column(tag) for tag in tags))
+    window = None if shift or ends else _window(tags, source)
+    decimal = [i for i, tag in enumerate(tags) if tag.address.type in BCD]
     return PartMap(
-        layout, np.array(in_block, np.intp), np.array(source, np.intp), np.array(shift, np.uint8), window
-    )
+        part, layout, np.array(in_block, np.intp), np.array(first, np.intp), np.array(source, np.intp),
+        np.array(shift, np.uint8), window, np.array(decimal, np.intp), tuple(ends),
+    )  # fmt: skip
 
 
 def _block_of(address: RegisterAddress, blocks: Sequence[Block]) -> int:
     return next(
         i for i, b in enumerate(blocks)
         if b.area is address.area and b.start <= address.offset
-        and address.offset + address.count <= b.start + b.count
+        and address.offset + address.count <= b.end
     )  # fmt: skip
 
 
 def _column(tag: RegisterTag) -> Column:
-    kind = Kind.DISCRETE if tag.address.type == BIT and tag.column.kind is Kind.ANALOG else tag.column.kind
+    is_state = tag.address.type in (BIT, STR) and tag.column.kind is Kind.ANALOG
+    kind = Kind.DISCRETE if is_state else tag.column.kind
     return replace(tag.column, kind=kind, scale=tag.address.scale, offset=tag.address.add)
 
 
 def _byte_order(address: RegisterAddress) -> list[int]:
-    """Which byte on the wire is the least significant, the next, ...: a little-endian value's bytes."""
+    """Which byte on the wire is the least significant, the next, ...: a little-endian value's bytes, or a text's."""
+    if address.type == STR:
+        return [i ^ (address.order == "BADC") for i in range(address.length)]
     words = list(range(address.count))
     if address.order in ("ABCD", "BADC"):
         words.reverse()

@@ -16,18 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.payloads.base import (
+    Decoded,
     ManyReader,
     MessagePile,
     PayloadDecoder,
     PayloadError,
     RuleSettings,
+    SliceDecoder,
+    SliceReader,
     TopicMessage,
 )
 from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
-from headrace.adapters.payloads.rows import Decoded, Rows, make_reject
+from headrace.adapters.payloads.rows import Rows, make_reject
 from headrace.adapters.payloads.times import TimeReader
 from headrace.adapters.payloads.topics import (
+    MESSAGE_KEY,
+    MQTT_TOPICS,
     PathTemplate,
+    TopicDialect,
     TopicPattern,
     in_order,
     match_topic,
@@ -46,6 +52,10 @@ TOGETHER_BYTES_MAX = 1_024
 """Payloads up to this are read together however many there are, ..."""
 PILE_BYTES = 4 << 20
 """... larger ones until they are so many bytes."""
+AGAIN_MIN = 32
+"""So many messages that could not be read together are tried again, once one of each device has been read alone."""
+N_READERS_MAX = 10_000
+"""Readers of slices, each of which remembers what it has seen; beyond they begin anew."""
 _DEVICE_BITS = 32
 _DEVICE = (1 << _DEVICE_BITS) - 1
 _log = logging.getLogger("headrace.adapters.payloads")
@@ -53,12 +63,15 @@ _log = logging.getLogger("headrace.adapters.payloads")
 
 @dataclass(frozen=True, slots=True)
 class TopicRule:
-    """One rule, compiled."""
+    """One rule, compiled; `reads_slices` says which kind its decoder is."""
 
     pattern: TopicPattern
     template: PathTemplate
     settings: RuleSettings
-    decoder: PayloadDecoder
+    decoder: PayloadDecoder | SliceDecoder
+    reads_slices: bool = False
+    has_key: bool = False
+    """Whether the path names the key of messages."""
 
 
 @dataclass(eq=False, slots=True)
@@ -79,13 +92,21 @@ class _Waiting:
 
 
 class _Route(NamedTuple):
+    """The rule of a topic, and who takes its messages; with `by_key` those of one key each."""
+
     rule: TopicRule
-    group: DeviceGroup
+    taker: DeviceGroup | SliceReader | None
     pile: _Waiting | None
+    names: dict[str, str]
+    by_key: dict[bytes | None, _Route] | None
 
 
 def compile_rules(
-    topics: Mapping[str, RuleSettings], levels: tuple[str, ...], timezone: str, where: str
+    topics: Mapping[str, RuleSettings],
+    levels: tuple[str, ...],
+    timezone: str,
+    where: str,
+    dialect: TopicDialect = MQTT_TOPICS,
 ) -> list[TopicRule]:
     """The rules of an adapter, more specific ones first.
 
@@ -101,13 +122,14 @@ def compile_rules(
     rules: dict[TopicPattern, TopicRule] = {}
     for topic, settings in topics.items():
         try:
-            rule = _compile(topic, settings, levels, timezone)
+            rule = _compile(topic, settings, levels, timezone, dialect)
         except ConfigError as e:
             raise ConfigError(e.message, where=dotted((*where.split("."), topic))) from e
         rules[rule.pattern] = rule
     if not rules:
+        example = dialect.separator.join(("plant", "{device}"))
         raise ConfigError(
-            'there is no topic; name at least one: "plant/{device}" = { path = ... }', where=where
+            f'there is no topic; name at least one: "{example}" = {{ path = ... }}', where=where
         )
     try:
         return [rules[pattern] for pattern in in_order(rules)]
@@ -115,17 +137,30 @@ def compile_rules(
         raise ConfigError(e.message, where=where) from e
 
 
-def _compile(topic: str, settings: RuleSettings, levels: tuple[str, ...], timezone: str) -> TopicRule:
+def _compile(
+    topic: str, settings: RuleSettings, levels: tuple[str, ...], timezone: str, dialect: TopicDialect
+) -> TopicRule:
     decoder = PAYLOADS.load(settings.values)(settings, TimeReader(settings.time_unit, timezone))
-    pattern = parse_topic(topic)
-    template = parse_template(settings.path, pattern.names, decoder.has_keys)
-    check_path(template.fill(dict.fromkeys(pattern.names, "x")))
+    pattern = parse_topic(topic, dialect.separator)
+    names = (*pattern.names, MESSAGE_KEY) if dialect.has_keys else pattern.names
+    reads_slices = hasattr(decoder, "reader")
+    template = parse_template(
+        settings.path, names, decoder.has_keys, reads_slices and bool(decoder.has_places)
+    )
+    check_path(template.fill(_AnyName()))
     n_levels = settings.path.count("/") + 1
     if levels and n_levels != len(levels):
         raise ConfigError(
             f"path {settings.path!r} has {n_levels} levels, expected {len(levels)}: {'/'.join(levels)}"
         )
-    return TopicRule(pattern, template, settings, decoder)
+    return TopicRule(pattern, template, settings, decoder, reads_slices, template.names(MESSAGE_KEY))
+
+
+class _AnyName(dict[str, str]):
+    """Has a value for every name, to see what a path would look like."""
+
+    def get(self, name: str, default: object = None) -> str:
+        return "x"
 
 
 class MessageRouter:
@@ -142,9 +177,13 @@ class MessageRouter:
         self._groups = groups
         self._rows = Rows(name, groups)
         self._routes: dict[str, _Route] = {}
-        self._codes: dict[str, int] = {}
+        self._is_keyed = any(rule.has_key for rule in rules)
+        self._codes: dict[str | tuple[str, bytes | None], int] = {}
         self._at_once = PILE_BYTES
         self._piles: dict[TopicPattern, _Waiting] = {}
+        self._readers: dict[tuple[TopicPattern, str], SliceReader] = {}
+        self._waiting: dict[SliceReader, list[TopicMessage]] = {}
+        self._n_routes = 0
         self._has_failed = False
 
     def decode(self, messages: Sequence[TopicMessage], arrival_ns: int) -> Decoded:
@@ -152,7 +191,19 @@ class MessageRouter:
         self._rows.arrival_ns = arrival_ns
         if not self._read_known(messages):
             self._read_any(messages)
-        return self._rows.build(arrival_ns)
+        batches, rejects = self._rows.build(arrival_ns)
+        waiting, self._waiting = self._waiting, {}
+        for reader, some in waiting.items():
+            try:
+                read = reader.read(some)
+            except Exception as e:
+                for message in some:
+                    self._fail(message, e)
+                rejects += self._rows.build(arrival_ns).rejects
+                continue
+            batches += [batch.with_(arrival_ns=arrival_ns) for batch in read.batches]
+            rejects += read.rejects
+        return Decoded(batches, rejects)
 
     def _read_known(self, messages: Sequence[TopicMessage]) -> bool:
         """Read messages that are not too large, and all of topics whose messages wait for each other; else nothing is done.
@@ -161,9 +212,10 @@ class MessageRouter:
         """
         if not messages:
             return True
-        topics, payloads, _ = zip(*messages, strict=True)
+        topics, payloads, _, _, keys, _ = zip(*messages, strict=True)
+        names = zip(topics, keys, strict=True) if self._is_keyed else topics
         try:
-            codes = np.fromiter(map(self._codes.__getitem__, topics), np.int64, len(topics))
+            codes = np.fromiter(map(self._codes.__getitem__, names), np.int64, len(topics))
         except KeyError:
             return False
         data, piles = b"".join(payloads), self._piles.values()
@@ -195,14 +247,16 @@ class MessageRouter:
         """Read messages of any topic and size."""
         find = self._routes.get
         for message in messages:
-            topic, payload, _ = message
+            topic, payload, _, _, key, _ = message
             route = find(topic)
+            if route is not None and route.by_key is not None:
+                route = route.by_key.get(key)
             pile = None if route is None else route.pile
             if route is None or pile is None or len(payload) > pile.limit:
                 self._guarded(self._take, message)
                 continue
             pile.messages.append(message)
-            pile.groups.append(route.group)
+            pile.groups.append(route.taker)  # type: ignore[arg-type]
         for pile in self._piles.values():
             self._read_waiting(pile)
 
@@ -213,10 +267,14 @@ class MessageRouter:
         except PayloadError as e:
             self._rows.refuse(message, e.code, e.detail, e.n_samples)
         except Exception as e:
-            if not self._has_failed:
-                _log.exception("adapter=%s topic=%s: a decoder failed", self._name, message.topic)
-                self._has_failed = True
-            self._rows.refuse(message, RejectCode.INTERNAL, f"decoder failed: {e!r}")
+            self._fail(message, e)
+
+    def _fail(self, message: TopicMessage, error: Exception) -> None:
+        """Refuse a message for a defect of ours."""
+        if not self._has_failed:
+            _log.error("adapter=%s topic=%s: a decoder failed", self._name, message.topic, exc_info=error)
+            self._has_failed = True
+        self._rows.refuse(message, RejectCode.INTERNAL, f"decoder failed: {error!r}")
 
     def again(self, message: TopicMessage) -> Decoded:
         """Decode a message of the past.
@@ -224,15 +282,7 @@ class MessageRouter:
         Where it has no time of its own its frames get that of its arrival then, so that decoding it twice
         gives the same frames.
         """
-        try:
-            group = self._route(message.topic).group
-        except PayloadError:
-            return self.decode([message], message.arrival_ns)
-        newest_ns, group.last_arrival_ns = group.last_arrival_ns, 0
-        try:
-            return self.decode([message], message.arrival_ns)
-        finally:
-            group.last_arrival_ns = newest_ns
+        return self.decode([message._replace(time_ns=message.arrival_ns)], message.arrival_ns)
 
     def defect(self, message: TopicMessage, error: Exception) -> Reject:
         """The reject of a message whose frames turned out to be wrong: a defect of ours."""
@@ -240,24 +290,28 @@ class MessageRouter:
 
     def _take(self, message: TopicMessage) -> None:
         """Read a message whose topic is new, or that is large or read alone; others are read together."""
-        topic, payload, _ = message
+        topic, payload = message.topic, message.payload
         route = self._routes.get(topic)
         if route is None:
-            if len(self._routes) >= N_ROUTES_MAX:
-                self._routes.clear()
-                self._codes.clear()
-            route = self._routes[topic] = self._route(topic)
-            if route.pile is not None:
-                self._codes[topic] = route.pile.number << _DEVICE_BITS | route.group.number
-        rule, group, pile = route
+            route = self._routes[topic] = self._new_route(topic)
+        if route.by_key is not None:
+            route = self._of_key(route, route.by_key, message.key)
+        rule, taker, pile = route.rule, route.taker, route.pile
         if len(payload) > rule.settings.max_payload:
             detail = f"{len(payload):,} bytes, expected at most {rule.settings.max_payload:,}"
             raise PayloadError(RejectCode.TOO_LARGE, detail)
-        if pile is None:
-            rule.decoder.read(message, group, self._rows)
+        if rule.reads_slices:
+            self._waiting.setdefault(taker, []).append(message)  # type: ignore[arg-type]
             return
+        if pile is None:
+            rule.decoder.read(message, taker, self._rows)  # type: ignore[union-attr, arg-type]
+            return
+        if len(self._codes) >= N_ROUTES_MAX:
+            self._codes.clear()
+        name = (topic, message.key) if self._is_keyed else topic
+        self._codes[name] = pile.number << _DEVICE_BITS | taker.number  # type: ignore[union-attr]
         pile.messages.append(message)
-        pile.groups.append(group)
+        pile.groups.append(taker)  # type: ignore[arg-type]
         pile.n_bytes += len(payload)
         if pile.n_bytes >= PILE_BYTES:
             self._read_waiting(pile)
@@ -272,35 +326,88 @@ class MessageRouter:
 
     def _read_pile(self, waiting: _Waiting, pile: MessagePile) -> None:
         """Read messages of one rule together, and those that are left one by one."""
-        left: Sequence[int] = range(len(pile.messages))
+        left = self._read_many(waiting, pile)
+        if len(left) >= AGAIN_MIN:
+            # The first message of a device makes its keys known; with luck the others can be read together then.
+            first = {int(pile.numbers[i]): i for i in reversed(left)}.values()
+            self._read_alone(waiting, pile, sorted(first))
+            rest = sorted(set(left).difference(first))
+            pile = self._piled([pile.messages[i] for i in rest], pile.numbers[np.array(rest, np.int64)])
+            left = self._read_many(waiting, pile) if rest else ()
+        self._read_alone(waiting, pile, left)
+
+    def _read_many(self, waiting: _Waiting, pile: MessagePile) -> Sequence[int]:
+        """Read messages together; the numbers of those that are left."""
         try:
-            left = waiting.reader.read_many(pile, self._rows)
+            return waiting.reader.read_many(pile, self._rows)
         except Exception:
             if not self._has_failed:
                 _log.exception("adapter=%s: a decoder of many messages failed", self._name)
                 self._has_failed = True
-        for i in left:
+            return range(len(pile.messages))
+
+    def _read_alone(self, waiting: _Waiting, pile: MessagePile, which: Sequence[int]) -> None:
+        for i in which:
             group = pile.devices[int(pile.numbers[i])]
             self._guarded(partial(self._read_left, waiting.decoder, group), pile.messages[i])
 
     def _read_left(self, decoder: PayloadDecoder, group: DeviceGroup, message: TopicMessage) -> None:
         decoder.read(message, group, self._rows)
 
-    def _route(self, topic: str) -> _Route:
-        """The rule and device of a topic."""
+    def _new_route(self, topic: str) -> _Route:
+        """The rule of a topic, and who takes its messages."""
         for rule in self._rules:
             names = match_topic(rule.pattern, topic)
             if names is not None:
-                group = self._groups.group(self._path(rule, names), rule.settings)
-                return _Route(rule, group, self._pile(rule))
+                return self._route(rule, names, by_key={} if rule.has_key else None)
         raise PayloadError(RejectCode.UNKNOWN_TOPIC, "no topic rule matches")
+
+    def _of_key(self, topic: _Route, by_key: dict[bytes | None, _Route], key: bytes | None) -> _Route:
+        """Who takes messages of this topic and key."""
+        if key is None:
+            raise PayloadError(
+                RejectCode.BAD_PATH, f"the message has no key, which its path names {{{MESSAGE_KEY}}}"
+            )
+        known = by_key.get(key)
+        if known is None:
+            try:
+                names = {**topic.names, MESSAGE_KEY: key.decode()}
+            except UnicodeDecodeError as e:
+                raise PayloadError(RejectCode.BAD_PATH, f"the key of the message is not UTF-8: {e}") from None
+            known = by_key[key] = self._route(topic.rule, names)
+        return known
+
+    def _route(
+        self, rule: TopicRule, names: dict[str, str], by_key: dict[bytes | None, _Route] | None = None
+    ) -> _Route:
+        """Who takes messages of these names. Forgets all others where there are too many."""
+        taker = self._taker(rule, names) if by_key is None else None
+        self._n_routes += 1
+        if self._n_routes > N_ROUTES_MAX:
+            self._routes.clear()
+            self._codes.clear()
+            self._n_routes = 1
+        return _Route(rule, taker, self._pile(rule), names, by_key)
+
+    def _taker(self, rule: TopicRule, names: dict[str, str]) -> DeviceGroup | SliceReader:
+        path = self._path(rule, names)
+        if not rule.reads_slices:
+            return self._groups.group(path, rule.settings)
+        reader = self._readers.get((rule.pattern, path))
+        if reader is None:
+            if len(self._readers) >= N_READERS_MAX:
+                self._readers.clear()
+                self._routes.clear()
+            decoder: SliceDecoder = rule.decoder  # type: ignore[assignment]
+            reader = self._readers[rule.pattern, path] = decoder.reader(self._name, self._groups, path)
+        return reader
 
     def _pile(self, rule: TopicRule) -> _Waiting | None:
         """Where messages of a rule wait for each other; None where they don't."""
         pile, reader = self._piles.get(rule.pattern), rule.decoder
         if pile is None and isinstance(reader, ManyReader):
             most = rule.settings.max_payload
-            pile = _Waiting(rule.decoder, reader, min(TOGETHER_BYTES_MAX, most), most, len(self._piles))
+            pile = _Waiting(rule.decoder, reader, min(TOGETHER_BYTES_MAX, most), most, len(self._piles))  # type: ignore[arg-type]
             self._piles[rule.pattern] = pile
             self._at_once = min(self._at_once, most)
         return pile
@@ -308,6 +415,8 @@ class MessageRouter:
     @staticmethod
     def _path(rule: TopicRule, names: dict[str, str]) -> str:
         path = rule.template.fill(names)
+        if rule.reads_slices and any("{" in name or "}" in name for name in names.values()):
+            raise PayloadError(RejectCode.BAD_PATH, f"path {path!r} has a brace that the topic brings")
         n_levels = rule.template.group.count("/")
         if path.count("/") != n_levels:
             raise PayloadError(

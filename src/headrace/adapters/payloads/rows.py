@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.payloads.base import RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import Decoded, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import (
     EXACT_MAX,
     I64_MAX,
@@ -48,13 +48,6 @@ _Entry = tuple[int, int, PartPlan, tuple[Any, ...], TopicMessage]
 """Slot, time, plan, values, message: a plain tuple, for there is one for each row."""
 
 
-class Decoded(NamedTuple):
-    """What became of a slice of messages."""
-
-    batches: list[FrameBatch]
-    rejects: list[Reject]
-
-
 class Rows:
     """Collects the rows of a slice of messages of one adapter.
 
@@ -79,6 +72,8 @@ class Rows:
         self._rejects: list[Reject] = []
         self._refused: TopicMessage | None = None
         self._n_refused = 0
+        self._timed: TopicMessage | None = None
+        self._n_timed = 0
 
     def add(
         self,
@@ -92,7 +87,7 @@ class Rows:
 
         Parameters
         ----------
-        ts_ns : its time; `NO_TIME` makes it the message's arrival (later than the device's one before).
+        ts_ns : its time; `NO_TIME` makes it the message's, else its arrival (later than the device's one before).
         row : keys and their values: int, float, bool, str or None.
         """
         keys, values = row
@@ -101,7 +96,7 @@ class Rows:
             self.add_many(message, group, [ts_ns], (keys, [values]), settings)
             return
         if ts_ns == NO_TIME:
-            ts_ns = group.last_arrival_ns = max(message.arrival_ns, group.last_arrival_ns + 1)
+            ts_ns = self._time_of(message, group)
         group.segment = self._segment
         slots = group.slots
         for part in plan.parts:
@@ -121,7 +116,7 @@ class Rows:
         """Take many instants of a device with the same keys, in the order of the message; see `add`."""
         keys, rows = table
         if NO_TIME in ts_ns:
-            ts_ns = _arrivals(message, group, ts_ns)
+            ts_ns = [self._time_of(message, group) if time == NO_TIME else time for time in ts_ns]
         if len(rows) > 1 and not _are_alike(rows):
             for time, values in zip(ts_ns, rows, strict=True):
                 self.add_many(message, group, [time], (keys, [values]), settings)
@@ -137,6 +132,16 @@ class Rows:
             self._buckets.setdefault(part.part, []).extend(entries)
         for code, detail, n_samples in plan.refusals:
             self.refuse(message, code, detail, n_samples * len(rows))
+
+    def _time_of(self, message: TopicMessage, group: DeviceGroup) -> int:
+        """The time of an instant that has none: each a nanosecond later than the one before at least."""
+        if message.time_ns == NO_TIME:
+            group.last_arrival_ns = max(message.arrival_ns, group.last_arrival_ns + 1)
+            return group.last_arrival_ns
+        if message is not self._timed:
+            self._timed, self._n_timed = message, -1
+        self._n_timed += 1
+        return message.time_ns + self._n_timed
 
     # --- for decoders that make columns themselves ---------------------------------------------------
 
@@ -286,9 +291,10 @@ class Rows:
 def make_reject(
     adapter: str, message: TopicMessage, code: RejectCode, detail: str, n_samples: int = 1
 ) -> Reject:
-    """The reject of a message, with the first 4 KiB of it."""
+    """The reject of a message, with the first 4 KiB of it; its arrival is what samples without a time would get."""
     raw = message.payload[:MAX_RAW_BYTES]
-    return Reject(code, adapter, message.topic, detail, raw, message.arrival_ns, n_samples)
+    first_ns = message.arrival_ns if message.time_ns == NO_TIME else message.time_ns
+    return Reject(code, adapter, message.source, detail, raw, first_ns, n_samples)
 
 
 def _rows_of(plans: tuple[PartPlan, ...]) -> dict[PartPlan, list[int]]:
@@ -303,16 +309,6 @@ _REFUSED = {
     "i64": "not a whole number of at most 63 bits",
     "u32": f"a text longer than {TEXT_MAX:,} characters, or with a NUL in it",
 }
-
-
-def _arrivals(message: TopicMessage, group: DeviceGroup, ts_ns: list[int]) -> list[int]:
-    """Times, with arrivals where there are none: each a nanosecond later than the one before at least."""
-    out = []
-    for time in ts_ns:
-        if time == NO_TIME:
-            time = group.last_arrival_ns = max(message.arrival_ns, group.last_arrival_ns + 1)
-        out.append(time)
-    return out
 
 
 def _are_alike(rows: list[tuple[Any, ...]]) -> bool:

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.payloads import sparkplug_scanner as scanner
-from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import Decoded, PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.density import by_width
 from headrace.adapters.payloads.keys import EXACT_MAX, DeviceGroups
-from headrace.adapters.payloads.rows import Decoded
 from headrace.adapters.payloads.sparkplug import (
     DTYPE_OF,
     RANGES,

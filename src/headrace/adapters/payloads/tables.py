@@ -20,6 +20,7 @@ import pyarrow as pa
 from headrace.adapters.payloads.base import PayloadError, RuleSettings
 from headrace.adapters.payloads.keys import DTYPE_OF, DeviceGroup, DeviceGroups
 from headrace.adapters.payloads.times import TimeReader
+from headrace.adapters.payloads.words import TEXT_MAX, is_word
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError
 from headrace.core.events import Reject, RejectCode
@@ -41,7 +42,8 @@ class TableColumns:
 
     Parameters
     ----------
-    group : path of a wide table's group; only : its columns to take, empty for all.
+    time : empty where whoever reads gives the times. group : path of a wide table's group; only : its columns to
+        take, empty for all.
     """
 
     time: str
@@ -53,19 +55,24 @@ class TableColumns:
 class _Words:
     """The texts of one batch and their codes."""
 
-    def __init__(self) -> None:
+    def __init__(self, are_bounded: bool) -> None:
+        self._are_bounded = are_bounded
         self._codes: dict[str, int] = {}
         self._has_any = False
 
-    def encode(self, column: pa.Array) -> npt.NDArray[np.uint32]:
+    def encode(self, column: pa.Array) -> tuple[npt.NDArray[np.uint32], Bool]:
+        """Codes of texts, and which of them may be values."""
         self._has_any = True
         encoded = column.dictionary_encode()
+        words = encoded.dictionary.to_pylist()
+        good = np.array([not self._are_bounded or is_word(str(word)) for word in words] + [True])
         codes = [
-            self._codes.setdefault(str(word), len(self._codes)) for word in encoded.dictionary.to_pylist()
+            self._codes.setdefault(str(word), len(self._codes)) if ok else 0
+            for word, ok in zip(words, good.tolist(), strict=False)
         ]
-        index = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        index = np.asarray(encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False), np.int64)
         known: npt.NDArray[np.uint32] = np.array([*codes, 0], np.uint32)
-        return known[np.asarray(index, np.int64)]
+        return known[index], good[index]
 
     @property
     def dictionary(self) -> tuple[str, ...] | None:
@@ -108,7 +115,12 @@ class _Sensors:
 
 
 class TableReader:
-    """Turns the record batches of files into frames, for one adapter."""
+    """Turns record batches of files and messages into frames, for one adapter.
+
+    Parameters
+    ----------
+    are_texts_bounded : whether texts are refused that are longer than those of messages may be.
+    """
 
     def __init__(
         self,
@@ -117,18 +129,26 @@ class TableReader:
         times: TimeReader,
         columns: TableColumns,
         settings: RuleSettings = ANY_TABLE,
+        are_texts_bounded: bool = False,
     ) -> None:
         self._name = name
         self._settings = settings
         self._groups = groups
         self._times = times
         self._columns = columns
+        self._are_texts_bounded = are_texts_bounded
         self._source = ""
         self._rejects: list[Reject] = []
         self._problem = ""
 
-    def read(self, table: pa.RecordBatch, source: str) -> tuple[list[FrameBatch], list[Reject]]:
+    def read(
+        self, table: pa.RecordBatch, source: str, ts_ns: I64 | None = None
+    ) -> tuple[list[FrameBatch], list[Reject]]:
         """Frames of a part of a file, one batch for each value type, and what could not be taken.
+
+        Parameters
+        ----------
+        ts_ns : times of its rows, where no column has them.
 
         Raises
         ------
@@ -136,24 +156,26 @@ class TableReader:
         """
         self._source, self._rejects, self._problem = source, [], ""
         try:
-            return self._read(table), self._rejects
+            return self._read(table, ts_ns), self._rejects
         except (UnicodeDecodeError, pa.ArrowException) as e:
             # Arrow hands on texts without a look at them, and can't cast every type to every other.
             raise PayloadError(
                 RejectCode.MALFORMED, f"the table can't be read: {e}", max(1, table.num_rows)
             ) from e
 
-    def _read(self, table: pa.RecordBatch) -> list[FrameBatch]:
+    def _read(self, table: pa.RecordBatch, ts_ns: I64 | None) -> list[FrameBatch]:
         names = table.schema.names
         path = next((name for name in PATH_COLUMNS if name in names), None)
-        needed = [self._columns.time, *([self._columns.value] if path else self._columns.only)]
+        needed = [self._columns.value] if path else list(self._columns.only)
+        needed += [self._columns.time] if ts_ns is None else []
         missing = [name for name in needed if name not in names]
         if missing:
             detail = f"no column {', '.join(missing)}; there are {', '.join(names)}"
             raise PayloadError(RejectCode.MALFORMED, detail, max(1, table.num_rows))
         values = [self._columns.value] if path else list(self._columns.only)
         values = values or [name for name in names if name != self._columns.time]
-        ts_ns = self._read_times(table.column(self._columns.time))
+        if ts_ns is None:
+            ts_ns = self._read_times(table.column(self._columns.time))
         good = ts_ns != NO_TIME
         if not good.all():
             n_bad = int((~good).sum())
@@ -173,6 +195,13 @@ class TableReader:
             exact = column.cast(pa.timestamp("ns"), safe=False).cast(pa.int64()).fill_null(NO_TIME)
             ts_ns = np.asarray(exact.to_numpy(zero_copy_only=False), np.int64)
             return ts_ns if column.type.tz is not None else self._times.of_plant(ts_ns)
+        numbers = (
+            self._times.of_one_size(column.to_numpy(zero_copy_only=False))
+            if _is_plain_number(column)
+            else None
+        )
+        if numbers is not None:
+            return numbers
         out = np.full(len(column), NO_TIME, np.int64)
         values = column.to_pylist()
         try:
@@ -209,7 +238,11 @@ class TableReader:
         """Values of sensors without a grid: all of them, or none where the type would change any."""
         try:
             if dtype == "u32" and _is_text(column.type):
-                return words.encode(column), _is_there(column)
+                codes, good = words.encode(column)
+                if not good.all():
+                    detail = f"texts longer than {TEXT_MAX:,} characters, or with a NUL in them"
+                    self._refuse(RejectCode.WRONG_TYPE, detail, int((~good).sum()))
+                return codes, _is_there(column) & good
             cast = column.cast(pa.from_numpy_dtype(numpy_dtype(dtype))).fill_null(0)
         except pa.ArrowException:
             return self._wrong_type(column, dtype, sensors)
@@ -260,7 +293,7 @@ class TableReader:
         kind, shape = numpy_dtype(dtype), (table.num_rows, part.width)
         values: npt.NDArray[Any] = np.zeros(shape, kind)
         quality = None if len(names) == part.width else np.full(shape, Quality.ABSENT, np.uint8)
-        words = _Words()
+        words = _Words(self._are_texts_bounded)
         for name in names:
             column, at = table.column(name), group.table.index[name][1]
             if _is_plain(column, part.columns[at], kind):
@@ -321,7 +354,7 @@ class TableReader:
         for dtype in sorted({place.dtype for place in places if place is not None}):
             mine = np.array([place is not None and place.dtype == dtype for place in places])
             rows = np.flatnonzero(mine[code])
-            words = _Words()
+            words = _Words(self._are_texts_bounded)
             sensors = _Sensors(names, known_columns, code[rows])
             values, good = self._taken(column.take(pa.array(rows)), dtype, sensors, words)
             rows, values = rows[good], values[good]
@@ -344,6 +377,7 @@ class TableReader:
         return [_place(groups[parent], key) for parent, key in keys]
 
     def _group(self, path: str) -> DeviceGroup | None:
+        """The group at `path`; None where it can't be one, and the problem says why."""
         try:
             return self._groups.group(path, self._settings)
         except PayloadError as e:
@@ -396,6 +430,12 @@ def _is_plain(column: pa.Array, of: Column, kind: np.dtype[Any]) -> bool:
 
 def _is_there(column: pa.Array) -> Bool:
     return np.asarray(column.is_valid().to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _is_plain_number(column: pa.Array) -> bool:
+    kind = column.type
+    is_number = pa.types.is_signed_integer(kind) or kind == pa.float64()
+    return bool(is_number and len(column) and not column.null_count)
 
 
 def _is_text(kind: pa.DataType) -> bool:

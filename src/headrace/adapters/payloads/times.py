@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -88,6 +89,27 @@ class TimeReader:
         out = np.full(len(ts_ns), NO_TIME, np.int64)
         out[there] = self.of_plant_clock(ts_ns[there])
         return out
+
+    def of_one_size(self, values: npt.NDArray[Any]) -> npt.NDArray[np.int64] | None:
+        """Many times given as numbers, at least one, as `read` reads each; None where they are not all of one size.
+
+        Parameters
+        ----------
+        values : integers or float64.
+        """
+        low, high = values.min(), values.max()
+        if not (np.isfinite(low) and np.isfinite(high)) or low < 0 < high:
+            return None
+        factor = self._scale(low.item())
+        if factor != self._scale(high.item()) or max(-low.item(), high.item()) >= -NO_TIME // factor:
+            return None
+        if values.dtype.kind == "i":
+            exact: npt.NDArray[np.int64] = values.astype(np.int64) * factor
+            return exact
+        whole = np.trunc(values)
+        exact = whole.astype(np.int64) * factor
+        exact += np.rint((values - whole) * factor).astype(np.int64)
+        return exact
 
     def of_plant_clock(self, ts_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Times that a clock in the plant's zone showed, ns since its 1970, as UTC; of an hour that comes twice the first.

@@ -3,6 +3,8 @@
 A topic rule has literal levels, ``{name}`` (one level, by name), ``+`` (one level) and at the end ``#`` (any
 number of levels, by the name ``{rest}``). Where several rules match a topic the more specific wins, level by
 level from the left: literal before one level before ``#``. Two rules that can't be told apart are an error.
+
+Levels are parted by ``/``, or by what the protocol has instead (`TopicDialect`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,23 @@ _NAME = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 _PLACE = re.compile(r"\{([^{}]*)\}")
 KEY = "key"
 REST = "rest"
+MESSAGE_KEY = "message_key"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDialect:
+    """What a protocol's topics look like.
+
+    Parameters
+    ----------
+    separator : between levels. has_keys : whether messages have a key beside the topic, ``{message_key}`` in a path.
+    """
+
+    separator: str = "/"
+    has_keys: bool = False
+
+
+MQTT_TOPICS = TopicDialect()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +55,15 @@ class TopicPattern:
     rank: tuple[int, ...]
 
 
-def parse_topic(text: str) -> TopicPattern:
+def parse_topic(text: str, separator: str = "/") -> TopicPattern:
     """Read a topic rule's topic.
 
     Raises
     ------
     ConfigError : empty, a wildcard inside a level, a name twice, or ``#`` before the end.
     """
-    levels = text.split("/")
+    levels = text.split(separator)
+    one = f"[^{re.escape(separator)}]+"
     filters, regexes, names, rank = [], [], [], []
     for number, level in enumerate(levels):
         named = _NAME.fullmatch(level)
@@ -54,7 +74,7 @@ def parse_topic(text: str) -> TopicPattern:
             continue
         if named or level == "+":
             filters.append("+")
-            regexes.append("([^/]+)" if named else "[^/]+")
+            regexes.append(f"({one})" if named else one)
             names += [named[1]] if named else []
             rank.append(1)
         elif not text or re.search(r"[+#{}\x00]", level):
@@ -63,12 +83,17 @@ def parse_topic(text: str) -> TopicPattern:
             filters.append(level)
             regexes.append(re.escape(level))
             rank.append(0)
-    if len(set(names)) != len(names) or KEY in names:
-        raise ConfigError(f"topic {text!r}: a name is there twice, or it is {{{KEY}}}, which names values")
-    regex = "/".join(regexes)
+    if len(set(names)) != len(names) or KEY in names or MESSAGE_KEY in names:
+        raise ConfigError(
+            f"topic {text!r}: a name is there twice, or it is {{{KEY}}}, which names values, or {{{MESSAGE_KEY}}}"
+        )
+    between = re.escape(separator)
+    regex = between.join(regexes)
     if filters[-1] == "#":
-        regex = f"{regex}(?:/(.*))?" if regexes else "(.*)"
-    return TopicPattern(text, "/".join(filters), re.compile(regex, re.DOTALL), tuple(names), tuple(rank))
+        regex = f"{regex}(?:{between}(.*))?" if regexes else "(.*)"
+    return TopicPattern(
+        text, separator.join(filters), re.compile(regex, re.DOTALL), tuple(names), tuple(rank)
+    )
 
 
 def in_order(patterns: Iterable[TopicPattern]) -> list[TopicPattern]:
@@ -105,12 +130,20 @@ class PathTemplate:
     has_key: bool
 
     def fill(self, names: dict[str, str]) -> str:
-        """The group's path for a topic's names."""
-        return _PLACE.sub(lambda m: names[m[1]], self.group)
+        """The group's path for a topic's names; places of other names stay."""
+        return _PLACE.sub(lambda m: names.get(m[1], m[0]), self.group)
+
+    def names(self, name: str) -> bool:
+        """Whether the path has a place for `name`."""
+        return name in _PLACE.findall(self.group)
 
 
-def parse_template(text: str, names: tuple[str, ...], has_key: bool) -> PathTemplate:
+def parse_template(text: str, names: tuple[str, ...], has_key: bool, is_open: bool = False) -> PathTemplate:
     """Read a rule's path.
+
+    Parameters
+    ----------
+    is_open : whether the payload fills places of its own, so that any name may stand in the path.
 
     Raises
     ------
@@ -127,7 +160,7 @@ def parse_template(text: str, names: tuple[str, ...], has_key: bool) -> PathTemp
         )
         raise ConfigError(f"path {text!r} {need}")
     group = head if ends else text
-    unknown = [name for name in _PLACE.findall(group) if name not in names]
+    unknown = [name for name in _PLACE.findall(group) if name not in names and not is_open]
     if unknown or not group:
         known = ", ".join(f"{{{name}}}" for name in names) or "none"
         raise ConfigError(f"path {text!r} names {{{''.join(unknown[:1])}}}; the topic has {known}")

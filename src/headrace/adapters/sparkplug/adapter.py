@@ -15,6 +15,7 @@ from headrace.adapters.broker.listening import listen, listening_ns
 from headrace.adapters.broker.session import BrokerSession
 from headrace.adapters.meters import seconds
 from headrace.adapters.payloads.base import TopicMessage
+from headrace.adapters.payloads.sparkplug_decoder import warm_sparkplug
 from headrace.adapters.sparkplug.config import SparkplugConfig
 from headrace.adapters.sparkplug.host import HostState, RebirthDesk
 from headrace.adapters.sparkplug.naming import MetricNaming, compile_naming
@@ -62,6 +63,11 @@ class SparkplugAdapter:
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
+
+    @classmethod
+    def warm(cls) -> None:
+        """Make the kernels of its decoders ready."""
+        warm_sparkplug()
 
     @classmethod
     def from_config(

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import Decoded, PayloadError, RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
-from headrace.adapters.payloads.rows import Decoded, make_reject
+from headrace.adapters.payloads.rows import make_reject
 from headrace.adapters.payloads.sparkplug import BDSEQ, SparkplugPayload, read_payload
 from headrace.adapters.payloads.sparkplug_decoder import NodeMetricDecoder
 from headrace.adapters.payloads.sparkplug_metrics import MetricSpace, SparkplugMetrics
@@ -136,7 +136,7 @@ class NodeSessions:
         find, most = self._routes.get, self._config.max_payload
         first, spaces = 0, list[MetricSpace]()
         for number, message in enumerate(messages):
-            topic, payload, came_ns = message
+            topic, payload, came_ns = message[:3]
             way = find(topic)
             try:
                 if way is None or not way.is_data or len(payload) > most:

@@ -13,7 +13,8 @@ import numpy as np
 from headrace.adapters.base import Adapter
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.collector import PollImage, decode_images
-from headrace.adapters.payloads.registers import RegisterTag, compile_read_map, parse_address
+from headrace.adapters.payloads.register_addresses import parse_address
+from headrace.adapters.payloads.registers import RegisterTag, compile_read_map
 from headrace.bench.traffic.base import FACTS, Count, Peer
 from headrace.core.clock import NS, SystemClock
 from headrace.core.layouts import Column

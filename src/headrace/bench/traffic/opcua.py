@@ -132,7 +132,7 @@ class OpcuaTraffic:
         def decode() -> Any:
             tags.forget()  # else all would be repeats
             values = [one for body in payloads for one in publish_answer(body).values]
-            return filing.file(joined(values), arrival_ns)
+            return filing.file(joined(values), arrival_ns).batches
 
         return decode
 

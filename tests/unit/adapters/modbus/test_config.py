@@ -6,9 +6,11 @@ from headrace.adapters.abilities import Declares
 from headrace.adapters.base import PlantFacts
 from headrace.adapters.device_tables import device_rows
 from headrace.adapters.modbus.adapter import ModbusAdapter
-from headrace.adapters.modbus.config import ModbusConfig, device_plans, parse_url
+from headrace.adapters.modbus.config import ModbusConfig, device_plans
+from headrace.adapters.modbus.endpoints import ModbusLink, parse_url
 from headrace.core.errors import ConfigError
 from headrace.core.problems import validate_section
+from headrace.core.profiles import Profile
 from headrace.core.sensors import SensorDirectory
 from headrace.core.settings import SignalSettings
 
@@ -38,7 +40,9 @@ def plans(facts=FACTS, **config):
     ],
 )
 def test_urls(url, found):
-    assert parse_url(url) == found
+    endpoint, unit, timeout_s = parse_url(url)
+    assert (endpoint.host, endpoint.port, unit, timeout_s) == found
+    assert endpoint.link is ModbusLink.TCP
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,7 @@ def test_devices_of_one_profile_share_a_read_map():
     assert one.read_map is two.read_map
     assert three.read_map is not one.read_map
     assert (one.interval_ns, two.interval_ns) == (100_000_000, 5_000_000_000)
-    assert [(p.path, p.unit) for p in (one, two)] == [("leon/l1/d1", 1), ("leon/l1/d2", 2)]
+    assert [(p.path, p.url.unit) for p in (one, two)] == [("leon/l1/d1", 1), ("leon/l1/d2", 2)]
     column = one.read_map.parts[0].layout.columns[0]
     assert (column.name, column.unit, column.low, column.high) == ("t", "degC", 0.0, 400.0)
 
@@ -83,7 +87,58 @@ def test_devices_from_a_file(tmp_path):
         encoding="utf-8",
     )
     one, two = plans(PlantFacts(FACTS.levels, "UTC", tmp_path), devices="ovens.csv")
-    assert (one.host, one.interval_ns, two.interval_ns) == ("10.0.0.1", 10**9, 2 * 10**9)
+    assert (one.endpoint.host, one.interval_ns, two.interval_ns) == ("10.0.0.1", 10**9, 2 * 10**9)
+
+
+def test_parameters_from_a_file(tmp_path):
+    (tmp_path / "ovens.csv").write_text(
+        "path,url,base,step\nleon/l1/d1,modbus+tcp://h?unit=1,100,\nleon/l1/d2,modbus+tcp://h?unit=2,200,0.5\n"
+    )
+    profile = Profile({"t": SignalSettings(address="holding:{base+1};scale={step}")}, {"step": 1})
+    config = validate_section(ModbusConfig, {"profile": "p", "devices": "ovens.csv"}, "adapters.ovens")
+    one, two = device_plans("ovens", config, {"p": profile}, PlantFacts(FACTS.levels, "UTC", tmp_path))
+    assert [plan.profile["t"].address for plan in (one, two)] == [
+        "holding:101;scale=1",
+        "holding:201;scale=0.5",
+    ]
+    assert [plan.read_map.blocks[0].start for plan in (one, two)] == [101, 201]
+    assert one.read_map.parts is not two.read_map.parts, "their grids differ"
+
+
+def test_tls_files_are_there_and_needed(tmp_path):
+    facts = PlantFacts(FACTS.levels, "UTC", tmp_path)
+    tls = {"leon/l1/d1": "modbus+tls://plc"}
+    with pytest.raises(ConfigError, match=r"adapters.ovens.ca_file: no file .*ca.pem"):
+        plans(facts, devices=tls, ca_file="ca.pem")
+    (tmp_path / "ca.pem").write_text("")
+    (one,) = plans(facts, devices=tls, ca_file="ca.pem")
+    assert one.endpoint.tls.ca_file == tmp_path / "ca.pem"
+    with pytest.raises(ConfigError, match="TLS files need a device at modbus"):
+        plans(facts, ca_file="ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("signal", "why"),
+    [
+        (
+            {"address": "holding:0:STR[4]", "scale": 2},
+            "profiles.p.t: a text has no scale, calibration or conversion",
+        ),
+        (
+            {"address": "holding:0", "unit": "bar", "convert_to": "degC"},
+            "profiles.p.t: 'bar' can't be converted",
+        ),
+        ({"address": "holding:{base}"}, "the device gives no value for {base}"),
+        ({"address": "holding:0:STR[8]", "dead_band": 0}, "profiles.p.t: a text has no dead_band"),
+        ({"address": "holding:0:STR[250]"}, "signal 't' takes 125 registers, a request has 100"),
+    ],
+)
+def test_signals_that_do_not_fit_their_address(signal, why):
+    config = {"profile": "p", "devices": {"leon/l1/d1": "modbus+tcp://h"}, "max_registers": 100}
+    settings = validate_section(ModbusConfig, config, "adapters.ovens")
+    with pytest.raises(ConfigError) as e:
+        device_plans("ovens", settings, {"p": {"t": SignalSettings(**signal)}}, FACTS)
+    assert why in str(e.value)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +150,8 @@ def test_devices_from_a_file(tmp_path):
             "path,url\nl/a/b,modbus+tcp://h\nl/a/b,modbus+tcp://h\n",
             "ovens.csv:3: device 'l/a/b' is there twice",
         ),
-        ("path,url,units\nl/a/b,modbus+tcp://h,3\n", "unknown column 'units'; known: path, url"),
+        ("path,url,units\nl/a/b,modbus+tcp://h,3\n", "the profile has no parameter 'units'"),
+        ("path,url,parameters\nl/a/b,modbus+tcp://h,base=3\n", "parameters have a column each"),
         ("path,url,interval\nl/a/b,modbus+tcp://h,0s\n", "interval '0s' must be above 0"),
         ("path,url,profile\nl/a/b,modbus+tcp://h,ovn\n", "unknown profile 'ovn'; did you mean 'oven'"),
         (

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from headrace.adapters.base import AdapterState, PlantFacts
-from headrace.adapters.modbus import poller
+from headrace.adapters.modbus import reads
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.config import DevicePlan
+from headrace.adapters.modbus.endpoints import parse_url
 from headrace.adapters.modbus.poller import phase_ns
-from headrace.adapters.modbus.transport import ModbusTransport
+from headrace.adapters.modbus.transport import ModbusTransport, NotTrusted
 from headrace.core.clock import NO_TIME, NS, VirtualClock
 from headrace.core.errors import Closed, NotConnected
 from headrace.core.problems import validate_section
@@ -38,14 +39,15 @@ class Wire:
         self.is_up = True
         self.takes_s = 0.0
         self.n_connects = 0
+        self.missing = set()
         self.asked = []
         self.open = []
 
-    async def connect(self, host, port, timeout_s, on_lost):
+    async def connect(self, endpoint, timeout_s, on_lost):
         self.n_connects += 1
         if not self.is_up:
-            raise NotConnected(f"no connection to {host}:{port}: Connection refused")
-        one = FakeTransport(self, port, on_lost)
+            raise NotConnected(f"no connection to {endpoint}: Connection refused")
+        one = FakeTransport(self, endpoint, on_lost)
         self.open.append(one)
         return one
 
@@ -56,11 +58,11 @@ class Wire:
 class FakeTransport:
     cpu_ns = 5
 
-    def __init__(self, wire, port, on_lost):
-        self.wire, self.port, self.on_lost = wire, port, on_lost
+    def __init__(self, wire, endpoint, on_lost):
+        self.wire, self.endpoint, self.on_lost = wire, endpoint, on_lost
 
     async def request(self, unit, pdu, timeout_s):
-        function, _, count = struct.unpack(">BHH", pdu)
+        function, start, count = struct.unpack(">BHH", pdu)
         self.wire.asked.append((self.wire.clock.now_ns(), unit, function))
         await self.wire.clock.sleep(self.wire.takes_s)
         answer = self.wire.answers.get(unit, {}).get(function)
@@ -72,8 +74,10 @@ class FakeTransport:
             raise NotConnected("closed by the device")
         if answer is not None:
             return answer
+        if self.wire.missing & set(range(start, start + count)):
+            return bytes([function | 0x80, 2])
         size = (count + 7) // 8 if function < 3 else 2 * count
-        return bytes([function, size]) + bytes(range(size))
+        return bytes([function, size]) + bytes(range(2 * start, 2 * start + size))
 
     def close(self):
         if self in self.wire.open:
@@ -83,7 +87,7 @@ class FakeTransport:
 class Scene:
     """An adapter on a virtual clock with devices behind one port, and others behind their own."""
 
-    def __init__(self, monkeypatch, urls, **config):
+    def __init__(self, monkeypatch, urls, profile=PROFILE, **config):
         self.clock = VirtualClock(START_NS)
         self.wire = Wire(self.clock)
         self.sink = RecordingSink(self.clock)
@@ -91,7 +95,7 @@ class Scene:
         devices = {f"leon/l1/d{i}": url for i, url in enumerate(urls)}
         config = {"profile": "p", "devices": devices, **config}
         settings = validate_section(ModbusAdapter.Config, config, "adapters.x")
-        self.adapter = ModbusAdapter.from_config("x", settings, {"p": PROFILE}, PlantFacts())
+        self.adapter = ModbusAdapter.from_config("x", settings, {"p": profile}, PlantFacts())
 
     async def __aenter__(self):
         await self.adapter.start(self.sink)
@@ -159,7 +163,7 @@ async def test_before_the_first_poll_an_adapter_is_starting(monkeypatch):
 
 
 def test_phases_are_bunched_and_spread():
-    plans = [DevicePlan(f"leon/d{i}", "h", 1, 1, 1.0, NS, None) for i in range(1_000)]
+    plans = [DevicePlan(f"leon/d{i}", parse_url("modbus+tcp://h"), NS, None) for i in range(1_000)]
     phases_ms = np.array([phase_ns(p) for p in plans]) / 1e6
     assert set((phases_ms // 100).astype(int)) == set(range(10)), "ten moments of the interval"
     assert (phases_ms % 100 <= 10).all(), "with some jitter"
@@ -267,11 +271,11 @@ async def test_a_dead_port_is_no_matter_for_another(monkeypatch):
     async with Scene(monkeypatch, ["modbus+tcp://dead:1", "modbus+tcp://alive:1"]) as scene:
         whole = scene.wire.connect
 
-        async def connect(host, port, timeout_s, on_lost):
-            if host == "dead":
+        async def connect(endpoint, timeout_s, on_lost):
+            if endpoint.host == "dead":
                 await scene.clock.sleep(3.0)
                 raise NotConnected("no route")
-            return await whole(host, port, timeout_s, on_lost)
+            return await whole(endpoint, timeout_s, on_lost)
 
         monkeypatch.setattr(ModbusTransport, "connect", connect)
         await scene.run(30)
@@ -293,7 +297,8 @@ async def test_an_exception_marks_the_values_of_its_block(monkeypatch, caplog):
         found = scene.device(0)
         assert found.state is AdapterState.DEGRADED
         assert found.reason == "exception 2 (illegal data address) reading holding:0..1"
-        assert found.n_errors == 3
+        assert found.n_errors == 1, "it is not asked again for a while"
+        assert found.problems == (("t", "exception 2 (illegal data address)"),)
         assert found.last_good_ns > START_NS
         assert len(caplog.records) == 1
         scene.wire.answers[1] = {f: bytes([f | 0x80, 99]) for f in (1, 3, 4)}
@@ -302,8 +307,85 @@ async def test_an_exception_marks_the_values_of_its_block(monkeypatch, caplog):
         assert scene.device(0).reason == "exception 99 (unknown code) reading coil:0..0"
         assert scene.device(0).last_good_ns == before
         scene.wire.answers.clear()
-        await scene.run(1)
+        await scene.run(62, 0.05)
         assert scene.device(0).state is AdapterState.CONNECTED
+
+
+async def test_a_calibration_makes_a_new_layout_at_its_date(monkeypatch):
+    written = {
+        "address": "holding:0;scale=0.1", "scale": 2, "dead_band": 1,
+        "calibration": [{"from": "2023-11-14T22:13:25Z", "scale": 1.5, "add": -1}],
+    }  # fmt: skip
+    profile = {"t": validate_section(SignalSettings, written, "t"), "on": SignalSettings(address="coil:0")}
+    async with Scene(monkeypatch, one_port(2), profile=profile) as scene:
+        await scene.run(10)
+        batches = await gathered(scene)
+    directory, found = scene.sink.directory, {}
+    for batch in batches:
+        for frame, slot in enumerate(batch.slot.tolist()):
+            column = directory.layout(slot).columns[0]
+            grid = column.name, column.scale, column.offset
+            found.setdefault(grid, []).append(int(batch.ts_ns[frame]))
+            if column.name == "t":
+                assert directory.dead_bands[slot].change.tolist() == pytest.approx([1 / column.scale])
+    at_ns = START_NS + 5 * NS
+    before, after, other = found["t", 0.2, 0.0], found["t", 0.3, -1.0], found["on", 1.0, 0.0]
+    assert len(before) == len(after) == 10
+    assert max(before) < at_ns <= min(after)
+    assert len(other) == 20
+    assert directory.n_sensors == 4, "sensors stay what they are"
+    late = Scene(monkeypatch, one_port(1), profile=profile)
+    late.clock.advance(60.0)
+    async with late:
+        await late.run(1)
+    assert late.sink.directory.layout(0).columns[0].scale == 0.3
+
+
+async def test_refused_tls_is_a_state_of_its_own(monkeypatch):
+    async with Scene(monkeypatch, one_port(1)) as scene:
+
+        async def connect(endpoint, timeout_s, on_lost):
+            raise NotTrusted("its certificate is not trusted")
+
+        monkeypatch.setattr(ModbusTransport, "connect", connect)
+        await scene.run(2)
+        assert scene.device(0).state is AdapterState.FAILED
+        assert scene.device(0).next_retry_ns > START_NS
+
+
+async def test_what_is_refused_is_looked_for_without_a_word_until_it_is_found(monkeypatch, caplog):
+    profile = {f"r{i}": SignalSettings(address=f"holding:{i}") for i in range(8)}
+    async with Scene(monkeypatch, one_port(1), profile=profile) as scene:
+        scene.wire.missing = {3, 6}
+        with caplog.at_level(logging.INFO, "headrace.adapters.modbus"):
+            await scene.run(1)
+            assert scene.device(0).reason == "looking for what it refuses of holding:0..7"
+            assert scene.device(0).problems == tuple(
+                (f"r{i}", "exception 2 (illegal data address)") for i in range(8)
+            )
+            await scene.run(5)
+            assert scene.device(0).problems == tuple(
+                (f"r{i}", "exception 2 (illegal data address)") for i in (3, 6)
+            )
+            n_errors = scene.device(0).n_errors
+            await scene.run(4)
+            assert scene.device(0).n_errors == n_errors
+            scene.wire.missing = {3}
+            await scene.run(250, 0.1)
+            assert [name for name, _ in scene.device(0).problems] == ["r3"]
+            scene.wire.missing = set()
+            await scene.run(130, 0.1)
+            assert scene.device(0).problems == ()
+            assert scene.device(0).state is AdapterState.CONNECTED
+    assert [r.getMessage().partition(" ")[2] for r in caplog.records] == [
+        "device=leon/l1/d0 exception 2 (illegal data address) reading holding:3..3 (and 1 more)",
+        "device=leon/l1/d0 exception 2 (illegal data address) reading holding:3..3",
+        "device=leon/l1/d0 gives all its values again",
+    ]  # fmt: skip
+    batches = await gathered(scene)
+    last = batches[-1]
+    assert last.quality is None
+    assert last.values[-1].tolist() == [(2 * i << 8) + 2 * i + 1 for i in range(8)]
 
 
 async def test_a_gateway_without_its_device_is_no_answer(monkeypatch):
@@ -461,4 +543,4 @@ async def test_stop_hands_on_what_was_gathered(monkeypatch):
 
 
 def test_exceptions_have_names():
-    assert poller.exception_text(6) == "exception 6 (device busy)"
+    assert reads.exception_text(6) == "exception 6 (device busy)"

@@ -9,7 +9,7 @@ from headrace.adapters.base import PlantFacts
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.probe import ProbeTarget, probe_block, probe_target, readings_of
 from headrace.adapters.modbus.simulator import ModbusSimulator, SimulatedUnit
-from headrace.adapters.payloads.registers import Area, Numbering, parse_address
+from headrace.adapters.payloads.register_addresses import Area, Numbering, parse_address
 from headrace.core.clock import SystemClock
 from headrace.core.errors import ConfigError, NotConnected, Rejected
 from headrace.core.problems import validate_section

@@ -7,7 +7,9 @@ import struct
 
 import pytest
 
-from headrace.adapters.modbus.transport import HEADER, ModbusTransport
+from headrace.adapters.modbus.endpoints import Endpoint, ModbusLink
+from headrace.adapters.modbus.framing import HEADER
+from headrace.adapters.modbus.transport import ModbusTransport
 from headrace.core.errors import NotConnected
 
 READ = struct.pack(">BHH", 3, 0, 2)
@@ -25,7 +27,9 @@ class Peer:
     async def __aenter__(self):
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
         port = self.server.sockets[0].getsockname()[1]
-        self.transport = await ModbusTransport.connect("127.0.0.1", port, 1.0, self.lost.append)
+        self.transport = await ModbusTransport.connect(
+            Endpoint(ModbusLink.TCP, "127.0.0.1", port), 1.0, self.lost.append
+        )
         return self
 
     async def __aexit__(self, *error):
@@ -152,10 +156,12 @@ async def test_a_cancelled_request_leaves_the_connection_usable():
 
 
 async def test_a_deadline_that_comes_with_the_answer_changes_nothing():
-    answer = asyncio.get_running_loop().create_future()
-    answer.set_result(DATA)
-    ModbusTransport._expire(answer)
-    assert await answer == DATA
+    async with Peer(lambda t, u, n: []) as peer:
+        asking = asyncio.ensure_future(peer.ask(timeout_s=30))
+        await asyncio.sleep(0.01)
+        peer.transport.data_received(frame(1, 1))
+        peer.transport._expire()
+        assert await asking == DATA
 
 
 async def test_nobody_listens():
@@ -163,7 +169,7 @@ async def test_nobody_listens():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         with pytest.raises(NotConnected, match=f"no connection to 127.0.0.1:{port}: Connection refused"):
-            await ModbusTransport.connect("127.0.0.1", port, 1.0, print)
+            await ModbusTransport.connect(Endpoint(ModbusLink.TCP, "127.0.0.1", port), 1.0, print)
 
 
 async def test_a_host_that_does_not_answer():
@@ -180,7 +186,7 @@ async def test_a_host_that_does_not_answer():
                 one.connect_ex(address)
                 waiting.append(one)
             with pytest.raises(NotConnected, match=r"no connection to 127.0.0.1:\d+ within 0.1 s"):
-                await ModbusTransport.connect("127.0.0.1", address[1], 0.1, print)
+                await ModbusTransport.connect(Endpoint(ModbusLink.TCP, *address), 0.1, print)
         finally:
             for one in waiting:
                 one.close()

@@ -7,7 +7,8 @@ from headrace.adapters.base import PlantFacts
 from headrace.adapters.broker.listening import Ear
 from headrace.adapters.mqtt import probe
 from headrace.adapters.mqtt.adapter import MqttAdapter
-from headrace.adapters.mqtt.scan import NO_RULE, offered
+from headrace.adapters.mqtt.scan import offered
+from headrace.adapters.payloads.offers import NO_RULE
 from headrace.core.clock import SystemClock, VirtualClock
 from headrace.core.errors import ConfigError
 from headrace.core.problems import validate_section

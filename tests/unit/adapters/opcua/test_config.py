@@ -7,6 +7,7 @@ from headrace.adapters.opcua.adapter import OpcuaAdapter
 from headrace.adapters.opcua.config import OpcuaConfig, ServerAddress, opcua_plans, parse_url
 from headrace.core.errors import ConfigError
 from headrace.core.problems import validate_section
+from headrace.core.profiles import Profile
 from headrace.core.settings import SignalSettings
 
 PROFILES = {
@@ -16,6 +17,8 @@ PROFILES = {
     },
     "empty": {},
     "bad": {"t": SignalSettings(address="holding:100")},
+    "scaled": {"t": SignalSettings(address="i=1", scale=0.5)},
+    "braced": Profile({"t": SignalSettings(address="i=1")}, {"base": 1}),
     "path": {"a//b": SignalSettings(address="i=1")},
     "twice": {"spectrum": SignalSettings(address="i=1"), "spectrum_1": SignalSettings(address="i=2")},
 }
@@ -94,7 +97,8 @@ def test_a_wrong_file_is_told_with_its_line(tmp_path, text, error):
     [
         ({"devices": {}}, "there is no device"), ({"profile": "ovn"}, "unknown profile 'ovn'; did you mean 'oven'"),
         ({"profile": "empty"}, "has no signals"), ({"profile": "bad"}, "profiles.bad.t: 'holding:100' is no node id"),
-        ({"profile": "path"}, "profiles.path"),
+        ({"profile": "path"}, "profiles.path"), ({"profile": "scaled"}, "profiles.scaled.t: scale is nothing that opcua does"),
+        ({"profile": "braced"}, "addresses of nodes have no parameters"),
         ({"profile": "twice", "arrays": {"spectrum": 2}}, "signal 'spectrum_1' is there twice"),
         ({"devices": {"l/d": "opc.tcp://h"}}, "needs the device's node"),
         ({"levels": ("a", "b", "c", "d")}, "the path has 2 levels, expected 3"),

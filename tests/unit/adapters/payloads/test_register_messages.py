@@ -10,7 +10,7 @@ from tests.property.test_payloads import oracle, rows_of
 
 from headrace.adapters.payloads.base import RuleSettings, TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
-from headrace.adapters.payloads.registers import parse_address
+from headrace.adapters.payloads.register_addresses import parse_address
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.core.errors import ConfigError
 from headrace.core.frames import Shape
@@ -169,6 +169,8 @@ def test_a_restart_knows_the_columns_and_a_new_scale_makes_new_ones():
     ("rule", "problem"),
     [
         ({"registers": {}}, "need registers"), ({"registers": {"a": "db1:0"}}, "tag address"), ({"time": "ts"}, "remove time"),
+        ({"registers": {"a": "holding:0:STR[4]"}}, "single numbers"), ({"registers": {"a": "holding:0[2]"}}, "tag address"),
+        ({"registers": {"a": "holding:0:U16[2]"}}, "single numbers"),
     ],
 )  # fmt: skip
 def test_rules_that_can_not_be(rule, problem):

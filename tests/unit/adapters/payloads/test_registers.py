@@ -3,16 +3,8 @@
 import numpy as np
 import pytest
 
-from headrace.adapters.payloads.registers import (
-    Area,
-    Block,
-    Numbering,
-    RegisterAddress,
-    RegisterTag,
-    compile_read_map,
-    parse_address,
-    plan_reads,
-)
+from headrace.adapters.payloads.register_addresses import Area, Numbering, RegisterAddress, parse_address
+from headrace.adapters.payloads.registers import Block, RegisterTag, compile_read_map, plan_reads
 from headrace.core.errors import ConfigError
 from headrace.core.layouts import Column, Kind
 from headrace.core.quality import Quality
@@ -30,6 +22,16 @@ from headrace.core.quality import Quality
         ("coil:0", "coil:0"),
         ("discrete:65535", "discrete:65535"),
         ("holding:3.15", "holding:3.15"),
+        ("holding:3.4:bit[20]", "holding:3.4:BIT[20]"),
+        ("coil:7:BIT", "coil:7"),
+        ("coil:7:BIT[3]", "coil:7:BIT[3]"),
+        ("holding:100:F32[4];order=CDAB;scale=2", "holding:100:F32[4];order=CDAB;scale=2.0"),
+        ("holding:100:F32[1]", "holding:100:F32;order=ABCD"),
+        ("holding:100:U16[3];order=CDAB", "holding:100:U16[3];order=ABCD"),
+        ("holding:100:str[8]", "holding:100:STR[8];order=ABCD"),
+        ("holding:100:STR[1];order=BADC", "holding:100:STR[1];order=BADC"),
+        ("input:5:bcd32", "input:5:BCD32;order=ABCD"),
+        ("input:5:BCD16", "input:5:BCD16"),
         ("holding:3.0;add=2", "holding:3.0;add=2.0"),
     ],
 )
@@ -45,6 +47,13 @@ def test_addresses_are_printed_in_full(text, normal):
         ("holding", "is not area:offset"),
         ("register:1", "areas: coil, discrete, holding, input"),
         ("holding:1:U8", "type 'U8', not one of U16"),
+        ("holding:1:STR", "a text says how many bytes it has"),
+        ("holding:1:STR[251]", r"STR\[1\] to STR\[250\]"),
+        ("holding:1:STR[4];order=CDAB", "texts: ABCD or BADC"),
+        ("holding:1:STR[4];scale=2", "a text has no scale"),
+        ("holding:1:U16[0]", "0 is not 1 to 65535"),
+        ("holding:65530:F32[4]", "starts at offset 65530"),
+        ("holding:1:BIT", "has type 'BIT', not one of"),
         ("coil:1:U16", "coil items are single bits"),
         ("holding:1.3:U16", "a bit is .0 to .15"),
         ("holding:1.16", "a bit is .0 to .15"),

@@ -7,8 +7,11 @@ import pytest
 
 from headrace.adapters.payloads import keys, router, words
 from headrace.adapters.payloads.base import RuleSettings, TopicMessage
+from headrace.adapters.payloads.json import FieldsDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
+from headrace.adapters.payloads.topics import TopicDialect
+from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError
 from headrace.core.frames import Shape
 from headrace.core.layouts import Column, Kind, Layout
@@ -422,6 +425,158 @@ def test_a_list_is_not_read_on_behind_a_thousand_mistakes():
     assert sum(r.n_samples for r in out.rejects) == 1_501
     out = bench.feed(("plant/d", "[" + "1," * 1_000 + "1]"))
     assert sum(r.n_samples for r in out.rejects) == 1_001
+
+
+# --- keys, times and places of messages ----------------------------------------------------------------
+
+
+def keyed(path="l/{x}/{message_key}/{key}", **rule):
+    directory = SensorDirectory()
+    dialect = TopicDialect(".", has_keys=True)
+    rules = compile_rules({"t.{x}": RuleSettings(path=path, **rule)}, (), "UTC", "t", dialect)
+    return directory, MessageRouter("x", rules, DeviceGroups(directory))
+
+
+def message(payload, key=b"k", time_ns=5, topic="t.a", place=(0, 1)):
+    return TopicMessage(topic, payload, 100, time_ns, key, place)
+
+
+def test_the_key_of_a_message_may_name_its_device(monkeypatch):
+    directory, one = keyed()
+    out = one.decode([message(b'{"v": 1}', key) for key in (b"k", b"m", b"k")], 7)
+    assert {directory.paths[slot] for batch in out.batches for slot in batch.slot.tolist()} == {
+        "l/a/k",
+        "l/a/m",
+    }
+    assert sum(batch.n_frames for batch in out.batches) == 3
+    rejects = one.decode([message(b'{"v": 1}', key) for key in (None, b"\xff", b"a/b", b"*")], 7).rejects
+    assert [(str(r.code), r.source) for r in rejects] == [
+        ("bad-path", "t.a:0:1"), ("bad-path", "t.a:0:1"), ("bad-path", "t.a:0:1:a/b"), ("bad-path", "t.a:0:1:*"),
+    ]  # fmt: skip
+    assert "has no key, which its path names {message_key}" in rejects[0].detail
+    monkeypatch.setattr(router, "N_ROUTES_MAX", 2)
+    for number in range(5):
+        assert not one.decode([message(b'{"v": 1}', b"n%d" % number)], 7).rejects
+    assert len(one._routes) <= 1
+
+
+def test_a_key_too_long_to_be_shown_is_left_out():
+    assert message(b"", b"x" * 300).source == "t.a:0:1"
+    assert TopicMessage("t", b"", 1).source == "t"
+
+
+def test_a_message_gives_its_time_to_what_has_none():
+    _, one = keyed(path="l/{x}/{key}")
+    payloads = [b'{"v": 1}', b'[{"v": 2}, {"v": 3}]', b'[{"v": 4}, {"w": 5}, {"v": 6}]']
+    messages = [message(payload, time_ns=1_000 * i) for i, payload in enumerate(payloads, 1)]
+    out = one.decode(messages, 7)
+    times = sorted({t for batch in out.batches for t in batch.ts_ns.tolist()})
+    assert times == [1_000, 2_000, 2_001, 3_000, 3_001, 3_002]
+    again = one.decode([messages[1]], 7)
+    assert again.batches[0].ts_ns.tolist() == [2_000, 2_001], "whenever it comes"
+    (reject,) = one.decode([message(b"junk")], 7).rejects
+    assert reject.arrival_ns == 5, "what samples without a time would have"
+
+
+class Failing:
+    has_keys, has_places = True, False
+
+    def __init__(self, settings, times):
+        pass
+
+    def reader(self, origin, groups, path):
+        return self
+
+    def read(self, messages):
+        raise ValueError("a defect")
+
+
+def test_a_reader_that_fails_costs_its_messages_alone(monkeypatch, caplog):
+    monkeypatch.setattr(router.PAYLOADS, "load", lambda name: Failing if name == "failing" else FieldsDecoder)
+    rules = compile_rules(
+        {"f/{x}": RuleSettings(path="l/{x}/{key}", values="failing"), "g/{x}": RuleSettings(path="l/{x}/{key}")},
+        (), "UTC", "t",
+    )  # fmt: skip
+    one = MessageRouter("x", rules, DeviceGroups(SensorDirectory()))
+    messages = [TopicMessage(t, b'{"v": 1}', 1) for t in ("f/a", "g/a", "f/b")]
+    out = one.decode(messages, 7)
+    assert [batch.n_frames for batch in out.batches] == [1]
+    assert [(str(r.code), r.source) for r in out.rejects] == [("internal", "f/a"), ("internal", "f/b")]
+    assert caplog.text.count("a decoder failed") == 1
+    monkeypatch.setattr(router, "N_READERS_MAX", 1)
+    one.decode([TopicMessage("f/c", b"", 1)], 7)
+    assert len(one._readers) == 1
+
+
+def test_messages_of_a_key_are_read_alone_where_their_format_is():
+    directory, one = keyed(values="csv", columns=("v",))
+    for _ in range(2):
+        (batch,) = one.decode([message(b"1"), message(b"2")], 7).batches
+        assert batch.values.tolist() == [[1.0], [2.0]]
+    assert directory.paths[0] == "l/a/k"
+
+
+# --- messages that are read together -------------------------------------------------------------------
+
+
+def test_messages_of_known_shape_get_the_time_that_their_protocol_gives():
+    """The same as those that are read one by one."""
+    _, one = keyed()
+    plain = message(b'[{"v": 1}, {"v": 2}]', time_ns=NO_TIME)
+    own = message(b'[{"v": 3}, {"v": 4}, {"v": 5}]', time_ns=1_000)
+    for arrival_ns in (100, 200, 300):
+        some = [own, plain._replace(arrival_ns=arrival_ns), own._replace(time_ns=2_000)]
+        (batch,) = one.decode(some, 7).batches
+        assert batch.ts_ns.tolist() == [1_000, 1_001, 1_002, arrival_ns, arrival_ns + 1, 2_000, 2_001, 2_002]
+
+
+def test_registers_have_the_time_that_their_protocol_gives():
+    _, one = keyed(values="registers", registers={"r": "holding:0"})
+    (batch,) = one.decode([message(b"\0\7", time_ns=ns) for ns in (8, NO_TIME, 9)], 7).batches
+    assert batch.ts_ns.tolist() == [8, 100, 9]
+    assert batch.values.tolist() == [[7]] * 3
+
+
+def test_rows_and_columns_of_a_device_keep_their_order():
+    topics = {
+        "data/{device}": {"path": "leon/{device}/{key}"},
+        "lines/{device}": {"path": "leon/{device}/{key}", "values": "csv", "columns": ("a",)},
+    }
+    bench = Bench(topics)
+    for _ in range(3):
+        out = bench.feed(("lines/d", "1"), ("data/d", '{"a": 2}'), ("data/d", '{"a": 3}'))
+        assert [value for b in out.batches for value in b.values[:, 0].tolist()] == [1, 2, 3]
+
+
+def test_a_reader_of_many_that_fails_leaves_them_to_be_read_alone(caplog, monkeypatch):
+    bench = Bench()
+
+    def fail(*arguments):
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr(FieldsDecoder, "read_many", fail)
+    for _ in range(2):
+        out = bench.feed(("plant/d", '{"ts": 1, "a": 1}'), ("plant/d", "junk"))
+        assert out.batches[0].values.tolist() == [[1.0]]
+        assert [r.code for r in out.rejects] == ["malformed"]
+    assert caplog.text.count("a decoder of many messages failed") == 1
+
+
+def test_of_many_messages_of_new_devices_few_are_read_alone(monkeypatch):
+    """A backlog begins with a slice of a thousand messages of which nothing is known."""
+    alone = []
+    read = FieldsDecoder.read
+    monkeypatch.setattr(
+        FieldsDecoder, "read", lambda self, *rest: (alone.append(rest[1].path), read(self, *rest))
+    )
+    bench = Bench()
+    out = bench.feed(*[(f"plant/d{i % 3}", f'{{"ts": {i}, "a": {i}}}') for i in range(1, 100)])
+    assert alone == ["leon/d1", "leon/d2", "leon/d0"]
+    times = {}
+    for batch in out.batches:
+        for slot, ts_ns in zip(batch.slot.tolist(), batch.ts_ns.tolist(), strict=True):
+            times.setdefault(slot, []).append(ts_ns)
+    assert sorted(times.values()) == [list(range(i, 100, 3)) for i in (1, 2, 3)]
 
 
 JSON_RULES = {

@@ -3,6 +3,7 @@
 import math
 from datetime import UTC, datetime, timedelta, timezone
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,3 +100,24 @@ def test_texts_against_the_standard_library(microseconds, minutes):
     moment = EPOCH + timedelta(microseconds=microseconds)
     text = moment.astimezone(timezone(timedelta(minutes=minutes))).isoformat()
     assert TimeReader().read(text) == microseconds * 1_000
+
+
+@pytest.mark.parametrize("unit", ["auto", "s", "ms", "ns"])
+@given(
+    st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=5)
+    | st.lists(st.floats() | st.floats(1e8, 1e11), min_size=1, max_size=5)
+)
+def test_columns_of_one_size_are_read_as_each_of_them(unit, values):
+    reader = TimeReader(unit)
+    found = reader.of_one_size(np.array(values))
+    if found is not None:
+        assert found.tolist() == [reader.read(value) for value in values]
+
+
+def test_columns_of_one_size_of_two_sizes_are_left_to_others():
+    reader = TimeReader()
+    assert reader.of_one_size(np.array([1, 1_700_000_000_000])) is None
+    assert reader.of_one_size(np.array([1.0, np.inf])) is None
+    assert reader.of_one_size(np.array([2**62])).tolist() == [2**62]
+    assert TimeReader("s").of_one_size(np.array([2**62])) is None
+    assert reader.of_one_size(np.array([1.5, 2.25])).tolist() == [1_500_000_000, 2_250_000_000]

@@ -1,0 +1,1 @@
+"""Kafka: what a cluster's topics bring."""
