@@ -371,7 +371,7 @@ async def test_a_slow_reader_is_counted(plant, monkeypatch):
     monkeypatch.setattr(polling, "N_SILENT_MAX", 1)
     await plant.set("a", 1.0)
     async with Life(
-        adapter_of(plant, {"a": None}, mode="read", devices={"l/d": plant.url(timeout="50ms")})
+        adapter_of(plant, {"a": None}, mode="read", devices={"l/d": plant.url(timeout="300ms")})
     ) as life:
         await life.value("l/d/a", 1.0)
         plant.hang()

@@ -19,7 +19,7 @@ from headrace.adapters.exec.probe import Heard, Program, listening_s, run_once
 from headrace.adapters.exec.stderr_log import StderrLog
 from headrace.adapters.meters import Backoff, reason_of, seconds
 from headrace.adapters.payloads.base import Decoded, PayloadError
-from headrace.adapters.payloads.chunks import LineFormats
+from headrace.adapters.payloads.chunks import LineFormats, warm_csv
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_decoder import warm_lines
 from headrace.adapters.payloads.line_rules import LinePaths, compile_paths
@@ -94,6 +94,7 @@ class ExecAdapter:
     def warm(cls) -> None:
         """Make the kernels of its decoders ready."""
         warm_lines()
+        warm_csv()
 
     @classmethod
     def from_config(cls, name: str, config: ExecConfig, profiles: Any, plant: PlantFacts) -> ExecAdapter:

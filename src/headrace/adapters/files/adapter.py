@@ -18,7 +18,7 @@ from headrace.adapters.files.positions import FilePosition, Key, Positions
 from headrace.adapters.files.probe import FileProbe, again, decode_parts, rule_of_url
 from headrace.adapters.files.reader import FileReader, ReadCounts, SinkRefused
 from headrace.adapters.meters import Backoff, reason_of, seconds
-from headrace.adapters.payloads.chunks import LineFormats
+from headrace.adapters.payloads.chunks import LineFormats, warm_csv
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_decoder import warm_lines
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
@@ -78,6 +78,7 @@ class FilesAdapter:
     def warm(cls) -> None:
         """Make the kernels of its decoders ready."""
         warm_lines()
+        warm_csv()
 
     @classmethod
     def from_config(cls, name: str, config: FilesConfig, profiles: Any, plant: PlantFacts) -> FilesAdapter:

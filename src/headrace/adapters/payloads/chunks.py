@@ -27,7 +27,7 @@ from headrace.adapters.payloads.csv_values import CellColumn, WantedCells, read_
 from headrace.adapters.payloads.keys import DTYPE_OF, DeviceGroups
 from headrace.adapters.payloads.line_decoder import LineDecoder, LineNumbers
 from headrace.adapters.payloads.line_protocol import FACTORS
-from headrace.adapters.payloads.line_rules import LinePaths, LineRule
+from headrace.adapters.payloads.line_rules import LinePaths, LineRule, compile_paths
 from headrace.adapters.payloads.number import number as number_of
 from headrace.adapters.payloads.rows import N_REJECTS_MAX
 from headrace.adapters.payloads.tables import PATH_COLUMNS, TableColumns, TableReader
@@ -478,3 +478,13 @@ def is_dated_by_us(decoded: Decoded, chunk: LineChunk, n_lines: int) -> bool:
 def message_of(chunk: LineChunk, at: int, line: bytes) -> TopicMessage:
     """A line as a message; `at` is its place in the chunk."""
     return TopicMessage(f"{chunk.source}:{chunk.number + at}", line, chunk.arrival_ns + at)
+
+
+def warm_csv() -> None:
+    """Compile the kernels of plain CSV, or load them from the cache: some lines are decoded in memory."""
+    directory = SensorDirectory()
+    formats = LineFormats("warm", directory, DeviceGroups(directory), (), "UTC")
+    rule = LineRule(path="warm/{key}", time="ts")
+    for times in ("1700000000,1.5\n1700000001,2", "2026-01-01T00:00:00Z,1.5\n2026-01-01T00:00:01Z,2"):
+        reader = formats.csv(rule, compile_paths(rule, (), (), False), {})
+        reader.decode(LineChunk("warm.csv", f"ts,a\n{times}\n".encode(), 1, 1))
