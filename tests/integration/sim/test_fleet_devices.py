@@ -30,6 +30,7 @@ from headrace.adapters.sparkplug.config import SparkplugConfig
 from headrace.core.clock import NS, ScaledClock, SystemClock, VirtualClock, monotonic_ns
 from headrace.core.config import load_plant
 from headrace.core.errors import Unreachable
+from headrace.core.profiles import resolve_profiles
 from headrace.sim.calendars import CONTINUOUS, DAY_SHIFT
 from headrace.sim.devices.broker import Broker, BrokerProgram, find_mosquitto
 from headrace.sim.devices.modbus import ModbusGateways
@@ -524,18 +525,19 @@ async def test_the_plant_file_connects_to_the_plant(tmp_path: Path) -> None:
     plant = demo_plant(3, ScaledClock(20.0, MONDAY_NS), tmp_path, speed=20.0)
     config = load_plant(await plant.start())
     facts = PlantFacts(config.plant.levels, config.plant.timezone)
+    profiles = resolve_profiles(config.profiles)
     n_sensors = 0
     for name, section in config.adapters.items():
         if section.protocol == "modbus":
-            plans = device_plans(name, ModbusConfig.model_validate(section.options), config.profiles, facts)
+            plans = device_plans(name, ModbusConfig.model_validate(section.options), profiles, facts)
             assert len(plans) == 8
             n_sensors += sum(p.read_map.width for p in plans)
-            assert {p.path: (p.host, p.port, p.unit) for p in plans} == {
+            assert {p.path: (p.endpoint.host, p.endpoint.port, p.url.unit) for p in plans} == {
                 p.path: address(plant.gateways.urls[p.path]) for p in plans
             }
     assert n_sensors == plant.fleets.modbus.n_sensors
     ua_plans = opcua_plans(
-        "press", OpcuaConfig.model_validate(config.adapters["press"].options), config.profiles, facts
+        "press", OpcuaConfig.model_validate(config.adapters["press"].options), profiles, facts
     )
     assert plant.cell is not None
     assert plant.fleets.opcua is not None
