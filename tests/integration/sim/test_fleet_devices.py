@@ -36,7 +36,7 @@ from headrace.sim.devices.broker import Broker, BrokerProgram, find_mosquitto
 from headrace.sim.devices.modbus import ModbusGateways
 from headrace.sim.devices.mqtt import PayloadStyle, Publisher, messages
 from headrace.sim.devices.opcua import OpcuaCell
-from headrace.sim.devices.sparkplug import EdgeNodes, Report, metrics, reports
+from headrace.sim.devices.sparkplug import DeviceReport, EdgeNodes, metrics, reports
 from headrace.sim.fleet import Fleet
 from headrace.sim.plant import MODBUS_PROFILES, MQTT_PROFILES, OPCUA_PROFILES, demo_plant, plant_clock
 from headrace.sim.plant_file import STYLES
@@ -492,7 +492,7 @@ async def test_an_edge_node_heeds_its_host_and_comes_back_after_its_broker(broke
         nodes.report(MONDAY_NS + 5 * NS, MONDAY_NS + 5 * NS + 1)
         assert node.n_samples == 20
         node.report(
-            Report(MONDAY_NS + 5 * NS + 999_999, 0, [(0, 1.0)])
+            DeviceReport(MONDAY_NS + 5 * NS + 999_999, 0, [(0, 1.0)])
         )  # its birth has told of that millisecond
         assert node.n_samples == 20
         n_before = len(host.heard)

@@ -1,6 +1,6 @@
 """Edge nodes with devices that speak to a broker: births, data by alias, deaths by will, rebirth when asked.
 
-`EdgeNode` is what all nodes do. `SimulatedNode` measures at random and keeps what it sends, so that a test can compare it with
+`SimulatedEdge` is what all nodes do. `SimulatedNode` measures at random and keeps what it sends, so that a test can compare it with
 what arrives.
 """
 
@@ -57,7 +57,7 @@ TANK = (
 )
 
 
-class EdgeNode:
+class SimulatedEdge:
     """An edge node: its connection, its lives, and the order of its messages.
 
     Parameters
@@ -223,7 +223,7 @@ class EdgeNode:
         self.is_connected = False
 
 
-class SimulatedNode(EdgeNode):
+class SimulatedNode(SimulatedEdge):
     """A node whose devices measure at random.
 
     Parameters

@@ -19,7 +19,7 @@ import numpy as np
 
 from headrace.adapters.payloads.sparkplug import DataType
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue
-from headrace.adapters.sparkplug.simulator import EdgeNode
+from headrace.adapters.sparkplug.simulator import SimulatedEdge
 from headrace.core.clock import Clock
 from headrace.sim.device_types import DeviceType
 from headrace.sim.devices.mqtt import USER
@@ -37,7 +37,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-class Metric(NamedTuple):
+class FleetMetric(NamedTuple):
     """A metric as births name it."""
 
     name: str
@@ -49,7 +49,7 @@ class Metric(NamedTuple):
         return bool(raw) if self.datatype == DataType.BOOLEAN else raw
 
 
-class Report(NamedTuple):
+class DeviceReport(NamedTuple):
     """What a device reports at one instant: (number of the metric, raw value) each."""
 
     ts_ns: int
@@ -57,7 +57,7 @@ class Report(NamedTuple):
     values: list[tuple[int, float]]
 
 
-def metrics(kind: DeviceType) -> list[Metric]:
+def metrics(kind: DeviceType) -> list[FleetMetric]:
     """The metrics of a type's devices, in the order of its signals.
 
     Raises
@@ -69,13 +69,13 @@ def metrics(kind: DeviceType) -> list[Metric]:
     if not kind.sends_units:
         raise ValueError(f"{kind.profile.name}: metrics are engineering units; take its profile in_units()")
     return [
-        Metric(column.name, _TYPES[part.layout.dtype], column.unit or None)
+        FleetMetric(column.name, _TYPES[part.layout.dtype], column.unit or None)
         for part in kind.parts
         for column in part.layout.columns
     ]
 
 
-def reports(fleet: Fleet, t0_ns: int, t1_ns: int) -> list[Report]:
+def reports(fleet: Fleet, t0_ns: int, t1_ns: int) -> list[DeviceReport]:
     """What a fleet of devices that report by exception reports in ``t0 <= t < t1``, in order of time.
 
     Raises
@@ -90,10 +90,10 @@ def reports(fleet: Fleet, t0_ns: int, t1_ns: int) -> list[Report]:
         rows = (frames.ts_ns.tolist(), frames.device.tolist(), columns.tolist(), frames.values.tolist())
         for ts_ns, device, column, value in zip(*rows, strict=True):
             found.setdefault((ts_ns, device), []).append((column, value))
-    return [Report(*at, sorted(values)) for at, values in sorted(found.items())]
+    return [DeviceReport(*at, sorted(values)) for at, values in sorted(found.items())]
 
 
-class LineNode(EdgeNode):
+class LineNode(SimulatedEdge):
     """The edge node of a line.
 
     Parameters
@@ -125,7 +125,7 @@ class LineNode(EdgeNode):
         self.living[device] = self.time_ms
         self.tell("DBIRTH", self._ids[device], self._present(device))
 
-    def report(self, report: Report) -> None:
+    def report(self, report: DeviceReport) -> None:
         """A device tells what has changed; what its birth has told of that very time it does not tell twice."""
         self.time_ms = max(self.time_ms, report.ts_ns // _MS)
         if report.ts_ns // _MS <= self.living[report.device]:
@@ -157,7 +157,9 @@ class LineNode(EdgeNode):
             for number, (metric, raw) in enumerate(zip(known, raws, strict=True))
         ]
 
-    def _tell(self, device: int, number: int, metric: Metric, raw: float, time_ms: int) -> SparkplugValue:
+    def _tell(
+        self, device: int, number: int, metric: FleetMetric, raw: float, time_ms: int
+    ) -> SparkplugValue:
         # An alias stands for one metric of the whole node.
         alias = device * self._width + number
         return SparkplugValue(metric.value(raw), metric.datatype, None, alias, time_ms, names_type=False)
