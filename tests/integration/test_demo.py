@@ -1,4 +1,4 @@
-"""The demonstration from end to end: real Modbus TCP and MQTT over loopback, a store, and questions to it."""
+"""The demonstration from end to end: Modbus TCP, OPC UA, MQTT and Sparkplug over loopback, a store, and questions to it."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import time
 import pytest
 
 from headrace.cli.demo import next_commands
+from headrace.core.errors import PluginError
 
 # Where kernels are not cached yet, they are compiled first.
 pytestmark = pytest.mark.timeout(240)
@@ -46,6 +47,9 @@ def test_the_summary_is_the_only_document_on_stdout(demo):
     assert summary["received"] > 5_000
     assert summary["received"] == sum(summary[fate] for fate in FATES)
     assert summary["rejected"] == 0
+    assert list(summary["protocols"]) == ["modbus", "opcua", "mqtt", "sparkplug"]
+    assert sum(summary["protocols"].values()) == summary["received"]
+    assert all(n > 100 for n in summary["protocols"].values())
     assert 0.5 < summary["bytes_per_sample"] < 16
     assert summary["ratio"] == pytest.approx(16 / summary["bytes_per_sample"], rel=0.01)
     stages = {"decode", "normalise", "journal", "pipeline", "encode", "write"}
@@ -69,14 +73,16 @@ def test_the_next_commands_work_as_they_stand(demo):
         assert len(done.stdout.splitlines()) > 2, line
 
 
-def test_both_protocols_are_in_the_store(demo):
+def test_all_protocols_are_in_the_store(demo):
     store, _ = demo
     done = subprocess.run(
         [*HEADRACE, "query", "**", "-t", str(store), "--last", "1h", "--agg", "count", "--json"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     found = {row["path"].split("/")[3].rstrip("0123456789") for row in json.loads(done.stdout)["rows"]}
-    assert {"oven", "press", "pump", "dryer"} <= found  # Modbus
+    assert {"oven", "pump", "dryer"} <= found  # Modbus
+    assert {"press"} <= found  # OPC UA
+    assert {"robot"} <= found  # Sparkplug
     assert {"meter", "conveyor", "climate"} <= found  # MQTT
 
 
@@ -119,6 +125,22 @@ def test_commands_are_as_the_demo_was_called(tmp_path, monkeypatch):
     assert next_commands(tmp_path, None)[2] == f"headrace status -t {tmp_path}"
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
     assert next_commands(tmp_path, tmp_path / "a b")[2] == f"uv run headrace status -t '{tmp_path}/a b'"
+
+
+def test_what_is_not_installed_is_told(capsys, monkeypatch):
+    from headrace.cli import demo as module
+
+    monkeypatch.setattr(
+        module.importlib.util, "find_spec", lambda name: None if name == "asyncua" else "found"
+    )
+    module._check_installed()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("OPC UA is left out")
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "gmqtt" else "found")
+    with pytest.raises(PluginError, match=r"needs gmqtt; .*'headrace\[modbus,opcua,mqtt,sparkplug,broker\]'"):
+        module._check_installed()
+    assert capsys.readouterr().err == ""
 
 
 def test_wrong_durations_are_told(capsys):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from headrace.runtime.assemble import Plant
 
 _N_STORES = 9
+_EXTRAS = "headrace[modbus,opcua,mqtt,sparkplug,broker]"
 _PIPELINE = (
     'pipelines.demo={read = "**/temperature", steps = [{op = "window", every = "10s", agg = ["mean", "max"]}], '
     'write = "{parent}/{signal}_{agg}_10s"}'
@@ -78,9 +79,9 @@ def demo(
 ) -> int:
     """Run a simulated factory and the pipeline, and watch.
 
-    Four lines with thousands of sensors, shifts, breaks and a weekend speak Modbus TCP and MQTT over this
-    machine's loopback. Headrace collects, journals, computes and stores, as it would with real devices. At the
-    end there is a summary, and three commands to look at what was stored.
+    Four lines with thousands of sensors, shifts, breaks and a weekend speak Modbus TCP, OPC UA, MQTT and Sparkplug B
+    over this machine's loopback. Headrace collects, journals, computes and stores, as it would with real devices. At
+    the end there is a summary, and three commands to look at what was stored.
     """
     begun_ns = monotonic_ns()
     _check_installed()
@@ -130,17 +131,17 @@ def _run(wanted: _Wanted) -> dict[str, Any]:
 
 
 def _check_installed() -> None:
-    """The protocols' libraries are extras.
+    """The protocols' libraries are extras; without that of OPC UA the factory does not speak it.
 
     Raises
     ------
-    PluginError : one is missing.
+    PluginError : another one is missing.
     """
-    for module in ("pymodbus", "gmqtt"):
+    for module in ("pymodbus", "gmqtt", "msgspec"):
         if importlib.util.find_spec(module) is None:
-            raise PluginError(
-                f"the demo needs {module}; install it with: pip install 'headrace[modbus,mqtt,broker]'"
-            )
+            raise PluginError(f"the demo needs {module}; install it with: pip install '{_EXTRAS}'")
+    if importlib.util.find_spec("asyncua") is None:
+        output.note(f"OPC UA is left out, for asyncua is not installed: pip install '{_EXTRAS}'")
 
 
 def _load_kernels() -> None:
@@ -148,7 +149,8 @@ def _load_kernels() -> None:
     from headrace.runtime.warm import warm_kernels
 
     output.note("loading kernels (the first time they are compiled, which takes up to half a minute) ...")
-    warm_kernels(("u8", "u16", "u32", "f64"))  # what the simulated devices send
+    # What the simulated devices send, and how.
+    warm_kernels(("u8", "u16", "u32", "f32", "f64"), protocols=("modbus", "opcua", "mqtt", "sparkplug"))
 
 
 def _collect(wanted: _Wanted, file: Path, clock: Clock) -> dict[str, Any]:
@@ -168,7 +170,15 @@ def _collect(wanted: _Wanted, file: Path, clock: Clock) -> dict[str, Any]:
         screen.close()
     seen_ns = screen.first_stored_ns
     first_s = None if seen_ns is None else round((seen_ns - wanted.begun_ns) / NS, 1)
-    return {**plant.summary(), "first_stored_s": first_s}
+    return {**plant.summary(), "protocols": _by_protocol(plant), "first_stored_s": first_s}
+
+
+def _by_protocol(plant: Plant) -> dict[str, int]:
+    """Samples of each protocol."""
+    counts: dict[str, int] = {}
+    for adapter in plant.adapters():
+        counts[adapter.protocol] = counts.get(adapter.protocol, 0) + adapter.n_samples
+    return counts
 
 
 def _bound_doors(wanted: _Wanted, plant: Plant, config: PlantConfig, clock: Clock) -> Doors:
@@ -245,6 +255,7 @@ def _page(summary: dict[str, Any]) -> str:
             (name, output.count(summary[name]))
             for name in ("received", "stored", "duplicates", "rejected", "thinned")
         ),
+        ("protocols", ", ".join(f"{name} {output.count(n)}" for name, n in summary["protocols"].items())),
         (
             "on disk",
             f"{summary['bytes_per_sample']:.2f} bytes a sample, {summary['ratio']:.1f} times smaller than 16",

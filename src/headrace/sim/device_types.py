@@ -76,6 +76,11 @@ class DeviceType:
         table = self.parts[0].table
         return 0 if table is None else table.n_levels
 
+    @property
+    def sends_units(self) -> bool:
+        """Whether its values are engineering units: no grid stands beside them (`DeviceProfile.in_units`)."""
+        return all((c.scale, c.offset) == (1.0, 0.0) for part in self.parts for c in part.layout.columns)
+
     def devices(self, first: int = 0, last: int | None = None) -> I64:
         """Numbers of this type's devices ``first:last``, ascending."""
         if self.is_tail:
@@ -87,10 +92,11 @@ class DeviceType:
         return np.zeros(len(device), np.int64) if self.is_tail else device // self.cycle
 
     def band(self, part: FleetPart) -> npt.NDArray[np.float64]:
-        """Dead band of each column of a part, in its raw values: float64[D]."""
+        """Dead band of each column of a part, in its raw values: float64[D]; 0 for states, which count when they change."""
         assert part.table is not None
         step = part.table.scale if part.table.is_decimal else np.ones(part.table.width)
-        return step * float(self.profile.dead_band)
+        is_state = np.array([form.role >= Role.MODE for form in part.table.forms])
+        return np.where(is_state, 0.0, step * float(self.profile.dead_band))
 
     def uses(self, name: str) -> bool:
         """Whether any signal of the type needs ``weather``, ``recipe``, ``beats`` or ``alarm``."""

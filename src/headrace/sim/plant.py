@@ -1,8 +1,9 @@
-"""The demonstration plant: four lines whose devices speak Modbus TCP and MQTT over loopback.
+"""The demonstration plant: four lines whose devices speak Modbus TCP, OPC UA, MQTT and Sparkplug B over loopback.
 
-28 Modbus devices (ovens, presses, pumps, dryers; 56 signals each) behind eight gateways, and 60 MQTT devices
-(meters, conveyors, climate stations, tanks, panels; 10 signals each) on a broker: 2,168 sensors. The plant's
-calendars are moved so that it is at work whenever it is started.
+24 Modbus devices (ovens, pumps, dryers; 56 signals each) behind six gateways, 8 presses of 48 signals on an OPC UA
+server, 60 MQTT devices (meters, conveyors, climate stations, tanks, panels; 10 signals each) on a broker, and on the same
+broker 12 robots of 20 signals behind the Sparkplug edge node of each line: 2,568 sensors. The plant's calendars are moved
+so that it is at work whenever it is started.
 
 In a process of its own, so that its cost is not the pipeline's::
 
@@ -16,34 +17,52 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from headrace.core.clock import Clock, ScaledClock, SystemClock
 from headrace.core.errors import HeadraceError
-from headrace.core.layouts import Column, Kind
 from headrace.sim.calendars import DAY_SHIFT, THREE_SHIFTS, TWO_SHIFTS, Calendar, shift_into_work
 from headrace.sim.devices.broker import Broker, BrokerProgram
-from headrace.sim.devices.modbus import ModbusGateways, RegisterPlan
-from headrace.sim.devices.mqtt import USER, PayloadStyle, Publisher
+from headrace.sim.devices.modbus import ModbusGateways
+from headrace.sim.devices.mqtt import Publisher
+from headrace.sim.devices.sparkplug import EdgeNodes
 from headrace.sim.fleet import Fleet
-from headrace.sim.profiles import CLIMATE, CONVEYOR, DRYER, METER, OVEN, PANEL, PRESS, PUMP, TANK
+from headrace.sim.noise import mix_int
+from headrace.sim.plant_file import STYLES, TIMEZONE, PlantAddresses, plant_toml
+from headrace.sim.profiles import (
+    CLIMATE,
+    CONVEYOR,
+    DRYER,
+    METER,
+    OVEN,
+    PANEL,
+    PRESS,
+    PUMP,
+    ROBOT,
+    TANK,
+    DeviceProfile,
+)
 
-TIMEZONE = "Europe/Madrid"
+if TYPE_CHECKING:
+    from headrace.sim.devices.opcua import OpcuaCell
+
 PLANS = (THREE_SHIFTS, TWO_SHIFTS, DAY_SHIFT, THREE_SHIFTS)
 N_LINES = 4
-MODBUS_PROFILES = tuple(p.of_size(56) for p in (OVEN, PRESS, PUMP, DRYER))
+MODBUS_PROFILES = tuple(p.of_size(56) for p in (OVEN, PUMP, DRYER))
+OPCUA_PROFILES = (PRESS.of_size(48).in_units(),)
 MQTT_PROFILES = tuple(p.of_size(10) for p in (METER, CONVEYOR, CLIMATE, TANK, PANEL))
-STYLES = {"conveyor": PayloadStyle.CSV, "climate": PayloadStyle.NUMBER}
-_MODBUS_PER_LINE, _MQTT_PER_LINE = 7, 15
+SPARKPLUG_PROFILES = (ROBOT,)
 _GATEWAYS_PER_PROFILE = 2
 _FAST = 10.0
 _BREAK_AFTER_REAL_S = 8.0
@@ -62,41 +81,53 @@ def plant_clock(speed: float, anchor_ns: int) -> Clock:
 
 @dataclass(frozen=True, slots=True)
 class PlantFleets:
-    """The sensors of the demonstration plant, by how they are reached."""
+    """The sensors of the demonstration plant, by how they are reached; without OPC UA where its library is missing."""
 
     modbus: Fleet
     mqtt: Fleet
+    sparkplug: Fleet
+    opcua: Fleet | None
 
     @classmethod
-    def of(cls, seed: int, now_ns: int, speed: float) -> PlantFleets:
+    def of(cls, seed: int, now_ns: int, speed: float, has_opcua: bool = True) -> PlantFleets:
         """The plant as it is for a seed, at work at `now_ns`; at high speed a break comes soon."""
         calendars = [Calendar(plan, TIMEZONE) for plan in PLANS]
         ahead_s = speed * _BREAK_AFTER_REAL_S if speed >= _FAST else _BREAK_AFTER_S
         shift_ns = shift_into_work(calendars, now_ns, ahead_s)
-        fleets = []
-        for number, (profiles, per_line) in enumerate(
-            ((MODBUS_PROFILES, _MODBUS_PER_LINE), (MQTT_PROFILES, _MQTT_PER_LINE))
-        ):
+
+        def fleet(
+            number: int, profiles: tuple[DeviceProfile, ...], per_line: int, dtype: str | None
+        ) -> Fleet:
             n_turns = N_LINES * per_line // len(profiles)
-            fleets.append(
-                Fleet(
-                    n_turns * sum(p.size for p in profiles),
-                    seed=2 * seed + number,
-                    dtype="f64" if number else None,
-                    profiles=profiles,
-                    devices_per_line=per_line,
-                    plans=PLANS,
-                    timezone=TIMEZONE,
-                    line_offset_s=0,
-                    calendar_shift_ns=shift_ns,
-                )
+            return Fleet(
+                n_turns * sum(p.size for p in profiles),
+                seed=mix_int(seed, number),
+                dtype=dtype,
+                profiles=profiles,
+                devices_per_line=per_line,
+                plans=PLANS,
+                timezone=TIMEZONE,
+                line_offset_s=0,
+                calendar_shift_ns=shift_ns,
             )
-        return cls(*fleets)
+
+        return cls(
+            modbus=fleet(0, MODBUS_PROFILES, 6, None),
+            mqtt=fleet(1, MQTT_PROFILES, 15, "f64"),
+            sparkplug=fleet(2, SPARKPLUG_PROFILES, 3, None),
+            opcua=fleet(3, OPCUA_PROFILES, 2, None) if has_opcua else None,
+        )
+
+    @property
+    def all(self) -> tuple[Fleet, ...]:
+        """Every fleet."""
+        found = (self.modbus, self.mqtt, self.sparkplug, self.opcua)
+        return tuple(one for one in found if one is not None)
 
     @property
     def n_sensors(self) -> int:
         """Sensors of the plant."""
-        return self.modbus.n_sensors + self.mqtt.n_sensors
+        return sum(fleet.n_sensors for fleet in self.all)
 
     def gateways(self) -> list[list[int]]:
         """Modbus devices behind each port: those of one profile share some."""
@@ -112,6 +143,7 @@ class DemoPlant:
     folder : where the plant file and the broker's files go.
     store_url : what the plant file says for ``[store] url``.
     broker : which broker runs; None takes mosquitto where it is installed.
+    has_opcua : whether there is an OPC UA server; None where its library is installed.
     """
 
     def __init__(
@@ -122,11 +154,16 @@ class DemoPlant:
         speed: float = 1.0,
         store_url: str = "./store",
         broker: BrokerProgram | None = None,
+        *,
+        has_opcua: bool | None = None,
     ) -> None:
-        self.fleets = PlantFleets.of(seed, clock.now_ns(), speed)
+        has_opcua = is_installed("asyncua") if has_opcua is None else has_opcua
+        self.fleets = PlantFleets.of(seed, clock.now_ns(), speed, has_opcua)
         self.broker = Broker(folder / "broker", broker)
         self.file = folder / "plant.toml"
         self.publisher: Publisher | None = None
+        self.nodes: EdgeNodes | None = None
+        self.cell = _cell(self.fleets.opcua, clock, max(1.0, 0.5 * speed))
         refresh_s = 0.5 if speed < _FAST else 1.0
         self.gateways = ModbusGateways(self.fleets.modbus, clock, self.fleets.gateways(), refresh_s)
         self._clock = clock
@@ -134,7 +171,7 @@ class DemoPlant:
         self._store_url = store_url
 
     async def start(self) -> Path:
-        """Start gateways, broker and publisher, in that order, and write the plant file; its path.
+        """Start gateways, OPC UA server, broker, publisher and edge nodes, and write the plant file; its path.
 
         Raises
         ------
@@ -142,127 +179,77 @@ class DemoPlant:
         """
         try:
             await self.gateways.start()
+            if self.cell is not None:
+                await self.cell.start()
             await self.broker.start()
             address = (self.broker.host, self.broker.port)
             self.publisher = Publisher(self.fleets.mqtt, self._clock, address, STYLES, self._step_s)
             await self.publisher.start()
+            self.nodes = EdgeNodes(self.fleets.sparkplug, self._clock, address, 2 * self._step_s)
+            await self.nodes.start()
         except BaseException:
             await self.stop()
             raise
-        text = plant_toml(self.fleets, self.gateways.urls, self.broker.url, self._store_url)
+        cells = {} if self.cell is None else self.cell.urls
+        addresses = PlantAddresses(self.gateways.urls, cells, self.broker.url)
+        text = plant_toml(self.fleets.modbus, self.fleets.mqtt, self.fleets.opcua, addresses, self._store_url)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(text, encoding="utf-8")
         return self.file
 
-    async def stop(self) -> None:
-        """Stop publisher, broker and gateways, within two seconds. Idempotent."""
+    async def ended(self) -> None:
+        """Wait until a part sends no more, which only an error brings about; `stop` raises it."""
+        parts = (self.publisher, self.nodes, self.cell)
+        waiting = [asyncio.create_task(part.ended()) for part in parts if part is not None]
         try:
-            if self.publisher is not None:
-                await self.publisher.stop()
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self.broker.stop()
-            await self.gateways.stop()
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Stop who sends, the servers and the broker, within two seconds. Idempotent."""
+        senders: list[Callable[[], Awaitable[None]]] = [
+            part.stop for part in (self.publisher, self.nodes, self.cell) if part is not None
+        ]
+        said = await asyncio.gather(*(stop() for stop in senders), return_exceptions=True)
+        await self.broker.stop()
+        await self.gateways.stop()
+        for error in said:
+            if error is not None:
+                raise error
 
     def counts(self) -> dict[str, int]:
-        """What was sent: messages, acknowledged ones, their samples, and Modbus requests answered."""
+        """What was sent: messages, acknowledged ones, their samples, what edge nodes and OPC UA told, Modbus requests."""
         publisher = self.publisher
         return {
             "sensors": self.fleets.n_sensors,
             "published": publisher.n_published if publisher else 0,
             "acknowledged": publisher.n_acknowledged if publisher else 0,
             "samples_published": publisher.n_samples if publisher else 0,
+            **{f"sparkplug_{name}": n for name, n in (self.nodes.counts() if self.nodes else {}).items()},
+            "opcua_changes": self.cell.n_changes if self.cell else 0,
             "modbus_reads": self.gateways.n_reads,
         }
+
+
+def is_installed(module: str) -> bool:
+    """Whether a library is there."""
+    return importlib.util.find_spec(module) is not None
+
+
+def _cell(fleet: Fleet | None, clock: Clock, step_s: float) -> OpcuaCell | None:
+    if fleet is None:
+        return None
+    from headrace.sim.devices.opcua import OpcuaCell  # its library is an extra
+
+    return OpcuaCell(fleet, clock, step_s)
 
 
 def demo_plant(seed: int, clock: Clock, folder: Path, speed: float = 1.0) -> DemoPlant:
     """The demonstration plant, not yet started."""
     return DemoPlant(seed, clock, folder, speed)
-
-
-def plant_toml(fleets: PlantFleets, urls: dict[str, str], broker_url: str, store_url: str) -> str:
-    """The plant file that connects to the demonstration plant.
-
-    Parameters
-    ----------
-    urls : Modbus device path → url.
-    """
-    lines = [
-        "# The demonstration plant. Written by headrace.sim.plant for one run: ports change.",
-        "version = 1",
-        "",
-        "[plant]",
-        f"timezone = {_text(TIMEZONE)}",
-        "",
-        "[store]",
-        f"url = {_text(store_url)}",
-    ]
-    for kind in fleets.modbus.types:
-        name = kind.profile.name
-        lines += ["", f"[profiles.{name}]"]
-        lines += [_signal(address, column) for address, column in RegisterPlan.of(kind).addresses()]
-        lines += [
-            "",
-            f"[adapters.{name}]",
-            'protocol = "modbus"',
-            f"profile = {_text(name)}",
-            'interval = "1s"',
-        ]
-        lines += ["", f"[adapters.{name}.devices]"]
-        lines += [f"{_text(path)} = {_text(urls[path])}" for path in fleets.modbus.paths(kind.devices())]
-    lines += [
-        "",
-        "[adapters.broker]",
-        'protocol = "mqtt"',
-        f"url = {_text(broker_url)}",
-        f"user = {_text(USER)}",
-    ]
-    lines += ["", "[adapters.broker.topics]", *_topics(fleets.mqtt)]
-    return "\n".join(lines) + "\n"
-
-
-def _signal(address: str, column: Column) -> str:
-    """A profile's line: ``temperature = { address = "holding:0:U16;scale=0.1", unit = "degC", ... }``."""
-    fields = [f"address = {_text(address)}"]
-    if column.unit:
-        fields.append(f"unit = {_text(column.unit)}")
-    if column.kind is not Kind.ANALOG:
-        fields.append(f"kind = {_text(column.kind.name.lower())}")
-    if column.low is not None and column.high is not None:
-        fields.append(f"limits = [{column.low:g}, {column.high:g}]")
-    if column.labels:
-        fields.append(f"labels = {json.dumps(column.labels)}")
-    return f"{column.name} = {{ {', '.join(fields)} }}"
-
-
-def _topics(fleet: Fleet) -> Iterator[str]:
-    """The topic rules: one for each payload style, as the first level of the topics tells them apart."""
-    site = fleet.paths(np.array([0]))[0].partition("/")[0]
-    place = "{area}/{line}/{device}"
-    for style in PayloadStyle:
-        columns = [
-            [c.name for c in kind.parts[0].layout.columns]
-            for kind in fleet.types
-            if STYLES.get(kind.profile.name, PayloadStyle.JSON) is style
-        ]
-        topic = f"{style.root}/{place}"
-        path = f"{site}/{place}"
-        fields = {
-            PayloadStyle.JSON: ', values = "fields", time = "ts", time_unit = "ms"',
-            PayloadStyle.CSV: ', values = "csv", time = "ts", time_unit = "ms"',
-            PayloadStyle.NUMBER: ', values = "number"',
-        }[style]
-        if style is PayloadStyle.CSV:
-            fields += f", columns = {json.dumps(['ts', *columns[0]])}"
-        if style is PayloadStyle.NUMBER:
-            topic, path = f"{topic}/{{signal}}", f"{path}/{{signal}}"
-        else:
-            path += "/{key}"
-        yield f"{_text(topic)} = {{ path = {_text(path)}{fields} }}"
-
-
-def _text(value: str) -> str:
-    return json.dumps(value)
 
 
 async def _serve(options: argparse.Namespace, folder: Path) -> None:
@@ -289,8 +276,7 @@ async def _serve(options: argparse.Namespace, folder: Path) -> None:
         "speed": options.speed,
     }
     print(json.dumps(ready | {"sensors": plant.fleets.n_sensors, "pid": os.getpid()}), flush=True)
-    assert plant.publisher is not None
-    waiting = [asyncio.create_task(done.wait()), asyncio.create_task(plant.publisher.ended())]
+    waiting = [asyncio.create_task(done.wait()), asyncio.create_task(plant.ended())]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()

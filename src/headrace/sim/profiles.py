@@ -1,4 +1,4 @@
-"""Device profiles: ovens, presses, pumps, dryers, conveyors, meters, tanks, climate stations, panels, probes.
+"""Device profiles: ovens, presses, pumps, dryers, conveyors, meters, tanks, climate stations, robots, panels, probes.
 
 Data only. A profile says what a device measures, how often and in what way it reports. Levels, grids and cycle
 times follow what such devices print on their data sheets; nothing depends on the exact figures.
@@ -82,6 +82,14 @@ class DeviceProfile:
         ]
         counts = [b - a for a, b in pairwise([0, *ends])]
         forms = tuple((form, n) for (form, _), n in zip(self.forms, counts, strict=True) if n)
+        return replace(self, forms=forms)
+
+    def in_units(self) -> DeviceProfile:
+        """A device of the same kind that sends engineering units: decimals for what others send as steps of a grid."""
+        forms = tuple(
+            (form if (form.scale, form.offset) == (1.0, 0.0) else replace(form, dtype="f64"), n)
+            for form, n in self.forms
+        )
         return replace(self, forms=forms)
 
     def columns(self, size: int | None = None) -> tuple[tuple[str, SignalForm], ...]:
@@ -357,6 +365,17 @@ _LEVEL = SignalForm(
     beats=1,
     noise=0.15,
 )
+_JOINT = SignalForm(
+    "joint", "deg", "f64", scale=0.01, low=-180.0, high=180.0, spread=40.0, swing=75.0, edge=2.5, noise=0.01
+)
+_TORQUE = SignalForm(
+    "torque", "Nm", "f64", scale=0.1, low=-600.0, high=600.0, level=12.0, spread=4.0, load=70.0, swing=60.0, edge=3.0,
+    turns=2, noise=1.5,
+)  # fmt: skip
+_MOTOR = SignalForm(
+    "motor_temperature", "degC", "f64", scale=0.1, low=-20.0, high=140.0, level=23.0, spread=2.0, warm=34.0, weather=2.0,
+    noise=0.1,
+)  # fmt: skip
 _ACCELERATION = SignalForm("acceleration", "m/s2", "i16", scale=0.01, low=-320.0, high=320.0)
 
 
@@ -396,6 +415,10 @@ METER = DeviceProfile(
 CLIMATE = DeviceProfile(
     "climate", ((_AIR, 2), (_HUMIDITY, 2), (_CO2, 1), (_LEVEL, 1)), Behaviour.EXCEPTION,
     beat_s=2_400.0, tau_s=7_200.0, jitter_ns=20 * MS,
+)  # fmt: skip
+ROBOT = DeviceProfile(
+    "robot", ((_JOINT, 6), (_TORQUE, 6), (_MOTOR, 3), (replace(_PARTS, dtype="f64"), 1), (_MODE, 1), (_RUNNING, 1), (_DOOR, 1), (_ALARM, 1)),
+    Behaviour.EXCEPTION, Rest.SLEEPS, cycle_s=18.0, ramp_s=20.0, heartbeat=60,
 )  # fmt: skip
 PANEL = DeviceProfile("panel", ((SignalForm("alarm"), 2), (SignalForm("message"), 2)), Behaviour.EVENT)
 PROBE = DeviceProfile(

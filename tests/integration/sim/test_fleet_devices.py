@@ -17,20 +17,30 @@ import numpy as np
 import paho.mqtt.client as paho
 import psutil
 import pytest
+from asyncua import Client, ua
 from pymodbus.client import AsyncModbusTcpClient
 
 from headrace.adapters.base import PlantFacts
 from headrace.adapters.modbus.config import ModbusConfig, device_plans
+from headrace.adapters.opcua.config import OpcuaConfig, opcua_plans
+from headrace.adapters.opcua.simulator import NAMESPACE
+from headrace.adapters.payloads.sparkplug import SparkplugPayload, read_payload
+from headrace.adapters.sparkplug.adapter import SparkplugAdapter
+from headrace.adapters.sparkplug.config import SparkplugConfig
 from headrace.core.clock import NS, ScaledClock, SystemClock, VirtualClock, monotonic_ns
 from headrace.core.config import load_plant
 from headrace.core.errors import Unreachable
-from headrace.sim.calendars import CONTINUOUS
+from headrace.core.profiles import resolve_profiles
+from headrace.sim.calendars import CONTINUOUS, DAY_SHIFT
 from headrace.sim.devices.broker import Broker, BrokerProgram, find_mosquitto
 from headrace.sim.devices.modbus import ModbusGateways
 from headrace.sim.devices.mqtt import PayloadStyle, Publisher, messages
+from headrace.sim.devices.opcua import OpcuaCell
+from headrace.sim.devices.sparkplug import DeviceReport, EdgeNodes, metrics, reports
 from headrace.sim.fleet import Fleet
-from headrace.sim.plant import MODBUS_PROFILES, MQTT_PROFILES, STYLES, demo_plant, plant_clock
-from headrace.sim.profiles import PROBE
+from headrace.sim.plant import MODBUS_PROFILES, MQTT_PROFILES, OPCUA_PROFILES, demo_plant, plant_clock
+from headrace.sim.plant_file import STYLES
+from headrace.sim.profiles import PROBE, ROBOT, Rest
 
 MONDAY_NS = 1_795_424_400 * NS
 PROGRAMS = [
@@ -76,7 +86,7 @@ async def test_a_client_reads_exactly_what_the_fleet_measures(fleet: Fleet, gate
         host, port, unit = address(gateways.urls[path])
         client = AsyncModbusTcpClient(host, port=port)
         await client.connect()
-        plan = gateways.tables.plans[device % 4]
+        plan = gateways.tables.plans[device % 3]
         holding = await client.read_holding_registers(0, count=plan.n_registers, device_id=unit)
         coils = await client.read_coils(0, count=plan.n_coils, device_id=unit)
         client.close()
@@ -87,12 +97,12 @@ async def test_a_client_reads_exactly_what_the_fleet_measures(fleet: Fleet, gate
 
 
 async def test_a_raw_socket_gets_the_frame_of_the_standard(fleet: Fleet, gateways: ModbusGateways) -> None:
-    host, port, unit = address(gateways.urls[fleet.paths(np.array([1]))[0]])
+    host, port, unit = address(gateways.urls[fleet.paths(np.array([0]))[0]])
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(struct.pack(">HHHBBHH", 7, 0, 6, unit, 3, 2, 4))
     answer = await reader.readexactly(9 + 8)
     assert struct.unpack(">HHHBBB", answer[:9]) == (7, 0, 11, unit, 3, 8)
-    values = fleet.values(np.array([1]), np.array([MONDAY_NS]))
+    values = fleet.values(np.array([0]), np.array([MONDAY_NS]))
     assert struct.unpack(">4H", answer[9:]) == tuple(values[0, 2:6].tolist())
     writer.close()
     await writer.wait_closed()
@@ -302,6 +312,211 @@ async def test_a_publisher_that_fails_says_so(broker: Broker) -> None:
     await publisher.stop()
 
 
+# --- OPC UA ------------------------------------------------------------------------------------------
+
+
+class Told:
+    """What a subscription of asyncua's client is told: (name, value, time) each."""
+
+    def __init__(self) -> None:
+        self.values: list[tuple[str, object, int]] = []
+
+    def datachange_notification(self, node: object, value: object, data: object) -> None:
+        found = data.monitored_item.Value  # type: ignore[attr-defined]
+        source_ns = round(found.SourceTimestamp.timestamp() * 10) * NS // 10
+        self.values.append((node.nodeid.Identifier, value, source_ns))  # type: ignore[attr-defined]
+
+
+async def test_a_client_of_opc_ua_is_told_exactly_what_changes() -> None:
+    fleet = Fleet(96, seed=1, profiles=OPCUA_PROFILES, plans=(CONTINUOUS,))
+    clock = VirtualClock(MONDAY_NS + 200_000_000)
+    cell = OpcuaCell(fleet, clock)
+    await cell.start()
+
+    def measured(at_ns: int) -> dict[str, object]:
+        devices = np.arange(2)
+        values = fleet.all_values(devices, np.full(2, at_ns))
+        return {
+            f"line1.press{row + 1}.{column.name}": one[row, i].item()
+            for part, one in zip(fleet.types[0].parts, values, strict=True)
+            for i, column in enumerate(part.layout.columns)
+            for row in range(2)
+        }
+
+    before, after = measured(MONDAY_NS), measured(MONDAY_NS + NS)
+    changed = {name: value for name, value in after.items() if value != before[name]}
+    assert 20 < len(changed) < 96
+    urls = cell.urls
+    assert [url.partition("node=")[2] for url in urls.values()] == ["line1.press1", "line1.press2"]
+    told = Told()
+    try:
+        async with Client(urls["leon/paint/line1/press1"].partition("?")[0], 10.0) as client:
+            index = await client.get_namespace_index(NAMESPACE)
+            nodes = [client.get_node(ua.NodeId(name, index)) for name in before]
+            subscription = await client.create_subscription(20, told)
+            await subscription.subscribe_data_change(nodes)
+            await until(lambda: len(told.values) == 96, "first values are missing")
+            assert {name: (value, at) for name, value, at in told.values} == {
+                name: (value, MONDAY_NS) for name, value in before.items()
+            }
+            kinds = {
+                name: (
+                    await client.get_node(ua.NodeId(f"line1.press1.{name}", index)).read_data_value()
+                ).Value
+                for name in ("pressure", "parts", "mode", "running")
+            }
+            assert [kind.VariantType.name for kind in kinds.values()] == [
+                "Double",
+                "UInt32",
+                "UInt16",
+                "Boolean",
+            ]
+            clock.advance(0.8)
+            await until(lambda: len(told.values) == 96 + len(changed), "changes are missing")
+            assert {name: (value, at) for name, value, at in told.values[96:]} == {
+                name: (value, MONDAY_NS + NS) for name, value in changed.items()
+            }
+        assert cell.n_changes == len(changed)
+    finally:
+        before_stop = monotonic_ns()
+        await cell.stop()
+        assert monotonic_ns() - before_stop < 2 * NS
+        await cell.stop()
+
+
+async def test_an_address_for_opc_ua_that_can_not_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet(48, seed=1, profiles=OPCUA_PROFILES)
+    with pytest.raises(Unreachable, match=r"203\.0\.113\.1"):
+        await OpcuaCell(fleet, VirtualClock(MONDAY_NS), host="203.0.113.1").start()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr("headrace.sim.devices.opcua.free_port", lambda host: taken.getsockname()[1])
+        cell = OpcuaCell(fleet, VirtualClock(MONDAY_NS))
+        with pytest.raises(Unreachable, match="can't listen"):
+            await cell.start()
+        await cell.stop()
+
+
+# --- Sparkplug ---------------------------------------------------------------------------------------
+
+
+class Host(Subscriber):
+    """A primary host: it says whether it is there, and understands what it hears."""
+
+    def state(self, is_online: bool, time_ms: int) -> None:
+        payload = json.dumps({"online": is_online, "timestamp": time_ms})
+        self._client.publish("spBv1.0/STATE/headrace", payload, qos=1, retain=True)
+
+    @property
+    def heard(self) -> list[tuple[str, SparkplugPayload]]:
+        """Kind and device of each message, with its payload."""
+        split = [(topic.split("/"), payload) for topic, payload in self.messages if "/STATE/" not in topic]
+        return [(" ".join(levels[2:3] + levels[4:]), read_payload(payload)) for levels, payload in split]
+
+    def kinds(self, first: int = 0) -> list[str]:
+        return [kind for kind, _ in self.heard[first:]]
+
+
+async def test_robots_are_born_report_by_exception_and_die_with_their_shift(broker: Broker) -> None:
+    fleet = Fleet(60, seed=1, profiles=(ROBOT,), plans=(DAY_SHIFT,), line_offset_s=0)
+    end_ns = MONDAY_NS + 6 * 3_600 * NS
+    begin_ns = end_ns - 30 * NS
+    known = metrics(fleet.types[0])
+    host = Host(broker.port)
+    nodes = EdgeNodes(fleet, VirtualClock(begin_ns), (broker.host, broker.port))
+    (node,) = nodes.nodes
+    try:
+        await until(host.subscribed.is_set, "not subscribed")
+        await nodes.start()
+        nodes.report(begin_ns - 10 * NS, begin_ns)
+        host.state(True, 5)
+        await until(lambda: node.has_host, "the host is not heard")
+        for second in range(0, 50, 10):
+            nodes.report(begin_ns + second * NS, begin_ns + (second + 10) * NS)
+        wanted = reports(fleet, begin_ns, end_ns)
+        await until(lambda: len(host.heard) >= 1 + 3 + len(wanted) + 3, "messages are missing")
+        told = host.heard
+        assert host.kinds()[:1] == ["NBIRTH"]
+        assert sorted(host.kinds()[1:4]) == [f"DBIRTH robot{n}" for n in (1, 2, 3)]
+        assert sorted(host.kinds()[-3:]) == [f"DDEATH robot{n}" for n in (1, 2, 3)]
+        assert [payload.seq for _, payload in told] == [i % 256 for i in range(len(told))]
+        names: dict[int | None, str] = {}
+        for kind, payload in told[1:4]:
+            device = int(kind[-1]) - 1
+            now = fleet.all_values(np.array([device]), np.array([begin_ns]))
+            assert [(one.name, one.value) for one in payload.metrics] == [
+                (metric.name, metric.value(raw))
+                for metric, raw in zip(known, (raw for part in now for raw in part[0].tolist()), strict=True)
+            ]
+            assert {one.time_ms for one in payload.metrics} == {begin_ns // 10**6}
+            names |= {one.alias: one.name for one in payload.metrics}
+        assert len(names) == 60
+        said = [
+            (kind, one.time_ms, names[one.alias], one.value)
+            for kind, payload in told[4:-3]
+            for one in payload.metrics
+        ]
+        assert said == [
+            (f"DDATA robot{one.device + 1}", one.ts_ns // 10**6, known[i].name, known[i].value(raw))
+            for one in wanted
+            for i, raw in one.values
+        ]
+        assert 0.1 < len(said) / (len(wanted) * len(known)) < 0.9
+        assert nodes.counts() == {"births": 1, "deaths": 3, "samples": 60 + len(said)}
+    finally:
+        await nodes.stop()
+        await nodes.stop()
+        host.close()
+
+
+async def test_an_edge_node_heeds_its_host_and_comes_back_after_its_broker(broker: Broker) -> None:
+    fleet = Fleet(20, seed=1, profiles=(replace(ROBOT, rest=Rest.REPORTS),), plans=(DAY_SHIFT,))
+    clock = VirtualClock(MONDAY_NS)
+    host = Host(broker.port)
+    nodes = EdgeNodes(fleet, clock, (broker.host, broker.port))
+    (node,) = nodes.nodes
+    try:
+        await until(host.subscribed.is_set, "not subscribed")
+        await nodes.start()
+        host.state(True, 5)
+        await until(lambda: node.has_host, "the host is not heard")
+        host.state(False, 4)  # the will of an older connection
+        host.state(True, 5)
+        host.state(False, 6)
+        await until(lambda: not node.has_host, "the host has gone")
+        nodes.report(MONDAY_NS, MONDAY_NS + 5 * NS)
+        host.state(True, 7)
+        await until(lambda: node.has_host, "the host is back")
+        await until(lambda: host.kinds() == ["NBIRTH"] * 2, f"two births: {host.kinds()}")
+        nodes.report(MONDAY_NS + 5 * NS, MONDAY_NS + 5 * NS + 1)
+        assert node.n_samples == 20
+        node.report(
+            DeviceReport(MONDAY_NS + 5 * NS + 999_999, 0, [(0, 1.0)])
+        )  # its birth has told of that millisecond
+        assert node.n_samples == 20
+        n_before = len(host.heard)
+        await node.kill()
+        await until(lambda: not node.is_connected, "it is still connected")
+
+        def is_back() -> bool:
+            clock.advance(0.5)
+            return set(host.kinds(n_before)) >= {"NDEATH", "NBIRTH", "DBIRTH robot1", "DDATA robot1"}
+
+        address, node._address = node._address, ("127.0.0.1", 1)
+        clock.advance(0.5)
+        await SystemClock().sleep(0.01)
+        assert not node.is_connected
+        node._address = address
+        await until(is_back, "it is not born again")
+        assert node.bdseq > 0
+        await nodes.stop()
+        await until(lambda: host.kinds()[-1] == "NDEATH", "it goes without a word")
+    finally:
+        await nodes.stop()
+        host.close()
+
+
 # --- the plant ---------------------------------------------------------------------------------------
 
 
@@ -310,18 +525,27 @@ async def test_the_plant_file_connects_to_the_plant(tmp_path: Path) -> None:
     plant = demo_plant(3, ScaledClock(20.0, MONDAY_NS), tmp_path, speed=20.0)
     config = load_plant(await plant.start())
     facts = PlantFacts(config.plant.levels, config.plant.timezone)
+    profiles = resolve_profiles(config.profiles)
     n_sensors = 0
     for name, section in config.adapters.items():
         if section.protocol == "modbus":
-            plans = device_plans(name, ModbusConfig.model_validate(section.options), config.profiles, facts)
-            assert len(plans) == 7
+            plans = device_plans(name, ModbusConfig.model_validate(section.options), profiles, facts)
+            assert len(plans) == 8
             n_sensors += sum(p.read_map.width for p in plans)
-            assert {p.path: (p.host, p.port, p.unit) for p in plans} == {
+            assert {p.path: (p.endpoint.host, p.endpoint.port, p.url.unit) for p in plans} == {
                 p.path: address(plant.gateways.urls[p.path]) for p in plans
             }
     assert n_sensors == plant.fleets.modbus.n_sensors
-    broker = config.adapters["broker"]
-    assert broker.url == plant.broker.url
+    ua_plans = opcua_plans(
+        "press", OpcuaConfig.model_validate(config.adapters["press"].options), profiles, facts
+    )
+    assert plant.cell is not None
+    assert plant.fleets.opcua is not None
+    assert sum(one.n_sensors for one in ua_plans) == plant.fleets.opcua.n_sensors
+    assert {one.path for one in ua_plans} == set(plant.cell.urls)
+    broker, edge = config.adapters["broker"], config.adapters["edge"]
+    assert broker.url == edge.url == plant.broker.url
+    SparkplugAdapter.from_config("edge", SparkplugConfig.model_validate(edge.options), {}, facts)
     assert set(broker.topics) == {
         "plant/{area}/{line}/{device}",
         "rows/{area}/{line}/{device}",
@@ -391,7 +615,7 @@ async def test_as_a_process_it_says_when_it_is_ready_and_stops_on_a_signal(
 ) -> None:
     said = ready(process)
     assert said["plant"] == str(tmp_path / "plant.toml")
-    assert said["sensors"] == 2_168
+    assert said["sensors"] == 2_568
     assert said["pid"] == process.pid
     brokers = psutil.Process(process.pid).children()
     assert len(brokers) == 1

@@ -2,19 +2,24 @@
 
 import json
 import struct
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headrace.adapters.payloads.register_addresses import parse_address
 from headrace.adapters.payloads.registers import RegisterTag, compile_read_map
-from headrace.core.clock import NS
-from headrace.sim.calendars import CONTINUOUS
+from headrace.core.clock import NS, VirtualClock
+from headrace.sim.calendars import CONTINUOUS, DAY_SHIFT
 from headrace.sim.devices.modbus import FleetTables, RegisterPlan
 from headrace.sim.devices.mqtt import PayloadStyle, messages
+from headrace.sim.devices.opcua import variables
+from headrace.sim.devices.sparkplug import metrics, reports
 from headrace.sim.fleet import Fleet
-from headrace.sim.plant import MODBUS_PROFILES, MQTT_PROFILES, PlantFleets
-from headrace.sim.profiles import CLIMATE, CONVEYOR, METER, PANEL, PROBE
+from headrace.sim.plant import MODBUS_PROFILES, MQTT_PROFILES, OPCUA_PROFILES, DemoPlant, PlantFleets
+from headrace.sim.plant_file import PlantAddresses, plant_toml
+from headrace.sim.profiles import CLIMATE, CONVEYOR, METER, PANEL, PRESS, PROBE, ROBOT
 from headrace.sim.reports import DenseFrames, SparseFrames
 
 MONDAY_NS = 1_795_424_400 * NS
@@ -148,12 +153,12 @@ def test_waveforms_have_no_payload() -> None:
 @pytest.mark.parametrize("when_s", [1_795_424_400, 1_795_300_000, 1_798_200_000])
 def test_the_plant_is_at_work_whenever_it_is_started(speed: float, when_s: int) -> None:
     fleets = PlantFleets.of(1, when_s * NS, speed)
-    assert fleets.n_sensors == 2_168 >= 2_000
-    paths = fleets.modbus.paths(np.arange(28)) + fleets.mqtt.paths(np.arange(60))
-    assert len(set(paths)) == 88
+    assert fleets.n_sensors == 2_568 >= 2_000
+    paths = [path for fleet in fleets.all for path in fleet.paths(np.arange(fleet.n_devices))]
+    assert len(set(paths)) == len(paths) == 104
     assert {p.rpartition("/")[0] for p in paths} == {f"leon/paint/line{n}" for n in range(1, 5)}
     lines = np.arange(4)
-    for fleet in (fleets.modbus, fleets.mqtt):
+    for fleet in fleets.all:
         assert fleet.n_lines == 4
         assert fleet.active(lines, np.full(4, when_s * NS)).all()
         # A break comes: within twenty real seconds at high speed, within two hours otherwise.
@@ -166,4 +171,66 @@ def test_the_plant_has_all_the_profiles_it_says() -> None:
     fleets = PlantFleets.of(1, MONDAY_NS, 1.0)
     assert [t.profile.name for t in fleets.modbus.types] == [p.name for p in MODBUS_PROFILES]
     assert [t.profile.name for t in fleets.mqtt.types] == [p.name for p in MQTT_PROFILES]
-    assert sorted(d for devices in fleets.gateways() for d in devices) == list(range(28))
+    assert fleets.opcua is not None
+    assert [t.profile.name for t in fleets.opcua.types] == ["press"]
+    assert [t.profile.name for t in fleets.sparkplug.types] == ["robot"]
+    assert sorted(d for devices in fleets.gateways() for d in devices) == list(range(24))
+
+
+def test_without_its_library_the_plant_has_no_opc_ua(tmp_path: Path) -> None:
+    plant = DemoPlant(1, VirtualClock(MONDAY_NS), tmp_path, has_opcua=False)
+    assert (plant.cell, plant.fleets.opcua) == (None, None)
+    assert plant.fleets.n_sensors == 2_568 - 8 * 48
+    urls = dict.fromkeys(plant.fleets.modbus.paths(np.arange(24)), "modbus+tcp://127.0.0.1:5020?unit=1")
+    addresses = PlantAddresses(urls, {}, "mqtt://127.0.0.1:1883")
+    text = plant_toml(plant.fleets.modbus, plant.fleets.mqtt, None, addresses, "./store")
+    assert {one["protocol"] for one in tomllib.loads(text)["adapters"].values()} == {
+        "modbus",
+        "mqtt",
+        "sparkplug",
+    }
+
+
+# --- OPC UA and Sparkplug ----------------------------------------------------------------------------
+
+
+def test_variables_and_metrics_are_engineering_units() -> None:
+    """What has a grid can't be said on the wire; decimals say the same."""
+    raw = Fleet(48, seed=1, profiles=(PRESS.of_size(48),))
+    units = Fleet(48, seed=1, profiles=OPCUA_PROFILES)
+    names = [column.name for part in units.types[0].parts for column in part.layout.columns]
+    assert [address.rpartition("{node}.")[2] for address, _ in variables(units.types[0])] == names
+    assert [metric.name for metric in metrics(units.types[0])] == names
+    for shown in (variables, metrics):
+        with pytest.raises(ValueError, match="in_units"):
+            shown(raw.types[0])
+        with pytest.raises(ValueError, match="events"):
+            shown(Fleet(4, profiles=(PANEL,)).types[0])
+    kept = [
+        column for part in units.types[0].parts for column in part.layout.columns if column.name == "mode"
+    ]
+    assert len(kept[0].labels) == 4
+
+
+def test_states_are_reported_when_they_change() -> None:
+    """A dead band of three steps would never let a robot say that it stands."""
+    fleet = Fleet(60, seed=1, profiles=(ROBOT,), plans=(DAY_SHIFT,), line_offset_s=0)
+    kind = fleet.types[0]
+    at = {m.name: number for number, m in enumerate(metrics(kind))}
+    found = reports(fleet, MONDAY_NS, MONDAY_NS + 120 * NS)
+    assert [one.ts_ns for one in found] == sorted(one.ts_ns for one in found)
+    told: dict[int, list[float]] = {device: [] for device in range(3)}
+    for one in found:
+        door = dict(one.values).get(at["door"])
+        if door is not None:
+            told[one.device].append(door)
+        if told[one.device]:
+            now = fleet.all_values(np.array([one.device]), np.array([one.ts_ns]))[-1]
+            assert told[one.device][-1] == now[0, at["door"] - at["running"]]
+    assert all(len(some) > 6 and set(some) == {0, 1} for some in told.values())
+
+
+def test_only_reports_by_exception_have_an_edge_node() -> None:
+    fleet = Fleet(56, seed=1, profiles=MODBUS_PROFILES[:1], plans=(CONTINUOUS,))
+    with pytest.raises(ValueError, match="by exception"):
+        reports(fleet, MONDAY_NS, MONDAY_NS + 2 * NS)

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from headrace.adapters.opcua.standard_nodes import add_standard_nodes
 from headrace.core.clock import SystemClock
 
 NAMESPACE = "http://headrace.example/simulated"
@@ -81,8 +82,7 @@ class OpcuaSimulator:
 
     Parameters
     ----------
-    port : where it listens; the same port again after `stop` and `start`. To make the server takes 2 s of CPU the first
-        time, to stop and start it nearly none.
+    port : where it listens; the same port again after `stop` and `start`.
 
     Attributes
     ----------
@@ -90,6 +90,7 @@ class OpcuaSimulator:
     n_acknowledged : publish responses that clients have acknowledged; n_reads : nodes read.
     max_per_call : nodes that one read, or one request for items, may have; page : references of a node that one
         browse gives, the rest comes piece by piece. 0: any number.
+    keeps_time : whether its CurrentTime goes on; `stop` waits for its next second then. Taken at `start`.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -101,6 +102,7 @@ class OpcuaSimulator:
         self.n_reads = 0
         self.max_per_call = 0
         self.page = 0
+        self.keeps_time = True
         self._server = Server(user_manager=self.users)
         self._namespace = 0
         self._folder: Any = None
@@ -125,6 +127,8 @@ class OpcuaSimulator:
         server = self._server
         if self._folder is None:
             binary_server_asyncio.UaProcessor = PagingProcessor
+            server.iserver.load_standard_address_space = self._fill
+            server.iserver.disabled_clock = not self.keeps_time
             await server.init()
             await server.set_application_uri(SERVER_URI)
             server.set_endpoint(f"opc.tcp://{self.host}:{self.port}/plant")
@@ -136,6 +140,10 @@ class OpcuaSimulator:
         server.set_security_policy([_POLICIES[one] for one in self.policies])
         await server.start()
         self._is_up = True
+
+    async def _fill(self, shelf_file: Path | None = None) -> None:
+        """Called by the server for the nodes that all servers have."""
+        add_standard_nodes(self._server.iserver.node_mgt_service, self._server.iserver.aspace)
 
     async def stop(self) -> None:
         """Close everything and forget sessions and subscriptions, as a server that is switched off does."""
@@ -269,10 +277,16 @@ class OpcuaSimulator:
             await self.add(name, value, kind)
 
     async def write(
-        self, name: str, value: Any, kind: str = "Double", status: int = 0, source_ns: int | None = None
+        self,
+        name: str,
+        value: Any,
+        kind: str = "Double",
+        status: int = 0,
+        source_ns: int | None = None,
+        server_ns: int | None = None,
     ) -> None:
-        """A new value, of any kind; `source_ns` is its time (0: none), else now."""
-        now = _time(SystemClock().now_ns())
+        """A new value, of any kind; `source_ns` is its time (0: none), `server_ns` the server's, else now."""
+        now = _time(SystemClock().now_ns() if server_ns is None else server_ns)
         source = now if source_ns is None else _time(source_ns) if source_ns else None
         found = ua.DataValue(ua.Variant(value, ua.VariantType[kind]), ua.StatusCode(status), source, now)
         # The server's own way in refuses what real servers do: another type all of a sudden, a value beside an error.

@@ -71,7 +71,7 @@ class Broker:
         """
         words = ""
         for _ in range(_N_ATTEMPTS):
-            port = self.port or _free_port(self.host)
+            port = self.port or free_port(self.host)
             self._process = self._spawn(port)
             if await self._is_up(self._process, port):
                 self.port = port
@@ -139,7 +139,8 @@ def _settings(folder: Path, host: str, port: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _free_port(host: str) -> int:
+def free_port(host: str) -> int:
+    """A port that nobody listens on at the moment. Raises `Unreachable`."""
     with socket.socket() as probe:
         try:
             probe.bind((host, 0))
