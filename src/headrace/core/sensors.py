@@ -430,6 +430,18 @@ class SensorDirectory:
             raise NotFound(f"no group {group_key(path, part)!r}")
         return slot
 
+    def slots_at(self, path: str, parts: Sequence[str]) -> dict[str, int]:
+        """The newest slot of each of these parts of a path that there is: one look-up, where `slot` has one for each."""
+        text = path.encode(errors="ignore")
+        found = self._groups.find(hashes(_keys([text] * len(parts), list(parts))))
+        out = {}
+        for i in np.flatnonzero(found >= 0).tolist():
+            try:
+                out[parts[i]] = self.slot(path, parts[i])
+            except NotFound:
+                continue  # the id is that of another group
+        return out
+
     def _locate(self, index: int) -> tuple[int, int]:
         """(slot, column) of a sensor's row in the column of ids."""
         slot = int(np.searchsorted(self._first.view, index, side="right")) - 1

@@ -207,6 +207,8 @@ def test_a_collision_of_groups_is_refused():
         directory.define("b/two", layout("t"))
     with pytest.raises(NotFound, match="no group 'b/two'"):
         directory.slot("b/two")
+    assert directory.slots_at("b/two", ["", "f32"]) == {}
+    assert directory.slots_at("b/one", ["", "f32"]) == {"": 0}
     assert directory.n_slots == 1
 
 

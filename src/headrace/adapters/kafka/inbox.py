@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from headrace.adapters.base import Ack, Sink
 from headrace.adapters.kafka.config import message_time
 from headrace.adapters.kafka.ledger import OffsetLedger, OffsetSpan, Place
 from headrace.adapters.meters import LatencyRing, seconds
-from headrace.adapters.payloads.base import TopicMessage
+from headrace.adapters.payloads.base import MessageColumns, TopicMessage
 from headrace.adapters.payloads.router import MessageRouter
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import HeadraceError, PluginError
@@ -29,21 +30,34 @@ class NotTaken(HeadraceError):
 class _Slice:
     """Messages that are decoded and committed together."""
 
-    messages: list[TopicMessage]
+    messages: MessageColumns
     spans: Collection[OffsetSpan]
     arrival_ns: int
     began_ns: int
     n_open: int = 0
 
 
-def topic_message(one: Message, arrival_ns: int) -> TopicMessage | None:
-    """A message as the rules take it; None for a tombstone, which says nothing of any sensor."""
+def topic_message(one: Message, arrival_ns: int) -> TopicMessage:
+    """A message as the rules take it; it is no tombstone, which says nothing of any sensor."""
     payload, offset = one.value(), one.offset()
-    if payload is None:
-        return None
+    assert payload is not None
     kind, ts_ms = one.timestamp()
     time_ns = NO_TIME if kind == TIMESTAMP_NOT_AVAILABLE else message_time(ts_ms, offset)
     return TopicMessage(one.topic(), payload, arrival_ns, time_ns, one.key(), (one.partition(), offset))
+
+
+def message_columns(found: Sequence[Message], arrival_ns: int) -> MessageColumns:
+    """Messages as the rules take them, without tombstones: nothing is made for any of them here."""
+    payloads = [one.value() for one in found]
+    if None in payloads:
+        found = [one for one in found if one.value() is not None]
+        payloads = [one.value() for one in found]
+    return MessageColumns(
+        [one.topic() for one in found],
+        payloads,
+        [one.key() for one in found],
+        lambda number: topic_message(found[number], arrival_ns),
+    )
 
 
 def captured(message: TopicMessage) -> Captured:
@@ -139,16 +153,13 @@ class KafkaInbox:
     def _taken(self, found: Sequence[Message]) -> _Slice:
         """The messages of a slice, without those of partitions that were taken from us meanwhile."""
         cpu_ns, arrival_ns = thread_cpu_ns(), self._sink.clock.now_ns()
-        offsets: dict[Place, list[int]] = {}
-        messages = []
+        offsets: dict[Place, list[int]] = defaultdict(list)
         for one in found:
-            offsets.setdefault((one.topic(), one.partition()), []).append(one.offset())
-            message = topic_message(one, arrival_ns)
-            if message is not None:
-                messages.append(message)
+            offsets[one.topic(), one.partition()].append(one.offset())
         spans = self._ledger.take(offsets)
         if len(spans) < len(offsets):
-            messages = [m for m in messages if (m.topic, m.place[0]) in spans]
+            found = [one for one in found if (one.topic(), one.partition()) in spans]
+        messages = message_columns(found, arrival_ns)
         if self.listener is not None:
             for message in messages:
                 self.listener(captured(message))

@@ -161,9 +161,8 @@ class _Look:
             if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError._PARTITION_EOF):
                 ends.pop((topic, number), None)
             return
-        message = topic_message(one, self._clock.now_ns())
-        if message is not None:
-            seen.topics[topic].newest.append(message)
+        if one.value() is not None:
+            seen.topics[topic].newest.append(topic_message(one, self._clock.now_ns()))
         if offset + 1 >= ends.get((topic, number), offset + 2):
             ends.pop((topic, number), None)
 

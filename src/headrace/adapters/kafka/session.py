@@ -193,7 +193,7 @@ class GroupSession:
             _log.warning("adapter=%s %s", self._name, client.losses.pop(0))
         if client.complaint:
             self._enter(AdapterState.DEGRADED, client.complaint)
-        elif self.ledger.progress() and self.state is AdapterState.DEGRADED:
+        elif self.state is AdapterState.DEGRADED and self.ledger.progress():
             self._enter(AdapterState.CONNECTED, "")
 
     def _enter(self, state: AdapterState, reason: str) -> None:

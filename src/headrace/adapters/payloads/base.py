@@ -18,8 +18,17 @@ on one topic: it gives the router a `SliceReader` for each path, and names devic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    overload,
+    runtime_checkable,
+)
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +87,54 @@ class TopicMessage(NamedTuple):
             except UnicodeDecodeError:
                 pass
         return ":".join(parts)
+
+
+class MessageColumns(Sequence[TopicMessage]):
+    """Messages of a slice by columns: one is made, once, where somebody asks for it, which few do.
+
+    Parameters
+    ----------
+    make : makes the message of a number.
+    """
+
+    def __init__(
+        self,
+        topics: Sequence[str],
+        payloads: Sequence[bytes],
+        keys: Sequence[bytes | None],
+        make: Callable[[int], TopicMessage],
+    ) -> None:
+        self.topics, self.payloads, self.keys = topics, payloads, keys
+        self._make = make
+        self._made: dict[int, TopicMessage] = {}
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    @overload
+    def __getitem__(self, at: int) -> TopicMessage: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[TopicMessage]: ...
+
+    def __getitem__(self, at: int | slice) -> TopicMessage | list[TopicMessage]:
+        number = range(len(self.payloads))[at]
+        if isinstance(number, range):
+            return [self[i] for i in number]
+        made = self._made.get(number)
+        if made is None:
+            made = self._made[number] = self._make(number)
+        return made
+
+    def some(self, which: Sequence[int]) -> MessageColumns:
+        """Those of these numbers."""
+        topics, payloads, keys = self.topics, self.payloads, self.keys
+        return MessageColumns(
+            [topics[i] for i in which],
+            [payloads[i] for i in which],
+            [keys[i] for i in which],
+            lambda number: self[which[number]],
+        )
 
 
 class RuleSettings(Section):

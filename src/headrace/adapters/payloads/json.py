@@ -10,6 +10,7 @@ Two shorter forms of many instants: where the time is a list, its object is a ta
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -49,9 +50,13 @@ class FieldsDecoder:
 
     def read_many(self, pile: MessagePile, rows: Rows) -> Sequence[int]:
         """Read the messages whose shape is known; see `ManyReader`."""
-        if self._shapes is None or not self._shapes.shapes:
+        shapes = self._shapes
+        if shapes is not None and not shapes.shapes and shapes.has_room and len(pile.payloads) > 1:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self._learn(self._decode(pile.payloads[0]), shapes)
+        if shapes is None or not shapes.shapes:
             return range(len(pile.messages))
-        return rows.workspace(self, lambda: ShapedRows(rows, self._settings)).read(pile, self._shapes)
+        return rows.workspace(self, lambda: ShapedRows(rows, self._settings)).read(pile, shapes)
 
     def read(self, message: TopicMessage, group: DeviceGroup, rows: Rows) -> None:
         """Add a row for each object."""

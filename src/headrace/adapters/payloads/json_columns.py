@@ -22,7 +22,8 @@ from headrace.core.quality import Quality
 
 I64 = npt.NDArray[np.int64]
 _PARTS = ("f64", "i64", "u8", "u32")
-_ROW_BYTES_MIN, _VALUE_BYTES_MIN = 2, 2
+_ROW_BYTES_MIN, _VALUE_BYTES_MIN = 4, 2
+"""A row has a key, or lies in a table beside a time; a value lies in a list."""
 
 
 class _Lane(NamedTuple):
@@ -58,12 +59,12 @@ class ShapedRows:
         data = np.frombuffer(pile.data, np.uint8)
         lengths = np.fromiter(map(len, payloads), np.int64, len(payloads))
         if len(data) // _VALUE_BYTES_MIN >= len(self._columns.ints):
-            self._columns = _columns(2 * len(data))
+            self._columns = _columns(len(data) * 5 // 4)
         columns = self._columns
         is_read = np.empty(len(payloads), np.uint8)
         scanner.scan(data, lengths, shapes.tables, columns, is_read)
         n, _, n_left, n_others, n_untimed = columns.counts.tolist()
-        self._look_up(pile)
+        self._look_up(pile, is_read, shapes)
         if n and not n_left and not n_others and not n_untimed and len(self._tables) == 1:
             key = 0, int(columns.shape[0])
             lanes = self._lanes_of(key, pile.devices[int(device[0])], shapes)
@@ -100,8 +101,8 @@ class ShapedRows:
 
     # --- devices -------------------------------------------------------------------------------------
 
-    def _look_up(self, pile: MessagePile) -> None:
-        """Make sure that tables and slots of the devices are the newest."""
+    def _look_up(self, pile: MessagePile, is_read: npt.NDArray[np.uint8], shapes: JsonShapes) -> None:
+        """Make sure that tables and slots of the devices are the newest, and that new ones have keys where they can."""
         version, device = self._rows.version, pile.numbers
         while len(pile.devices) > len(self._version):
             self._table_of = np.concatenate([self._table_of, np.full_like(self._table_of, -1)])
@@ -109,11 +110,28 @@ class ShapedRows:
             self._version = np.concatenate([self._version, np.full_like(self._version, -1)])
         if are_current(device, self._version, version):
             return
-        for number in np.unique(device[self._version[device] != version]).tolist():
+        stale = np.unique(device[self._version[device] != version]).tolist()
+        new = [number for number in stale if not pile.devices[number].table.index]
+        if new:
+            self._introduce(np.setdiff1d(new, device[is_read == 0]), pile, shapes)
+            version = self._rows.version
+            stale = np.unique(device[self._version[device] != version]).tolist()
+        for number in stale:
             group = pile.devices[number]
             self._table_of[number] = self._tables.setdefault(group.table, len(self._tables))
             self._slots[:, number] = [group.slots.get(dtype, 0) for dtype in _PARTS]
             self._version[number] = version
+
+    def _introduce(self, new: I64, pile: MessagePile, shapes: JsonShapes) -> None:
+        """Make the keys of devices' first rows known, of all whose messages were read: those left may hold the first."""
+        c = self._columns
+        n = int(c.counts[scanner.ROWS])
+        numbers, first = np.unique(pile.numbers[c.message[:n]], return_index=True)
+        is_new, shape = np.isin(numbers, new), c.shape[first]
+        for one in np.unique(shape[is_new]).tolist():
+            some = [pile.devices[number] for number in numbers[is_new & (shape == one)].tolist()]
+            like = shapes.shapes[one]
+            self._rows.introduce(some, like.keys, like.values, self._settings)
 
     def _kinds(
         self, shape: I64, message: I64, pile: MessagePile, shapes: JsonShapes
@@ -244,10 +262,10 @@ def _frames(
 
 
 def _columns(n_bytes: int) -> JsonColumns:
-    """Room for what so many bytes can hold."""
+    """Room for what so many bytes can hold, most of which is never touched: the scanner writes before anybody reads."""
     n_rows, n_values = n_bytes // _ROW_BYTES_MIN + 1, n_bytes // _VALUE_BYTES_MIN + 2
-    ints = np.zeros(n_values, np.int64)
+    ints = np.empty(n_values, np.int64)
     return JsonColumns(
-        np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64),
-        np.zeros(n_rows, np.int64), ints, ints.view(np.float64), np.zeros(scanner.N_COUNTS, np.int64),
+        np.empty(n_rows, np.int64), np.empty(n_rows, np.int64), np.empty(n_rows, np.int64), np.empty(n_rows, np.int64),
+        np.empty(n_rows, np.int64), ints, ints.view(np.float64), np.zeros(scanner.N_COUNTS, np.int64),
     )  # fmt: skip

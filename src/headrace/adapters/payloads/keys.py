@@ -7,7 +7,7 @@ one set of plans (how the values of a message with these keys go into columns).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, ValueType
-from headrace.core.errors import ConfigError, NotFound
+from headrace.core.errors import ConfigError
 from headrace.core.events import RejectCode
 from headrace.core.layouts import DTYPES, Column, Kind, Layout
-from headrace.core.paths import check_path
+from headrace.core.paths import MAX_PATH_BYTES, check_path, check_paths
 from headrace.core.sensors import SensorDirectory, join_path
 
 DTYPE_OF: dict[ValueType, str] = {"f64": "f64", "i64": "i64", "bool": "u8", "string": "u32"}
@@ -184,11 +184,7 @@ class DeviceGroups:
 
     def _restored(self, path: str, settings: RuleSettings) -> DeviceGroup:
         group = DeviceGroup(path, self._root, {}, len(self._by_path))
-        for dtype in DTYPES:
-            try:
-                slot = self._directory.slot(path, dtype)
-            except NotFound:
-                continue
+        for dtype, slot in self._directory.slots_at(path, DTYPES).items():
             known = self._directory.layout(slot).columns
             self._grow(group, tuple((dtype, self._known(column, dtype, settings)) for column in known))
         return group
@@ -212,6 +208,39 @@ class DeviceGroups:
     def add(self, group: DeviceGroup, added: tuple[tuple[str, Column], ...]) -> None:
         """Give a device more columns, as (value type, column). Raises as `extend`."""
         self._grow(group, added)
+
+    def introduce(
+        self,
+        some: Sequence[DeviceGroup],
+        keys: tuple[str, ...],
+        values: tuple[Any, ...],
+        settings: RuleSettings,
+    ) -> None:
+        """Make keys known, with values like these, of devices that have none yet: of all of them together.
+
+        Nothing is done where one of them can't have all: `plan` has to say which, and why.
+        """
+        new: dict[str, str] = {}
+        refusals: list[tuple[RejectCode, str, int]] = []
+        for key, kind, value in zip(keys, classes_of(map(type, values)), values, strict=True):
+            if kind != "-":
+                self._admit(some[0], key, kind, value, settings, new, refusals)
+        columns = tuple((dtype, _column(key, dtype, settings)) for key, dtype in new.items())
+        if refusals or not columns or self.n_sensors + len(some) * len(columns) > self._n_sensors_max:
+            return
+        table, paths = self._root.extended(columns), [group.path for group in some]
+        try:
+            check_paths([f"{path}/{key}".encode() for path in paths for key in new])
+            slots = {
+                dtype: self._directory.define_many(paths, part.layout, dtype).tolist()
+                for dtype, part in table.parts.items()
+            }
+        except ConfigError:
+            return
+        for number, group in enumerate(some):
+            group.table, group.slots = table, {dtype: of[number] for dtype, of in slots.items()}
+        self.n_sensors += len(some) * len(columns)
+        self.version += 1
 
     def renew(self, group: DeviceGroup, units: Mapping[str, str]) -> None:
         """Give columns of a device other units; they keep their places."""
@@ -285,7 +314,8 @@ class DeviceGroups:
         for key, kind, value in zip(keys, classes, values, strict=True):
             if key not in group.table.index and kind not in "-x":
                 self._admit(group, key, kind, value, settings, new, refusals)
-        is_lasting = True
+        # Where a path is too long it is so of this device: others of the same table may have shorter ones.
+        is_lasting = not (refusals and _is_too_long(group.path, keys))
         if new:
             try:
                 self.extend(group, new, settings)
@@ -350,6 +380,10 @@ class DeviceGroups:
                 raise ConfigError(f"key {key!r:.60} has a '/', which parts levels")
         except ConfigError as e:
             raise PayloadError(RejectCode.BAD_PATH, e.message) from None
+
+
+def _is_too_long(path: str, keys: Iterable[str]) -> bool:
+    return any(len(f"{path}/{key}".encode(errors="ignore")) > MAX_PATH_BYTES for key in keys)
 
 
 def _column(key: str, dtype: str, settings: RuleSettings) -> Column:

@@ -7,7 +7,7 @@ one rule are read together where its decoder does that better; then they keep th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from headrace.adapters.payloads.base import (
     Decoded,
     ManyReader,
+    MessageColumns,
     MessagePile,
     PayloadDecoder,
     PayloadError,
@@ -212,11 +213,15 @@ class MessageRouter:
         """
         if not messages:
             return True
-        topics, payloads, _, _, keys, _ = zip(*messages, strict=True)
-        names = zip(topics, keys, strict=True) if self._is_keyed else topics
-        try:
-            codes = np.fromiter(map(self._codes.__getitem__, names), np.int64, len(topics))
-        except KeyError:
+        topics: Sequence[str]
+        payloads: Sequence[bytes]
+        keys: Sequence[bytes | None]
+        if isinstance(messages, MessageColumns):
+            topics, payloads, keys = messages.topics, messages.payloads, messages.keys
+        else:
+            topics, payloads, _, _, keys, _ = zip(*messages, strict=True)
+        codes = self._codes_of(topics, keys)
+        if codes is None:
             return False
         data, piles = b"".join(payloads), self._piles.values()
         if len(data) > self._at_once and not self._are_fit(payloads, len(data)):
@@ -229,8 +234,52 @@ class MessageRouter:
         for pile in piles:
             at = np.flatnonzero(of_pile == pile.number)
             if len(at):
-                self._read_pile(pile, self._piled([messages[i] for i in at.tolist()], codes[at] & _DEVICE))
+                self._read_pile(pile, self._piled(_some(messages, at.tolist()), codes[at] & _DEVICE))
         return True
+
+    def _codes_of(self, topics: Sequence[str], keys: Sequence[bytes | None]) -> npt.NDArray[np.int64] | None:
+        """The piles and devices of messages; None where one of them has none."""
+        codes = self._known_codes(topics, keys)
+        if codes is None and self._learn(dict.fromkeys(zip(topics, keys, strict=True))):
+            return self._known_codes(topics, keys)
+        return codes
+
+    def _known_codes(
+        self, topics: Sequence[str], keys: Sequence[bytes | None]
+    ) -> npt.NDArray[np.int64] | None:
+        names = zip(topics, keys, strict=True) if self._is_keyed else topics
+        try:
+            return np.fromiter(map(self._codes.__getitem__, names), np.int64, len(topics))
+        except KeyError:
+            return None
+
+    def _learn(self, names: Iterable[tuple[str, bytes | None]]) -> bool:
+        """Look up topics and keys that are new; False where messages of one of them do not wait for others."""
+        for topic, key in names:
+            if ((topic, key) if self._is_keyed else topic) in self._codes:
+                continue
+            try:
+                route = self._find(topic, key)
+            except Exception:
+                return False  # it is told of when its messages are read
+            if route.pile is None:
+                return False
+            self._keep_code(topic, key, route)
+        return True
+
+    def _find(self, topic: str, key: bytes | None) -> _Route:
+        """Who takes messages of a topic, and key. Raises PayloadError."""
+        route = self._routes.get(topic)
+        if route is None:
+            route = self._routes[topic] = self._new_route(topic)
+        return route if route.by_key is None else self._of_key(route, route.by_key, key)
+
+    def _keep_code(self, topic: str, key: bytes | None, route: _Route) -> None:
+        """Remember whose messages wait for each other in which pile."""
+        if len(self._codes) >= N_ROUTES_MAX:
+            self._codes.clear()
+        name = (topic, key) if self._is_keyed else topic
+        self._codes[name] = route.pile.number << _DEVICE_BITS | route.taker.number  # type: ignore[union-attr]
 
     def _are_fit(self, payloads: Sequence[bytes], n_bytes: int) -> bool:
         """Whether payloads can be read together: either all are small, or none is too large and all are not too many."""
@@ -240,7 +289,10 @@ class MessageRouter:
         return n_bytes <= PILE_BYTES and size <= min(pile.most for pile in piles)
 
     def _piled(self, messages: Sequence[TopicMessage], numbers: npt.NDArray[np.int64]) -> MessagePile:
-        payloads = [message.payload for message in messages]
+        if isinstance(messages, MessageColumns):
+            payloads = messages.payloads
+        else:
+            payloads = [message.payload for message in messages]
         return MessagePile(messages, payloads, b"".join(payloads), numbers, self._groups.devices)
 
     def _read_any(self, messages: Sequence[TopicMessage]) -> None:
@@ -291,11 +343,7 @@ class MessageRouter:
     def _take(self, message: TopicMessage) -> None:
         """Read a message whose topic is new, or that is large or read alone; others are read together."""
         topic, payload = message.topic, message.payload
-        route = self._routes.get(topic)
-        if route is None:
-            route = self._routes[topic] = self._new_route(topic)
-        if route.by_key is not None:
-            route = self._of_key(route, route.by_key, message.key)
+        route = self._find(topic, message.key)
         rule, taker, pile = route.rule, route.taker, route.pile
         if len(payload) > rule.settings.max_payload:
             detail = f"{len(payload):,} bytes, expected at most {rule.settings.max_payload:,}"
@@ -306,10 +354,7 @@ class MessageRouter:
         if pile is None:
             rule.decoder.read(message, taker, self._rows)  # type: ignore[union-attr, arg-type]
             return
-        if len(self._codes) >= N_ROUTES_MAX:
-            self._codes.clear()
-        name = (topic, message.key) if self._is_keyed else topic
-        self._codes[name] = pile.number << _DEVICE_BITS | taker.number  # type: ignore[union-attr]
+        self._keep_code(topic, message.key, route)
         pile.messages.append(message)
         pile.groups.append(taker)  # type: ignore[arg-type]
         pile.n_bytes += len(payload)
@@ -332,7 +377,7 @@ class MessageRouter:
             first = {int(pile.numbers[i]): i for i in reversed(left)}.values()
             self._read_alone(waiting, pile, sorted(first))
             rest = sorted(set(left).difference(first))
-            pile = self._piled([pile.messages[i] for i in rest], pile.numbers[np.array(rest, np.int64)])
+            pile = self._piled(_some(pile.messages, rest), pile.numbers[np.array(rest, np.int64)])
             left = self._read_many(waiting, pile) if rest else ()
         self._read_alone(waiting, pile, left)
 
@@ -423,6 +468,11 @@ class MessageRouter:
                 RejectCode.BAD_PATH, f"path {path!r} has other levels than {rule.template.group!r}"
             )
         return path
+
+
+def _some(messages: Sequence[TopicMessage], which: Sequence[int]) -> Sequence[TopicMessage]:
+    """The messages of these numbers."""
+    return messages.some(which) if isinstance(messages, MessageColumns) else [messages[i] for i in which]
 
 
 def warm_messages() -> None:

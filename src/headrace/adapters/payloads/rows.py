@@ -156,6 +156,13 @@ class Rows:
         """The plan for rows of a device with these keys and values like these."""
         return self._groups.plan(group, keys, values, settings)
 
+    def introduce(
+        self, some: Sequence[DeviceGroup], keys: tuple[str, ...], values: tuple[Any, ...],
+        settings: RuleSettings,
+    ) -> None:  # fmt: skip
+        """Make keys of devices that have none yet known, where all of them can have them."""
+        self._groups.introduce(some, keys, values, settings)
+
     def place(self, group: DeviceGroup, layout: Layout, settings: RuleSettings) -> npt.NDArray[np.uint16]:
         """Which columns of a device are those of `layout`. Raises PayloadError."""
         return self._groups.place(group, layout, settings)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headrace.adapters.payloads import keys, router, words
-from headrace.adapters.payloads.base import RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import MessageColumns, RuleSettings, TopicMessage
 from headrace.adapters.payloads.json import FieldsDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
@@ -570,13 +570,162 @@ def test_of_many_messages_of_new_devices_few_are_read_alone(monkeypatch):
         FieldsDecoder, "read", lambda self, *rest: (alone.append(rest[1].path), read(self, *rest))
     )
     bench = Bench()
-    out = bench.feed(*[(f"plant/d{i % 3}", f'{{"ts": {i}, "a": {i}}}') for i in range(1, 100)])
-    assert alone == ["leon/d1", "leon/d2", "leon/d0"]
+    slice_of = [(f"plant/d{i % 3}", f'{{"ts": {i}, "a": {i}}}') for i in range(1, 100)]
+    bench.feed(("plant/d1", "junk"), *slice_of)
+    assert alone == ["leon/d1", "leon/d2", "leon/d0"], "the first says nothing: one of each"
+    alone.clear()
+    out = Bench().feed(*slice_of)
+    assert alone == []
     times = {}
     for batch in out.batches:
         for slot, ts_ns in zip(batch.slot.tolist(), batch.ts_ns.tolist(), strict=True):
             times.setdefault(slot, []).append(ts_ns)
     assert sorted(times.values()) == [list(range(i, 100, 3)) for i in (1, 2, 3)]
+
+
+def same_as_one_by_one(slice_of, **rule):
+    """What comes in one slice gives the samples, rejects and sensors that it gives message by message."""
+    together, alone = Bench(**rule), Bench(**rule)
+    slices = [[together.feed(*slice_of)], [alone.feed(one) for one in slice_of]]
+    found = []
+    for bench, outs in zip((together, alone), slices, strict=True):
+        samples = [
+            (bench.directory.sensor_path(int(b.slot[r]), c), int(b.ts_ns[r]), b.values[r, c])
+            for out in outs
+            for b in out.batches
+            for r in range(b.n_frames)
+            for c in range(b.values.shape[1])
+            if b.quality is None or b.quality[r, c] != Quality.ABSENT
+        ]
+        found.append(
+            (sorted(samples), sorted(r.detail for out in outs for r in out.rejects), bench.sensors())
+        )
+    assert found[0] == found[1]
+    return found[0]
+
+
+def test_new_devices_of_one_slice_get_their_keys_together(monkeypatch):
+    defined = []
+    define = SensorDirectory.define_many
+    monkeypatch.setattr(
+        SensorDirectory, "define_many", lambda self, paths, *rest: (defined.append(len(paths)), define(self, paths, *rest))[1]
+    )  # fmt: skip
+    Bench().feed(*[(f"plant/d{i}", '{"ts": 1, "a": 1, "b": true, "c": null}') for i in range(20)])
+    assert defined == [20, 20], "numbers and truth values"
+
+
+def test_devices_get_the_keys_that_their_first_messages_have():
+    plain = [(f"plant/d{i % 3}", f'{{"ts": {i + 1}, "a": {i}}}') for i in range(12)]
+    samples, rejects, _ = same_as_one_by_one(
+        [*plain, ("plant/d4", f'{{"ts": 50, "a": {2**60}}}'), ("plant/d4", '{"ts": 51, "a": 5}')]
+    )
+    assert ("leon/d4/a", 50, 2**60) in samples, (
+        "an integer that is too long for the others' type was the first"
+    )
+    assert len(samples) == 14
+    assert not rejects
+    of_other_keys = [("plant/d5", '{"ts": 1, "b": 1}'), ("plant/d5", '{"ts": 2, "a": 1}')]
+    assert len(same_as_one_by_one([*plain, *of_other_keys])[0]) == 14
+
+
+@pytest.mark.parametrize(
+    ("slice_of", "rule", "n_rejects"),
+    [
+        ([(f"plant/d{i % 2}", f'{{"ts": {i}, "a": 1, "b": 1}}') for i in range(1, 7)], {"max_keys": 1}, 6),
+        ([(f"plant/d{i % 2}", f'{{"ts": {i}, "a+": 1, "b": 1}}') for i in range(1, 7)], {}, 6),
+        ([(f"plant/d{i % 2}", f'{{"ts": {i}, "a": null}}') for i in range(1, 7)], {}, 0),
+        ([(f"plant/{'x' * (896 + i % 2)}", f'{{"ts": {i}, "{"k" * 122}": 1}}') for i in range(1, 7)], {}, 3),
+    ],
+)  # fmt: skip
+def test_where_not_all_can_have_their_keys_each_is_told_why(slice_of, rule, n_rejects):
+    assert len(same_as_one_by_one(slice_of, **rule)[1]) == n_rejects
+
+
+def test_sensors_are_bounded_where_many_devices_come_together():
+    bench = Bench()
+    bench.groups._n_sensors_max = 3
+    out = bench.feed(*[(f"plant/d{i}", '{"ts": 1, "a": 1, "b": 1}') for i in range(2)])
+    assert (len(bench.sensors()), [r.code for r in out.rejects]) == (3, ["unknown-tag"])
+
+
+def test_messages_by_columns_are_the_same_and_are_made_where_somebody_asks():
+    dialect = TopicDialect(".", has_keys=True)
+    rules = {
+        "p.{d}": RuleSettings(path="l/{d}/{key}", time="ts", time_unit="ns"),
+        "q": RuleSettings(path="q/{message_key}/{key}"),
+    }
+    texts = [
+        ("p.a", b'{"ts": 1, "a": 1}'),
+        ("q", b'{"a": 2}'),
+        ("p.b", b"junk"),
+        ("p.a", b'{"ts": 2, "a": 3}'),
+    ]
+    some = [TopicMessage(topic, text, 5, 7 + i, b"k", (0, i)) for i, (topic, text) in enumerate(texts)]
+    made = []
+
+    def make(number):
+        made.append(number)
+        return some[number]
+
+    def columns(which):
+        return MessageColumns(
+            *([some[i][at] for i in which] for at in (0, 1, 4)), lambda number: make(which[number])
+        )
+
+    found = []
+    for slices in ([some[:2], some], [columns([0, 1]), columns([0, 1, 2, 3])]):
+        one = MessageRouter(
+            "x", compile_rules(rules, (), "UTC", "t", dialect), DeviceGroups(SensorDirectory())
+        )
+        outs = [one.decode(messages, 9) for messages in slices]
+        found.append(
+            [
+                [(b.ts_ns.tolist(), b.values.tolist()) for b in out.batches]
+                + [(r.source, r.detail) for r in out.rejects]
+                for out in outs
+            ]
+        )
+    assert found[0] == found[1]
+    assert made == [0, 1, 2, 1], "what is read alone, refused, or has the time of its message"
+    all_of = columns([0, 1, 2, 3])
+    assert (list(all_of), all_of[-1], all_of[1:3], len(all_of)) == (some, some[3], some[1:3], 4)
+    assert list(all_of.some([2, 0])) == [some[2], some[0]]
+    with pytest.raises(IndexError):
+        all_of[4]
+
+
+def test_messages_of_a_format_that_is_read_alone_or_without_a_rule_are_told_of():
+    bench = Bench({"a/{d}": {"path": "leon/{d}/{key}"}, "n/{d}": {"path": "leon/{d}/n", "values": "number"}})
+    out = bench.feed(("a/x", '{"v": 1}'), ("n/x", "5"), ("none", "5"), ("a/x", '{"v": 1}'))
+    assert sum(b.n_samples for b in out.batches) == 3
+    assert [r.detail for r in out.rejects] == ["no topic rule matches"]
+    out = bench.feed(("a/x", '{"v": 1}'), ("none", "5"), ("a/y", '{"v": 1}'))
+    assert sum(b.n_samples for b in out.batches) == 2
+    assert [r.detail for r in out.rejects] == ["no topic rule matches"]
+
+
+def test_what_a_sensor_cannot_hold_is_refused_whenever_it_comes():
+    bench = Bench()
+    for number, value in enumerate(("1", '"x"', '"x"', '"x"')):
+        out = bench.feed(("plant/d", f'{{"ts": {number}, "a": {value}}}'))
+        assert [r.code for r in out.rejects] == ["wrong-type"] * (number > 0)
+
+
+def test_keys_of_messages_that_name_no_device_are_remembered_up_to_a_bound(monkeypatch):
+    monkeypatch.setattr(router, "N_ROUTES_MAX", 3)
+    rules = {
+        "p": RuleSettings(path="l/p/{key}", time="ts", time_unit="ns"),
+        "q": RuleSettings(path="l/{message_key}/{key}"),
+    }
+    one = MessageRouter(
+        "x", compile_rules(rules, (), "UTC", "t", TopicDialect(".", True)), DeviceGroups(SensorDirectory())
+    )
+    for number in range(1, 9):
+        slice_of = [TopicMessage("p", b'{"ts": %d, "a": 1}' % number, 5, key=b"%d" % number)]
+        assert one.decode(slice_of, 5).batches[0].n_samples == 1
+        assert len(one._codes) <= 3
+    slice_of = [TopicMessage("p", b'{"ts": %d, "a": 1}' % (i + 9), 5, key=b"%d" % i) for i in range(4)]
+    assert sum(b.n_samples for b in one.decode(slice_of, 5).batches) == 4, "more than are remembered"
 
 
 JSON_RULES = {
