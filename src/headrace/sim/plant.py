@@ -191,7 +191,9 @@ class DemoPlant:
             await self.stop()
             raise
         cells = {} if self.cell is None else self.cell.urls
-        addresses = PlantAddresses(self.gateways.urls, cells, self.broker.url)
+        # amqtt says nothing to those who speak MQTT 5; to find that out takes 5 s.
+        version = "3.1.1" if self.broker.program is BrokerProgram.AMQTT else ""
+        addresses = PlantAddresses(self.gateways.urls, cells, self.broker.url, version)
         text = plant_toml(self.fleets.modbus, self.fleets.mqtt, self.fleets.opcua, addresses, self._store_url)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(text, encoding="utf-8")

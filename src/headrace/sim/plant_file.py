@@ -21,11 +21,15 @@ STYLES = {"conveyor": PayloadStyle.CSV, "climate": PayloadStyle.NUMBER}
 
 @dataclass(frozen=True, slots=True)
 class PlantAddresses:
-    """Where the plant's devices are: device path → url of those on Modbus and on OPC UA, and the broker's url."""
+    """Where the plant's devices are: device path → url of those on Modbus and on OPC UA, and the broker's url.
+
+    `mqtt_version` is the one that the broker speaks, where readers had better know.
+    """
 
     modbus: Mapping[str, str]
     opcua: Mapping[str, str]
     broker: str
+    mqtt_version: str = ""
 
 
 def plant_toml(
@@ -50,6 +54,8 @@ def plant_toml(
     if opcua is not None:
         lines += _opcua(opcua, addresses.opcua)
     broker = [f"url = {_text(addresses.broker)}", f"user = {_text(USER)}"]
+    if addresses.mqtt_version:
+        broker += [f"version = {_text(addresses.mqtt_version)}"]
     lines += ["", "[adapters.broker]", 'protocol = "mqtt"', *broker]
     lines += ["", "[adapters.broker.topics]", *_topics(mqtt)]
     lines += ["", "[adapters.edge]", 'protocol = "sparkplug"', *broker]

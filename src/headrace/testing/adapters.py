@@ -26,6 +26,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from headrace.adapters.abilities import Captures
 from headrace.adapters.base import Ack, Adapter, AdapterState
 from headrace.core.clock import Clock, SystemClock, monotonic_ns
 from headrace.core.errors import Closed
@@ -183,6 +184,8 @@ async def check_lifecycle_is_idempotent(rig: AdapterRig) -> None:
     """Stop may come before start and twice; diagnostics can be asked for at any time."""
     fresh = rig.make()
     assert fresh.diagnostics().state is AdapterState.STARTING
+    if isinstance(fresh, Captures):
+        fresh.listen(None)
     await fresh.stop()
     await fresh.stop()
     assert fresh.diagnostics().state is AdapterState.STOPPED

@@ -182,13 +182,11 @@ def test_without_its_library_the_plant_has_no_opc_ua(tmp_path: Path) -> None:
     assert (plant.cell, plant.fleets.opcua) == (None, None)
     assert plant.fleets.n_sensors == 2_568 - 8 * 48
     urls = dict.fromkeys(plant.fleets.modbus.paths(np.arange(24)), "modbus+tcp://127.0.0.1:5020?unit=1")
-    addresses = PlantAddresses(urls, {}, "mqtt://127.0.0.1:1883")
+    addresses = PlantAddresses(urls, {}, "mqtt://127.0.0.1:1883", "3.1.1")
     text = plant_toml(plant.fleets.modbus, plant.fleets.mqtt, None, addresses, "./store")
-    assert {one["protocol"] for one in tomllib.loads(text)["adapters"].values()} == {
-        "modbus",
-        "mqtt",
-        "sparkplug",
-    }
+    adapters = tomllib.loads(text)["adapters"]
+    assert {one["protocol"] for one in adapters.values()} == {"modbus", "mqtt", "sparkplug"}
+    assert adapters["broker"]["version"] == adapters["edge"]["version"] == "3.1.1"
 
 
 # --- OPC UA and Sparkplug ----------------------------------------------------------------------------
