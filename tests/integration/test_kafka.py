@@ -195,8 +195,8 @@ async def test_two_members_share_and_hand_over(cluster):
             assert sorted(values(one) + values(other)) == list(range(60)), "what was committed came once"
             assert len({v % 2 for v in values(other)}) == 1
         produce(cluster, 60, 80)
-        await until(lambda: one.n_samples + other.n_samples == 80, "one has all again")
-        assert sorted(values(one) + values(other)) == list(range(80))
+        # A commit that the cluster refuses while partitions change hands brings some again: never fewer.
+        await until(lambda: set(values(one) + values(other)) == set(range(80)), "one has all again")
 
 
 async def test_what_is_not_durable_at_a_hand_over_comes_to_the_other(cluster, monkeypatch):
