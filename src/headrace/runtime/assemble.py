@@ -72,8 +72,12 @@ class Blueprint:
     flows: tuple[FlowSpec, ...]
 
 
-def check_plant(config: PlantConfig) -> Blueprint:
+def check_plant(config: PlantConfig, kind_of: Callable[[str], Any] = ADAPTERS.load) -> Blueprint:
     """Check what only the owners of protocols and operators can check; no I/O but files beside the plant file.
+
+    Parameters
+    ----------
+    kind_of : the adapter class of a protocol; a simulation has some of its own.
 
     Raises
     ------
@@ -84,7 +88,7 @@ def check_plant(config: PlantConfig) -> Blueprint:
     pacer = ConnectPacer()
     for name in config.adapters:
         try:
-            adapters[name] = make_adapter(config, name, pacer)
+            adapters[name] = make_adapter(config, name, pacer, kind_of)
         except InvalidConfig as e:
             problems += e.problems
         except ConfigError as e:
@@ -109,19 +113,24 @@ def check_plant(config: PlantConfig) -> Blueprint:
     return Blueprint(config, adapters, tuple(flows))
 
 
-def make_adapter(config: PlantConfig, name: str, pacer: ConnectPacer | None = None) -> Adapter:
+def make_adapter(
+    config: PlantConfig,
+    name: str,
+    pacer: ConnectPacer | None = None,
+    kind_of: Callable[[str], Any] = ADAPTERS.load,
+) -> Adapter:
     """One adapter of a plant file, not started; no I/O but files beside the plant file. Raises `ConfigError`.
 
     Parameters
     ----------
-    pacer : that it shares with others; one that is made later, alone, has its own.
+    pacer : that it shares with others; one that is made later, alone, has its own. kind_of : as `check_plant`.
     """
     where, section = f"adapters.{name}", config.adapters[name]
     state = config.store_folder / ADAPTER_STATE / quote(name, safe="")
     plant, turns = config.plant, pacer or ConnectPacer()
     facts = PlantFacts(plant.levels, plant.timezone, config.folder, config.tables, turns, state)
     try:
-        kind = ADAPTERS.load(section.protocol)
+        kind = kind_of(section.protocol)
     except HeadraceError as e:
         raise ConfigError(str(e), f"{where}.protocol") from e
     settings = validate_section(kind.Config, section.options, where)

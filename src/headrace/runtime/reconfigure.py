@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from headrace.adapters.base import Adapter
 from headrace.core.clock import Clock
 from headrace.core.config import PlantConfig, PlantSource, parse_plant
-from headrace.core.disk import LocalDisk
+from headrace.core.disk import Disk
 from headrace.core.errors import ChangedMeanwhile, ConfigError, HeadraceError, NotFound
 from headrace.core.registry import nearest
 from headrace.pipeline.flows import FlowSpec
@@ -75,7 +75,7 @@ class Reconfiguring:
     def __init__(
         self,
         config: PlantConfig,
-        disk: LocalDisk,
+        disk: Disk,
         clock: Clock,
         supervisor: Supervisor,
         check: Check,

@@ -30,6 +30,10 @@ _REASONS_MAX = 20
 _LOOK_S = 1.0
 
 
+_Input = tuple[str, str, bytes, int]
+"""What is decoded again: adapter, source, bytes, arrival."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Judged:
     """What became of one reject: batches to take in, or why it still fails."""
@@ -100,8 +104,9 @@ class RejectsReplay:
             batches: list[FrameBatch] = []
             accepted: list[Key] = []
             n_lost = 0
+            known: dict[_Input, str] = {}
             for kept in some:
-                judged = self._judge(kept.reject)
+                judged = self._judge(kept.reject, known)
                 batches += judged.batches
                 if judged.why:
                     reasons[kept.reject.adapter, str(kept.reject.code), judged.why] += 1
@@ -125,15 +130,20 @@ class RejectsReplay:
                 "problems": tables.problems,
             }  # fmt: skip
 
-    def _judge(self, reject: Reject) -> _Judged:
+    def _judge(self, reject: Reject, known: dict[_Input, str]) -> _Judged:
+        """Decode a reject. Of one message several may have been refused: all have its bytes, which are decoded once."""
         try:
             frames = _frames(reject)
             if frames is not None:
                 timely, why = self._timely([frames], reject.arrival_ns)
                 return _Judged(timely, why, reject.n_samples - frames.n_samples)
+            key = reject.adapter, reject.source, reject.raw, reject.arrival_ns
+            if key in known:
+                return _Judged((), known[key])
             batches, refused = self._decode(reject)
             timely, why = self._timely(batches, reject.arrival_ns)
-            return _Judged(timely, f"{refused[0].code}: {refused[0].detail}" if refused else why)
+            known[key] = f"{refused[0].code}: {refused[0].detail}" if refused else why
+            return _Judged(timely, known[key])
         except HeadraceError as e:
             return _Judged((), str(e))
         except Exception as e:  # a decoder's defect must not keep the others from being replayed

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.core.config import PlantConfig, parse_plant
-from headrace.core.disk import LocalDisk
+from headrace.core.disk import Disk
 from headrace.core.errors import CorruptionError, NotFound
 from headrace.runtime.changes import Fingerprints
 
@@ -58,7 +58,7 @@ class AppliedVersion:
 class Versions:
     """The versions of one store. Raises `StorageError` where the disk refuses."""
 
-    def __init__(self, disk: LocalDisk) -> None:
+    def __init__(self, disk: Disk) -> None:
         self._disk = disk
 
     def numbers(self) -> list[int]:

@@ -247,9 +247,10 @@ class Decoding:
 
     def _converted(self, values: Array, length: I64, element: I64) -> Array:
         grid = self.wanted.grid.take(element)
-        if grid.is_plain:
-            return values.astype(np.float64)
-        return grid.values_at(values, np.repeat(np.arange(len(length)), length))
+        with np.errstate(invalid="ignore"):  # what a register held may be a signalling NaN
+            if grid.is_plain:
+                return values.astype(np.float64)
+            return grid.values_at(values, np.repeat(np.arange(len(length)), length))
 
 
 class SharedTimes:

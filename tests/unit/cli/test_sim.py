@@ -23,6 +23,13 @@ def test_several_seeds_are_summed_up_for_people(capsys):
     assert capsys.readouterr().out == "2 of 2 seeds are well\n"
 
 
+def test_a_plant_of_real_adapters_is_a_scenario_too(capsys):
+    assert run_command(["sim", "outages", "--seed", "4"]) == Exit.DONE
+    assert "seed 4, outages: all is well" in capsys.readouterr().out
+    assert run_command(["sim", "outages", "--sensors", "4"]) == Exit.CONFIG
+    assert "leave --sensors out" in capsys.readouterr().err
+
+
 def test_warming_up_says_what_it_took(capsys):
     assert run_command(["warmup"]) == Exit.DONE
     assert "kernels are ready after" in capsys.readouterr().out

@@ -38,6 +38,8 @@ from headrace.core.sensors import SensorDirectory
 _WAIT_S = 1.0
 _FLUSH_S = 1.0
 _CREDIT_BYTES = 32
+_KEPT = ("precision", "form")
+"""Parameters of a request that say how its body is written."""
 _log = logging.getLogger("headrace.adapters.http")
 
 
@@ -70,7 +72,7 @@ class _Landing:
 
 def _captured(pushed: Pushed) -> Captured:
     """A body with what decoding it takes; other parameters, which may hold a password, are left out."""
-    about = {"content_type": pushed.content_type, "precision": pushed.parameters.get("precision", "")}
+    about = {"content_type": pushed.content_type, **{k: pushed.parameters.get(k, "") for k in _KEPT}}
     return Captured(pushed.arrival_ns, "clients", pushed.body, about={k: v for k, v in about.items() if v})
 
 
@@ -179,10 +181,8 @@ class HttpAdapter:
         batches: list[FrameBatch] = []
         rejects: list[Reject] = []
         for one in captured:
-            precision = one.about.get("precision", "")
-            pushed = Pushed(
-                one.data, one.about.get("content_type", ""), {"precision": precision}, arrival_ns=one.ts_ns
-            )
+            kept = {name: one.about[name] for name in _KEPT if name in one.about}
+            pushed = Pushed(one.data, one.about.get("content_type", ""), kept, arrival_ns=one.ts_ns)
             for part in self._slices(pushed, decoder):
                 batches += part.batches
                 rejects += part.rejects

@@ -109,7 +109,7 @@ class JsonLinesDecoder:
         """Add one object. Raises PayloadError."""
         if type(item) is not dict:
             raise PayloadError(RejectCode.MALFORMED, f"expected an object, got {item!r:.60}")
-        n_samples = max(1, len(item) - 2)
+        n_samples = max(1, len(item.keys() - {DEVICE, PATH, TIME}))
         device = item.pop(DEVICE, None)
         if type(device) is str:
             group = self._group(device, n_samples)
@@ -134,7 +134,10 @@ class JsonLinesDecoder:
         if self._levels and n_levels != len(self._levels):
             detail = f"{path!r:.80} and a name are {n_levels} levels, expected {'/'.join(self._levels)}"
             raise PayloadError(RejectCode.BAD_PATH, detail, n_samples)
-        return self._groups.group(path, self._settings)
+        try:
+            return self._groups.group(path, self._settings)
+        except PayloadError as e:
+            raise PayloadError(e.code, e.detail, n_samples) from None
 
 
 class _PastDecoder(JsonLinesDecoder):

@@ -19,7 +19,7 @@ from headrace.adapters.payloads.base import PayloadError, RuleSettings, ValueTyp
 from headrace.core.errors import ConfigError
 from headrace.core.events import RejectCode
 from headrace.core.layouts import DTYPES, Column, Kind, Layout
-from headrace.core.paths import MAX_PATH_BYTES, check_path, check_paths
+from headrace.core.paths import check_path, check_paths
 from headrace.core.sensors import SensorDirectory, join_path
 
 DTYPE_OF: dict[ValueType, str] = {"f64": "f64", "i64": "i64", "bool": "u8", "string": "u32"}
@@ -314,8 +314,8 @@ class DeviceGroups:
         for key, kind, value in zip(keys, classes, values, strict=True):
             if key not in group.table.index and kind not in "-x":
                 self._admit(group, key, kind, value, settings, new, refusals)
-        # Where a path is too long it is so of this device: others of the same table may have shorter ones.
-        is_lasting = not (refusals and _is_too_long(group.path, keys))
+        # Other devices have the same table, but perhaps shorter paths, or a rule with settings of its own.
+        is_lasting = not refusals
         if new:
             try:
                 self.extend(group, new, settings)
@@ -340,15 +340,18 @@ class DeviceGroups:
         new: dict[str, str],
         refusals: list[tuple[RejectCode, str, int]],
     ) -> None:
-        """Decide on a key that the device has not sent before."""
+        """Decide on a key that the device has not sent before; what is refused here is so by the rule's settings."""
         try:
             self.check_key(group, key, len(new), settings)
         except PayloadError as e:
             refusals.append((e.code, e.detail, 1))
             return
         given = settings.types.get(key)
-        if given is not None:
+        if given is not None and kind == _TAKES[DTYPE_OF[given]]:
             new[key] = DTYPE_OF[given]
+        elif given is not None:
+            # No sensor yet: it would keep for ever the type that is declared, which is perhaps what is wrong.
+            refusals.append((RejectCode.WRONG_TYPE, _wrong_type(key, kind, DTYPE_OF[given]), 1))
         elif kind == "n":
             new[key] = "i64" if type(value) is int and EXACT_MAX < abs(value) <= I64_MAX else "f64"
         else:
@@ -380,10 +383,6 @@ class DeviceGroups:
                 raise ConfigError(f"key {key!r:.60} has a '/', which parts levels")
         except ConfigError as e:
             raise PayloadError(RejectCode.BAD_PATH, e.message) from None
-
-
-def _is_too_long(path: str, keys: Iterable[str]) -> bool:
-    return any(len(f"{path}/{key}".encode(errors="ignore")) > MAX_PATH_BYTES for key in keys)
 
 
 def _column(key: str, dtype: str, settings: RuleSettings) -> Column:

@@ -139,8 +139,7 @@ class LineSeries:
                 names[field.key] = name = level(unescape(field.key))
                 if name not in group.table.index and name not in new:
                     self._groups.check_key(group, name, len(new), self._settings)
-                    given = self._settings.types.get(name)
-                    new[name] = PARTS[field.kind] if given is None else DTYPE_OF[given]
+                    new[name] = self._dtype(name, field)
             except UnicodeDecodeError as e:
                 refusals[field.key] = Refusal(RejectCode.MALFORMED, f"the name of a field is not UTF-8: {e}")
             except PayloadError as e:
@@ -156,6 +155,17 @@ class LineSeries:
             if field.key not in refusals and (series, field.key, field.kind) not in self._known:
                 self._learn(series, field, names[field.key], group)
         return refusals
+
+    def _dtype(self, name: str, field: LineField) -> str:
+        """The value type of a field that is new. Raises PayloadError where it is declared as what it is not."""
+        given = self._settings.types.get(name)
+        if given is None:
+            return PARTS[field.kind]
+        dtype = DTYPE_OF[given]
+        if field.kind not in _TAKES[dtype]:  # no sensor yet: it would keep for ever what is perhaps a mistake
+            detail = f"field {name!r:.60} has {_SAID[field.kind]}, declared is {given}"
+            raise PayloadError(RejectCode.WRONG_TYPE, detail)
+        return dtype
 
     def _extend(self, group: DeviceGroup, new: dict[str, str]) -> None:
         is_alone = self._version == self._groups.version

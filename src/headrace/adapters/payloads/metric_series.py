@@ -144,8 +144,13 @@ class MetricSeries:
         if unit:
             settings = settings.model_copy(update={"units": {key: unit}})
         given = settings.types.get(key) or settings.types.get(name.measurement)
+        dtype = PARTS[kind] if given is None else DTYPE_OF[given]
+        if kind not in _TAKES.get(
+            dtype, ()
+        ):  # no sensor yet: it would keep for ever what is perhaps a mistake
+            raise PayloadError(RejectCode.WRONG_TYPE, f"{key!r:.60} has {_SAID[kind]}, declared is {given}")
         try:
-            self._groups.extend(group, {key: PARTS[kind] if given is None else DTYPE_OF[given]}, settings)
+            self._groups.extend(group, {key: dtype}, settings)
         except ConfigError as e:
             raise PayloadError(RejectCode.BAD_PATH, e.message) from None
 

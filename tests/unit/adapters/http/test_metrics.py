@@ -16,6 +16,7 @@ from tests.unit.adapters.payloads.test_metric_decoder import (
 from tests.unit.adapters.payloads.test_otlp_json import request
 
 from headrace.core.errors import ConfigError, Rejected
+from headrace.core.sensors import SensorDirectory
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 WRITE_2 = f"{PROTOBUF};proto=io.prometheus.write.v2.Request"
@@ -85,3 +86,14 @@ async def test_paths_of_metrics_that_can_be_none():
     with pytest.raises(ConfigError) as e:
         make(metrics="a/{")
     assert e.value.where == "adapters.push.metrics"
+
+
+async def test_a_body_that_was_captured_is_read_as_what_it_was(sink):
+    """That it is OTLP only a parameter says."""
+    adapter, heard = make(metrics="{host}/{field}", path=PATH), []
+    await adapter.start(sink)
+    adapter.listen(heard.append)
+    await adapter.receive(asked(points(double()), PROTOBUF, OTLP))
+    await adapter.stop()
+    batches, rejects = adapter.decode_captured(heard, SensorDirectory())
+    assert ([batch.n_samples for batch in batches], rejects) == ([1], [])

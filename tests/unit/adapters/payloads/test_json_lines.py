@@ -46,7 +46,7 @@ def test_samples_and_instants_of_devices():
         (b"{", "malformed", 1, "not JSON"), (b"\xff", "malformed", 1, "not JSON"), ([1], "malformed", 1, "expected an object"),
         (b"[" * 100_000, "malformed", 1, "not JSON"), ({"path": "a/b"}, "malformed", 1, "got members path"),
         ({"path": "a/b", "ts": 1, "value": 2, "unit": "K"}, "malformed", 2, "got members path, ts, value, unit"),
-        ({"path": 3, "value": 2}, "malformed", 1, "got members"), ({"device": 3, "t": 2, "u": 3}, "malformed", 1, "got members"),
+        ({"path": 3, "value": 2}, "malformed", 1, "got members"), ({"device": 3, "t": 2, "u": 3}, "malformed", 2, "got members"),
         ({"path": "a/b", "ts": [], "value": 2}, "bad-time", 1, "is not a time"), ({"path": "a", "value": 2}, "bad-path", 1, "can't name"),
         ({"path": "a/", "value": 2}, "bad-path", 1, "empty level"), ({"device": "a//b", "t": 2}, "bad-path", 1, "can't name"),
         ({"path": "a/b", "value": [1]}, "wrong-type", 1, "a list"), ({"device": "a/b"}, "malformed", 1, "an object of 0 values"),
@@ -72,9 +72,18 @@ def test_paths_have_the_plants_levels():
     )  # fmt: skip
     assert [path for path, *_ in rows] == ["a/b/t"] * 2
     assert [(r.code, r.source, r.n_samples) for r in rejects] == [
-        ("bad-path", "line 2", 1),
+        ("bad-path", "line 2", 2),
         ("bad-path", "line 3", 1),
     ]
+
+
+def test_all_values_of_a_device_that_is_one_too_many_are_counted():
+    directory = SensorDirectory()
+    groups, settings = DeviceGroups(directory, 1), RuleSettings(path="{device}/{key}")
+    decoder = JsonLinesDecoder("push", groups, (), settings)
+    documents = [b'{"device": "a/b", "t": 1}', b'{"device": "a/c", "ts": 2, "t": 1, "u": 2, "v": 3}']
+    _, (reject,) = decoder.decode(documents, TimeReader(), 7)
+    assert (reject.code, reject.n_samples, reject.detail) == ("unknown-topic", 3, "more than 1 devices")
 
 
 def test_a_message_of_mistakes_costs_few_rejects():

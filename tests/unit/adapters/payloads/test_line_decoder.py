@@ -95,6 +95,18 @@ def test_declared_types_come_before_the_first_value():
     assert lines.directory.layout(slot).columns == (Column("v", unit="degC"),)
 
 
+def test_a_type_that_is_declared_wrong_makes_no_sensor():
+    """So that it can be put right, and what was refused meanwhile be taken."""
+    lines, body = Lines(types={"v": "bool"}), b"m v=1.5,w=1 5\n"
+    for _ in range(2):
+        rows, (reject,) = lines.decode(body)
+        assert [path for path, *_ in rows] == ["unknown/unknown/m/w"]
+        assert (reject.code, reject.n_samples) == ("wrong-type", 1)
+        assert reject.detail == "line 1: field 'v' has a float, declared is bool"
+    rows, rejects = Lines(known=lines).decode(body)
+    assert (len(rows), rejects) == (2, [])
+
+
 def test_texts_that_can_be_no_value_are_refused():
     lines = Lines()
     body = b'm a="%s",b="x\x00y",c="\xff",d="ok" 5\n' % (b"x" * 1_025)

@@ -248,6 +248,15 @@ def test_histograms_whose_lists_are_packed_or_not():
 # --- values ------------------------------------------------------------------------------------------
 
 
+def test_a_type_that_is_declared_wrong_makes_no_sensor():
+    metrics = Metrics(types={"value": "bool"})
+    for _ in range(2):
+        rows, (reject,) = metrics.decode(points(integer(7)), OTLP)
+        assert (rows, reject.code, reject.n_samples) == ([], "wrong-type", 1)
+        assert reject.detail == "metric 1: 'value' has an integer, declared is bool"
+    assert not metrics.directory.find("**").slot.size
+
+
 def test_integers_that_a_float_can_not_hold_are_refused():
     large = 2**60 + 1
     types = {"types": {"value": "f64"}}

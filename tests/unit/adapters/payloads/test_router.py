@@ -831,3 +831,31 @@ def test_where_reading_them_together_fails_messages_are_read_one_by_one(monkeypa
         out = bench.feed(("plant/d", f'{{"ts": {ts}, "a": 5}}'), ("plant/d", f'{{"ts": {ts + 1}, "a": 6}}'))
         assert [batch.values.tolist() for batch in out.batches] == [[[5.0], [6.0]]]
     assert caplog.text.count("a decoder of many messages failed") == 1
+
+
+def test_a_type_that_is_declared_wrong_makes_no_sensor():
+    """So that the rule can be put right, and what was refused meanwhile be taken."""
+    bench, message = Bench(types={"a": "bool"}), ("plant/d", '{"ts": 5, "a": 1.5, "b": 2}')
+    for _ in range(2):
+        (reject,) = bench.feed(message).rejects
+        assert (reject.code, reject.n_samples) == ("wrong-type", 1)
+        assert reject.detail == "key 'a' has a number, expected true or false"
+    assert bench.sensors() == ["leon/d/b"]
+    right = Bench(directory=bench.directory)
+    out = right.feed(message)
+    assert not out.rejects
+    assert right.sensors() == ["leon/d/a", "leon/d/b"]
+
+
+def test_what_one_rule_refuses_another_may_take():
+    """Devices of both begin with the same keys, none; what is remembered of these is not of one rule."""
+    common = {"time": "ts", "time_unit": "ns"}
+    bench = Bench(
+        {
+            "one/{device}": {"path": "leon/{device}/{key}", "max_keys": 1, **common},
+            "two/{device}": {"path": "rio/{device}/{key}", **common},
+        }
+    )
+    out = bench.feed(*[(f"{name}/d", '{"ts": 5, "a": 1, "b": 2}') for name in ("one", "two")])
+    assert [(r.code, r.source) for r in out.rejects] == [("unknown-tag", "one/d")]
+    assert bench.sensors() == ["leon/d/a", "rio/d/a", "rio/d/b"]
