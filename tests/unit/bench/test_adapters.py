@@ -115,7 +115,12 @@ def quick(monkeypatch):
         assert await plant(traffic, n_feeds) > 0
         return 1_000 * n_feeds * traffic.n_samples
 
-    for name, value in {"_PLANTS": 1, "_DECODES": 1, "_plant": given, "warm_kernels": lambda **_: None}.items():
+    for name, value in {
+        "_PLANTS": 1,
+        "_DECODES": 1,
+        "_plant": given,
+        "warm_kernels": lambda **_: None,
+    }.items():
         monkeypatch.setattr(adapters, name, value)
     monkeypatch.setattr(adapters, "TRAFFIC", {"http": TRAFFIC["http"]})
     for name, value in {"_LINES": 100, "_BODIES": 2}.items():
