@@ -75,7 +75,7 @@ def test_live_values_appear_and_change(chromium, demo):  # noqa: F811
         assert painted(page) > 10
         page.wait_for_function("() => /^[1-9]/.test(document.querySelector('.hr-value').innerText)")
         assert page.locator(".hr-state").inner_text() == "running"
-        assert page.locator(".hr-lights .hr-light.good").count() == 5
+        assert page.locator(".hr-lights .hr-light.good").count() == 6
         assert "now" in page.locator(".hr-lights .hr-age").first.inner_text()
 
 
@@ -163,9 +163,9 @@ def test_an_adapters_devices_and_the_keys_are_shown(chromium, demo):  # noqa: F8
         page = seen.page
         page.get_by_role("button", name=re.compile("^oven, connected")).click()
         sheet = page.get_by_role("dialog", name=re.compile("oven"))
-        sheet.get_by_text("7 of 7").wait_for()
+        sheet.get_by_text("8 of 8").wait_for()
         sheet.get_by_role("searchbox", name="Filter devices").fill("line1")
-        sheet.get_by_text("2 of 7").wait_for()
+        sheet.get_by_text("2 of 8").wait_for()
         page.keyboard.press("Escape")
         sheet.wait_for(state="hidden")
         page.keyboard.press("?")
