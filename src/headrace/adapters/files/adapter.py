@@ -190,8 +190,9 @@ class FilesAdapter:
                     file.rewind()
                 await self._lost(f"reading failed: {e!r}", run)
                 continue
-            left_ns = began_ns + self._config.interval - clock.now_ns()
-            await clock.sleep(seconds(max(0, left_ns)))
+            interval_ns = self._config.interval
+            left_ns = began_ns + interval_ns - clock.now_ns()  # a day, where the clock was set back meanwhile
+            await clock.sleep(seconds(min(max(0, left_ns), interval_ns)))
 
     async def _lost(self, reason: str, run: _Running) -> None:
         """Nothing goes at present: say so once, and wait."""
