@@ -253,17 +253,19 @@ class ExecAdapter:
                 return
             lived_ns = clock.now_ns() - began_ns
             if not reason and self._config.interval:
-                await self._rest(began_ns + self._config.interval, clock)
+                await self._rest(began_ns, self._config.interval, clock)
                 continue
             if lived_ns >= STEADY_NS:
                 self._backoff.reset()
             await self._lost(f"{self._config.command[0]} {reason or how_it_ended(0)}", clock)
 
-    async def _rest(self, until_ns: int, clock: Clock) -> None:
-        """Wait for the next time it is due."""
+    async def _rest(self, began_ns: int, interval_ns: int, clock: Clock) -> None:
+        """Wait for the next time it is due; no longer than the interval where the clock was set back meanwhile."""
         self._backoff.reset()
-        self._retry_ns = until_ns
-        await clock.sleep(max(0.0, seconds(until_ns - clock.now_ns())))
+        now_ns = clock.now_ns()
+        wait_ns = min(max(0, began_ns + interval_ns - now_ns), interval_ns)
+        self._retry_ns = now_ns + wait_ns
+        await clock.sleep(seconds(wait_ns))
 
     async def _lost(self, reason: str, clock: Clock) -> None:
         """It has ended: say so once, and wait."""
