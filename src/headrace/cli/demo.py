@@ -148,7 +148,7 @@ def _load_kernels() -> None:
     """Compile the kernels, or load them from the cache, before the first sample comes."""
     from headrace.runtime.warm import warm_kernels
 
-    output.note("loading kernels (the first time they are compiled, which takes up to half a minute) ...")
+    output.note("loading kernels (the first time they are compiled, which takes a minute or more) ...")
     # What the simulated devices send, and how.
     warm_kernels(("u8", "u16", "u32", "f32", "f64"), protocols=("modbus", "opcua", "mqtt", "sparkplug"))
 

@@ -12,7 +12,7 @@ from headrace.cli.teaching import TaughtCommand
 def warmup() -> int:
     """Compile every kernel of the live path and of queries, or load it from the cache, and say how long that took.
 
-    The first start on a machine compiles for half a minute; an image that ran this starts at once.
+    The first start on a machine compiles for a minute or more; an image that ran this starts at once.
     """
     from headrace.adapters.registry import ADAPTERS
     from headrace.core.clock import NS, cpu_ns

@@ -50,7 +50,7 @@ def warm_kernels(
     specs : pipelines whose operators are run too, but for the functions of `map` steps.
     protocols : of adapters whose decoders are made ready; those that can't be loaded are passed over.
 
-    Cost: 1 to 2 s of CPU from the cache, Numba's own start among it; 30 to 60 s without one.
+    Cost: 1 to 2 s of CPU from the cache, Numba's own start among it; 60 to 90 s without one.
     """
     keep_freed_memory()
     start_arrow()
