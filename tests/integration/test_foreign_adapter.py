@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
-import subprocess
-import sys
-import sysconfig
 import threading
 from pathlib import Path
 
 import pytest
+from tests.integration.packages import EXAMPLES, environment, install, python
 
-PACKAGE = Path(__file__).parents[2] / "examples" / "headrace-scale"
+PACKAGE = EXAMPLES / "headrace-scale"
+ENTRY_POINTS = "[headrace.adapters]\nscale = headrace_scale.adapter:ScaleAdapter\n"
 LINES_MAX = 120
 PLANT = """version = 1
 [plant]
@@ -35,48 +32,8 @@ timeout = "60s"
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package as an installer leaves it: by uv where it can build, else laid out by hand."""
-    target = tmp_path_factory.mktemp("site")
-    uv = shutil.which("uv")
-    command = [
-        str(uv),
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--offline",
-        "--target",
-        str(target),
-        str(PACKAGE),
-    ]
-    if uv and subprocess.run(command, capture_output=True, check=False).returncode == 0:
-        return target
-    shutil.rmtree(target)
-    shutil.copytree(PACKAGE / "src", target)
-    metadata = target / "headrace_scale-1.0.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: headrace-scale\nVersion: 1.0.0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[headrace.adapters]\nscale = headrace_scale.adapter:ScaleAdapter\n"
-    )
-    return target
-
-
-@pytest.fixture
-def environment(installed: Path) -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join([str(installed), sysconfig.get_path("purelib")])}
-
-
-def python(environment: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    """A folder with the package."""
+    return install(PACKAGE, tmp_path_factory.mktemp("site"), ENTRY_POINTS)
 
 
 def test_it_is_small_enough_to_be_copied() -> None:
@@ -85,10 +42,10 @@ def test_it_is_small_enough_to_be_copied() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_its_own_tests_pass(environment: dict[str, str]) -> None:
+def test_its_own_tests_pass(installed: Path) -> None:
     tests = str(PACKAGE / "tests")
     out = python(
-        environment,
+        installed,
         "-m",
         "pytest",
         "-q",
@@ -103,27 +60,27 @@ def test_its_own_tests_pass(environment: dict[str, str]) -> None:
     assert "skipped" not in out
 
 
-def test_it_is_listed_with_its_package(environment: dict[str, str]) -> None:
-    listed = json.loads(python(environment, "-m", "headrace", "plugins", "list", "adapters", "--json"))
+def test_it_is_listed_with_its_package(installed: Path) -> None:
+    listed = json.loads(python(installed, "-m", "headrace", "plugins", "list", "adapters", "--json"))
     (one,) = [p for p in listed if p["name"] == "scale"]
     assert one["package"] == "headrace-scale 1.0.0"
     assert not one["problem"]
 
 
-def test_a_plant_runs_it(environment: dict[str, str], headrace) -> None:
+def test_a_plant_runs_it(installed: Path, headrace) -> None:
     """What a scale says is in the store, and what it should not have said is a reject."""
     with socket.create_server(("127.0.0.1", 0)) as scale:
         said = threading.Thread(target=_weigh, args=(scale,), daemon=True)
         said.start()
         (headrace.folder / "plant.toml").write_text(PLANT.format(port=scale.getsockname()[1]))
-        headrace.start(**environment)
+        headrace.start(**environment(installed))
         headrace.up()
         headrace.until(
             lambda: headrace.status()["samples"]["received"] >= 2 and headrace.adapter()["rejects"] >= 1
         )
         assert headrace.stop() == 0
     query = ("-m", "headrace", "query", "leon/dispatch/**", "--last=1h", "--json", "-t", str(headrace.store))
-    rows = json.loads(python(environment, *query))["rows"]
+    rows = json.loads(python(installed, *query))["rows"]
     assert [(row["value"], row["quality"]) for row in rows] == [(12.345, "good"), (12.5, "uncertain")]
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.integration.packages import EXAMPLES, install, python
 
 from headrace.codecs import registry
 from headrace.core.clock import NS
@@ -26,46 +22,15 @@ from headrace.store.segment import SegmentFile
 from headrace.store.warm import choose_values
 from headrace.testing.stores import StoreRig
 
-PACKAGE = Path(__file__).parents[2] / "examples" / "headrace-zlib-planes"
+PACKAGE = EXAMPLES / "headrace-zlib-planes"
+ENTRY_POINTS = "[headrace.codecs]\nzlib_planes = headrace_zlib_planes.codec:ZlibPlanesCodec\n"
 pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package as an installer leaves it: by uv where it can build, else laid out by hand."""
-    target = tmp_path_factory.mktemp("site")
-    uv = shutil.which("uv")
-    command = [
-        str(uv),
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--offline",
-        "--target",
-        str(target),
-        str(PACKAGE),
-    ]
-    if uv and subprocess.run(command, capture_output=True, check=False).returncode == 0:
-        return target
-    shutil.rmtree(target)
-    shutil.copytree(PACKAGE / "src", target)
-    metadata = target / "headrace_zlib_planes-1.0.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: headrace-zlib-planes\nVersion: 1.0.0\n")
-    text = "[headrace.codecs]\nzlib_planes = headrace_zlib_planes.codec:ZlibPlanesCodec\n"
-    (metadata / "entry_points.txt").write_text(text)
-    return target
-
-
-def python(installed: Path, *arguments: str) -> str:
-    path = os.pathsep.join([str(installed), sysconfig.get_path("purelib")])
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    """A folder with the package."""
+    return install(PACKAGE, tmp_path_factory.mktemp("site"), ENTRY_POINTS)
 
 
 def test_its_own_tests_pass(installed: Path) -> None:
