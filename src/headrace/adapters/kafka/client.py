@@ -279,8 +279,7 @@ class KafkaClient:
         places = _places(partitions)
         if not self._is_closing:
             self._ledger.settle(places, _SETTLE_S)
-        due = self._ledger.due(places)
-        self._ledger.revoke(places)
+        due = self._ledger.revoke(places)
         if due and not self._is_down:
             try:
                 consumer.commit(offsets=_offsets(due), asynchronous=False)

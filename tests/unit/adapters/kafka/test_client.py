@@ -185,6 +185,17 @@ def test_what_is_durable_is_committed_before_a_partition_goes(make):
     assert [line[0] for line in one.consumer.log].count("commit") == 2, "nothing for what was lost"
 
 
+def test_a_commit_under_way_is_made_again_before_a_partition_goes(make):
+    """Its answer comes too late, and may be a refusal: then all of it would come again."""
+    one = make()
+    one._on_assign(one.consumer, partitions(0))
+    one._ledger.land(one._ledger.take({A: [4]}).values())
+    one.commit()
+    one._on_revoke(one.consumer, partitions(0))
+    one._on_commit(error_of(KafkaError.REBALANCE_IN_PROGRESS), [TopicPartition("t", 0, 5)])
+    assert one.consumer.log[1:] == [("commit", [("t", 0, 5)], True), ("commit", [("t", 0, 5)], False)]
+
+
 def test_a_new_group_begins_where_it_is_told_to(make):
     one = make(StartAt(False, 7))
     one._on_assign(one.consumer, partitions(0))
