@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from headrace.adapters.files.patterns import COMPRESSED, CompiledRule
 from headrace.adapters.files.positions import HEAD_BYTES, FilePosition, Key, head_hash
 from headrace.adapters.meters import reason_of
+from headrace.core.disk import sync_folder
 
 CHUNK_BYTES = 512 << 10
 LINE_BYTES_MAX = 1 << 20
@@ -307,7 +308,5 @@ def dispose(path: Path, size_bytes: int, target: Path | None) -> str:
         where = "it can't be deleted" if target is None else f"it can't be moved to {target.parent}"
         return f"{where}: {reason_of(e)}"
     with suppress(OSError):
-        fd = os.open(at.parent, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
+        sync_folder(at.parent)
     return ""
