@@ -310,9 +310,7 @@ class FilesAdapter:
             if not run.reader.is_noted(file) or now_ns < file.retry_ns:
                 continue
             target = None if self._move_to is None else self._move_to / file.name
-            file.reason = await run.reader.block(
-                dispose, self._root / file.name, file.seen.size_bytes, target
-            )
+            file.reason = await run.reader.block(dispose, self._root / file.name, file.seen, target)
             if file.reason:
                 file.state, file.retry_ns = AdapterState.DEGRADED, now_ns + file.backoff.next_ns()
 
