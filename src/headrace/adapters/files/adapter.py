@@ -171,7 +171,7 @@ class FilesAdapter:
             began_ns = clock.now_ns()
             try:
                 await run.reader.block(run.positions.open, began_ns)
-                known = {key for key, position in run.positions.by_key.items() if not position.is_done}
+                known = await run.reader.block(run.positions.unfinished)
                 view = await run.reader.block(look, self._root, self._rules, known, self._move_to)
             except (OSError, StorageError) as e:
                 why = f"{self._root}: {reason_of(e)}" if isinstance(e, OSError) else str(e)

@@ -142,6 +142,10 @@ class Positions:
         """How far a file was read; None where it never was."""
         return self.by_key.get(key)
 
+    def unfinished(self) -> set[Key]:
+        """Files of which something was left when they were noted last."""
+        return {key for key, position in self.by_key.items() if not position.is_done}
+
     def note(self, positions: Iterable[FilePosition], now_ns: int) -> None:
         """Keep positions durably. Raises `StorageError`; they may be kept all the same, or not."""
         some = [replace(position, noted_ns=now_ns) for position in positions]

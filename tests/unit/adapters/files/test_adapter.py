@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -407,6 +408,23 @@ async def test_a_state_that_can_not_be_opened_is_tried_again(tmp_path, monkeypat
         await until(lambda: adapter.diagnostics().reason == "no permission", "told")
         is_broken.clear()
         await until(lambda: sink.n_samples == 1, "read")
+
+
+async def test_positions_are_gone_through_only_in_the_thread_that_notes_them(tmp_path, monkeypatch):
+    class Watched(dict):
+        def items(self):
+            threads.append(threading.current_thread())
+            return super().items()
+
+    def open_watched(self, now_ns):
+        real(self, now_ns)
+        self.by_key = Watched(self.by_key)
+
+    threads, real = [], Positions.open
+    monkeypatch.setattr(Positions, "open", open_watched)
+    async with Running(adapter_of(tmp_path)) as (_, _):
+        await until(lambda: len(threads) >= 2, "looked")
+    assert threading.current_thread() not in threads
 
 
 async def test_what_is_not_taken_is_read_again(tmp_path, caplog):
