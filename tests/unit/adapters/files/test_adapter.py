@@ -89,6 +89,11 @@ def written(folder, name, text):
     return file
 
 
+def key_of(file):
+    found = file.stat()
+    return found.st_dev, found.st_ino
+
+
 def device_of(adapter, name):
     found = (d for d in adapter.diagnostics().devices if d.path == name)
     return next(found, DeviceDiagnostics(name, AdapterState.STARTING))
@@ -292,6 +297,22 @@ async def test_a_file_that_is_not_what_its_name_says_is_a_reject(tmp_path):
     assert told["a.parquet"][0] == told["b.csv.gz"][0] == "malformed"
     assert (told["c.parquet"], told["d.parquet"]) == (("bad-time", 1), ("malformed", 2))
     assert values_of(sink) == [1.5]
+
+
+async def test_a_damaged_part_of_a_table_does_not_hold_up_the_rest(tmp_path):
+    file = tmp_path / "in" / "a.parquet"
+    write_parquet(file, 20, ("v",), 1, 10)
+    data = bytearray(file.read_bytes())
+    data[30:60] = bytes(30)
+    file.write_bytes(data)
+    async with Running(adapter_of(tmp_path)) as (adapter, sink):
+        await until(lambda: is_done(adapter, "a.parquet"), "given up for good")
+        assert not adapter._running.files[key_of(file)].flights
+    (reject,) = sink.rejects
+    assert "row group 1 of 2 can't be read" in reject.detail
+    async with Running(adapter_of(tmp_path)) as (adapter, sink):
+        await until(lambda: is_done(adapter, "a.parquet"), "as it was left")
+        assert not sink.rejects, "it is not told again"
 
 
 async def test_what_can_not_be_read_now_is_tried_again_and_costs_no_other(tmp_path, monkeypatch, caplog):
