@@ -171,6 +171,7 @@ class FilesAdapter:
             began_ns = clock.now_ns()
             try:
                 await run.reader.block(run.positions.open, began_ns)
+                await run.reader.block(run.positions.forget, set(run.files), began_ns)
                 known = await run.reader.block(run.positions.unfinished)
                 view = await run.reader.block(look, self._root, self._rules, known, self._move_to)
             except (OSError, StorageError) as e:

@@ -19,7 +19,7 @@ from headrace.adapters.files.adapter import FilesAdapter
 from headrace.adapters.files.config import FileRule
 from headrace.adapters.files.folder import SeenFile
 from headrace.adapters.files.followed import FollowedFile
-from headrace.adapters.files.positions import FILE, FilePosition, Positions
+from headrace.adapters.files.positions import FILE, FORGET_NS, FilePosition, Positions
 from headrace.adapters.files.simulator import (
     CsvLogger,
     compress,
@@ -508,6 +508,18 @@ async def test_a_clock_that_is_set_makes_no_file_finished(tmp_path):
             written(tmp_path, "a.csv", f"0\n{T + 2},1")
             await until(lambda n=n: file.position.at > n, "what is whole is read")
     assert values_of(sink) == [0, 10, 10, 10]
+
+
+async def test_files_that_went_long_ago_are_forgotten_while_it_runs(tmp_path):
+    files = [written(tmp_path, name, "ts,v\n" + rows(0, 2)) for name in ("a.csv", "b.csv")]
+    keys = [key_of(file) for file in files]
+    clock = JumpingClock()
+    async with Running(adapter_of(tmp_path), RecordingSink(clock)) as (adapter, _):
+        positions = adapter._running.positions
+        await until(lambda: positions.by_key.keys() == set(keys), "both were read")
+        files[0].unlink()
+        clock.offset_ns = FORGET_NS + NS
+        await until(lambda: positions.by_key.keys() == {keys[1]}, "only what is there is known")
 
 
 # --- finished files ----------------------------------------------------------------------------------
