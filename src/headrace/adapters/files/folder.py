@@ -289,11 +289,13 @@ class ParquetSource:
         self._raw.close()
 
 
-def dispose(path: Path, size_bytes: int, target: Path | None) -> str:
-    """Move a finished file to `target`, or delete it; why it was left, or empty."""
+def dispose(path: Path, seen: SeenFile, target: Path | None) -> str:
+    """Move a finished file to `target`, or delete it, if it is as it was `seen`; why it was left, or empty."""
     try:
-        if path.stat().st_size != size_bytes:
-            return ""  # it grows again
+        found = path.stat()
+        key = found.st_dev, found.st_ino
+        if (key, found.st_size, found.st_mtime_ns) != (seen.key, seen.size_bytes, seen.mtime_ns):
+            return ""  # it grows again, or another one took its name
         if target is None:
             path.unlink()
             return ""
