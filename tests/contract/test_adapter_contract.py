@@ -39,6 +39,17 @@ def test_a_rig_gets_the_checks_that_it_can_take():
     assert len(ids(lambda folder: RIGS["replay"](folder))) == plain + faults
 
 
+async def test_a_rig_that_forgets_to_say_something_is_noticed(tmp_path):
+    """Checks pass over a rig that is not all that they need: it must not look as if they had passed."""
+
+    class Forgetful(RIGS["modbus"]):
+        deadline_s = connects_per_s = property()
+
+    (check, *_) = (one for one in contract(Forgetful) if one.id == "check_cut_in_a_frame")
+    with pytest.raises(AssertionError, match="does not say: deadline_s, connects_per_s"):
+        await check.values[0](tmp_path)
+
+
 @pytest.mark.parametrize("check", contract(RIGS["http"], "http")[:2])
 async def test_it_is_used_as_it_says(check, tmp_path):
     await check(tmp_path)

@@ -21,6 +21,7 @@ from headrace.core.settings import SignalSettings
 from headrace.testing import adapter_faults as faults
 from headrace.testing import adapter_fleets
 from headrace.testing.adapters import RecordingSink
+from headrace.testing.fault_rigs import FleetRig, ProxiedRig, RetypingRig, TimedRig
 
 PROFILE = {
     "temperature": SignalSettings(address="holding:0:F32"),
@@ -133,6 +134,7 @@ class HttpRig(plain.HttpRig):
         return 2
 
 
+KINDS = (ProxiedRig, FleetRig, TimedRig, RetypingRig)
 RIGS = {"http": HttpRig, "modbus": ModbusRig, "mqtt": MqttRig, "replay": plain.ReplayRig}
 
 
@@ -145,6 +147,34 @@ async def test_adapter(protocol, check, tmp_path, monkeypatch):
     monkeypatch.setattr(plain.replay, "LOOK_FIRST_NS", 20_000_000)
     monkeypatch.setattr(plain.replay, "LOOK_MOST_NS", 60_000_000)
     await check(RIGS[protocol](tmp_path))
+
+
+def test_rigs_are_what_the_checks_look_for(tmp_path):
+    """A check passes over a rig that has not what it needs: each rig has what is said here."""
+    found = {
+        name: [kind for kind in KINDS if isinstance(make(tmp_path), kind)] for name, make in RIGS.items()
+    }
+    assert found == {
+        "http": [TimedRig, RetypingRig], "modbus": [ProxiedRig, FleetRig],
+        "mqtt": [ProxiedRig, TimedRig, RetypingRig], "replay": [],
+    }  # fmt: skip
+
+
+async def test_a_time_that_comes_as_another_is_noticed(tmp_path):
+    """Also behind one that was refused."""
+
+    class Wrong(HttpRig):
+        n_times = 0
+
+        async def send_at(self, ts_ns):
+            self.n_times += 1
+            if self.n_times == 1:
+                await self.send_garbage()
+                self.push(b"machine,host=m0 temperature=\n")
+            return await super().send_at(ts_ns + (self.n_times == 2))
+
+    with pytest.raises(AssertionError, match="came as another"):
+        await faults.check_source_times_are_kept(Wrong(tmp_path))
 
 
 async def test_a_broker_tells_how_it_is_doing(tmp_path):

@@ -180,7 +180,7 @@ async def test_what_adapters_receive_is_captured_and_decoded_again(world):
         await world.publish("load/d1", '{"t": 1.5}', '{"v": 7}')
     assert listening.result()[0] == 0, listening.result()
     found = await world.json("adapters", "probe", "--capture", file)
-    assert (found["samples"] >= 1, found["rejects"] >= 0) == (True, True)
+    assert found["samples"] >= 1
     code, out, _ = await world.run("adapters", "show", "broker")
     assert "not yet acknowledged" in out
     assert "gmqtt 0.8" in out

@@ -41,16 +41,18 @@ _PAYLOAD_SHOWN = 60
         "headrace adapters probe --url mqtt://broker:1883 --topic '#'",
         "headrace adapters probe --url kafka://broker:9092 --topic 'plant.#' --count 5",
         "headrace adapters probe lines --for 10s --node leon/line1",
-        "headrace adapters probe press --option node='ns=2;s=Line1.Temp'   # any word that its protocol knows",
+        "headrace adapters probe press --address 'ns=2;s=Line1.Temp'",
         "headrace adapters probe broker --capture broker.jsonl     # what would be made of it now",
     ),
 )
 @click.argument("name", required=False)
 @target_option
 @click.option("--url", help="A device or broker that no adapter has, or one of an adapter's.")
-@click.option("--device", help="modbus: path of one of the adapter's devices.")
-@click.option("--address", help="modbus: what to read, as in holding:100 or input:4:F32;order=CDAB.")
-@click.option("--signal", help="modbus: the address that the device's profile has for a signal.")
+@click.option("--device", help="modbus, opcua: path of one of the adapter's devices.")
+@click.option(
+    "--address", help="modbus: what to read, as in holding:100 or input:4:F32;order=CDAB; opcua: a node id."
+)
+@click.option("--signal", help="modbus, opcua: the address that the device's profile has for a signal.")
 @click.option(
     "--count",
     type=click.IntRange(1),

@@ -206,7 +206,7 @@ class LocalDisk:
             # Another thread may be first; a file of that name shows when something is put in it.
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
 
     def read(self, path: str) -> memoryview:
         full = self.root / path
@@ -240,7 +240,7 @@ class LocalDisk:
             self._write_temporary(temporary, data)
             created = _link(temporary, full)
             # Also where another made it: who is told that it exists may count on it.
-            _sync_folder(full.parent)
+            sync_folder(full.parent)
             return created
         except OSError as e:
             raise storage_error("write", full, e) from e
@@ -253,7 +253,7 @@ class LocalDisk:
         try:
             self._write_temporary(temporary, data)
             temporary.replace(full)
-            _sync_folder(full.parent)
+            sync_folder(full.parent)
         except OSError as e:
             _remove(temporary)
             raise storage_error("write", full, e) from e
@@ -263,7 +263,7 @@ class LocalDisk:
         try:
             self._make_folder(full.parent)
             file = _LocalAppendFile(full)
-            _sync_folder(full.parent)
+            sync_folder(full.parent)
             return file
         except FileExistsError:
             raise
@@ -353,7 +353,8 @@ class LocalDisk:
             self._lock_fd = None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make names in a folder durable: files that were created, renamed or deleted there. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

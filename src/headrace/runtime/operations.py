@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from headrace.adapters.abilities import Captures, FoundTag, Probes, Scans
+from headrace.adapters.abilities import FoundTag, Probes, Scans
 from headrace.adapters.base import Pushed, Receipt, Receiver
 from headrace.core.clock import NO_TIME, Clock, SystemClock
 from headrace.core.config import parse_plant, read_plant
@@ -57,7 +57,6 @@ class Operations:
     ) -> None:
         self._supervisor, self._reconfiguring = supervisor, reconfiguring
         self._log, self._replay, self._clock = log, replay, clock
-        self._captured: set[str] = set()
 
     # --- adapters ------------------------------------------------------------------------------------
 
@@ -140,20 +139,20 @@ class Operations:
         NotFound : no such adapter. HeadraceError : it can't be captured, or somebody does already. At once, not when
         it is iterated.
         """
-        if name in self._captured:
-            raise HeadraceError(f"adapter {name} is being captured already")
-        adapter = self._supervisor.get(name)
-        if not isinstance(adapter, Captures):
-            raise HeadraceError(f"adapter {name} can't be captured")
-        head = head_document(name, adapter.diagnostics().protocol, self._clock.now_ns())
-        tape = Tape()
+        supervisor, tape = self._supervisor, Tape()
+        supervisor.check_capture(name)
+        protocol = supervisor.get(name).diagnostics().protocol
+        head = head_document(name, protocol, self._clock.now_ns())
 
         async def documents() -> AsyncIterator[dict[str, Any]]:
+            supervisor.listen(name, tape.take)  # not before: who is gone by now would be listening for ever
             try:
-                adapter.listen(tape.take)
-                self._captured.add(name)
                 yield head
-                while True:
+                is_heard = True
+                while is_heard:
+                    is_heard = supervisor.is_heard(
+                        name, tape.take
+                    )  # what has come before its end is on the tape
                     pieces, skipped = await tape.read(_FOLLOW_S)
                     for one in pieces:
                         yield piece_document(one)
@@ -162,8 +161,7 @@ class Operations:
                     elif not pieces:
                         yield {}
             finally:
-                adapter.listen(None)
-                self._captured.discard(name)
+                supervisor.unlisten(name, tape.take)
 
         return documents()
 

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headrace.core.disk import Disk, LocalDisk, storage_error
+from headrace.core.disk import Disk, LocalDisk, storage_error, sync_folder
 from headrace.core.errors import ConfigError, HeadraceError, NotFound, Unreachable
 from headrace.runtime.backup import Tell
 from headrace.runtime.soundness import verify_folder
@@ -97,11 +97,7 @@ def restore(folder: Path, to: Path, tell: Tell = lambda n, total, path: None) ->
     making.mkdir(parents=True, exist_ok=True)
     try:
         os.replace(making, to.resolve())
-        fd = os.open(to.resolve().parent, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_folder(to.resolve().parent)
     except OSError as e:
         shutil.rmtree(making, ignore_errors=True)
         raise storage_error("restore to", to, e) from e

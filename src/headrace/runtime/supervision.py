@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from headrace.adapters.abilities import Retags, Suspends
+from headrace.adapters.abilities import Captures, Listener, Retags, Suspends
 from headrace.adapters.base import Adapter, AdapterDiagnostics, AdapterState, Sink
 from headrace.core.clock import Clock
 from headrace.core.disk import Disk
@@ -90,6 +90,7 @@ class _Supervised:
     is_suspended: bool = False
     before: AdapterDiagnostics | None = None
     """Counts of the instances before this one."""
+    listener: Listener | None = None
 
     def diagnostics(self) -> AdapterDiagnostics:
         found = self.adapter.diagnostics()
@@ -208,6 +209,37 @@ class Supervisor:
         if one is not None and tap in one.sink.taps:
             one.sink.taps.remove(tap)
 
+    def check_capture(self, name: str) -> None:
+        """Raise where `listen` would: NotFound : no such adapter. HeadraceError : it can't be captured, or is already."""
+        one = self._one(name)
+        if one.listener is not None:
+            raise HeadraceError(f"adapter {name} is being captured already")
+        if not isinstance(one.adapter, Captures):
+            raise HeadraceError(f"adapter {name} can't be captured")
+
+    def listen(self, name: str, listener: Listener) -> None:
+        """Hear what an adapter receives, also by the instances that come after this one, until `unlisten`.
+
+        Raises as `check_capture`.
+        """
+        self.check_capture(name)
+        self._give(self._one(name), listener)
+
+    def unlisten(self, name: str, listener: Listener) -> None:
+        """Hear nothing any more."""
+        if self.is_heard(name, listener):
+            self._give(self._one(name), None)
+
+    def is_heard(self, name: str, listener: Listener) -> bool:
+        """Whether `listener` hears an adapter; not where that was removed."""
+        return name in self._named and self._named[name].listener == listener
+
+    @staticmethod
+    def _give(one: _Supervised, listener: Listener | None) -> None:
+        one.listener = listener
+        if isinstance(one.adapter, Captures):
+            one.adapter.listen(listener)
+
     # --- changing ------------------------------------------------------------------------------------
 
     def _check(self) -> None:
@@ -276,12 +308,14 @@ class Supervisor:
             await adapter.stop()
             raise
 
-    @staticmethod
-    def _swap(one: _Supervised, adapter: Adapter) -> None:
-        """Put a new instance in the old one's place; what was counted stays counted."""
+    @classmethod
+    def _swap(cls, one: _Supervised, adapter: Adapter) -> None:
+        """Put a new instance in the old one's place; what was counted stays counted, and who listens hears it."""
         one.before = _counts(one)
         one.adapter = adapter
         one.is_suspended = False
+        if one.listener is not None:
+            cls._give(one, one.listener)
 
     async def replace(self, name: str, make: Make, again: Make) -> None:
         """Put a new instance in an adapter's place; a paused one stays paused.

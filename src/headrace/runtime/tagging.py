@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from headrace.adapters.abilities import Addresses, TagAddress
 from headrace.adapters.registry import ADAPTERS
 from headrace.core.config import PlantConfig
-from headrace.core.disk import storage_error
+from headrace.core.disk import storage_error, sync_folder
 from headrace.core.errors import ConfigError, HeadraceError
 from headrace.core.problems import InvalidConfig, Problem
 from headrace.core.profile_tables import read_table, table_text
@@ -359,7 +359,7 @@ class StagedTables:
             shutil.copymode(file, _temporary(file))
 
     def commit(self) -> None:
-        """Give them their names. Raises `StorageError`."""
+        """Give them their names, durably. Raises `StorageError`."""
         for name, text in self._texts.items():
             file = self._folder / name
             try:
@@ -369,6 +369,12 @@ class StagedTables:
                     _temporary(file).replace(file)
             except OSError as e:
                 raise storage_error("write", file, e) from e
+        for parent in {(self._folder / name).parent for name in self._texts}:
+            try:
+                if parent.is_dir():
+                    sync_folder(parent)
+            except OSError as e:
+                raise storage_error("write", parent, e) from e
 
     def discard(self) -> None:
         """Leave nothing behind."""

@@ -133,7 +133,7 @@ class Malformed:
         for adapter, door in self.plant.doors.items():
             n_in_of = {message: self._n_in(adapter, message) for message in dict.fromkeys(door.delivered)}
             for message, n_in in n_in_of.items():
-                if not self._is_plausible(adapter, message, n_in):
+                if not is_plausible(adapter, message, n_in):
                     self.plant.problems.append(f"{adapter}: {n_in} values in {message.payload[:200]!r}")
             n_all = sum(n_in_of[message] for message in door.delivered)
             self.figures["values in"] += n_all
@@ -141,16 +141,6 @@ class Malformed:
                 self.plant.problems.append(
                     f"{adapter}: {n_all} values in {len(door.delivered)} messages, {received[adapter]} came of them"
                 )
-
-    def _is_plausible(self, adapter: str, message: SentMessage, n_in: int) -> bool:
-        """Whether a message can have so many values, by what is known of it besides what its decoder says."""
-        if message.n_values is None:  # fields that are not known are no mistake in protocol buffers
-            return n_in > 0 or adapter not in _TEXTS or _is_blank(adapter, message.payload)
-        if (
-            message.topic == BENT and not message.kind
-        ):  # of a message that can't be read as a whole nobody knows how many it has
-            return 0 < n_in <= message.n_values
-        return n_in == message.n_values
 
     def _audit_rejects_are_kept(self) -> None:
         """Every message that was refused and acknowledged is among the rejects."""
@@ -246,6 +236,17 @@ class Malformed:
                 self.plant.problems.append(f"{sensors[sensor]} was not replayed in order")
                 return
             newest[sensor] = ts_ns
+
+
+def is_plausible(adapter: str, message: SentMessage, n_in: int) -> bool:
+    """Whether a message can have so many values, by what is known of it besides what its decoder says."""
+    if message.n_most is not None and n_in > message.n_most:
+        return False
+    if message.n_values is None:  # fields that are not known are no mistake in protocol buffers
+        return n_in > 0 or adapter not in _TEXTS or _is_blank(adapter, message.payload)
+    if message.topic == BENT and not message.kind:
+        return 0 < n_in <= message.n_values  # nobody knows how many are in one that can't be read as a whole
+    return n_in == message.n_values
 
 
 def _is_blank(adapter: str, payload: bytes) -> bool:

@@ -33,6 +33,7 @@ class SentMessage:
     topic : of an MQTT message. kind : content type of a body that is pushed. form : its parameter ``form``.
     n_deliveries : how often it was handed to the plant; more than once where an acknowledgement did not come.
     n_values : how many values are in it; None where it was damaged.
+    n_most : how many samples and refused samples a damaged one can give at most.
     """
 
     payload: bytes
@@ -43,6 +44,7 @@ class SentMessage:
     acked_ns: int = NO_TIME
     n_deliveries: int = 0
     n_values: int | None = None
+    n_most: int | None = None
 
     @property
     def is_acked(self) -> bool:

@@ -14,6 +14,7 @@ _WRONG = (
 )  # fmt: skip
 _EXTREMES = (b"\xff" * 8, b"\x00" * 8, b"\x7f" + b"\xff" * 7, b"\xff\xff\xff\xff\x0f", b"\x80" * 10)
 _ABSURD_BYTES = 1_200_000
+_FLIPS_MAX = 4
 
 
 class PayloadDamage(StrEnum):
@@ -36,7 +37,7 @@ def damaged(payload: bytes, kind: PayloadDamage, rng: np.random.Generator) -> by
     data = bytearray(payload)
     at = int(rng.integers(len(data)))
     if kind is PayloadDamage.FLIPPED:
-        for place in rng.integers(0, 8 * len(data), int(rng.integers(1, 5))).tolist():
+        for place in rng.integers(0, 8 * len(data), int(rng.integers(1, _FLIPS_MAX + 1))).tolist():
             data[place // 8] ^= 1 << (place % 8)
     elif kind is PayloadDamage.CUT:
         data = data[:at] if rng.random() < 0.7 else data[at:]
@@ -49,6 +50,16 @@ def damaged(payload: bytes, kind: PayloadDamage, rng: np.random.Generator) -> by
     else:
         return rng.bytes(int(rng.integers(0, 200)))
     return bytes(data)
+
+
+def n_values_most(n_values: int, kind: PayloadDamage, payload: bytes) -> int:
+    """How many samples and refused samples a damaged payload can give, by how many values it had before.
+
+    A flipped bit makes at most one more separator, which parts one value, or a line of two, from the others.
+    """
+    if kind is PayloadDamage.NOISE:
+        return 1 + len(payload) // 2  # each has a byte, and something that ends it
+    return n_values + 2 * _FLIPS_MAX
 
 
 def _with_wrong_type(payload: bytes, rng: np.random.Generator) -> bytes:

@@ -237,10 +237,13 @@ def device_path(name: str, device: str) -> str:
 
 
 def pushed_section(adapter: str, name: str, more: str = "") -> str:
-    """The section of an adapter that takes bodies of a kind."""
+    """The section of an adapter that takes bodies of a kind.
+
+    It has an hour to answer: that is real time, and the simulation must not depend on how busy the computer is.
+    """
     return (
         f'[adapters.{adapter}]\nprotocol = "http"\npath = "{name}/{{host}}/{{measurement}}/{{field}}"\n'
-        f'metrics = "plant/{name}/{{host}}/{{field}}"\n{more}\n'
+        f'metrics = "plant/{name}/{{host}}/{{field}}"\nanswer_within = "1h"\n{more}\n'
     )
 
 

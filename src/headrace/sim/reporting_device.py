@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.adapters.registry import PAYLOADS
 from headrace.sim.memory_broker import SentMessage
-from headrace.sim.payload_damage import PayloadDamage, damaged
+from headrace.sim.payload_damage import PayloadDamage, damaged, n_values_most
 from headrace.sim.payload_examples import OF_TOPICS, PUSHED, Instant, PayloadExample, device_path
 from headrace.sim.simulated_plant import SimulatedPlant
 
@@ -70,7 +70,8 @@ class ReportingDevice:
         kinds = list(PayloadDamage)
         kind = kinds[int(rng.integers(len(kinds)))]
         some = self.instants(int(rng.integers(1, 4)) if self.example.has_time else 1)
-        self.message(damaged(self.example.encode(self.name, some), kind, rng), topic)
+        message = self.message(damaged(self.example.encode(self.name, some), kind, rng), topic)
+        message.n_most = n_values_most(len(some) * len(self.example.signals), kind, message.payload)
 
     def difference(self, found: Mapping[str, Mapping[int, float]]) -> str:
         """How what is stored of it differs from what it has sent; empty where it does not."""

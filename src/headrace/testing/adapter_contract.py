@@ -72,7 +72,14 @@ def _can(make: MakeRig, check: Callable[[Any], Awaitable[None]]) -> bool:
 
 
 async def _on_rig(check: Callable[[Any], Awaitable[None]], make: MakeRig, folder: Path) -> None:
-    await check(make(folder))
+    rig = make(folder)
+    absent = [
+        fact
+        for method, fact in adapter_faults.FACTS.items()
+        if hasattr(rig, method) and not hasattr(rig, fact)
+    ]
+    assert not absent, f"the rig does not say: {', '.join(absent)}"
+    await check(rig)
 
 
 async def _on_folder(check: Callable[[str], None], name: str, folder: Path) -> None:

@@ -70,8 +70,8 @@ def test_of_many_threads_one_creates_the_file(disk):
 
 def test_a_new_file_and_its_folders_are_synced_before_it_is_told(disk, monkeypatch):
     synced = []
-    real = disk_module._sync_folder
-    monkeypatch.setattr(disk_module, "_sync_folder", lambda f: (synced.append(f), real(f)))
+    real = disk_module.sync_folder
+    monkeypatch.setattr(disk_module, "sync_folder", lambda f: (synced.append(f), real(f)))
     disk.put_if_absent("a/b", b"")
     top = disk.root
     assert synced == [top.parent.parent, top.parent, top, top / "a"]

@@ -5,10 +5,12 @@ import json
 
 import pytest
 
+from headrace.adapters.abilities import Captured
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics
 from headrace.core.clock import VirtualClock
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import Closed, ConfigError, HeadraceError, NotFound, StorageError
+from headrace.runtime.operations import Operations
 from headrace.runtime.supervision import PAUSES_FILE, Pauses, Supervisor
 from headrace.testing.adapters import RecordingSink
 
@@ -293,3 +295,59 @@ async def test_an_adapter_that_can_goes_over_to_other_tags_as_it_runs(world):
     assert [kind for kind, *_ in world.told][1:] == [
         "adapter.retagged", "adapter.reloaded", "adapter.paused", "adapter.reloaded",
     ]  # fmt: skip
+
+
+# --- captures ------------------------------------------------------------------------------------------
+
+
+class Heard(Stub):
+    """One that can be listened to while it runs."""
+
+    listener = None
+
+    def listen(self, listener):
+        self.listener = listener
+
+    def decode_captured(self, captured, directory):
+        return [], []
+
+
+def operations(world, one):
+    return Operations(one, None, None, None, world.clock)
+
+
+async def test_a_capture_goes_on_over_instances_and_ends_with_the_adapter(world):
+    first, second = (Heard("x", world.log) for _ in range(2))
+    one = await world.started(x=first)
+    documents = operations(world, one).capture("x")
+    assert (await anext(documents))["adapter"] == "x"
+    await one.replace("x", lambda: second, lambda: first)
+    second.listener(Captured(5, "d", b"\x01"))
+    assert (await anext(documents))["ts_ns"] == 5
+    third = Heard("x", world.log)
+    await one.pause("x", "ann")
+    await one.resume("x", "ann", lambda: third)
+    third.listener(Captured(6, "d", b"\x01"))
+    assert (await anext(documents))["ts_ns"] == 6
+    third.listener(Captured(7, "d", b"\x01"))
+    await one.remove("x")
+    assert [found["ts_ns"] async for found in documents] == [7]
+
+
+async def test_an_adapter_is_captured_by_one(world):
+    one = await world.started(x=Heard("x", world.log), y=world.stub("y"))
+    asked = operations(world, one)
+    first, second = asked.capture("x"), asked.capture("x")  # neither has begun
+    await anext(first)
+    with pytest.raises(HeadraceError, match="is being captured already"):
+        await anext(second)
+    with pytest.raises(HeadraceError, match="is being captured already"):
+        asked.capture("x")
+    assert one.get("x").listener is not None, "the other capture goes on"
+    await first.aclose()
+    assert one.get("x").listener is None
+    await anext(asked.capture("x"))
+    with pytest.raises(HeadraceError, match="can't be captured"):
+        asked.capture("y")
+    with pytest.raises(NotFound):
+        asked.capture("z")

@@ -12,6 +12,7 @@ from headrace.core.disk import LocalDisk
 from headrace.core.errors import ConfigError, NotFound, StorageError
 from headrace.core.problems import InvalidConfig
 from headrace.ingest.tag_rows import TagRow
+from headrace.runtime import tagging
 from headrace.runtime.offline_tags import OfflineTags
 from headrace.runtime.tagging import PROBLEMS_SHOWN, StagedTables, TagWish, address_reader, present_rows
 from headrace.runtime.versions import Versions
@@ -197,6 +198,26 @@ def test_a_store_in_use_or_a_disk_that_refuses_changes_nothing(folder, monkeypat
         staged.commit()
     staged.discard()
     assert os.listdir(folder / "sub") == ["new.csv"]
+
+
+def test_tables_are_durable_before_the_version_that_has_them(folder, monkeypatch):
+    """Else a start after a power failure reads the old ones, and takes back what was applied."""
+    synced = []
+
+    def sync(where):
+        known = Versions(LocalDisk(folder / "store")).numbers()
+        synced.append((where, len(known), "o2" in (folder / "ovens.csv").read_text()))
+
+    monkeypatch.setattr(tagging, "sync_folder", sync)
+    offline(folder).apply(TagWish([row()]), "ann")
+    offline(folder).undo("ann")
+    assert synced == [(folder, 1, True), (folder, 2, False)]
+    gone = StagedTables(folder, {"sub/gone.csv": None}, {})
+    gone.commit()  # its folder is gone already
+    refusal = OSError(5, "")
+    monkeypatch.setattr(tagging, "sync_folder", lambda where: (_ for _ in ()).throw(refusal))
+    with pytest.raises(StorageError, match="can't write"):
+        StagedTables(folder, {"gone.csv": None}, {}).commit()
 
 
 def test_a_file_keeps_its_rights(folder):

@@ -40,7 +40,8 @@ class BrokerFlow:
         return cls(inbox, session, taking, connecting, *more)
 
     async def end(self) -> None:
-        """Hand on the rest, acknowledge what becomes durable meanwhile; the session was paused and is left open."""
+        """Take no more, hand on the rest, acknowledge what becomes durable meanwhile, say that we go, close."""
+        self.session.pause()
         self.connecting.cancel()
         self.inbox.finish()
         await asyncio.wait([self.taking], timeout=_FLUSH_S)
@@ -49,6 +50,7 @@ class BrokerFlow:
         await asyncio.wait([landing], timeout=_LAND_S)
         landing.cancel()
         await asyncio.gather(self.taking, self.connecting, landing, return_exceptions=True)
+        await self.session.leave()
 
     def broker(self, address: str, n_timeouts: int = 0) -> DeviceDiagnostics:
         """The broker as a device."""

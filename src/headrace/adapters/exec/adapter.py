@@ -297,19 +297,22 @@ class ExecAdapter:
         listening = asyncio.create_task(
             run.stderr.listen(child.stderr, secrets), name=f"exec {self.name} stderr"
         )
-        failure = ""
+        failure, is_readable = "", True
         try:
             try:
                 await self._pump(child, outlet, run)
-            except (_Failed, BadOutput) as e:
+            except _Failed as e:
                 failure = str(e)
+            except BadOutput as e:
+                failure, is_readable = str(e), False
                 await self._refuse(e, run)
             await child.end(0.0 if failure or run.is_stopping else PATIENCE_S, TERM_S)
             await asyncio.wait([listening], timeout=KILL_S)
             code = child.close()
             if not failure:
                 self._hear(b"", outlet, run, code)
-                await self._finish(outlet, code, run)
+            if is_readable:
+                await self._finish(outlet, run, is_clean=not failure and not code)
         finally:
             run.child = None
             child.close()
@@ -320,9 +323,8 @@ class ExecAdapter:
         said = run.stderr.last
         return f"{failure}: {said}" if failure and said else failure
 
-    async def _refuse(self, error: Exception, run: _Running) -> None:
-        if isinstance(error, BadOutput):
-            await self._hand_on(Decoded([], [error.reject]), run)
+    async def _refuse(self, error: BadOutput, run: _Running) -> None:
+        await self._hand_on(Decoded([], [error.reject]), run)
 
     def _environment(self) -> tuple[dict[str, str], tuple[str, ...]]:
         """The program's environment, and the secrets in it. Raises ConfigError: one can't be read."""
@@ -391,10 +393,10 @@ class ExecAdapter:
                 return
             yield decoded
 
-    async def _finish(self, outlet: Outlet, code: int, run: _Running) -> None:
+    async def _finish(self, outlet: Outlet, run: _Running, is_clean: bool) -> None:
         """Take what came last, without a line break."""
         try:
-            for decoded in self._timed(outlet.finish(run.sink.clock.now_ns(), is_clean=code == 0)):
+            for decoded in self._timed(outlet.finish(run.sink.clock.now_ns(), is_clean)):
                 await self._hand_on(decoded, run)
         except BadOutput as e:
             await self._refuse(e, run)

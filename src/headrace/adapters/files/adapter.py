@@ -171,7 +171,8 @@ class FilesAdapter:
             began_ns = clock.now_ns()
             try:
                 await run.reader.block(run.positions.open, began_ns)
-                known = {key for key, position in run.positions.by_key.items() if not position.is_done}
+                await run.reader.block(run.positions.forget, set(run.files), began_ns)
+                known = await run.reader.block(run.positions.unfinished)
                 view = await run.reader.block(look, self._root, self._rules, known, self._move_to)
             except (OSError, StorageError) as e:
                 why = f"{self._root}: {reason_of(e)}" if isinstance(e, OSError) else str(e)
@@ -310,9 +311,7 @@ class FilesAdapter:
             if not run.reader.is_noted(file) or now_ns < file.retry_ns:
                 continue
             target = None if self._move_to is None else self._move_to / file.name
-            file.reason = await run.reader.block(
-                dispose, self._root / file.name, file.seen.size_bytes, target
-            )
+            file.reason = await run.reader.block(dispose, self._root / file.name, file.seen, target)
             if file.reason:
                 file.state, file.retry_ns = AdapterState.DEGRADED, now_ns + file.backoff.next_ns()
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from headrace.adapters.files.patterns import COMPRESSED, CompiledRule
 from headrace.adapters.files.positions import HEAD_BYTES, FilePosition, Key, head_hash
 from headrace.adapters.meters import reason_of
+from headrace.core.disk import sync_folder
 
 CHUNK_BYTES = 512 << 10
 LINE_BYTES_MAX = 1 << 20
@@ -288,11 +289,13 @@ class ParquetSource:
         self._raw.close()
 
 
-def dispose(path: Path, size_bytes: int, target: Path | None) -> str:
-    """Move a finished file to `target`, or delete it; why it was left, or empty."""
+def dispose(path: Path, seen: SeenFile, target: Path | None) -> str:
+    """Move a finished file to `target`, or delete it, if it is as it was `seen`; why it was left, or empty."""
     try:
-        if path.stat().st_size != size_bytes:
-            return ""  # it grows again
+        found = path.stat()
+        key = found.st_dev, found.st_ino
+        if (key, found.st_size, found.st_mtime_ns) != (seen.key, seen.size_bytes, seen.mtime_ns):
+            return ""  # it grows again, or another one took its name
         if target is None:
             path.unlink()
             return ""
@@ -307,7 +310,5 @@ def dispose(path: Path, size_bytes: int, target: Path | None) -> str:
         where = "it can't be deleted" if target is None else f"it can't be moved to {target.parent}"
         return f"{where}: {reason_of(e)}"
     with suppress(OSError):
-        fd = os.open(at.parent, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
+        sync_folder(at.parent)
     return ""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -134,13 +135,21 @@ class Positions:
             with suppress(ValueError, TypeError, KeyError):
                 position = FilePosition.from_json(line)
                 self.by_key[position.key] = position
-        oldest_ns = now_ns - FORGET_NS
-        self.by_key = {key: p for key, p in self.by_key.items() if p.noted_ns >= oldest_ns}
+        self.forget(frozenset(), now_ns)
         self._rewrite()
 
     def get(self, key: Key) -> FilePosition | None:
         """How far a file was read; None where it never was."""
         return self.by_key.get(key)
+
+    def forget(self, followed: AbstractSet[Key], now_ns: int) -> None:
+        """Forget what was noted long ago, but of files that are still there."""
+        oldest_ns = now_ns - FORGET_NS
+        self.by_key = {key: p for key, p in self.by_key.items() if p.noted_ns >= oldest_ns or key in followed}
+
+    def unfinished(self) -> set[Key]:
+        """Files of which something was left when they were noted last."""
+        return {key for key, position in self.by_key.items() if not position.is_done}
 
     def note(self, positions: Iterable[FilePosition], now_ns: int) -> None:
         """Keep positions durably. Raises `StorageError`; they may be kept all the same, or not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -160,7 +160,7 @@ class FileReader:
             file.close()
             return False  # the next look says what became of it
         except ReadingFailed as e:
-            await self._give_up(file, str(e))
+            await self._give_up(file, file.begin(None, 0, 0), str(e))
             return False
         except OSError as e:
             self._trouble(file, AdapterState.BACKOFF, reason_of(e))
@@ -186,9 +186,8 @@ class FileReader:
         file.state, file.reason, file.retry_ns = AdapterState.CONNECTED, "", NO_TIME
         file.backoff.reset()
 
-    async def _give_up(self, file: FollowedFile, detail: str) -> None:
-        """A file that is not what its name says: a reject, and done until it changes."""
-        flight = file.begin(None, 0, 0)
+    async def _give_up(self, file: FollowedFile, flight: Flight, detail: str) -> None:
+        """A file that is not what its name says: a reject as the flight's last piece, and done until it changes."""
         advice = "write it anew, in whole, under another name first"
         reject = Reject(RejectCode.MALFORMED, self._name, file.name, f"{detail}; {advice}")
         await self._hand_on(file, flight, Decoded([], [reject]))
@@ -312,7 +311,18 @@ class FileReader:
         group = file.read_at
         head = ReadLines(b"", 0, len(parquet.head), head_hash(parquet.head))
         flight = file.begin(head, 1, 0)
-        batches = parquet.read(group)
+        try:
+            await self._read_group(file, flight, group, parquet.read(group))
+        except ReadingFailed as e:
+            await self._give_up(file, flight, str(e))
+            return False
+        file.landed(flight)
+        return True
+
+    async def _read_group(
+        self, file: FollowedFile, flight: Flight, group: int, batches: Iterator[Any]
+    ) -> None:
+        """Hand on a row group, a batch at a time; the flight stays open. Raises ReadingFailed."""
         n_rows = 0
         while (table := await self.block(next, batches, None)) is not None:
             cpu_ns = thread_cpu_ns()
@@ -324,10 +334,8 @@ class FileReader:
                 decoded = Decoded([], [reject])
             self.counts.decode_ns += thread_cpu_ns() - cpu_ns
             n_rows += table.num_rows
-            flight.n_open += 1  # the flight stays open until its last batch
+            flight.n_open += 1
             await self._hand_on(file, flight, decoded)
-        file.landed(flight)
-        return True
 
     def _names(self, file: FollowedFile) -> dict[str, str]:
         """What the name says that a file has, or had when it was seen first."""

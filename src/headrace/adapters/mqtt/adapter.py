@@ -94,9 +94,7 @@ class MqttAdapter:
             return
         self._is_stopped = True
         self._stopped_ns = run.clock.now_ns()
-        run.session.pause()
         await run.end()
-        await run.session.close()
 
     async def probe(self, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
         """Listen to the broker: ``topic`` (a filter; default: those of the rules), ``for`` (default 5s).

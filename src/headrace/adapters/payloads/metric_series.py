@@ -6,6 +6,8 @@ labels, which the scanner's table has. Tables have a bound; when they reach it t
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +27,7 @@ PARTS = ("f64", "i64")
 KEY_BYTES_MAX = 4_096
 N_SERIES_MAX = 1_000_000
 ARENA_BYTES_MAX = 256 << 20
+NAMES_CHARS_MAX = 256 << 20
 N_SYMBOLS_MAX = 1_000_000
 _TAKES = {"f64": (0, 1), "i64": (1,)}
 _SAID = ("a float", "an integer")
@@ -79,6 +82,7 @@ class MetricSeries:
         self._names = _Names()
         self._symbol_of: dict[bytes, int] = {}
         self._series_of: dict[tuple[MetricName, int], int] = {}
+        self._n_chars = 0
         self._device = Growing(np.int64)
         self._target = Growing(np.int64)
         self._state[:] = 0
@@ -91,6 +95,7 @@ class MetricSeries:
             names.n >= N_SERIES_MAX
             or names.n_arena >= ARENA_BYTES_MAX
             or len(self._series_of) >= N_SERIES_MAX
+            or self._n_chars >= NAMES_CHARS_MAX
         ):
             self.forget()
 
@@ -129,6 +134,7 @@ class MetricSeries:
         self._device.extend(device, 1)
         self._target.extend(PARTS.index(dtype) | column << scanner.PART_BITS, 1)
         self._series_of[name, kind] = number
+        self._n_chars += sum(map(len, (name.measurement, name.field, *chain.from_iterable(name.tags))))
         return number
 
     def _key(self, name: MetricName) -> str:

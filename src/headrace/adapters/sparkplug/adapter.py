@@ -119,7 +119,6 @@ class SparkplugAdapter:
         run.session.pause()
         run.gate.finish()
         await run.end()
-        await run.session.leave()
 
     async def probe(self, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
         """Listen to the broker: ``node`` (``group/node``; default: all of the groups), ``for`` (default 5s).

@@ -51,7 +51,7 @@ class HostState:
         """What to say where the broker's word on us is `payload`; None where it is right."""
         try:
             is_offline = json.loads(payload)["online"] is False
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             is_offline = True
         return self._publication(True, self._time_ms) if is_offline else None
 

@@ -59,11 +59,13 @@ class EdgeNode:
 
     Parameters
     ----------
-    bdseq : of its newest birth. wants_birth : whether something was missed since.
+    bdseq : of its newest birth. undone : of a newer one that was not taken, whether it comes again or not.
+    wants_birth : whether something was missed since.
     """
 
     own: EdgeDevice
     bdseq: int | None = None
+    undone: int | None = None
     devices: dict[str, EdgeDevice] = field(default_factory=dict)
     wants_birth: bool = False
 
@@ -115,6 +117,7 @@ class NodeSessions:
         self._by_space: dict[MetricSpace, EdgeNode] = {}
         self._has_failed = False
         self._died: list[EdgeDevice] = []
+        self._lives: dict[EdgeNode, int | None] = {}
 
     @property
     def n_transient(self) -> int:
@@ -132,6 +135,7 @@ class NodeSessions:
         """Columns of all messages, and rejects; every value is in one or the other. Never raises."""
         self._decoder.begin(messages)
         self._died.clear()
+        self._lives.clear()
         wanting: dict[tuple[str, str], None] = {}
         find, most = self._routes.get, self._config.max_payload
         first, spaces = 0, list[MetricSpace]()
@@ -171,10 +175,13 @@ class NodeSessions:
         return decoded
 
     def undo(self) -> None:
-        """What was decoded last was not taken, and comes again: who died of it has yet to die."""
+        """What was decoded last was not taken, and comes again: who died of it has yet to die, of the same birth."""
         for one in self._died:
             one.is_online = True
         self._died.clear()
+        for node, bdseq in self._lives.items():
+            node.undone, node.bdseq = node.bdseq, bdseq
+        self._lives.clear()
 
     def again(self, message: TopicMessage) -> Decoded:
         """Decode what was refused of a message, by the births that were heard since; nothing is asked of the node.
@@ -227,7 +234,8 @@ class NodeSessions:
         device.is_online, device.since_ns = True, message.arrival_ns
         device.last_good_ns = message.arrival_ns
         if device is node.own:
-            node.bdseq, node.wants_birth = _bdseq(payload), False
+            self._lives.setdefault(node, node.bdseq)
+            node.bdseq, node.undone, node.wants_birth = _bdseq(payload), None, False
             self._born(device.topic.node_id)
         else:
             node.wants_birth |= not node.own.is_online
@@ -245,7 +253,7 @@ class NodeSessions:
             return
         # The broker speaks for a node that has gone: its payload was written when the connection began.
         ended = _bdseq(payload)
-        if None not in (ended, node.bdseq) and ended != node.bdseq:
+        if None not in (ended, node.bdseq) and ended not in (node.bdseq, node.undone):
             self.n_old_deaths += 1
             return
         self._die(number, list(node.all()), message.arrival_ns, message)

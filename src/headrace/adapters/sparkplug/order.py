@@ -128,7 +128,11 @@ class SequenceGate:
             self._hold(read.node_id, node, seq, message)
 
     def _hold(self, node_id: tuple[str, str], node: _Sequence, seq: int, message: _Held) -> None:
-        self._n_held += seq not in node.held
+        before = node.held.get(seq)
+        if before is None:
+            self._n_held += 1
+        elif (before.payload, before.packet_id) != (message.payload, message.packet_id):
+            self._hand_on(before)  # two with one number: each is taken, and acknowledged
         node.held[seq] = message
         if node.timer is None:
             self._wait(node_id, node)

@@ -141,6 +141,16 @@ async def test_half_a_line_of_a_program_that_was_ended_is_a_reject():
         assert device_of(adapter).reason.startswith("sh was ended by SIGKILL")
 
 
+async def test_half_a_line_of_a_program_that_fell_silent_is_a_reject():
+    command = "trap 'exit 0' TERM; printf 'm,host=h a=1'; while :; do sleep 0.01; done"
+    async with Running(adapter_of(command, silent_after="50ms")) as (adapter, sink):
+        await until(lambda: bool(sink.rejects), "refused")
+        assert (sink.rejects[0].code, sink.rejects[0].raw) == (RejectCode.MALFORMED, b"m,host=h a=1")
+        await until(lambda: device_of(adapter).n_errors >= 1, "told")
+        assert device_of(adapter).reason.startswith("sh has sent nothing for 0.05 s")
+        assert sink.n_samples == 0
+
+
 async def test_output_that_can_not_be_read_is_a_reject_and_a_new_start():
     async with Running(adapter_of("echo 'a,b'; cat", format="csv", path="a/{key}", time="ts")) as (
         adapter,

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from headrace.adapters.files.adapter import FilesAdapter
 from headrace.adapters.files.config import FileRule
 from headrace.adapters.files.folder import SeenFile
 from headrace.adapters.files.followed import FollowedFile
-from headrace.adapters.files.positions import FILE, FilePosition, Positions
+from headrace.adapters.files.positions import FILE, FORGET_NS, FilePosition, Positions
 from headrace.adapters.files.simulator import (
     CsvLogger,
     compress,
@@ -86,6 +87,11 @@ def written(folder, name, text):
     with file.open("ab") as out:
         out.write(text if isinstance(text, bytes) else text.encode())
     return file
+
+
+def key_of(file):
+    found = file.stat()
+    return found.st_dev, found.st_ino
 
 
 def device_of(adapter, name):
@@ -293,6 +299,22 @@ async def test_a_file_that_is_not_what_its_name_says_is_a_reject(tmp_path):
     assert values_of(sink) == [1.5]
 
 
+async def test_a_damaged_part_of_a_table_does_not_hold_up_the_rest(tmp_path):
+    file = tmp_path / "in" / "a.parquet"
+    write_parquet(file, 20, ("v",), 1, 10)
+    data = bytearray(file.read_bytes())
+    data[30:60] = bytes(30)
+    file.write_bytes(data)
+    async with Running(adapter_of(tmp_path)) as (adapter, sink):
+        await until(lambda: is_done(adapter, "a.parquet"), "given up for good")
+        assert not adapter._running.files[key_of(file)].flights
+    (reject,) = sink.rejects
+    assert "row group 1 of 2 can't be read" in reject.detail
+    async with Running(adapter_of(tmp_path)) as (adapter, sink):
+        await until(lambda: is_done(adapter, "a.parquet"), "as it was left")
+        assert not sink.rejects, "it is not told again"
+
+
 async def test_what_can_not_be_read_now_is_tried_again_and_costs_no_other(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", "headrace.adapters")
     written(tmp_path, "a.csv", "ts,v\n" + rows(0, 1))
@@ -409,6 +431,23 @@ async def test_a_state_that_can_not_be_opened_is_tried_again(tmp_path, monkeypat
         await until(lambda: sink.n_samples == 1, "read")
 
 
+async def test_positions_are_gone_through_only_in_the_thread_that_notes_them(tmp_path, monkeypatch):
+    class Watched(dict):
+        def items(self):
+            threads.append(threading.current_thread())
+            return super().items()
+
+    def open_watched(self, now_ns):
+        real(self, now_ns)
+        self.by_key = Watched(self.by_key)
+
+    threads, real = [], Positions.open
+    monkeypatch.setattr(Positions, "open", open_watched)
+    async with Running(adapter_of(tmp_path)) as (_, _):
+        await until(lambda: len(threads) >= 2, "looked")
+    assert threading.current_thread() not in threads
+
+
 async def test_what_is_not_taken_is_read_again(tmp_path, caplog):
     class Full(RecordingSink):
         n = 0
@@ -469,6 +508,18 @@ async def test_a_clock_that_is_set_makes_no_file_finished(tmp_path):
             written(tmp_path, "a.csv", f"0\n{T + 2},1")
             await until(lambda n=n: file.position.at > n, "what is whole is read")
     assert values_of(sink) == [0, 10, 10, 10]
+
+
+async def test_files_that_went_long_ago_are_forgotten_while_it_runs(tmp_path):
+    files = [written(tmp_path, name, "ts,v\n" + rows(0, 2)) for name in ("a.csv", "b.csv")]
+    keys = [key_of(file) for file in files]
+    clock = JumpingClock()
+    async with Running(adapter_of(tmp_path), RecordingSink(clock)) as (adapter, _):
+        positions = adapter._running.positions
+        await until(lambda: positions.by_key.keys() == set(keys), "both were read")
+        files[0].unlink()
+        clock.offset_ns = FORGET_NS + NS
+        await until(lambda: positions.by_key.keys() == {keys[1]}, "only what is there is known")
 
 
 # --- finished files ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from headrace.adapters.files.folder import (
     GzipSource,
     ParquetSource,
     ReadingFailed,
+    SeenFile,
     TextSource,
     dispose,
     look,
@@ -33,6 +35,11 @@ NOW_NS = 1_800_000_000_000_000_000
 def key_of(file):
     found = file.stat()
     return found.st_dev, found.st_ino
+
+
+def seen_of(file):
+    found = file.stat()
+    return SeenFile(file.name, key_of(file), found.st_size, found.st_mtime_ns, 0)
 
 
 # --- patterns ----------------------------------------------------------------------------------------
@@ -303,16 +310,34 @@ def test_finished_files_are_moved_or_deleted(tmp_path, monkeypatch):
     file, target = tmp_path / "a.csv", tmp_path / "done" / "x" / "a.csv"
     for n in range(3):
         file.write_text(f"{n}")
-        assert dispose(file, 1, target) == ""
+        assert dispose(file, seen_of(file), target) == ""
     assert [(target.parent / name).read_text() for name in ("a.csv", "a.csv.1", "a.csv.2")] == ["0", "1", "2"]
     file.write_text("grown")
-    assert dispose(file, 1, None) == ""
+    assert dispose(file, replace(seen_of(file), size_bytes=1), None) == ""
     assert file.exists()
-    assert dispose(file, 5, None) == ""
+    seen = seen_of(file)
+    assert dispose(file, seen, None) == ""
     assert not file.exists()
-    assert dispose(file, 5, None) == ""
+    assert dispose(file, seen, None) == ""
     file.write_text("1")
+    seen = seen_of(file)
     monkeypatch.setattr(module.Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(18, "no")))
     monkeypatch.setattr(module.Path, "unlink", lambda *_: (_ for _ in ()).throw(PermissionError(13, "no")))
-    assert dispose(file, 1, target) == f"it can't be moved to {target.parent}: Invalid cross-device link"
-    assert dispose(file, 1, None) == "it can't be deleted: Permission denied"
+    assert dispose(file, seen, target) == f"it can't be moved to {target.parent}: Invalid cross-device link"
+    assert dispose(file, seen, None) == "it can't be deleted: Permission denied"
+
+
+def test_another_file_of_the_same_size_is_not_disposed_of(tmp_path):
+    file, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    file.write_text("old")
+    seen = seen_of(file)
+    other.write_text("new")
+    os.utime(other, ns=(seen.mtime_ns, seen.mtime_ns))
+    other.replace(file)
+    assert dispose(file, seen, None) == ""
+    assert file.read_text() == "new", "it took the name of the one that was read"
+    seen = seen_of(file)
+    file.write_text("mod")
+    os.utime(file, ns=(0, seen.mtime_ns + 1))
+    assert dispose(file, seen, None) == ""
+    assert file.read_text() == "mod", "it was written anew"

@@ -330,6 +330,17 @@ def test_memory_begins_anew_at_its_bound(monkeypatch):
         assert metrics.decoder._series._names.n <= 31
 
 
+def test_names_that_the_scanner_does_not_keep_have_a_bound_too(monkeypatch):
+    monkeypatch.setattr(metric_decoder, "KEY_BYTES_MAX", 10)
+    monkeypatch.setattr(metric_series, "NAMES_CHARS_MAX", 10_000)
+    metrics = Metrics()
+    for n in range(20):
+        rows, rejects = metrics.decode(series(host=f"h{n}" + "x" * 900), ONE)
+        assert (len(rows), rejects) == (1, [])
+        names = metrics.decoder._series._series_of
+        assert sum(len(text) for name, _ in names for tag in name.tags for text in tag) < 11_000
+
+
 def test_thousands_of_series_of_long_names():
     """More rows, bytes and devices than there was room for; several slices of a body."""
     metrics = Metrics()

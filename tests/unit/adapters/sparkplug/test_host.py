@@ -37,6 +37,7 @@ def test_state_has_the_time_of_its_connection_until_we_leave():
         (b"[]", True),
         (b"{}", True),
         (b"\xff", True),
+        (b"[" * 100_000, True),
     ],
 )
 def test_a_wrong_word_on_us_is_put_right(said, is_wrong):

@@ -167,6 +167,28 @@ def test_a_death_that_was_not_taken_comes_again():
     assert desk.take(("NDEATH", death(0)))[0] == []
 
 
+@pytest.mark.parametrize("dead", [[("NDEATH", death(0))], []])
+def test_a_new_life_that_was_not_taken_ends_the_old_one_again(dead):
+    desk = Desk()
+    desk.take(("NBIRTH", birth(0, "a")), ("DBIRTH", birth(None, "t")))
+    slice_ = [*dead, ("NBIRTH", birth(1, "a", time_ms=3_000))]
+    first, _ = desk.take(*slice_)
+    assert any(path == "g/n/d/t" and quality == Quality.BAD_COMMUNICATION for path, _, _, quality in first)
+    for _ in range(2):
+        desk.nodes.undo()
+        assert desk.take(*slice_)[0] == first
+    assert not desk.nodes.nodes[NODE].devices["d"].is_online
+
+
+def test_a_new_life_that_does_not_come_again_can_end():
+    desk = Desk()
+    desk.take(("NBIRTH", birth(0, "a")))
+    desk.take(("NBIRTH", birth(1, "a")))
+    desk.nodes.undo()
+    assert desk.take(("NDEATH", death(1)))[0]
+    assert not desk.nodes.nodes[NODE].own.is_online
+
+
 def test_what_is_refused_as_a_whole(monkeypatch, caplog):
     desk = Desk(max_payload="100B", max_devices=2, ids={"node": "n{x}"})
     _, rejects = desk.take(

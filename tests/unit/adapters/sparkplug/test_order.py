@@ -68,6 +68,20 @@ async def test_what_comes_too_early_waits_for_those_before_it():
     assert len(desk.taken) == 6, "too late is not too early"
 
 
+async def test_of_two_with_one_number_none_is_lost():
+    desk = Desk()
+    desk.say("NBIRTH", 0, 1)
+    desk.say("DDATA", 2, 2)
+    desk.say("DDATA", 2, 3)  # by a second way to the broker
+    desk.say("NDATA", 2, 3)
+    assert [packet_id for _, _, packet_id in desk.taken] == [1, 2]
+    desk.generation = 2
+    desk.say("DDATA", 2, 7)  # it comes again, on another connection
+    desk.say("NDATA", 1, 8)
+    assert [packet_id for _, _, packet_id in desk.taken] == [1, 2, 8, 7]
+    assert desk.gate._n_held == 0
+
+
 async def test_after_a_while_what_waits_is_handed_on_and_the_gap_is_told():
     desk = Desk(wait_s=0.01)
     desk.say("NBIRTH", 250)
