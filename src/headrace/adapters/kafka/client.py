@@ -139,10 +139,12 @@ class KafkaClient:
         NotConnected : all brokers are lost. NotAdmitted : they refuse us.
         """
         self._keep_up()
-        found, self._kept = self._kept, []
         first = self._consumer.poll(_IDLE_S)
         if first is not None:
-            found += [first, *self._consumer.consume(SLICE_MESSAGES - 1, SLICE_S)]
+            self._kept.append(first)  # its partition may go before the rest is here
+            rest = self._consumer.consume(SLICE_MESSAGES - 1, SLICE_S)
+            self._kept += rest
+        found, self._kept = self._kept, []
         out = [message for message in found if message.error() is None]
         if len(out) < len(found):
             self._complain([message for message in found if message.error() is not None])
@@ -279,8 +281,7 @@ class KafkaClient:
         places = _places(partitions)
         if not self._is_closing:
             self._ledger.settle(places, _SETTLE_S)
-        due = self._ledger.due(places)
-        self._ledger.revoke(places)
+        due = self._give_up(places)
         if due and not self._is_down:
             try:
                 consumer.commit(offsets=_offsets(due), asynchronous=False)
@@ -288,7 +289,20 @@ class KafkaClient:
                 self._last = f"what is durable could not be committed and comes again: {reason_of_library(e)}"
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._ledger.revoke(_places(partitions))
+        self._give_up(_places(partitions))
+
+    def _give_up(self, places: Sequence[Place]) -> dict[Place, int]:
+        """Forget these partitions; what may be committed of them still.
+
+        Their messages that are kept here go too. Were a partition ours again, they would come before those that the
+        group has yet to have, and be committed without them.
+        """
+        self._kept = [
+            one
+            for one in self._kept
+            if one.error() is not None or (one.topic(), one.partition()) not in places
+        ]
+        return self._ledger.revoke(places)
 
 
 def _places(partitions: Sequence[TopicPartition]) -> list[Place]:

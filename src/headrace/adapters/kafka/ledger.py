@@ -64,11 +64,14 @@ class OffsetLedger:
                 at = (known or {}).get(place, NO_OFFSET)
                 self._partitions[place] = PartitionProgress(taken=at, durable=at, asked=at, committed=at)
 
-    def revoke(self, places: Iterable[Place]) -> None:
-        """These partitions are ours no more: nothing of them is committed from now on."""
+    def revoke(self, places: Iterable[Place]) -> dict[Place, int]:
+        """These partitions are ours no more; the offsets that are durable and not known to be committed.
+
+        Those are the last that may be committed of them. A commit that is under way counts as none: it may be refused.
+        """
         with self._changed:
-            for place in places:
-                self._partitions.pop(place, None)
+            gone = {place: self._partitions.pop(place) for place in places if place in self._partitions}
+            return {place: one.durable for place, one in gone.items() if one.durable > one.committed}
 
     def settle(self, places: Iterable[Place], timeout_s: float) -> None:
         """Wait a little for what was handed on of these partitions to become durable."""
@@ -76,13 +79,12 @@ class OffsetLedger:
             some = [self._partitions[place] for place in places if place in self._partitions]
             self._changed.wait_for(lambda: not any(one.pending for one in some), timeout_s)
 
-    def due(self, places: Iterable[Place] | None = None) -> dict[Place, int]:
-        """Offsets to commit, of all partitions or some; they are not due again unless it fails."""
+    def due(self) -> dict[Place, int]:
+        """Offsets to commit; they are not due again unless it fails."""
         with self._changed:
             out = {}
-            for place in self._partitions if places is None else places:
-                one = self._partitions.get(place)
-                if one is not None and one.durable > one.asked:
+            for place, one in self._partitions.items():
+                if one.durable > one.asked:
                     out[place] = one.asked = one.durable
             return out
 

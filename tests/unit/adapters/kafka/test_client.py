@@ -15,11 +15,18 @@ A = ("t", 0)
 class Said:
     """A message, or an error in the place of one."""
 
-    def __init__(self, error=None):
+    def __init__(self, error=None, place=A):
         self._error = error
+        self._place = place
 
     def error(self):
         return self._error
+
+    def topic(self):
+        return self._place[0]
+
+    def partition(self):
+        return self._place[1]
 
 
 class Scripted:
@@ -183,6 +190,41 @@ def test_what_is_durable_is_committed_before_a_partition_goes(make):
     one._on_lost(one.consumer, partitions(0))
     one.commit()
     assert [line[0] for line in one.consumer.log].count("commit") == 2, "nothing for what was lost"
+
+
+def test_a_commit_under_way_is_made_again_before_a_partition_goes(make):
+    """Its answer comes too late, and may be a refusal: then all of it would come again."""
+    one = make()
+    one._on_assign(one.consumer, partitions(0))
+    one._ledger.land(one._ledger.take({A: [4]}).values())
+    one.commit()
+    one._on_revoke(one.consumer, partitions(0))
+    one._on_commit(error_of(KafkaError.REBALANCE_IN_PROGRESS), [TopicPartition("t", 0, 5)])
+    assert one.consumer.log[1:] == [("commit", [("t", 0, 5)], True), ("commit", [("t", 0, 5)], False)]
+
+
+@pytest.mark.parametrize("how", ["_on_revoke", "_on_lost"])
+def test_messages_of_a_partition_that_goes_are_not_handed_on(make, monkeypatch, how):
+    """Were it ours again, they would come before those that the group has yet to have, and be committed without them."""
+    one = make()
+    one._on_assign(one.consumer, partitions(0, 1))
+    others = Said(place=("t", 1)), Said(place=("t", 1))
+    one.consumer.coming = [
+        Said(),
+        others[0],
+        Said(error_of(KafkaError.TOPIC_AUTHORIZATION_FAILED, "no right")),
+    ]
+    one._hear()
+
+    def consume(n, timeout):
+        getattr(one, how)(one.consumer, partitions(0))
+        one._on_assign(one.consumer, partitions(0))
+        return [others[1]]
+
+    monkeypatch.setattr(one.consumer, "consume", consume)
+    one.consumer.coming = [Said()]
+    assert one.pull() == list(others)
+    assert one.complaint == "no right"
 
 
 def test_a_new_group_begins_where_it_is_told_to(make):

@@ -42,11 +42,23 @@ def test_a_commit_that_fails_is_due_again():
     assert ledger.due() == {A: 10}
     assert ledger.due() == {}
     ledger.commit_done(A, 10, is_good=False)
-    assert ledger.due([A, B]) == {A: 10}
+    assert ledger.due() == {A: 10}
     ledger.commit_done(A, 10, is_good=True)
     assert ledger.due() == {}
     assert ledger.progress()[A].committed == 10
     ledger.commit_done(B, 1, is_good=True)
+
+
+def test_what_goes_with_a_partition_is_all_that_is_not_known_to_be_committed():
+    ledger = ledger_of(A, B)
+    ledger.land(ledger.take({A: [9], B: [9]}).values())
+    ledger.take({A: [10]})
+    assert ledger.due() == {A: 10, B: 10}
+    ledger.commit_done(B, 10, is_good=True)
+    assert ledger.revoke([A, B, ("x", 0)]) == {A: 10}, "a commit under way may be refused; 10 is not durable"
+    assert ledger.revoke([A]) == {}
+    ledger.assign([A], {A: 7})
+    assert ledger.revoke([A]) == {}, "the group is there"
 
 
 def test_nothing_is_committed_for_a_partition_that_was_lost():
