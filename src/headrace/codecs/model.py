@@ -37,7 +37,7 @@ _TWO_FROM = 512
 _CLASSES = 9
 _FIRST_MAX = 60
 _MIDDLE_MAX = 384
-_FILLED = 32
+_FILLED = 64
 _READ_MAX, _WIDE = 33, 64  # low bits that are read at once; more than these, as an escape has
 
 _U = np.uint64
@@ -84,14 +84,17 @@ _NEW_AT = _BUCKETS
 _STARTS_AT = _NEW_AT + _BUCKETS + 2
 _SIZES_AT = _STARTS_AT + _BUCKETS + 1
 _FIRSTS_AT = _SIZES_AT + _BUCKETS
-_WIDTHS_AT = _FIRSTS_AT + (256 + _FILLED) // 8
+_WIDTHS_AT = _FIRSTS_AT + (512 + _FILLED) // 8
 _BASES_AT = _WIDTHS_AT + _BUCKETS
 MODEL_WORDS = _BASES_AT + _BUCKETS
 """What a model takes of the words of scratch: counts; those since they became frequencies, with one more beside each end; by
 bucket, and behind the last, where its frequencies start; their number; the bucket that each 16th of 4,096 slots is in; `_WIDTHS`;
 `_BASES`."""
 
-WORDS_AT = 2_816
+OWNER_AT = 639
+"""Where in the words of scratch it says whose memo of `headrace.codecs.origin_kernels` lies behind it; 0 at first."""
+
+WORDS_AT = 4_864
 """Where in the words of scratch streams lie; what is small stands before."""
 
 _SLACK = 192  # words: what a block of damaged bytes may read beyond the stream
@@ -248,8 +251,8 @@ def _put_states(taken: U64, out: U8) -> Int:
 def _fill(raw: U8, work: U64) -> None:
     """For each 16 of 4,096 slots: the bucket that the first one of them is in."""
     for b in range(_BUCKETS):
-        at = _U(8 * _FIRSTS_AT) + ((work[_STARTS_AT + b] + _U(15)) >> _4)
-        end = _U(8 * _FIRSTS_AT) + ((work[_STARTS_AT + b + 1] + _U(15)) >> _4)
+        at = _U(8 * _FIRSTS_AT) + ((work[_STARTS_AT + b] + _U(7)) >> _U(3))
+        end = _U(8 * _FIRSTS_AT) + ((work[_STARTS_AT + b + 1] + _U(7)) >> _U(3))
         while True:
             for j in range(_U(_FILLED)):  # more than is needed: the next bucket writes over it
                 raw[at + j] = np.uint8(b)
@@ -308,7 +311,7 @@ def _read(raw: U8, halves: U32, work: U64, at: Reader) -> tuple[np.uint64, Reade
     state, pos, bit, mean = at
     k = _cut(mean)
     slot = state & _M12
-    b = np.uint64(raw[_U(8 * _FIRSTS_AT) + (slot >> _4)])
+    b = np.uint64(raw[_U(8 * _FIRSTS_AT) + (slot >> _U(3))])
     while slot >= work[_U(_STARTS_AT + 1) + b]:
         b += _1
     state = work[_U(_SIZES_AT) + b] * (state >> _12) + slot - work[_U(_STARTS_AT) + b]
@@ -410,5 +413,6 @@ def scratch_for(size: int) -> U64:
     words = WORDS_AT + 2 * (size // 8 + 1 + SLACK_WORDS) + _SLACK
     if found is None or found.size < words:
         found = np.empty(words, np.uint64)
+        found[OWNER_AT] = 0
         _own.scratch = found
     return found

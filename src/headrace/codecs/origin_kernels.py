@@ -21,6 +21,10 @@ I64 = npt.NDArray[np.int64]
 Form = tuple[Int, Int, bool]
 """Kind, cast, and whether a decimal has levels."""
 
+Memo = tuple[I64, F64, I64]
+"""What has been parsed: decimals as whole numbers and their values, a power of two of each, and in a word which kind and
+digits these are of, 0 while they are of none."""
+
 BITS, DECIMAL, PRODUCT, SINGLE, SCALED = range(5)
 """Kinds: ordered bits; i / 10**k; i * 10**-k; ordered bits of a float32; i * step + offset."""
 AS_IS, AS_SINGLE, AS_TEXT = range(3)
@@ -37,6 +41,8 @@ DIGITS_MAX = 15
 _SINGLE_DIGITS = 7
 NOT_YET = np.int32(-(2**31))
 _LIMIT = 2.0**52
+_NOT_KNOWN = np.int64(1) << 62
+_MIX = np.uint64(0x9E3779B185EBCA87)
 _TEXT_DIGITS, _TEXT_DECIMALS = 10, 9
 
 
@@ -165,6 +171,11 @@ def _value(i: np.int64, kind: Int, cast: Int, digits: Int, levels: bool, step: f
         return number * step + offset
     if levels:
         number = np.floor(number * step + offset + 0.5)
+    return _decimal(number, kind, cast, digits)
+
+
+@lean_leaf
+def _decimal(number: float, kind: Int, cast: Int, digits: Int) -> float:
     value = number * TENTHS[digits] if kind == PRODUCT else number / POWERS[digits]
     if cast != AS_IS:
         value = np.float64(np.float32(value))
@@ -173,14 +184,41 @@ def _value(i: np.int64, kind: Int, cast: Int, digits: Int, levels: bool, step: f
     return float(value)
 
 
-@lean_kernel
-def to_values(
-    numbers: I64, form: Form, digits: Int, line: tuple[float, float], memo: tuple[I64, F64], out: F64
-) -> None:
-    """What the numbers stand for; of BITS and SINGLE the callers do it by views, but for the text.
+@lean_leaf
+def _to_texts(numbers: I64, form: Form, digits: Int, line: tuple[float, float], memo: Memo, out: F64) -> None:
+    """As `to_values`, of decimals that were printed: parsing takes long, and the same decimals come again and again."""
+    kind, cast, levels = form
+    step, offset = line
+    known, value, owner = memo
+    mine = np.int64(32 * kind + digits + 1)
+    if owner[0] != mine:
+        owner[0] = mine
+        for j in range(len(known)):
+            known[j] = _NOT_KNOWN
+    shift = np.uint64(64)
+    size = len(known)
+    while size > 1:
+        size >>= 1
+        shift -= np.uint64(1)
+    for i in range(len(numbers)):
+        whole = np.float64(numbers[i])
+        if levels:
+            whole = np.floor(whole * step + offset + 0.5)
+        if abs(whole) < _LIMIT:
+            number = np.int64(whole)
+            mixed = np.uint64(number) * _MIX  # twice: steps of a converter would fall upon each other
+            slot = ((mixed ^ (mixed >> _32)) * _MIX) >> shift
+            if known[slot] != number:
+                known[slot] = number
+                value[slot] = _decimal(whole, kind, cast, digits)
+            out[i] = value[slot]
+        else:
+            out[i] = _decimal(whole, kind, cast, digits)
 
-    `memo` is room for numbers, and for their values, a power of two of each: texts take long, and levels come again.
-    """
+
+@lean_kernel
+def to_values(numbers: I64, form: Form, digits: Int, line: tuple[float, float], memo: Memo, out: F64) -> None:
+    """What the numbers stand for; of BITS and SINGLE the callers do it by views, but for the text."""
     kind, cast, levels = form
     step, offset = line
     if kind == SINGLE:
@@ -194,16 +232,7 @@ def to_values(
         for i in range(len(numbers)):
             out[i] = np.float64(numbers[i]) * step + offset
     elif cast == AS_TEXT:
-        known, value = memo
-        mask = len(known) - 1
-        for j in range(len(known)):
-            known[j] = j + 1
-        for i in range(len(numbers)):
-            j = numbers[i] & mask
-            if known[j] != numbers[i]:
-                known[j] = numbers[i]
-                value[j] = _value(numbers[i], kind, cast, digits, levels, step, offset)
-            out[i] = value[j]
+        _to_texts(numbers, form, digits, line, memo, out)
     else:
         for i in range(len(numbers)):
             out[i] = _value(numbers[i], kind, cast, digits, levels, step, offset)
@@ -239,7 +268,7 @@ def numbers_beside(
     form: Form,
     digits: Int,
     line: tuple[float, float],
-    memo: tuple[I64, F64],
+    memo: Memo,
     rooms: tuple[I64, I64],
 ) -> int:
     """The nearest numbers, and how many floats each value lies beside what they stand for; returns how many do.

@@ -27,6 +27,7 @@ it. How a value is printed and parsed is in `headrace.codecs.origin_kernels` (`p
 from __future__ import annotations
 
 import struct
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,7 @@ _FLOATS32, _FLOATS64 = struct.Struct("<ff"), struct.Struct("<dd")
 _MAGNITUDE, _MAGNITUDE_32 = np.int64(0x7FFFFFFFFFFFFFFF), np.int32(0x7FFFFFFF)
 _SINGLE_MAX = float(np.finfo(np.float32).max)
 _LEVELS, _WIDE, _SHORT, _PRODUCT = 0x20, 0x40, 0x80, 0x40
+_MEMO = 2048
 NEAR_MAX = 64
 """How many floats beside its integer's a value may lie to be called near."""
 
@@ -145,12 +147,8 @@ class Origin:
         rooms = np.empty(len(values), np.int64), np.empty(len(values), np.int64)
         line = self.step, self.offset
         with wrapping():
-            n = kernels.numbers_beside(values, self._form, self.digits, line, self._memo(), rooms)
+            n = kernels.numbers_beside(values, self._form, self.digits, line, _memo(), rooms)
         return rooms[0], rooms[1] if n else None
-
-    def _memo(self) -> tuple[I64, F64]:
-        size = 256 if self.cast == AS_TEXT else 0
-        return np.empty(size, np.int64), np.empty(size)
 
     def values(self, numbers: I64) -> F64:
         """What the integers stand for: float64[n]."""
@@ -167,7 +165,7 @@ class Origin:
         return out
 
     def _run(self, numbers: I64, out: F64) -> None:
-        memo = self._memo()
+        memo = _memo()
         with wrapping():  # arithmetic modulo 2**64 is meant
             kernels.to_values(numbers, self._form, self.digits, (self.step, self.offset), memo, out)
 
@@ -286,3 +284,15 @@ def _scaled(values: F64) -> Origin | None:
         level = np.sort(np.abs(level))
     step = kernels.fit_steps(level, step)
     return Origin(SCALED, step=step) if step > 0.0 else None
+
+
+_own = threading.local()
+
+
+def _memo() -> kernels.Memo:
+    """Of the thread that asks."""
+    found: kernels.Memo | None = getattr(_own, "memo", None)
+    if found is None:
+        found = np.empty(_MEMO, np.int64), np.empty(_MEMO), np.zeros(1, np.int64)
+        _own.memo = found
+    return found

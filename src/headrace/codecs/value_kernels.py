@@ -9,6 +9,7 @@ from headrace.codecs.bits import I64, NO_POSITION, U8, U64, ZERO, bit_length, ge
 from headrace.codecs.compiled import Int, entry, leaf, step
 from headrace.codecs.integer_kernels import DAMAGED, SOUND, decode_direct
 from headrace.codecs.integer_kernels import decode as decode_integers
+from headrace.codecs.model import OWNER_AT
 from headrace.codecs.origin_kernels import (
     AS_IS,
     AS_TEXT,
@@ -33,7 +34,7 @@ FLAGS = NEAR | FAR | NEAR_BY_NUMBER
 SHORT, LEVELS, WIDE = 0x80, 0x20, 0x40
 """In the first byte of an origin."""
 
-_MEMO_AT, _MEMO = 640, 1024  # in the words of scratch, behind the coefficients
+_MEMO_AT, _MEMO = OWNER_AT + 1, 2048  # in the words of scratch, behind the coefficients
 _STEP_AT = _MEMO_AT + 2 * _MEMO
 _U = np.uint64
 _MIX = _U(0x9E3779B185EBCA87)
@@ -122,9 +123,9 @@ def _to_values(numbers: I64, origin: Found, work: U64, out: F64) -> None:
         _ordered_singles(x)
     if kind != BITS and (kind != SINGLE or cast != AS_IS):
         line = work[_STEP_AT : _STEP_AT + 2].view(np.float64)
-        memo = work[_MEMO_AT : _MEMO_AT + 2 * _MEMO]
-        known, value = memo[:_MEMO].view(np.int64), memo[_MEMO:].view(np.float64)
-        to_values(numbers, form, digits, (line[0], line[1]), (known, value), out)
+        known, value = work[_MEMO_AT : _MEMO_AT + _MEMO], work[_MEMO_AT + _MEMO : _MEMO_AT + 2 * _MEMO]
+        memo = known.view(np.int64), value.view(np.float64), work[OWNER_AT : OWNER_AT + 1].view(np.int64)
+        to_values(numbers, form, digits, (line[0], line[1]), memo, out)
 
 
 @leaf
@@ -139,11 +140,28 @@ def patch_room(n: int) -> tuple[I64, I32]:
 
 
 @step
-def _number(numbers: I64, seen: I64, known: I32) -> Int:
-    """Which of the numbers in `seen`, each there once, every number is: in ``known[-n:]``. Returns how many those are.
+def _number_dense(numbers: I64, low: Int, span: Int, seen: I64, known: I32) -> Int:
+    """As `_number`, of numbers from `low` to ``low + span``: each has a place of its own, so nothing is searched or guessed."""
+    n = numbers.size
+    table, place = known[: span + 1], known[slots_for(n) :]
+    for i in range(span + 1):
+        table[i] = 0
+    count = _0
+    for i in range(n):
+        number = numbers[i]
+        slot = np.uint64(number) - np.uint64(low)
+        seen[count] = number  # stays where the number is new: then there is one more
+        which = np.uint64(table[slot])
+        which = count + _1 if which == _0 else which
+        table[slot] = which
+        count = max(count, which)
+        place[i] = which - _1
+    return np.int64(count)
 
-    By a table with open addresses, since numbers may lie anywhere.
-    """
+
+@step
+def _number_sparse(numbers: I64, seen: I64, known: I32) -> Int:
+    """As `_number`, by a table with open addresses, since numbers may lie anywhere."""
     n = numbers.size
     slots = slots_for(n)
     mask, shift = np.uint64(slots - 1), np.uint64(65 - bit_length(np.uint64(slots)))
@@ -165,6 +183,21 @@ def _number(numbers: I64, seen: I64, known: I32) -> Int:
 
 
 @step
+def _number(numbers: I64, seen: I64, known: I32) -> Int:
+    """Which of the numbers in `seen`, each there once, every number is: in ``known[-n:]``. Returns how many those are.
+
+    ``seen: int64[n + 1]``; what is behind those is used up.
+    """
+    low = high = numbers[0]
+    for i in range(numbers.size):
+        low, high = min(low, numbers[i]), max(high, numbers[i])
+    span = np.uint64(high) - np.uint64(low)
+    if span < np.uint64(slots_for(np.int64(numbers.size))):
+        return _number_dense(numbers, low, np.int64(span), seen, known)
+    return _number_sparse(numbers, seen, known)
+
+
+@step
 def _near_by_number(
     data: U8,
     near_at: tuple[Int, Int],
@@ -177,7 +210,7 @@ def _near_by_number(
     """Values whose numbers are known, with what is near each: once for every number that is different."""
     patches, known = rooms
     n = out.size
-    seen = patches[:n]
+    seen = patches[: n + 1]  # one more, which is taken up by what comes next
     count = _number(numbers, seen, known)
     near = patches[n : n + count].view(np.uint64)
     found = decode_direct(data, near_at[0], near_at[1], work, near)

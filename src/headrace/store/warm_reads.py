@@ -51,9 +51,10 @@ def decode_chunks(chunks: Chunks, times_of: TimesOf) -> tuple[I64, Array, U8 | N
     ------
     CorruptionError : one of them is damaged.
     """
-    at = np.concatenate([np.zeros(1, np.int64), np.cumsum(chunks.n_frames)])
+    at = np.zeros(len(chunks.n_frames) + 1, np.int64)
+    chunks.n_frames.cumsum(out=at[1:])
     ts_ns = np.empty(int(at[-1]), np.int64)
-    given = {g: times_of(g) for g in chunks.shared.tolist()}
+    given = {g: times_of(g) for g in chunks.shared.tolist()} if chunks.shared.size else {}
     for g, times in given.items():
         if times is None or len(times) != chunks.n_frames[g]:
             raise CorruptionError("the times a chunk refers to are not its own")
@@ -97,14 +98,14 @@ class _Together:
         self._decode = kernels.decode_chunks
         self._chunks = chunks
         self._out = np.empty(ts_ns.size)
-        self._rooms = kernels.rooms_for(int(chunks.n_frames.max(initial=0)))
         starts = chunks.starts
-        how = np.full(
-            chunks.n_frames.size, kernels.EVEN if chunks.codecs[0] == EVEN else kernels.TICKS, np.uint8
-        )
+        longest, largest = (int(np.maximum.reduce(s[1:] - s[:-1], initial=0)) for s in (at, starts))
+        self._rooms = kernels.rooms_for(longest)
+        how = np.empty(chunks.n_frames.size, np.uint8)
+        how.fill(kernels.EVEN if chunks.codecs[0] == EVEN else kernels.TICKS)
         if chunks.shared.size:
             how[chunks.shared] = kernels.GIVEN
-        work = scratch_for(int((starts[1:] - starts[:-1]).max(initial=0)))
+        work = scratch_for(largest)
         payload = chunks.payload[:]
         payload.flags.writeable = False  # the kernel is compiled for such
         headers = starts, chunks.first, chunks.last, at, how

@@ -80,6 +80,20 @@ def test_a_text_that_a_fast_parser_read():
     assert (origin.values(origin.numbers(values)) == values).mean() > 0.97
 
 
+def test_texts_are_remembered_apart_from_those_of_other_digits():
+    """The same whole number is another value with other digits: what was parsed before is never taken for it."""
+    whole = 7_903 + 67 * np.arange(600)
+    sources = [
+        np.array([fast_parsed(repr(float(np.float32(number / 10**digits)))) for number in whole.tolist()])
+        for digits in (2, 3, 2)
+    ]
+    codec = OriginCodec()
+    bodies = [codec.encode(values) for values in sources]
+    for _ in range(2):
+        for values, body in zip(sources, bodies, strict=True):
+            assert same_bits(codec.decode(body, len(values), values.dtype), values)
+
+
 @pytest.mark.parametrize(
     "stranger", [np.nan, np.inf, -np.inf, -0.0, 5e-324, 1e300, 12.345678901234567], ids=str
 )
