@@ -34,8 +34,10 @@ def signed(b, at):
     return i64(z >> 1 ^ -(z & 1)), at
 
 
-def signed_bytes(b):
-    return int.from_bytes(b, "little", signed=True)
+def counted(b, at):  # a number, and a part behind its size: both, and what is behind them
+    count, at = varint(b, at)
+    size, at = varint(b, at)
+    return count, b[at : at + size], b[at + size :]
 
 
 def i64(number):
@@ -114,11 +116,6 @@ def centred(b, n):  # linear prediction around a centre
     return y + centre
 
 
-def around(b, n):
-    centre, at = signed(b, 0)
-    return integers(b[at:], n) + centre
-
-
 def steps(b, n):
     step, at = varint(b, 0)
     rest, at = varint(b, at)
@@ -128,18 +125,25 @@ def steps(b, n):
 def sparse(b, n):  # they rise by the same but at some places
     first, at = signed(b, 0)
     usual, at = signed(b, at)
-    count, at = varint(b, at)
-    size, at = varint(b, at)
+    count, places, others = counted(b, at)
     rise = np.append(first, np.full(n - 1, usual))
-    rise[np.cumsum(integers(b[at : at + size], count) + 1)] += integers(b[at + size :], count)
+    rise[np.cumsum(integers(places, count) + 1)] += integers(others, count)
     return np.cumsum(rise)
+
+
+def palette(b, n):  # few different numbers
+    count, numbers, which = counted(b, 0)
+    return integers(numbers, count)[[2 * i if i >= 0 else ~(2 * i) for i in integers(which, n)]]
 
 
 def integers(b, n):
     if b[0] > 7:
         return model(b, n)
-    known = [lambda b, n: standalone.simple_decompress(b), adaptive, centred, steps, sparse, around]
-    return known[b[0] - 1](b[1:], n) if b[0] != 7 else np.full(n, signed(b, 1)[0])
+    known = [palette, lambda b, n: standalone.simple_decompress(b), adaptive, centred, steps, sparse]
+    if b[0] < 6:
+        return known[b[0]](b[1:], n)
+    centre, at = signed(b, 1)
+    return centre + (integers(b[at:], n) if b[0] == 6 else np.zeros(n, I8))
 
 
 def ordered(bits, width):  # floats whose neighbours have neighbouring bits
@@ -153,7 +157,7 @@ def origin(b, n):  # floats by the integers behind them
     digits, has_step = b[2], b[1] & 0x20 or kind == 4
     if b[1] & 0x80:  # decimals in one byte
         kind, cast, at, digits, has_step = 1 + (b[1] >> 6 & 1), b[1] >> 4 & 3, 2, b[1] & 15, False
-    if b[0] & 0x70 or cast == 2:
+    if b[0] & 0x70 or cast > 1:
         raise NotImplementedError("an origin with patches or texts is not read here")
     form = ("<dd" if b[1] & 0x40 else "<ff") if has_step else ""
     step, offset = struct.unpack_from(form, b, at) or (1.0, 0.0)
@@ -168,14 +172,12 @@ def origin(b, n):  # floats by the integers behind them
 
 
 def rle(b, dtype):  # runs: of which value, and how long
-    (runs, at), n_known = varint(b, 1), 0
-    n_known, at = varint(b, at)
-    size, at = varint(b, at)
-    lengths, end = integers(b[at : at + size], runs) + 1, at + size + n_known * dtype.itemsize
-    number = (
-        np.cumsum(np.append(0, integers(b[end:], runs - 1) + 1 if runs > 1 else [])).astype(int) % n_known
-    )
-    return np.repeat(np.frombuffer(b[at + size : end], dtype)[number], lengths)
+    runs, at = varint(b, 1)
+    n_known, lengths, rest = counted(b, at)
+    known = np.frombuffer(rest, dtype, n_known)
+    others = integers(rest[known.nbytes :], runs - 1) + 1 if runs > 1 else []
+    number = np.cumsum(np.append(0, others)).astype(int) % n_known
+    return np.repeat(known[number], integers(lengths, runs) + 1)
 
 
 def values(b, n, dtype, name):
@@ -195,11 +197,9 @@ def times(b, n, name, first, last):
         raise NotImplementedError(f"times by {name} are not read here")
     start, at = signed(b, 1)
     tick, at = signed(b, at)
-    line = struct.unpack_from("<df", b, at) if b[0] else None
-    number = integers(b[at + 12 * b[0] :], n)
-    if line:
-        number = number + np.floor(np.arange(n) * line[0] + (line[1] + 0.5)).astype(I8)
-    return first + start + tick * number
+    step, offset = struct.unpack_from("<df", b, at) if b[0] else (0.0, 0.0)
+    line = np.floor(np.arange(n) * step + (offset + 0.5)).astype(I8)
+    return first + start + tick * (integers(b[at + 12 * b[0] :], n) + line)
 
 
 def files(store):  # that the newest manifests name: of 30 days, and of days that came since
@@ -214,18 +214,19 @@ USUAL = {"times_back": 0, "scale": 1.0, "offset": 0.0, "dictionary": None}  # of
 
 
 def rows_of(file, path):  # with the payload that has the row's times: its own, or that of a row before it
+    same = json.loads(file.metadata.metadata.get(b"headrace.same", b"{}"))  # what all its rows say
     for g in range(file.num_row_groups):
         group = file.read_row_group(g)
         for i in np.flatnonzero(group["path"].to_numpy() == path).tolist():
-            row = USUAL | group.slice(i, 1).to_pylist()[0]
+            row = USUAL | same | group.slice(i, 1).to_pylist()[0]
             yield row | {"leader": group["payload"][i - (row["times_back"] or 0)].as_py()}
 
 
 def parts(payload):  # times, bytes of the values, and the values with the quality behind them
     n_times, at = varint(payload, 4)
     n_values, at = varint(payload, at)
-    rest = payload[at + n_times :]
-    return payload[at : at + n_times], n_values or len(rest), rest
+    times, rest = payload[at : at + n_times], payload[at + n_times :]
+    return times, n_values or len(rest), rest
 
 
 def read_sensor(store, path):

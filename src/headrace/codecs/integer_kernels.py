@@ -183,7 +183,7 @@ def examine(
 SOUND, DAMAGED, ELSEWHERE = range(3)
 """What a body is: read, no such body, or one that has a part which is no kernel's."""
 
-_ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _AROUND, _SAME = 2, 3, 4, 5, 6, 7
+_PALETTE, _ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _AROUND, _SAME = 0, 2, 3, 4, 5, 6, 7
 
 
 COEFFICIENTS_AT = MODEL_WORDS
@@ -192,9 +192,9 @@ COEFFICIENTS_AT = MODEL_WORDS
 
 @entry
 def decode(data: U8, pos: Int, work: U64, places: I64, out: I64) -> Int:
-    """The numbers of a body of steps, sparse, centred or direct, one in the other (`headrace.codecs.integers`).
+    """The numbers of a body of steps, sparse, palette, centred or direct, one in the other (`headrace.codecs.integers`).
 
-    From `pos` on; `work` is of `headrace.codecs.model.scratch_for`, ``places: int64[n]`` are needed for steps and sparse ones.
+    From `pos` on; `work` is of `headrace.codecs.model.scratch_for`, ``places: int64[n]`` are needed for the first three.
     """
     end = data.size
     step, rest = _1, _0
@@ -205,6 +205,8 @@ def decode(data: U8, pos: Int, work: U64, places: I64, out: I64) -> Int:
             return DAMAGED
     if pos < end and data[pos] == _SPARSE:
         found = _sparse(data, pos + 1, end, work, places, out)
+    elif pos < end and data[pos] == _PALETTE:
+        found = _palette(data, pos + 1, end, work, places, out)
     else:
         found = _part(data, pos, end, work, out)
     if found == SOUND and (step != _1 or rest != _0):
@@ -262,6 +264,29 @@ def _part(data: U8, pos: Int, end: Int, work: U64, out: I64) -> Int:
     if pos < end and (data[pos] == _CENTRED or data[pos] == _AROUND):
         return _centred(data, pos, end, work, out)
     return decode_direct(data, pos, end, work, out.view(np.uint64))
+
+
+@step
+def _palette(data: U8, pos: Int, end: Int, work: U64, room: I64, out: I64) -> Int:
+    """Numbers of which few are different."""
+    x = out.view(np.uint64)
+    count, pos = get_varint(data, pos, end)
+    size, pos = get_varint(data, pos, end)
+    if pos == NO_POSITION or count > np.uint64(room.size) or size > np.uint64(end - pos):
+        return DAMAGED
+    middle = pos + np.int64(size)
+    levels = room[: np.int64(count)].view(np.uint64)
+    found = decode_direct(data, pos, middle, work, levels)
+    if found == SOUND:
+        found = decode_direct(data, middle, end, work, x)
+    if found != SOUND:
+        return found
+    for i in range(x.size):
+        which = zigzag(x[i])
+        if which >= count:
+            return DAMAGED
+        x[i] = levels[which]
+    return SOUND
 
 
 @step

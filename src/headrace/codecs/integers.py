@@ -6,6 +6,8 @@ a reader needs no settings. It has no checksum of its own: the codec that uses i
 ==== ======== =================================================================================
 byte coder    bytes that follow
 ==== ======== =================================================================================
+0    palette  how many different numbers there are; the bytes of the next part; these numbers, direct;
+              then of each number which of them it is, as zigzag, direct
 1    pco      pcodec's standalone format, int64
 2    adaptive `headrace.codecs.adaptive`: Rice codes that follow the numbers
 3    centred  order; shift, a byte too, and coefficients as int16; a centre, signed; then what linear
@@ -50,7 +52,8 @@ _WILD_FROM, _WILD_SHARE = (
     10.0,
     0.0015,
 )  # bits a number and share of wild differences from which it may win too
-_PCO, _ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _AROUND, _SAME = (bytes([i]) for i in range(1, 8))
+_PALETTE, _PCO, _ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _AROUND, _SAME = (bytes([i]) for i in range(8))
+_PALETTE_MAX = 32  # different numbers: more are not coded better than by how large they are
 
 
 def encode_integers(numbers: I64) -> bytes:
@@ -127,7 +130,9 @@ def _encode(numbers: I64, seen: _Seen) -> bytes:
         bodies = [_ordered(numbers, seen.centre, order) for order in range(3) if seen.bits[order] <= most]
     if seen.n_steady > _STEADY_SHARE * numbers.size:
         bodies.append(_coded_sparse(numbers))
-    if seen.may_be_pco(numbers.size):
+    palette = _coded_palette(numbers) if seen.n_new <= _PALETTE_MAX and numbers.size >= _MODEL_FROM else None
+    bodies.append(palette)
+    if palette is None and seen.may_be_pco(numbers.size):
         bodies.append(_coded_pco(numbers))
     return min((body for body in bodies if body is not None), key=len)
 
@@ -188,7 +193,7 @@ def _decode(body: bytes, n: int) -> I64 | None:
     from headrace.codecs.model import scratch_for
 
     numbers = np.empty(n, np.int64)
-    places = np.empty(n if body[:1] in (_STEPS, _SPARSE) else 0, np.int64)
+    places = np.empty(n if body[:1] in (_PALETTE, _STEPS, _SPARSE) else 0, np.int64)
     with wrapping():
         found = kernels.decode(np.frombuffer(body, np.uint8), 0, scratch_for(len(body)), places, numbers)
     if found == kernels.ELSEWHERE and body[:1] == _STEPS:
@@ -246,6 +251,25 @@ def _coded_pco(numbers: I64) -> bytes:
         config = ChunkConfig(compression_level=LEVEL, mode_spec=ModeSpec.classic(), delta_spec=delta)
         bodies.append(bytes(standalone.simple_compress(numbers, config)))
     return _PCO + min(bodies, key=len)
+
+
+def _coded_palette(numbers: I64) -> bytes | None:
+    """A few different numbers, the most frequent first, and which of them each is; None where they are too many."""
+    from headrace.codecs.adaptive import PLAIN
+
+    levels, which, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    if levels.size > _PALETTE_MAX:
+        return None
+    order = np.argsort(-counts, kind="stable")
+    rank = np.empty(levels.size, np.int64)
+    rank[order] = np.arange(levels.size)
+    rank = (rank >> 1) ^ -(rank & 1)
+    return (
+        _PALETTE
+        + put_varint(levels.size)
+        + put_sized(encode_direct(levels[order]))
+        + _coded_model(rank[which], PLAIN)
+    )
 
 
 def _coded_sparse(numbers: I64) -> bytes | None:

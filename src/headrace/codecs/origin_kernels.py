@@ -27,14 +27,16 @@ digits these are of, 0 while they are of none."""
 
 BITS, DECIMAL, PRODUCT, SINGLE, SCALED = range(5)
 """Kinds: ordered bits; i / 10**k; i * 10**-k; ordered bits of a float32; i * step + offset."""
-AS_IS, AS_SINGLE, AS_TEXT = range(3)
-"""What was done to the number then: nothing; rounded to float32; and printed, and parsed from the text."""
+AS_IS, AS_SINGLE, AS_TEXT, AS_READ = range(4)
+"""What was done to the number then: nothing; rounded to float32; and printed, and parsed from the text; only parsed."""
 
 POWERS = np.array([10.0**k for k in range(23)])
 TENTHS = np.array([float(f"1e-{k}") for k in range(23)])
+BY_PLACES = np.array([[10.0**bit if k & bit else 1.0 for bit in (1, 2, 4, 8)] for k in range(16)])
 POWERS_39 = np.array([10.0**k for k in range(40)])
 FIVES = np.array([5**k for k in range(28)], np.uint64)
 TENS = np.array([10**k for k in range(20)], np.uint64)
+_0, _10 = np.uint64(0), np.uint64(10)
 _29, _32, _52, _LOW32 = np.uint64(29), np.uint64(32), np.uint64(52), np.uint64(0xFFFFFFFF)
 _M23, _1_23 = np.uint64((1 << 23) - 1), np.uint64(1 << 23)
 DIGITS_MAX = 15
@@ -165,6 +167,25 @@ def parsed(number: float) -> float:
 
 
 @lean_leaf
+def read(number: float, digits: Int) -> float:
+    """A whole number of tenths to the power of some digits, as a fast parser reads its shortest text.
+
+    It divides by the powers of ten that the number of decimals is made of, one after the other, and rounds each time.
+    """
+    a = abs(number)
+    if not a < _LIMIT:
+        return float(number / POWERS[digits])
+    whole, places = np.uint64(a), np.int64(digits)
+    while places > 0 and whole % _10 == _0:
+        whole //= _10
+        places -= 1
+    value = np.float64(whole) / BY_PLACES[places, 0] / BY_PLACES[places, 1] / BY_PLACES[places, 2]
+    if digits > 7:
+        value /= BY_PLACES[places, 3]
+    return float(value if number >= 0.0 else -value)
+
+
+@lean_leaf
 def _value(i: np.int64, kind: Int, cast: Int, digits: Int, levels: bool, step: float, offset: float) -> float:
     number = np.float64(i)
     if kind == SCALED:
@@ -176,6 +197,8 @@ def _value(i: np.int64, kind: Int, cast: Int, digits: Int, levels: bool, step: f
 
 @lean_leaf
 def _decimal(number: float, kind: Int, cast: Int, digits: Int) -> float:
+    if cast == AS_READ:
+        return read(number, digits)
     value = number * TENTHS[digits] if kind == PRODUCT else number / POWERS[digits]
     if cast != AS_IS:
         value = np.float64(np.float32(value))
@@ -356,6 +379,10 @@ def find_decimal(values: F64, some: F64, found: I64) -> int:
             other_exact, other_near = likeness(part, (other_kind, other, False), digits, line)
             if other_exact > exact:
                 kind, cast, exact, near = other_kind, other, other_exact, other_near
+            if through == AS_IS and exact < n:
+                other_exact, other_near = likeness(part, (DECIMAL, AS_READ, False), digits, line)
+                if other_exact > exact:
+                    kind, cast, exact, near = DECIMAL, AS_READ, other_exact, other_near
         if exact == n or near > 0.9 * n:
             found[0], found[1], found[2] = kind, cast, digits
         break

@@ -14,14 +14,15 @@ levels      as decimal, of ``floor(i * step + offset + 0.5)``: a converter's ste
 scaled      ``i * step + offset``
 =========== ==============================================================================================
 
-A decimal may have been rounded to float32 then, and printed and parsed by a parser that rounds at each digit.
+A decimal may have been rounded to float32 then, and printed and parsed by a parser that rounds at each digit; or only
+parsed by such a one, as pandas before 3.1 read CSV.
 
 The bytes of an origin: one with the kind in bits 0-2 (0 bits, 1 decimal, 2 product, 3 single, 4 scaled), what was done to
-the value then in bits 3-4 (0 nothing, 1 rounded to float32, 2 and printed), bit 5 for levels, bit 6 for a wide step; k in
+the value then in bits 3-4 (0 nothing, 1 rounded to float32, 2 and printed, 3 only parsed), bit 5 for levels, bit 6 for a wide step; k in
 a byte for a decimal with levels; step and offset for levels and scaled, two float32 or, where wide, two float64. For a
 decimal without levels it is one byte: 0x80, k in bits 0-3, what was done in bits 4-5, bit 6 for a product. *Ordered
 bits* are the IEEE bits as a signed integer with all but the sign flipped for negatives. ``10**-k`` is the float64 next to
-it. How a value is printed and parsed is in `headrace.codecs.origin_kernels` (`printed`, `parsed`).
+it. How a value is printed and parsed is in `headrace.codecs.origin_kernels` (`printed`, `parsed`, `read`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from headrace.codecs import origin_kernels as kernels
 from headrace.codecs.compiled import wrapping
 from headrace.codecs.origin_kernels import (
     AS_IS,
+    AS_READ,
     AS_SINGLE,
     AS_TEXT,
     BITS,
@@ -102,7 +104,7 @@ class Origin:
         head, at = body[0], 1
         if head & _SHORT:
             kind, cast = PRODUCT if head & _PRODUCT else DECIMAL, head >> 4 & 3
-            if cast > AS_TEXT:
+            if cast == AS_READ and kind != DECIMAL:
                 raise ValueError(f"no such origin: {head:#04x}")
             return cls(kind, cast, head & 15), at
         kind, cast, is_levels = head & 7, head >> 3 & 3, bool(head & _LEVELS)
@@ -110,7 +112,7 @@ class Origin:
         if kind in (DECIMAL, PRODUCT):
             digits, at = body[1], 2
         origin = cls(kind, cast, digits, is_levels)
-        if kind > SCALED or cast > AS_TEXT or digits > DIGITS_MAX:
+        if kind > SCALED or (cast == AS_READ and kind != DECIMAL) or digits > DIGITS_MAX:
             raise ValueError(f"no such origin: {head:#04x}, {digits} digits")
         if origin._has_step:
             steps = _FLOATS64 if head & _WIDE else _FLOATS32
@@ -171,7 +173,9 @@ class Origin:
 
     def text(self) -> str:
         """In words, for people."""
-        cast = {AS_IS: "", AS_SINGLE: " as float32", AS_TEXT: " as float32 text"}[self.cast]
+        cast = {AS_IS: "", AS_SINGLE: " as float32", AS_TEXT: " as float32 text", AS_READ: " as read"}[
+            self.cast
+        ]
         if self.kind in (DECIMAL, PRODUCT):
             name = f"{self.digits} decimals" + (" by product" if self.kind == PRODUCT else "")
             return name + (f", step {self.step:g}" if self.is_levels else "") + cast

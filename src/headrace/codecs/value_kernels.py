@@ -12,7 +12,7 @@ from headrace.codecs.integer_kernels import decode as decode_integers
 from headrace.codecs.model import OWNER_AT
 from headrace.codecs.origin_kernels import (
     AS_IS,
-    AS_TEXT,
+    AS_READ,
     BITS,
     DECIMAL,
     DIGITS_MAX,
@@ -87,7 +87,7 @@ def _origin(data: U8, pos: Int, work: U64) -> Found:
     if head & SHORT:
         cast = (head >> 4) & 3
         kind = np.int64(PRODUCT if head & 0x40 else DECIMAL)
-        return pos if cast <= AS_TEXT else NO_POSITION, (kind, cast, False), head & 15
+        return pos if cast < AS_READ or kind == DECIMAL else NO_POSITION, (kind, cast, False), head & 15
     kind, cast, is_levels = head & 7, (head >> 3) & 3, head & LEVELS != 0
     digits: Int = ZERO
     if kind in (DECIMAL, PRODUCT):
@@ -95,7 +95,7 @@ def _origin(data: U8, pos: Int, work: U64) -> Found:
             return NO_POSITION, none, ZERO
         digits = np.int64(data[pos])
         pos += 1
-    if kind > SCALED or cast > AS_TEXT or digits > DIGITS_MAX:
+    if kind > SCALED or (cast == AS_READ and kind != DECIMAL) or digits > DIGITS_MAX:
         return NO_POSITION, none, ZERO
     if is_levels or kind == SCALED:
         size = np.int64(8 if head & WIDE else 4)

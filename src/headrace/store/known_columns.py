@@ -2,22 +2,30 @@
 
 Three follow from the path, 17 bytes a row. ``sensor`` is the hash of the path that the sensor was first given; ``group``
 that of the group's key, which is the same where the sensor has a group to itself; ``shard`` the top six bits of ``group``.
-Others say what is usual in most files: no bound, no error, no grid, no words, no times of another row. A file has one of
-these columns only if it says something else in one of its rows; of the first three it has all that others follow from.
+``n_samples`` is ``n_frames`` where none is absent. Others say what is usual in most files: no bound, no error, no grid, no
+words, no times of another row. A file has one of these columns only if it says something else in one of its rows; of the
+first three it has all that others follow from. What some columns say in all rows alike stands once in the file's
+metadata: in a file of a few long rows a column costs more than a byte of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.core.sensors import SHARD_BITS_EMBEDDED, U64, hashes
-from headrace.store.schema import COLUMNS
+from headrace.store.schema import COLUMNS, WORDS, constant
 
 FOLLOWING = ("sensor", "group", "shard")
+FRAMES, SAMPLES = "n_frames", "n_samples"
+SAME = ("kind", "column", "layout", "layout_json", "dtype", "quality", "seq")
+"""Columns of rows of samples that may say the same in all rows of a file."""
+Same = Mapping[str, Any]
 USUAL: dict[str, float | None] = {
     "bound": 0.0, "max_error": 0.0, "rmse": 0.0, "scale": 1.0, "offset": 0.0, "times_back": 0,
     "raw_sum": None, "dictionary": None,
@@ -26,47 +34,85 @@ USUAL: dict[str, float | None] = {
 _SHARD_SHIFT = np.uint64(64 - SHARD_BITS_EMBEDDED)
 
 
-def names_of(written: Sequence[str]) -> tuple[str, ...]:
-    """Columns that a file gives: those that it has, and those that rows of one sensor can do without."""
+def same_of(said: bytes) -> dict[str, Any]:
+    """What all rows of a file say, from its metadata. Raises ValueError."""
+    found = json.loads(said)
+    if not isinstance(found, dict) or not set(found) <= set(SAME):
+        raise ValueError("its metadata say what no column holds")
+    return found
+
+
+def names_of(written: Sequence[str], same: Same) -> tuple[str, ...]:
+    """Columns that a file gives: those that it has, and those that rows of one sensor can do without.
+
+    ``same``: what all its rows say, as its metadata do.
+    """
     known: tuple[str, ...] = ()
     if "min" in written:
-        known = (*FOLLOWING, *USUAL) if "quality" in written else FOLLOWING
-    return (*written, *(name for name in known if name not in written))
+        is_of_samples = "quality" in written or "quality" in same
+        known = (*FOLLOWING, SAMPLES, *USUAL) if is_of_samples else FOLLOWING
+    return (*written, *(name for name in (*same, *known) if name not in written))
 
 
-def without_known(tables: Sequence[pa.Table]) -> list[pa.Table]:
-    """The tables without those columns that a reader knows of all their rows."""
+def without_known(tables: Sequence[pa.Table]) -> tuple[list[pa.Table], dict[str, Any]]:
+    """The tables without those columns that a reader knows of all their rows, and what it has to be told for that."""
     names = tables[0].column_names
     if "sensor" not in names:
-        return list(tables)
+        return list(tables), {}
     ids = [_ids(table) for table in tables]
     dropped = [
         name for name in FOLLOWING
         if all(_is_said(name, table, of) for table, of in zip(tables, ids, strict=True))
     ]  # fmt: skip
+    same: dict[str, Any] = {}
     if "quality" in names:
         dropped += [name for name in USUAL if all(_is_usual(name, table) for table in tables)]
-    return [table.drop_columns(dropped) for table in tables]
+        if all(table[SAMPLES].equals(table[FRAMES]) for table in tables):
+            dropped.append(SAMPLES)
+        said = {name: _different(name, tables) for name in SAME}
+        same = {
+            name: values[0] for name, values in said.items() if len(values) == 1 and values[0] is not None
+        }
+    return [table.drop_columns([*dropped, *same]) for table in tables], same
 
 
-def with_known(table: pa.Table, names: Sequence[str]) -> pa.Table:
+def with_known(table: pa.Table, names: Sequence[str], same: Same) -> pa.Table:
     """The columns `names` of rows whose other ones, the path among them, are there."""
     missing = [name for name in names if name not in table.column_names]
+    said = {**USUAL, **same}
     for name in missing:
-        if name in USUAL:
-            column = pa.repeat(pa.scalar(USUAL[name], COLUMNS[name]), len(table))
-            table = table.append_column(name, column)
-    if not set(missing) <= set(USUAL):
+        if name in said:
+            table = table.append_column(name, _constant(name, said[name], len(table)))
+        elif name == SAMPLES:
+            table = table.append_column(name, table[FRAMES])
+    if not set(missing) <= {*said, SAMPLES}:
         table = _with_following(table)
     return table.select(list(names))
 
 
-def needed_for(names: Sequence[str], written: Sequence[str]) -> list[str]:
+def needed_for(names: Sequence[str], written: Sequence[str], same: Same) -> list[str]:
     """What has to be read of a file with the columns `written`, so that `with_known` can give `names`."""
     needed = [name for name in names if name in written]
-    if not set(names) <= {*written, *USUAL}:
-        needed += [name for name in ("path", "group") if name in written and name not in needed]
-    return needed
+    missing = {*names}.difference(written, USUAL, same)
+    others = ((FRAMES,) if SAMPLES in missing else ()) + (("path", "group") if missing - {SAMPLES} else ())
+    return needed + [name for name in others if name in written and name not in needed]
+
+
+def _different(name: str, tables: Sequence[pa.Table]) -> list[Any]:
+    """The values of a column, up to two of them."""
+    found: list[Any] = []
+    for table in tables:
+        column = table[name].combine_chunks()
+        column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        found += [one for one in pc.unique(column).to_pylist() if one not in found]
+        if len(found) > 1:
+            break
+    return found
+
+
+def _constant(name: str, value: Any, n: int) -> Any:
+    """A column that says the same n times."""
+    return constant(value, n) if name in WORDS else pa.repeat(pa.scalar(value, COLUMNS[name]), n)
 
 
 def _with_following(table: pa.Table) -> pa.Table:

@@ -28,7 +28,7 @@ from headrace.core.errors import CorruptionError, NotFound
 from headrace.core.layouts import DTYPES
 from headrace.store.commits import SegmentInfo
 from headrace.store.grouping import DAY_NS
-from headrace.store.known_columns import names_of, needed_for, with_known, without_known
+from headrace.store.known_columns import names_of, needed_for, same_of, with_known, without_known
 from headrace.store.schema import HEADER, KINDS, STATISTICS, VERSION, WORDS
 
 Array = npt.NDArray[Any]
@@ -42,11 +42,13 @@ _ENCODINGS = dict.fromkeys(("t_min", "t_max", "n_bytes"), "DELTA_BINARY_PACKED")
     ("sum", "m2"), "BYTE_STREAM_SPLIT"
 )
 """Of header columns that this makes smaller: a third of a warm row's header."""
+_SPLIT_IF_FEW = ("t_min", "t_max", "n_bytes", "max", "first", "last", "sum", "m2")
 
 _FOOTER_TAIL = 8
 _FOOTER_IN_MEMORY = 4
 _PAGE_HEADER_MAX = 256
-_ABOUT = "headrace.segment"
+_ABOUT, _SAME = "headrace.segment", "headrace.same"
+_FEW_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,31 +69,43 @@ def write_segment(
     name : where it will be. tables : rows, shard by shard. about : what the file says of itself, JSON-ready.
     level : zstd's, of the headers.
     """
-    tables = without_known(tables)
+    times = [np.concatenate([_int64(t[c]) for t in tables]) for c in ("t_min", "t_max")]
+    n_samples = sum(int(_numbers(t["n_samples"]).sum()) for t in tables)
+    tables, same = without_known(tables)
     schema = tables[0].schema
     sink = pa.BufferOutputStream()
-    coded = [n for n in schema.names if n in WORDS or n in ("shard", "column", "layout", "seq", "arrival")]
+    coded, encodings = _encodings(schema.names, len(times[0]))
     writer = pq.ParquetWriter(
         sink, schema, compression={n: "none" if n == "payload" else "zstd" for n in schema.names},
         compression_level={n: level for n in schema.names if n != "payload"},
         use_dictionary=coded, write_statistics=[n for n in schema.names if n in STATISTICS],
         data_page_size=_PAGE_BYTES, write_page_checksum=True, store_schema=False,
-        column_encoding={n: e for n, e in _ENCODINGS.items() if n in schema.names} | {"payload": _PAYLOADS},
+        column_encoding=encodings | {"payload": _PAYLOADS},
     )  # fmt: skip
     with writer:
         for group in _row_groups(tables):
             writer.write_table(group, row_group_size=len(group))
+        said = {_SAME: json.dumps(same, separators=(",", ":"))} if same else {}
         writer.add_key_value_metadata(
-            {"headrace.version": VERSION.decode(), _ABOUT: json.dumps(dict(about or {}))}
+            {"headrace.version": VERSION.decode(), _ABOUT: json.dumps(dict(about or {}))} | said
         )
     data = memoryview(sink.getvalue())
-    times = [np.concatenate([_int64(t[c]) for t in tables]) for c in ("t_min", "t_max")]
-    n_samples = sum(int(_numbers(t["n_samples"]).sum()) for t in tables)
     info = SegmentInfo(
         name, len(data), sum(len(t) for t in tables), n_samples, int(times[0].min()), int(times[1].max()),
         tuple(np.unique(times[0] // DAY_NS).tolist()), _footer_digest(MappedFile(data)),
     )  # fmt: skip
     return SegmentBytes(info, data)
+
+
+def _encodings(names: Sequence[str], n_rows: int) -> tuple[list[str], dict[str, str]]:
+    """Which columns are dictionaries, and how others are encoded, as measured.
+
+    In few rows a dictionary's own page costs more than it saves, and zstd finds the same times of many sensors.
+    """
+    if n_rows < _FEW_ROWS:
+        return [], {n: "BYTE_STREAM_SPLIT" for n in _SPLIT_IF_FEW if n in names}
+    coded = [n for n in names if n in WORDS or n in ("shard", "column", "layout", "seq", "arrival")]
+    return coded, {n: e for n, e in _ENCODINGS.items() if n in names}
 
 
 def _row_groups(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
@@ -221,11 +235,14 @@ class SegmentFile:
         self._bytes = disk.open(info.name, info.size_bytes) if data is None else MappedFile(data)
         try:
             self._check()
+            metadata = pq.read_metadata(_arrow_file(self._bytes))
+            self._written = metadata.schema.to_arrow_schema().names
             self._file = pq.ParquetFile(
-                _arrow_file(self._bytes), read_dictionary=list(WORDS), page_checksum_verification=True
-            )
-            self._written = self._file.schema_arrow.names
-            self._names = names_of(self._written)
+                _arrow_file(self._bytes), metadata=metadata,
+                read_dictionary=[n for n in WORDS if n in self._written], page_checksum_verification=True,
+            )  # fmt: skip
+            self._same = same_of(self.metadata.get(_SAME.encode(), b"{}"))
+            self._names = names_of(self._written, self._same)
             if self.metadata.get(b"headrace.version") != VERSION:
                 raise ValueError(f"its format is not version {VERSION.decode()}; a newer release wrote it")
         except (ValueError, OSError, pa.ArrowException) as e:
@@ -298,12 +315,12 @@ class SegmentFile:
             raise self.damaged(f"row group {group}: {e}") from e
 
     def _read_group(self, group: int, columns: list[str]) -> pa.Table:
-        needed = needed_for(columns, self._written)
+        needed = needed_for(columns, self._written, self._same)
         with self._reading:
             if not isinstance(self._bytes, MappedFile):
                 self._bytes.read(*self._extent(group, needed))  # all of them at once, not one by one
             table = self._file.read_row_group(group, columns=needed, use_threads=False)
-        return with_known(table, columns)
+        return with_known(table, columns, self._same)
 
     def _extent(self, group: int, columns: list[str]) -> tuple[int, int]:
         """From the first byte of some columns to their last, and some more: where the payloads begin."""
@@ -362,8 +379,8 @@ class SegmentFile:
         names = self._names if columns is None else columns
         try:
             with self._reading:
-                table = self._file.read(columns=needed_for(names, self._written))
-            return with_known(table, names)
+                table = self._file.read(columns=needed_for(names, self._written, self._same))
+            return with_known(table, names, self._same)
         except (OSError, pa.ArrowException) as e:
             raise self.damaged(str(e)) from e
 

@@ -17,7 +17,7 @@ from headrace.codecs.origin import OriginCodec
 from headrace.codecs.packing import get_signed, get_sized, get_varint, put_signed, put_sized, put_varint
 from headrace.core.errors import CorruptionError
 
-PCO, ADAPTIVE, CENTRED, STEPS, SPARSE, AROUND, SAME, MODEL = range(1, 9)
+PALETTE, PCO, ADAPTIVE, CENTRED, STEPS, SPARSE, AROUND, SAME, MODEL = range(9)
 RANDOM = np.random.default_rng(7)
 WALK = np.cumsum(RANDOM.integers(-50, 50, 2_000))
 CALM_THEN_LIVELY = np.concatenate([RANDOM.integers(-2, 3, 400), RANDOM.integers(-900, 900, 400)] * 2)
@@ -30,7 +30,8 @@ NUMBERS = {
     "hum": HUM,
     "gaps": GAPS,
     "steps": 40 * WALK[:700] + 17,
-    "levels": RANDOM.choice([-7_001, 0, 3_333, 9_999], 900),
+    "palette": RANDOM.choice([-7_001, 0, 3_333, 9_999], 900),
+    "levels": RANDOM.choice(RANDOM.integers(-9_999, 9_999, 60), 900),
     "wild": np.where(np.arange(900) % 50 == 0, 10**9, WALK[:900]),
     "few": np.array([3, 1, 2]),
     "limits": np.array([-(2**63), 2**63 - 1, 0, -1, 1] * 20),
@@ -61,6 +62,7 @@ def test_any_numbers_come_back(numbers):
     [
         ("walk", MODEL),
         ("hum", CENTRED),
+        ("palette", PALETTE),
         ("levels", PCO),
         ("gaps", SPARSE),
         ("steps", STEPS),

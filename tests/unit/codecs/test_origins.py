@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from headrace.codecs.base import Unfit, same_bits
 from headrace.codecs.origin import OriginCodec, explains
+from headrace.codecs.origin_kernels import AS_READ, DECIMAL
 from headrace.codecs.origins import Origin, find_origins
 from headrace.core.errors import CorruptionError
 
@@ -33,7 +34,7 @@ def printed(values):
 
 
 def fast_parsed(text):
-    """What a parser makes of a text that does not look ahead: pandas' default one."""
+    """What a parser makes of a text that does not look ahead: that of pandas before 3.1."""
     whole, _, part = text.partition(".")
     number = 0.0
     for digit in whole + part:
@@ -56,6 +57,7 @@ SOURCES = {
     "float32 decimals": ((WALK / 10).astype(np.float32).astype(float), "1 decimals as float32"),
     "converter": (WALK * 0.000162435, "step 0.000162435, offset 0"),
     "converter, decimals": (np.floor(WALK * 66.98 + 0.7) / 1000, "3 decimals, step 66.98"),
+    "as read": (np.array([fast_parsed(repr(v / 1000)) for v in WALK.tolist()]), "3 decimals as read"),
     "noise": (RANDOM.normal(0, 1, N), "float64"),
 }
 
@@ -78,6 +80,16 @@ def test_a_text_that_a_fast_parser_read():
     assert texts_of(values) == ["3 decimals as float32 text"]
     origin = find_origins(values)[-1]
     assert (origin.values(origin.numbers(values)) == values).mean() > 0.97
+
+
+@pytest.mark.parametrize("digits", range(16))
+def test_decimals_as_a_fast_parser_reads_them(digits):
+    whole = np.concatenate([WALK, -WALK, [10, 1_000, -500]])
+    texts = [f"{abs(number) / 10**digits:.{digits}f}" for number in whole.tolist()]
+    texts = [text.rstrip("0").rstrip(".") if digits else text for text in texts]
+    wanted = np.array([fast_parsed(text) for text in texts]) * np.sign(whole)
+    assert np.array_equal(Origin(DECIMAL, AS_READ, digits).values(whole), wanted)
+    assert Origin(DECIMAL, AS_READ, digits).values(np.array([0]))[0].tobytes() == bytes(8)
 
 
 def test_texts_are_remembered_apart_from_those_of_other_digits():
