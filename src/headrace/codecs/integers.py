@@ -130,9 +130,9 @@ def _encode(numbers: I64, seen: _Seen) -> bytes:
         bodies = [_ordered(numbers, seen.centre, order) for order in range(3) if seen.bits[order] <= most]
     if seen.n_steady > _STEADY_SHARE * numbers.size:
         bodies.append(_coded_sparse(numbers))
-    palette = _coded_palette(numbers) if seen.n_new <= _PALETTE_MAX and numbers.size >= _MODEL_FROM else None
-    bodies.append(palette)
-    if palette is None and seen.may_be_pco(numbers.size):
+    if seen.n_new <= _PALETTE_MAX and numbers.size >= _MODEL_FROM:
+        bodies.append(_coded_palette(numbers))
+    if seen.may_be_pco(numbers.size):
         bodies.append(_coded_pco(numbers))
     return min((body for body in bodies if body is not None), key=len)
 
