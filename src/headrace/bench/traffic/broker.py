@@ -249,10 +249,12 @@ def bare_way(parse: Callable[[bytes], Any]) -> Callable[[bytes], list[Any]]:
 
         @staticmethod
         def put_package(package: Any) -> None:
+            """Have it handled."""
             client._package_handler(package)
 
         @staticmethod
         def send_command_with_mid(cmd: int, mid: int, dup: bool, reason_code: int = 0) -> None:
+            """Build an acknowledgement."""
             CommandWithMidPacket.build_package(cmd, mid, dup, reason_code=reason_code, proto_ver=_VERSION_5)
 
     client._connection = Wire
