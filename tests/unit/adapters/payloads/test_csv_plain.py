@@ -208,7 +208,7 @@ def test_texts_are_the_times_that_python_reads(text):
             assert is_zoned == (text[19:].strip("0123456789.,") != "")
 
 
-CELLS = [
+TEXTS = [
     "1",
     " 2.5 ",
     "-0",
@@ -227,16 +227,16 @@ CELLS = [
 ]
 
 
-@pytest.mark.parametrize("start", range(len(CELLS)))
+@pytest.mark.parametrize("start", range(len(TEXTS)))
 def test_cells_are_the_same_in_columns_as_alone(start):
     """Of a message: by columns from eight lines on, whatever else its columns hold."""
-    texts = (CELLS[start:] + CELLS[:start]) * 2
+    texts = (TEXTS[start:] + TEXTS[:start]) * 2
     for some in (texts, texts[:1] * 9, ["1", "2"] * 5 + texts[:1], texts[:3]):
         found = csv_payload._values([[text, "x"] for text in some], "\n".join(some))
         assert repr(found) == repr([(csv_payload._cell(text), "x") for text in some])
 
 
-@pytest.mark.parametrize("last", [*CELLS, " on", "x" * 2_000, None])
+@pytest.mark.parametrize("last", [*TEXTS, " on", "x" * 2_000, None])
 def test_texts_behind_the_first_few_cells_are_found(last):
     """Whether a column is one of numbers is tried with a few of them first."""
     for first in (["1"] * 20, ["up", "down"] * 10):
