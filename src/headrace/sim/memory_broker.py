@@ -13,8 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from headrace.adapters.base import AdapterState, PartlyRejected, Pushed, Receipt
 from headrace.adapters.broker.config import BrokerAddress, BrokerSection
+from headrace.adapters.broker.packets import one_arrival
 from headrace.adapters.broker.session import BrokerSession, MessageTaker
 from headrace.core.clock import NO_TIME, Clock
 from headrace.core.errors import HeadraceError
@@ -142,7 +146,7 @@ class MemoryBroker:
         message.n_deliveries += 1
         self.delivered.append(message)
         assert self._receiver is not None
-        self._receiver.take(message.topic, message.payload, number, is_again)
+        self._receiver.take(one_arrival(message.topic, message.payload, number, is_again))
 
     def acknowledge(self, numbers: Sequence[int]) -> None:
         """The plant has made messages durable."""
@@ -172,10 +176,10 @@ class MemorySession(BrokerSession):
         """Close the connection; the session at the broker stays."""
         self._broker.detach(self)
 
-    def acknowledge(self, packet_ids: list[int]) -> None:
+    def acknowledge(self, packet_ids: npt.NDArray[np.int64]) -> None:
         """Acknowledge messages of the present connection, if it still stands."""
         if not self._ended.is_set():
-            self._broker.acknowledge(packet_ids)
+            self._broker.acknowledge(packet_ids.tolist())
 
 
 Receive = Callable[[str, Pushed], Awaitable[Receipt]]

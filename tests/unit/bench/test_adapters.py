@@ -9,7 +9,7 @@ import pytest
 from headrace.bench import adapters
 from headrace.bench.adapters import TRAFFIC, check_fates, figures_of, marginal_ns, run, share_of
 from headrace.bench.traffic import http
-from headrace.bench.traffic.base import Peer, missing_packages
+from headrace.bench.traffic.base import Peer, WholeWay, missing_packages
 from headrace.bench.traffic.modbus import _device
 from headrace.cli.exits import Exit
 from headrace.cli.main import run_command
@@ -31,7 +31,7 @@ def batches(found):
 
 @pytest.mark.parametrize("name", TRAFFIC)
 @pytest.mark.parametrize("is_batched", [True, False])
-def test_traffic_is_decoded_wholly_and_parsed_by_a_peer(name, is_batched):
+async def test_traffic_is_decoded_wholly_and_parsed_by_a_peer(name, is_batched):
     traffic = adapters._traffic(name)
     assert traffic.name == name
     assert not missing_packages(traffic.libraries)
@@ -40,6 +40,11 @@ def test_traffic_is_decoded_wholly_and_parsed_by_a_peer(name, is_batched):
     decode()
     assert sum(batch.n_samples for batch in batches(decode())) == n
     assert len(traffic.parse(payloads)()) > 0
+    assert isinstance(traffic, WholeWay) == (name in ("mqtt", "sparkplug"))
+    if isinstance(traffic, WholeWay):
+        take = traffic.way(payloads, SensorDirectory())
+        assert [sum(batch.n_samples for batch in take()) for _ in range(2)] == [n, n]
+        assert repr(traffic.bare_way(payloads)()) == repr(traffic.parse(payloads)())
 
 
 @pytest.mark.parametrize(
@@ -78,6 +83,24 @@ def test_gate_b_is_what_decoding_costs_beyond_parsing(batched, alone, passes):
     assert found["normalise_ns"] >= 0
     assert (found["bare_ns"], found["pipeline_ns"], found["share_of_pipeline"]) == (100.0, 1_000.0, 0.3)
     assert found["gate_a"]["median"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("ways", "batched_ns", "unbatched_ns", "passes"),
+    [
+        (((90.0, 900.0), (900.0, 5_000.0)), 20.0, 300.0, True),  # what framing saves hides no decoder
+        (((951.0, 900.0), (900.0, 5_000.0)), 51.0, 300.0, False),
+        (((900.0, 900.0), (5_401.0, 5_000.0)), 20.0, 401.0, False),
+    ],
+)
+def test_gate_b_of_a_broker_is_the_dearer_of_decoding_and_the_whole_way(
+    ways, batched_ns, unbatched_ns, passes
+):
+    found = figures_of(SEVEN * 3, SEVEN, 1_000.0, (70.0, 50.0), (500.0, 200.0), ways)
+    assert found["gate_b"] == {"batched_ns": batched_ns, "unbatched_ns": unbatched_ns, "pass": passes}
+    assert found["way"]["batched"] == {"ours_ns": ways[0][0], "bare_ns": ways[0][1]}
+    assert found["way"]["unbatched"] == {"ours_ns": ways[1][0], "bare_ns": ways[1][1]}
+    assert (found["decode_ns"], found["normalise_ns"]) == (50.0, 20.0)
 
 
 def test_what_a_plant_costs_besides_falls_out():
@@ -137,6 +160,7 @@ def test_the_object(quick):
         "samples", "transport_ns", "decode_ns", "normalise_ns", "bare_ns", "pipeline_ns", "gate_a", "gate_b",
     }  # fmt: skip
     assert set(found["gate_a"]) == {"median", "low", "high", "pass"}
+    assert "way" not in found
     assert set(found["gate_b"]) == {"batched_ns", "unbatched_ns", "pass"}
     assert (found["samples"], found["pipeline_ns"], result["repeats"]) == (1_000, 1_000.0, 2)
     assert found["adapter_ns"] > 0

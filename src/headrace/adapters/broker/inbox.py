@@ -5,25 +5,40 @@ are handed to the sink, and when the last of them is durable all its messages ar
 
 A QoS 1 message that comes again (DUP flag, same packet id, same content) while we still hold it unacknowledged is
 the same one: it is not decoded again, only acknowledged where the broker now expects it.
+
+What the sink refuses comes again with all that came behind it on that connection, which is not taken before it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from headrace.adapters.abilities import Captured, Listener
 from headrace.adapters.base import Ack, Sink
+from headrace.adapters.broker.held import HeldIds
+from headrace.adapters.broker.packets import (
+    AGAIN,
+    NO_ID,
+    WITH_ID,
+    Arrivals,
+    PacketFramer,
+    TopicTable,
+    all_arrivals,
+)
 from headrace.adapters.meters import LatencyRing, SkewMeter, seconds
-from headrace.adapters.payloads.base import Decoded, TopicMessage
+from headrace.adapters.payloads.base import Decoded, MessageColumns, TopicMessage
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import PluginError
 from headrace.core.events import Reject
+from headrace.core.frames import FrameBatch
 
 SLICE_S = 0.005
+_NEVER = -1
 
 
 class Courier(Protocol):
@@ -34,7 +49,7 @@ class Courier(Protocol):
         """Number of the present connection; acknowledgements belong to one."""
         ...
 
-    def acknowledge(self, packet_ids: list[int]) -> None:
+    def acknowledge(self, packet_ids: npt.NDArray[np.int64]) -> None:
         """Acknowledge messages of the present connection."""
         ...
 
@@ -63,24 +78,65 @@ class MessageDecoder(Protocol):
         ...
 
 
-@dataclass(eq=False, slots=True)
-class _Unacknowledged:
-    """A QoS 1 message between arrival and acknowledgement."""
+def warm_inbox() -> None:
+    """Compile what takes packets, or load it from the cache: one is taken in memory, held and let go."""
+    framer, held = PacketFramer(TopicTable()), HeldIds()
+    came, *_ = framer.next(b"\x32\x06\x00\x01a\x00\x01x", 0, False)
+    assert came is not None
+    held.hold(came.packet_ids, 1, 1)
+    held.settle(came, 1, 1)
 
-    packet_id: int
-    check: int
-    generation: int
-    is_durable: bool = False
 
+class Gathered:
+    """Messages that are decoded and acknowledged together, numbered from `first` on."""
 
-@dataclass(eq=False, slots=True)
-class _Slice:
-    """Messages that are decoded and acknowledged together."""
+    __slots__ = ("_arrivals_ns", "_parts", "_whole", "began_ns", "first", "n", "n_held", "n_open")
 
-    messages: list[TopicMessage] = field(default_factory=list)
-    held: list[_Unacknowledged] = field(default_factory=list)
-    began_ns: int = 0
-    n_open: int = 0
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.n = self.n_held = self.began_ns = self.n_open = 0
+        self._parts: list[Arrivals] = []
+        self._arrivals_ns: list[int] = []
+        self._whole: Arrivals | None = None
+
+    def add(self, came: Arrivals, arrival_ns: int, n_held: int) -> None:
+        """More messages; so many of them hold a packet id."""
+        self._parts.append(came)
+        self._arrivals_ns.append(arrival_ns)
+        self.n += len(came)
+        self.n_held += n_held
+        self._whole = None
+
+    @property
+    def came(self) -> Arrivals:
+        """All of them."""
+        if self._whole is None:
+            self._whole = all_arrivals(self._parts)
+        return self._whole
+
+    @property
+    def arrival_ns(self) -> int:
+        """When the first one came."""
+        return self._arrivals_ns[0]
+
+    def columns(self) -> MessageColumns:
+        """As decoders take them."""
+        topics, payloads = self.came.topics, self.came.payloads
+        if len(self._parts) == 1:
+            arrivals_ns = np.full(self.n, self._arrivals_ns[0], np.int64)
+        else:
+            arrivals_ns = np.repeat(np.array(self._arrivals_ns), [len(part) for part in self._parts])
+
+        def make(number: int) -> TopicMessage:
+            return TopicMessage(topics[number], payloads[number], int(arrivals_ns[number]))
+
+        return MessageColumns(topics, payloads, [None] * self.n, make, arrivals_ns)
+
+    def without_ids(self) -> list[tuple[Arrivals, int]]:
+        """Those that do not come again, and when they came."""
+        parts = zip(self._parts, self._arrivals_ns, strict=True)
+        some = [(part.where(part.packet_ids == NO_ID), arrival_ns) for part, arrival_ns in parts]
+        return [(part, arrival_ns) for part, arrival_ns in some if len(part)]
 
 
 class Inbox:
@@ -105,12 +161,13 @@ class Inbox:
         self._decoder = decoder
         self._courier = courier
         self._slice_s = slice_s
-        self._slice = _Slice()
-        self._held: dict[int, _Unacknowledged] = {}
+        self._n_taken = 0
+        self._slice = Gathered(1)
+        self._held = HeldIds()
+        self._refused_in = _NEVER
         self._ready = asyncio.Event()
         self._landed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._n_open = 0
         self._sequence = 0
         self._finishing = False
         self.last_good_ns = NO_TIME
@@ -123,47 +180,71 @@ class Inbox:
         self.latency = LatencyRing()
         self.skew = SkewMeter()
         self.listener: Listener | None = None
-        self._open: dict[_Slice, None] = {}
+        self._open: dict[Gathered, None] = {}
 
     # --- from the connection -------------------------------------------------------------------------
 
-    def take(self, topic: str, payload: bytes, packet_id: int | None, is_again: bool) -> None:
-        """Take one message."""
-        self.n_messages += 1
-        if packet_id is not None:
-            check = zlib.crc32(payload, zlib.crc32(topic.encode()))
-            held = self._held.get(packet_id)
-            if is_again and held is not None and held.check == check:
-                self._again(held)
-                return
-            held = self._held[packet_id] = _Unacknowledged(packet_id, check, self._courier.generation)
-            self._slice.held.append(held)
-        if not self._slice.messages:
-            self._slice.began_ns = monotonic_ns()
+    def take(self, came: Arrivals) -> None:
+        """Take messages."""
+        self.n_messages += len(came)
+        generation = self._courier.generation
+        if came.marks & WITH_ID and generation == self._refused_in:
+            came = came.where(came.packet_ids == NO_ID)
+        elif came.marks & AGAIN:
+            came = self._new(came, generation)
+        if not len(came):
+            return
+        taken, first, n_held = self._slice, self._n_taken + 1, 0
+        self._n_taken += len(came)
+        if came.marks & WITH_ID:
+            n_held = self._held.hold(came.packet_ids, first, generation)
+        if not taken.n:
+            taken.began_ns = monotonic_ns()
             self._timer = asyncio.get_running_loop().call_later(self._slice_s, self._ready.set)
             self._courier.pause()
-        message = TopicMessage(topic, payload, self._sink.clock.now_ns())
+        arrival_ns = self._sink.clock.now_ns()
         if self.listener is not None:
-            self.listener(Captured(message.arrival_ns, topic, payload))
-        self._slice.messages.append(message)
+            for topic, payload in zip(came.topics, came.payloads, strict=True):
+                self.listener(Captured(arrival_ns, topic, payload))
+        taken.add(came, arrival_ns, n_held)
 
-    def _again(self, held: _Unacknowledged) -> None:
-        self.n_duplicates += 1
-        held.generation = self._courier.generation
-        if held.is_durable:
-            del self._held[held.packet_id]
-            self._courier.acknowledge([held.packet_id])
+    def _new(self, came: Arrivals, generation: int) -> Arrivals:
+        """Messages without those that are here already and come again."""
+        is_new = np.ones(len(came), np.bool_)
+        for i in np.flatnonzero(came.flags & AGAIN).tolist():
+            packet_id = int(came.packet_ids[i])
+            is_new[i] = not self._is_held(packet_id, came.topics[i], came.payloads[i], generation)
+        self.n_duplicates += len(came) - int(is_new.sum())
+        return came if is_new.all() else came.where(is_new)
+
+    def _is_held(self, packet_id: int, topic: str, payload: bytes, generation: int) -> bool:
+        """Whether a message that comes again is here; then it is acknowledged where the broker waits for it."""
+        held = self._held
+        number = held.holder(packet_id)
+        if not number:
+            return False
+        if held.is_late(packet_id):
+            is_same = held.settle_late(packet_id, topic, payload)
+            if is_same:
+                self._courier.acknowledge(np.array([packet_id], np.int64))
+            return is_same
+        taken = next(one for one in (*self._open, self._slice) if one.first <= number < one.first + one.n)
+        at = number - taken.first
+        if (taken.came.topics[at], taken.came.payloads[at]) != (topic, payload):
+            return False
+        held.move(packet_id, generation)
+        return True
 
     def forget(self) -> None:
         """The broker has no session of ours: what it sends from now on is new, whatever its packet id."""
-        self._held.clear()
+        self._held.forget()
 
     @property
     def unacknowledged(self) -> tuple[int, int]:
         """QoS 1 messages that are not durable yet, and since when the oldest slice waits, ns; `NO_TIME` for none."""
-        n = sum(not held.is_durable for held in self._held.values())
+        n = sum(taken.n_held for taken in (*self._open, self._slice))
         oldest = next(iter(self._open), None)
-        return n, NO_TIME if oldest is None else oldest.messages[0].arrival_ns
+        return n, NO_TIME if oldest is None else oldest.arrival_ns
 
     # --- to the sink ---------------------------------------------------------------------------------
 
@@ -172,15 +253,19 @@ class Inbox:
         while True:
             await self._ready.wait()
             self._ready.clear()
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            taken, self._slice = self._slice, _Slice()
-            if taken.messages:
-                await self._hand_on(taken)
-                self._courier.resume()
+            await self.hand_on()
             if self._finishing:
                 return
+
+    async def hand_on(self) -> None:
+        """Hand on what has gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        taken, self._slice = self._slice, Gathered(self._n_taken + 1)
+        if taken.n:
+            await self._hand_on(taken)
+            self._courier.resume()
 
     def finish(self) -> None:
         """Hand on the rest at once; `run` returns when the sink has it."""
@@ -189,48 +274,76 @@ class Inbox:
 
     async def landed(self) -> None:
         """Wait until everything that was handed on is durable."""
-        while self._n_open:
+        while self._open:
             self._landed.clear()
             await self._landed.wait()
 
-    async def _hand_on(self, taken: _Slice) -> None:
+    async def _hand_on(self, taken: Gathered) -> None:
         cpu_ns = thread_cpu_ns()
-        batches, rejects = self._decoder.decode(taken.messages, self._sink.clock.now_ns())
+        messages = taken.columns()
+        batches, rejects = self._decoder.decode(messages, self._sink.clock.now_ns())
         self.decode_ns += thread_cpu_ns() - cpu_ns
         ack = self._opened(taken, len(batches) + len(rejects))
+        is_given = False
         try:
-            for batch in batches:
-                try:
-                    await self._sink.emit(batch.with_(sequence=self._sequence), ack)
-                except PluginError as e:
-                    # A defect of ours, for ever: kept as rejects, or the messages would come again and again.
-                    rejects += [self._decoder.defect(message, e) for message in taken.messages]
-                    taken.n_open += len(taken.messages) - 1
-                    continue
-                self._sequence += 1
-                self.n_frames += batch.n_frames
-                self.n_samples += batch.n_samples
-                self.skew.note(batch.ts_ns, batch.arrival_ns)
-            for reject in rejects:
-                await self._sink.reject(reject, ack)
-                self.n_rejects += 1
+            await self._give((taken, messages), batches, rejects, ack)
+            is_given = True
         except Exception as e:
-            # Never acknowledged: the broker sends them again on the next connection.
-            self._n_open -= 1
-            self._open.pop(taken, None)
-            self._landed.set()
-            for held in taken.held:
-                self._release(held)
-            if self._on_refused is not None:
-                self._on_refused()
-            self._courier.drop(f"messages are not taken: {str(e) or repr(e)}")
+            self._refuse(f"messages are not taken: {str(e) or repr(e)}")
             return
+        finally:
+            if not is_given:
+                self._withdraw(taken)
         if batches:
             self.last_good_ns = self._sink.clock.now_ns()
 
-    def _opened(self, taken: _Slice, n_parts: int) -> Ack:
+    async def _give(
+        self,
+        what: tuple[Gathered, MessageColumns],
+        batches: Sequence[FrameBatch],
+        rejects: list[Reject],
+        ack: Ack,
+    ) -> None:
+        taken, messages = what
+        for batch in batches:
+            try:
+                await self._sink.emit(batch.with_(sequence=self._sequence), ack)
+            except PluginError as e:
+                # A defect of ours, for ever: kept as rejects, or the messages would come again and again.
+                rejects += [self._decoder.defect(message, e) for message in messages]
+                taken.n_open += len(messages) - 1
+                continue
+            self._sequence += 1
+            self.n_frames += batch.n_frames
+            self.n_samples += batch.n_samples
+            self.skew.note(batch.ts_ns, batch.arrival_ns)
+        for reject in rejects:
+            await self._sink.reject(reject, ack)
+            self.n_rejects += 1
+
+    def _refuse(self, reason: str) -> None:
+        """What the sink does not take is never acknowledged: the broker sends it again on the next connection.
+
+        So it does with what came behind it meanwhile. At QoS 0 nothing comes again: that is kept, and taken.
+        """
+        behind, kept = self._slice, Gathered(self._slice.first)
+        self._withdraw(behind)
+        for part, arrival_ns in behind.without_ids():
+            kept.add(part, arrival_ns, 0)
+        kept.began_ns, self._slice, self._n_taken = behind.began_ns, kept, kept.first - 1 + kept.n
+        self._refused_in = self._courier.generation
+        if self._on_refused is not None:
+            self._on_refused()
+        self._courier.drop(reason)
+
+    def _withdraw(self, taken: Gathered) -> None:
+        """It may never land: nobody waits for it, and whatever comes with its packet ids is new."""
+        if taken.n_held:
+            self._held.release(taken.came.packet_ids, taken.first)
+        self._close(taken)
+
+    def _opened(self, taken: Gathered, n_parts: int) -> Ack:
         """An ack to give with each of `n_parts`: the last one that runs acknowledges the slice."""
-        self._n_open += 1
         self._open[taken] = None
         taken.n_open = max(1, n_parts)
 
@@ -243,20 +356,14 @@ class Inbox:
             ack()
         return ack
 
-    def _acknowledge(self, taken: _Slice) -> None:
-        self._n_open -= 1
+    def _acknowledge(self, taken: Gathered) -> None:
+        self._close(taken)
+        self.latency.add(seconds(monotonic_ns() - taken.began_ns))
+        if taken.n_held:
+            now = self._held.settle(taken.came, taken.first, self._courier.generation)
+            if len(now):
+                self._courier.acknowledge(now)
+
+    def _close(self, taken: Gathered) -> None:
         self._open.pop(taken, None)
         self._landed.set()
-        self.latency.add(seconds(monotonic_ns() - taken.began_ns))
-        now: list[int] = []
-        for held in taken.held:
-            held.is_durable = True
-            if held.generation == self._courier.generation:
-                self._release(held)
-                now.append(held.packet_id)
-        if now:
-            self._courier.acknowledge(now)
-
-    def _release(self, held: _Unacknowledged) -> None:
-        if self._held.get(held.packet_id) is held:
-            del self._held[held.packet_id]

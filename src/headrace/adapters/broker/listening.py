@@ -15,6 +15,7 @@ from typing import Protocol
 
 from headrace.adapters.broker.client import BrokerClient, OldBroker, Publication, Silent, Stay
 from headrace.adapters.broker.config import BrokerAddress, BrokerSection
+from headrace.adapters.broker.packets import Arrivals
 from headrace.adapters.broker.session import tls_context
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.core.clock import NS, Clock
@@ -37,10 +38,8 @@ class Listener(Protocol):
         """We have subscribed; `publish` says something to the broker's clients, as long as we listen."""
         ...
 
-    def take(
-        self, topic: str, payload: bytes, packet_id: int | None, is_again: bool, is_retained: bool
-    ) -> None:
-        """Take one message; must not raise."""
+    def take(self, came: Arrivals) -> None:
+        """Take messages in the order in which they came; must not raise."""
         ...
 
 
@@ -68,10 +67,12 @@ class Ear:
     def joined(self, publish: Callable[[Publication], None]) -> None:
         """Say nothing."""
 
-    def take(
-        self, topic: str, payload: bytes, packet_id: int | None, is_again: bool, is_retained: bool
-    ) -> None:
-        """Take one message."""
+    def take(self, came: Arrivals) -> None:
+        """Take messages."""
+        for topic, payload in zip(came.topics, came.payloads, strict=True):
+            self._take(topic, payload)
+
+    def _take(self, topic: str, payload: bytes) -> None:
         self.n_messages += 1
         message = TopicMessage(topic, payload[: self.kept_bytes + 1], self.clock.now_ns())
         known = self.topics.get(topic)
@@ -148,10 +149,8 @@ def _client(ear: Listener, config: BrokerSection, folder: Path, client_id: str, 
     properties = {"session_expiry_interval": 0} if version == "5" else {}
     # The id is not the adapter's: a broker ends the older of two clients with one id.
     client = BrokerClient(
-        f"{client_id}-probe-{os.getpid()}", lambda kept: None, ear.take, lambda reason: ear.lost.set(), Stay.BRIEF, None,
+        f"{client_id}-probe-{os.getpid()}", lambda kept: None, ear.take, lambda reason: ear.lost.set(), Stay.BRIEF, None, None,
         **properties,
     )  # fmt: skip
-    if config.user is not None:
-        password = None if config.password is None else config.password.read(folder)
-        client.set_auth_credentials(config.user, password)
+    client.log_in_as(config, folder)
     return client

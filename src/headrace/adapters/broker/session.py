@@ -14,9 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from headrace.adapters.base import AdapterState
 from headrace.adapters.broker.client import BrokerClient, OldBroker, Publication, Refused, Silent, Stay
 from headrace.adapters.broker.config import BrokerAddress, BrokerSection
+from headrace.adapters.broker.packets import NO_ID, RETAINED, Arrivals, TopicTable
 from headrace.adapters.meters import Backoff, reason_of, seconds
 from headrace.adapters.pacing import ConnectPacer
 from headrace.core.clock import NO_TIME, NS, Clock
@@ -29,8 +33,8 @@ _log = logging.getLogger("headrace.adapters.broker")
 class MessageTaker(Protocol):
     """Who takes the messages of a session."""
 
-    def take(self, topic: str, payload: bytes, packet_id: int | None, is_again: bool) -> None:
-        """Take one message; must not raise."""
+    def take(self, came: Arrivals) -> None:
+        """Take messages in the order in which they came; must not raise."""
         ...
 
     def forget(self) -> None:
@@ -76,6 +80,7 @@ class BrokerSession:
         presence: Presence | None = None,
     ) -> None:
         self._presence = presence
+        self._topics = TopicTable()
         self._name = name
         self._config = config
         self._address = address
@@ -162,12 +167,10 @@ class BrokerSession:
             properties = {"session_expiry_interval": expiry_s, "receive_maximum": config.receive_maximum}
         client_id = config.client_id or f"headrace-{self._name}"
         client = BrokerClient(
-            client_id, partial(self._on_session, receiver), partial(self._on_message, receiver), self._on_lost,
-            Stay.LASTING, None if self._presence is None else self._presence.will(), **properties,
+            client_id, partial(self._on_session, receiver), partial(self._on_messages, receiver), self._on_lost,
+            Stay.LASTING, None if self._presence is None else self._presence.will(), self._topics, **properties,
         )  # fmt: skip
-        if config.user is not None:
-            password = None if config.password is None else config.password.read(self._folder)
-            client.set_auth_credentials(config.user, password)
+        client.log_in_as(config, self._folder)
         self._client = client
         address = self._address.host, self._address.port
         await self.pacer.turn()
@@ -211,19 +214,15 @@ class BrokerSession:
         if not is_resumed:
             receiver.forget()
 
-    def _on_message(
-        self,
-        receiver: MessageTaker,
-        topic: str,
-        payload: bytes,
-        packet_id: int | None,
-        is_again: bool,
-        is_retained: bool,
-    ) -> None:
-        if not is_retained or self._config.take_retained:
-            receiver.take(topic, payload, packet_id, is_again)
-        elif packet_id is not None:
-            self.acknowledge([packet_id])
+    def _on_messages(self, receiver: MessageTaker, came: Arrivals) -> None:
+        if came.marks & RETAINED and not self._config.take_retained:
+            is_kept = came.flags & RETAINED != 0
+            ids = came.packet_ids[is_kept & (came.packet_ids != NO_ID)]
+            if len(ids):
+                self.acknowledge(ids)
+            came = came.where(~is_kept)
+        if len(came):
+            receiver.take(came)
 
     def _on_lost(self, reason: str) -> None:
         self._end_reason = reason
@@ -231,7 +230,7 @@ class BrokerSession:
 
     # --- called by the inbox -------------------------------------------------------------------------
 
-    def acknowledge(self, packet_ids: list[int]) -> None:
+    def acknowledge(self, packet_ids: npt.NDArray[np.int64]) -> None:
         """Acknowledge messages of the present connection, if it still stands."""
         if self._client is not None and not self._ended.is_set():
             self._client.acknowledge(packet_ids)

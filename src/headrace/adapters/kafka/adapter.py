@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -21,8 +21,9 @@ from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_decoder import warm_lines
 from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules, warm_messages
+from headrace.adapters.payloads.rows import cut_short
 from headrace.core.clock import NO_TIME, Clock, monotonic_ns
-from headrace.core.events import MAX_RAW_BYTES, Reject
+from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 
@@ -165,9 +166,9 @@ class KafkaAdapter:
         self, reject: Reject, directory: SensorDirectory
     ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
         """Decode a refused message by the present rules."""
-        if len(reject.raw) >= MAX_RAW_BYTES:
-            cut = f"only its first {MAX_RAW_BYTES:,} bytes were kept"
-            return [], [replace(reject, detail=cut)]
+        cut = cut_short(reject)
+        if cut is not None:
+            return [], [cut]
         run = self._running
         groups = DeviceGroups(directory, self._config.max_devices) if run is None else run.groups
         message = _past(reject)

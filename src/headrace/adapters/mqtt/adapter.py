@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from headrace.adapters.abilities import Captured, FoundTag, Listener
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
 from headrace.adapters.broker.config import BrokerAddress, broker_address
 from headrace.adapters.broker.flow import BrokerFlow
-from headrace.adapters.broker.inbox import Inbox
+from headrace.adapters.broker.inbox import Inbox, warm_inbox
 from headrace.adapters.broker.listening import Ear, listen
 from headrace.adapters.broker.session import BrokerSession
 from headrace.adapters.mqtt.config import MqttConfig
@@ -21,8 +21,9 @@ from headrace.adapters.mqtt.scan import KEPT_BYTES, TOPICS_MAX, offered
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules, warm_messages
+from headrace.adapters.payloads.rows import cut_short
 from headrace.core.clock import NO_TIME, NS, Clock
-from headrace.core.events import MAX_RAW_BYTES, Reject
+from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 
@@ -62,6 +63,7 @@ class MqttAdapter:
     def warm(cls) -> None:
         """Make the kernels of its decoders ready."""
         warm_messages()
+        warm_inbox()
 
     @classmethod
     def from_config(cls, name: str, config: MqttConfig, profiles: Any, plant: PlantFacts) -> MqttAdapter:
@@ -151,9 +153,9 @@ class MqttAdapter:
         self, reject: Reject, directory: SensorDirectory
     ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
         """Decode a refused message by the present rules."""
-        if len(reject.raw) >= MAX_RAW_BYTES:
-            cut = f"only its first {MAX_RAW_BYTES:,} bytes were kept"
-            return [], [replace(reject, detail=cut)]
+        cut = cut_short(reject)
+        if cut is not None:
+            return [], [cut]
         run = self._running
         groups = DeviceGroups(directory, self._config.max_devices) if run is None else run.groups
         message = TopicMessage(reject.source, reject.raw, reject.arrival_ns)

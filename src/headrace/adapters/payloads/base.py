@@ -95,6 +95,7 @@ class MessageColumns(Sequence[TopicMessage]):
     Parameters
     ----------
     make : makes the message of a number.
+    arrivals_ns : when each came, where none has a time from its protocol.
     """
 
     def __init__(
@@ -103,8 +104,10 @@ class MessageColumns(Sequence[TopicMessage]):
         payloads: Sequence[bytes],
         keys: Sequence[bytes | None],
         make: Callable[[int], TopicMessage],
+        arrivals_ns: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.topics, self.payloads, self.keys = topics, payloads, keys
+        self.arrivals_ns = arrivals_ns
         self._make = make
         self._made: dict[int, TopicMessage] = {}
 
@@ -134,7 +137,22 @@ class MessageColumns(Sequence[TopicMessage]):
             [payloads[i] for i in which],
             [keys[i] for i in which],
             lambda number: self[which[number]],
+            None if self.arrivals_ns is None else self.arrivals_ns[np.array(which, np.int64)],
         )
+
+
+def arrivals_of(messages: Sequence[TopicMessage]) -> npt.NDArray[np.int64]:
+    """When messages came."""
+    if isinstance(messages, MessageColumns) and messages.arrivals_ns is not None:
+        return messages.arrivals_ns
+    return np.fromiter((message.arrival_ns for message in messages), np.int64, len(messages))
+
+
+def given_times_of(messages: Sequence[TopicMessage], which: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Times that their protocol gives some messages; `NO_TIME` for none."""
+    if isinstance(messages, MessageColumns) and messages.arrivals_ns is not None:
+        return np.full(len(which), NO_TIME, np.int64)
+    return np.fromiter((messages[i].time_ns for i in which.tolist()), np.int64, len(which))
 
 
 class RuleSettings(Section):

@@ -219,7 +219,7 @@ class CsvChunks:
     ----------
     device : path of the device; empty where a column ``path`` names the sensors.
 
-    Cost: 10 ns of CPU a cell of numbers, 60 to 120 ns where a device also has columns of texts or of another type.
+    Cost: 10 to 20 ns of CPU a cell of numbers, 60 to 80 ns where a device also has columns of texts or of another type.
     """
 
     def __init__(self, formats: LineFormats, rule: LineRule, device: str) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import ClassVar
 
 from headrace.adapters.payloads.base import PayloadError, RuleSettings, TopicMessage
-from headrace.adapters.payloads.keys import DeviceGroup
+from headrace.adapters.payloads.keys import EXACT_MAX, DeviceGroup
 from headrace.adapters.payloads.number import number
 from headrace.adapters.payloads.rows import Rows
 from headrace.adapters.payloads.times import TimeReader
@@ -19,12 +20,13 @@ from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError
 from headrace.core.events import RejectCode
 
+_FEW_LINES = 8
 _WORDS = {"true": True, "false": False}
 Cell = float | str | None
 
 
 class CsvDecoder:
-    """The decoder of lines. Cost: about 0.2 us a cell."""
+    """The decoder of lines. Cost: 0.4 to 0.6 us a cell of messages of 100 lines, 1.6 us of one line."""
 
     has_keys: ClassVar[bool] = True
 
@@ -57,7 +59,7 @@ class CsvDecoder:
         if not full:
             raise PayloadError(RejectCode.MALFORMED, "no line of values")
         times: list[int] = []
-        values: list[tuple[Cell, ...]] = []
+        taken: list[list[str]] = []
         for line in full:
             if len(line) != len(columns):
                 detail = f"{len(line)} cells in a line, expected {len(columns)}: {','.join(columns)!s:.120}"
@@ -69,8 +71,9 @@ class CsvDecoder:
                 rows.refuse(message, e.code, e.detail, len(keys))
                 continue
             times.append(ts_ns)
-            values.append(tuple(map(_cell, line)))
-        if values:
+            taken.append(line)
+        if taken:
+            values = _values(taken, text)
             rows.add_many(message, group, times, (keys, values), settings)
 
     def _time(self, cell: str) -> int:
@@ -87,6 +90,29 @@ def _problem(columns: tuple[str, ...], time: str | None) -> str:
     if len(columns) == (time is not None):
         return "no column of values"
     return ""
+
+
+def _values(lines: list[list[str]], text: str) -> list[tuple[Cell, ...]]:
+    """The cells of lines; `text` is all of them. Of a few lines each for itself: columns take longer to make."""
+    if len(lines) < _FEW_LINES:
+        return [tuple(map(_cell, line)) for line in lines]
+    read = _cells if "_" in text else _column  # Python's own way to part digits is no number here
+    return list(zip(*map(read, zip(*lines, strict=True)), strict=True))
+
+
+def _column(texts: tuple[str, ...]) -> Sequence[Cell]:
+    """The cells of a column, none of which has a _; of numbers that a float holds without a step of Python for each."""
+    try:
+        numbers = list(map(float, texts))
+    except ValueError:
+        return _cells(texts)
+    return numbers if max(map(abs, numbers)) < EXACT_MAX else _cells(texts)
+
+
+def _cells(texts: tuple[str, ...]) -> Sequence[Cell]:
+    """The cells of a column; each different text is looked at once."""
+    known = {text: _cell(text) for text in set(texts)}
+    return [known[text] for text in texts]
 
 
 def _cell(text: str) -> Cell:

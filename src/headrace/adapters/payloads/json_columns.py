@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.payloads import json_scanner as scanner
-from headrace.adapters.payloads.base import MessagePile, RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import (
+    MessagePile,
+    RuleSettings,
+    TopicMessage,
+    arrivals_of,
+    given_times_of,
+)
+from headrace.adapters.payloads.columns import joined
 from headrace.adapters.payloads.json_frames import are_current, give_arrivals, take_floats
 from headrace.adapters.payloads.json_scanner import JsonColumns
 from headrace.adapters.payloads.json_shapes import N_SHAPES_MAX, JsonShape, JsonShapes
@@ -55,9 +62,8 @@ class ShapedRows:
 
         A device of which one message is left has all of its messages left, so that its rows stay in order.
         """
-        payloads, device = pile.payloads, pile.numbers
-        data = np.frombuffer(pile.data, np.uint8)
-        lengths = np.fromiter(map(len, payloads), np.int64, len(payloads))
+        payloads, device = joined(pile.payloads), pile.numbers
+        data, lengths = np.frombuffer(pile.data, np.uint8), payloads.lengths
         if len(data) // _VALUE_BYTES_MIN >= len(self._columns.ints):
             self._columns = _columns(len(data) * 5 // 4)
         columns = self._columns
@@ -180,7 +186,7 @@ class ShapedRows:
         """Times of their messages, else arrivals, for rows that have no time."""
         c, device, messages = self._columns, pile.numbers, pile.messages
         at = at[c.ts_ns[at] == NO_TIME]
-        given_ns = np.fromiter((messages[i].time_ns for i in c.message[at].tolist()), np.int64, len(at))
+        given_ns = given_times_of(messages, c.message[at])
         if (given_ns != NO_TIME).any():
             whose = c.message[at]
             nth = np.arange(len(at)) - np.searchsorted(whose, whose)
@@ -188,7 +194,7 @@ class ShapedRows:
             at = at[given_ns == NO_TIME]
         if not len(at):
             return
-        arrival_ns = np.fromiter((message.arrival_ns for message in messages), np.int64, len(messages))
+        arrival_ns = arrivals_of(messages)
         numbers, place = np.unique(device, return_inverse=True)
         some = [pile.devices[number] for number in numbers.tolist()]
         newest_ns = np.fromiter((group.last_arrival_ns for group in some), np.int64, len(some))

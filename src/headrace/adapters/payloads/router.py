@@ -27,6 +27,7 @@ from headrace.adapters.payloads.base import (
     SliceReader,
     TopicMessage,
 )
+from headrace.adapters.payloads.columns import CodedTopics, joined
 from headrace.adapters.payloads.keys import DeviceGroup, DeviceGroups
 from headrace.adapters.payloads.rows import Rows, make_reject
 from headrace.adapters.payloads.times import TimeReader
@@ -59,6 +60,7 @@ N_READERS_MAX = 10_000
 """Readers of slices, each of which remembers what it has seen; beyond they begin anew."""
 _DEVICE_BITS = 32
 _DEVICE = (1 << _DEVICE_BITS) - 1
+_UNKNOWN = -1
 _log = logging.getLogger("headrace.adapters.payloads")
 
 
@@ -180,6 +182,8 @@ class MessageRouter:
         self._routes: dict[str, _Route] = {}
         self._is_keyed = any(rule.has_key for rule in rules)
         self._codes: dict[str | tuple[str, bytes | None], int] = {}
+        self._numbered: list[str] = []
+        self._code_of = np.zeros(0, np.int64)
         self._at_once = PILE_BYTES
         self._piles: dict[TopicPattern, _Waiting] = {}
         self._readers: dict[tuple[TopicPattern, str], SliceReader] = {}
@@ -223,8 +227,9 @@ class MessageRouter:
         codes = self._codes_of(topics, keys)
         if codes is None:
             return False
-        data, piles = b"".join(payloads), self._piles.values()
-        if len(data) > self._at_once and not self._are_fit(payloads, len(data)):
+        payloads, piles = joined(payloads), self._piles.values()
+        data = payloads.data
+        if len(data) > self._at_once and not self._are_fit(payloads.lengths, len(data)):
             return False
         if len(piles) == 1:
             (pile,) = piles
@@ -239,10 +244,28 @@ class MessageRouter:
 
     def _codes_of(self, topics: Sequence[str], keys: Sequence[bytes | None]) -> npt.NDArray[np.int64] | None:
         """The piles and devices of messages; None where one of them has none."""
+        if isinstance(topics, CodedTopics):
+            return self._numbered_codes(topics)
         codes = self._known_codes(topics, keys)
         if codes is None and self._learn(dict.fromkeys(zip(topics, keys, strict=True))):
             return self._known_codes(topics, keys)
         return codes
+
+    def _numbered_codes(self, topics: CodedTopics) -> npt.NDArray[np.int64] | None:
+        """As `_codes_of`, of topics that have numbers, and no keys."""
+        names = topics.names
+        if self._numbered is not names or len(self._code_of) < len(names):
+            known = self._code_of if self._numbered is names else self._code_of[:0]
+            more = np.full(max(len(names), 2 * len(known)) - len(known), _UNKNOWN, np.int64)
+            self._numbered, self._code_of = names, np.concatenate([known, more])
+        codes = self._code_of[topics.ids]
+        if codes.min() == _UNKNOWN:
+            new = np.unique(topics.ids[codes == _UNKNOWN]).tolist()
+            if not self._learn((names[number], None) for number in new):
+                return None
+            self._code_of[new] = [self._codes.get(names[number], _UNKNOWN) for number in new]
+            codes = self._code_of[topics.ids]
+        return None if codes.min() == _UNKNOWN else codes
 
     def _known_codes(
         self, topics: Sequence[str], keys: Sequence[bytes | None]
@@ -281,19 +304,19 @@ class MessageRouter:
         name = (topic, key) if self._is_keyed else topic
         self._codes[name] = route.pile.number << _DEVICE_BITS | route.taker.number  # type: ignore[union-attr]
 
-    def _are_fit(self, payloads: Sequence[bytes], n_bytes: int) -> bool:
+    def _are_fit(self, lengths: npt.NDArray[np.int64], n_bytes: int) -> bool:
         """Whether payloads can be read together: either all are small, or none is too large and all are not too many."""
-        size, piles = max(map(len, payloads)), self._piles.values()
+        size, piles = int(lengths.max()), self._piles.values()
         if size <= min(pile.limit for pile in piles):
             return True
         return n_bytes <= PILE_BYTES and size <= min(pile.most for pile in piles)
 
     def _piled(self, messages: Sequence[TopicMessage], numbers: npt.NDArray[np.int64]) -> MessagePile:
         if isinstance(messages, MessageColumns):
-            payloads = messages.payloads
+            payloads = joined(messages.payloads)
         else:
-            payloads = [message.payload for message in messages]
-        return MessagePile(messages, payloads, b"".join(payloads), numbers, self._groups.devices)
+            payloads = joined([message.payload for message in messages])
+        return MessagePile(messages, payloads, payloads.data, numbers, self._groups.devices)
 
     def _read_any(self, messages: Sequence[TopicMessage]) -> None:
         """Read messages of any topic and size."""

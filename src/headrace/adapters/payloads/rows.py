@@ -359,3 +359,10 @@ def _is_integer(value: float) -> bool:
     if type(value) is int:
         return abs(value) <= I64_MAX
     return value.is_integer() and abs(value) <= EXACT_MAX
+
+
+def cut_short(reject: Reject) -> Reject | None:
+    """What to say of a reject that does not hold all of its message, which so can't be decoded again; None where it does."""
+    if len(reject.raw) < MAX_RAW_BYTES:
+        return None
+    return replace(reject, detail=f"only its first {MAX_RAW_BYTES:,} bytes were kept")

@@ -15,7 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.payloads import sparkplug_scanner as scanner
-from headrace.adapters.payloads.base import Decoded, PayloadError, RuleSettings, TopicMessage
+from headrace.adapters.payloads.base import (
+    Decoded,
+    MessageColumns,
+    PayloadError,
+    RuleSettings,
+    TopicMessage,
+    arrivals_of,
+)
+from headrace.adapters.payloads.columns import joined
 from headrace.adapters.payloads.density import by_width
 from headrace.adapters.payloads.keys import EXACT_MAX, DeviceGroups
 from headrace.adapters.payloads.sparkplug import (
@@ -100,7 +108,6 @@ class NodeMetricDecoder:
         self._messages: Sequence[TopicMessage] = ()
         self._body = b""
         self._where = np.zeros((0, 3), np.int64)
-        self._spaces: dict[int, MetricSpace] = {}
         self._first = self._last = 0
         self._rejects: list[Reject] = []
 
@@ -111,25 +118,27 @@ class NodeMetricDecoder:
         self._texts.clear()
         self._columns.counts[:] = 0
         self._messages = messages
-        payloads = [message.payload for message in messages]
-        self._body = b"".join(payloads)
-        ends = np.cumsum(np.fromiter(map(len, payloads), np.int64, len(payloads)))
+        is_by_columns = isinstance(messages, MessageColumns)
+        payloads = joined(messages.payloads if is_by_columns else [message.payload for message in messages])  # type: ignore[attr-defined]
+        self._body, ends = payloads.data, payloads.ends
         self._where = np.zeros((len(messages), 3), np.int64)
         self._where[1:, scanner.FIRST_BYTE] = ends[:-1]
         self._where[:, scanner.END_BYTE] = ends
-        self._spaces.clear()
         self._first = self._last = 0
         self._rejects = []
 
     def data(self, number: int, spaces: Sequence[MetricSpace]) -> None:
         """Take messages of values, which follow each other from `number` on; `spaces` says whose each is."""
-        if not spaces:
-            return
+        if spaces:
+            self.data_of(number, [space.number for space in spaces])
+
+    def data_of(self, number: int, owners: Sequence[int] | npt.NDArray[np.int64]) -> None:
+        """The same, by the numbers of the spaces."""
         if number != self._last:
             self._flush()
             self._first = number
-        self._last = number + len(spaces)
-        self._spaces.update(zip(range(number, self._last), spaces, strict=True))
+        self._last = number + len(owners)
+        self._where[number : self._last, scanner.OWNER] = owners
 
     def birth(self, number: int, space: MetricSpace, payload: SparkplugPayload) -> None:
         """Take a message that names all metrics of a space and gives their values.
@@ -183,8 +192,6 @@ class NodeMetricDecoder:
         self._first = self._last
         if first == last:
             return
-        owners = [self._spaces[number].number for number in range(first, last)]
-        self._where[first:last, scanner.OWNER] = owners
         size = int(self._where[last - 1, scanner.END_BYTE] - self._where[first, scanner.FIRST_BYTE])
         self._room(size // METRIC_BYTES_MIN)
         data = np.frombuffer(self._body, np.uint8)
@@ -211,7 +218,7 @@ class NodeMetricDecoder:
         except PayloadError as e:
             self.refuse(number, e.code, e.detail)
             return
-        self._take(number, self._spaces[number], payload)
+        self._take(number, self._metrics.numbered(int(self._where[number, scanner.OWNER])), payload)
         rest = self._where[-1, scanner.END_BYTE] - self._where[number, scanner.END_BYTE]
         self._room(int(rest) // METRIC_BYTES_MIN)
 
@@ -361,7 +368,7 @@ class NodeMetricDecoder:
         ts_ms = columns.ts_ms[at]
         ts_ns = ts_ms * MS
         if (ts_ms == scanner.NO_TIME_MS).any():
-            came_ns = np.array([message.arrival_ns for message in self._messages], np.int64)
+            came_ns = arrivals_of(self._messages)
             ts_ns = _times(ts_ms, np.repeat(came_ns[into.message[:n_frames]], np.diff(start)))
         values, words = self._values(part, columns.bits[at])
         quality = columns.quality[at] if has_quality else None

@@ -115,7 +115,11 @@ class SparkplugMetrics:
         self._n_arena = 0
         self._buckets = np.full((2, 256), -1, np.int64)
         self._first = np.full(64, -1, np.int64)
-        self._n_numbers = 0
+        self._numbered: list[MetricSpace] = []
+
+    def numbered(self, number: int) -> MetricSpace:
+        """The space of a number."""
+        return self._numbered[number]
 
     @property
     def tables(self) -> NodeMetricTables:
@@ -168,8 +172,8 @@ class SparkplugMetrics:
 
     def _renumber(self, space: MetricSpace) -> None:
         """Give a space a new number, and add its metrics under it."""
-        space.number = self._n_numbers
-        self._n_numbers += 1
+        space.number = len(self._numbered)
+        self._numbered.append(space)
         if space.number >= len(self._first):
             self._first = np.concatenate([self._first, np.full(len(self._first), -1, np.int64)])
         space.by_alias = {}

@@ -507,10 +507,10 @@ def hash_names(arena: U8, rows: I64, first: int, last: int) -> None:
         rows[row, HASH] = name_hash(arena, rows[row, START], rows[row, END], rows[row, SPACE])
 
 
-@lean_kernel
-def sequence_of(data: U8) -> int:
+@lean_leaf
+def sequence_at(data: U8, at: int, end: int) -> int:
     """The sequence number of a payload; none (-1) where it has none or is malformed."""
-    at, end, found = 0, len(data), _NONE
+    found = _NONE
     while at < end:
         byte = int(data[at])
         value, at = _varint(data, at + 1, end)
@@ -525,3 +525,9 @@ def sequence_of(data: U8) -> int:
         elif byte != _TIME:
             return _NONE
     return found
+
+
+@lean_kernel
+def sequence_of(data: U8) -> int:
+    """The sequence number of a whole payload."""
+    return sequence_at(data, 0, len(data))

@@ -10,21 +10,22 @@ from headrace.adapters.abilities import Captured, FoundTag, Listener
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.broker.config import BrokerAddress, broker_address
 from headrace.adapters.broker.flow import BrokerFlow
-from headrace.adapters.broker.inbox import Inbox
+from headrace.adapters.broker.inbox import Inbox, warm_inbox
 from headrace.adapters.broker.listening import listen, listening_ns
 from headrace.adapters.broker.session import BrokerSession
 from headrace.adapters.meters import seconds
 from headrace.adapters.payloads.base import TopicMessage
+from headrace.adapters.payloads.rows import cut_short
 from headrace.adapters.payloads.sparkplug_decoder import warm_sparkplug
 from headrace.adapters.sparkplug.config import SparkplugConfig
 from headrace.adapters.sparkplug.host import HostState, RebirthDesk
 from headrace.adapters.sparkplug.naming import MetricNaming, compile_naming
 from headrace.adapters.sparkplug.nodes import EdgeDevice, NodeSessions
-from headrace.adapters.sparkplug.order import SequenceGate
+from headrace.adapters.sparkplug.order import SequenceGate, warm_order
 from headrace.adapters.sparkplug.probe import BirthEar, found_tags, heard_nodes, wanted_nodes
 from headrace.adapters.sparkplug.topics import filters
 from headrace.core.clock import NO_TIME, NS, Clock
-from headrace.core.events import MAX_RAW_BYTES, Reject
+from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 
@@ -68,6 +69,8 @@ class SparkplugAdapter:
     def warm(cls) -> None:
         """Make the kernels of its decoders ready."""
         warm_sparkplug()
+        warm_inbox()
+        warm_order()
 
     @classmethod
     def from_config(
@@ -152,9 +155,9 @@ class SparkplugAdapter:
         self, reject: Reject, directory: SensorDirectory
     ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
         """Decode refused metrics by the births that were heard since."""
-        if len(reject.raw) >= MAX_RAW_BYTES:
-            cut = f"only its first {MAX_RAW_BYTES:,} bytes were kept"
-            return [], [replace(reject, detail=cut)]
+        cut = cut_short(reject)
+        if cut is not None:
+            return [], [cut]
         run = self._running
         nodes = self._sessions(directory) if run is None else run.nodes
         return nodes.again(TopicMessage(reject.source, reject.raw, reject.arrival_ns))

@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.adapters.abilities import FoundTag
 from headrace.adapters.broker.client import Publication
+from headrace.adapters.broker.packets import Arrivals
 from headrace.adapters.payloads.base import PayloadError
 from headrace.adapters.payloads.sparkplug import (
     BDSEQ,
@@ -36,6 +37,8 @@ from headrace.core.registry import nearest
 
 WANTED = ("node", "for")
 DEVICES_MAX = 5_000
+BIRTH_BYTES_MAX = 64 << 20
+"""Of all births that are kept: one may have megabytes, and takes ten times as much when it has been read."""
 _MS = 1_000_000
 _SHOWN_MAX = 200
 
@@ -50,11 +53,13 @@ class HeardDevice:
     n_messages: int = 0
     is_dead: bool = False
     problems: list[str] = field(default_factory=list)
+    n_bytes: int = 0
+    """Of its birth."""
 
 
 @dataclass(eq=False)
 class BirthEar:
-    """Takes what comes: the births of the first 5,000 nodes and devices.
+    """Takes what comes: the births of the first 5,000 nodes and devices, and 64 MiB of them.
 
     Parameters
     ----------
@@ -70,6 +75,7 @@ class BirthEar:
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     _asked: dict[tuple[str, str], None] = field(default_factory=dict)
     _publish: Callable[[Publication], None] | None = None
+    _n_bytes: int = 0
 
     def joined(self, publish: Callable[[Publication], None]) -> None:
         """Ask those that are wanted by name."""
@@ -82,10 +88,12 @@ class BirthEar:
             self._asked[node_id] = None
             self._publish(rebirth_request(node_id, self.clock.now_ns()))
 
-    def take(
-        self, topic: str, payload: bytes, packet_id: int | None, is_again: bool, is_retained: bool
-    ) -> None:
-        """Take one message."""
+    def take(self, came: Arrivals) -> None:
+        """Take messages."""
+        for topic, payload in zip(came.topics, came.payloads, strict=True):
+            self._take(topic, payload)
+
+    def _take(self, topic: str, payload: bytes) -> None:
         self.n_messages += 1
         read = read_topic(topic)
         key = None if read is None else (read.group, read.node, read.device)
@@ -96,14 +104,25 @@ class BirthEar:
         one.n_messages += 1
         one.is_dead = read.kind in ("NDEATH", "DDEATH")
         if read.kind in ("NBIRTH", "DBIRTH"):
-            try:
-                found = read_payload(payload)
-                one.metrics, one.time_ms = found.metrics, found.time_ms
-            except PayloadError as e:
-                one.problems = [f"{e.code}: {e.detail}"]
+            self._take_birth(one, payload)
         node = self.heard.get((*read.node_id, ""))
         if not one.is_dead and (one.metrics is None or node is None or node.metrics is None):
             self._ask(read.node_id)
+
+    def _take_birth(self, one: HeardDevice, payload: bytes) -> None:
+        n_bytes = self._n_bytes - one.n_bytes + len(payload)
+        if n_bytes > BIRTH_BYTES_MAX:
+            one.problems = [
+                f"its birth of {len(payload):,} bytes is one too many to keep: listen to one node"
+            ]
+            return
+        try:
+            found = read_payload(payload)
+        except PayloadError as e:
+            one.problems = [f"{e.code}: {e.detail}"]
+            return
+        self._n_bytes, one.n_bytes = n_bytes, len(payload)
+        one.metrics, one.time_ms = found.metrics, found.time_ms
 
 
 def wanted_nodes(wanted: Mapping[str, str], groups: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:

@@ -14,7 +14,7 @@ import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from headrace.adapters.base import Ack, Adapter, PlantFacts
 from headrace.core.clock import Clock, SystemClock
@@ -73,6 +73,22 @@ class Traffic(Protocol):
 
     def parse(self, payloads: Sequence[Any]) -> Callable[[], Any]:
         """Parses them to values, as the bare client does."""
+        ...
+
+
+@runtime_checkable
+class WholeWay(Traffic, Protocol):
+    """Traffic whose messages are also taken their whole way, from the bytes of a connection on.
+
+    For protocols with a message for few values, where most is done for each message, not for its payload.
+    """
+
+    def way(self, payloads: Sequence[Any], directory: SensorDirectory) -> Callable[[], Any]:
+        """Takes bytes to frames that the sink has, and to acknowledgements."""
+        ...
+
+    def bare_way(self, payloads: Sequence[Any]) -> Callable[[], Any]:
+        """Takes the same bytes to values and acknowledgements, as the bare client does."""
         ...
 
 

@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, ClassVar
 
 from headrace.adapters.base import Adapter
+from headrace.adapters.broker.inbox import Inbox
 from headrace.adapters.mqtt.adapter import MqttAdapter
-from headrace.adapters.payloads.base import RuleSettings, TopicMessage
+from headrace.adapters.mqtt.config import MqttConfig
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.bench.traffic.base import FACTS, Count
-from headrace.bench.traffic.broker import BrokerTraffic, publish_feeds
+from headrace.bench.traffic.broker import (
+    BrokerTraffic,
+    DeskSession,
+    KeepingSink,
+    bare_way,
+    decoding,
+    packets,
+    publish_feeds,
+)
 from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
@@ -65,18 +75,32 @@ class MqttTraffic(BrokerTraffic):
         return messages(_SLICE, 1, 1), _SLICE
 
     def decode(self, payloads: Sequence[Any], directory: SensorDirectory) -> Callable[[], Any]:
-        settings = {"plant/{device}": validate_section(RuleSettings, _RULE, "topics")}
-        rules = compile_rules(settings, FACTS.levels, "UTC", "topics")
+        rules = compile_rules(_settings().topics, FACTS.levels, "UTC", "topics")
         router = MessageRouter("mqtt", rules, DeviceGroups(directory))
-        arrival_ns = 1_800_000_000 * NS
-        # As the inbox hands them over: making a message of what has come is a part of transport.
-        slice_of = [TopicMessage(topic, data, arrival_ns) for topic, data in payloads]
-        return lambda: router.decode(slice_of, arrival_ns)
+        return decoding(router, payloads)
 
     def parse(self, payloads: Sequence[Any]) -> Callable[[], Any]:
-        one = payloads[0][1]
-        parse = _parser() if one.startswith(b"[") else _parser_of_one()
+        parse = _parser_for(payloads)
         return lambda: [parse(data) for _, data in payloads]
+
+    def way(self, payloads: Sequence[Any], directory: SensorDirectory) -> Callable[[], Any]:
+        settings = _settings()
+        rules = compile_rules(settings.topics, FACTS.levels, "UTC", "topics")
+        sink, session = KeepingSink(directory), DeskSession(settings)
+        inbox = Inbox(sink, MessageRouter("mqtt", rules, DeviceGroups(directory)), session)
+        return partial(session.way(sink, inbox, inbox), packets(payloads))
+
+    def bare_way(self, payloads: Sequence[Any]) -> Callable[[], Any]:
+        return partial(bare_way(_parser_for(payloads)), packets(payloads))
+
+
+def _settings() -> MqttConfig:
+    config = {"protocol": "mqtt", "url": "mqtt://127.0.0.1", "topics": {"plant/{device}": _RULE}}
+    return validate_section(MqttConfig, config, "adapters.mqtt")
+
+
+def _parser_for(payloads: Sequence[Any]) -> Callable[[bytes], Any]:
+    return _parser() if payloads[0][1].startswith(b"[") else _parser_of_one()
 
 
 def _parser() -> Callable[[bytes], Any]:

@@ -9,15 +9,25 @@ from multiprocessing.connection import Connection
 from typing import Any, ClassVar
 
 from headrace.adapters.base import Adapter
-from headrace.adapters.payloads.base import TopicMessage
+from headrace.adapters.broker.inbox import Inbox
+from headrace.adapters.meters import seconds
 from headrace.adapters.payloads.sparkplug import BDSEQ, DataType
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
 from headrace.adapters.sparkplug.adapter import SparkplugAdapter
 from headrace.adapters.sparkplug.config import NAMESPACE, SparkplugConfig
 from headrace.adapters.sparkplug.naming import compile_naming
 from headrace.adapters.sparkplug.nodes import NodeSessions
+from headrace.adapters.sparkplug.order import SequenceGate
 from headrace.bench.traffic.base import FACTS, Count
-from headrace.bench.traffic.broker import BrokerTraffic, publish_feeds
+from headrace.bench.traffic.broker import (
+    BrokerTraffic,
+    DeskSession,
+    KeepingSink,
+    bare_way,
+    decoding,
+    packets,
+    publish_feeds,
+)
 from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
@@ -85,17 +95,36 @@ class SparkplugTraffic(BrokerTraffic):
         return messages(_DEVICES + _SLICE, n_metrics), n_metrics * _SLICE
 
     def decode(self, payloads: Sequence[Any], directory: SensorDirectory) -> Callable[[], Any]:
-        config = SparkplugConfig(protocol="sparkplug", url="mqtt://127.0.0.1")
-        naming = compile_naming(None, {}, None, FACTS.levels, "adapters.sparkplug")
-        nodes = NodeSessions("sparkplug", config, naming, directory, _nobody, _nobody)
-        arrival_ns = 1_800_000_000 * NS
-        slice_of = [TopicMessage(topic, data, arrival_ns) for topic, data in payloads]
-        nodes.decode(slice_of[: _NODES + _DEVICES], arrival_ns)
-        return partial(nodes.decode, slice_of[_NODES + _DEVICES :], arrival_ns)
+        nodes = _sessions(_config(), directory)
+        decoding(nodes, payloads[: _NODES + _DEVICES])()
+        return decoding(nodes, payloads[_NODES + _DEVICES :])
 
     def parse(self, payloads: Sequence[Any]) -> Callable[[], Any]:
         parse, data = _parser(), [payload for _, payload in payloads[_NODES + _DEVICES :]]
         return lambda: [parse(one) for one in data]
+
+    def way(self, payloads: Sequence[Any], directory: SensorDirectory) -> Callable[[], Any]:
+        config = _config()
+        nodes = _sessions(config, directory)
+        sink, session = KeepingSink(directory), DeskSession(config)
+        inbox = Inbox(sink, nodes, session, on_refused=nodes.undo)
+        gate = SequenceGate(inbox, session, seconds(config.reorder), nodes.missed)
+        take = session.way(sink, inbox, gate)
+        take(packets(payloads[: _NODES + _DEVICES]))
+        # From the second time on their sequence numbers are old ones: that is looked at, and they are handed on.
+        return partial(take, packets(payloads[_NODES + _DEVICES :]))
+
+    def bare_way(self, payloads: Sequence[Any]) -> Callable[[], Any]:
+        return partial(bare_way(_parser()), packets(payloads[_NODES + _DEVICES :]))
+
+
+def _config() -> SparkplugConfig:
+    return SparkplugConfig(protocol="sparkplug", url="mqtt://127.0.0.1")
+
+
+def _sessions(config: SparkplugConfig, directory: SensorDirectory) -> NodeSessions:
+    naming = compile_naming(None, {}, None, FACTS.levels, "adapters.sparkplug")
+    return NodeSessions("sparkplug", config, naming, directory, _nobody, _nobody)
 
 
 def _nobody(node_id: tuple[str, str]) -> None:

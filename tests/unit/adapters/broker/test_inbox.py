@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from headrace.adapters.broker.inbox import Inbox
+from headrace.adapters.broker.packets import PacketFramer, TopicTable, one_arrival
 from headrace.adapters.payloads.base import RuleSettings
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
@@ -56,7 +57,7 @@ class Desk:
         await asyncio.wait_for(self.task, 5)
 
     def take(self, packet_id, value=1, is_again=False, ts=1):
-        self.inbox.take("p/d", f'{{"ts": {ts}, "a": {value}}}'.encode(), packet_id, is_again)
+        self.inbox.take(one_arrival("p/d", f'{{"ts": {ts}, "a": {value}}}'.encode(), packet_id, is_again))
 
     async def taken(self, n):
         await until(lambda: self.sink.n_samples >= n, f"{n} samples are taken")
@@ -81,7 +82,7 @@ async def test_messages_of_a_slice_are_one_batch_acknowledged_together():
 
 async def test_a_message_is_acknowledged_when_the_last_of_its_parts_is_durable():
     async with Desk() as desk:
-        desk.inbox.take("p/d", b'{"ts": 1, "a": 1, "b": true, "c": [1]}', 7, False)
+        desk.inbox.take(one_arrival("p/d", b'{"ts": 1, "a": 1, "b": true, "c": [1]}', 7))
         await desk.taken(2)
         await until(lambda: bool(desk.sink.rejects), "the reject is taken")
         acks, desk.sink._acks = desk.sink._acks, []
@@ -95,7 +96,7 @@ async def test_a_message_is_acknowledged_when_the_last_of_its_parts_is_durable()
 
 async def test_a_message_of_nothing_is_acknowledged_at_once():
     async with Desk() as desk:
-        desk.inbox.take("p/d", b'{"ts": 1, "a": null}', 7, False)
+        desk.inbox.take(one_arrival("p/d", b'{"ts": 1, "a": null}', 7))
         await until(lambda: bool(desk.line.acknowledged), "it is acknowledged")
         assert desk.inbox.last_good_ns == NO_TIME
 
@@ -106,6 +107,40 @@ async def test_qos_0_has_nothing_to_acknowledge():
         await desk.taken(1)
         await desk.inbox.landed()
         assert desk.line.acknowledged == []
+
+
+async def test_of_both_qualities_in_one_slice_the_ids_are_acknowledged():
+    async with Desk() as desk:
+        for packet_id, ts in ((None, 1), (5, 2), (None, 3), (6, 4)):
+            desk.take(packet_id, ts=ts)
+        await desk.taken(4)
+        assert desk.inbox.unacknowledged[0] == 2
+        desk.line.generation = 2
+        desk.take(6, ts=4, is_again=True)
+        desk.sink.land()
+        assert desk.line.acknowledged == [(2, 6)]
+        desk.take(5, ts=2, is_again=True)
+        assert desk.line.acknowledged == [(2, 6), (2, 5)]
+
+
+async def test_a_slice_of_the_wire_may_have_both_qualities():
+    async with Desk() as desk:
+        mixed = packet(5, b'{"ts": 1, "a": 1}') + b"\x30\x16\x00\x03p/d" + b'{"ts": 2, "a": 1}'
+        desk.inbox.take(PacketFramer(TopicTable()).next(mixed, 0, False)[0])
+        await desk.taken(2)
+        desk.sink.land()
+        assert desk.line.acknowledged == [(1, 5)]
+
+
+async def test_a_listener_hears_each_message_once():
+    heard = []
+    async with Desk() as desk:
+        desk.inbox.listener = heard.append
+        desk.take(5)
+        desk.take(5, is_again=True)
+        desk.take(6, ts=2)
+        await desk.taken(2)
+    assert [(one.source, one.data[-8:]) for one in heard] == [("p/d", b' "a": 1}')] * 2
 
 
 async def test_what_comes_again_before_it_is_durable_is_taken_once():
@@ -196,8 +231,8 @@ async def test_frames_that_do_not_fit_are_rejects_and_do_not_come_again(monkeypa
             await emit(batch, ack)
 
         monkeypatch.setattr(desk.sink, "emit", picky)
-        desk.inbox.take("p/d", b'{"ts": 1, "a": 1, "on": true}', 5, False)
-        desk.inbox.take("p/d", b'{"ts": 2, "a": 2}', 6, False)
+        desk.inbox.take(one_arrival("p/d", b'{"ts": 1, "a": 1, "on": true}', 5))
+        desk.inbox.take(one_arrival("p/d", b'{"ts": 2, "a": 2}', 6))
         await until(lambda: len(desk.sink.rejects) == 2, "both are rejected")
         assert {(r.code, r.detail) for r in desk.sink.rejects} == {
             ("internal", "its frames were refused: a defect")
@@ -209,16 +244,73 @@ async def test_frames_that_do_not_fit_are_rejects_and_do_not_come_again(monkeypa
         assert desk.line.drops == []
 
 
-async def test_an_id_used_anew_during_a_refusal_stays():
+async def test_what_came_behind_what_is_refused_is_not_taken_before_it(monkeypatch):
+    """All of it comes again; at QoS 0 nothing does, and that is taken."""
     async with Desk() as desk:
         desk.sink.set_credit(False)
         desk.take(5)
         await asyncio.sleep(0.01)
-        desk.take(5, value=2)
+        desk.take(6, value=2, ts=2)
+        desk.take(None, value=3, ts=3)
+        assert desk.inbox.unacknowledged[0] == 2
         desk.sink.refusal = Closed()
+
+        def drop(reason):
+            desk.line.drops.append(reason)
+            desk.sink.refusal = None
+
+        monkeypatch.setattr(desk.line, "drop", drop)
         desk.sink.set_credit(True)
-        await until(lambda: len(desk.line.drops) == 2, "both are refused")
-        assert desk.line.drops[0] == "messages are not taken: Closed()"
+        await until(lambda: bool(desk.line.drops), "it is refused")
+        assert desk.line.drops == ["messages are not taken: Closed()"]
+        desk.take(7, value=4, ts=4)  # of the connection that ends
+        desk.line.generation = 2
+        for packet_id in (5, 6, 7):
+            desk.take(packet_id, value=packet_id, is_again=True, ts=10 + packet_id)
+        await desk.taken(4)
+        assert [ts for batch in desk.sink.batches for ts in batch.ts_ns.tolist()] == [3, 15, 16, 17]
+        assert (desk.inbox.unacknowledged[0], desk.inbox.n_duplicates) == (3, 0)
+        desk.sink.land()
+        assert desk.line.acknowledged == [(2, 5), (2, 6), (2, 7)]
+        assert desk.inbox.unacknowledged == (0, NO_TIME)
+        assert len(desk.line.drops) == 1
+
+
+async def test_what_is_being_handed_on_at_the_end_is_waited_for_by_nobody():
+    desk = Desk()
+    task = asyncio.create_task(desk.inbox.run())
+    desk.sink.set_credit(False)
+    desk.take(5)
+    await until(lambda: bool(desk.inbox._open), "it is handed on")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.wait_for(desk.inbox.landed(), 1)
+    assert desk.inbox.unacknowledged == (0, NO_TIME)
+
+
+async def test_of_many_parts_each_message_keeps_its_place():
+    async with Desk(slice_s=0.05) as desk:
+        framer = PacketFramer(TopicTable())
+        for first in (1, 3):
+            packets = b"".join(packet(first + n, b'{"ts": %d, "a": 1}' % (first + n)) for n in (0, 1))
+            desk.inbox.take(framer.next(packets, 0, False)[0])
+        desk.take(5, ts=5)
+        await desk.taken(5)
+        assert [batch.ts_ns.tolist() for batch in desk.sink.batches] == [[1, 2, 3, 4, 5]]
+        desk.line.generation = 2
+        desk.sink.land()
+        desk.take(4, ts=4, is_again=True)
+        assert desk.line.acknowledged == [(2, 4)]
+        desk.inbox.take(one_arrival("p/d", b'{"ts": 3, "a": 2}', 3, is_again=True))
+        desk.take(2, ts=9)
+        await desk.taken(7)
+        desk.sink.land()
+        assert desk.line.acknowledged[1:] == [(2, 3), (2, 2)], "who has another's id now is another"
+
+
+def packet(packet_id, payload):
+    body = b"\x00\x03p/d" + packet_id.to_bytes(2, "big") + payload
+    return bytes([0x32, len(body)]) + body
 
 
 async def test_no_credit_keeps_the_line_paused():

@@ -9,8 +9,9 @@ import pytest
 from headrace.adapters.base import PlantFacts
 from headrace.adapters.broker import client as client_module
 from headrace.adapters.broker import listening
-from headrace.adapters.broker.client import OldBroker, Silent
+from headrace.adapters.broker.client import BrokerClient, OldBroker, Silent
 from headrace.adapters.broker.listening import Ear
+from headrace.adapters.broker.packets import one_arrival
 from headrace.adapters.mqtt.adapter import MqttAdapter
 from headrace.adapters.mqtt.probe import heard
 from headrace.core.clock import SystemClock, VirtualClock
@@ -42,7 +43,7 @@ def test_what_was_heard_is_told_with_what_the_rules_make_of_it():
         ("else/where", b"1"),
         ("plant/big", b"x" * 300_000),
     ):
-        ear.take(topic, payload, None, False, False)
+        ear.take(one_arrival(topic, payload))
     found = heard(ear, "b", adapter_of()._rules)
     by_topic = {t["topic"]: t for t in found["topics"]}
     assert (found["messages"], list(by_topic)) == (6, sorted(by_topic))
@@ -64,7 +65,7 @@ def test_what_was_heard_is_told_with_what_the_rules_make_of_it():
 def test_topics_are_bounded():
     ear = Ear(VirtualClock(), topics_max=2)
     for topic in ("a", "b", "c", "a", "c"):
-        ear.take(topic, b"1", None, False, False)
+        ear.take(one_arrival(topic, b"1"))
     found = heard(ear, "b", [])
     assert ([t["topic"] for t in found["topics"]], found["messages_of_other_topics"]) == (["a", "b"], 2)
 
@@ -104,13 +105,15 @@ class Scripted:
         self.log = []
         self.send = self.log.append
 
-    def __call__(self, client_id, on_session, on_message, on_lost, stay, will, **properties):
+    def __call__(self, client_id, on_session, on_messages, on_lost, stay, will, topics, **properties):
         self.log.append((client_id, stay.value, properties))
-        self.on_session, self.on_message, self.on_lost = on_session, on_message, on_lost
+        self.on_session, self.on_messages, self.on_lost = on_session, on_messages, on_lost
         return self
 
     def set_auth_credentials(self, user, password):
         self.log.append((user, password))
+
+    log_in_as = BrokerClient.log_in_as
 
     async def open(self, address, tls, keepalive_ns, version):
         self.log.append(f"open {version} {'tls' if tls else 'plain'}")
@@ -120,7 +123,7 @@ class Scripted:
     async def subscribe_all(self, filters, qos, take_retained):
         self.log.append((filters, qos, take_retained))
         self.on_session(False)
-        self.on_message("plant/o1", b'{"t": 1}', None, False, False)
+        self.on_messages(one_arrival("plant/o1", b'{"t": 1}'))
         if self.ends:
             self.on_lost("gone")
         return self.refused
@@ -205,12 +208,12 @@ async def test_a_message_of_the_past_keeps_its_time_in_a_running_adapter(unused_
     await adapter.start(sink)
     try:
         inbox = adapter._running.inbox
-        inbox.take("plant/o1", b'{"t": 1}', None, False)
+        inbox.take(one_arrival("plant/o1", b'{"t": 1}'))
         await asyncio.sleep(0.05)
         newest_ns = int(sink.batches[0].ts_ns[0])
         (again,), _ = adapter.redecode(reject_of(b'{"t": 4.5}', arrival_ns=50), sink.directory)
         assert again.ts_ns.tolist() == [50]
-        inbox.take("plant/o1", b'{"t": 2}', None, False)
+        inbox.take(one_arrival("plant/o1", b'{"t": 2}'))
         await asyncio.sleep(0.05)
         assert int(sink.batches[1].ts_ns[0]) > newest_ns
         assert sink.batches[1].slot == sink.batches[0].slot == again.slot

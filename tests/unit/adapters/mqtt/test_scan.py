@@ -5,6 +5,7 @@ import pytest
 from headrace.adapters.abilities import FoundTag, Scans
 from headrace.adapters.base import PlantFacts
 from headrace.adapters.broker.listening import Ear
+from headrace.adapters.broker.packets import one_arrival
 from headrace.adapters.mqtt import probe
 from headrace.adapters.mqtt.adapter import MqttAdapter
 from headrace.adapters.mqtt.scan import offered
@@ -34,7 +35,7 @@ def adapter_of(**config):
 def scanned(*messages, **bounds):
     ear = Ear(VirtualClock(7), **bounds)
     for topic, payload in messages:
-        ear.take(topic, payload, None, False, False)
+        ear.take(one_arrival(topic, payload))
     return offered(ear, "b", adapter_of()._rules)
 
 
@@ -99,7 +100,7 @@ def listened(monkeypatch):
     async def listen(ear, listening, config, address, folder, client_id):
         filters, _ = listening
         found.append((filters, str(address), client_id))
-        ear.take("plant/o1", b'{"t": 1}', None, False, False)
+        ear.take(one_arrival("plant/o1", b'{"t": 1}'))
 
     from headrace.adapters.mqtt import adapter
 

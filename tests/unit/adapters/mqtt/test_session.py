@@ -5,6 +5,7 @@ import contextlib
 import logging
 import ssl
 
+import numpy as np
 import pytest
 
 from headrace.adapters.base import AdapterState, PlantFacts
@@ -198,7 +199,7 @@ async def test_before_it_is_connected_a_session_takes_no_orders():
     async with Script(b"") as script, running(script) as adapter:
         await until(lambda: bool(script.levels), "it has asked to be let in")
         session = adapter._running.session
-        session.acknowledge([1])
+        session.acknowledge(np.array([1]))
         session.resume()
         session.pause()
         session.drop("not yet")

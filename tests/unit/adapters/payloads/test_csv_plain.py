@@ -1,9 +1,11 @@
 """Plain lines of CSV: the scanner reads what the slower reader of texts reads, and leaves to it what it can't."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from headrace.adapters.payloads import csv_plain
+from headrace.adapters.payloads import csv as csv_payload
+from headrace.adapters.payloads import csv_plain, csv_values
 from headrace.adapters.payloads.chunks import LineChunk, LineFormats
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_rules import LineRule, compile_paths
@@ -204,3 +206,47 @@ def test_texts_are_the_times_that_python_reads(text):
         if found != NO_TIME:
             assert found == reader.read(text)
             assert is_zoned == (text[19:].strip("0123456789.,") != "")
+
+
+TEXTS = [
+    "1",
+    " 2.5 ",
+    "-0",
+    "1e3",
+    "nan",
+    "inf",
+    "1_0",
+    "",
+    "  ",
+    "true",
+    "False",
+    "on",
+    "9007199254740993",
+    "9" * 400,
+    "up",
+]
+
+
+@pytest.mark.parametrize("start", range(len(TEXTS)))
+def test_cells_are_the_same_in_columns_as_alone(start):
+    """Of a message: by columns from eight lines on, whatever else its columns hold."""
+    texts = (TEXTS[start:] + TEXTS[:start]) * 2
+    for some in (texts, texts[:1] * 9, ["1", "2"] * 5 + texts[:1], texts[:3]):
+        found = csv_payload._values([[text, "x"] for text in some], "\n".join(some))
+        assert repr(found) == repr([(csv_payload._cell(text), "x") for text in some])
+
+
+@pytest.mark.parametrize("last", [*TEXTS, " on", "x" * 2_000, None])
+def test_texts_behind_the_first_few_cells_are_found(last):
+    """Whether a column is one of numbers is tried with a few of them first."""
+    for first in (["1"] * 20, ["up", "down"] * 10):
+        texts = pa.array([*first, last], pa.string())
+        column = csv_values.CellColumn(texts)
+        alone = csv_values.CellColumn(pa.array([last], pa.string()))
+        assert column.kind[-1] == alone.kind[-1]
+        assert repr(column.numbers[-1]) == repr(alone.numbers[-1])
+        wanted = csv_values.WantedCells.typed("u32")
+        read, other = column.read(wanted), alone.read(wanted)
+        assert read.values[-1].as_py() == other.values[-1].as_py()
+        assert [value.as_py() for value in read.values][:20] == first
+        assert (20 in read.bad) == (0 in other.bad)

@@ -1,9 +1,11 @@
 """Births, data and deaths of nodes, without a broker."""
 
+import numpy as np
 import pytest
 
 from headrace.adapters.base import PlantFacts
-from headrace.adapters.payloads.base import TopicMessage
+from headrace.adapters.payloads.base import MessageColumns, TopicMessage
+from headrace.adapters.payloads.columns import CodedTopics, joined
 from headrace.adapters.payloads.sparkplug import DataType
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
 from headrace.adapters.sparkplug import adapter as adapter_module
@@ -63,6 +65,62 @@ def data(*values):
 
 def death(number):
     return write_payload(5, None, [] if number is None else [bdseq(number)])
+
+
+def columns(names, *messages):
+    """Messages as the inbox hands them on, each a millisecond after the one before."""
+    ids = np.array([names.index(topic) for topic, _ in messages])
+    payloads, arrivals_ns = joined([p for _, p in messages]), ARRIVAL_NS + np.arange(len(messages)) * MS
+
+    def make(number):
+        topic, payload = messages[number]
+        return TopicMessage(topic, payload, int(arrivals_ns[number]))
+
+    return MessageColumns(CodedTopics(names, ids), payloads, [None] * len(ids), make, arrivals_ns)
+
+
+def test_messages_by_columns_are_taken_as_one_by_one():
+    names = [f"spBv1.0/g/{kind}/{node}" for node in ("n", "m", "x") for kind in ("NBIRTH", "NDATA")] + [
+        "else"
+    ]
+    big = data(*[1.0] * 40)
+    slices = [
+        [(names[0], birth(1, "a")), (names[2], birth(1, "a")), (names[1], data(2.0))],
+        [(names[1], data(n)) for n in range(5)] + [(names[3], data(7.5)), (names[1], data(8.5))],
+        [(names[1], data(3.0)), (names[5], data(1.0)), (names[6], b"")],  # new ones among them
+        [(names[5], data(1.0)), (names[1], data(4.0))],  # of one we have no birth
+        [(names[1], big), (names[3], data(1.0))],  # too large
+        [(names[1], b"\xff"), (names[3], data(2.0))],
+    ]
+    one, other = Desk(max_payload="200B"), Desk(max_payload="200B")
+    for number, messages in enumerate(slices):
+        by_columns = columns(names, *messages)
+        found = [
+            desk.nodes.decode(some, ARRIVAL_NS + number) for desk, some in ((one, by_columns), (other, list(by_columns)))
+        ]  # fmt: skip
+        told = [
+            [[(r.path, r.ts_ns, r.value, r.quality) for b in each.batches for r in readings(b, desk.directory)], each.rejects]
+            for each, desk in zip(found, (one, other), strict=True)
+        ]  # fmt: skip
+        assert told[0] == told[1]
+        assert one.asked == other.asked
+        facts = [
+            [(d.name, d.n_messages, d.last_good_ns, d.is_online, node.wants_birth) for node in desk.nodes.nodes.values() for d in node.all()]
+            for desk in (one, other)
+        ]  # fmt: skip
+        assert facts[0] == facts[1]
+    assert one.asked
+
+
+def test_many_topics_by_columns():
+    names = [f"spBv1.0/g/{kind}/{n}" for n in range(200) for kind in ("NBIRTH", "NDATA")]
+    desk = Desk()
+    desk.nodes.decode(columns(names, *((name, birth(0, "a")) for name in names[::2])), ARRIVAL_NS)
+    for _ in range(2):
+        (batch,), _ = desk.nodes.decode(
+            columns(names, *((name, data(5.0)) for name in names[1::2])), ARRIVAL_NS
+        )
+        assert batch.n_samples == 200
 
 
 def test_a_life():

@@ -4,14 +4,24 @@ import asyncio
 
 import pytest
 
+from headrace.adapters.broker import packets
+from headrace.adapters.broker.packets import NO_ID, PacketFramer, TopicTable, one_arrival
 from headrace.adapters.payloads.sparkplug_writer import write_payload
 from headrace.adapters.sparkplug import order
 from headrace.adapters.sparkplug.order import SequenceGate
 from headrace.testing.adapters import until
 
 
+@pytest.fixture(params=[True, False], ids=["by columns", "one by one"], autouse=True)
+def _way(request, monkeypatch):
+    """As the framer brings them, and as gmqtt does."""
+    monkeypatch.setattr(Desk, "is_numbered", request.param)
+
+
 class Desk:
     """A gate, what it handed on, and what it told."""
+
+    is_numbered = True
 
     def __init__(self, wait_s=60.0, **more):
         self.generation = 1
@@ -20,20 +30,29 @@ class Desk:
         self.gaps = []
         self.acknowledged = []
         self.n_forgotten = 0
+        self.framer = PacketFramer(TopicTable())
         self.gate = SequenceGate(self, self, wait_s, self.gaps.append, **more)
 
-    def take(self, topic, payload, packet_id, is_again):
-        self.taken.append((topic.split("/")[2], payload, packet_id))
+    def take(self, came):
+        for topic, payload, packet_id in zip(
+            came.topics, came.payloads, came.packet_ids.tolist(), strict=True
+        ):
+            self.taken.append((topic.split("/")[2], payload, None if packet_id == NO_ID else packet_id))
 
     def forget(self):
         self.n_forgotten += 1
 
     def acknowledge(self, packet_ids):
-        self.acknowledged += packet_ids
+        self.acknowledged += packet_ids.tolist()
+
+    def arrival(self, topic, payload, packet_id=None):
+        if not self.is_numbered:
+            return one_arrival(topic, payload, packet_id)
+        return self.framer.next(packet(topic, payload, packet_id), 0, False)[0]
 
     def say(self, kind, seq, packet_id=None, node="n"):
         topic = f"spBv1.0/g/{kind}/{node}" + ("/d" if kind[0] == "D" else "")
-        self.gate.take(topic, write_payload(1, seq, []), packet_id, False)
+        self.gate.take(self.arrival(topic, write_payload(1, seq, []), packet_id))
 
     @property
     def seqs(self):
@@ -126,8 +145,8 @@ async def test_what_has_no_number_or_no_birth_is_handed_on():
     desk = Desk()
     desk.say("NDATA", 7)
     desk.say("NBIRTH", 0)
-    desk.gate.take("spBv1.0/g/NDATA/n", b"\xff", None, False)
-    desk.gate.take("somewhere/else/altogether", b"", None, False)
+    desk.gate.take(desk.arrival("spBv1.0/g/NDATA/n", b"\xff"))
+    desk.gate.take(desk.arrival("somewhere/else/altogether", b""))
     assert len(desk.taken) == 4
 
 
@@ -177,8 +196,55 @@ async def test_without_our_session_what_waits_does_not_come_again():
 async def test_what_the_broker_says_of_us_is_no_message():
     heard = []
     desk = Desk(state_topic="spBv1.0/STATE/h", on_state=heard.append)
-    desk.gate.take("spBv1.0/STATE/h", b"x", 5, False)
-    desk.gate.take("spBv1.0/STATE/h", b"y", None, False)
-    desk.gate.take("spBv1.0/STATE/other", b"z", None, False)
+    desk.gate.take(desk.arrival("spBv1.0/STATE/h", b"x", 5))
+    desk.gate.take(desk.arrival("spBv1.0/STATE/h", b"y"))
+    desk.gate.take(desk.arrival("spBv1.0/STATE/other", b"z"))
     assert (heard, desk.acknowledged, len(desk.taken)) == ([b"x", b"y"], [5], 1)
     await asyncio.sleep(0)
+
+
+async def test_what_waits_is_bounded_by_its_bytes_too(monkeypatch):
+    monkeypatch.setattr(order, "HELD_BYTES_MAX", 5)
+    desk = Desk()
+    desk.say("NBIRTH", 0)
+    desk.say("NDATA", 2)
+    assert (len(desk.taken), desk.gate._n_bytes) == (1, 4)
+    desk.say("NDATA", 3)
+    assert (len(desk.taken), desk.gaps, desk.gate._n_bytes) == (3, [("g", "n")], 0)
+
+
+async def test_messages_in_order_pass_by_together():
+    desk = Desk()
+    parts = []
+    desk.take = parts.append
+    topics = [f"spBv1.0/g/{kind}/n" for kind in ("NBIRTH", "NDATA", "NDATA", "NDATA", "NDATA", "NDATA")]
+    seqs = (0, 1, 2, 4, 3, 5)
+    whole = b"".join(packet(t, write_payload(1, seq, [])) for t, seq in zip(topics, seqs, strict=True))
+    desk.gate.take(desk.framer.next(whole, 0, False)[0])
+    assert [len(part) for part in parts] == [1, 2, 1, 1, 1]
+    assert [payload[-1] for part in parts for payload in part.payloads] == [0, 1, 2, 3, 4, 5]
+    assert desk.gate.n_reordered == 1
+
+
+@pytest.mark.parametrize("n", [100, 300])
+async def test_nodes_keep_their_numbers_when_topics_begin_anew(monkeypatch, n):
+    monkeypatch.setattr(packets, "N_TOPICS_MAX", 250)
+    desk = Desk()
+    desk.is_numbered = True
+    for seq in range(4):
+        for node in range(n):
+            desk.say("NDATA" if seq else "NBIRTH", seq, node=f"n{node}")
+    assert len(desk.taken) == 4 * n
+    desk.say("NDATA", 5, node="n7")
+    assert len(desk.taken) == 4 * n, "it is one too early"
+    for node in range(n):
+        desk.say("NDATA", 4, node=f"x{node}")  # of nobody who lives
+    desk.say("NDATA", 4, node="n7")
+    assert len(desk.taken) == 5 * n + 2
+    desk.gate.finish()
+
+
+def packet(topic, payload, packet_id=None):
+    body = len(topic).to_bytes(2, "big") + topic.encode()
+    body += (b"" if packet_id is None else packet_id.to_bytes(2, "big")) + payload
+    return bytes([0x30 if packet_id is None else 0x32, len(body)]) + body

@@ -2,6 +2,7 @@
 
 import pytest
 
+from headrace.adapters.broker.packets import one_arrival
 from headrace.adapters.payloads.sparkplug import DataType
 from headrace.adapters.payloads.sparkplug_writer import (
     SparkplugValue,
@@ -25,7 +26,7 @@ class Ear(BirthEar):
         self.joined(lambda publication: self.asked.append(publication.topic))
 
     def hear(self, topic, payload=b""):
-        self.take(topic, payload, None, False, False)
+        self.take(one_arrival(topic, payload))
 
 
 def birth(*values):
@@ -47,7 +48,7 @@ def test_whose_birth_was_not_heard_is_asked_once():
     silent = Ear(asks=False)
     silent.hear("spBv1.0/g/NDATA/a")
     assert silent.asked == []
-    BirthEar(VirtualClock(0)).take("spBv1.0/g/NDATA/a", b"", None, False, False)
+    BirthEar(VirtualClock(0)).take(one_arrival("spBv1.0/g/NDATA/a", b""))
     assert Ear([("g", "x"), ("g", "x")]).asked == ["spBv1.0/g/NCMD/x"]
 
 
@@ -106,6 +107,20 @@ def test_devices_are_bounded(monkeypatch):
     for node in "aab":
         ear.hear(f"spBv1.0/g/NBIRTH/{node}", birth())
     assert (len(ear.heard), ear.n_others, heard_nodes(ear, NAMING, "node")["messages_of_others"]) == (1, 1, 1)
+
+
+def test_births_are_bounded_by_their_bytes(monkeypatch):
+    some = birth(SparkplugValue(1.5, DataType.DOUBLE, "a"))
+    monkeypatch.setattr(probe, "BIRTH_BYTES_MAX", 2 * len(some))
+    ear = Ear()
+    for node in "abca":
+        ear.hear(f"spBv1.0/g/NBIRTH/{node}", some)
+    found = heard_nodes(ear, NAMING, "node")["nodes"]
+    assert [(n["node"], n["metrics"]) for n in found] == [("g/a", 1), ("g/b", 1), ("g/c", 0)]
+    assert found[2]["problems"] == [
+        f"its birth of {len(some)} bytes is one too many to keep: listen to one node"
+    ]
+    assert ear.asked == ["spBv1.0/g/NCMD/c"]
 
 
 def test_what_is_wanted():
