@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
+from tests.integration.opcua_life import Life, adapter_of, latest, samples
 
-from headrace.adapters.base import AdapterState, PlantFacts
+from headrace.adapters.base import AdapterState
 from headrace.adapters.broker.simulator import free_port
 from headrace.adapters.opcua import polling, subscribing
 from headrace.adapters.opcua.adapter import OpcuaAdapter
@@ -19,9 +19,7 @@ from headrace.core.clock import NO_TIME, SystemClock
 from headrace.core.errors import ConfigError, NotConnected, Rejected
 from headrace.core.events import RejectCode
 from headrace.core.frames import Shape
-from headrace.core.problems import validate_section
 from headrace.core.quality import Quality
-from headrace.core.settings import SignalSettings
 from headrace.testing.adapters import RecordingSink, until
 
 # One server for all: to make one takes 2 s.
@@ -43,71 +41,6 @@ async def plant(made, monkeypatch):
     await made.start()
     yield made
     await made.stop()
-
-
-def adapter_of(plant, signals, devices=None, **config):
-    config = {
-        "protocol": "opcua", "profile": "p", "interval": "20ms", "reconnect_first": "20ms", "reconnect_most": "100ms",
-        "devices": devices or {"l/d": plant.url(timeout="500ms")}, **config,
-    }  # fmt: skip
-    profile = {
-        name: SignalSettings(address=plant.address(name) if address is None else address)
-        for name, address in signals.items()
-    }
-    folder = config.pop("folder", None)
-    pacer = config.pop("pacer", None) or ConnectPacer()
-    settings = validate_section(OpcuaAdapter.Config, config, "adapters.x")
-    facts = PlantFacts(folder=Path() if folder is None else folder, pacer=pacer)
-    return OpcuaAdapter.from_config("x", settings, {"p": profile}, facts)
-
-
-def samples(sink):
-    """(path, ts_ns, value, quality) of all that came; texts as texts."""
-    found = []
-    for batch in sink.batches:
-        batch.check_columns()
-        marks = np.zeros(batch.values.shape, np.uint8) if batch.quality is None else batch.quality
-        slots = np.repeat(batch.slot, batch.width if batch.shape is Shape.DENSE else np.diff(batch.start))
-        columns = np.tile(np.arange(batch.width), batch.n_frames) if batch.column is None else batch.column
-        rows = zip(
-            sink.directory.sensor_paths(slots, columns.astype(np.uint16)), batch.value_times().tolist(),
-            batch.values.reshape(-1).tolist(), marks.reshape(-1).tolist(), strict=True,
-        )  # fmt: skip
-        found += [
-            (path, ts, batch.dictionary[value] if batch.dictionary else value, mark)
-            for path, ts, value, mark in rows
-        ]
-    return found
-
-
-def latest(sink):
-    return {path: (value, quality) for path, _, value, quality in samples(sink)}
-
-
-class Life:
-    """A started adapter with its sink, stopped at the end."""
-
-    def __init__(self, adapter, sink=None):
-        self.adapter, self.sink = adapter, sink or RecordingSink()
-
-    async def __aenter__(self):
-        await self.adapter.start(self.sink)
-        return self
-
-    async def __aexit__(self, *error):
-        self.sink.set_credit(True)
-        await self.adapter.stop()
-
-    @property
-    def state(self):
-        return self.adapter.diagnostics().state
-
-    @property
-    def reason(self):
-        return self.adapter.diagnostics().reason
-
-    async def value(self, path, wanted):
-        await until(lambda: latest(self.sink).get(path, (None,))[0] == wanted, f"{path} is {wanted}")
 
 
 TYPES = {

@@ -70,7 +70,7 @@ class FeedDesk:
         self.tags.begin()
         filing = Filing("x", self.tags, self.sink.directory, "auto")
         inbox = ValueInbox("x", self.sink, self.tags, filing)
-        self.heard = []
+        self.heard, self.dropped = [], []
         self.feed = Feed(
             self.sink, self.tags, filing, inbox, AnswerTap(mark_of(self.tags), self.heard.append)
         )
