@@ -19,6 +19,7 @@ from headrace.adapters.opcua.client import ServiceFailed, UaConnection
 from headrace.adapters.opcua.config import OpcuaConfig, Profile, UaDevicePlan, opcua_plans, parse_url
 from headrace.adapters.opcua.filing import Filing
 from headrace.adapters.opcua.inbox import ValueInbox
+from headrace.adapters.opcua.plain import warm_plain
 from headrace.adapters.opcua.probe import check_probe, probe_server, shown
 from headrace.adapters.opcua.reader import Groups
 from headrace.adapters.opcua.retag import (
@@ -88,6 +89,7 @@ class OpcuaAdapter:
     def warm(cls) -> None:
         """Make the kernels of its decoders ready."""
         warm_scanner()
+        warm_plain()
 
     @classmethod
     def from_config(

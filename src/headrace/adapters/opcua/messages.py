@@ -135,7 +135,7 @@ def _scanned(body: bytes, at: int, end: int, has_handles: bool) -> Values:
     least = _HANDLE_BYTES + _LEAST_BYTES if has_handles else _LEAST_BYTES
     if n * least > end - at:
         raise _Unusual
-    columns = ValueColumns.empty(max(n, 0))
+    columns = ValueColumns.room(max(n, 0))
     data = np.frombuffer(body, np.uint8)
     after = scan_values(data, at + _COUNT.size, end, len(columns.tag), has_handles, columns)
     if after == GAVE_UP or (after != end and not has_handles):

@@ -16,6 +16,7 @@ from headrace.adapters.opcua.addresses import NodeAddress
 from headrace.adapters.opcua.config import UaDevicePlan, UaSignal
 from headrace.adapters.opcua.handles import GONE, Numbers
 from headrace.adapters.opcua.kinds import BOOLEAN, NO_PART, PARTS, TEXT, part_of
+from headrace.adapters.opcua.plain import Sensors
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError, NotFound
 from headrace.core.layouts import Column, Kind, Layout
@@ -79,6 +80,17 @@ class TagTable:
         self.last_kind = np.zeros(n, np.int16)
         self.last_status = np.zeros(n, np.uint32)
         self.forget()
+        self._sensors: Sensors | None = None
+
+    @property
+    def sensors(self) -> Sensors:
+        """Its columns, as the kernel takes them."""
+        if self._sensors is None:
+            self._sensors = Sensors(
+                self.part, self.is_array, self.cell, self.slot, self.column, self.last_source_ns, self.last_bits,
+                self.last_kind, self.last_status,
+            )  # fmt: skip
+        return self._sensors
 
     def __len__(self) -> int:
         return len(self.device)
