@@ -20,6 +20,7 @@ from headrace.core.errors import ConfigError, NotConnected, Rejected
 from headrace.core.events import RejectCode
 from headrace.core.frames import Shape
 from headrace.core.quality import Quality
+from headrace.testing.adapter_fleets import Doorkeeper
 from headrace.testing.adapters import RecordingSink, until
 
 # One server for all: to make one takes 2 s.
@@ -143,6 +144,21 @@ async def test_a_server_that_was_off_and_one_that_hangs(plant, mode, monkeypatch
         assert "connected, but" in life.reason
         await plant.write("a", 5.0)
         await life.value("l/d/a", 5.0)
+
+
+async def test_servers_that_are_silent_keep_no_other_from_connecting(plant):
+    await plant.set("a", 1.0)
+    door = Doorkeeper()
+    await door.start()
+    silent = [f"opc.tcp://{host}:{port}?timeout=20s" for host, port in door.addresses(48)]
+    devices = {f"l/s{i}": url for i, url in enumerate(silent)} | {"l/z": plant.url()}
+    try:
+        async with Life(adapter_of(plant, {"a": None}, devices)) as life:
+            await life.value("l/z/a", 1.0)
+            assert door.n_peers == len(silent)
+            assert {d.state for d in life.adapter.diagnostics().devices[:-1]} == {AdapterState.STARTING}
+    finally:
+        await door.stop()
 
 
 class CountedTurns(ConnectPacer):

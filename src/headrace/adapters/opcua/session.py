@@ -28,6 +28,8 @@ from headrace.adapters.pacing import ConnectGate
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError, NotConnected
 
+PATIENCE_S = 0.1
+"""How long a server that does not answer may keep others from connecting."""
 _log = logging.getLogger("headrace.adapters.opcua")
 
 
@@ -119,8 +121,7 @@ class ServerSession:
 
     async def _live(self, connection: UaConnection) -> None:
         """One connection's life."""
-        async with self._gate:
-            await connection.open()
+        await self._open(connection)
         self.meters.n_connects += 1
         crew = Crew()
         link = Link(
@@ -138,6 +139,17 @@ class ServerSession:
             await crew.run()
         finally:
             self._reader = None
+
+    async def _open(self, connection: UaConnection) -> None:
+        """Connect in turn; a server that is slow to answer gives its place to the next one meanwhile."""
+        async with self._gate:
+            opening = asyncio.ensure_future(connection.open())
+            try:
+                await asyncio.wait([opening], timeout=PATIENCE_S)
+            except asyncio.CancelledError:
+                opening.cancel()
+                raise
+        await opening
 
     async def _until_ended(self, crew: Crew) -> None:
         await self._ended.wait()
