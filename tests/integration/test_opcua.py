@@ -481,8 +481,15 @@ async def test_a_certificate_and_a_password(plant, pairs, monkeypatch):
     for policy, mode in (
         ("Basic256Sha256", "SignAndEncrypt"), ("Basic256Sha256", "Sign"), ("Aes128Sha256RsaOaep", "SignAndEncrypt"),
     ):  # fmt: skip
+        await plant.write("a", 1.0)
         async with Life(secure(plant, pairs, security=policy, security_mode=mode, **login)) as life:
             await life.value("l/d/a", 1.0)
+            subscriptions = set(plant._server.iserver.subscription_service.subscriptions)
+            plant.drop()
+            await plant.write("a", 2.0)
+            await life.value("l/d/a", 2.0)
+            assert set(plant._server.iserver.subscription_service.subscriptions) == subscriptions, "resumed"
+    await plant.write("a", 1.0)
     monkeypatch.setenv("OPCUA_PASSWORD", "wrong")
     async with Life(secure(plant, pairs, **login)) as life:
         await until(lambda: life.state is AdapterState.FAILED, "it is told that somebody must act")
@@ -538,3 +545,19 @@ async def test_without_credit_the_server_keeps_and_nothing_is_lost(plant):
         life.sink.set_credit(True)
         await life.value("l/d/a", 50.0)
     assert [v for _, _, v, _ in samples(life.sink)] == [float(i) for i in range(51)]
+
+
+async def test_what_is_queued_while_the_wire_is_cut_is_not_lost(plant):
+    await plant.set("a", 0.0)
+    async with Life(adapter_of(plant, {"a": None}, queue_size=100, reconnect_first="200ms")) as life:
+        await life.value("l/d/a", 0.0)
+        subscriptions = set(plant._server.iserver.subscription_service.subscriptions)
+        for n in range(2):
+            plant.drop()
+            await until(lambda: life.state is AdapterState.BACKOFF, "the cut is noticed")
+            for i in range(1, 21):
+                await plant.write("a", float(20 * n + i))
+            await life.value("l/d/a", float(20 * n + 20))
+        assert [v for _, _, v, _ in samples(life.sink)] == [float(i) for i in range(41)]
+        assert set(plant._server.iserver.subscription_service.subscriptions) == subscriptions
+        assert life.adapter.diagnostics().n_gaps == 0

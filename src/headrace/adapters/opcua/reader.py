@@ -105,18 +105,30 @@ class Reader(ABC):
     """Reads the variables of one connection.
 
     Variables are told apart by their handles, so that tags may get other numbers at any time.
+
+    Attributes
+    ----------
+    can_resume : whether the server keeps anything that another connection could go on with.
     """
 
+    can_resume = False
+
     def __init__(self, link: Link, groups: Groups) -> None:
-        self._link = link
-        self._config = link.access.config
-        self._connection, self._feed, self._meters = link.connection, link.feed, link.meters
+        self._config, self._feed, self._meters = link.access.config, link.feed, link.meters
+        self._go_over(link)
         self._clock = link.feed.sink.clock
         self._handles = Handles(tag for tags in groups.values() for tag in tags)
         self._items: dict[int, Item] = {}
         self._intervals = list(groups)
         self._staged: Staged | None = None
         self._limits = ServerLimits(1, 1)
+
+    def _go_over(self, link: Link) -> None:
+        self._link, self._connection = link, link.connection
+
+    async def resume(self, link: Link) -> None:
+        """Go on over another connection with the same session. Raises as `prepare`."""
+        self._go_over(link)
 
     @property
     def revised(self) -> str:

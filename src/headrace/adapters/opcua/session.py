@@ -63,6 +63,9 @@ class ServerSession:
         self._is_told = False
         self._closed_cpu_ns = 0
         self._reader: Reader | None = None
+        self._up_reader: Reader | None = None
+        self._left: tuple[UaConnection, Reader] | None = None
+        self._is_cut = False
         self._changing = asyncio.Lock()
         self._is_changing = False
         self.connection: UaConnection | None = None
@@ -86,10 +89,12 @@ class ServerSession:
         """Stay connected until cancelled."""
         while True:
             self._ended.clear()
-            self.connection = UaConnection(self.access, self.drop)
+            self._is_cut = False
+            before = None if self._left is None else self._left[0]
+            connection = self.connection = UaConnection(self.access, self._cut, before)
             state = AdapterState.BACKOFF
             try:
-                await self._live(self.connection)
+                await self._live(connection)
                 reason = self._end_reason
             except (ServerRefuses, ConfigError) as e:
                 reason, state = str(e), AdapterState.FAILED
@@ -102,22 +107,31 @@ class ServerSession:
             except Exception as e:
                 _log.exception("adapter=%s server=%s: session failed", self._name, self.access.server)
                 reason = f"internal error: {e!r}"
-            await self.close()
+            reader, self._up_reader = self._up_reader, None
+            is_cut = self._is_cut or connection.is_cut
+            if reader is not None:
+                self._left = (connection, reader) if is_cut and reader.can_resume else None
+            await self.close(says_goodbye=self._left is None)
             self._lost(reason, state)
             await self._clock.sleep(seconds(max(0, self.retry_ns - self._clock.now_ns())))
 
-    async def close(self) -> None:
-        """Close the connection."""
+    async def close(self, says_goodbye: bool = True) -> None:
+        """Close the connection; see `UaConnection.close`."""
         connection, self.connection = self.connection, None
         if connection is not None:
             self._closed_cpu_ns += connection.cpu_ns
-            await connection.close()
+            await connection.close(says_goodbye)
 
     def drop(self, reason: str) -> None:
         """The connection is lost, or to be given up."""
         if not self._ended.is_set():
             self._end_reason = reason
             self._ended.set()
+
+    def _cut(self, reason: str) -> None:
+        """The wire is lost: the server may still have the session."""
+        self._is_cut = True
+        self.drop(reason)
 
     async def _live(self, connection: UaConnection) -> None:
         """One connection's life."""
@@ -129,10 +143,16 @@ class ServerSession:
         )
         try:
             async with self._changing:
-                groups = self._groups
-                make = Polling if self.access.config.mode == "read" else Subscribing
-                reader = self._reader = make(link, groups)
-                await reader.prepare(groups)
+                left, self._left = self._left, None
+                if left is not None and connection.is_resumed:
+                    reader = self._reader = self._up_reader = left[1]
+                    await reader.resume(link)
+                else:
+                    groups = self._groups
+                    make = Polling if self.access.config.mode == "read" else Subscribing
+                    reader = self._reader = make(link, groups)
+                    await reader.prepare(groups)
+            self._up_reader = reader
             self._up(reader.revised)
             for one in (*reader.work(), self._until_ended(crew)):
                 crew.add(one)
@@ -177,6 +197,7 @@ class ServerSession:
             try:
                 await self._reader.stage(change, groups)
             except NotConnected as e:
+                self._reader.can_resume = False
                 self.drop(str(e))
 
     async def take_back(self) -> None:
@@ -189,7 +210,7 @@ class ServerSession:
 
     def commit(self, access: ServerAccess, change: TagChange, groups: Groups) -> None:
         """The tags have become those of `change`: read them from now on."""
-        self.access, self._groups = access, groups
+        self.access, self._groups, self._left = access, groups, None
         if self._reader is not None:
             self._reader.commit(change, groups)
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from asyncua import ua
+from asyncua.ua.ua_binary import struct_to_binary
 
 from headrace.adapters.meters import seconds
 from headrace.adapters.opcua.asking import in_batches
@@ -54,6 +55,7 @@ class Subscribing(Reader):
 
     def __init__(self, link: Link, groups: Groups) -> None:
         super().__init__(link, groups)
+        self.can_resume = True
         self._subscriptions: dict[int, Subscription] = {}
         self._acks: list[ua.SubscriptionAcknowledgement] = []
         self._asking = asyncio.Lock()
@@ -242,6 +244,7 @@ class Subscribing(Reader):
         try:
             await asking
         except (NotConnected, TimeoutError, ServiceFailed) as e:
+            self.can_resume = False
             self._link.drop(f"the change of variables could not be brought to its end: {e}")
 
     async def _delete(self) -> None:
@@ -264,6 +267,37 @@ class Subscribing(Reader):
         request.Parameters.MonitoredItemIds = list(numbers)
         self._meters.n_requests += 1
         await self._connection.ask(request, ua.DeleteMonitoredItemsResponse, "the end of monitored items")
+
+    # --- the same session again ----------------------------------------------------------------------
+
+    async def resume(self, link: Link) -> None:
+        """Go on with the subscriptions that are there; what was published and has not come is asked for again."""
+        await super().resume(link)
+        self._n_asked = self._n_publishing = 0
+        for one in self._subscriptions.values():
+            while await self._republish(one.number):
+                pass
+        self._heard_ns = monotonic_ns()
+
+    async def _republish(self, subscription: int) -> bool:
+        """Take the next message of a subscription once more, if the server has it."""
+        request = ua.RepublishRequest()
+        request.Parameters.SubscriptionId = subscription
+        request.Parameters.RetransmitSequenceNumber = self._next_sequence.get(subscription, 1)
+        self._meters.n_requests += 1
+        try:
+            found = await self._connection.ask(request, ua.RepublishResponse, "a request to publish again")
+        except ServiceFailed as e:
+            if e.code == ua.StatusCodes.BadMessageNotAvailable:
+                return False
+            raise
+        message = found.NotificationMessage
+        if not message.NotificationData:
+            return False
+        response = ua.PublishResponse()
+        response.Parameters = ua.PublishResult(SubscriptionId=subscription, NotificationMessage=message)
+        self._take(bytes(struct_to_binary(response)))
+        return True
 
     # --- running -------------------------------------------------------------------------------------
 
@@ -303,6 +337,10 @@ class Subscribing(Reader):
                 if e.code != ua.StatusCodes.BadTimeout:
                     raise NotConnected(str(e)) from e
                 continue
+            except BaseException:
+                # Perhaps it never came there; to acknowledge twice does no harm.
+                self._acks = request.Parameters.SubscriptionAcknowledgements + self._acks
+                raise
             finally:
                 self._n_asked -= 1
             self._heard_ns = monotonic_ns()

@@ -207,7 +207,7 @@ class Watched(SystemClock):
 
 
 def session_of(desk, connections, monkeypatch, mode="read"):
-    monkeypatch.setattr(session_module, "UaConnection", lambda access, on_lost: next(connections))
+    monkeypatch.setattr(session_module, "UaConnection", lambda access, on_lost, before: next(connections))
     access = ServerAccess(desk.tags.plans[0].server, config(mode=mode), None, 0.5)
     gate = ConnectGate(ConnectPacer(), 4)
     return ServerSession("x", access, {S: [0]}, desk.feed, gate, Backoff("x", 1_000, 1_000))
@@ -381,3 +381,43 @@ async def test_what_is_not_read_any_more_is_not_verified():
     connection = ScriptedConnection()
     await subscribing(three(), connection)._compare(set(), [0, 1])
     assert connection.asked == []
+
+
+def published_again(*values):
+    response = ua.RepublishResponse()
+    if values:
+        response.NotificationMessage = publish_response(0, *values).Parameters.NotificationMessage
+    return response
+
+
+async def test_what_got_lost_on_its_way_is_asked_for_again():
+    desk, gone = three(), ServiceFailed("x", CODES.BadMessageNotAvailable)
+    connection = ScriptedConnection(Read=[read_response(0, 0)], CreateSubscription=[created()],
+        SetPublishingMode=[ua.SetPublishingModeResponse()], CreateMonitoredItems=[items(0, 0, 0)])  # fmt: skip
+    one = subscribing(desk, connection)
+    await one.prepare({S: [0, 1, 2]})
+    one._take(publish_body(1, 0.5))
+    message = published_again(1.5)
+    message.NotificationMessage.SequenceNumber = 2
+    again = ScriptedConnection(
+        Republish=[message, gone, published_again(), ServiceFailed("x", CODES.BadSubscriptionIdInvalid)]
+    )
+    for _ in range(2):
+        await one.resume(link(desk, again))
+    with pytest.raises(ServiceFailed, match="BadSubscriptionIdInvalid"):
+        await one.resume(link(desk, again))
+    assert [r.Parameters.RetransmitSequenceNumber for r in again.asked] == [2, 3, 3, 3]
+    desk.feed.inbox.finish()
+    await desk.feed.inbox.run()
+    await asyncio.sleep(0)
+    assert [value for _, _, value, _ in samples(desk.sink)] == [0.5, 1.5]
+    assert [(a.SubscriptionId, a.SequenceNumber) for a in one._acks] == [(7, 1), (7, 2)]
+    assert one._meters.n_gaps == 0
+
+
+async def test_an_acknowledgement_that_may_not_have_come_there_is_sent_again():
+    one = subscribing(three(), ScriptedConnection(Publish=[NotConnected("cut")]))
+    one._acks = acks = [ua.SubscriptionAcknowledgement(7, 1)]
+    with pytest.raises(NotConnected):
+        await one._publish()
+    assert one._acks == acks
