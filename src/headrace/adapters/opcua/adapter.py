@@ -32,7 +32,7 @@ from headrace.adapters.opcua.retag import (
 from headrace.adapters.opcua.scanner import warm_scanner
 from headrace.adapters.opcua.security import ServerAccess
 from headrace.adapters.opcua.session import ServerSession
-from headrace.adapters.opcua.tags import TagChange, TagTable
+from headrace.adapters.opcua.tags import TableChange, TagTable
 from headrace.adapters.pacing import ConnectGate
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
 from headrace.core.errors import ConfigError, NotConnected, Rejected
@@ -181,7 +181,7 @@ class OpcuaAdapter:
     async def _staged(
         self,
         sessions: list[ServerSession],
-        change: TagChange,
+        change: TableChange,
         groups: Mapping[str, Groups],
         tags: TagTable,
     ) -> None:

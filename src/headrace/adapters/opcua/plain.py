@@ -23,7 +23,7 @@ from headrace.adapters.opcua.kinds import (
 )
 from headrace.adapters.opcua.scanner import GAVE_UP, ValueColumns
 from headrace.core.clock import NO_TIME
-from headrace.core.kernels import lean_kernel
+from headrace.core.kernels import lean_kernel, lean_leaf
 
 UNSORTED = -2
 POLICIES = {"auto": 0, "source": 1, "server": 2, "ingest": 3}
@@ -87,25 +87,14 @@ class PlainRows(NamedTuple):
         )  # fmt: skip
 
 
-@lean_kernel
-def take_plain(
-    values: ValueColumns,
-    sensors: Sensors,
-    layout_index: npt.NDArray[np.int32],
-    policy: int,
-    arrival_ns: int,
-    out: PlainRows,
+@lean_leaf
+def _looked_at(
+    values: ValueColumns, sensors: Sensors, layout_index: npt.NDArray[np.int32], policy: int
 ) -> int:
-    """Take values whose order is that of layout, slot and column; remember them as the last of their tags.
-
-    Returns
-    -------
-    How many are no repeats; `UNSORTED`, or `GAVE_UP` : nothing was taken.
-    """
-    n = len(values.tag)
+    """0 where values need no second look and have their order; else `UNSORTED` or `GAVE_UP`."""
     before = np.int64(-1)
     is_sorted = True
-    for row in range(n):
+    for row in range(len(values.tag)):
         tag = np.int64(values.tag[row])
         if tag >= len(sensors.part):
             return GAVE_UP
@@ -124,27 +113,55 @@ def take_plain(
             return GAVE_UP
         is_sorted = is_sorted and bool(place > before)
         before = place
-    if not is_sorted:
-        return UNSORTED
+    return 0 if is_sorted else UNSORTED
+
+
+@lean_leaf
+def _is_new(values: ValueColumns, row: int, sensors: Sensors) -> bool:
+    """Whether a value is no repeat of its tag's last one, which it is from now on."""
+    tag = np.int64(values.tag[row])
+    source_ns, bits, kind = values.source_ns[row], values.bits[row], values.kind[row]
+    if (
+        sensors.last_source_ns[tag] == source_ns
+        and sensors.last_bits[tag] == bits
+        and sensors.last_kind[tag] == kind
+        and sensors.last_status[tag] == 0
+        and source_ns != NO_TIME
+    ):
+        return False
+    sensors.last_source_ns[tag] = source_ns
+    sensors.last_bits[tag] = bits
+    sensors.last_kind[tag] = kind
+    sensors.last_status[tag] = 0
+    return True
+
+
+@lean_kernel
+def take_plain(
+    values: ValueColumns,
+    sensors: Sensors,
+    layout_index: npt.NDArray[np.int32],
+    policy: int,
+    arrival_ns: int,
+    out: PlainRows,
+) -> int:
+    """Take values whose order is that of layout, slot and column; remember them as the last of their tags.
+
+    Returns
+    -------
+    How many are no repeats; `UNSORTED`, or `GAVE_UP` : nothing was taken.
+    """
+    looked_at = _looked_at(values, sensors, layout_index, policy)
+    if looked_at:
+        return looked_at
     n_rows, n_frames, n_parts = 0, 0, 0
     slot_before, layout_before = np.int64(-1), np.int64(-1)
-    for row in range(n):
+    for row in range(len(values.tag)):
+        if not _is_new(values, row, sensors):
+            continue
         tag = np.int64(values.tag[row])
         kind, bits = values.kind[row], values.bits[row]
         source_ns, server_ns = values.source_ns[row], values.server_ns[row]
-        is_repeat = (
-            sensors.last_source_ns[tag] == source_ns
-            and sensors.last_bits[tag] == bits
-            and sensors.last_kind[tag] == kind
-            and sensors.last_status[tag] == 0
-            and source_ns != NO_TIME
-        )
-        if is_repeat:
-            continue
-        sensors.last_source_ns[tag] = source_ns
-        sensors.last_bits[tag] = bits
-        sensors.last_kind[tag] = kind
-        sensors.last_status[tag] = 0
         ts_ns = server_ns if policy == _SERVER or (policy == _AUTO and source_ns == NO_TIME) else source_ns
         if ts_ns == NO_TIME or policy == _INGEST:
             ts_ns = arrival_ns

@@ -14,8 +14,8 @@ from headrace.adapters.meters import fraction, seconds
 from headrace.adapters.opcua.asking import in_batches
 from headrace.adapters.opcua.client import PackedParameters, PackedRead, packed_nodes
 from headrace.adapters.opcua.messages import numbered, read_answer
-from headrace.adapters.opcua.reader import Groups, Item, Link, Reader, Staged
-from headrace.adapters.opcua.tags import TagChange
+from headrace.adapters.opcua.reader import Groups, Item, Reader, SessionLink, Staged
+from headrace.adapters.opcua.tags import TableChange
 from headrace.core.clock import NS, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import NotConnected, Rejected
 
@@ -35,7 +35,7 @@ class ReadList:
 class Polling(Reader):
     """Reads the variables of one connection, again and again."""
 
-    def __init__(self, link: Link, groups: Groups) -> None:
+    def __init__(self, link: SessionLink, groups: Groups) -> None:
         super().__init__(link, groups)
         self._lists: dict[int, ReadList] = {}
         self._polled: set[int] = set()
@@ -65,7 +65,7 @@ class Polling(Reader):
         """What is to be done at the same time, until the connection is lost; raises `NotConnected`."""
         return [self._poll(interval_ns) for interval_ns in self._lists]
 
-    async def _ask_for(self, staged: Staged, change: TagChange, groups: Groups) -> None:
+    async def _ask_for(self, staged: Staged, change: TableChange, groups: Groups) -> None:
         """Nothing: a server is not told before of what will be read."""
 
     async def _undo(self, staged: Staged, items: Mapping[int, Item]) -> None:
@@ -77,7 +77,7 @@ class Polling(Reader):
     async def finish(self) -> None:
         """Nothing: the server has kept nothing."""
 
-    def commit(self, change: TagChange, groups: Groups) -> None:
+    def commit(self, change: TableChange, groups: Groups) -> None:
         """Swap the lists; a read that is on its way ends as it began."""
         super().commit(change, groups)
         for interval_ns in self._list():

@@ -20,7 +20,7 @@ from headrace.adapters.opcua.client import UaConnection
 from headrace.adapters.opcua.handles import Handles
 from headrace.adapters.opcua.messages import Values
 from headrace.adapters.opcua.security import ServerAccess
-from headrace.adapters.opcua.tags import TagChange, TagTable
+from headrace.adapters.opcua.tags import TableChange, TagTable
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import Rejected
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
@@ -64,7 +64,7 @@ class Crew:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class SessionLink:
     """One connection and what belongs to it.
 
     Parameters
@@ -113,7 +113,7 @@ class Reader(ABC):
 
     can_resume = False
 
-    def __init__(self, link: Link, groups: Groups) -> None:
+    def __init__(self, link: SessionLink, groups: Groups) -> None:
         self._config, self._feed, self._meters = link.access.config, link.feed, link.meters
         self._go_over(link)
         self._clock = link.feed.sink.clock
@@ -123,10 +123,10 @@ class Reader(ABC):
         self._staged: Staged | None = None
         self._limits = ServerLimits(1, 1)
 
-    def _go_over(self, link: Link) -> None:
+    def _go_over(self, link: SessionLink) -> None:
         self._link, self._connection = link, link.connection
 
-    async def resume(self, link: Link) -> None:
+    async def resume(self, link: SessionLink) -> None:
         """Go on over another connection with the same session. Raises as `prepare`."""
         self._go_over(link)
 
@@ -172,7 +172,7 @@ class Reader(ABC):
 
     # --- other tags ----------------------------------------------------------------------------------
 
-    async def stage(self, change: TagChange, groups: Groups) -> None:
+    async def stage(self, change: TableChange, groups: Groups) -> None:
         """Ask for what `groups` has and the present tags have not.
 
         Raises
@@ -188,7 +188,7 @@ class Reader(ABC):
         await self._ask_for(self._staged, change, groups)
 
     @abstractmethod
-    async def _ask_for(self, staged: Staged, change: TagChange, groups: Groups) -> None:
+    async def _ask_for(self, staged: Staged, change: TableChange, groups: Groups) -> None:
         """Ask the server for what is staged. Raises as `stage`."""
 
     async def take_back(self) -> None:
@@ -204,7 +204,7 @@ class Reader(ABC):
     async def _undo(self, staged: Staged, items: Mapping[int, Item]) -> None:
         """Let go of what was asked for; of what can't be undone the connection is dropped."""
 
-    def commit(self, change: TagChange, groups: Groups) -> None:
+    def commit(self, change: TableChange, groups: Groups) -> None:
         """The tags have become those of `change`; the feed knows them already."""
         gone = self._handles.renumber(change.new_of)
         staged, self._staged = self._staged or Staged(), None

@@ -16,7 +16,7 @@ from headrace.adapters.opcua.config import OpcuaConfig, UaDevicePlan, UaSignal
 from headrace.adapters.opcua.handles import GONE, Numbers
 from headrace.adapters.opcua.kinds import NO_PART
 from headrace.adapters.opcua.session import ServerSession
-from headrace.adapters.opcua.tags import TagChange, TagTable
+from headrace.adapters.opcua.tags import TableChange, TagTable
 
 TAG_KEYS = {"devices", "profile", "dead_band", "arrays", "types"}
 """Keys of a section that say which devices there are and what they report."""
@@ -67,7 +67,7 @@ class _Pairs:
         return before, after, np.repeat(np.array(self.kept, np.bool_), [len(some) for some in self.before])
 
 
-def plan_change(before: TagTable, after: TagTable) -> TagChange:
+def plan_change(before: TagTable, after: TagTable) -> TableChange:
     """Compare two tables, device by device; single signals only of devices that differ."""
     known = {plan.path: number for number, plan in enumerate(before.plans)}
     alike: dict[tuple[int, int], bool] = {}
@@ -92,7 +92,7 @@ def plan_change(before: TagTable, after: TagTable) -> TagChange:
     is_kept[new_tags[kept]] = True
     # What was refused because it had no type is told again where it is asked for anew, and may be taken then.
     same = kept | (before.part[old_tags] != NO_PART)
-    return TagChange(after, new_of, is_kept, tuple(pairs.banded), old_tags[same], new_tags[same])
+    return TableChange(after, new_of, is_kept, tuple(pairs.banded), old_tags[same], new_tags[same])
 
 
 def _compare(was: UaDevicePlan, plan: UaDevicePlan, before: range, after: range, pairs: _Pairs) -> None:

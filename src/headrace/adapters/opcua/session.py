@@ -20,10 +20,10 @@ from headrace.adapters.meters import Backoff, seconds
 from headrace.adapters.opcua.asking import Feed, SessionMeters
 from headrace.adapters.opcua.client import ServiceFailed, UaConnection
 from headrace.adapters.opcua.polling import Polling
-from headrace.adapters.opcua.reader import Crew, Groups, Link, Reader
+from headrace.adapters.opcua.reader import Crew, Groups, Reader, SessionLink
 from headrace.adapters.opcua.security import ServerAccess, ServerRefuses
 from headrace.adapters.opcua.subscribing import Subscribing
-from headrace.adapters.opcua.tags import TagChange
+from headrace.adapters.opcua.tags import TableChange
 from headrace.adapters.pacing import ConnectGate
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError, NotConnected
@@ -138,7 +138,7 @@ class ServerSession:
         await self._open(connection)
         self.meters.n_connects += 1
         crew = Crew()
-        link = Link(
+        link = SessionLink(
             self._name, self.access, connection, self._feed, self.meters, self.drop, crew, self._changing
         )
         try:
@@ -177,14 +177,14 @@ class ServerSession:
 
     # --- other tags ----------------------------------------------------------------------------------
 
-    def differs(self, change: TagChange, groups: Groups) -> bool:
+    def differs(self, change: TableChange, groups: Groups) -> bool:
         """Whether the server is to be asked for anything else than now; not only other numbers of the same."""
         wanted = np.array([tag for tags in groups.values() for tag in tags], np.int64)
         n_now = sum(len(tags) for tags in self._groups.values())
         banded = change.banded and not set(wanted.tolist()).isdisjoint(change.banded)
         return n_now != len(wanted) or not change.is_kept[wanted].all() or bool(banded)
 
-    async def stage(self, change: TagChange, groups: Groups) -> None:
+    async def stage(self, change: TableChange, groups: Groups) -> None:
         """Ask the server for what it is not asked for yet; without a connection the next one does.
 
         Raises
@@ -208,7 +208,7 @@ class ServerSession:
         finally:
             self._release()
 
-    def commit(self, access: ServerAccess, change: TagChange, groups: Groups) -> None:
+    def commit(self, access: ServerAccess, change: TableChange, groups: Groups) -> None:
         """The tags have become those of `change`: read them from now on."""
         self.access, self._groups, self._left = access, groups, None
         if self._reader is not None:

@@ -20,9 +20,9 @@ from headrace.adapters.meters import seconds
 from headrace.adapters.opcua.asking import in_batches
 from headrace.adapters.opcua.client import ServiceFailed, read_request
 from headrace.adapters.opcua.messages import Published, numbered, publish_answer, read_answer
-from headrace.adapters.opcua.reader import Groups, Item, Link, Reader, Staged
+from headrace.adapters.opcua.reader import Groups, Item, Reader, SessionLink, Staged
 from headrace.adapters.opcua.statuses import status_text
-from headrace.adapters.opcua.tags import TagChange
+from headrace.adapters.opcua.tags import TableChange
 from headrace.core.clock import NS, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import NotConnected, Rejected
 
@@ -53,7 +53,7 @@ class Subscription:
 class Subscribing(Reader):
     """The subscriptions of one connection, one for each interval."""
 
-    def __init__(self, link: Link, groups: Groups) -> None:
+    def __init__(self, link: SessionLink, groups: Groups) -> None:
         super().__init__(link, groups)
         self.can_resume = True
         self._subscriptions: dict[int, Subscription] = {}
@@ -195,7 +195,7 @@ class Subscribing(Reader):
 
     # --- other tags ----------------------------------------------------------------------------------
 
-    async def _ask_for(self, staged: Staged, change: TagChange, groups: Groups) -> None:
+    async def _ask_for(self, staged: Staged, change: TableChange, groups: Groups) -> None:
         new = [interval_ns for interval_ns in groups if interval_ns not in self._subscriptions]
         await self._make([*self._subscriptions, *new], [h for h in staged.tags if h in self._items])
         banded = set(change.banded)
@@ -225,7 +225,7 @@ class Subscribing(Reader):
         await self._settled(self._change_bands(list(bands)))
         await self.finish()
 
-    def commit(self, change: TagChange, groups: Groups) -> None:
+    def commit(self, change: TableChange, groups: Groups) -> None:
         """The tags have become those of `change`; publish requests for what is new."""
         super().commit(change, groups)
         self._bands = {}
@@ -270,7 +270,7 @@ class Subscribing(Reader):
 
     # --- the same session again ----------------------------------------------------------------------
 
-    async def resume(self, link: Link) -> None:
+    async def resume(self, link: SessionLink) -> None:
         """Go on with the subscriptions that are there; what was published and has not come is asked for again."""
         await super().resume(link)
         self._n_asked = self._n_publishing = 0

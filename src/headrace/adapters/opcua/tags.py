@@ -28,7 +28,7 @@ _DECLARED = {"bool": "u8", "string": TEXT}
 
 
 @dataclass(frozen=True, slots=True)
-class TagChange:
+class TableChange:
     """What becomes of the tags of one table in another.
 
     Parameters
@@ -203,7 +203,7 @@ class TagTable:
                 for cell, name in enumerate(self.signal_of(tag).columns, int(self.cell[tag])):
                     self.slot[cell], self.column[cell] = slot, place[name]
 
-    def become(self, other: TagTable, change: TagChange) -> None:
+    def become(self, other: TagTable, change: TableChange) -> None:
         """Be `other` from now on, which is of no use then; what came last of the same sensors stays known."""
         for name in ("last_source_ns", "last_bits", "last_kind", "last_status"):
             getattr(other, name)[change.same_after] = getattr(self, name)[change.same_before]

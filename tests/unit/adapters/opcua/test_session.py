@@ -24,7 +24,7 @@ from headrace.adapters.opcua.client import ServiceFailed
 from headrace.adapters.opcua.config import OpcuaConfig
 from headrace.adapters.opcua.messages import read_answer
 from headrace.adapters.opcua.polling import Polling, ReadList
-from headrace.adapters.opcua.reader import Crew, Item, Link
+from headrace.adapters.opcua.reader import Crew, Item, SessionLink
 from headrace.adapters.opcua.retag import plan_change
 from headrace.adapters.opcua.security import ServerAccess, ServerRefuses
 from headrace.adapters.opcua.session import ServerSession
@@ -65,7 +65,7 @@ def items(*results, sampling_ms=1_000.0, queue_size=10):
 
 def link(desk, connection, **more):
     access = ServerAccess(desk.tags.plans[0].server, config(**more), None, 0.01)
-    return Link(
+    return SessionLink(
         "x", access, connection, desk.feed, SessionMeters(), desk.dropped.append, Crew(), asyncio.Lock()
     )
 
