@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from headrace.adapters.base import PlantFacts
 from headrace.adapters.broker.simulator import free_port
-from headrace.adapters.opcua import subscribing
+from headrace.adapters.opcua import session, subscribing
 from headrace.adapters.opcua.adapter import OpcuaAdapter
 from headrace.adapters.opcua.simulator import OpcuaSimulator
+from headrace.adapters.pacing import ConnectPacer
 from headrace.core.problems import validate_section
 from headrace.core.settings import SignalSettings
 from headrace.testing import adapter_faults
@@ -53,16 +56,23 @@ class OpcuaRig:
         return self.n_sent + len(name) / 10
 
     def make(self):
+        return self.adapter({"leon/a/tank": self.address}, "20ms")
+
+    def adapter(self, devices, interval, pacer=None):
         profile = {
             name: SignalSettings(address=self.simulator.address("tank." + name)) for name in (*SIGNALS, ODD)
         }
-        host, port = self.address
+        urls = {
+            path: f"opc.tcp://{host}:{port}/plant?timeout={self.timeout_ms}ms"
+            for path, (host, port) in devices.items()
+        }
         config = {
-            "protocol": "opcua", "profile": "tank", "time": "source", "mode": self.mode, "interval": "20ms",
-            "devices": {"leon/a/tank": f"opc.tcp://{host}:{port}/plant?timeout={self.timeout_ms}ms"}, "reconnect_first": "50ms", "reconnect_most": "200ms",
+            "protocol": "opcua", "profile": "tank", "time": "source", "mode": self.mode, "interval": interval,
+            "devices": urls, "reconnect_first": "50ms", "reconnect_most": "200ms",
         }  # fmt: skip
         settings = validate_section(OpcuaAdapter.Config, config, "adapters.tanks")
-        return OpcuaAdapter.from_config("tanks", settings, {"tank": profile}, FACTS)
+        facts = FACTS if pacer is None else replace(FACTS, pacer=pacer)
+        return OpcuaAdapter.from_config("tanks", settings, {"tank": profile}, facts)
 
     async def up(self):
         await self.simulator.start()
@@ -94,17 +104,33 @@ class OpcuaRig:
         return self.simulator.n_acknowledged - self.before
 
 
+class OpcuaFleetRig(OpcuaRig):
+    """Many servers, each with a device."""
+
+    connects_per_s = 1_000.0
+
+    def make_fleet(self, addresses):
+        devices = {f"leon/a/tank{number}": address for number, address in enumerate(addresses)}
+        return self.adapter(devices, "100ms", ConnectPacer(self.connects_per_s, burst=50))
+
+
 @pytest.fixture(scope="module")
 def simulator():
     return OpcuaSimulator(free_port())
+
+
+RIGS = {"subscribe": OpcuaRig, "read": OpcuaFleetRig}
 
 
 @pytest.mark.parametrize("check", [*kit.CHECKS, *adapter_faults.CHECKS], ids=lambda check: check.__name__)
 @pytest.mark.parametrize("mode", ["subscribe", "read"])
 async def test_opcua_adapter(mode, check, simulator, monkeypatch):
     monkeypatch.setattr(subscribing, "KEEP_ALIVE_NS", 100_000_000)
+    monkeypatch.setattr(
+        session, "PATIENCE_S", 0.02
+    )  # a thousand that are silent are looked for in a second or two
     await simulator.start()
     for name in (*SIGNALS, ODD):
         await simulator.set(f"tank.{name}", None, "Null")  # what is there before is no sample
     await simulator.stop()
-    await check(OpcuaRig(simulator, mode))
+    await check(RIGS[mode](simulator, mode))

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
+from tests.integration.opcua_life import Life, adapter_of, latest, samples
 
-from headrace.adapters.base import AdapterState, PlantFacts
+from headrace.adapters.base import AdapterState
 from headrace.adapters.broker.simulator import free_port
 from headrace.adapters.opcua import polling, subscribing
 from headrace.adapters.opcua.adapter import OpcuaAdapter
@@ -19,9 +19,8 @@ from headrace.core.clock import NO_TIME, SystemClock
 from headrace.core.errors import ConfigError, NotConnected, Rejected
 from headrace.core.events import RejectCode
 from headrace.core.frames import Shape
-from headrace.core.problems import validate_section
 from headrace.core.quality import Quality
-from headrace.core.settings import SignalSettings
+from headrace.testing.adapter_fleets import Doorkeeper
 from headrace.testing.adapters import RecordingSink, until
 
 # One server for all: to make one takes 2 s.
@@ -43,71 +42,6 @@ async def plant(made, monkeypatch):
     await made.start()
     yield made
     await made.stop()
-
-
-def adapter_of(plant, signals, devices=None, **config):
-    config = {
-        "protocol": "opcua", "profile": "p", "interval": "20ms", "reconnect_first": "20ms", "reconnect_most": "100ms",
-        "devices": devices or {"l/d": plant.url(timeout="500ms")}, **config,
-    }  # fmt: skip
-    profile = {
-        name: SignalSettings(address=plant.address(name) if address is None else address)
-        for name, address in signals.items()
-    }
-    folder = config.pop("folder", None)
-    pacer = config.pop("pacer", None) or ConnectPacer()
-    settings = validate_section(OpcuaAdapter.Config, config, "adapters.x")
-    facts = PlantFacts(folder=Path() if folder is None else folder, pacer=pacer)
-    return OpcuaAdapter.from_config("x", settings, {"p": profile}, facts)
-
-
-def samples(sink):
-    """(path, ts_ns, value, quality) of all that came; texts as texts."""
-    found = []
-    for batch in sink.batches:
-        batch.check_columns()
-        marks = np.zeros(batch.values.shape, np.uint8) if batch.quality is None else batch.quality
-        slots = np.repeat(batch.slot, batch.width if batch.shape is Shape.DENSE else np.diff(batch.start))
-        columns = np.tile(np.arange(batch.width), batch.n_frames) if batch.column is None else batch.column
-        rows = zip(
-            sink.directory.sensor_paths(slots, columns.astype(np.uint16)), batch.value_times().tolist(),
-            batch.values.reshape(-1).tolist(), marks.reshape(-1).tolist(), strict=True,
-        )  # fmt: skip
-        found += [
-            (path, ts, batch.dictionary[value] if batch.dictionary else value, mark)
-            for path, ts, value, mark in rows
-        ]
-    return found
-
-
-def latest(sink):
-    return {path: (value, quality) for path, _, value, quality in samples(sink)}
-
-
-class Life:
-    """A started adapter with its sink, stopped at the end."""
-
-    def __init__(self, adapter, sink=None):
-        self.adapter, self.sink = adapter, sink or RecordingSink()
-
-    async def __aenter__(self):
-        await self.adapter.start(self.sink)
-        return self
-
-    async def __aexit__(self, *error):
-        self.sink.set_credit(True)
-        await self.adapter.stop()
-
-    @property
-    def state(self):
-        return self.adapter.diagnostics().state
-
-    @property
-    def reason(self):
-        return self.adapter.diagnostics().reason
-
-    async def value(self, path, wanted):
-        await until(lambda: latest(self.sink).get(path, (None,))[0] == wanted, f"{path} is {wanted}")
 
 
 TYPES = {
@@ -210,6 +144,21 @@ async def test_a_server_that_was_off_and_one_that_hangs(plant, mode, monkeypatch
         assert "connected, but" in life.reason
         await plant.write("a", 5.0)
         await life.value("l/d/a", 5.0)
+
+
+async def test_servers_that_are_silent_keep_no_other_from_connecting(plant):
+    await plant.set("a", 1.0)
+    door = Doorkeeper()
+    await door.start()
+    silent = [f"opc.tcp://{host}:{port}?timeout=20s" for host, port in door.addresses(48)]
+    devices = {f"l/s{i}": url for i, url in enumerate(silent)} | {"l/z": plant.url()}
+    try:
+        async with Life(adapter_of(plant, {"a": None}, devices)) as life:
+            await life.value("l/z/a", 1.0)
+            assert door.n_peers == len(silent)
+            assert {d.state for d in life.adapter.diagnostics().devices[:-1]} == {AdapterState.STARTING}
+    finally:
+        await door.stop()
 
 
 class CountedTurns(ConnectPacer):
@@ -532,8 +481,15 @@ async def test_a_certificate_and_a_password(plant, pairs, monkeypatch):
     for policy, mode in (
         ("Basic256Sha256", "SignAndEncrypt"), ("Basic256Sha256", "Sign"), ("Aes128Sha256RsaOaep", "SignAndEncrypt"),
     ):  # fmt: skip
+        await plant.write("a", 1.0)
         async with Life(secure(plant, pairs, security=policy, security_mode=mode, **login)) as life:
             await life.value("l/d/a", 1.0)
+            subscriptions = set(plant._server.iserver.subscription_service.subscriptions)
+            plant.drop()
+            await plant.write("a", 2.0)
+            await life.value("l/d/a", 2.0)
+            assert set(plant._server.iserver.subscription_service.subscriptions) == subscriptions, "resumed"
+    await plant.write("a", 1.0)
     monkeypatch.setenv("OPCUA_PASSWORD", "wrong")
     async with Life(secure(plant, pairs, **login)) as life:
         await until(lambda: life.state is AdapterState.FAILED, "it is told that somebody must act")
@@ -589,3 +545,19 @@ async def test_without_credit_the_server_keeps_and_nothing_is_lost(plant):
         life.sink.set_credit(True)
         await life.value("l/d/a", 50.0)
     assert [v for _, _, v, _ in samples(life.sink)] == [float(i) for i in range(51)]
+
+
+async def test_what_is_queued_while_the_wire_is_cut_is_not_lost(plant):
+    await plant.set("a", 0.0)
+    async with Life(adapter_of(plant, {"a": None}, queue_size=100, reconnect_first="200ms")) as life:
+        await life.value("l/d/a", 0.0)
+        subscriptions = set(plant._server.iserver.subscription_service.subscriptions)
+        for n in range(2):
+            plant.drop()
+            await until(lambda: life.state is AdapterState.BACKOFF, "the cut is noticed")
+            for i in range(1, 21):
+                await plant.write("a", float(20 * n + i))
+            await life.value("l/d/a", float(20 * n + 20))
+        assert [v for _, _, v, _ in samples(life.sink)] == [float(i) for i in range(41)]
+        assert set(plant._server.iserver.subscription_service.subscriptions) == subscriptions
+        assert life.adapter.diagnostics().n_gaps == 0

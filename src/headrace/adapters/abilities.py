@@ -155,7 +155,8 @@ class Retags(Protocol):
 
         Raises
         ------
-        ConfigError : another group has one of the sensors; nothing was changed.
+        ConfigError : another group has one of the sensors; nothing was changed. Rejected, NotConnected : a source that
+        must be asked refuses, or does not answer; nothing was changed.
         """
         ...
 

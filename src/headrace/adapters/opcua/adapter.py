@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from headrace.adapters.abilities import Captured, FoundTag, Listener, TagAddress
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
-from headrace.adapters.meters import Backoff, spread
+from headrace.adapters.meters import Backoff
 from headrace.adapters.opcua.addresses import parse_node, tag_address
 from headrace.adapters.opcua.asking import Feed
 from headrace.adapters.opcua.browsing import Browsing, scan_server
@@ -19,11 +19,20 @@ from headrace.adapters.opcua.client import ServiceFailed, UaConnection
 from headrace.adapters.opcua.config import OpcuaConfig, Profile, UaDevicePlan, opcua_plans, parse_url
 from headrace.adapters.opcua.filing import Filing
 from headrace.adapters.opcua.inbox import ValueInbox
+from headrace.adapters.opcua.plain import warm_plain
 from headrace.adapters.opcua.probe import check_probe, probe_server, shown
+from headrace.adapters.opcua.reader import Groups
+from headrace.adapters.opcua.retag import (
+    PastSessions,
+    by_server,
+    differs_in_tags_only,
+    groups_of,
+    plan_change,
+)
 from headrace.adapters.opcua.scanner import warm_scanner
 from headrace.adapters.opcua.security import ServerAccess
 from headrace.adapters.opcua.session import ServerSession
-from headrace.adapters.opcua.tags import TagTable
+from headrace.adapters.opcua.tags import TableChange, TagTable
 from headrace.adapters.pacing import ConnectGate
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
 from headrace.core.errors import ConfigError, NotConnected, Rejected
@@ -42,14 +51,23 @@ _FLUSH_S = 1.0
 class _Running:
     """What exists between start and stop."""
 
-    clock: Clock
-    tags: TagTable
-    inbox: ValueInbox
-    ear: AnswerTap
+    feed: Feed
+    gate: ConnectGate
     sessions: list[ServerSession]
     session_of: list[int]
     taking: asyncio.Task[None]
     connecting: list[asyncio.Task[None]]
+    past: PastSessions = field(default_factory=PastSessions)
+
+    @property
+    def tags(self) -> TagTable:
+        """What is read."""
+        return self.feed.tags
+
+    @property
+    def inbox(self) -> ValueInbox:
+        """Where values go."""
+        return self.feed.inbox
 
 
 class OpcuaAdapter:
@@ -71,6 +89,7 @@ class OpcuaAdapter:
     def warm(cls) -> None:
         """Make the kernels of its decoders ready."""
         warm_scanner()
+        warm_plain()
 
     @classmethod
     def from_config(
@@ -101,31 +120,107 @@ class OpcuaAdapter:
         inbox = ValueInbox(self.name, sink, tags, filing)
         feed = Feed(sink, tags, filing, inbox, AnswerTap(mark_of(tags), self._listener))
         gate = ConnectGate(self._pacer, N_CONNECTING_MAX)
-        by_server: dict[str, list[int]] = {}
-        for number, plan in enumerate(self._plans):
-            by_server.setdefault(plan.server.url, []).append(number)
-        sessions = [self._session(devices, feed, gate) for devices in by_server.values()]
+        sessions = [self._session(devices, feed, gate) for devices in by_server(self._plans).values()]
+        taking = asyncio.create_task(inbox.run(), name=f"opcua {self.name} inbox")
+        connecting = [self._connect(one) for one in sessions]
+        self._running = _Running(feed, gate, sessions, self._session_of(), taking, connecting)
+
+    def _connect(self, session: ServerSession) -> asyncio.Task[None]:
+        return asyncio.create_task(session.run(), name=f"opcua {self.name}")
+
+    def _session_of(self) -> list[int]:
+        """For each device the place of its session among those by server."""
         session_of = [0] * len(self._plans)
-        for place, devices in enumerate(by_server.values()):
+        for place, devices in enumerate(by_server(self._plans).values()):
             for number in devices:
                 session_of[number] = place
-        taking = asyncio.create_task(inbox.run(), name=f"opcua {self.name} inbox")
-        connecting = [asyncio.create_task(one.run(), name=f"opcua {self.name}") for one in sessions]
-        self._running = _Running(sink.clock, tags, inbox, feed.ear, sessions, session_of, taking, connecting)
+        return session_of
+
+    def _access(self, devices: list[int]) -> ServerAccess:
+        """How to get into the server of some devices."""
+        plans = [self._plans[number] for number in devices]
+        timeout_s = max(plan.timeout_s for plan in plans)
+        return ServerAccess(plans[0].server, self._config, self._folder, timeout_s)
 
     def _session(self, devices: list[int], feed: Feed, gate: ConnectGate) -> ServerSession:
         """The session of devices that share a server."""
-        plans = [self._plans[number] for number in devices]
-        access = ServerAccess(
-            plans[0].server, self._config, self._folder, max(plan.timeout_s for plan in plans)
-        )
-        groups: dict[int, list[int]] = {}
-        for number, plan in zip(devices, plans, strict=True):
-            groups.setdefault(plan.interval_ns, []).extend(feed.tags.tags_of(number))
+        access, groups = self._access(devices), groups_of(feed.tags, devices)
         backoff = Backoff(
             f"{self.name}:{access.server}", self._config.reconnect_first, self._config.reconnect_most
         )
         return ServerSession(self.name, access, groups, feed, gate, backoff)
+
+    async def retag(self, new: OpcuaAdapter) -> bool:
+        """Go over to the devices and tags of another instance; see `headrace.adapters.abilities.Retags`."""
+        run = self._running
+        if run is None or self._is_stopped or not differs_in_tags_only(self._config, new._config):
+            return False
+        tags = TagTable(new._plans, run.feed.sink.directory)
+        change = plan_change(run.tags, tags)
+        wanted = by_server(new._plans)
+        groups = {url: groups_of(tags, devices) for url, devices in wanted.items()}
+        kept = {one.access.server.url: one for one in run.sessions if one.access.server.url in wanted}
+        differing = [one for url, one in kept.items() if one.differs(change, groups[url])]
+        await self._staged(differing, change, groups, tags)
+        if self._is_stopped:
+            await asyncio.gather(*(one.take_back() for one in differing))
+            return True
+        places = {plan.path: number for number, plan in enumerate(self._plans)}
+        self._config, self._plans = new._config, new._plans
+        # From here to the end of the loop nothing waits, so that no value comes between two tables.
+        run.inbox.settle()
+        run.tags.become(tags, change)
+        run.feed.ear.mark = mark_of(tags)
+        run.inbox.renumber([places.get(plan.path, -1) for plan in new._plans])
+        for url, session in kept.items():
+            session.commit(self._access(wanted[url]), change, groups[url])
+        await self._with_sessions(run, kept, wanted)
+        await asyncio.gather(*(one.finish() for one in differing))
+        return True
+
+    async def _staged(
+        self,
+        sessions: list[ServerSession],
+        change: TableChange,
+        groups: Mapping[str, Groups],
+        tags: TagTable,
+    ) -> None:
+        """Ask servers for what is new, and define its sensors; where one refuses all is as it was.
+
+        Raises
+        ------
+        ConfigError : another group has one of the sensors. Rejected, NotConnected : a server refuses, or is silent.
+        """
+        asking = [one.stage(change, groups[one.access.server.url]) for one in sessions]
+        try:
+            found = await asyncio.gather(*asking, return_exceptions=True)
+            for session, error in zip(sessions, found, strict=True):
+                await _answered(_outcome(error), session.access)
+            tags.begin()
+        except BaseException:
+            await asyncio.gather(*(one.take_back() for one in sessions))
+            raise
+
+    async def _with_sessions(
+        self, run: _Running, kept: Mapping[str, ServerSession], wanted: Mapping[str, list[int]]
+    ) -> None:
+        """Sessions of servers that are new; of those that nobody is left at an end is made."""
+        gone = [one for one in run.sessions if one.access.server.url not in kept]
+        tasks = dict(zip((id(one) for one in run.sessions), run.connecting, strict=True))
+        sessions, connecting = [], []
+        for url, devices in wanted.items():
+            session = kept.get(url) or self._session(devices, run.feed, run.gate)
+            sessions.append(session)
+            connecting.append(tasks.get(id(session)) or self._connect(session))
+        past = run.past.with_sessions(gone)
+        self._running = replace(
+            run, sessions=sessions, connecting=connecting, session_of=self._session_of(), past=past
+        )
+        ended = [tasks[id(one)] for one in gone]
+        for task in ended:
+            task.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
+        await asyncio.gather(*(one.close() for one in gone))
 
     async def stop(self) -> None:
         """Ask for no more, hand on the rest, close the sessions."""
@@ -134,7 +229,7 @@ class OpcuaAdapter:
             self._is_stopped = True
             return
         self._is_stopped = True
-        self._stopped_ns = run.clock.now_ns()
+        self._stopped_ns = run.feed.sink.clock.now_ns()
         for task in run.connecting:
             task.cancel()
         await asyncio.gather(*run.connecting, return_exceptions=True)
@@ -243,7 +338,7 @@ class OpcuaAdapter:
         """Hear each publish response and each answer to a read of all variables."""
         self._listener = listener
         if self._running is not None:
-            self._running.ear.listener = listener
+            self._running.feed.ear.listener = listener
 
     def decode_captured(
         self, captured: Sequence[Captured], directory: SensorDirectory
@@ -267,7 +362,7 @@ class OpcuaAdapter:
         state, reason = self._summary(devices)
         latencies = [session.meters.latency.percentiles() for session in run.sessions]
         n_unacknowledged, unacknowledged_ns = run.inbox.unacknowledged
-        counts, total_s = spread(session.meters.latency for session in run.sessions)
+        totals = run.past.with_sessions(run.sessions)
         return AdapterDiagnostics(
             self.name,
             "opcua",
@@ -280,15 +375,15 @@ class OpcuaAdapter:
             n_frames=run.inbox.n_frames,
             n_rejects=run.inbox.n_rejects,
             n_duplicates=run.inbox.n_repeats,
-            transport_ns=sum(session.transport_ns for session in run.sessions),
-            decode_ns=run.inbox.decode_ns + sum(session.meters.decode_ns for session in run.sessions),
+            transport_ns=totals.transport_ns,
+            decode_ns=run.inbox.decode_ns + totals.decode_ns,
             # The worst server's: an average would hide it.
             latency_s_p50=max(p50 for p50, _ in latencies),
             latency_s_p99=max(p99 for _, p99 in latencies),
-            latency_counts=counts,
-            latency_total_s=total_s,
-            n_connects=sum(session.meters.n_connects for session in run.sessions),
-            n_gaps=int(run.inbox.n_lost.sum()) + sum(session.meters.n_gaps for session in run.sessions),
+            latency_counts=totals.latency_counts,
+            latency_total_s=totals.latency_total_s,
+            n_connects=totals.n_connects,
+            n_gaps=run.inbox.n_lost + totals.n_gaps,
             n_unacknowledged=n_unacknowledged,
             unacknowledged_ns=unacknowledged_ns,
         )
@@ -331,6 +426,11 @@ class OpcuaAdapter:
         if len(troubled) > 1:
             text += f" (and {len(troubled) - 1} more of {len(devices)} devices)"
         return state, text
+
+
+async def _outcome(error: BaseException | None) -> None:
+    if error is not None:
+        raise error
 
 
 async def _answered(doing: Awaitable[T], access: ServerAccess) -> T:

@@ -1,4 +1,4 @@
-"""What subscribing and reading have in common: whom values go to, how much a request may hold, which nodes there are."""
+"""What all requests have in common: whom values go to, how much a request may hold, what is counted."""
 
 from __future__ import annotations
 
@@ -92,17 +92,6 @@ class ServerLimits:
         said = [value.Value.Value if value.Value is not None else 0 for value in found]
         n_reads, n_items = (min(one, most) if isinstance(one, int) and one > 0 else most for one in said)
         return cls(n_reads, n_items)
-
-
-def resolved(connection: UaConnection, tags: Sequence[int], feed: Feed) -> dict[int, ua.NodeId]:
-    """Node ids of tags as the server numbers them now; what it has no namespace for is a problem of its tag."""
-    nodes: dict[int, ua.NodeId] = {}
-    for tag in tags:
-        try:
-            nodes[tag] = connection.node_id(feed.tags.address(tag))
-        except LookupError as e:
-            feed.problem(tag, str(e.args[0]))
-    return nodes
 
 
 async def in_batches(tags: Sequence[int], size: int, ask: Callable[[Sequence[int]], Awaitable[None]]) -> int:

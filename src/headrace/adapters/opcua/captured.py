@@ -9,16 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import xxhash
 
 from headrace.adapters.abilities import Captured, Direction, Listener
 from headrace.adapters.opcua.client import ServiceFailed
 from headrace.adapters.opcua.filing import Filing
+from headrace.adapters.opcua.handles import UNKNOWN, Handles
 from headrace.adapters.opcua.messages import Values, numbered, publish_answer, read_answer
 from headrace.adapters.opcua.tags import TagTable
 from headrace.core.errors import Rejected
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
+
+N_HANDLES_MAX = 10_000_000
+"""Handles of one connection that a captured answer may tell of."""
 
 
 @dataclass(slots=True)
@@ -28,11 +33,26 @@ class AnswerTap:
     mark: str
     listener: Listener | None = None
 
-    def hear(self, ts_ns: int, server: str, body: bytes, tags: Sequence[int] | None = None) -> None:
-        """An answer as it came; `tags`: those that a read asked for, None where it was published."""
+    def hear(
+        self, ts_ns: int, server: str, body: bytes, handles: Handles, read: Sequence[int] | None = None
+    ) -> None:
+        """An answer as it came; `read`: handles that a read asked for, None where it was published."""
         if self.listener is not None:
-            about = {"variables": self.mark} | ({} if tags is None else {"tags": ranges_text(tags)})
+            about = {"variables": self.mark} | _numbers_told(handles, read)
             self.listener(Captured(ts_ns, server, body, about=about))
+
+
+def _numbers_told(handles: Handles, read: Sequence[int] | None) -> dict[str, str]:
+    """Which tags the values of an answer are, where that is not plain; those of variables that are none are left out."""
+    if read is None:
+        if handles.are_tags:
+            return {}
+        numbers, tags = handles.present
+        return {"handles": ranges_text(numbers), "tags": ranges_text(tags)}
+    found = handles.tags(read)
+    places = np.flatnonzero(found >= 0)
+    told = {"tags": ranges_text(found[places].tolist())}
+    return told if len(places) == len(found) else told | {"places": ranges_text(places.tolist())}
 
 
 def mark_of(tags: TagTable) -> str:
@@ -44,7 +64,7 @@ def mark_of(tags: TagTable) -> str:
 
 
 def ranges_text(numbers: Sequence[int]) -> str:
-    """Numbers that rise, in short: ``0-9,12``."""
+    """Numbers, in short where they rise by one: ``0-9,12``."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
@@ -91,7 +111,25 @@ def _values(one: Captured, mark: str, n_tags: int) -> Sequence[Values]:
         raise Rejected("it was captured when the adapter had other variables")
     if "tags" not in one.about:
         return publish_answer(one.data).values
-    tags, values = numbers_of(one.about["tags"], n_tags), read_answer(one.data)
+    tags = numbers_of(one.about["tags"], n_tags) if one.about["tags"] else []
+    if "handles" in one.about:
+        handles = _known(one.about["handles"], tags)
+        return [_of_tags(handles, values) for values in publish_answer(one.data).values]
+    values = read_answer(one.data)
+    if "places" in one.about:
+        return [_of_tags(_known(one.about["places"], tags), values)]
     if len(values) != len(tags):
         raise Rejected(f"{len(values)} values for {len(tags)} nodes")
     return [numbered(values, tags)]
+
+
+def _known(numbers: str, tags: Sequence[int]) -> Handles:
+    """Handles, or places in a request, with the tags that they were."""
+    found = numbers_of(numbers, N_HANDLES_MAX) if numbers else []
+    return Handles.of(dict(zip(found, tags, strict=True)))
+
+
+def _of_tags(handles: Handles, values: Values) -> Values:
+    """Those whose variable was a tag when they came: others were not read any more, or not yet."""
+    taken, _ = handles.take(values)
+    return taken.rows(taken.columns.tag != UNKNOWN)

@@ -1,7 +1,10 @@
 """One connection to a server, for one session: asyncua's client with deadlines, and its services as bytes.
 
 A connection is used once. After a loss a new client is made: asyncua's can hang when it is connected again
-(opcua-asyncio issue 1660), and what a server has forgotten with a session is not worth finding out.
+(opcua-asyncio issue 1660). Where only the wire was cut it goes on with the session of the one before, if the server still
+has it: its subscriptions are there, with what they have queued.
+
+Source: OPC 10000-4, section 6.7 (re-establishing connections).
 """
 
 from __future__ import annotations
@@ -51,20 +54,51 @@ class ServiceFailed(HeadraceError):
         self.code = code
 
 
+class _ResumingClient(Client):  # type: ignore[misc]
+    """asyncua's client, which activates the session of another one where it is told so, and else makes its own.
+
+    asyncua keeps sessions in a file for this, and asks for them by these two methods.
+    """
+
+    before: Client | None = None
+
+    def _try_load_persisted_session(self) -> bool:
+        before = self.before
+        if before is None:
+            return False
+        self.uaclient.session.restore_authentication_token(before.uaclient.session.authentication_token)
+        self._server_nonce, self._policy_ids = before._server_nonce, before._policy_ids
+        policy = self.security_policy
+        policy.peer_certificate = policy.peer_certificate or before.security_policy.peer_certificate
+        return True
+
+    def _clear_persisted_session(self) -> None:
+        self.before = None
+
+
 class UaConnection:
     """A session at a server.
 
     Parameters
     ----------
     on_lost : called once, with the reason, when the connection ends by itself.
+    before : one that was cut, whose session is gone on with where the server still has it.
+
+    Attributes
+    ----------
+    is_resumed : whether it is that session, with its subscriptions.
     """
 
-    def __init__(self, access: ServerAccess, on_lost: Callable[[str], None]) -> None:
+    def __init__(
+        self, access: ServerAccess, on_lost: Callable[[str], None], before: UaConnection | None = None
+    ) -> None:
         self._access = access
         self._on_lost = on_lost
-        self._client = Client(
+        self._client = _ResumingClient(
             access.server.url, timeout=access.timeout_s, watchdog_intervall=access.timeout_s
         )
+        self._client.before = None if before is None else before._client
+        self.is_resumed = False
         self._client.name = self._client.description = "Headrace"
         self._client.session_timeout = _SESSION_MS
         self._client.connection_lost_callback = self._lost
@@ -83,6 +117,7 @@ class UaConnection:
         try:
             await access.prepare(self._client)
             await self._client.connect()
+            self.is_resumed, self._client.before = self._client.before is not None, None
             self._measure()
             found = await self._client.get_namespace_array()
         except ua.UaStatusCodeError as e:
@@ -142,13 +177,29 @@ class UaConnection:
         else:
             self._on_lost("closed by the server")
 
-    async def close(self) -> None:
-        """Say good-bye and close, within half a second; may be called twice, and after a failed `open`."""
+    @property
+    def is_cut(self) -> bool:
+        """Whether there is no wire any more, or never was."""
+        protocol = self._client.uaclient.protocol
+        return protocol is None or protocol.transport is None or protocol.transport.is_closing()
+
+    async def close(self, says_goodbye: bool = True) -> None:
+        """Close, within half a second; may be called twice, and after a failed `open`.
+
+        Parameters
+        ----------
+        says_goodbye : to the server, which ends the session then; else it keeps it for a while.
+        """
         client = self._client
         client.connection_lost_callback = None
+        if not says_goodbye:
+            self._abort()
         with contextlib.suppress(Exception):
             await asyncio.wait_for(client.disconnect(), _CLOSE_S)
-        protocol = client.uaclient.protocol
+        self._abort()
+
+    def _abort(self) -> None:
+        protocol = self._client.uaclient.protocol
         if protocol is not None and protocol.transport is not None:
             protocol.transport.abort()
 

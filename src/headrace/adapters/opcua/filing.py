@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from headrace.adapters.opcua.kinds import (
     qualities,
 )
 from headrace.adapters.opcua.messages import Values
+from headrace.adapters.opcua.plain import POLICIES, UNSORTED, PlainRows, places, take_plain
 from headrace.adapters.opcua.scanner import ARRAY, ValueColumns
 from headrace.adapters.opcua.statuses import status_text
 from headrace.adapters.opcua.tags import TagTable
@@ -96,6 +98,57 @@ class Filing:
 
     def file(self, values: Values, arrival_ns: int) -> Filed:
         """Make frames of `values`, whose `tag` is the number of the adapter's tag."""
+        return self._plain(values, arrival_ns) or self._any(values, arrival_ns)
+
+    # --- what needs no second look -------------------------------------------------------------------
+
+    def _plain(self, values: Values, arrival_ns: int) -> Filed | None:
+        """All of them by the kernel; None where it gives up."""
+        n = len(values)
+        sensors, layouts, policy = self._tags.sensors, self._directory.layout_index, POLICIES[self._time]
+        columns, rows = values.columns, PlainRows.room(n)
+        n_taken = take_plain(columns, sensors, layouts, policy, arrival_ns, rows)
+        if n_taken == UNSORTED:
+            order = np.argsort(places(columns, sensors, layouts), kind="stable")
+            some: list[Any] = [column[order] for column in columns]
+            columns = ValueColumns(*some)
+            n_taken = take_plain(columns, sensors, layouts, policy, arrival_ns, rows)
+        if n_taken < 0:
+            return None
+        if self._tags.problem:
+            for number in self._tags.problem.keys() & set(columns.tag.tolist()):
+                del self._tags.problem[number]
+        out = Filed(good=rows.tag[:n_taken], n_repeats=n - n_taken)
+        for frame, end in pairwise(rows.parts[: int(rows.counts[2]) + 1].tolist()):
+            out.batches += self._plain_batches(rows, frame, end, arrival_ns)
+        return out
+
+    def _plain_batches(self, rows: PlainRows, frame: int, end: int, arrival_ns: int) -> list[FrameBatch]:
+        """Frames of one layout: dense where all are whole and each has one time, sparse where none is."""
+        start = rows.first[frame : end + 1]
+        first, last = int(start[0]), int(start[-1])
+        slots, ts_ns = rows.slot[start[:-1]], rows.latest_ns[frame:end]
+        layout = self._directory.layouts[int(self._directory.layout_index[slots[0]])]
+        dtype = numpy_dtype(layout.dtype)
+        bits = rows.bits[first:last]
+        values = (bits if dtype.itemsize == 8 else bits.astype(f"u{dtype.itemsize}")).view(dtype)
+        has_one_time = rows.has_one_time[frame:end]
+        is_whole = has_one_time & (start[1:] - start[:-1] == layout.width)
+        about: dict[str, Any] = {"arrival_ns": arrival_ns, "origin": self._name}
+        if is_whole.all():
+            return [FrameBatch.dense(slots, ts_ns, values.reshape(-1, layout.width), **about)]
+        if is_whole.any():
+            cells, quality = self._tags.cell[rows.tag[first:last]], np.zeros(last - first, np.uint8)
+            some = _Cells(cells, values, quality, rows.ts_ns[first:last])
+            return [batch.with_(**about) for batch in _batches(some, self._tags, layout.width)]
+        own_ns = None if has_one_time.all() else rows.ts_ns[first:last]
+        columns = rows.column[first:last]
+        return [FrameBatch.sparse(slots, ts_ns, values, start - first, columns, value_ts_ns=own_ns, **about)]
+
+    # --- what is taken -------------------------------------------------------------------------------
+
+    def _any(self, values: Values, arrival_ns: int) -> Filed:
+        """Make frames of values of any kind."""
         out = Filed()
         tag = values.columns.tag.astype(np.intp)
         known = tag < len(self._tags)
@@ -118,8 +171,6 @@ class Filing:
         out.lost = tag[rows[overflows(values.columns.status[rows])]]
         self._file(values, rows, is_empty, out, arrival_ns)
         return out
-
-    # --- what is taken -------------------------------------------------------------------------------
 
     def _learn(self, values: Values, rows: Rows) -> None:
         """Give tags without a type that of their first value."""

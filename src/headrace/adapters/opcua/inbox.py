@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,7 @@ class _Gathered:
     acks: list[Ack] = field(default_factory=list)
     refusals: list[Callable[[str], None]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    filed: Filed = field(default_factory=Filed)
     n_open: int = 0
 
 
@@ -48,6 +50,7 @@ class ValueInbox:
         self._filing = filing
         self._slice_s = slice_s
         self._gathered = _Gathered()
+        self._settled: deque[_Gathered] = deque()
         self._ready = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._sequence = 0
@@ -56,7 +59,7 @@ class ValueInbox:
         self._n_added = 0
         self._open: dict[int, int] = {}
         self.last_good_ns = np.full(len(tags.plans), NO_TIME)
-        self.n_lost = np.zeros(len(tags.plans), np.int64)
+        self.n_lost = 0
         self.n_frames = 0
         self.n_samples = 0
         self.n_rejects = 0
@@ -101,14 +104,39 @@ class ValueInbox:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            gathered, self._gathered = self._gathered, _Gathered()
-            try:
-                await self._hand_on(gathered)
-            except Exception as e:
-                self._refused(gathered, str(e) or repr(e))
-            self._n_waiting -= sum(len(values) for values in gathered.values)
+            self.settle()
+            while self._settled:
+                gathered = self._settled.popleft()
+                try:
+                    await self._hand_on(gathered)
+                except Exception as e:
+                    self._refused(gathered, str(e) or repr(e))
+                self._n_waiting -= sum(len(values) for values in gathered.values)
             if self._finishing:
                 return
+
+    def settle(self) -> None:
+        """Make frames of what has been gathered, by the tags as they are."""
+        gathered, self._gathered = self._gathered, _Gathered()
+        try:
+            if gathered.values:
+                self._file(gathered)
+            self._settled.append(gathered)
+        except Exception as e:
+            self._refused(gathered, str(e) or repr(e))
+            self._n_waiting -= sum(len(values) for values in gathered.values)
+
+    def _file(self, gathered: _Gathered) -> None:
+        cpu_ns, now_ns = thread_cpu_ns(), self._sink.clock.now_ns()
+        filed = gathered.filed = self._filing.file(joined(gathered.values), now_ns)
+        self.decode_ns += thread_cpu_ns() - cpu_ns
+        self.n_repeats += filed.n_repeats
+        self.n_lost += len(filed.lost)
+        self.last_good_ns[self._tags.device[filed.good]] = now_ns
+
+    def renumber(self, places: Sequence[int]) -> None:
+        """There are other devices: the place that each had before, -1 for a new one."""
+        self.last_good_ns = np.append(self.last_good_ns, NO_TIME)[list(places)]
 
     def finish(self) -> None:
         """Hand on the rest at once; `run` returns when that is done."""
@@ -123,14 +151,9 @@ class ValueInbox:
             refuse(f"values are not taken: {reason}")
 
     async def _hand_on(self, gathered: _Gathered) -> None:
-        filed = Filed()
-        if gathered.values:
-            cpu_ns = thread_cpu_ns()
-            filed = self._filing.file(joined(gathered.values), self._sink.clock.now_ns())
-            self.decode_ns += thread_cpu_ns() - cpu_ns
-        rejects = [*gathered.rejects, *filed.rejects]
-        ack = self._counted(gathered, len(filed.batches) + len(rejects))
-        for batch in filed.batches:
+        batches, rejects = gathered.filed.batches, [*gathered.rejects, *gathered.filed.rejects]
+        ack = self._counted(gathered, len(batches) + len(rejects))
+        for batch in batches:
             await self._sink.emit(batch.with_(sequence=self._sequence), ack)
             self._sequence += 1
             self.n_frames += batch.n_frames
@@ -138,9 +161,6 @@ class ValueInbox:
         for reject in rejects:
             await self._sink.reject(reject, ack)
             self.n_rejects += 1
-        self.n_repeats += filed.n_repeats
-        self.last_good_ns[self._tags.device[filed.good]] = self._sink.clock.now_ns()
-        np.add.at(self.n_lost, self._tags.device[filed.lost], 1)
 
     def _counted(self, gathered: _Gathered, n_parts: int) -> Ack:
         """An ack to give with each of `n_parts`: the last one that runs acknowledges everything."""

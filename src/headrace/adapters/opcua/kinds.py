@@ -147,8 +147,8 @@ def overflows(status: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
     return out
 
 
-_OLDEST_NS = 946_684_800 * NS
-_AHEAD_NS = 60 * NS
+OLDEST_NS = 946_684_800 * NS
+AHEAD_NS = 60 * NS
 
 
 def choose_times(
@@ -165,7 +165,7 @@ def choose_times(
     doubtful = None
     if policy == "auto":
         has = (server_ns != NO_TIME) & (source_ns != NO_TIME)
-        wrong = has & ((source_ns < _OLDEST_NS) | (source_ns > server_ns + _AHEAD_NS))
+        wrong = has & ((source_ns < OLDEST_NS) | (source_ns > server_ns + AHEAD_NS))
         first = np.where(wrong | (source_ns == NO_TIME), server_ns, source_ns)
         doubtful = wrong if wrong.any() else None
     return np.where(first == NO_TIME, arrival_ns, first), doubtful

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from asyncua import ua
 from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
 
@@ -53,6 +54,11 @@ class Values:
         """The bytes of a row's variant."""
         first = int(self.columns.first[row])
         return self.data[first : first + int(self.columns.size[row])]
+
+    def rows(self, chosen: npt.NDArray[np.bool_]) -> Values:
+        """Some of them."""
+        some: list[Any] = [column[chosen] for column in self.columns]
+        return Values(ValueColumns(*some), self.data)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,9 +113,9 @@ def publish_answer(body: bytes) -> Published:
         return _published(_decoded(ua.PublishResponse, body, "a publish request").Parameters)
 
 
-def numbered(values: Values, tags: Sequence[int]) -> Values:
-    """An answer whose places in the request become the tags that stood there."""
-    return Values(values.columns._replace(tag=np.array(tags, np.uint32)), values.data)
+def numbered(values: Values, numbers: Sequence[int] | npt.NDArray[np.uint32]) -> Values:
+    """An answer whose places in the request become the handles, or the tags, that stood there."""
+    return Values(values.columns._replace(tag=np.array(numbers, np.uint32)), values.data)
 
 
 # --- by the scanner ----------------------------------------------------------------------------------
@@ -129,7 +135,7 @@ def _scanned(body: bytes, at: int, end: int, has_handles: bool) -> Values:
     least = _HANDLE_BYTES + _LEAST_BYTES if has_handles else _LEAST_BYTES
     if n * least > end - at:
         raise _Unusual
-    columns = ValueColumns.empty(max(n, 0))
+    columns = ValueColumns.room(max(n, 0))
     data = np.frombuffer(body, np.uint8)
     after = scan_values(data, at + _COUNT.size, end, len(columns.tag), has_handles, columns)
     if after == GAVE_UP or (after != end and not has_handles):

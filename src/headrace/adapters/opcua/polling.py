@@ -3,69 +3,91 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from asyncua import ua
 
 from headrace.adapters.meters import fraction, seconds
-from headrace.adapters.opcua.asking import Feed, ServerLimits, SessionMeters, in_batches, resolved
-from headrace.adapters.opcua.client import PackedParameters, PackedRead, UaConnection, packed_nodes
+from headrace.adapters.opcua.asking import in_batches
+from headrace.adapters.opcua.client import PackedParameters, PackedRead, packed_nodes
 from headrace.adapters.opcua.messages import numbered, read_answer
+from headrace.adapters.opcua.reader import Groups, Item, Reader, SessionLink, Staged
+from headrace.adapters.opcua.tags import TableChange
 from headrace.core.clock import NS, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import NotConnected, Rejected
-from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 
 N_SILENT_MAX = 3
 """Reads in a row without an answer after which the connection is made anew."""
 
 
-class Polling:
-    """Reads the tags of one connection.
+@dataclass(slots=True, eq=False)
+class ReadList:
+    """Handles that are read together, and their nodes; ``packed``: those in bytes, by place and number."""
 
-    Parameters
-    ----------
-    groups : tags by interval in ns.
-    drop : ends the connection, with a reason.
-    """
+    handles: list[int] = field(default_factory=list)
+    nodes: list[ua.NodeId] = field(default_factory=list)
+    packed: dict[tuple[int, int], PackedParameters] = field(default_factory=dict)
 
-    def __init__(
-        self,
-        name: str,
-        connection: UaConnection,
-        groups: dict[int, list[int]],
-        feed: Feed,
-        meters: SessionMeters,
-        drop: Callable[[str], None],
-    ) -> None:
-        self._name = name
-        self._connection = connection
-        self._groups = groups
-        self._feed = feed
-        self._clock = feed.sink.clock
-        self._meters = meters
-        self._drop = drop
-        self._nodes: dict[int, ua.NodeId] = {}
-        self._packed: dict[tuple[int, int], PackedParameters] = {}
-        self._n_at_once = 1
+
+class Polling(Reader):
+    """Reads the variables of one connection, again and again."""
+
+    def __init__(self, link: SessionLink, groups: Groups) -> None:
+        super().__init__(link, groups)
+        self._lists: dict[int, ReadList] = {}
+        self._polled: set[int] = set()
         self._n_silent = 0
         self._asking = asyncio.Lock()
 
-    async def prepare(self, n_max: int) -> None:
-        """Find the nodes. Raises as `UaConnection.request`."""
-        self._n_at_once = (await ServerLimits.ask(self._connection, n_max)).n_reads
-        every = [tag for tags in self._groups.values() for tag in tags]
-        self._nodes = resolved(self._connection, every, self._feed)
+    async def _begin(self) -> None:
+        self._list()
+
+    def _list(self) -> list[int]:
+        """What is read at each interval; lists that stay the same are kept. Intervals that are not polled yet."""
+        lists: dict[int, ReadList] = {}
+        for handle, item in self._items.items():
+            some = lists.setdefault(item.interval_ns, ReadList())
+            some.handles.append(handle)
+            some.nodes.append(item.node)
+        for interval_ns, new in lists.items():
+            old = self._lists.get(interval_ns)
+            if old is not None and old.handles == new.handles:
+                lists[interval_ns] = old
+        self._lists = lists
+        new_intervals = [ns for ns in lists if ns not in self._polled]
+        self._polled |= set(new_intervals)
+        return new_intervals
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What is to be done at the same time, until the connection is lost; raises `NotConnected`."""
-        there = {ns: [tag for tag in tags if tag in self._nodes] for ns, tags in self._groups.items()}
-        return [self._poll(tags, interval_ns) for interval_ns, tags in there.items() if tags]
+        return [self._poll(interval_ns) for interval_ns in self._lists]
 
-    async def _poll(self, tags: list[int], interval_ns: int) -> None:
-        """Read some tags on their grid of times; what can't be read in time is skipped and counted."""
+    async def _ask_for(self, staged: Staged, change: TableChange, groups: Groups) -> None:
+        """Nothing: a server is not told before of what will be read."""
+
+    async def _undo(self, staged: Staged, items: Mapping[int, Item]) -> None:
+        """Nothing, then."""
+
+    def _let_go(self, items: Mapping[int, Item]) -> None:
+        """They are in no list any more."""
+
+    async def finish(self) -> None:
+        """Nothing: the server has kept nothing."""
+
+    def commit(self, change: TableChange, groups: Groups) -> None:
+        """Swap the lists; a read that is on its way ends as it began."""
+        super().commit(change, groups)
+        for interval_ns in self._list():
+            self._link.crew.add(self._poll(interval_ns))
+
+    async def _poll(self, interval_ns: int) -> None:
+        """Read some variables on their grid of times; what can't be read in time is skipped and counted."""
         polls = self._meters.polls[interval_ns]
-        due_ns = self._clock.now_ns() + int(fraction(f"{self._name} {tags[0]}") * min(interval_ns, NS) / 10)
+        key = f"{self._link.name} {self._lists[interval_ns].handles[0]}"
+        due_ns = self._clock.now_ns() + int(fraction(key) * min(interval_ns, NS) / 10)
         while True:
             now_ns = self._clock.now_ns()
             if due_ns - now_ns > interval_ns:
@@ -73,20 +95,26 @@ class Polling:
             if now_ns < due_ns:
                 await self._clock.sleep(seconds(due_ns - now_ns))
                 continue
-            if self._feed.has_credit(len(tags)):
+            some = self._lists.get(interval_ns)
+            if some is None:
+                break
+            if self._feed.has_credit(len(some.handles)):
                 polls.n += 1
                 polls.n_late += now_ns - due_ns > interval_ns // 10
-                await self._read(tags)
+                await self._read(some)
             else:
                 polls.n_skipped += 1
             n_steps = max(1, -(-(self._clock.now_ns() + 1 - due_ns) // interval_ns))
             polls.n_skipped += n_steps - 1
             due_ns += n_steps * interval_ns
+        self._polled.discard(interval_ns)
 
-    async def _read(self, tags: list[int]) -> None:
+    async def _read(self, some: ReadList) -> None:
+        places = range(len(some.handles))
         try:
             async with self._asking:
-                self._n_at_once = await in_batches(tags, self._n_at_once, self._read_some)
+                read = partial(self._read_some, some)
+                self._limits.n_reads = await in_batches(places, self._limits.n_reads, read)
             self._n_silent = 0
         except TimeoutError:
             self._meters.n_timeouts += 1
@@ -94,33 +122,29 @@ class Polling:
             if self._n_silent >= N_SILENT_MAX:
                 raise NotConnected(f"connected, but {self._n_silent} reads were not answered") from None
 
-    async def _read_some(self, tags: Sequence[int]) -> None:
+    async def _read_some(self, some: ReadList, places: Sequence[int]) -> None:
         self._meters.n_requests += 1
-        place = tags[0], len(tags)
-        if place not in self._packed:
-            self._packed[place] = packed_nodes([self._nodes[tag] for tag in tags])
+        n, first = len(places), places[0]
+        handles = some.handles[first : first + n]
+        if (first, n) not in some.packed:
+            some.packed[first, n] = packed_nodes(some.nodes[first : first + n])
         sent_ns = monotonic_ns()
-        body = await self._connection.request(PackedRead.of(self._packed[place]), "a read")
+        body = await self._connection.request(PackedRead.of(some.packed[first, n]), "a read")
         self._meters.latency.add(seconds(monotonic_ns() - sent_ns))
         now_ns = self._clock.now_ns()
-        self._feed.ear.hear(now_ns, str(self._connection.server), body, tags)
+        self._feed.ear.hear(now_ns, str(self._connection.server), body, self._handles, handles)
         cpu_ns = thread_cpu_ns()
         try:
             self._meters.note_sent(body, now_ns)
             values = read_answer(body)
-            if len(values) != len(tags):
-                raise Rejected(f"{len(values)} values for {len(tags)} nodes")
+            if len(values) != n:
+                raise Rejected(f"{len(values)} values for {n} nodes")
         except Rejected as e:
-            self._meters.n_errors += 1
-            self._feed.inbox.reject(
-                Reject(
-                    RejectCode.MALFORMED, self._name, "answer to a read", f"expected values of {len(tags)} nodes: {e}",
-                    body[:MAX_RAW_BYTES], now_ns, len(tags),
-                )
-            )  # fmt: skip
+            self._refuse("answer to a read", f"values of {n} nodes", e, body, n)
             return
         self._meters.decode_ns += thread_cpu_ns() - cpu_ns
-        self._feed.inbox.add(numbered(values, tags), nothing, self._drop)
+        taken, _ = self._handles.take(numbered(values, handles))
+        self._feed.inbox.add(taken, nothing, self._link.drop)
 
 
 def nothing() -> None:

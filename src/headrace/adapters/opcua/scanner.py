@@ -63,6 +63,14 @@ class ValueColumns(NamedTuple):
             np.full(n, NO_TIME), np.full(n, NO_TIME), np.zeros(n, np.int64), np.zeros(n, np.int64),
         )  # fmt: skip
 
+    @classmethod
+    def room(cls, n: int) -> ValueColumns:
+        """Room for `n` values that `scan_values` reads; nothing is in it."""
+        return cls(
+            np.empty(n, np.uint32), np.empty(n, np.uint8), np.empty(n, np.uint64), np.empty(n, np.uint32),
+            np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64),
+        )  # fmt: skip
+
 
 @lean_leaf
 def _number(data: U8, at: Int, n: Int) -> np.uint64:
@@ -201,13 +209,14 @@ def scan_values(data: U8, at: Int, end: int, n: int, has_handles: bool, out: Val
     ----------
     data : the message; the values begin at `at` and are over before `end`.
     has_handles : whether each has its client handle before it (a notification).
-    out : n rows, as `ValueColumns.empty` makes them.
+    out : n rows, as `ValueColumns.room` makes them; whatever is in it is written over.
 
     Returns
     -------
     Where the values end, or `GAVE_UP`.
     """
     for row in range(n):
+        out.tag[row] = row
         if has_handles:
             if at + 4 > end:
                 return GAVE_UP
@@ -218,6 +227,7 @@ def scan_values(data: U8, at: Int, end: int, n: int, has_handles: bool, out: Val
         mask = data[at]
         at += 1
         out.first[row] = at
+        out.size[row], out.kind[row], out.bits[row], out.status[row] = 0, 0, 0, 0
         if mask & 1:
             after = _after_variant(data, at, end)
             if after < 0:

@@ -12,20 +12,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
-from typing import Any
+
+import numpy as np
 
 from headrace.adapters.base import AdapterState
 from headrace.adapters.meters import Backoff, seconds
 from headrace.adapters.opcua.asking import Feed, SessionMeters
 from headrace.adapters.opcua.client import ServiceFailed, UaConnection
 from headrace.adapters.opcua.polling import Polling
+from headrace.adapters.opcua.reader import Crew, Groups, Reader, SessionLink
 from headrace.adapters.opcua.security import ServerAccess, ServerRefuses
 from headrace.adapters.opcua.subscribing import Subscribing
+from headrace.adapters.opcua.tags import TableChange
 from headrace.adapters.pacing import ConnectGate
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError, NotConnected
 
+PATIENCE_S = 0.1
+"""How long a server that does not answer may keep others from connecting."""
 _log = logging.getLogger("headrace.adapters.opcua")
 
 
@@ -42,7 +46,7 @@ class ServerSession:
         self,
         name: str,
         access: ServerAccess,
-        groups: dict[int, list[int]],
+        groups: Groups,
         feed: Feed,
         gate: ConnectGate,
         backoff: Backoff,
@@ -58,6 +62,12 @@ class ServerSession:
         self._end_reason = ""
         self._is_told = False
         self._closed_cpu_ns = 0
+        self._reader: Reader | None = None
+        self._up_reader: Reader | None = None
+        self._left: tuple[UaConnection, Reader] | None = None
+        self._is_cut = False
+        self._changing = asyncio.Lock()
+        self._is_changing = False
         self.connection: UaConnection | None = None
         self.meters = SessionMeters()
         self.state = AdapterState.STARTING
@@ -79,10 +89,12 @@ class ServerSession:
         """Stay connected until cancelled."""
         while True:
             self._ended.clear()
-            self.connection = UaConnection(self.access, self.drop)
+            self._is_cut = False
+            before = None if self._left is None else self._left[0]
+            connection = self.connection = UaConnection(self.access, self._cut, before)
             state = AdapterState.BACKOFF
             try:
-                await self._live(self.connection)
+                await self._live(connection)
                 reason = self._end_reason
             except (ServerRefuses, ConfigError) as e:
                 reason, state = str(e), AdapterState.FAILED
@@ -95,16 +107,20 @@ class ServerSession:
             except Exception as e:
                 _log.exception("adapter=%s server=%s: session failed", self._name, self.access.server)
                 reason = f"internal error: {e!r}"
-            await self.close()
+            reader, self._up_reader = self._up_reader, None
+            is_cut = self._is_cut or connection.is_cut
+            if reader is not None:
+                self._left = (connection, reader) if is_cut and reader.can_resume else None
+            await self.close(says_goodbye=self._left is None)
             self._lost(reason, state)
             await self._clock.sleep(seconds(max(0, self.retry_ns - self._clock.now_ns())))
 
-    async def close(self) -> None:
-        """Close the connection."""
+    async def close(self, says_goodbye: bool = True) -> None:
+        """Close the connection; see `UaConnection.close`."""
         connection, self.connection = self.connection, None
         if connection is not None:
             self._closed_cpu_ns += connection.cpu_ns
-            await connection.close()
+            await connection.close(says_goodbye)
 
     def drop(self, reason: str) -> None:
         """The connection is lost, or to be given up."""
@@ -112,28 +128,104 @@ class ServerSession:
             self._end_reason = reason
             self._ended.set()
 
+    def _cut(self, reason: str) -> None:
+        """The wire is lost: the server may still have the session."""
+        self._is_cut = True
+        self.drop(reason)
+
     async def _live(self, connection: UaConnection) -> None:
         """One connection's life."""
-        config = self.access.config
-        async with self._gate:
-            await connection.open()
+        await self._open(connection)
         self.meters.n_connects += 1
-        args = self._name, connection, self._groups, self._feed, self.meters, self.drop
-        note = ""
-        if config.mode == "read":
-            polling = Polling(*args)
-            await polling.prepare(config.max_nodes)
-            work = polling.work()
-        else:
-            subscribing = Subscribing(*args)
-            await subscribing.prepare(config)
-            work = subscribing.work(config, self.access.timeout_s)
-            note = subscribing.revised
-        self._up(note)
-        await together([*work, self._until_ended()])
+        crew = Crew()
+        link = SessionLink(
+            self._name, self.access, connection, self._feed, self.meters, self.drop, crew, self._changing
+        )
+        try:
+            async with self._changing:
+                left, self._left = self._left, None
+                if left is not None and connection.is_resumed:
+                    reader = self._reader = self._up_reader = left[1]
+                    await reader.resume(link)
+                else:
+                    groups = self._groups
+                    make = Polling if self.access.config.mode == "read" else Subscribing
+                    reader = self._reader = make(link, groups)
+                    await reader.prepare(groups)
+            self._up_reader = reader
+            self._up(reader.revised)
+            for one in (*reader.work(), self._until_ended(crew)):
+                crew.add(one)
+            await crew.run()
+        finally:
+            self._reader = None
 
-    async def _until_ended(self) -> None:
+    async def _open(self, connection: UaConnection) -> None:
+        """Connect in turn; a server that is slow to answer gives its place to the next one meanwhile."""
+        async with self._gate:
+            opening = asyncio.ensure_future(connection.open())
+            try:
+                await asyncio.wait([opening], timeout=PATIENCE_S)
+            except asyncio.CancelledError:
+                opening.cancel()
+                raise
+        await opening
+
+    async def _until_ended(self, crew: Crew) -> None:
         await self._ended.wait()
+        crew.over.set()
+
+    # --- other tags ----------------------------------------------------------------------------------
+
+    def differs(self, change: TableChange, groups: Groups) -> bool:
+        """Whether the server is to be asked for anything else than now; not only other numbers of the same."""
+        wanted = np.array([tag for tags in groups.values() for tag in tags], np.int64)
+        n_now = sum(len(tags) for tags in self._groups.values())
+        banded = change.banded and not set(wanted.tolist()).isdisjoint(change.banded)
+        return n_now != len(wanted) or not change.is_kept[wanted].all() or bool(banded)
+
+    async def stage(self, change: TableChange, groups: Groups) -> None:
+        """Ask the server for what it is not asked for yet; without a connection the next one does.
+
+        Raises
+        ------
+        TimeoutError, ServiceFailed : it does not take it; `take_back` is to be called.
+        """
+        await self._changing.acquire()
+        self._is_changing = True
+        if self._reader is not None:
+            try:
+                await self._reader.stage(change, groups)
+            except NotConnected as e:
+                self._reader.can_resume = False
+                self.drop(str(e))
+
+    async def take_back(self) -> None:
+        """All is to be as it was before `stage`."""
+        try:
+            if self._reader is not None:
+                await self._reader.take_back()
+        finally:
+            self._release()
+
+    def commit(self, access: ServerAccess, change: TableChange, groups: Groups) -> None:
+        """The tags have become those of `change`: read them from now on."""
+        self.access, self._groups, self._left = access, groups, None
+        if self._reader is not None:
+            self._reader.commit(change, groups)
+
+    async def finish(self) -> None:
+        """Let the server forget what is not read any more."""
+        try:
+            if self._reader is not None:
+                await self._reader.finish()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._is_changing:
+            self._is_changing = False
+            self._changing.release()
 
     def _up(self, note: str) -> None:
         self._backoff.reset()
@@ -160,16 +252,3 @@ class ServerSession:
                 self.access.server,
                 reason,
             )
-
-
-async def together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run all until the first one ends; the others are cancelled. Raises what it raises."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

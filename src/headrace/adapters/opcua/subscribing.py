@@ -7,23 +7,24 @@ credit none is sent, and the server's queues fill; what they lose they mark (`he
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from asyncua import ua
+from asyncua.ua.ua_binary import struct_to_binary
 
 from headrace.adapters.meters import seconds
-from headrace.adapters.opcua.asking import Feed, ServerLimits, SessionMeters, in_batches, resolved
-from headrace.adapters.opcua.client import ServiceFailed, UaConnection, read_request
-from headrace.adapters.opcua.config import OpcuaConfig
+from headrace.adapters.opcua.asking import in_batches
+from headrace.adapters.opcua.client import ServiceFailed, read_request
 from headrace.adapters.opcua.messages import Published, numbered, publish_answer, read_answer
+from headrace.adapters.opcua.reader import Groups, Item, Reader, SessionLink, Staged
 from headrace.adapters.opcua.statuses import status_text
+from headrace.adapters.opcua.tags import TableChange
 from headrace.core.clock import NS, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import NotConnected, Rejected
-from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 
 KEEP_ALIVE_NS = 5 * NS
 """How often at least a server shall say that it is there."""
@@ -39,49 +40,33 @@ _NO_FILTER = {
     ua.StatusCodes.BadMonitoredItemFilterUnsupported, ua.StatusCodes.BadMonitoredItemFilterInvalid,
     ua.StatusCodes.BadFilterNotAllowed, ua.StatusCodes.BadDeadbandFilterInvalid,
 }  # fmt: skip
-_log = logging.getLogger("headrace.adapters.opcua")
 
 
-class Subscribing:
-    """The subscriptions of one connection, one for each interval.
+@dataclass(slots=True)
+class Subscription:
+    """One at the server: its number, and for how long it may be silent."""
 
-    Parameters
-    ----------
-    groups : tags by publishing interval in ns.
-    drop : ends the connection, with a reason.
+    number: int
+    silence_ns: int
 
-    Attributes
-    ----------
-    revised : what the server does otherwise than asked, in words; empty where nothing.
-    """
 
-    def __init__(
-        self,
-        name: str,
-        connection: UaConnection,
-        groups: dict[int, list[int]],
-        feed: Feed,
-        meters: SessionMeters,
-        drop: Callable[[str], None],
-    ) -> None:
-        self._name = name
-        self._connection = connection
-        self._groups = groups
-        self._feed = feed
-        self._clock = feed.sink.clock
-        self._meters = meters
-        self._drop = drop
-        self._nodes: dict[int, ua.NodeId] = {}
-        self._missing: dict[int, tuple[int, int]] = {}
+class Subscribing(Reader):
+    """The subscriptions of one connection, one for each interval."""
+
+    def __init__(self, link: SessionLink, groups: Groups) -> None:
+        super().__init__(link, groups)
+        self.can_resume = True
+        self._subscriptions: dict[int, Subscription] = {}
         self._acks: list[ua.SubscriptionAcknowledgement] = []
         self._asking = asyncio.Lock()
         self._n_asked = 0
+        self._n_publishing = 0
         self._heard_ns = monotonic_ns()
-        self._silence_ns = 0
-        self._limits = ServerLimits(1, 1)
         self._next_verified = 0
         self._revised: dict[str, int] = {}
         self._next_sequence: dict[int, int] = {}
+        self._bands: dict[int, float] = {}
+        self._unwanted: dict[int, Item] = {}
 
     @property
     def revised(self) -> str:
@@ -90,18 +75,34 @@ class Subscribing:
 
     # --- making --------------------------------------------------------------------------------------
 
-    async def prepare(self, config: OpcuaConfig) -> None:
-        """Make the subscriptions and their items. Raises as `UaConnection.request`."""
-        self._limits = await ServerLimits.ask(self._connection, config.max_nodes)
-        made = [await self._make(interval_ns, tags, config) for interval_ns, tags in self._groups.items()]
-        request = ua.SetPublishingModeRequest()
-        request.Parameters.PublishingEnabled = True
-        request.Parameters.SubscriptionIds = made
-        await self._connection.ask(request, ua.SetPublishingModeResponse, "the start of publishing")
+    async def _begin(self) -> None:
+        await self._make(self._intervals, self._items)
         self._heard_ns = monotonic_ns()
 
-    async def _make(self, interval_ns: int, tags: list[int], config: OpcuaConfig) -> int:
-        """One subscription; its id. It publishes nothing yet, so that the first values come together."""
+    async def _make(self, intervals: Sequence[int], handles: Iterable[int]) -> None:
+        """Subscriptions that are not there yet, and items. They publish then, so that first values come together."""
+        by_interval: dict[int, list[int]] = {interval_ns: [] for interval_ns in intervals}
+        for handle in handles:
+            by_interval[self._items[handle].interval_ns].append(handle)
+        made = []
+        for interval_ns, some in by_interval.items():
+            if interval_ns not in self._subscriptions:
+                self._subscriptions[interval_ns] = await self._create_subscription(interval_ns)
+                made.append(self._subscriptions[interval_ns].number)
+            await self._in_batches(some, partial(self._monitor, interval_ns))
+        if made:
+            request = ua.SetPublishingModeRequest()
+            request.Parameters.PublishingEnabled = True
+            request.Parameters.SubscriptionIds = made
+            await self._connection.ask(request, ua.SetPublishingModeResponse, "the start of publishing")
+
+    async def _in_batches(
+        self, handles: Sequence[int], ask: Callable[[Sequence[int]], Awaitable[None]]
+    ) -> None:
+        self._limits.n_items = await in_batches(handles, self._limits.n_items, ask)
+
+    async def _create_subscription(self, interval_ns: int) -> Subscription:
+        """One that publishes nothing yet."""
         request = ua.CreateSubscriptionRequest()
         wanted = request.Parameters
         wanted.RequestedPublishingInterval = interval_ns / _MS
@@ -116,94 +117,212 @@ class Subscribing:
         if made.RevisedPublishingInterval > 1.01 * wanted.RequestedPublishingInterval:
             self._note(f"publishes every {made.RevisedPublishingInterval:g} ms", 0)
         keep_alive_ns = made.RevisedPublishingInterval * made.RevisedMaxKeepAliveCount * _MS
-        self._silence_ns = max(self._silence_ns, int(N_SILENT * keep_alive_ns))
-        nodes = resolved(self._connection, tags, self._feed)
-        self._nodes |= nodes
-        self._limits.n_items = await in_batches(
-            list(nodes),
-            self._limits.n_items,
-            partial(self._monitor, made.SubscriptionId, config, interval_ns),
-        )
-        return int(made.SubscriptionId)
+        return Subscription(int(made.SubscriptionId), int(N_SILENT * keep_alive_ns))
 
     def _note(self, what: str, n: int) -> None:
         self._revised[what] = self._revised.get(what, 0) + n
 
-    async def _monitor(
-        self, subscription: int, config: OpcuaConfig, interval_ns: int, tags: Sequence[int]
-    ) -> None:
-        """Make the items of some tags; those that can't be are problems of their tags."""
-        sampling_ms = (config.sampling or interval_ns) / _MS
-        items = [self._item(tag, sampling_ms, config.queue_size) for tag in tags]
-        results = await self._create(subscription, items)
-        bare = [
-            i for i, one in enumerate(results)
-            if one.StatusCode.value in _NO_FILTER and self._dead_band(tags[i])
-        ]  # fmt: skip
-        if bare:
-            again = [self._item(tags[i], sampling_ms, config.queue_size, has_filter=False) for i in bare]
-            for i, one in zip(bare, await self._create(subscription, again), strict=True):
-                results[i] = one
-            self._note("knows no dead band", len(bare))
-        for tag, one in zip(tags, results, strict=True):
+    async def _monitor(self, interval_ns: int, handles: Sequence[int]) -> None:
+        """Make the items of some variables; those that can't be are problems of their tags."""
+        results = await self._with_bare(handles, partial(self._create, interval_ns))
+        sampling_ms = (self._config.sampling or interval_ns) / _MS
+        for handle, one in zip(handles, results, strict=True):
             if one.StatusCode.value >= _BAD:
-                self._missing[tag] = subscription, interval_ns
-                self._feed.problem(tag, status_text(one.StatusCode.value))
+                self._tell(handle, status_text(one.StatusCode.value))
                 continue
-            self._missing.pop(tag, None)
+            self._items[handle].number = one.MonitoredItemId
             if one.RevisedSamplingInterval > 1.01 * sampling_ms:
                 self._note(f"samples every {one.RevisedSamplingInterval:g} ms", 1)
-            if one.RevisedQueueSize < config.queue_size:
+            if one.RevisedQueueSize < self._config.queue_size:
                 self._note(f"keeps {one.RevisedQueueSize} values", 1)
 
-    async def _create(self, subscription: int, items: list[Any]) -> list[Any]:
-        self._meters.n_requests += 1
+    async def _with_bare(
+        self, handles: Sequence[int], ask: Callable[[Sequence[int], bool], Awaitable[list[Any]]]
+    ) -> list[Any]:
+        """Results for all; those that know no dead band are asked for without one."""
+        results = await ask(handles, True)
+        bare = [i for i, one in enumerate(results) if one.StatusCode.value in _NO_FILTER]
+        if bare:
+            for i, one in zip(bare, await ask([handles[i] for i in bare], False), strict=True):
+                results[i] = one
+            self._note("knows no dead band", len(bare))
+        return results
+
+    async def _create(self, interval_ns: int, handles: Sequence[int], has_filter: bool) -> list[Any]:
         request = ua.CreateMonitoredItemsRequest()
-        request.Parameters.SubscriptionId = subscription
-        request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
-        request.Parameters.ItemsToCreate = items
-        what = "a request for monitored items"
-        return list((await self._connection.ask(request, ua.CreateMonitoredItemsResponse, what)).Results)
-
-    def _dead_band(self, tag: int) -> float:
-        return self._feed.tags.signal_of(tag).dead_band
-
-    def _item(self, tag: int, sampling_ms: float, queue_size: int, has_filter: bool = True) -> Any:
-        item = ua.MonitoredItemCreateRequest()
-        item.ItemToMonitor = ua.ReadValueId(NodeId=self._nodes[tag], AttributeId=ua.AttributeIds.Value)
-        item.MonitoringMode = ua.MonitoringMode.Reporting
-        wanted = item.RequestedParameters
-        wanted.ClientHandle = tag
-        wanted.SamplingInterval = sampling_ms
-        wanted.QueueSize = queue_size
-        wanted.DiscardOldest = True
-        band = self._dead_band(tag)
-        wanted.Filter = None
-        if band and has_filter:
-            wanted.Filter = ua.DataChangeFilter(
-                Trigger=ua.DataChangeTrigger.StatusValue,
-                DeadbandType=int(ua.DeadbandType.Absolute),
-                DeadbandValue=band,
+        items = []
+        for handle in handles:
+            item = ua.MonitoredItemCreateRequest()
+            item.ItemToMonitor = ua.ReadValueId(
+                NodeId=self._items[handle].node, AttributeId=ua.AttributeIds.Value
             )
-        return item
+            item.MonitoringMode = ua.MonitoringMode.Reporting
+            item.RequestedParameters = self._wanted(handle, has_filter)
+            items.append(item)
+        request.Parameters.ItemsToCreate = items
+        return await self._ask_items(interval_ns, request, ua.CreateMonitoredItemsResponse)
+
+    async def _modify(self, interval_ns: int, handles: Sequence[int], has_filter: bool) -> list[Any]:
+        request = ua.ModifyMonitoredItemsRequest()
+        request.Parameters.ItemsToModify = [
+            ua.MonitoredItemModifyRequest(self._items[handle].number, self._wanted(handle, has_filter))
+            for handle in handles
+        ]
+        return await self._ask_items(interval_ns, request, ua.ModifyMonitoredItemsResponse)
+
+    async def _ask_items(self, interval_ns: int, request: Any, answer: Any) -> list[Any]:
+        self._meters.n_requests += 1
+        request.Parameters.SubscriptionId = self._subscriptions[interval_ns].number
+        request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
+        return list((await self._connection.ask(request, answer, "a request for monitored items")).Results)
+
+    def _wanted(self, handle: int, has_filter: bool) -> Any:
+        """How a variable is to be monitored."""
+        item = self._items[handle]
+        wanted = ua.MonitoringParameters()
+        wanted.ClientHandle = handle
+        wanted.SamplingInterval = (self._config.sampling or item.interval_ns) / _MS
+        wanted.QueueSize = self._config.queue_size
+        wanted.DiscardOldest = True
+        # Without a filter a modified item may keep the one it has.
+        wanted.Filter = None
+        if has_filter and (item.dead_band or item.number):
+            kind = ua.DeadbandType.Absolute if item.dead_band else ua.DeadbandType.None_
+            wanted.Filter = ua.DataChangeFilter(
+                Trigger=ua.DataChangeTrigger.StatusValue, DeadbandType=int(kind), DeadbandValue=item.dead_band
+            )
+        return wanted
+
+    # --- other tags ----------------------------------------------------------------------------------
+
+    async def _ask_for(self, staged: Staged, change: TableChange, groups: Groups) -> None:
+        new = [interval_ns for interval_ns in groups if interval_ns not in self._subscriptions]
+        await self._make([*self._subscriptions, *new], [h for h in staged.tags if h in self._items])
+        banded = set(change.banded)
+        for handle, tag in zip(*self._handles.present, strict=True) if banded else ():
+            new_tag = int(change.new_of[tag])
+            if new_tag in banded and handle in self._items:
+                self._bands[handle] = self._items[handle].dead_band
+                self._items[handle].dead_band = change.after.signal_of(new_tag).dead_band
+        await self._change_bands(list(self._bands))
+
+    async def _change_bands(self, handles: Sequence[int]) -> None:
+        """Tell the server of the dead bands of some; of those that are not made yet it is told when they are."""
+        for interval_ns in self._subscriptions:
+            some = [h for h in handles if self._items[h].number and self._items[h].interval_ns == interval_ns]
+            await self._in_batches(some, partial(self._modify_some, interval_ns))
+
+    async def _modify_some(self, interval_ns: int, handles: Sequence[int]) -> None:
+        for one in await self._with_bare(handles, partial(self._modify, interval_ns)):
+            if one.StatusCode.value >= _BAD:
+                raise ServiceFailed("a change of monitored items", one.StatusCode.value)
+
+    async def _undo(self, staged: Staged, items: Mapping[int, Item]) -> None:
+        bands, self._bands = self._bands, {}
+        for handle, band in bands.items():
+            self._items[handle].dead_band = band
+        self._let_go(items)
+        await self._settled(self._change_bands(list(bands)))
+        await self.finish()
+
+    def commit(self, change: TableChange, groups: Groups) -> None:
+        """The tags have become those of `change`; publish requests for what is new."""
+        super().commit(change, groups)
+        self._bands = {}
+        for one in self._publishing():
+            self._link.crew.add(one)
+
+    def _let_go(self, items: Mapping[int, Item]) -> None:
+        self._unwanted |= items
+
+    async def finish(self) -> None:
+        """Delete items that are not read any more, and subscriptions of intervals that there are no more."""
+        await self._settled(self._delete())
+
+    async def _settled(self, asking: Coroutine[Any, Any, None]) -> None:
+        """What the server must know; else the connection is made anew, which comes to the same."""
+        try:
+            await asking
+        except (NotConnected, TimeoutError, ServiceFailed) as e:
+            self.can_resume = False
+            self._link.drop(f"the change of variables could not be brought to its end: {e}")
+
+    async def _delete(self) -> None:
+        items, self._unwanted = self._unwanted, {}
+        for interval_ns, subscription in list(self._subscriptions.items()):
+            if interval_ns not in self._intervals:
+                del self._subscriptions[interval_ns]
+                request = ua.DeleteSubscriptionsRequest()
+                request.Parameters.SubscriptionIds = [subscription.number]
+                await self._connection.ask(
+                    request, ua.DeleteSubscriptionsResponse, "the end of a subscription"
+                )
+                continue
+            numbers = [one.number for one in items.values() if one.number and one.interval_ns == interval_ns]
+            await self._in_batches(numbers, partial(self._delete_some, interval_ns))
+
+    async def _delete_some(self, interval_ns: int, numbers: Sequence[int]) -> None:
+        request = ua.DeleteMonitoredItemsRequest()
+        request.Parameters.SubscriptionId = self._subscriptions[interval_ns].number
+        request.Parameters.MonitoredItemIds = list(numbers)
+        self._meters.n_requests += 1
+        await self._connection.ask(request, ua.DeleteMonitoredItemsResponse, "the end of monitored items")
+
+    # --- the same session again ----------------------------------------------------------------------
+
+    async def resume(self, link: SessionLink) -> None:
+        """Go on with the subscriptions that are there; what was published and has not come is asked for again."""
+        await super().resume(link)
+        self._n_asked = self._n_publishing = 0
+        for one in self._subscriptions.values():
+            while await self._republish(one.number):
+                pass
+        self._heard_ns = monotonic_ns()
+
+    async def _republish(self, subscription: int) -> bool:
+        """Take the next message of a subscription once more, if the server has it."""
+        request = ua.RepublishRequest()
+        request.Parameters.SubscriptionId = subscription
+        request.Parameters.RetransmitSequenceNumber = self._next_sequence.get(subscription, 1)
+        self._meters.n_requests += 1
+        try:
+            found = await self._connection.ask(request, ua.RepublishResponse, "a request to publish again")
+        except ServiceFailed as e:
+            if e.code == ua.StatusCodes.BadMessageNotAvailable:
+                return False
+            raise
+        message = found.NotificationMessage
+        if not message.NotificationData:
+            return False
+        response = ua.PublishResponse()
+        response.Parameters = ua.PublishResult(SubscriptionId=subscription, NotificationMessage=message)
+        self._take(bytes(struct_to_binary(response)))
+        return True
 
     # --- running -------------------------------------------------------------------------------------
 
-    def work(self, config: OpcuaConfig, timeout_s: float) -> list[Coroutine[Any, Any, None]]:
+    def work(self) -> list[Coroutine[Any, Any, None]]:
         """What is to be done at the same time, until the connection is lost; raises `NotConnected`."""
-        self._silence_ns += int(timeout_s * NS)
-        n = len(self._groups) + 1
-        return [*(self._publish() for _ in range(n)), self._watch(), self._verify(config, timeout_s)]
+        return [*self._publishing(), self._watch(), self._verify()]
+
+    def _publishing(self) -> list[Coroutine[Any, Any, None]]:
+        """Publish requests so that there is one more than subscriptions."""
+        n, self._n_publishing = self._n_publishing, max(self._n_publishing, len(self._subscriptions) + 1)
+        return [self._publish() for _ in range(self._n_publishing - n)]
+
+    @property
+    def _silence_ns(self) -> int:
+        """For how long the server may be silent."""
+        longest_ns = max(one.silence_ns for one in self._subscriptions.values())
+        return longest_ns + int(self._link.access.timeout_s * NS)
 
     async def _publish(self) -> None:
         """Ask the server to publish, again and again; one of a few such tasks."""
-        n_tags = len(self._nodes)
-        interval_ns = min(self._groups)
         while True:
             async with self._asking:
-                while not self._feed.has_credit(n_tags):
+                while not self._feed.has_credit(len(self._items)):
                     self._meters.n_skipped += 1
-                    await self._clock.sleep(seconds(interval_ns))
+                    await self._clock.sleep(seconds(min(self._intervals)))
             request = ua.PublishRequest()
             request.Parameters.SubscriptionAcknowledgements, self._acks = self._acks, []
             if not self._n_asked:
@@ -218,6 +337,10 @@ class Subscribing:
                 if e.code != ua.StatusCodes.BadTimeout:
                     raise NotConnected(str(e)) from e
                 continue
+            except BaseException:
+                # Perhaps it never came there; to acknowledge twice does no harm.
+                self._acks = request.Parameters.SubscriptionAcknowledgements + self._acks
+                raise
             finally:
                 self._n_asked -= 1
             self._heard_ns = monotonic_ns()
@@ -226,18 +349,12 @@ class Subscribing:
     def _take(self, body: bytes) -> None:
         """Hand on what was published."""
         now_ns = self._clock.now_ns()
-        self._feed.ear.hear(now_ns, str(self._connection.server), body)
+        self._feed.ear.hear(now_ns, str(self._connection.server), body, self._handles)
         cpu_ns = thread_cpu_ns()
         try:
             answer = publish_answer(body)
         except Rejected as e:
-            self._meters.n_errors += 1
-            self._feed.inbox.reject(
-                Reject(
-                    RejectCode.MALFORMED, self._name, "publish response", f"expected notifications: {e}",
-                    body[:MAX_RAW_BYTES], now_ns,
-                )
-            )  # fmt: skip
+            self._refuse("publish response", "notifications", e, body)
             return
         finally:
             self._meters.decode_ns += thread_cpu_ns() - cpu_ns
@@ -246,7 +363,8 @@ class Subscribing:
         if answer.status >= _BAD:
             raise NotConnected(f"the server ended the subscription: {status_text(answer.status)}")
         began_ns = monotonic_ns()
-        n_open = len(answer.values)
+        parts = [self._handles.take(values) for values in answer.values]
+        n_open = len(parts) + sum(waiting is not None for _, waiting in parts)
 
         def landed() -> None:
             nonlocal n_open
@@ -255,8 +373,10 @@ class Subscribing:
                 self._meters.latency.add(seconds(monotonic_ns() - began_ns))
                 self._acks.append(ua.SubscriptionAcknowledgement(answer.subscription, answer.sequence))
 
-        for values in answer.values:
-            self._feed.inbox.add(values, landed, self._drop)
+        for values, waiting in parts:
+            self._feed.inbox.add(values, landed, self._link.drop)
+            if waiting is not None and self._staged is not None:
+                self._staged.held.append((waiting, landed))
 
     def _count_gaps(self, answer: Published) -> None:
         """Count what the sequence numbers say has been published and has not come."""
@@ -283,52 +403,69 @@ class Subscribing:
 
     # --- truth ---------------------------------------------------------------------------------------
 
-    async def _verify(self, config: OpcuaConfig, timeout_s: float) -> None:
+    async def _verify(self) -> None:
         """Now and then: look for nodes that were missing, and whether the subscription tells the truth."""
-        lag_ns = 2 * (max(self._groups) + (config.sampling or 0)) + int(timeout_s * NS)
         while True:
-            await real_sleep(config.verify)
-            n_skipped = self._meters.n_skipped
+            await real_sleep(self._config.verify)
+            n_skipped, table = self._meters.n_skipped, self._handles.n_changes
+            suspects: set[int] = set()
             try:
-                await self._look_again(config)
+                async with self._link.changing:
+                    await self._look_again()
                 suspects = await self._untold(self._some())
                 if suspects:
-                    await real_sleep(lag_ns)
-                    suspects &= await self._untold(sorted(suspects))
+                    await real_sleep(self._lag_ns)
+                    suspects &= await self._untold([h for h in sorted(suspects) if h in self._items])
             except TimeoutError:
                 self._meters.n_timeouts += 1
                 continue
             except ServiceFailed as e:
                 raise NotConnected(str(e)) from e
-            if suspects and n_skipped == self._meters.n_skipped:
-                path = self._feed.tags.path(min(suspects))
+            # After a change of tags, or without credit, there may be good reasons for what was not told.
+            if suspects and (n_skipped, table) == (self._meters.n_skipped, self._handles.n_changes):
+                path = self._feed.tags.path(self._handles.tag_of(min(suspects)))
                 raise NotConnected(
                     f"connected, but {len(suspects)} variables change and the subscription does not tell: {path}"
                 )
 
-    async def _look_again(self, config: OpcuaConfig) -> None:
+    @property
+    def _lag_ns(self) -> int:
+        """How long after a change the subscription may tell of it."""
+        longest_ns = max(self._intervals) + (self._config.sampling or 0)
+        return 2 * longest_ns + int(self._link.access.timeout_s * NS)
+
+    async def _look_again(self) -> None:
         """Make the items that could not be made."""
-        for place in sorted(set(self._missing.values())):
-            subscription, interval_ns = place
-            tags = [tag for tag, one in self._missing.items() if one == place]
-            ask = partial(self._monitor, subscription, config, interval_ns)
-            self._limits.n_items = await in_batches(tags, self._limits.n_items, ask)
+        missing = [handle for handle, item in self._items.items() if not item.number]
+        if missing:
+            await self._make(self._intervals, missing)
 
     def _some(self) -> list[int]:
-        """The next tags to look at; those with a dead band may rightly differ."""
-        tags = [tag for tag in self._nodes if tag not in self._missing and not self._dead_band(tag)]
-        n = min(len(tags), N_VERIFIED_MAX, self._limits.n_reads)
-        first = self._next_verified % max(len(tags), 1)
+        """The next variables to look at; those with a dead band may rightly differ."""
+        items = {handle: self._items.get(handle) for handle in self._handles.present[0]}
+        some = [handle for handle, item in items.items() if item and item.number and not item.dead_band]
+        n = min(len(some), N_VERIFIED_MAX, self._limits.n_reads)
+        first = self._next_verified % max(len(some), 1)
         self._next_verified = first + n
-        return (tags + tags)[first : first + n]
+        return (some + some)[first : first + n]
 
-    async def _untold(self, tags: list[int]) -> set[int]:
-        """Tags whose value on the server is another and newer one than the last that was published."""
-        if not tags:
-            return set()
+    async def _untold(self, handles: Sequence[int]) -> set[int]:
+        """Those whose value on the server is another and newer one than the last that was published."""
+        found: set[int] = set()
+        self._limits.n_reads = await in_batches(handles, self._limits.n_reads, partial(self._compare, found))
+        return found
+
+    async def _compare(self, found: set[int], handles: Sequence[int]) -> None:
+        """Add to `found` those of some; not of those that are not read any more."""
+        handles = [handle for handle in handles if handle in self._items]
+        if not handles:
+            return
         self._meters.n_requests += 1
-        body = await self._connection.request(read_request([self._nodes[tag] for tag in tags]), "a read")
-        return self._feed.filing.newer(numbered(read_answer(body), tags))
+        request = read_request([self._items[handle].node for handle in handles])
+        values = read_answer(await self._connection.request(request, "a read"))
+        newer = self._feed.filing.newer(self._handles.take(numbered(values, handles))[0])
+        tags = self._handles.tags(handles).tolist()
+        found |= {handle for handle, tag in zip(handles, tags, strict=True) if tag in newer}
 
 
 async def real_sleep(duration_ns: int) -> None:

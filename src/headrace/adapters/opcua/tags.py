@@ -7,12 +7,16 @@ configuration, an earlier run, or the first value that comes. From then on it st
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from headrace.adapters.opcua.addresses import NodeAddress
 from headrace.adapters.opcua.config import UaDevicePlan, UaSignal
+from headrace.adapters.opcua.handles import GONE, Numbers
 from headrace.adapters.opcua.kinds import BOOLEAN, NO_PART, PARTS, TEXT, part_of
+from headrace.adapters.opcua.plain import Sensors
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError, NotFound
 from headrace.core.layouts import Column, Kind, Layout
@@ -21,6 +25,25 @@ from headrace.core.sensors import SensorDirectory
 _TRUTH = ("false", "true")
 _KIND_MASK = 0x3F
 _DECLARED = {"bool": "u8", "string": TEXT}
+
+
+@dataclass(frozen=True, slots=True)
+class TableChange:
+    """What becomes of the tags of one table in another.
+
+    Parameters
+    ----------
+    after : the other one. new_of : int64[T], the new number of each old tag whose variable is read as before; else `GONE`.
+    is_kept : bool[T of after], those numbers. banded : new tags that are kept, with another dead band.
+    same_before, same_after : pairs of tags that are the same sensor of the same variable, though perhaps read otherwise.
+    """
+
+    after: TagTable
+    new_of: Numbers
+    is_kept: npt.NDArray[np.bool_]
+    banded: tuple[int, ...]
+    same_before: Numbers
+    same_after: Numbers
 
 
 class TagTable:
@@ -57,6 +80,17 @@ class TagTable:
         self.last_kind = np.zeros(n, np.int16)
         self.last_status = np.zeros(n, np.uint32)
         self.forget()
+        self._sensors: Sensors | None = None
+
+    @property
+    def sensors(self) -> Sensors:
+        """Its columns, as the kernel takes them."""
+        if self._sensors is None:
+            self._sensors = Sensors(
+                self.part, self.is_array, self.cell, self.slot, self.column, self.last_source_ns, self.last_bits,
+                self.last_kind, self.last_status,
+            )  # fmt: skip
+        return self._sensors
 
     def __len__(self) -> int:
         return len(self.device)
@@ -168,6 +202,15 @@ class TagTable:
             if self.part[tag] == code:
                 for cell, name in enumerate(self.signal_of(tag).columns, int(self.cell[tag])):
                     self.slot[cell], self.column[cell] = slot, place[name]
+
+    def become(self, other: TagTable, change: TableChange) -> None:
+        """Be `other` from now on, which is of no use then; what came last of the same sensors stays known."""
+        for name in ("last_source_ns", "last_bits", "last_kind", "last_status"):
+            getattr(other, name)[change.same_after] = getattr(self, name)[change.same_before]
+        kept = {int(change.new_of[tag]): reason for tag, reason in self.problem.items()}
+        kept.pop(GONE, None)
+        other.problem = kept
+        vars(self).update(vars(other))
 
     # --- repeats -------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ class FeedDesk:
         self.tags.begin()
         filing = Filing("x", self.tags, self.sink.directory, "auto")
         inbox = ValueInbox("x", self.sink, self.tags, filing)
-        self.heard = []
+        self.heard, self.dropped = [], []
         self.feed = Feed(
             self.sink, self.tags, filing, inbox, AnswerTap(mark_of(self.tags), self.heard.append)
         )
@@ -89,6 +89,9 @@ class ScriptedConnection(UaConnection):
         self.asked = []
         self._access = SimpleNamespace(server=ServerAddress("h", 1))
         self.cpu_ns = 0
+        self.is_resumed = False
+
+    is_cut = False
 
     async def request(self, request, what, deadline_s=None):
         kind = type(request).__name__.removesuffix("Request")
@@ -104,7 +107,7 @@ class ScriptedConnection(UaConnection):
     async def open(self):
         pass
 
-    async def close(self):
+    async def close(self, says_goodbye=True):
         pass
 
 

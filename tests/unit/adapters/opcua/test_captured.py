@@ -1,5 +1,6 @@
 """Answers that were captured, decoded without a server."""
 
+import numpy as np
 import pytest
 from asyncua.ua.ua_binary import struct_to_binary
 from tests.unit.adapters.opcua.desk import NOW_NS, Desk, plan, publish_response, read_response, signal
@@ -7,6 +8,7 @@ from tests.unit.adapters.opcua.desk import NOW_NS, Desk, plan, publish_response,
 from headrace.adapters.abilities import Captured, Captures, Direction
 from headrace.adapters.opcua.adapter import OpcuaAdapter
 from headrace.adapters.opcua.captured import AnswerTap, decode_answers, mark_of, numbers_of, ranges_text
+from headrace.adapters.opcua.handles import GONE, Handles
 
 
 def test_numbers_in_short():
@@ -38,11 +40,12 @@ def test_answers_are_decoded_as_they_were():
     published, read = (
         bytes(struct_to_binary(r)) for r in (publish_response(1, 1.5), read_response(2.5, 3.5))
     )
-    ear.hear(NOW_NS, "h:1", published)
+    plain = Handles(range(3))
+    ear.hear(NOW_NS, "h:1", published, plain)
     assert heard == [], "nobody listens"
     ear.listener = heard.append
-    ear.hear(NOW_NS, "h:1", published)
-    ear.hear(NOW_NS + 1, "h:1", read, [0, 2])
+    ear.hear(NOW_NS, "h:1", published, plain)
+    ear.hear(NOW_NS + 1, "h:1", read, plain, [0, 2])
     batches, rejects = decode_answers("x", desk.tags, desk.filing, heard)
     assert [b.values.reshape(-1).tolist() for b in batches] == [[1.5], [2.5, 3.5]]
     assert [b.arrival_ns for b in batches] == [NOW_NS, NOW_NS + 1]
@@ -61,3 +64,27 @@ def test_answers_are_decoded_as_they_were():
         "invalid literal for int() with base 10", "the server answers a read with BadNodeIdUnknown",
         f"{len(read) + 1} bytes are a ReadResponse and 1 more",
     ]  # fmt: skip
+
+
+def test_answers_of_a_connection_whose_tags_have_changed():
+    desk = Desk(plan("l/d", signal("a"), signal("b")))
+    heard = []
+    ear = AnswerTap(mark_of(desk.tags), heard.append)
+    published, read = (
+        bytes(struct_to_binary(r)) for r in (publish_response(1, 1.5, 2.5, 3.5), read_response(4.5, 5.5, 6.5))
+    )
+    handles = Handles(range(3))
+    handles.renumber(np.array([GONE, 1, GONE]))
+    handles.settle(dict.fromkeys(handles.give(1), 0))
+    ear.hear(NOW_NS, "h:1", published, handles)
+    ear.hear(NOW_NS + 1, "h:1", read, handles, [3, 0, 1])
+    ear.hear(NOW_NS + 2, "h:1", read, handles, [0, 2])
+    assert [dict(one.about, variables="") for one in heard] == [
+        {"variables": "", "handles": "1-1,3-3", "tags": "1-1,0-0"},
+        {"variables": "", "places": "0-0,2-2", "tags": "0-1"}, {"variables": "", "places": "", "tags": ""},
+    ]  # fmt: skip
+    batches, rejects = decode_answers("x", desk.tags, desk.filing, heard)
+    assert [b.values.reshape(-1).tolist() for b in batches] == [[2.5], [6.5, 4.5]], (
+        "b was first, and has the first column"
+    )
+    assert rejects == []

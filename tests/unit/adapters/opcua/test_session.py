@@ -5,6 +5,8 @@ import logging
 
 import pytest
 from asyncua import ua
+from asyncua.ua.ua_binary import struct_to_binary
+from tests.integration.opcua_life import samples
 from tests.unit.adapters.opcua.desk import (
     FeedDesk,
     ScriptedConnection,
@@ -20,10 +22,14 @@ from headrace.adapters.opcua import session as session_module
 from headrace.adapters.opcua.asking import ServerLimits, SessionMeters, in_batches
 from headrace.adapters.opcua.client import ServiceFailed
 from headrace.adapters.opcua.config import OpcuaConfig
-from headrace.adapters.opcua.polling import Polling
+from headrace.adapters.opcua.messages import read_answer
+from headrace.adapters.opcua.polling import Polling, ReadList
+from headrace.adapters.opcua.reader import Crew, Item, SessionLink
+from headrace.adapters.opcua.retag import plan_change
 from headrace.adapters.opcua.security import ServerAccess, ServerRefuses
 from headrace.adapters.opcua.session import ServerSession
 from headrace.adapters.opcua.subscribing import Subscribing
+from headrace.adapters.opcua.tags import TagTable
 from headrace.adapters.pacing import ConnectGate, ConnectPacer
 from headrace.core.clock import NO_TIME, SystemClock
 from headrace.core.errors import NotConnected
@@ -57,8 +63,15 @@ def items(*results, sampling_ms=1_000.0, queue_size=10):
     return response
 
 
-def subscribing(desk, connection, tags=(0, 1, 2)):
-    return Subscribing("x", connection, {S: list(tags)}, desk.feed, SessionMeters(), lambda reason: None)
+def link(desk, connection, **more):
+    access = ServerAccess(desk.tags.plans[0].server, config(**more), None, 0.01)
+    return SessionLink(
+        "x", access, connection, desk.feed, SessionMeters(), desk.dropped.append, Crew(), asyncio.Lock()
+    )
+
+
+def subscribing(desk, connection, **more):
+    return Subscribing(link(desk, connection, **more), {S: [0, 1, 2]})
 
 
 def three(**more):
@@ -74,7 +87,7 @@ async def test_what_a_server_does_otherwise_is_told():
         ],
     )  # fmt: skip
     one = subscribing(desk, connection)
-    await one.prepare(config())
+    await one.prepare({S: [0, 1, 2]})
     assert one.revised == (
         "publishes every 2000 ms; knows no dead band (1 items); samples every 5000 ms (1 items); keeps 1 values (1 items)"
     )
@@ -138,22 +151,22 @@ async def test_a_look_that_is_not_answered_is_counted_and_one_that_fails_ends_th
     connection = ScriptedConnection(
         Read=[late, read_response(code=CODES.BadSessionIdInvalid)], CreateMonitoredItems=[items(0)]
     )
-    one = subscribing(desk, connection)
+    one = subscribing(desk, connection, verify="1ms")
     assert await one._untold([]) == set()
-    one._nodes = {2: ua.NodeId("c", 2)}
+    one._items = {2: Item(ua.NodeId("c", 2), S, 0.0, 1)}
     one._limits = ServerLimits(10, 10)
     with pytest.raises(NotConnected, match="answers a read with BadSessionIdInvalid"):
-        await one._verify(config(verify="1ms"), 0.01)
+        await one._verify()
     assert one._meters.n_timeouts == 1
 
 
 async def test_an_answer_to_a_read_that_does_not_fit():
     desk = three()
     connection = ScriptedConnection(PackedRead=[b"what?", read_response(1.0), read_response(1.0, 2.0, 3.0)])
-    one = Polling("x", connection, {S: [0, 1, 2]}, desk.feed, SessionMeters(), lambda reason: None)
-    one._nodes = {tag: ua.NodeId(tag, 2) for tag in range(3)}
+    one = Polling(link(desk, connection), {S: [0, 1, 2]})
+    some = ReadList([0, 1, 2], [ua.NodeId(tag, 2) for tag in range(3)])
     for _ in range(3):
-        await one._read_some([0, 1, 2])
+        await one._read_some(some, range(3))
     assert [r.detail.partition(": ")[2][:20] for r in desk.waiting.rejects] == [
         "5 bytes are no ReadR", "1 values for 3 nodes"
     ]  # fmt: skip
@@ -194,7 +207,7 @@ class Watched(SystemClock):
 
 
 def session_of(desk, connections, monkeypatch, mode="read"):
-    monkeypatch.setattr(session_module, "UaConnection", lambda access, on_lost: next(connections))
+    monkeypatch.setattr(session_module, "UaConnection", lambda access, on_lost, before: next(connections))
     access = ServerAccess(desk.tags.plans[0].server, config(mode=mode), None, 0.5)
     gate = ConnectGate(ConnectPacer(), 4)
     return ServerSession("x", access, {S: [0]}, desk.feed, gate, Backoff("x", 1_000, 1_000))
@@ -263,3 +276,148 @@ async def test_what_a_server_does_otherwise_is_logged_and_its_state_is_that_of_i
     with caplog.at_level(logging.INFO):
         await lived(one, up)
     assert "server=h:1 publishes every 2000 ms" in caplog.text
+
+
+async def test_values_that_cannot_be_filed_are_not_acknowledged(monkeypatch):
+    desk, refused = three(), []
+    inbox = desk.feed.inbox
+
+    def fail(values, arrival_ns):
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(desk.feed.filing, "file", fail)
+    inbox.add(read_answer(bytes(struct_to_binary(read_response(1.5)))), refused.append, refused.append)
+    inbox.finish()
+    await inbox.run()
+    assert refused == ["values are not taken: odd"]
+    assert (inbox.unacknowledged[0], inbox.is_full, desk.sink.batches) == (0, False, [])
+
+
+def modified(*results):
+    response = ua.ModifyMonitoredItemsResponse()
+    response.Results = [ua.MonitoredItemModifyResult(StatusCode=ua.StatusCode(code)) for code in results]
+    return response
+
+
+async def test_an_item_that_cannot_be_modified_is_an_error_and_what_cannot_be_undone_ends_the_connection():
+    desk = three()
+    connection = ScriptedConnection(
+        Read=[read_response(0, 0)], CreateSubscription=[created()], SetPublishingMode=[ua.SetPublishingModeResponse()],
+        CreateMonitoredItems=[items(0, 0, 0)],
+        ModifyMonitoredItems=[modified(CODES.BadFilterNotAllowed), modified(CODES.BadMonitoredItemIdInvalid), NotConnected("over")],
+    )  # fmt: skip
+    one = subscribing(desk, connection)
+    groups = {S: [0, 1, 2]}
+    await one.prepare(groups)
+    for number, item in enumerate(one._items.values(), 1):
+        item.number = number
+    other = TagTable(
+        [plan("l/d", signal("a", dead_band=3.0), signal("b", **BAND), signal("c"))], desk.sink.directory
+    )
+    change = plan_change(desk.tags, other)
+    assert change.banded == (0,)
+    with pytest.raises(ServiceFailed, match="a change of monitored items with BadMonitoredItemIdInvalid"):
+        await one.stage(change, groups)
+    assert desk.dropped == []
+    await one.take_back()
+    assert desk.dropped == ["the change of variables could not be brought to its end: over"]
+    assert one._items[0].dead_band == 1.0
+    await one.take_back()
+    assert len(desk.dropped) == 1, "there is nothing to take back any more"
+
+
+async def test_what_was_not_begun_need_not_be_taken_back(monkeypatch):
+    one = session_of(three(), iter(()), monkeypatch)
+    await one.take_back()
+    await one.finish()
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+async def test_what_comes_before_a_change_counts_waits_for_it(is_taken):
+    desk = three()
+    connection = ScriptedConnection(
+        Read=[read_response(0, 0)], CreateSubscription=[created()], SetPublishingMode=[ua.SetPublishingModeResponse()],
+        CreateMonitoredItems=[items(0, 0, 0), items(0)], DeleteMonitoredItems=[ua.DeleteMonitoredItemsResponse()],
+    )  # fmt: skip
+    one = subscribing(desk, connection)
+    await one.prepare({S: [0, 1, 2]})
+    new = plan("l/d", signal("d"), signal("b", **BAND), signal("c"))
+    table = TagTable([new], desk.sink.directory)
+    change, groups = plan_change(desk.tags, table), {S: [0, 1, 2]}
+    await one.stage(change, groups)
+    one._take(publish_body(1, 0.5, 1.5, 2.5, 3.5))
+    inbox = desk.feed.inbox
+    assert inbox.unacknowledged[0] == 1
+    inbox.settle()
+    if is_taken:
+        table.begin()
+        desk.tags.become(table, change)
+        one.commit(change, groups)
+    else:
+        await one.take_back()
+    one._take(publish_body(2, 10.5, 11.5, 12.5, 13.5))
+    await one.finish()
+    inbox.finish()
+    await inbox.run()
+    await asyncio.sleep(0)
+    found = {}
+    for path, _, value, _ in samples(desk.sink):
+        found.setdefault(path.rpartition("/")[2], []).append(value)
+    assert found["b"] == [1.5, 11.5]
+    assert found["c"] == [2.5, 12.5]
+    assert found["a"] == ([0.5] if is_taken else [0.5, 10.5])
+    assert found.get("d") == ([3.5, 13.5] if is_taken else None)
+    assert [a.SequenceNumber for a in one._acks] == [1, 2], (
+        "all of a message is durable, then it is acknowledged"
+    )
+    assert desk.waiting.rejects == []
+
+
+def publish_body(sequence, *values):
+    return bytes(struct_to_binary(publish_response(sequence, *values)))
+
+
+async def test_what_is_not_read_any_more_is_not_verified():
+    connection = ScriptedConnection()
+    await subscribing(three(), connection)._compare(set(), [0, 1])
+    assert connection.asked == []
+
+
+def published_again(*values):
+    response = ua.RepublishResponse()
+    if values:
+        response.NotificationMessage = publish_response(0, *values).Parameters.NotificationMessage
+    return response
+
+
+async def test_what_got_lost_on_its_way_is_asked_for_again():
+    desk, gone = three(), ServiceFailed("x", CODES.BadMessageNotAvailable)
+    connection = ScriptedConnection(Read=[read_response(0, 0)], CreateSubscription=[created()],
+        SetPublishingMode=[ua.SetPublishingModeResponse()], CreateMonitoredItems=[items(0, 0, 0)])  # fmt: skip
+    one = subscribing(desk, connection)
+    await one.prepare({S: [0, 1, 2]})
+    one._take(publish_body(1, 0.5))
+    message = published_again(1.5)
+    message.NotificationMessage.SequenceNumber = 2
+    again = ScriptedConnection(
+        Republish=[message, gone, published_again(), ServiceFailed("x", CODES.BadSubscriptionIdInvalid)]
+    )
+    for _ in range(2):
+        await one.resume(link(desk, again))
+    with pytest.raises(ServiceFailed, match="BadSubscriptionIdInvalid"):
+        await one.resume(link(desk, again))
+    assert [r.Parameters.RetransmitSequenceNumber for r in again.asked] == [2, 3, 3, 3]
+    desk.feed.inbox.finish()
+    await desk.feed.inbox.run()
+    await asyncio.sleep(0)
+    assert [value for _, _, value, _ in samples(desk.sink)] == [0.5, 1.5]
+    assert [(a.SubscriptionId, a.SequenceNumber) for a in one._acks] == [(7, 1), (7, 2)]
+    assert one._meters.n_gaps == 0
+
+
+async def test_an_acknowledgement_that_may_not_have_come_there_is_sent_again():
+    one = subscribing(three(), ScriptedConnection(Publish=[NotConnected("cut")]))
+    one._acks = acks = [ua.SubscriptionAcknowledgement(7, 1)]
+    with pytest.raises(NotConnected):
+        await one._publish()
+    assert one._acks == acks
