@@ -139,9 +139,17 @@ async def test_adapters_are_probed_followed_paused_and_reloaded(world):
     assert (await world.run("adapters", "resume", "ovens"))[0] == 0
     world.edit('interval = "100ms"', 'interval = "200ms"')
     found = await world.json("adapters", "reload", "ovens", "--yes")
-    assert found == {"adapter": "ovens", "lines": ['interval: "100ms" → "200ms"']}
+    assert found == {"adapter": "ovens", "lines": ['interval: "100ms" → "200ms"'], "new_code": False}
     code, out, _ = await world.run("adapters", "reload", "ovens", "--yes")
     assert "nothing in its section has changed" in out
+    code, out, _ = await world.run("adapters", "reload", "ovens", "--code", "--yes")
+    assert (code, "with its code imported anew, in a process of its own" in out) == (0, True)
+    code, out, _ = await world.run("adapters", "show", "ovens")
+    assert "process      its own, " in out
+    code, out, _ = await world.run("adapters", "tail", "ovens", "--limit", "1", "--json")
+    assert json.loads(out)["value"] == 181.25
+    found = await world.json("adapters", "probe", "ovens", "--signal", "temperature")
+    assert (found["readings"]["F32"]["CDAB"], found["connection"]) == (181.25, "the adapter's")
     for arguments, expected, said in (
         (("adapters", "pause", "oven", "--yes"), 1, "did you mean 'ovens'"),
         (("adapters", "probe", "ovens", "--address", "register:1"), 2, "tag address"),

@@ -308,6 +308,32 @@ async def test_reload_reads_the_file_anew(tmp_path, ovens):
         assert len(state_of(plant, "ovens").devices) == 1
 
 
+async def test_a_refresh_applies_the_file_and_says_what_it_did(tmp_path, ovens):
+    text = HEAD + OVENS.format(url=ovens.url(), interval="50ms")
+    async with running(tmp_path, text) as plant:
+
+        async def refreshed():
+            before = plant.events.n_ever
+            await plant.operations.refresh("SIGHUP")
+            return [(event.kind, event.text) for _, event in plant.events.since(before)]
+
+        ((kind, said),) = await refreshed()
+        assert (kind, "neither the plant file nor an adapter's code has changed" in said) == (
+            "config.same",
+            True,
+        )
+        (tmp_path / "plant.toml").write_text(text.replace('"50ms"', '"70ms"'))
+        assert [kind for kind, _ in await refreshed()] == ["adapter.reloaded", "config.applied"]
+        assert plant.reconfiguring.version.by == "SIGHUP"
+        (tmp_path / "plant.toml").write_text("version = 2")
+        ((kind, said),) = await refreshed()
+        assert (kind, "the plant file was not applied: version: the file has version 2" in said) == (
+            "config.refused",
+            True,
+        )
+        assert state_of(plant, "ovens").pid == 0
+
+
 async def test_what_still_fails_stays_and_is_not_counted_again(tmp_path, broker):
     async with running(tmp_path, HEAD + BROKER.format(url=broker.url, more="")) as plant:
         ops = plant.operations

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
+from headrace.adapters.base import Sink
 from headrace.core.clock import NO_TIME, Clock
 from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
@@ -245,5 +246,37 @@ class Redecodes(Protocol):
 
         Frames without a time of their own get the time at which the input arrived first, so that decoding it
         twice gives the same frames.
+        """
+        ...
+
+
+@runtime_checkable
+class RedecodesElsewhere(Protocol):
+    """As `Redecodes`, for an adapter whose decoder is in another process."""
+
+    async def redecode_there(self, reject: Reject) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """What becomes of the input of `reject` today; batches have the slots of the engine's directory.
+
+        Raises
+        ------
+        NotConnected : that process is away; come again. ConfigError : another group has one of the sensors.
+        """
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """Takes its time to get ready, which it should have before the instance that it replaces is stopped."""
+
+    async def prepare(self, sink: Sink) -> None:
+        """Get ready as far as can be beside the old instance; nothing is started. Once, before `start`.
+
+        Parameters
+        ----------
+        sink : that it will be started with. Nothing is handed on yet, and no group defined.
+
+        Raises
+        ------
+        ConfigError, PluginError : it can't be started as it is configured. NotConnected : not now.
         """
         ...

@@ -81,6 +81,7 @@ def show(name: str, target: str | None, as_json: bool) -> None:
     pairs = [
         ("adapter", f"{one['name']} ({one['protocol']})"),
         ("state", one["state"] + (f": {one['reason']}" if one["reason"] else "")),
+        *([("process", f"its own, {one['pid']}")] if one["pid"] else []),
         ("since", one["since"] or "-"),
         ("sensors", output.count(one["sensors"])),
         ("samples", f"{one['samples']:,} in {one['frames']:,} frames, {_rejected(one)}"),
@@ -118,7 +119,8 @@ def _delivery(one: dict[str, Any]) -> str:
 
 _WHY = click.option("--reason", default="", help="Why; shown with the adapter's state.")
 _YES = click.option("--yes", is_flag=True, help="Do not ask.")
-_CHANGE_S = 60.0
+_CHANGE_S = 150.0
+"""A process that imports an adapter's code and compiles its kernels has two minutes."""
 
 
 @adapters.command(
@@ -156,26 +158,34 @@ def resume(name: str, target: str | None) -> None:
 
 @adapters.command(
     cls=TaughtCommand,
-    examples=("headrace adapters reload ovens       # after its section, or its ovens.csv, was changed",),
+    examples=(
+        "headrace adapters reload ovens       # after its section, or its ovens.csv, was changed",
+        "headrace adapters reload scale       # after pip install --upgrade headrace-scale",
+        "headrace adapters reload ovens --code          # after a library that it uses was upgraded",
+    ),
 )
 @click.argument("name")
 @target_option
+@click.option("--code", is_flag=True, help="Import its code anew, also where its own files are the same.")
 @_YES
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def reload(name: str, target: str | None, yes: bool, as_json: bool) -> None:
+def reload(name: str, target: str | None, code: bool, yes: bool, as_json: bool) -> None:
     """Read an adapter's section of the plant file anew and give it a new instance; others are not touched.
 
-    Where the new section can't be used, the old instance runs on.
+    Where the adapter's code has changed on the disk, the new instance gets a process of its own that imports it: that is
+    ready before the old one hands on what it has and ends. Where the new section or the new code can't be used, the old
+    instance runs on.
     """
     engine = find_target(target).running(_CHANGE_S)
     output.confirm(f"reload adapter {name}? Its connections are made anew", yes)
-    found = engine.send("POST", f"/api/v1/adapters/{quote(name)}/reload", {"by": _who()})
+    document = {"by": _who(), "code": code}
+    found = engine.send("POST", f"/api/v1/adapters/{quote(name)}/reload", document)
     if as_json:
         output.emit_json(found)
         return
-    click.echo(
-        f"{name} has a new instance" + ("" if found["lines"] else "; nothing in its section has changed")
-    )
+    in_what = " with its code imported anew, in a process of its own" if found["new_code"] else ""
+    same = "" if found["lines"] else "; nothing in its section has changed"
+    click.echo(f"{name} has a new instance{in_what}{same}")
     for line in found["lines"]:
         click.echo(f"  {line}")
 

@@ -102,7 +102,7 @@ def probe(
 
 def _decoded(name: str | None, target: str | None, file: Path) -> dict[str, Any]:
     """What the decoder of the plant file's adapter makes of a capture; no engine and no source is asked."""
-    from headrace.runtime.assemble import make_adapter
+    from headrace.runtime.adapter_making import make_adapter
     from headrace.runtime.captures import decode_report, read_capture
     from headrace.runtime.operations import probe_report
 

@@ -40,7 +40,8 @@ def run(file: str, overrides: tuple[str, ...], skip_damaged: bool, no_web: bool)
 
     Devices that are away are no error: they are retried, and the line of their adapter says why. SIGINT
     (Ctrl-C) or SIGTERM ends it: what was received is written first, within ten seconds. Restarted, it goes on
-    where it stopped, also after a crash or a power cut.
+    where it stopped, also after a crash or a power cut. SIGHUP loads what has changed on the disk: the plant file, and
+    the code of adapters.
     """
     from headrace.cli.doors import Doors, Web, installed_web
     from headrace.cli.live import Screen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -95,10 +96,13 @@ class Session:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM asks for the end, a second one ends at once."""
+        """The first SIGINT or SIGTERM asks for the end, a second one ends at once. SIGHUP loads what has changed."""
         loop = asyncio.get_running_loop()
         asked = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.getsignal(number) for number in asked}
+        before = {number: signal.getsignal(number) for number in (*asked, signal.SIGHUP)}
+        # A terminal that is closed sends it, too; who runs by nohup wants to outlive that.
+        ends_with_terminal = before[signal.SIGHUP] is not signal.SIG_IGN and has_terminal()
+        refreshing: set[asyncio.Task[None]] = set()
 
         def ask() -> None:
             self._wanted.set()
@@ -106,11 +110,31 @@ class Session:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_DFL)
 
+        def hung_up() -> None:
+            if ends_with_terminal and not has_terminal():
+                self._wanted.set()
+            elif self._plant.state == "running":
+                task = asyncio.create_task(self._plant.operations.refresh("SIGHUP"), name="headrace-refresh")
+                refreshing.add(task)
+                task.add_done_callback(refreshing.discard)
+
         for number in asked:
             loop.add_signal_handler(number, ask)
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
         try:
             yield
         finally:
+            for task in refreshing:
+                task.cancel()
             for number, handler in before.items():
                 loop.remove_signal_handler(number)
                 signal.signal(number, handler)
+
+
+def has_terminal() -> bool:
+    """Whether this process is controlled by a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -42,7 +42,7 @@ def found_tags(
 
 def _by_file(where: Target, name: str, wanted: dict[str, str]) -> Sequence[FoundTag]:
     """Without an engine: by the plant file, over a connection of our own."""
-    from headrace.runtime.assemble import make_adapter
+    from headrace.runtime.adapter_making import make_adapter
 
     if where.config is None:
         raise Unreachable(f"no engine runs on {where.text}; name the plant file with -t")

@@ -234,12 +234,17 @@ class AdapterSection(Section):
         description="name of a CSV file with profiles of the adapter's own, a signal a line: profile, signal, address",
     )
 
+    process: Literal["engine", "own"] = Field(
+        default="engine",
+        description="where it runs: in the engine, or in a process of its own, whose end is not the engine's",
+    )
+
     _written: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The section as written, without `tags`: what the adapter's own model is made from."""
-        return {key: value for key, value in self._written.items() if key != "tags"}
+        """The section as written, without `tags` and `process`: what the adapter's own model is made from."""
+        return {key: value for key, value in self._written.items() if key not in ("tags", "process")}
 
     @property
     def table_names(self) -> list[str]:

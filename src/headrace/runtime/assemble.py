@@ -13,15 +13,14 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.base import Adapter, AdapterDiagnostics, PlantFacts, Pushed, Receipt
+from headrace.adapters.base import Adapter, AdapterDiagnostics, Pushed, Receipt
 from headrace.adapters.pacing import ConnectPacer
-from headrace.adapters.registry import ADAPTERS
 from headrace.core.clock import NS, Clock, SystemClock, monotonic_ns
 from headrace.core.config import PlantConfig
 from headrace.core.disk import LocalDisk
@@ -29,19 +28,20 @@ from headrace.core.errors import ConfigError, HeadraceError, StorageError
 from headrace.core.events import Event
 from headrace.core.faults import FaultPoints
 from headrace.core.frames import FrameBatch
-from headrace.core.problems import InvalidConfig, Problem, validate_section
-from headrace.core.profile_tables import profiles_of
+from headrace.core.problems import InvalidConfig, Problem
 from headrace.core.tls import tls_files
 from headrace.ingest.intake import Intake
 from headrace.ingest.intake_core import IntakeSettings
 from headrace.ingest.journal import DamagePolicy, JournalSettings
 from headrace.metrics.exposition import Metrics
 from headrace.pipeline.flows import FlowSpec
+from headrace.runtime.adapter_making import make_adapter
 from headrace.runtime.codec_choice import CodecChoices
 from headrace.runtime.compaction import BackgroundCompaction, share_of
 from headrace.runtime.engine import is_fatal
 from headrace.runtime.engine_core import EngineSettings
 from headrace.runtime.event_log import EventLog
+from headrace.runtime.gateways import Gateways
 from headrace.runtime.host import Host, HostSettings
 from headrace.runtime.operations import Operations
 from headrace.runtime.reconfigure import Reconfiguring
@@ -55,12 +55,13 @@ from headrace.store.query import Store
 from headrace.store.rollups import Rollups
 from headrace.store.tiers import TierRules
 
-ADAPTER_STATE = "adapters"
-"""Folder in the store with a folder for each adapter that keeps something; see `PlantFacts.state`."""
 _EVENTS_MAX = 200
 _RESERVE_BYTES, _RESERVE_SHARE = 64 << 20, 32
 _OBJECT_BYTES, _OBJECT_BYTES_MIN = 64 << 20, 64 << 10
 _IN_FLIGHT_MIN = 10_000
+
+
+MakeAdapter = Callable[[PlantConfig, str, ConnectPacer], Adapter]
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ class Blueprint:
     flows: tuple[FlowSpec, ...]
 
 
-def check_plant(config: PlantConfig, kind_of: Callable[[str], Any] = ADAPTERS.load) -> Blueprint:
+def check_plant(config: PlantConfig, make: MakeAdapter = make_adapter) -> Blueprint:
     """Check what only the owners of protocols and operators can check; no I/O but files beside the plant file.
 
     Parameters
     ----------
-    kind_of : the adapter class of a protocol; a simulation has some of its own.
+    make : makes an adapter, given the pacer that all share; default: one for this process.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def check_plant(config: PlantConfig, kind_of: Callable[[str], Any] = ADAPTERS.lo
     pacer = ConnectPacer()
     for name in config.adapters:
         try:
-            adapters[name] = make_adapter(config, name, pacer, kind_of)
+            adapters[name] = make(config, name, pacer)
         except InvalidConfig as e:
             problems += e.problems
         except ConfigError as e:
@@ -113,31 +114,6 @@ def check_plant(config: PlantConfig, kind_of: Callable[[str], Any] = ADAPTERS.lo
     return Blueprint(config, adapters, tuple(flows))
 
 
-def make_adapter(
-    config: PlantConfig,
-    name: str,
-    pacer: ConnectPacer | None = None,
-    kind_of: Callable[[str], Any] = ADAPTERS.load,
-) -> Adapter:
-    """One adapter of a plant file, not started; no I/O but files beside the plant file. Raises `ConfigError`.
-
-    Parameters
-    ----------
-    pacer : that it shares with others; one that is made later, alone, has its own. kind_of : as `check_plant`.
-    """
-    where, section = f"adapters.{name}", config.adapters[name]
-    state = config.store_folder / ADAPTER_STATE / quote(name, safe="")
-    plant, turns = config.plant, pacer or ConnectPacer()
-    facts = PlantFacts(plant.levels, plant.timezone, config.folder, config.tables, turns, state)
-    try:
-        kind = kind_of(section.protocol)
-    except HeadraceError as e:
-        raise ConfigError(str(e), f"{where}.protocol") from e
-    settings = validate_section(kind.Config, section.options, where)
-    adapter: Adapter = kind.from_config(name, settings, profiles_of(config, name), facts)
-    return adapter
-
-
 class Plant:
     """A plant that runs, or is about to.
 
@@ -145,10 +121,20 @@ class Plant:
     ----------
     directory, store, journal : there once started. metrics : always. events : the last 200.
     state : stopped, starting, running, stopping or failed; failure : why, in a sentence.
+
+    Parameters
+    ----------
+    gateways : what has made the adapters of `blueprint`; default: they were made to run in this process.
     """
 
     def __init__(
-        self, blueprint: Blueprint, *, clock: Clock, faults: FaultPoints, settings: HostSettings
+        self,
+        blueprint: Blueprint,
+        *,
+        clock: Clock,
+        faults: FaultPoints,
+        settings: HostSettings,
+        gateways: Gateways | None = None,
     ) -> None:
         self.config = blueprint.config
         self.events = EventLog(_EVENTS_MAX)
@@ -166,8 +152,10 @@ class Plant:
         self._on_failure: Callable[[], None] | None = None
         self._report = Report(self.metrics, clock, self._disk, self._store_disk)
         self.supervisor = Supervisor(blueprint.adapters, self._disk, clock, self._event)
+        makers = gateways or Gateways(clock)
+        check = partial(check_plant, make=makers.make)
         self.reconfiguring = Reconfiguring(
-            self.config, self._disk, clock, self.supervisor, check_plant, make_adapter, self._event
+            self.config, self._disk, clock, self.supervisor, check, makers, self._event
         )
 
     @property
@@ -418,6 +406,8 @@ def build_plant(
     ------
     InvalidConfig : every problem in the file.
     """
-    blueprint = check_plant(config)
+    time = clock or SystemClock()
+    gateways = Gateways(time)
+    blueprint = check_plant(config, gateways.make)
     chosen = settings or host_settings(config)
-    return Plant(blueprint, clock=clock or SystemClock(), faults=faults or FaultPoints(), settings=chosen)
+    return Plant(blueprint, clock=time, faults=faults or FaultPoints(), settings=chosen, gateways=gateways)

@@ -135,7 +135,7 @@ def _hash(data: Any) -> str:
 
 
 def _ingredients(section: AdapterSection, config: PlantConfig, tables: Mapping[str, str]) -> dict[str, Any]:
-    options = section.options
+    options = _options(section)
     table = tables.get(section.devices, "") if isinstance(section.devices, str) else None
     if table is not None:
         options["devices"] = table
@@ -143,6 +143,11 @@ def _ingredients(section: AdapterSection, config: PlantConfig, tables: Mapping[s
         options["tags"] = tables.get(section.tags, "")
     used = _profiles_used(section, config, table)
     return {"section": options, "profiles": {n: config.profiles[n].model_dump(mode="json") for n in used}}
+
+
+def _options(section: AdapterSection) -> dict[str, Any]:
+    """What an adapter is made of, and where it runs where that is not the engine."""
+    return section.options | ({} if section.process == "engine" else {"process": section.process})
 
 
 def _profiles_used(section: AdapterSection, config: PlantConfig, table: str | None) -> list[str]:
@@ -197,7 +202,7 @@ def _adapters(prints: Fingerprints) -> dict[str, Any]:
     config, out = prints.config, {}
     for name, section in config.adapters.items():
         table = prints.tables.get(section.devices, "") if isinstance(section.devices, str) else None
-        options = section.options
+        options = _options(section)
         if table is not None:
             options["devices"] = _rows(table)
         if section.tags is not None:

@@ -43,6 +43,7 @@ def adapter_summary(adapter: AdapterDiagnostics) -> dict[str, Any]:
         "unacknowledged": adapter.n_unacknowledged,
         "unacknowledged_since": rfc3339(adapter.unacknowledged_ns),
         "config_hash": adapter.config_hash,
+        "pid": adapter.pid or None,
         "cpu_ns_per_sample": {
             "transport": round(adapter.transport_ns / samples, 1),
             "decode": round(adapter.decode_ns / samples, 1),

@@ -69,8 +69,16 @@ class Operations:
         await self._supervisor.resume(name, _text(document, "by"), partial(self._reconfiguring.make, name))
 
     async def reload(self, name: str, document: Mapping[str, Any]) -> dict[str, Any]:
-        """Give it a new instance by the plant file: ``{"by"}``. Raises as `Reconfiguring.reload`."""
-        return await self._reconfiguring.reload(name, _text(document, "by"))
+        """Give it a new instance by the plant file: ``{"by"}``; ``{"code": true}``: with its code imported anew.
+
+        Raises as `Reconfiguring.reload`.
+        """
+        code = bool(document.get("code", False))
+        return await self._reconfiguring.reload(name, _text(document, "by"), code=code)
+
+    async def refresh(self, by: str) -> None:
+        """Load what has changed on the disk: code of adapters, the plant file. Told as events."""
+        await self._reconfiguring.refresh(by)
 
     async def probe(self, name: str, document: Mapping[str, Any]) -> dict[str, Any]:
         """Look at its source once.

@@ -8,6 +8,7 @@ done is taken back, so that a plant runs with the whole new configuration or wit
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from headrace.core.errors import ChangedMeanwhile, ConfigError, HeadraceError, N
 from headrace.core.registry import nearest
 from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.changes import Change, Difference, Fate, Fingerprints, difference
+from headrace.runtime.gateways import Gateways
 from headrace.runtime.giving_way import beside
 from headrace.runtime.supervision import Supervisor, Tell
 from headrace.runtime.tagging import StagedTables, TagWish, plan_tags, tables_back, tags_told
@@ -47,7 +49,6 @@ class CheckedPlant(Protocol):
 
 _ORDER = (Fate.REMOVED, Fate.CHANGED, Fate.ADDED)
 Check = Callable[[PlantConfig], CheckedPlant]
-MakeAdapter = Callable[[PlantConfig, str], Adapter]
 Reflowing = Callable[[Sequence[FlowSpec]], None]
 
 
@@ -69,7 +70,7 @@ class Reconfiguring:
     Parameters
     ----------
     check : makes adapters and pipelines of a configuration, without I/O but files beside the plant file.
-    make : one adapter of a configuration, alike.
+    gateways : makes one adapter of a configuration, alike, and knows where it runs.
     """
 
     def __init__(
@@ -79,14 +80,14 @@ class Reconfiguring:
         clock: Clock,
         supervisor: Supervisor,
         check: Check,
-        make: MakeAdapter,
+        gateways: Gateways,
         tell: Tell,
     ) -> None:
-        self._clock, self._supervisor, self._check, self._make, self._tell = (
+        self._clock, self._supervisor, self._check, self._gateways, self._tell = (
             clock,
             supervisor,
             check,
-            make,
+            gateways,
             tell,
         )
         self._source = config.source
@@ -139,7 +140,7 @@ class Reconfiguring:
     def _made(self, config: PlantConfig, name: str) -> Adapter:
         if name not in config.adapters:
             raise NotFound(f"the configuration has no adapter {name!r}{nearest(name, list(config.adapters))}")
-        return self._make(config, name)
+        return self._gateways.make(config, name)
 
     def source_of(self, file: str) -> PlantSource:
         """Where an applied text is from: the file that is named, else the one that the plant was started with."""
@@ -221,33 +222,81 @@ class Reconfiguring:
             told = await beside(partial(tags_told, old, config))
             return {**answer, "back_to": before.summary(), "tables": files.names, "tags": told}
 
-    async def reload(self, name: str, by: str) -> dict[str, Any]:
+    async def reload(self, name: str, by: str, *, code: bool = False) -> dict[str, Any]:
         """Give an adapter a new instance, made from the plant file's present section.
+
+        Where its code has changed on the disk, or `code` says so, the instance is in a process of its own, which
+        imports the code anew; that is ready before the old instance is stopped.
 
         Raises
         ------
-        NotFound : there is no such adapter, or no such section any more. ConfigError : it can't be made or
+        NotFound : there is no such adapter, or no such section any more. ConfigError, PluginError : it can't be made or
         started, or there is no file; the old instance runs on.
         """
         async with self._lock:
-            if self._source is None:
-                raise ConfigError("this plant was not started from a file, so there is nothing to read anew")
-            self._supervisor.get(name)
-            config = await asyncio.to_thread(self._source.load)
-            if name not in config.adapters:
-                raise NotFound(
-                    f"{self._source.file} has no adapter {name!r} any more; headrace apply takes it out of the plant"
-                )
-            merged = with_adapters(self.running, config, [name])
-            after = await asyncio.to_thread(Fingerprints.of, merged)
-            change = [c for c in difference(self.running, after).of("adapters") if c.name == name]
+            return await self._reload(name, by, code)
+
+    async def _reload(self, name: str, by: str, code: bool) -> dict[str, Any]:
+        if self._source is None:
+            raise ConfigError("this plant was not started from a file, so there is nothing to read anew")
+        running = self._supervisor.get(name)
+        is_new = code or await self._is_stale(name, running)
+        config = await asyncio.to_thread(self._source.load)
+        if name not in config.adapters:
+            raise NotFound(
+                f"{self._source.file} has no adapter {name!r} any more; headrace apply takes it out of the plant"
+            )
+        merged = with_adapters(self.running, config, [name])
+        after = await asyncio.to_thread(Fingerprints.of, merged)
+        change = [c for c in difference(self.running, after).of("adapters") if c.name == name]
+        again = partial(self.make, name)
+        if is_new:  # one like the old has the old code, so it is made before the new code is asked for
+            again = partial(_given, await asyncio.to_thread(again))
+        with self._gateways.renewing(name) if is_new else contextlib.nullcontext():
             made = await asyncio.to_thread(self._made, merged, name)
-            await self._supervisor.replace(name, lambda: made, lambda: self.make(name))
-            if after.by_adapter[name] != self.running.by_adapter.get(name):
-                kept = {**self.running.by_adapter, name: after.by_adapter[name]}
-                self.running = Fingerprints(merged, kept, after.tables)
-                self._keep(by, "reload", self._number())
-            return {"adapter": name, "lines": list(change[0].lines) if change else []}
+            await self._supervisor.replace(name, lambda: made, again)
+        if after.by_adapter[name] != self.running.by_adapter.get(name):
+            kept = {**self.running.by_adapter, name: after.by_adapter[name]}
+            self.running = Fingerprints(merged, kept, after.tables)
+            self._keep(by, "reload", self._number())
+        return {"adapter": name, "lines": list(change[0].lines) if change else [], "new_code": is_new}
+
+    async def _is_stale(self, name: str, running: Adapter) -> bool:
+        config = self.running.config
+        return name in config.adapters and await asyncio.to_thread(
+            self._gateways.is_stale, config, name, running
+        )
+
+    async def refresh(self, by: str) -> None:
+        """Load what has changed on the disk, all of it told as events: code of adapters first, then the plant file.
+
+        What can't be loaded leaves what runs as it is.
+        """
+        async with self._lock:
+            n_new = 0
+            for name in self._supervisor.names:
+                try:
+                    if await self._is_stale(name, self._supervisor.get(name)):
+                        await self._reload(name, by, code=True)
+                        n_new += 1
+                except HeadraceError as e:
+                    self._tell(
+                        "adapter.not-reloaded", f"adapter {name} runs on as it is: {e}", {"adapter": name}
+                    )
+            try:
+                if self._source is None:
+                    raise ConfigError(
+                        "this plant was not started from a file, so there is nothing to read anew"
+                    )
+                config = await asyncio.to_thread(self._source.load)
+                answer = await self._carry_out(Wish(config, by, "reload", self._number()))
+            except HeadraceError as e:
+                self._tell("config.refused", f"the plant file was not applied: {e}", {"by": by})
+                return
+            if not answer["applied"] and not n_new:
+                self._tell(
+                    "config.same", "reload: neither the plant file nor an adapter's code has changed", {}
+                )
 
     def _number(self) -> int:
         return 0 if self.version is None else self.version.n
@@ -339,6 +388,10 @@ def with_adapters(running: Fingerprints, file: PlantConfig, names: Sequence[str]
     merged = parse_plant(data, file.folder)
     theirs = {name for one in names for name in merged.adapters[one].table_names}
     return merged.with_tables({name: text for name, text in running.tables.items() if name not in theirs})
+
+
+def _given(adapter: Adapter) -> Adapter:
+    return adapter
 
 
 def _path_of(file: str) -> Path:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.adapters.abilities import Redecodes
+from headrace.adapters.abilities import Redecodes, RedecodesElsewhere
 from headrace.adapters.base import Adapter
 from headrace.core.clock import SystemClock
 from headrace.core.errors import Closed, ConfigError, CorruptionError, HeadraceError, NotFound, PluginError
@@ -106,7 +106,7 @@ class RejectsReplay:
             n_lost = 0
             known: dict[_Input, str] = {}
             for kept in some:
-                judged = self._judge(kept.reject, known)
+                judged = await self._judge(kept.reject, known)
                 batches += judged.batches
                 if judged.why:
                     reasons[kept.reject.adapter, str(kept.reject.code), judged.why] += 1
@@ -130,7 +130,7 @@ class RejectsReplay:
                 "problems": tables.problems,
             }  # fmt: skip
 
-    def _judge(self, reject: Reject, known: dict[_Input, str]) -> _Judged:
+    async def _judge(self, reject: Reject, known: dict[_Input, str]) -> _Judged:
         """Decode a reject. Of one message several may have been refused: all have its bytes, which are decoded once."""
         try:
             frames = _frames(reject)
@@ -140,7 +140,7 @@ class RejectsReplay:
             key = reject.adapter, reject.source, reject.raw, reject.arrival_ns
             if key in known:
                 return _Judged((), known[key])
-            batches, refused = self._decode(reject)
+            batches, refused = await self._decode(reject)
             timely, why = self._timely(batches, reject.arrival_ns)
             known[key] = f"{refused[0].code}: {refused[0].detail}" if refused else why
             return _Judged(timely, known[key])
@@ -149,11 +149,13 @@ class RejectsReplay:
         except Exception as e:  # a decoder's defect must not keep the others from being replayed
             return _Judged((), f"its decoder failed: {e!r}")
 
-    def _decode(self, reject: Reject) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+    async def _decode(self, reject: Reject) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
         try:
             adapter = self._adapter_of(reject.adapter)
         except NotFound:
             raise NotFound(f"the plant has no adapter {reject.adapter!r}") from None
+        if isinstance(adapter, RedecodesElsewhere):
+            return await adapter.redecode_there(reject)
         if not isinstance(adapter, Redecodes):
             raise PluginError(f"adapter {reject.adapter} can't decode its input a second time")
         return adapter.redecode(reject, self._intake.directory)

@@ -9,8 +9,9 @@ repair must not be polled because somebody restarted the plant.
 **Changing.** Where only devices and tags differ an adapter that can (`headrace.adapters.abilities.Retags`) goes over to
 them as it runs: its other devices notice nothing.
 
-**Replacing.** The new instance is made first; if that fails nothing has happened. Then the old one drains and ends,
-and the new one starts: never are there two at one source. Counts go on over the instances of a name.
+**Replacing.** The new instance is made first, and prepared where that takes its time (a process of its own that has to
+import its code, `headrace.adapters.abilities.Prepares`); if that fails nothing has happened. Then the old one drains and
+ends, and the new one starts: never are there two at one source. Counts go on over the instances of a name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from headrace.adapters.abilities import Captures, Listener, Retags, Suspends
+from headrace.adapters.abilities import Captures, Listener, Prepares, Retags, Suspends
 from headrace.adapters.base import Adapter, AdapterDiagnostics, AdapterState, Sink
 from headrace.core.clock import Clock
 from headrace.core.disk import Disk
@@ -289,6 +290,7 @@ class Supervisor:
                 one.is_suspended = False
             else:
                 adapter = make()
+                await self._prepare(adapter, one.sink)
                 await self._start(adapter, one.sink)
                 try:
                     self._pauses.set(name, None)
@@ -298,6 +300,16 @@ class Supervisor:
                 self._swap(one, adapter)
             one.pause = None
             self._tell("adapter.resumed", f"adapter {name} goes on", {"adapter": name, "by": by})
+
+    @staticmethod
+    async def _prepare(adapter: Adapter, sink: Sink) -> None:
+        """Have an instance ready; one that can't be leaves nothing behind."""
+        if isinstance(adapter, Prepares):
+            try:
+                await adapter.prepare(sink)
+            except BaseException:
+                await adapter.stop()
+                raise
 
     @staticmethod
     async def _start(adapter: Adapter, sink: Sink) -> None:
@@ -334,6 +346,7 @@ class Supervisor:
             await self._replace(name, one, make(), again)
 
     async def _replace(self, name: str, one: _Supervised, adapter: Adapter, again: Make) -> None:
+        await self._prepare(adapter, one.sink)
         await one.adapter.stop()
         if one.pause is None:
             try:
@@ -343,6 +356,8 @@ class Supervisor:
                 await old.start(one.sink)
                 self._swap(one, old)
                 raise
+        elif isinstance(adapter, Prepares):
+            await adapter.stop()  # it can be made; resuming makes another one
         self._swap(one, adapter)
         self._tell("adapter.reloaded", f"adapter {name} has a new instance", {"adapter": name})
 
@@ -352,10 +367,15 @@ class Supervisor:
         async with one.lock:
             self._check()
             adapter = make()
-            if one.pause is None and isinstance(one.adapter, Retags) and await one.adapter.retag(adapter):
+            if one.pause is None and await self._retag(one.adapter, adapter):
                 self._tell("adapter.retagged", f"adapter {name} has other devices or tags", {"adapter": name})
             else:
                 await self._replace(name, one, adapter, again)
+
+    @staticmethod
+    async def _retag(old: Adapter, new: Adapter) -> bool:
+        """Whether the old instance has gone over to what the new one would do; it has to be of its kind for that."""
+        return type(old) is type(new) and isinstance(old, Retags) and await old.retag(new)
 
     async def add(self, name: str, adapter: Adapter, pause: Pause | None = None) -> None:
         """Bring an adapter in that was not there, and start it, unless it is to be paused.
@@ -369,8 +389,12 @@ class Supervisor:
             raise ConfigError(f"there is an adapter {name!r} already", f"adapters.{name}")
         if pause is not None:
             self._pauses.set(name, pause)
+        pause = pause or self._pauses.get(name)
+        if pause is None:
+            assert self._sink is not None
+            await self._prepare(adapter, self._sink)
         try:
-            await self._begin(name, adapter, pause or self._pauses.get(name))
+            await self._begin(name, adapter, pause)
         except Exception:
             del self._named[name]
             await adapter.stop()

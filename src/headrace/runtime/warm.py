@@ -5,10 +5,8 @@ A few frames of each value type go through shards, buffers and encoding in memor
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from importlib.abc import MetaPathFinder
 
 import numpy as np
 
@@ -27,6 +25,7 @@ from headrace.ingest.thinning import Thinner
 from headrace.pipeline.base import Tick
 from headrace.pipeline.flows import Flow, FlowSpec
 from headrace.pipeline.windowing import AGGREGATES
+from headrace.runtime.arrow_start import start_arrow
 from headrace.runtime.engine_core import EngineCore
 from headrace.runtime.memory import keep_freed_memory
 from headrace.store.aggregates import Weighting, partials_of
@@ -98,35 +97,6 @@ def warm_queries() -> None:
     for values in (np.arange(2), np.arange(2.0)):  # 64-bit unsigned integers compile when the first one comes
         one = SensorSamples(np.zeros(1, np.int64), np.array([0, 2]), ts_ns, values, np.zeros(2, np.uint8))
         partials_of(one, NS, weighting)
-
-
-def start_arrow() -> None:
-    """Make Arrow's first arrays without pandas, for which it looks once; nothing of ours needs it.
-
-    Where pandas is installed, and nobody has loaded it, a process saves half a second of CPU and 50 MB. What asks
-    Arrow for a frame of pandas loads it then.
-    """
-    import pyarrow as pa
-
-    if "pandas" in sys.modules:
-        return
-    sys.meta_path.insert(0, _WITHOUT_PANDAS)
-    try:
-        pa.array(np.zeros(1))
-        pa.array([""])  # a list goes another way, which looks for itself
-    finally:
-        sys.meta_path.remove(_WITHOUT_PANDAS)
-
-
-class _WithoutPandas(MetaPathFinder):
-    """Says that pandas is not installed."""
-
-    def find_spec(self, name: str, path: object, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("Arrow starts without pandas", name=name)
-
-
-_WITHOUT_PANDAS = _WithoutPandas()
 
 
 def _own(specs: Sequence[FlowSpec]) -> list[FlowSpec]:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from headrace.adapters.base import Adapter, Sink
+from headrace.adapters.base import Sink
 from headrace.adapters.broker.inbox import Inbox
 from headrace.adapters.mqtt.adapter import MqttAdapter, _Running
 from headrace.adapters.payloads.keys import DeviceGroups
@@ -33,8 +33,9 @@ from headrace.ingest.intake_core import IntakeSettings
 from headrace.ingest.journal import JournalSettings
 from headrace.ingest.journal_format import RecordKind
 from headrace.pipeline.base import Tick
-from headrace.runtime.assemble import Blueprint, check_plant, make_adapter
+from headrace.runtime.assemble import Blueprint, check_plant
 from headrace.runtime.engine_core import EngineCore, EngineSettings
+from headrace.runtime.gateways import Gateways
 from headrace.runtime.host import Host, HostSettings
 from headrace.runtime.operations import Operations
 from headrace.runtime.reconfigure import Reconfiguring
@@ -251,7 +252,8 @@ class SimulatedPlant:
         self.n_lives += 1
         self.ending = self.disk.faults = Ending()
         self.config = load_plant(self.file)
-        blueprint = check_plant(self.config, self._kind_of)
+        self.gateways = Gateways(self.clock, self._kind_of)
+        blueprint = check_plant(self.config, self.gateways.make)
         settings = HostSettings(
             nonce=int(self.rng.integers(2**55)),
             engine=EngineSettings(self.flush_ns, turns=1, snapshot_every=2),
@@ -265,9 +267,9 @@ class SimulatedPlant:
         await self.intake.start()
         self.supervisor = Supervisor(blueprint.adapters, self.disk, self.clock, self._tell)
         await self.supervisor.start(self.intake)
-        check, make = partial(check_plant, kind_of=self._kind_of), self._make
+        check = partial(check_plant, make=self.gateways.make)
         reconfiguring = Reconfiguring(
-            self.config, self.disk, self.clock, self.supervisor, check, make, self._tell
+            self.config, self.disk, self.clock, self.supervisor, check, self.gateways, self._tell
         )
         reconfiguring.begin(self.host.reflow)
         replay = RejectsReplay(self.host.rejects, self.intake, self.supervisor.get)
@@ -278,9 +280,6 @@ class SimulatedPlant:
 
     def _kind_of(self, protocol: str) -> Any:
         return self._kinds.get(protocol) or ADAPTERS.load(protocol)
-
-    def _make(self, config: PlantConfig, name: str) -> Adapter:
-        return make_adapter(config, name, kind_of=self._kind_of)
 
     def _tell(self, kind: str, text: str, fields: Mapping[str, Any]) -> None:
         self.events.append((kind, text))

@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
+from headrace.cli import session
 from headrace.cli.session import Session
 from headrace.core.errors import HeadraceError, StorageError
 
@@ -101,3 +104,51 @@ async def test_a_plant_that_does_not_start_closes_its_port():
     with pytest.raises(StorageError, match="the disk is full"):
         await made.session().run()
     assert made.calls == ["port.start", "plant.start", "plant.stop", "port.stop"]
+
+
+class Refreshing(Recorder):
+    """A plant that loads what has changed when it is hung up, and then ends."""
+
+    def part(self, name):
+        part = super().part(name)
+        part.state, part.operations = "running", self
+        return part
+
+    async def refresh(self, by):
+        self.calls.append(f"refresh {by}")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def test_a_hang_up_loads_what_has_changed(monkeypatch):
+    monkeypatch.setattr(session, "has_terminal", lambda: False)
+    made, before = Refreshing(), signal.getsignal(signal.SIGHUP)
+    made.started = lambda *_: (made.calls.append("started"), os.kill(os.getpid(), signal.SIGHUP))
+    await made.session().run()
+    assert [call for call in made.calls if call != "beat"] == [
+        "port.start", "plant.start", "announced", "started", "refresh SIGHUP", "stopping", "plant.stop", "withdrawn",
+        "plant.stop", "port.stop",
+    ]  # fmt: skip
+    assert signal.getsignal(signal.SIGHUP) == before
+
+
+@pytest.mark.parametrize("was_ignored", [False, True])
+async def test_a_terminal_that_is_closed_ends_the_plant_unless_it_is_to_outlive_it(was_ignored, monkeypatch):
+    is_there = [True, False]
+    monkeypatch.setattr(session, "has_terminal", lambda: is_there.pop(0))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if was_ignored else signal.SIG_DFL)
+    try:
+        made = Refreshing()
+        made.started = lambda *_: os.kill(os.getpid(), signal.SIGHUP)
+        await made.session().run()
+        assert ("refresh SIGHUP" in made.calls) == was_ignored
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_is_there_or_not(monkeypatch):
+    monkeypatch.setattr(os, "open", lambda *_: os.dup(0))
+    assert session.has_terminal()
+    monkeypatch.undo()
+    code = "import os; os.setsid(); from headrace.cli.session import has_terminal; print(has_terminal())"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"

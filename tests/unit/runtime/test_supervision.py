@@ -11,7 +11,7 @@ from headrace.core.clock import VirtualClock
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import Closed, ConfigError, HeadraceError, NotFound, StorageError
 from headrace.runtime.operations import Operations
-from headrace.runtime.supervision import PAUSES_FILE, Pauses, Supervisor
+from headrace.runtime.supervision import PAUSES_FILE, Pause, Pauses, Supervisor
 from headrace.testing.adapters import RecordingSink
 
 
@@ -351,3 +351,55 @@ async def test_an_adapter_is_captured_by_one(world):
         asked.capture("y")
     with pytest.raises(NotFound):
         asked.capture("z")
+
+
+class Slow(Stub):
+    """One that has to get ready."""
+
+    def __init__(self, name, log, refuses=None, **rest):
+        super().__init__(name, log, **rest)
+        self.refuses = refuses
+
+    async def prepare(self, sink):
+        self.log.append(f"prepare {self.name}")
+        if self.refuses:
+            raise self.refuses
+
+
+async def test_a_replacement_gets_ready_before_the_old_one_is_stopped(world):
+    one = await world.started(x=world.stub())
+    await one.replace("x", lambda: Slow("y", world.log), world.stub)
+    assert world.log == ["prepare y", "stop x", "start y"]
+
+
+async def test_one_that_does_not_get_ready_leaves_the_old_one_alone(world):
+    old = world.stub()
+    one = await world.started(x=old)
+    refusing = Slow("y", world.log, ConfigError("its code can't be loaded"))
+    with pytest.raises(ConfigError, match="can't be loaded"):
+        await one.replace("x", lambda: refusing, world.stub)
+    assert world.log == ["prepare y", "stop y"]
+    assert one.get("x") is old
+    with pytest.raises(ConfigError, match="can't be loaded"):
+        await one.add("z", Slow("z", world.log, ConfigError("its code can't be loaded")))
+    assert one.names == ["x"]
+
+
+async def test_one_that_gets_ready_while_it_is_paused_is_let_go_of_again(world):
+    """Resuming makes another one, and nobody would stop the first."""
+    one = await world.started(x=world.stub())
+    await one.pause("x", "ann")
+    await one.replace("x", lambda: Slow("y", world.log), world.stub)
+    assert world.log == ["stop x", "prepare y", "stop y"]
+    world.log.clear()
+    await one.resume("x", "ann", lambda: Slow("z", world.log))
+    assert world.log == ["prepare z", "start z"]
+    await one.add("w", Slow("w", world.log), Pause("ann", 5))
+    assert world.log[2:] == []
+
+
+async def test_an_adapter_goes_over_to_tags_of_its_own_kind_only(world):
+    """In a process of its own, or in the engine: that is another kind."""
+    one = await world.started(x=Turning("x", world.log))
+    await one.change("x", lambda: Slow("y", world.log), world.stub)
+    assert world.log == ["prepare y", "stop x", "start y"]

@@ -37,9 +37,13 @@ class ChildProcess:
 
     @classmethod
     async def start(
-        cls, command: Sequence[str], folder: Path, environment: Mapping[str, str]
+        cls,
+        command: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        pass_fds: Sequence[int] = (),
     ) -> ChildProcess:
-        """Start it; its standard input stays open and silent for as long as we live.
+        """Start it; its standard input stays open and silent for as long as we live. It inherits `pass_fds`.
 
         Raises
         ------
@@ -48,7 +52,7 @@ class ChildProcess:
         pipe = subprocess.PIPE
         process = subprocess.Popen(  # noqa: ASYNC220 - a fork, which takes a millisecond
             list(command), stdin=pipe, stdout=pipe, stderr=pipe, cwd=folder, env=dict(environment),
-            start_new_session=True, bufsize=0,
+            start_new_session=True, bufsize=0, pass_fds=pass_fds,
         )  # fmt: skip
         loop = asyncio.get_running_loop()
         child = cls(process, loop)

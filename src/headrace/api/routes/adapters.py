@@ -100,7 +100,10 @@ async def steer(
     backend: Asked,
     request: Request,
 ) -> Response:
-    """Pause an adapter, let it go on, or start it anew with what its files say now."""
+    """Pause an adapter, let it go on, or start it anew with what its files say now.
+
+    `reload` with `{"code": true}` imports its code anew, in a process of its own, also where its own files are the same.
+    """
     answer = await backend.control.send(
         "POST", _of(name, f"/{verb.value}"), body=await request.body(), headers=forwarded(request)
     )

@@ -1,0 +1,386 @@
+"""The engine's end of a gateway: its process, and what comes from it on its way to the sink."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.adapters.abilities import Captured, Direction
+from headrace.adapters.base import (
+    Ack,
+    AdapterDiagnostics,
+    Sink,
+)
+from headrace.adapters.exec.child import ChildProcess, how_it_ended
+from headrace.core.clock import monotonic_ns
+from headrace.core.dead_bands import DeadBands
+from headrace.core.directory_file import DefinedRows, read_directory
+from headrace.core.errors import (
+    ConfigError,
+    CorruptionError,
+    NotConnected,
+)
+from headrace.core.events import Reject
+from headrace.core.frames import FrameBatch
+from headrace.core.sensors import SensorDirectory
+from headrace.ingest.intake_core import credit_of
+from headrace.ingest.rejects import decode_rejects
+from headrace.runtime.gateway_link import (
+    DIAGNOSTICS,
+    GatewayLink,
+    LinkKind,
+    LinkMessage,
+    error_fields,
+    error_of,
+)
+
+_KNOWN_S, _STARTED_S = 60.0, 10.0
+_LAST_WORDS = 5
+_VERSION = version("headrace")
+_BOOT = "import sys; sys.path[:] = sys.argv[3:]; from headrace.runtime.gateway_process import main; main()"
+_log = logging.getLogger("headrace.gateway")
+
+
+@dataclass(eq=False)
+class GatewayEnd:
+    """The engine's end of one gateway: its link, and how to make an end of it.
+
+    Parameters
+    ----------
+    pid : of its process. end : lets it go within a moment, however it is; why it ended.
+    """
+
+    link: GatewayLink
+    pid: int
+    end: Callable[[], Awaitable[str]]
+
+
+Spawn = Callable[[], Awaitable[GatewayEnd]]
+
+
+async def spawn_gateway() -> GatewayEnd:
+    """Start a gateway process; it waits to be told what it is. Raises NotConnected."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    level = str(logging.getLogger("headrace").getEffectiveLevel())
+    path = [one or os.getcwd() for one in sys.path]
+    command = [sys.executable, "-P", "-c", _BOOT, str(theirs.fileno()), level, *path]
+    link = await GatewayLink.over(ours)
+    with theirs:
+        try:
+            child = await ChildProcess.start(command, Path.cwd(), os.environ, (theirs.fileno(),))
+        except BaseException as e:
+            link.close()
+            if not isinstance(e, OSError):
+                raise
+            await link.closed()
+            raise NotConnected(f"its gateway process can't be started: {e.strerror or e}") from e
+    words: deque[str] = deque(maxlen=_LAST_WORDS)
+    listening = [asyncio.create_task(_gather(one, words)) for one in (child.stdout, child.stderr)]
+
+    async def end() -> str:
+        link.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(child.ended.wait(), 0.1)
+        code = child.close()
+        await link.closed()
+        await asyncio.wait(listening, timeout=0.1)
+        for task in listening:
+            task.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
+        return how_it_ended(code) + (f": {words[-1]}" if words else "")
+
+    return GatewayEnd(link, child.pid, end)
+
+
+async def _gather(stream: asyncio.StreamReader, words: deque[str]) -> None:
+    """Keep the last lines that a process writes: plug-ins print, and an interpreter that fails says why."""
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:
+            continue  # longer than a line may be
+        if not line:
+            return
+        if text := line.decode(errors="replace").strip():
+            words.append(text[:500])
+
+
+class GatewayOwner(Protocol):
+    """Who hears what a gateway says besides."""
+
+    name: str
+
+    def reported(self, found: AdapterDiagnostics) -> None:
+        """The adapter says how it is."""
+        ...
+
+    def heard(self, one: Captured) -> None:
+        """The adapter has received something."""
+        ...
+
+
+class Taking:
+    """What comes from one gateway process, on its way to the sink.
+
+    One task reads, so that answers and diagnostics come also while the sink takes nothing; another hands on.
+    """
+
+    def __init__(self, end: GatewayEnd, owner: GatewayOwner) -> None:
+        self.end, self._owner = end, owner
+        self._link = end.link
+        self.sink: Sink | None = None
+        self._slots = np.empty(0, np.int64)
+        self._queue: asyncio.Queue[LinkMessage | None] = asyncio.Queue()
+        self.heard_ns = monotonic_ns()
+        self._n_open = 0
+        self._durable: list[int] = []
+        self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._calls: dict[int, asyncio.Future[tuple[Any, bytes]]] = {}
+        self._n_calls = 0
+        self.clash: ConfigError | None = None
+        self.is_lost = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._hand_on())]
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            while (message := await self._link.receive()) is not None:
+                self.heard_ns = monotonic_ns()
+                if message.kind is LinkKind.CONTROL:
+                    verb, fields, blob = message.control()
+                    getattr(self, f"_on_{verb}")(blob, **fields)
+                elif message.kind is LinkKind.DEFINE:
+                    self._define(message.payload)
+                else:
+                    self._n_open += 1
+                    self._queue.put_nowait(message)
+        except Exception as e:  # what makes no sense: this process can't be used any more
+            _log.error("adapter=%s its gateway process sends nonsense: %r", self._owner.name, e)
+        self.is_lost.set()
+        self._queue.put_nowait(None)
+        gone = NotConnected("its gateway process is gone")
+        futures: list[asyncio.Future[Any]] = [*self._waiting.values(), *self._calls.values()]
+        for future in futures:
+            if not future.done():
+                future.set_exception(gone)
+
+    def _define(self, payload: memoryview) -> None:
+        """Make groups known here too; those that clash get no slot, and their frames are refused."""
+        assert self.sink is not None
+        for rows in read_directory(payload):
+            if rows.first != len(self._slots):
+                raise CorruptionError(f"groups from {rows.first} on, expected {len(self._slots)}")
+            starts = [
+                i for i in range(len(rows.texts)) if not i or _kind_of(rows, i) != _kind_of(rows, i - 1)
+            ]
+            slots = [self._slots_of(rows, range(a, b)) for a, b in pairwise([*starts, len(rows.texts)])]
+            self._slots = np.concatenate([self._slots, *slots])
+
+    def _slots_of(self, rows: DefinedRows, run: range) -> npt.NDArray[np.int64]:
+        """Our slots of groups that have one layout and one part; -1 for those that clash with what is known."""
+        assert self.sink is not None
+        layout, part = rows.layouts[int(rows.layout[run[0]])], rows.parts[run[0]]
+        paths = [rows.texts[i].decode() for i in run]
+        given = [rows.sensors[run[0]]] if run[0] in rows.sensors else None
+        try:
+            return self.sink.directory.define_many(paths, layout, part, given).astype(np.int64)
+        except ConfigError as e:
+            if len(run) > 1:
+                return np.concatenate([self._slots_of(rows, range(i, i + 1)) for i in run])
+            self.clash = self.clash or e
+            return np.array([-1])
+
+    def _on_known(self, blob: memoryview, n_slots: int) -> None:
+        self._slots = np.arange(n_slots)
+        self._tell("known", {})
+
+    def _on_bands(self, blob: memoryview, slots: list[int], bands: list[Any] | None) -> None:
+        assert self.sink is not None
+        own = [int(slot) for slot in self._slots[slots] if slot >= 0]
+        found = (
+            None if bands is None else DeadBands(np.array(bands[0], np.float64), np.array(bands[1]), bands[2])
+        )
+        self.sink.directory.set_dead_bands(own, found)
+
+    def _on_diagnostics(self, blob: memoryview) -> None:
+        self._owner.reported(DIAGNOSTICS.validate_json(bytes(blob)))
+
+    def _on_log(self, blob: memoryview, name: str, level: int, text: str) -> None:
+        logging.getLogger(name).log(level, "%s", text)
+
+    def _on_piece(
+        self, blob: memoryview, ts_ns: int, source: str, direction: str, about: dict[str, str]
+    ) -> None:
+        self._owner.heard(Captured(ts_ns, source, bytes(blob), Direction(direction), about))
+
+    def _on_answer(self, blob: memoryview, call: int, value: Any = None, error: Any = None) -> None:
+        future = self._calls.pop(call, None)
+        if future is None or future.done():
+            return
+        if error is None:
+            future.set_result((value, bytes(blob)))
+        else:
+            future.set_exception(error_of(error))
+
+    def _on_ready(self, blob: memoryview, **fields: Any) -> None:
+        self._tell("ready", fields)
+
+    def _on_started(self, blob: memoryview) -> None:
+        self._tell("started", {})
+
+    def _on_stopped(self, blob: memoryview) -> None:
+        self._tell("stopped", {})
+
+    def _on_failed(self, blob: memoryview, **fields: Any) -> None:
+        for name in ("ready", "started"):
+            self._tell(name, fields)
+
+    def _tell(self, name: str, fields: dict[str, Any]) -> None:
+        future = self._waiting.get(name)
+        if future is not None and not future.done():
+            future.set_result(fields)
+
+    # --- handing on ----------------------------------------------------------------------------------
+
+    async def _hand_on(self) -> None:
+        while (message := await self._queue.get()) is not None:
+            assert self.sink is not None
+            number, is_held = message.number, False
+            ack = self._ack_of(number) if message.wants_ack else None
+            try:
+                item = self._item(message)
+                is_held = not self.sink.has_credit(credit_of(item))
+                if is_held:
+                    self._link.control("credit", has_credit=False)
+                await (
+                    self.sink.emit(item, ack) if isinstance(item, FrameBatch) else self.sink.reject(item, ack)
+                )
+            except Exception as e:
+                self._link.control("refused", number=number, error=error_fields(e))
+            else:
+                self._link.control("taken", number=number)
+            self._n_open -= 1
+            if is_held:
+                self._link.control("credit", has_credit=True)
+
+    def _item(self, message: LinkMessage) -> FrameBatch | Reject:
+        """A batch with our slots, or a reject. Raises `ConfigError`, `CorruptionError`."""
+        if message.kind is LinkKind.REJECT:
+            (reject,) = decode_rejects(message.payload)
+            return reject
+        return self.with_own_slots(FrameBatch.from_bytes(message.payload))
+
+    def with_own_slots(self, batch: FrameBatch) -> FrameBatch:
+        """A batch of the gateway as one of ours. Raises `ConfigError`, `CorruptionError`."""
+        if batch.n_frames and int(batch.slot.max()) >= len(self._slots):
+            raise CorruptionError(f"frames of group {int(batch.slot.max())}, which was never told")
+        slots = self._slots[batch.slot]
+        if self.clash is not None and (slots < 0).any():
+            raise self.clash
+        return batch.with_(slot=slots.astype(np.uint32))
+
+    def _ack_of(self, number: int) -> Ack:
+        def ack() -> None:
+            if not self._durable:
+                asyncio.get_running_loop().call_soon(self._tell_durable)
+            self._durable.append(number)
+
+        return ack
+
+    def _tell_durable(self) -> None:
+        numbers, self._durable = self._durable, []
+        self._link.control("durable", numbers=numbers)
+
+    # --- asking --------------------------------------------------------------------------------------
+
+    async def ask(
+        self, verb: str, answer: str, timeout_s: float, blob: bytes = b"", **fields: Any
+    ) -> dict[str, Any]:
+        """Say something, and wait for the word that answers it.
+
+        Raises
+        ------
+        NotConnected : it has ended, or says nothing. HeadraceError : what it says instead.
+        """
+        if self.is_lost.is_set():
+            raise NotConnected("its gateway process is gone")
+        future = self._waiting[answer] = asyncio.get_running_loop().create_future()
+        self._link.control(verb, blob, **fields)
+        try:
+            async with asyncio.timeout(timeout_s):  # `wait_for` of Python 3.11 may pass over a cancellation
+                found: dict[str, Any] = await future
+        except TimeoutError:
+            raise NotConnected(f"its gateway process is not {answer} after {timeout_s:g} s") from None
+        if found.get("version", _VERSION) != _VERSION:
+            raise ConfigError(
+                f"Headrace itself has changed on the disk, from {_VERSION} to {found['version']}: restart the plant"
+            )
+        if "error" in found:
+            raise error_of(found["error"])
+        return found
+
+    async def call(self, method: str, argument: Any, blob: bytes = b"") -> tuple[Any, bytes]:
+        """Call an ability of the adapter there. Raises NotConnected, and what the adapter raises."""
+        if self.is_lost.is_set():
+            raise NotConnected("its gateway process is gone")
+        self._n_calls += 1
+        future = self._calls[self._n_calls] = asyncio.get_running_loop().create_future()
+        self._link.control("call", blob, call=self._n_calls, method=method, argument=argument)
+        found: tuple[Any, bytes] = await future
+        return found
+
+    def say(self, verb: str, **fields: Any) -> None:
+        """Say something that needs no answer."""
+        self._link.control(verb, **fields)
+
+    async def know(self, directory: SensorDirectory) -> None:
+        """Tell it the plant's groups, those that it was not told yet. Raises NotConnected.
+
+        Cost: 3 s for a million lone sensors, most of it in the gateway; so it is done while the old instance still runs.
+        """
+        n_known = len(self._slots)
+        if directory.n_slots > n_known:
+            data = await asyncio.to_thread(directory.to_bytes, n_known)
+            await self.ask("know", "known", _KNOWN_S, data)
+
+    async def begin(self, sink: Sink) -> None:
+        """Let the adapter start: its groups are known here then. Raises ConfigError, NotConnected."""
+        self.sink = sink
+        await self.know(sink.directory)  # what has come since; the old instance may have defined some
+        await self.ask("start", "started", _STARTED_S)
+        if self.clash is not None:
+            raise self.clash
+
+    async def drained(self, timeout_s: float | None = None) -> int:
+        """Wait until all that came is handed on, for ever by default; how many batches could not be in time."""
+        self._queue.put_nowait(None)
+        await asyncio.wait(self._tasks[1:], timeout=timeout_s)
+        return self._n_open
+
+    async def close(self) -> str:
+        """Let go of the process; why it ended."""
+        why = await self.end.end()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return why
+
+
+def _kind_of(rows: DefinedRows, i: int) -> tuple[int, str, int]:
+    """The same for groups that are defined in one go: those with ids of their own are none."""
+    return int(rows.layout[i]), rows.parts[i], i if i in rows.sensors else -1

@@ -1,0 +1,168 @@
+"""The link between the engine and a gateway process: what goes over their socket.
+
+A message is a head of 16 bytes (kind u8, flags u8, two zeros, bytes u32, number u64, little-endian) and its payload:
+
+========  ==========================================================================================
+DEFINE    groups not told yet: `SensorDirectory.to_bytes`, as in the journal
+FRAMES    `FrameBatch.to_bytes`; slots are the gateway's
+REJECT    `headrace.ingest.rejects`
+CONTROL   one line of JSON with a ``verb``, then raw bytes that belong to it
+========  ==========================================================================================
+
+FRAMES and REJECT are numbered from 1; flag 1 asks to be told when it is durable. ``open, know, start, stop, call,
+suspend, listen, taken, refused, credit, durable`` go to the gateway, ``ready, known, started, failed, stopped, answer,
+diagnostics, piece, log, bands`` come back. Both ends are of one version of Headrace and of one user; nobody else can reach the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, cast
+
+from pydantic import TypeAdapter
+
+from headrace.adapters.abilities import Captures, FoundTag, Probes, Redecodes, Retags, Scans, Suspends
+from headrace.adapters.base import AdapterDiagnostics, PartlyRejected, Receipt, Receiver
+from headrace.core import errors
+from headrace.core.clock import NS
+from headrace.core.disk import Buffer
+from headrace.core.errors import HeadraceError
+from headrace.core.problems import InvalidConfig, Problem
+
+_HEAD = struct.Struct("<BBxxIQ")
+_READ_BYTES = 4 << 20
+_CLOSE_S = 0.2
+WANTS_ACK = 1
+ALIVE_NS = 2 * NS
+"""A gateway whose adapter has started says how it is at least as often."""
+
+DIAGNOSTICS = TypeAdapter(AdapterDiagnostics)
+TAGS = TypeAdapter(list[FoundTag])
+RECEIPT = TypeAdapter(Receipt)
+
+_ABILITIES: tuple[type[Any], ...] = (Captures, Probes, Receiver, Redecodes, Retags, Scans, Suspends)
+
+
+def abilities_of(adapter: object) -> list[str]:
+    """Names of what an adapter can do besides the contract, of what goes over a link."""
+    return [one.__name__ for one in _ABILITIES if isinstance(adapter, one)]
+
+
+class LinkKind(IntEnum):
+    """What a message is."""
+
+    CONTROL = 0
+    DEFINE = 1
+    FRAMES = 2
+    REJECT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LinkMessage:
+    """One message as it came."""
+
+    kind: LinkKind
+    flags: int
+    number: int
+    payload: memoryview
+
+    @property
+    def wants_ack(self) -> bool:
+        """Whether the other end waits for word that it is durable."""
+        return bool(self.flags & WANTS_ACK)
+
+    def control(self) -> tuple[str, dict[str, Any], memoryview]:
+        """Verb, fields and raw bytes of a CONTROL message."""
+        text, _, _ = bytes(self.payload[: self.number]).partition(b"\n")
+        fields = json.loads(text)
+        return fields.pop("verb"), fields, self.payload[self.number :]
+
+
+class GatewayLink:
+    """One end of the socket. All on one event loop."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def over(cls, sock: Any) -> GatewayLink:
+        """The end that a connected socket is; closing it closes the socket."""
+        return cls(*await asyncio.open_unix_connection(sock=sock, limit=_READ_BYTES))
+
+    async def receive(self) -> LinkMessage | None:
+        """The next message; None where the other end is gone."""
+        try:
+            kind, flags, n_bytes, number = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
+            payload = await self._reader.readexactly(n_bytes) if n_bytes else b""
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        return LinkMessage(LinkKind(kind), flags, number, memoryview(payload))
+
+    def send(self, kind: LinkKind, parts: Iterable[Buffer], number: int = 0, flags: int = 0) -> None:
+        """Send a message; nothing happens where the other end is gone: `receive` tells."""
+        data = b"".join(parts)
+        if not self._writer.is_closing():
+            self._writer.write(_HEAD.pack(kind, flags, len(data), number) + data)
+
+    def control(self, verb: str, blob: Buffer = b"", **fields: Any) -> None:
+        """Send a CONTROL message; its number is how long the line of JSON is."""
+        text = json.dumps({"verb": verb, **fields}, default=str).encode() + b"\n"
+        self.send(LinkKind.CONTROL, (text, blob), len(text))
+
+    async def drain(self) -> None:
+        """Wait while too much waits to be sent. Raises nothing: `receive` tells that the other end is gone."""
+        try:
+            await self._writer.drain()
+        except ConnectionError:
+            return
+
+    def close(self) -> None:
+        """Let go of the socket, with what was sent sent."""
+        self._writer.close()
+
+    async def closed(self) -> None:
+        """Wait until the socket is let go of; not for long, where the other end does not take what was sent."""
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._writer.wait_closed()
+        except (TimeoutError, OSError):
+            self._writer.transport.abort()
+
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+def error_fields(error: BaseException) -> dict[str, Any]:
+    """An error as JSON-ready fields, for `error_of`."""
+    found: dict[str, Any] = {"kind": type(error).__name__, "text": str(error)}
+    if isinstance(error, InvalidConfig):
+        found["problems"] = [[one.where, one.message] for one in error.problems]
+    elif isinstance(error, errors.ConfigError):
+        found |= {"text": error.message, "where": error.where}
+    elif isinstance(error, PartlyRejected):
+        found["receipt"] = RECEIPT.dump_python(error.receipt, mode="json")
+    elif isinstance(error, errors.RetryLater | errors.Overloaded):
+        found["wait_s"] = error.wait_s
+    elif not isinstance(error, HeadraceError):
+        found["text"] = f"unexpected {type(error).__name__}: {error}"
+    return found
+
+
+def error_of(fields: dict[str, Any]) -> HeadraceError:
+    """The error that the other end had; one that is none of ours is a `PluginError`."""
+    kind, text = str(fields["kind"]), str(fields["text"])
+    if kind == "InvalidConfig":
+        return InvalidConfig(Problem(where, message) for where, message in fields["problems"])
+    if kind == "PartlyRejected":
+        return PartlyRejected(text, RECEIPT.validate_python(fields["receipt"]))
+    found = getattr(errors, kind, errors.PluginError)
+    if found is errors.ConfigError:
+        return errors.ConfigError(text, fields.get("where", ""))
+    if "wait_s" in fields:
+        return cast("HeadraceError", found(text, fields["wait_s"]))
+    return cast("HeadraceError", found(text))
