@@ -3,6 +3,9 @@
 *pcodec* at level 8, times and values each; *Parquet* with zstd, times as DELTA_BINARY_PACKED and values by dictionary
 or as BYTE_STREAM_SPLIT, bytes of the column chunks; *zstd* of the raw arrays; *Gorilla* as published (Pelkonen et
 al., VLDB 2015): delta of deltas of the times in their largest common tick, their bits counted; the values' bytes.
+
+Within a bound the peers are the models of ModelarDB (Jensen et al., VLDB 2018): runs of one value, and Elmeleegy's swing
+filter. Both are cut by our kernels, at least as long as published, and lengths and levels are coded by pcodec, each.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.codecs.gorilla import GorillaCodec
+from headrace.codecs.line_kernels import find_knots
+from headrace.codecs.run_kernels import longest_runs
 from headrace.core.kernels import kernel
 
 if TYPE_CHECKING:
@@ -105,6 +110,38 @@ PEERS: dict[str, Callable[[Block], int]] = {
     "gorilla": _gorilla,
 }
 """Bytes of one block, by name of the peer."""
+
+
+def _pco_integers(*parts: I64) -> int:
+    from pcodec import ChunkConfig, standalone
+
+    config = ChunkConfig(compression_level=LEVEL)
+    return sum(len(standalone.simple_compress(part, config)) for part in parts if part.size)
+
+
+def _constant(values: Array, eps: float) -> int:
+    lengths, levels = np.empty(values.size, np.int64), np.empty(values.size, np.int64)
+    n = longest_runs(values, eps, eps / 4, True, lengths, levels)
+    return _pco_integers(lengths[:n], levels[:n])
+
+
+def _swing(values: Array, eps: float) -> int:
+    ends, levels = np.empty(values.size, np.int64), np.empty(values.size, np.int64)
+    n = find_knots(values, eps, eps, True, ends, levels)
+    return _pco_integers(np.diff(ends[:n]), levels[:n])
+
+
+MODELS: dict[str, Callable[[Array, float], int]] = {"piecewise_constant": _constant, "swing": _swing}
+"""Bytes of a block's values within a bound, by name of the model."""
+
+
+def model_ratios(one: Series, size: int, eps: float) -> dict[str, float]:
+    """Raw bytes of a series' values by those that each model stores in blocks of one length."""
+    values = [np.ascontiguousarray(block[1], np.float64) for block in one.blocks(size)]
+    return {
+        name: 8 * len(one.values) / max(1, sum(cost(part, eps) for part in values))
+        for name, cost in MODELS.items()
+    }
 
 
 def ratios(series: list[Series], size: int) -> dict[str, dict[str, float]]:

@@ -98,6 +98,7 @@ def run(
         bench.measure(block, 0.0)
         for bound in bounds:
             bench.measure(block, bound)
+            bench.add_models(block, bound)
         progress(f"peers, blocks of {block:,}")
         bench.add_peers(block, codec_peers.ratios(series, block))
     progress("speed")
@@ -127,6 +128,7 @@ class _Bench:
         self.rows: dict[tuple[str, int], dict[str, Any]] = {}
         self.peers: dict[str, dict[str, float]] = {}
         self.lossy: dict[tuple[float, int], list[tuple[float, float]]] = {}
+        self.models: dict[tuple[float, int], list[dict[str, float]]] = {}
         self.header_bytes: dict[str, float] = {}
         self.bare: dict[str, list[float]] = {}
         self.mismatches = self.violations = 0
@@ -205,6 +207,11 @@ class _Bench:
             peer: geometric([ratios[peer] for ratios in real]) for peer in codec_peers.PEERS if real
         }
 
+    def add_models(self, block: int, bound: float) -> None:
+        """What the peers' models make of the values within a bound."""
+        real = [one for one in self.series if not _is_synthetic(one) and one.span > 0.0]
+        self.models[bound, block] = [codec_peers.model_ratios(one, block, bound * one.span) for one in real]
+
     def result(self, blocks: Sequence[int], bounds: Sequence[float]) -> dict[str, Any]:
         """Everything as one object."""
         rows = list(self.rows.values())
@@ -229,6 +236,7 @@ class _Bench:
                     str(b): {
                         "geomean_total": geometric([total for total, _ in self.lossy.get((bound, b), [])]),
                         "geomean_value": geometric([value for _, value in self.lossy.get((bound, b), [])]),
+                        "peers_value": self._models(bound, b),
                     }
                     for b in blocks
                 }
@@ -243,6 +251,12 @@ class _Bench:
             "worst_error_over_bound": self.worst,
             "mismatches": self.mismatches,
         }
+
+    def _models(self, bound: float, block: int) -> dict[str, float]:
+        """Geometric means of the models' ratios, and of the better one for each series."""
+        found = self.models.get((bound, block), [])
+        means = {name: geometric([one[name] for one in found]) for name in codec_peers.MODELS}
+        return means | {"best": geometric([max(one.values()) for one in found])}
 
 
 def _table(series: list[Series], block: int, bound: float) -> Any:
