@@ -115,6 +115,29 @@ def sparse(x: U64, gaps: I64, others: U64, usual: U64) -> Int:
 
 
 @entry
+def few_levels(x: I64, levels: I64, counts: I64, which: I64) -> Int:
+    """The different numbers among x in the order in which they come, at most ``levels.size``; -1 where they are more.
+
+    ``counts`` of each is filled, and ``which: int64[n]`` of them each is: found among the few from the last one on.
+    """
+    n: Int = ZERO
+    last: Int = ZERO
+    for i in range(x.size):
+        if n == 0 or levels[last] != x[i]:
+            last = ZERO
+            while last < n and levels[last] != x[i]:
+                last += 1
+            if last == n:
+                if n == levels.size:
+                    return np.int64(-1)
+                levels[n], counts[n] = x[i], 0
+                n += 1
+        counts[last] += 1
+        which[i] = last
+    return n
+
+
+@entry
 def price_plain(x: U64, skip: Int) -> np.uint64:
     """About the bits of residuals, but for the first ones."""
     mean = bits = _0

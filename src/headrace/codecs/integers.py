@@ -256,20 +256,18 @@ def _coded_pco(numbers: I64) -> bytes:
 def _coded_palette(numbers: I64) -> bytes | None:
     """A few different numbers, the most frequent first, and which of them each is; None where they are too many."""
     from headrace.codecs.adaptive import PLAIN
+    from headrace.codecs.integer_kernels import few_levels
 
-    levels, which, counts = np.unique(numbers, return_inverse=True, return_counts=True)
-    if levels.size > _PALETTE_MAX:
+    levels, counts, which = (np.empty(n, np.int64) for n in (_PALETTE_MAX, _PALETTE_MAX, numbers.size))
+    n = int(few_levels(numbers, levels, counts, which))
+    if n < 0:
         return None
-    order = np.argsort(-counts, kind="stable")
-    rank = np.empty(levels.size, np.int64)
-    rank[order] = np.arange(levels.size)
+    order = np.argsort(-counts[:n], kind="stable")
+    rank = np.empty(n, np.int64)
+    rank[order] = np.arange(n)
     rank = (rank >> 1) ^ -(rank & 1)
-    return (
-        _PALETTE
-        + put_varint(levels.size)
-        + put_sized(encode_direct(levels[order]))
-        + _coded_model(rank[which], PLAIN)
-    )
+    head = _PALETTE + put_varint(n) + put_sized(encode_direct(levels[order]))
+    return head + _coded_model(rank[which], PLAIN)
 
 
 def _coded_sparse(numbers: I64) -> bytes | None:

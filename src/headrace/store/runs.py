@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headrace.core.quality import Quality
 from headrace.store.wanted import LANE_DTYPES, Lane
 
 Array = npt.NDArray[Any]
@@ -82,26 +81,49 @@ class Runs:
         start = np.cumsum(length) - length
         order = _run_order(ts_ns, start[filled], sensor[filled], rank[filled])
         runs = np.flatnonzero(filled)[order]
-        # Where nothing has to be moved, nothing is copied.
-        if not np.array_equal(runs, np.arange(len(length))):
-            at = _gather(start[runs], length[runs])
-            ts_ns, values, quality = ts_ns[at], values[at], quality[at]
-            length, sensor, rank = length[runs], sensor[runs], rank[runs]
-        each = np.repeat(sensor, length)
-        keep = (ts_ns >= start_ns) & (ts_ns < end_ns) & (quality < Quality.ABSENT)
-        chosen: Array | None = None if keep.all() else np.flatnonzero(keep)
-        if chosen is not None:
-            each, ts_ns, values, quality = each[chosen], ts_ns[chosen], values[chosen], quality[chosen]
-        if same is not None or _has_conflicts(each, ts_ns):
-            ranks = np.repeat(rank, length)
-            newest = _newest(
-                each if same is None else same[each], ts_ns, ranks if chosen is None else ranks[chosen]
-            )
-            if same is not None:
-                newest = newest[np.lexsort((ts_ns[newest], each[newest]))]
-            each, ts_ns, values, quality = each[newest], ts_ns[newest], values[newest], quality[newest]
-        first = np.flatnonzero(np.append(True, each[1:] != each[:-1])) if len(each) else np.empty(0, np.int64)
-        return SensorSamples(each[first], np.append(first, len(each)), ts_ns, values, quality)
+        each = start[runs], length[runs], sensor[runs]
+        ts_ns, values, quality, kept, falls = _gathered(each, (ts_ns, values, quality), (start_ns, end_ns))
+        if same is None and not falls:
+            return _of_runs(each[2], kept, ts_ns, values, quality)
+        of_each, ranks = np.repeat(each[2], kept), np.repeat(rank[runs], kept)
+        newest = _newest(of_each if same is None else same[of_each], ts_ns, ranks)
+        if same is not None:
+            newest = newest[np.lexsort((ts_ns[newest], of_each[newest]))]
+        one = np.ones(len(newest), np.int64)
+        return _of_runs(of_each[newest], one, ts_ns[newest], values[newest], quality[newest])
+
+
+def _gathered(
+    runs: tuple[I64, I64, I64], samples: tuple[I64, Array, U8], span: tuple[int, int]
+) -> tuple[I64, Array, U8, I64, bool]:
+    """Samples of runs in a span, one run behind the other; how many of each; whether a sensor's times fall."""
+    from headrace.store.merge_kernels import gather_samples
+
+    ts_ns, values, quality = samples
+    source = readonly(ts_ns), readonly(values.view(np.uint64)), readonly(quality)
+    out = np.empty(len(ts_ns), np.int64), np.empty(len(ts_ns), np.uint64), np.empty(len(ts_ns), np.uint8)
+    kept = np.empty(len(runs[0]), np.int64)
+    falls = gather_samples(runs, source, (np.int64(span[0]), np.int64(span[1])), out, kept)
+    n = int(kept.sum())
+    return out[0][:n], out[1][:n].view(values.dtype), out[2][:n], kept, bool(falls)
+
+
+def readonly(column: Array) -> Array:
+    """As the kernels are compiled for: one behind the other, and only to be read."""
+    out = np.ascontiguousarray(column)[:]
+    out.flags.writeable = False
+    return out
+
+
+def _of_runs(sensor: I64, kept: I64, ts_ns: I64, values: Array, quality: U8) -> SensorSamples:
+    """Samples of runs by sensor, whose runs follow each other."""
+    sensor, kept = sensor[kept > 0], kept[kept > 0]
+    first = (
+        np.flatnonzero(np.append(True, sensor[1:] != sensor[:-1])) if len(sensor) else np.empty(0, np.int64)
+    )
+    end = np.cumsum(kept)
+    start = np.append((end - kept)[first], len(ts_ns))
+    return SensorSamples(sensor[first], start, ts_ns, values, quality)
 
 
 def _joined(parts: list[Array], dtype: np.dtype[Any]) -> Array:
@@ -113,17 +135,6 @@ def _joined(parts: list[Array], dtype: np.dtype[Any]) -> Array:
 def _run_order(ts_ns: I64, start: I64, sensor: I64, rank: I64) -> I64:
     """Runs by sensor and time."""
     return np.lexsort((rank, ts_ns[start], sensor)) if len(start) else np.empty(0, np.int64)
-
-
-def _gather(start: I64, length: I64) -> I64:
-    """Indices of the runs' samples, run after run."""
-    at: I64 = np.repeat(start - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
-    return at
-
-
-def _has_conflicts(each: I64, ts_ns: I64) -> bool:
-    """Whether samples of a sensor are not in strictly rising time."""
-    return bool(((each[1:] == each[:-1]) & (ts_ns[1:] <= ts_ns[:-1])).any())
 
 
 def _newest(each: I64, ts_ns: I64, rank: I64) -> I64:
