@@ -131,7 +131,7 @@ def _encode(numbers: I64, seen: _Seen) -> bytes:
     if seen.n_steady > _STEADY_SHARE * numbers.size:
         bodies.append(_coded_sparse(numbers))
     if seen.n_new <= _PALETTE_MAX and numbers.size >= _MODEL_FROM:
-        bodies.append(_coded_palette(numbers))
+        bodies.append(_coded_palette(numbers, min(len(body) for body in bodies if body is not None)))
     if seen.may_be_pco(numbers.size):
         bodies.append(_coded_pco(numbers))
     return min((body for body in bodies if body is not None), key=len)
@@ -253,14 +253,17 @@ def _coded_pco(numbers: I64) -> bytes:
     return _PCO + min(bodies, key=len)
 
 
-def _coded_palette(numbers: I64) -> bytes | None:
-    """A few different numbers, the most frequent first, and which of them each is; None where they are too many."""
+def _coded_palette(numbers: I64, wanted: int) -> bytes | None:
+    """A few different numbers, the most frequent first, and which of them each is.
+
+    None where they are too many, or by their entropy it would take more than the `wanted` bytes.
+    """
     from headrace.codecs.adaptive import PLAIN
     from headrace.codecs.integer_kernels import few_levels
 
     levels, counts, which = (np.empty(n, np.int64) for n in (_PALETTE_MAX, _PALETTE_MAX, numbers.size))
     n = int(few_levels(numbers, levels, counts, which))
-    if n < 0:
+    if n < 0 or _entropy_bits(counts[:n]) > 8 * wanted:
         return None
     order = np.argsort(-counts[:n], kind="stable")
     rank = np.empty(n, np.int64)
@@ -268,6 +271,11 @@ def _coded_palette(numbers: I64) -> bytes | None:
     rank = (rank >> 1) ^ -(rank & 1)
     head = _PALETTE + put_varint(n) + put_sized(encode_direct(levels[order]))
     return head + _coded_model(rank[which], PLAIN)
+
+
+def _entropy_bits(counts: I64) -> float:
+    n = float(counts.sum())
+    return float(counts @ np.log2(n / counts))
 
 
 def _coded_sparse(numbers: I64) -> bytes | None:
