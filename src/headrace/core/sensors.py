@@ -28,6 +28,7 @@ from headrace.core.paths import check_path, check_paths
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 SHARD_BITS_EMBEDDED = 6
+_LOOKED_AT = 1 << 14  # slots of a batch, up to which all of them are
 DERIVED = "~"
 """Parts of derived groups start with it. They have many series (eight aggregates of each of a million sensors),
 which are found by path; their ids are not indexed."""
@@ -149,8 +150,10 @@ class SensorDirectory:
     def shard_starts(self, slot: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
         """Where each shard's frames start in a batch that is in shard order: int64[n_shards + 1].
 
-        All boundaries are bisected at once, so that a large batch is looked at in a few hundred places only.
+        In a large batch all boundaries are bisected at once, so that it is looked at in a few hundred places only.
         """
+        if len(slot) <= _LOOKED_AT:
+            return np.searchsorted(self.shard[slot], np.arange(self.n_shards + 1))
         low = np.zeros(self.n_shards + 1, np.int64)
         high = np.full(self.n_shards + 1, len(slot))
         wanted = np.arange(self.n_shards + 1)
