@@ -47,6 +47,7 @@ from headrace.runtime.operations import Operations
 from headrace.runtime.reconfigure import Reconfiguring
 from headrace.runtime.replay import RejectsReplay
 from headrace.runtime.report import Report
+from headrace.runtime.staged_tables import finish_tables
 from headrace.runtime.supervision import Supervisor
 from headrace.runtime.tiers_report import TiersView
 from headrace.store.compactor import CompactionPolicy, Compactor
@@ -416,8 +417,12 @@ def build_plant(
 
     Raises
     ------
-    InvalidConfig : every problem in the file.
+    InvalidConfig : every problem in the file. ConfigError, StorageError : of `finish_tables`.
     """
+    finished = finish_tables(config)
     blueprint = check_plant(config)
     chosen = settings or host_settings(config)
-    return Plant(blueprint, clock=clock or SystemClock(), faults=faults or FaultPoints(), settings=chosen)
+    plant = Plant(blueprint, clock=clock or SystemClock(), faults=faults or FaultPoints(), settings=chosen)
+    for sentence in finished:
+        plant._event("config.finished", sentence, {})
+    return plant
