@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -95,10 +96,13 @@ class Session:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM asks for the end, a second one ends at once."""
+        """The first SIGINT or SIGTERM asks for the end, a second one ends at once.
+
+        SIGHUP asks to look at the certificate again; at a terminal it says that that is gone, which ends us.
+        """
         loop = asyncio.get_running_loop()
         asked = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.getsignal(number) for number in asked}
+        before = {number: signal.getsignal(number) for number in (*asked, signal.SIGHUP)}
 
         def ask() -> None:
             self._wanted.set()
@@ -108,9 +112,15 @@ class Session:
 
         for number in asked:
             loop.add_signal_handler(number, ask)
+        if not _is_at_terminal():
+            loop.add_signal_handler(signal.SIGHUP, self._doors.renew)
         try:
             yield
         finally:
             for number, handler in before.items():
                 loop.remove_signal_handler(number)
                 signal.signal(number, handler)
+
+
+def _is_at_terminal() -> bool:
+    return any(os.isatty(fd) for fd in (0, 1, 2))

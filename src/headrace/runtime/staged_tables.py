@@ -39,8 +39,8 @@ class StagedTables:
             file = folder / name
             if file.exists() and read_table(file) != known.get(name):
                 raise ConfigError(
-                    f"{file} was changed by somebody else and is not what runs: take it in with headrace reload or "
-                    f"headrace apply first, or put it back"
+                    f"{file} was changed by somebody else and is not what runs: take it in with headrace adapters "
+                    f"reload or headrace apply first, or put it back"
                 )
 
     @property
