@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from unittest import SkipTest
 
 import pytest
 from tests.contract import test_adapters as plain
@@ -138,8 +139,14 @@ KINDS = (ProxiedRig, FleetRig, TimedRig, RetypingRig)
 RIGS = {"http": HttpRig, "modbus": ModbusRig, "mqtt": MqttRig, "replay": plain.ReplayRig}
 
 
-@pytest.mark.parametrize("check", faults.CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("protocol", RIGS)
+CHECKS = [
+    pytest.param(protocol, check, id=f"{protocol}-{check.__name__}")
+    for protocol, rig in RIGS.items()
+    for check in faults.checks_for(rig)
+]
+
+
+@pytest.mark.parametrize(("protocol", "check"), CHECKS)
 async def test_adapter(protocol, check, tmp_path, monkeypatch):
     if protocol == "mqtt" and find_mosquitto() is None:
         pytest.skip("mosquitto is not installed; amqtt keeps nothing for a client that is away")
@@ -150,7 +157,7 @@ async def test_adapter(protocol, check, tmp_path, monkeypatch):
 
 
 def test_rigs_are_what_the_checks_look_for(tmp_path):
-    """A check passes over a rig that has not what it needs: each rig has what is said here."""
+    """A check is skipped for a rig that has not what it needs: each rig has what is said here."""
     found = {
         name: [kind for kind in KINDS if isinstance(make(tmp_path), kind)] for name, make in RIGS.items()
     }
@@ -158,6 +165,26 @@ def test_rigs_are_what_the_checks_look_for(tmp_path):
         "http": [TimedRig, RetypingRig], "modbus": [ProxiedRig, FleetRig],
         "mqtt": [ProxiedRig, TimedRig, RetypingRig], "replay": [],
     }  # fmt: skip
+
+
+async def test_a_check_says_what_a_rig_has_not(tmp_path):
+    """Called all the same, it is skipped: it must not look as if it had passed."""
+    rig = plain.ReplayRig(tmp_path)
+    has = faults.checks_for(plain.ReplayRig)
+    for check in [check for check in faults.CHECKS if check not in has]:
+        with pytest.raises(SkipTest, match="the rig has no "):
+            await check(rig)
+    with pytest.raises(SkipTest, match="it sends by itself"):
+        await faults.check_late_reply(MqttRig(tmp_path))
+    with pytest.raises(SkipTest, match="not told"):
+        await faults.check_poison_is_taken_once(ModbusRig(tmp_path))
+    with pytest.raises(SkipTest, match="captures nothing"):
+        await faults.check_capture_decodes_to_the_same(rig)
+    for check in (plain.kit.check_acknowledged_means_durable, plain.kit.check_lost_peer_comes_back):
+        with pytest.raises(SkipTest):
+            await check(rig)
+    with pytest.raises(SkipTest, match="looks for nobody"):
+        await plain.kit.check_logs_once(HttpRig(tmp_path))
 
 
 async def test_a_time_that_comes_as_another_is_noticed(tmp_path):

@@ -64,6 +64,8 @@ class ExecRig:
         raise AssertionError("a pipe is told nothing")
 
 
-@pytest.mark.parametrize("check", [*kit.CHECKS, *faults.CHECKS], ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", [*kit.CHECKS, *faults.checks_for(ExecRig)], ids=lambda check: check.__name__
+)
 async def test_adapter(check, tmp_path):
     await check(ExecRig(tmp_path))

@@ -82,7 +82,9 @@ class FilesRig:
         return sum(json.loads(line)["at"] for line in lines)
 
 
-@pytest.mark.parametrize("check", [*kit.CHECKS, *faults.CHECKS], ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", [*kit.CHECKS, *faults.checks_for(FilesRig)], ids=lambda check: check.__name__
+)
 async def test_adapter(check, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LOOK_FIRST_NS", 20_000_000)
     monkeypatch.setattr(module, "LOOK_MOST_NS", 60_000_000)

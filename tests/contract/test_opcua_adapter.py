@@ -122,8 +122,14 @@ def simulator():
 RIGS = {"subscribe": OpcuaRig, "read": OpcuaFleetRig}
 
 
-@pytest.mark.parametrize("check", [*kit.CHECKS, *adapter_faults.CHECKS], ids=lambda check: check.__name__)
-@pytest.mark.parametrize("mode", ["subscribe", "read"])
+CHECKS = [
+    pytest.param(mode, check, id=f"{mode}-{check.__name__}")
+    for mode, rig in RIGS.items()
+    for check in (*kit.CHECKS, *adapter_faults.checks_for(rig))
+]
+
+
+@pytest.mark.parametrize(("mode", "check"), CHECKS)
 async def test_opcua_adapter(mode, check, simulator, monkeypatch):
     monkeypatch.setattr(subscribing, "KEEP_ALIVE_NS", 100_000_000)
     monkeypatch.setattr(

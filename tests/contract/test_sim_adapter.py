@@ -6,6 +6,7 @@ from headrace.adapters.base import PlantFacts
 from headrace.adapters.sim import adapter as module
 from headrace.adapters.sim.adapter import SimAdapter
 from headrace.core.problems import validate_section
+from headrace.testing import adapter_faults as faults
 from headrace.testing import adapters as kit
 
 
@@ -36,7 +37,10 @@ class SimRig:
         raise AssertionError("nobody is told anything")
 
 
-CHECKS = [check for check in kit.CHECKS if check is not kit.check_garbage_is_a_value]
+CHECKS = [
+    *(check for check in kit.CHECKS if check is not kit.check_garbage_is_a_value),
+    *(check for check in faults.checks_for(SimRig) if check is not faults.check_capture_decodes_to_the_same),
+]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -13,8 +13,8 @@ from headrace.adapters.sparkplug.simulator import TANK, SimulatedNode
 from headrace.adapters.sparkplug.topics import filters
 from headrace.core.clock import SystemClock
 from headrace.core.problems import validate_section
+from headrace.testing import adapter_faults as faults
 from headrace.testing import adapters as kit
-from headrace.testing.adapter_faults import check_capture_decodes_to_the_same
 
 
 class SparkplugRig:
@@ -80,7 +80,7 @@ class SparkplugRig:
 
 
 @pytest.mark.parametrize(
-    "check", [*kit.CHECKS, check_capture_decodes_to_the_same], ids=lambda check: check.__name__
+    "check", [*kit.CHECKS, *faults.checks_for(SparkplugRig)], ids=lambda check: check.__name__
 )
 async def test_adapter(check, tmp_path):
     if find_mosquitto() is None:

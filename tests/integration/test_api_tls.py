@@ -1,6 +1,8 @@
 """The public port over TLS: a real certificate, the command line as its client, and who is let in."""
 
 import json
+import signal
+import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -9,6 +11,9 @@ import pytest
 from tests.certificates import make_certificate
 from tests.integration.test_cli import RunningPlant
 from tests.integration.test_tiers import run
+
+from headrace.core.disk import LocalDisk
+from headrace.runtime.announcement import EngineClient, read_announcement
 
 pytestmark = pytest.mark.timeout(120)
 PLANT = """
@@ -35,11 +40,17 @@ def make_plant(folder):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def running(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plant")
     make_plant(folder)
     with RunningPlant(folder) as plant:
-        yield folder, plant.address(folder)
+        yield folder, plant
+
+
+@pytest.fixture
+def served(running):
+    folder, plant = running
+    return folder, plant.address(folder)
 
 
 @pytest.fixture
@@ -99,6 +110,51 @@ def test_a_client_that_does_not_trust_the_certificate_is_told_what_to_do(served,
     environment.setenv("HEADRACE_CERT_FILE", str(folder / "nothing.pem"))
     code, _, err = run(capsys, "status", "-t", address)
     assert (code, "HEADRACE_CERT_FILE is " in err, "No such file" in err) == (2, True, True), err
+
+
+def test_a_new_certificate_is_taken_without_a_restart(running):
+    folder, plant = running
+    address = plant.address(folder)
+    host, port = address.removeprefix("https://").split(":")
+
+    def shown():
+        return shown_by(folder, (host, int(port)))
+
+    before = shown()
+    assert before == (folder / "cert.pem").read_text()
+    key = (folder / "key.pem").read_text()
+    make_certificate(folder)
+    new = (folder / "key.pem").read_text()
+    (folder / "key.pem").write_text(key)
+    plant.process.send_signal(signal.SIGHUP)
+    assert "api.certificate" not in kinds_told(folder, "api.certificate-refused")
+    assert shown() == before
+    (folder / "key.pem").write_text(new)
+    plant.process.send_signal(signal.SIGHUP)
+    plant.wait_for(folder, lambda: shown() != before)
+    assert shown() == (folder / "cert.pem").read_text()
+    assert send(folder, address, "/livez")[0] == 200
+    assert kinds_told(folder, "api.certificate").count("api.certificate-refused") == 1
+
+
+def shown_by(folder, address):
+    """The certificate that a new connection is shown, in PEM."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(folder / "client.pem")
+    with socket.create_connection(address, 10) as plain, context.wrap_socket(plain) as encrypted:
+        return ssl.DER_cert_to_PEM_cert(encrypted.getpeercert(binary_form=True))
+
+
+def kinds_told(folder, until):
+    """Kinds of the events, up to one of `until`."""
+    by = read_announcement(LocalDisk(folder / "store"))
+    kinds = []
+    for event in EngineClient.announced(by).follow("/api/v1/events?after=0"):
+        kinds += [event["kind"]] if event else []
+        if until in kinds:
+            return kinds
+    raise AssertionError("it ended")
 
 
 def test_what_is_wrong_with_the_files_is_told_before_the_start(tmp_path, capsys):

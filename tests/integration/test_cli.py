@@ -42,7 +42,12 @@ class RunningPlant:
     def __init__(self, folder, *arguments):
         command = [sys.executable, "-m", "headrace.cli.main", "run", "plant.toml", *arguments]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
         )
 
     def __enter__(self):

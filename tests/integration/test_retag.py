@@ -109,11 +109,13 @@ async def test_a_connection_that_nobody_is_left_on_is_closed_and_its_counts_stay
     assert after.transport_ns >= before.transport_ns
     assert sum(after.latency_counts) >= sum(before.latency_counts)
     assert after.latency_total_s >= before.latency_total_s
+    assert (before.n_connects, after.n_connects) == (2, 2)
     assert await adapter.retag(make({"l/b": ports[1].url(2)}))
     await until(lambda: not ports[0]._server.active_connections, "it is closed")
     assert sum(adapter.diagnostics().latency_counts) >= sum(after.latency_counts)
     n = len(series(sink, "l/b", "n"))
     await until(lambda: len(series(sink, "l/b", "n")) > n, "it is polled at its new place")
+    assert adapter.diagnostics().n_connects == 3
 
 
 async def test_what_is_on_its_way_ends_as_it_began(ports, polled):

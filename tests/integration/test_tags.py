@@ -278,18 +278,18 @@ async def test_what_cannot_be_done_leaves_everything_as_it_was(folder, gateways,
             await ops.change_config(document(own(gateways, ("x", "holding:1"))), "", False)
         (folder / "ovens.csv").write_text(before["ovens.csv"])
 
-        from headrace.runtime import tagging
+        from headrace.runtime import staged_tables
 
         def refuse(*_):
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(tagging.os, "fsync", refuse)
+            patch.setattr(staged_tables.os, "fsync", refuse)
             with pytest.raises(StorageError, match="the disk is full"):
                 await ops.change_config(document(own(gateways, ("x", "holding:1"))), "", False)
         assert (files(folder), ops.present_config()["hash"]) == (before, seen)
         with monkeypatch.context() as patch:
-            patch.setattr(tagging.Path, "replace", refuse)
+            patch.setattr(staged_tables.Path, "replace", refuse)
             assert (await ops.change_config(document(own(gateways, ("x", "holding:1"))), "", False))[
                 "applied"
             ]

@@ -30,6 +30,8 @@ from headrace.runtime.warm import warm_queries
 READY = b"ready\n"
 _GRACE_S = 2
 _KEEP_ALIVE_S = 15
+_RENEW_S = 1.0
+_log = logging.getLogger("headrace.api")
 
 
 class _ApiServer(QuietServer):
@@ -61,6 +63,19 @@ def _tls(files: TlsFiles | None) -> dict[str, Any]:
     return found
 
 
+def _renew(config: uvicorn.Config, files: TlsFiles) -> None:
+    """Read certificate and key anew for connections that come; authorities are added to those that are trusted."""
+    if config.ssl is None:
+        return  # not yet read for the first time
+    try:
+        config.ssl.load_cert_chain(files.cert_file, files.key_file, password="")
+        if files.client_ca_file is not None:
+            config.ssl.load_verify_locations(files.client_ca_file)
+    except (OSError, ssl.SSLError) as e:  # the engine has looked at them: somebody writes them just now
+        _log.warning("the certificate can't be read anew: %s; trying again", e)
+        asyncio.get_running_loop().call_later(_RENEW_S, _renew, config, files)
+
+
 async def serve(settings: ApiSettings, sock: socket.socket) -> None:
     """Answer on `sock` until stdin ends or SIGTERM comes."""
     backend = Backend(settings, settings.clock())
@@ -76,6 +91,8 @@ async def serve(settings: ApiSettings, sock: socket.socket) -> None:
         server.should_exit = True
 
     loop.add_signal_handler(signal.SIGTERM, end)
+    if settings.tls is not None:
+        loop.add_signal_handler(signal.SIGHUP, _renew, config, settings.tls)
     watcher = threading.Thread(
         target=_watch_stdin,
         args=(lambda: loop.call_soon_threadsafe(end),),

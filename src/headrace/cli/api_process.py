@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import sys
 from collections import deque
@@ -52,6 +53,13 @@ class ApiProcess:
     def start(self) -> None:
         """Begin; the child answers a second or two later. Returns at once."""
         self._task = asyncio.create_task(self._keep(), name="headrace-api-process")
+
+    def renew_certificate(self) -> bool:
+        """Make the child read its certificate anew; False where none answers now: the next one reads it at its start."""
+        if self._process is None or not self.ready.is_set():
+            return False
+        self._process.send_signal(signal.SIGHUP)
+        return True
 
     async def stop(self) -> None:
         """End the child. May be called twice, and before `start`."""

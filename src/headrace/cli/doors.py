@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import socket
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from headrace.api.settings import ApiSettings, settings_clock
 from headrace.cli.api_process import ApiProcess
+from headrace.cli.certificate_watch import CertificateWatch
 from headrace.core.clock import Clock
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import ConfigError
@@ -51,6 +53,8 @@ class Doors:
         self._public: socket.socket | None = None
         self._tokens: dict[str, str] = {}
         self._tls: TlsFiles | None = None
+        self._watch: CertificateWatch | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self.child: ApiProcess | None = None
         """The api process, once started."""
 
@@ -101,6 +105,11 @@ class Doors:
         if self._public is not None:
             self.child = ApiProcess(self._settings(self._public), self._public, self._tell)
             self.child.start()
+            if self._tls is not None:
+                self._watch = CertificateWatch(
+                    self._tls, self._clock, self.child.renew_certificate, self._tell
+                )
+                self._watching = [asyncio.create_task(self._watch.run(), name="headrace-certificate")]
 
     def _settings(self, public: socket.socket) -> ApiSettings:
         config = self._plant.config
@@ -124,8 +133,17 @@ class Doors:
         """While entered, the store says where to ask."""
         return announced(LocalDisk(self._plant.config.store_folder), self.address, self._control, self._clock)
 
+    def renew(self) -> None:
+        """Look now whether the certificate is another one; nothing to do without one."""
+        if self._watch is not None:
+            self._watching = [task for task in self._watching if not task.done()]
+            self._watching.append(asyncio.create_task(self._watch.look(), name="headrace-certificate-now"))
+
     async def stop(self) -> None:
         """Close both. May be called twice, and before `start`."""
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         if self.child is not None:
             await self.child.stop()
         if self._public is not None:

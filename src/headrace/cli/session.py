@@ -114,6 +114,7 @@ class Session:
             if ends_with_terminal and not has_terminal():
                 self._wanted.set()
             elif self._plant.state == "running":
+                self._doors.renew()
                 task = asyncio.create_task(self._plant.operations.refresh("SIGHUP"), name="headrace-refresh")
                 refreshing.add(task)
                 task.add_done_callback(refreshing.discard)

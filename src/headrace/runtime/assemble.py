@@ -47,6 +47,7 @@ from headrace.runtime.operations import Operations
 from headrace.runtime.reconfigure import Reconfiguring
 from headrace.runtime.replay import RejectsReplay
 from headrace.runtime.report import Report
+from headrace.runtime.staged_tables import finish_tables
 from headrace.runtime.supervision import Supervisor
 from headrace.runtime.tiers_report import TiersView
 from headrace.store.compactor import CompactionPolicy, Compactor
@@ -404,10 +405,14 @@ def build_plant(
 
     Raises
     ------
-    InvalidConfig : every problem in the file.
+    InvalidConfig : every problem in the file. ConfigError, StorageError : of `finish_tables`.
     """
+    finished = finish_tables(config)
     time = clock or SystemClock()
     gateways = Gateways(time)
     blueprint = check_plant(config, gateways.make)
     chosen = settings or host_settings(config)
-    return Plant(blueprint, clock=time, faults=faults or FaultPoints(), settings=chosen, gateways=gateways)
+    plant = Plant(blueprint, clock=time, faults=faults or FaultPoints(), settings=chosen, gateways=gateways)
+    for sentence in finished:
+        plant._event("config.finished", sentence, {})
+    return plant

@@ -72,8 +72,42 @@ def piece_document(one: Captured) -> dict[str, Any]:
     return {**out, "data": base64.b64encode(one.data).decode()}
 
 
-def read_capture(lines: Iterable[str]) -> tuple[dict[str, Any], Iterator[Captured]]:
-    """Head and pieces of a capture file.
+class CapturedPieces:
+    """The pieces of a capture file, once.
+
+    Attributes
+    ----------
+    n_left_out : pieces that the capture itself says were left out. cut : where the file was cut, as a sentence; empty
+    where it is whole. Both are known when all pieces were read.
+    """
+
+    def __init__(self, numbered: Iterator[tuple[int, str]]) -> None:
+        self._numbered = numbered
+        self.n_left_out = 0
+        self.cut = ""
+
+    def __iter__(self) -> Iterator[Captured]:
+        """Raises ConfigError: a line can't be read; not for the last one, which may be cut."""
+        for number, text in self._numbered:
+            if not text.strip():
+                continue
+            try:
+                found = _parsed(number, text)
+            except ConfigError:
+                if text.endswith("\n"):
+                    raise
+                self.cut = (
+                    f"line {number:,} is cut after {len(text.encode()):,} bytes: what it was is not decoded"
+                )
+                return  # a line without an end is the last one
+            if "data" in found:
+                yield _piece(number, found)
+            elif isinstance(n := found.get("skipped"), int):
+                self.n_left_out += n
+
+
+def read_capture(lines: Iterable[str]) -> tuple[dict[str, Any], CapturedPieces]:
+    """Head and pieces of a capture file, whose lines end as they do in it.
 
     Raises
     ------
@@ -85,7 +119,7 @@ def read_capture(lines: Iterable[str]) -> tuple[dict[str, Any], Iterator[Capture
         raise ConfigError(
             "it does not begin as a capture does; make one with: headrace adapters capture NAME"
         )
-    return head, (_piece(number, text) for number, text in numbered if '"data"' in text)
+    return head, CapturedPieces(numbered)
 
 
 def _parsed(number: int, text: str) -> dict[str, Any]:
@@ -98,8 +132,7 @@ def _parsed(number: int, text: str) -> dict[str, Any]:
     return found
 
 
-def _piece(number: int, text: str) -> Captured:
-    found = _parsed(number, text)
+def _piece(number: int, found: dict[str, Any]) -> Captured:
     try:
         about = {str(k): str(v) for k, v in found.get("about", {}).items()}
         data = base64.b64decode(found["data"], validate=True)
@@ -108,7 +141,7 @@ def _piece(number: int, text: str) -> Captured:
         raise ConfigError(f"line {number} of the capture can't be read: {e!r}") from e
 
 
-def decode_report(name: str, protocol: str, adapter: object, pieces: Iterable[Captured]) -> dict[str, Any]:
+def decode_report(name: str, protocol: str, adapter: object, pieces: CapturedPieces) -> dict[str, Any]:
     """What an adapter's decoder alone makes of a capture, as a probe tells what it found; nothing is stored.
 
     Raises
@@ -132,6 +165,12 @@ def decode_report(name: str, protocol: str, adapter: object, pieces: Iterable[Ca
             ["capture", f"{len(captured):,} pieces, {n_bytes:,} bytes"],
             ["samples", f"{sum(batch.n_samples for batch in batches):,}"],
             ["rejects", f"{len(rejects):,}"],
+            *(
+                [["left out", f"{pieces.n_left_out:,} pieces, while it was made"]]
+                if pieces.n_left_out
+                else []
+            ),
+            *([["cut", pieces.cut]] if pieces.cut else []),
         ],
         "table": {"columns": ["path or source", "ts_ns", "value", "quality"], "rows": rows},
     }

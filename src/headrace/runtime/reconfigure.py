@@ -27,8 +27,9 @@ from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.changes import Change, Difference, Fate, Fingerprints, difference
 from headrace.runtime.gateways import Gateways
 from headrace.runtime.giving_way import beside
+from headrace.runtime.staged_tables import StagedTables
 from headrace.runtime.supervision import Supervisor, Tell
-from headrace.runtime.tagging import StagedTables, TagWish, plan_tags, tables_back, tags_told
+from headrace.runtime.tagging import TagWish, plan_tags, tables_back, tags_told
 from headrace.runtime.times import rfc3339
 from headrace.runtime.versions import TAGS, AppliedVersion, Versions, tags_before, version_before
 

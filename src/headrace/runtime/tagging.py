@@ -7,22 +7,17 @@ for `headrace.runtime.reconfigure`, or, without an engine, for `headrace.runtime
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from headrace.adapters.abilities import Addresses, TagAddress
 from headrace.adapters.registry import ADAPTERS
 from headrace.core.config import PlantConfig
-from headrace.core.disk import storage_error, sync_folder
 from headrace.core.errors import ConfigError, HeadraceError
 from headrace.core.problems import InvalidConfig, Problem
-from headrace.core.profile_tables import read_table, table_text
+from headrace.core.profile_tables import table_text
 from headrace.core.profiles import bound_address
 from headrace.core.registry import nearest
 from headrace.ingest.tag_changes import TagDifference
@@ -310,78 +305,3 @@ def tables_back(running: Fingerprints, before: Mapping[str, str]) -> dict[str, s
     gone = {name: None for name in names if name not in before}
     changed = {name: text for name, text in before.items() if running.tables.get(name) != text}
     return {**gone, **changed}
-
-
-# --- files -------------------------------------------------------------------------------------------
-
-
-class StagedTables:
-    """Tables that are written beside a plant file, all of them or none.
-
-    Parameters
-    ----------
-    texts : by name; None for a file that is to go. known : what each is believed to say now.
-    """
-
-    def __init__(self, folder: Path, texts: Mapping[str, str | None], known: Mapping[str, str]) -> None:
-        self._folder, self._texts = folder, dict(texts)
-        for name in texts:
-            file = folder / name
-            if file.exists() and read_table(file) != known.get(name):
-                raise ConfigError(
-                    f"{file} was changed by somebody else and is not what runs: take it in with headrace reload or "
-                    f"headrace apply first, or put it back"
-                )
-
-    @property
-    def names(self) -> list[str]:
-        """Files that are written, or go."""
-        return list(self._texts)
-
-    def stage(self) -> None:
-        """Write them under other names, durably. Raises `StorageError`; nothing is left then."""
-        try:
-            for name, text in self._texts.items():
-                if text is not None:
-                    self._write(self._folder / name, text)
-        except OSError as e:
-            self.discard()
-            raise storage_error("write", self._folder, e) from e
-
-    @staticmethod
-    def _write(file: Path, text: str) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(file).open("w", encoding="utf-8", newline="") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        if file.exists():
-            shutil.copymode(file, _temporary(file))
-
-    def commit(self) -> None:
-        """Give them their names, durably. Raises `StorageError`."""
-        for name, text in self._texts.items():
-            file = self._folder / name
-            try:
-                if text is None:
-                    file.unlink(missing_ok=True)
-                else:
-                    _temporary(file).replace(file)
-            except OSError as e:
-                raise storage_error("write", file, e) from e
-        for parent in {(self._folder / name).parent for name in self._texts}:
-            try:
-                if parent.is_dir():
-                    sync_folder(parent)
-            except OSError as e:
-                raise storage_error("write", parent, e) from e
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        for name in self._texts:
-            with contextlib.suppress(OSError):
-                _temporary(self._folder / name).unlink(missing_ok=True)
-
-
-def _temporary(file: Path) -> Path:
-    return file.with_name(f".{file.name}.{os.getpid()}.new")

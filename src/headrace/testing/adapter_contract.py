@@ -58,17 +58,11 @@ def contract(make: MakeRig, name: str = "") -> list[Any]:
     """
     import pytest
 
-    wanted = [*adapters.CHECKS, *(c for c in adapter_faults.CHECKS if _can(make, c))]
+    wanted = [*adapters.CHECKS, *adapter_faults.checks_for(make)]
     out = [pytest.param(partial(_on_rig, check, make), id=check.__name__) for check in wanted]
     if name:
         out += [pytest.param(partial(_on_folder, check, name), id=check.__name__) for check in FOLDER_CHECKS]
     return out
-
-
-def _can(make: MakeRig, check: Callable[[Any], Awaitable[None]]) -> bool:
-    """Whether the rig has the methods that a check needs; a factory that is no class is believed to have all."""
-    needed = adapter_faults.NEEDS.get(check, ())
-    return not isinstance(make, type) or all(hasattr(make, method) for method in needed)
 
 
 async def _on_rig(check: Callable[[Any], Awaitable[None]], make: MakeRig, folder: Path) -> None:

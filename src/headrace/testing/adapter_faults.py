@@ -1,9 +1,10 @@
 """What networks, tired devices and wrong clocks do, as checks that an adapter has to pass.
 
 They go on from `headrace.testing.adapters` and need more of a rig than that does; what a rig can do it says by its
-methods, and a check of something else returns at once. All of it through `headrace.testing.proxy`, over real sockets::
+methods. Those that it allows are `checks_for` it; another one is skipped and says what the rig has not. All of it through
+`headrace.testing.proxy`, over real sockets::
 
-    @pytest.mark.parametrize("check", faults.CHECKS)
+    @pytest.mark.parametrize("check", faults.checks_for(MyRig))
     async def test_my_adapter(check):
         await check(MyRig())
 
@@ -16,14 +17,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest import SkipTest
 
 from headrace.adapters.abilities import Captured, Captures
 from headrace.adapters.base import Adapter, AdapterState
 from headrace.core.clock import NS, Clock, ScaledClock, SystemClock, monotonic_ns
 from headrace.core.sensors import SensorDirectory
 from headrace.testing.adapter_fleets import check_reconnect_storm, check_slow_device_delays_no_other
-from headrace.testing.adapters import AdapterRig, RecordingSink, running, until
+from headrace.testing.adapters import NOT_TOLD, AdapterRig, RecordingSink, running, until
 from headrace.testing.fault_rigs import (
+    NO_PROXY,
     JumpingClock,
     Offered,
     ProxiedRig,
@@ -66,7 +69,7 @@ _YEAR_2000_NS = 946_684_800 * NS
 async def check_cut_in_a_frame(rig: AdapterRig) -> None:
     """A connection that ends within a frame, either way, is made anew; nothing that was sent is missing."""
     if not isinstance(rig, ProxiedRig):
-        return
+        raise SkipTest(NO_PROXY)
     sink = RecordingSink()
     flow = SampleFlow(rig, sink)
     async with proxied(rig, sink) as (_, proxy):
@@ -89,7 +92,7 @@ async def _reconnected(proxy: FaultProxy, n_before: int, when: str = "after the 
 async def check_half_open_is_noticed(rig: AdapterRig) -> None:
     """A peer that is silent while its connection stands is a lost peer, within the deadline."""
     if not isinstance(rig, ProxiedRig):
-        return
+        raise SkipTest(NO_PROXY)
     sink = RecordingSink()
     flow = SampleFlow(rig, sink)
     async with proxied(rig, sink) as (adapter, proxy):
@@ -107,7 +110,7 @@ async def check_half_open_is_noticed(rig: AdapterRig) -> None:
 async def check_half_open_from_the_beginning(rig: AdapterRig) -> None:
     """A peer that takes the connection and says nothing delays neither start nor what comes after."""
     if not isinstance(rig, ProxiedRig):
-        return
+        raise SkipTest(NO_PROXY)
     sink = RecordingSink()
     flow = SampleFlow(rig, sink)
     async with proxied(rig, sink, Silence) as (adapter, proxy):
@@ -120,8 +123,10 @@ async def check_half_open_from_the_beginning(rig: AdapterRig) -> None:
 
 async def check_late_reply(rig: AdapterRig) -> None:
     """An answer that comes after its time-out answers nothing else."""
-    if not isinstance(rig, ProxiedRig) or rig.acknowledges:
-        return
+    if not isinstance(rig, ProxiedRig):
+        raise SkipTest(NO_PROXY)
+    if rig.acknowledges:
+        raise SkipTest("the peer is not asked: it sends by itself")
     sink = RecordingSink()
     flow = SampleFlow(rig, sink)
     async with proxied(rig, sink) as (adapter, proxy):
@@ -165,7 +170,7 @@ async def _offered_arrives(rig: ProxiedRig, sink: RecordingSink, flow: SampleFlo
 async def check_split_and_joined_frames(rig: AdapterRig) -> None:
     """How TCP cuts and joins what is sent changes nothing of what is read."""
     if not isinstance(rig, ProxiedRig):
-        return
+        raise SkipTest(NO_PROXY)
     faults: tuple[Callable[[], WireFault], ...] = (lambda: Split(1), lambda: Split(3), lambda: Coalesce(0.02))
     for fault in faults:
         sink = RecordingSink()
@@ -178,7 +183,7 @@ async def check_split_and_joined_frames(rig: AdapterRig) -> None:
 async def check_sent_again_is_one_sample(rig: AdapterRig) -> None:
     """What is delivered again, because the connection was lost before we acknowledged it, is the same sample."""
     if not isinstance(rig, ProxiedRig):
-        return
+        raise SkipTest(NO_PROXY)
     sink = RecordingSink(is_durable=False)
     flow = SampleFlow(rig, sink)
     async with proxied(rig, sink) as (adapter, proxy):
@@ -200,7 +205,7 @@ async def check_sent_again_is_one_sample(rig: AdapterRig) -> None:
 async def check_garbage_on_the_wire(rig: AdapterRig) -> None:
     """Bytes that are none of the protocol's, a frame too short, a length that can't be: it goes on after them."""
     if not isinstance(rig, ProxiedRig):
-        return
+        raise SkipTest(NO_PROXY)
     sink = RecordingSink()
     async with proxied(rig, sink) as (_, proxy):
         await SampleFlow(rig, sink).go_on("before")
@@ -243,7 +248,7 @@ async def check_clock_jumps(rig: AdapterRig) -> None:
 async def check_source_times_are_kept(rig: AdapterRig) -> None:
     """A source's times are data: of tomorrow, of yesterday, of 2000 and backwards, each kept as it is or refused."""
     if not isinstance(rig, TimedRig):
-        return
+        raise SkipTest("the peer does not say itself when a sample was taken: the rig has no send_at")
     sink = RecordingSink()
     async with running(rig, sink):
         now_ns = SystemClock().now_ns() // NS * NS
@@ -259,7 +264,7 @@ async def check_source_times_are_kept(rig: AdapterRig) -> None:
 async def check_type_change(rig: AdapterRig) -> None:
     """A value whose type changes is a sample of the new type or a reject, and all else goes on."""
     if not isinstance(rig, RetypingRig):
-        return
+        raise SkipTest("the peer can't change the type of a value: the rig has no send_other_type")
     sink = RecordingSink()
     async with running(rig, sink):
         await until_sent(rig, sink, "before")
@@ -274,8 +279,10 @@ async def check_type_change(rig: AdapterRig) -> None:
 
 async def check_poison_is_taken_once(rig: AdapterRig) -> None:
     """What can never be read is acknowledged once it is durable as a reject: it does not come again and again."""
-    if not (isinstance(rig, ProxiedRig) and rig.acknowledges):
-        return
+    if not isinstance(rig, ProxiedRig):
+        raise SkipTest(NO_PROXY)
+    if not rig.acknowledges:
+        raise SkipTest(NOT_TOLD)
     sink = RecordingSink()
     flow = SampleFlow(rig, sink)
     async with proxied(rig, sink) as (_, proxy):
@@ -313,7 +320,7 @@ async def check_a_minute_without_credit(rig: AdapterRig) -> None:
 async def check_capture_decodes_to_the_same(rig: AdapterRig) -> None:
     """What is heard on the wire, decoded again without a peer, gives the same samples and rejects."""
     if not isinstance(rig.make(), Captures):
-        return
+        raise SkipTest("the adapter captures nothing")
     sink = RecordingSink()
     heard: list[Captured] = []
     async with running(rig, sink) as adapter:
@@ -359,7 +366,7 @@ CHECKS: tuple[Callable[[Any], Awaitable[None]], ...] = (
     check_a_minute_without_credit,
     check_capture_decodes_to_the_same,
 )
-"""For every rig: a check of what a rig has not returns at once."""
+"""All of them; one that needs what a rig has not raises `unittest.SkipTest`, which pytest understands."""
 
 _PROXIED = ("peer", "talk_to", "absurd", "offered")
 NEEDS: dict[Callable[[Any], Awaitable[None]], tuple[str, ...]] = {
@@ -379,3 +386,12 @@ NEEDS: dict[Callable[[Any], Awaitable[None]], tuple[str, ...]] = {
 """Methods that a rig needs for a check, besides those of `AdapterRig`."""
 FACTS = {"talk_to": "deadline_s", "make_fleet": "connects_per_s"}
 """What a rig with such a method has to say: a check passes over one that does not."""
+
+
+def checks_for(make: Callable[..., AdapterRig]) -> list[Callable[[Any], Awaitable[None]]]:
+    """The checks that a rig's class has the methods for; a factory that is no class is believed to have all."""
+    return [check for check in CHECKS if _can(make, check)]
+
+
+def _can(make: Callable[..., AdapterRig], check: Callable[[Any], Awaitable[None]]) -> bool:
+    return not isinstance(make, type) or all(hasattr(make, method) for method in NEEDS.get(check, ()))

@@ -14,6 +14,7 @@ from headrace.testing.adapters import AdapterRig, RecordingSink, until
 from headrace.testing.engines import flat
 from headrace.testing.proxy import FaultProxy, WireFault
 
+NO_PROXY = "nothing goes over a wire of ours: the rig has no peer, talk_to, absurd and offered"
 Offered = set[tuple[str, float | str]]
 
 

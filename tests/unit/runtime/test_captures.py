@@ -14,6 +14,16 @@ PIECES = [
 ]
 
 
+class Counting:
+    """Makes nothing of pieces."""
+
+    def listen(self, listener):
+        raise AssertionError("nobody listens")
+
+    def decode_captured(self, captured, directory):
+        return [], []
+
+
 async def test_a_tape_keeps_the_newest_within_its_bound():
     tape = Tape(bytes_max=2_000)
     assert await tape.read(0.001) == ([], 0)
@@ -32,6 +42,24 @@ def test_what_is_written_is_read():
     head, pieces = read_capture(lines)
     assert (head["adapter"], head["protocol"]) == ("broker", "mqtt")
     assert list(pieces) == PIECES
+    assert (pieces.n_left_out, pieces.cut) == (3, "")
+
+
+@pytest.mark.parametrize("n", [1, 30, 90])
+def test_a_last_line_that_is_cut_is_told(n):
+    """The disk was full, or the program was killed: what is before it is decoded."""
+    lines = [json.dumps(head_document("broker", "mqtt", 7)), *(json.dumps(piece_document(p)) for p in PIECES)]
+    assert len(lines[-1]) > 90
+    _, pieces = read_capture(
+        [lines[0] + "\n", lines[1] + "\n", json.dumps({"skipped": 2}) + "\n", lines[2][:n]]
+    )
+    found = decode_report("broker", "mqtt", Counting(), pieces)
+    assert found["samples"] == 0
+    assert found["facts"][1:] == [
+        ["capture", "1 pieces, 2 bytes"], ["samples", "0"], ["rejects", "0"],
+        ["left out", "2 pieces, while it was made"],
+        ["cut", f"line 4 is cut after {n} bytes: what it was is not decoded"],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -42,7 +70,8 @@ def test_what_is_written_is_read():
         (['{"a": 1}'], "does not begin as a capture"),
         (['{"headrace_capture": 1}', '{"data": "%%"}'], "line 2 of the capture can't be read"),
         (['{"headrace_capture": 1}', '{"data": 5, "ts_ns": "x"}'], "line 2"),
-        (['{"headrace_capture": 1}', 'x "data"'], "line 2 of the capture is no JSON object"),
+        (['{"headrace_capture": 1}', 'x "data"\n'], "line 2 of the capture is no JSON object"),
+        (['{"headrace_capture": 1}', "x\n", "{}"], "line 2 of the capture is no JSON object"),
     ],
 )
 def test_what_is_no_capture_is_told(lines, said):
@@ -52,4 +81,4 @@ def test_what_is_no_capture_is_told(lines, said):
 
 def test_an_adapter_without_the_ability_is_told():
     with pytest.raises(PluginError, match="can't decode a capture"):
-        decode_report("x", "replay", object(), [])
+        decode_report("x", "replay", object(), read_capture(['{"headrace_capture": 1}'])[1])

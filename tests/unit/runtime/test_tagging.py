@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from headrace.core.clock import VirtualClock
@@ -12,9 +10,8 @@ from headrace.core.disk import LocalDisk
 from headrace.core.errors import ConfigError, NotFound, StorageError
 from headrace.core.problems import InvalidConfig
 from headrace.ingest.tag_rows import TagRow
-from headrace.runtime import tagging
 from headrace.runtime.offline_tags import OfflineTags
-from headrace.runtime.tagging import PROBLEMS_SHOWN, StagedTables, TagWish, address_reader, present_rows
+from headrace.runtime.tagging import PROBLEMS_SHOWN, TagWish, address_reader, present_rows
 from headrace.runtime.versions import Versions
 
 PLANT = """version = 1
@@ -175,11 +172,9 @@ def test_a_file_that_somebody_else_changed_is_not_overwritten(folder):
     (folder / "ovens.csv").write_text(OVENS + "leon/o5,modbus+tcp://h?unit=5\n")
     with pytest.raises(ConfigError, match="the plant file or a table was changed since"):
         offline(folder).undo("ann")
-    with pytest.raises(ConfigError, match=r"ovens.csv was changed by somebody else and is not what runs"):
-        StagedTables(folder, {"ovens.csv": "x"}, {"ovens.csv": OVENS})
 
 
-def test_a_store_in_use_or_a_disk_that_refuses_changes_nothing(folder, monkeypatch):
+def test_a_store_in_use_changes_nothing(folder):
     before = files(folder)
     disk = LocalDisk(folder / "store")
     disk.lock()
@@ -187,37 +182,6 @@ def test_a_store_in_use_or_a_disk_that_refuses_changes_nothing(folder, monkeypat
         offline(folder).apply(TagWish([row()]), "ann")
     disk.unlock()
     assert files(folder) == before
-    staged = StagedTables(folder, {"ovens.csv": "a", "ovens.csv/x.csv": "b"}, {"ovens.csv": OVENS})
-    with pytest.raises(StorageError, match="can't write"):
-        staged.stage()
-    assert files(folder) == before
-    staged = StagedTables(folder, {"sub/new.csv": "a"}, {})
-    staged.stage()
-    (folder / "sub" / "new.csv").mkdir()
-    with pytest.raises(StorageError, match="can't write"):
-        staged.commit()
-    staged.discard()
-    assert os.listdir(folder / "sub") == ["new.csv"]
-
-
-def test_tables_are_durable_before_the_version_that_has_them(folder, monkeypatch):
-    """Else a start after a power failure reads the old ones, and takes back what was applied."""
-    synced = []
-
-    def sync(where):
-        known = Versions(LocalDisk(folder / "store")).numbers()
-        synced.append((where, len(known), "o2" in (folder / "ovens.csv").read_text()))
-
-    monkeypatch.setattr(tagging, "sync_folder", sync)
-    offline(folder).apply(TagWish([row()]), "ann")
-    offline(folder).undo("ann")
-    assert synced == [(folder, 1, True), (folder, 2, False)]
-    gone = StagedTables(folder, {"sub/gone.csv": None}, {})
-    gone.commit()  # its folder is gone already
-    refusal = OSError(5, "")
-    monkeypatch.setattr(tagging, "sync_folder", lambda where: (_ for _ in ()).throw(refusal))
-    with pytest.raises(StorageError, match="can't write"):
-        StagedTables(folder, {"gone.csv": None}, {}).commit()
 
 
 def test_a_file_keeps_its_rights(folder):

@@ -72,6 +72,27 @@ def test_a_full_disk_takes_nothing_from_the_buffer(rig, plant):
     assert (rig.n_stored, values(rig)) == (3, [1.0, 2.0, 3.0])
 
 
+def test_of_a_late_sample_that_came_again_while_its_flush_failed_the_newer_one_is_read(rig, plant):
+    """Both are counted as stored, as are all versions that came: nothing else would add up with what was received."""
+    rig.add(plant.frames(plant.lone, 0, [1.0, 2.0]))
+    rig.flush()
+    rig.add(plant.frames(plant.lone, 0, [7.0]))
+    publish = rig.flusher._commits.publish
+
+    def newer_comes_and_the_disk_is_full(*_):
+        rig.add(plant.frames(plant.lone, 0, [8.0]))
+        raise StorageError("the disk is full")
+
+    rig.flusher._commits.publish = newer_comes_and_the_disk_is_full
+    with pytest.raises(StorageError, match="the disk is full"):
+        rig.flush()
+    rig.flusher._commits.publish = publish
+    assert values(rig) == [8.0, 2.0]
+    rig.flush()
+    assert values(rig) == [8.0, 2.0]
+    assert (rig.n_stored, rig.n_duplicates, rig.n_unflushed) == (4, 0, 0)
+
+
 @pytest.mark.parametrize("point", ["segment.write", "snapshot.write", "commit.publish", "disk.put"])
 @pytest.mark.parametrize("nth", [1, 2, 3])
 def test_a_process_that_ends_in_a_flush_loses_nothing(rig, plant, point, nth):

@@ -65,6 +65,7 @@ class _Counts:
     samples: int = 0
     frames: int = 0
     rejects: int = 0
+    not_kept: int = 0
     decode_ns: int = 0
     last_good_ns: int = field(default=NO_TIME)
 
@@ -434,6 +435,7 @@ class ExecAdapter:
                 return
             except PluginError as e:  # a defect of ours, for ever
                 if isinstance(one, Reject):
+                    self._not_kept(one, e)
                     return
                 raw, detail = one.to_bytes()[:MAX_RAW_BYTES], f"its frames were refused: {e}"
                 rejects.append(
@@ -444,6 +446,14 @@ class ExecAdapter:
                 return
             except Exception as e:
                 await self._not_taken(str(e) or repr(e), backoff, clock)
+
+    def _not_kept(self, one: Reject, error: PluginError) -> None:
+        """Count what was refused, though nobody keeps it, and say so once."""
+        self._counts.rejects += 1
+        if not self._counts.not_kept:
+            text = "adapter=%s: a reject is not kept, nor are others like it: %s of %s (%s): %s"
+            _log.error(text, self.name, one.code, one.source, one.detail, error)
+        self._counts.not_kept += 1
 
     async def _not_taken(self, why: str, backoff: Backoff, clock: Clock) -> None:
         if not self._is_lost:

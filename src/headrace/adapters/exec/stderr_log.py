@@ -4,14 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from headrace.core.clock import NS, monotonic_ns
 
 LINES_MAX, WINDOW_NS = 10, 10 * NS
 CHARACTERS_MAX = 400
+_LINE_BYTES_MAX = 4 * CHARACTERS_MAX
+"""One endless line is told by its beginning."""
 _READ_BYTES = 4_096
 _HIDDEN = "***"
+_PART_MIN = 4
+"""Characters of a secret that are hidden where a line break parts it; fewer give little away, and are in any text."""
 _log = logging.getLogger("headrace.adapters.exec")
+
+
+class HiddenSecrets:
+    """Takes secrets out of lines, also where they go over several lines: each is looked at alone, and told at once.
+
+    Hidden is a secret, or a line of one that has several, wherever it is; and of a secret that was broken what ends a
+    line, begins one, or is a whole line, from four characters on.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        parts = {part for secret in secrets for part in secret.splitlines() if len(part) >= _PART_MIN}
+        self._secrets = sorted({*secrets, *parts}, key=lambda one: (-len(one), one))
+
+    def taken_out(self, text: str) -> str:
+        """The line without them."""
+        text = text.strip()
+        for secret in self._secrets:
+            text = text.replace(secret, _HIDDEN)
+            if len(text) >= _PART_MIN and text in secret:
+                return _HIDDEN
+            if secret[:_PART_MIN] in text:
+                text = _without_end(text, secret)
+            if secret[-_PART_MIN:] in text:
+                text = _without_end(text[::-1], secret[::-1])[::-1]
+        return text
+
+
+def _without_end(text: str, secret: str) -> str:
+    """A text whose end begins a secret, without that."""
+    for n in range(min(len(secret) - 1, len(text)), _PART_MIN - 1, -1):
+        if text.endswith(secret[:n]):
+            return text[:-n] + _HIDDEN
+    return text
 
 
 class StderrLog:
@@ -35,19 +73,18 @@ class StderrLog:
 
     async def listen(self, reader: asyncio.StreamReader, secrets: tuple[str, ...]) -> None:
         """Take all that comes, until it ends."""
-        self.last, rest = "", b""
+        self.last, rest, hidden = "", b"", HiddenSecrets(secrets)
         while data := await reader.read(_READ_BYTES):
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                self._take(line, secrets)
-            if len(rest) > 4 * CHARACTERS_MAX:
-                rest = rest[: 4 * CHARACTERS_MAX]  # one endless line is told by its beginning
-        self._take(rest, secrets)
+                self._take(line, hidden)
+            rest = rest[:_LINE_BYTES_MAX]
+        self._take(rest, hidden)
 
-    def _take(self, line: bytes, secrets: tuple[str, ...]) -> None:
-        text = line.decode("utf-8", "replace")
-        for secret in secrets:
-            text = text.replace(secret, _HIDDEN)
+    def _take(self, line: bytes, hidden: HiddenSecrets) -> None:
+        # The last character may be cut, too.
+        text = line[:_LINE_BYTES_MAX].decode("utf-8", "replace").rstrip("\ufffd")
+        text = hidden.taken_out(text)
         text = "".join(c if c.isprintable() else " " for c in text).strip()[:CHARACTERS_MAX]
         if not text:
             return

@@ -144,7 +144,7 @@ class FilesAdapter:
         run.reader.end()
 
     def listen(self, listener: Listener | None) -> None:
-        """Hear each part of a text file as it is read; Parquet is not heard, for there the file itself is what came."""
+        """Hear each part of a file as it is read: text as it is, rows of Parquet as an Arrow stream."""
         if self._running is not None:
             self._running.reader.listener = listener
 

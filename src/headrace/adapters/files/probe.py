@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pyarrow as pa
+
 from headrace.adapters.abilities import Captured, FoundTag
 from headrace.adapters.base import PlantFacts
 from headrace.adapters.files.config import FileRule
@@ -21,6 +23,7 @@ from headrace.adapters.files.folder import (
 )
 from headrace.adapters.files.patterns import CompiledRule, compile_file_rule, format_of
 from headrace.adapters.meters import reason_of
+from headrace.adapters.payloads.arrow import record_batches
 from headrace.adapters.payloads.base import Decoded, PayloadError
 from headrace.adapters.payloads.chunks import (
     ChunkDecoder,
@@ -196,26 +199,47 @@ def rule_of_url(wanted: Mapping[str, str]) -> tuple[Path, CompiledRule]:
     return file.parent, compile_file_rule(file.name, rule, ())
 
 
+def table_bytes(table: pa.RecordBatch) -> bytes:
+    """A part of a Parquet file by itself: as an Arrow stream."""
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, table.schema) as stream:
+        stream.write_batch(table)
+    return bytes(out.getvalue())
+
+
+def _decode_table(one: Captured, rule: CompiledRule, formats: LineFormats) -> Decoded:
+    """What becomes of a part of a Parquet file. Raises PayloadError."""
+    reader = table_reader(formats, rule, rule.pattern.match(one.source) or {})
+    done = Decoded([], [])
+    for table in record_batches(one.data):
+        batches, rejects = reader.read(table, f"{one.source}:{one.about.get('part', '')}")
+        done = Decoded([*done.batches, *batches], [*done.rejects, *rejects])
+    return done
+
+
 def decode_parts(
     captured: Sequence[Captured], rules: Sequence[CompiledRule], formats: LineFormats
 ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
-    """What becomes of parts of text files, in the order in which they were read, by the present rules."""
+    """What becomes of parts of files, in the order in which they were read, by the present rules."""
     decoders: dict[str, ChunkDecoder] = {}
     batches: list[FrameBatch] = []
     rejects: list[Reject] = []
     for one in captured:
         number = rule_of(one.source, rules)
         kind = format_of(one.source, rules[number].rule) if number >= 0 else None
-        if kind not in _KEPT:
+        if kind is None:
             continue
-        rule = rules[number]
-        line = int(one.about.get("line", "1"))
+        rule, line = rules[number], one.about.get("line", "1")
         try:
-            if one.source not in decoders or line == 1:
-                names = rule.pattern.match(one.source) or {}
-                decoder = decoders[one.source] = line_decoder(formats, rule, kind, names)
-                decoder.learn(one.about.get("head", "").encode("latin-1"))
-            done = decoders[one.source].decode(LineChunk(one.source, one.data, line, one.ts_ns))
+            if kind == "parquet":
+                line = one.about.get("part", line)
+                done = _decode_table(one, rule, formats)
+            else:
+                if one.source not in decoders or line == "1":
+                    names = rule.pattern.match(one.source) or {}
+                    decoder = decoders[one.source] = line_decoder(formats, rule, kind, names)
+                    decoder.learn(one.about.get("head", "").encode("latin-1"))
+                done = decoders[one.source].decode(LineChunk(one.source, one.data, int(line), one.ts_ns))
         except PayloadError as e:
             reject = Reject(
                 e.code, formats.origin, f"{one.source}:{line}", e.detail, one.data[:MAX_RAW_BYTES]

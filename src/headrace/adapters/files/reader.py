@@ -26,7 +26,7 @@ from headrace.adapters.files.folder import (
 )
 from headrace.adapters.files.followed import Flight, FollowedFile
 from headrace.adapters.files.positions import Ahead, FilePosition, Positions, head_hash
-from headrace.adapters.files.probe import line_decoder, table_reader
+from headrace.adapters.files.probe import line_decoder, table_bytes, table_reader
 from headrace.adapters.meters import reason_of
 from headrace.adapters.payloads.base import Decoded, PayloadError
 from headrace.adapters.payloads.chunks import (
@@ -325,9 +325,12 @@ class FileReader:
         """Hand on a row group, a batch at a time; the flight stays open. Raises ReadingFailed."""
         n_rows = 0
         while (table := await self.block(next, batches, None)) is not None:
+            part = f"{group + 1}.{n_rows + 1}"
+            if self.listener is not None:
+                await self._tell(self.listener, file, table, part)
             cpu_ns = thread_cpu_ns()
             try:
-                decoded = Decoded(*file.tables.read(table, f"{file.name}:{group + 1}.{n_rows + 1}"))
+                decoded = Decoded(*file.tables.read(table, f"{file.name}:{part}"))
             except PayloadError as e:
                 detail = f"{e.detail}; set time, value and path of its rule"
                 reject = Reject(e.code, self._name, file.name, detail, n_samples=e.n_samples)
@@ -336,6 +339,11 @@ class FileReader:
             n_rows += table.num_rows
             flight.n_open += 1
             await self._hand_on(file, flight, decoded)
+
+    async def _tell(self, listener: Listener, file: FollowedFile, table: Any, part: str) -> None:
+        """Tell a listener of a part of a table: where it begins, and its rows as an Arrow stream."""
+        data = await self.block(table_bytes, table)
+        listener(Captured(self._sink.clock.now_ns(), self._named(file), data, about={"part": part}))
 
     def _names(self, file: FollowedFile) -> dict[str, str]:
         """What the name says that a file has, or had when it was seen first."""

@@ -316,7 +316,7 @@ class ModbusAdapter:
             latency_s_p99=max(p99 for _, p99 in latencies),
             latency_counts=counts,
             latency_total_s=total_s,
-            n_connects=sum(poller.n_connects for poller in run.pollers),
+            n_connects=run.past.n_connects + sum(poller.n_connects for poller in run.pollers),
         )
 
     def _summary(self, run: _Running) -> tuple[AdapterState, str]:

@@ -70,11 +70,15 @@ class PastPolling:
     transport_ns: int = 0
     latency_counts: tuple[int, ...] = ()
     latency_total_s: float = 0.0
+    n_connects: int = 0
 
     def with_pollers(self, pollers: Sequence[ConnectionPoller]) -> PastPolling:
         """The same and some more."""
         counts, total_s = self.spread(pollers)
-        return PastPolling(self.transport_ns + sum(p.transport_ns for p in pollers), counts, total_s)
+        transport_ns = self.transport_ns + sum(p.transport_ns for p in pollers)
+        return PastPolling(
+            transport_ns, counts, total_s, self.n_connects + sum(p.n_connects for p in pollers)
+        )
 
     def spread(self, pollers: Sequence[ConnectionPoller]) -> tuple[tuple[int, ...], float]:
         """Durations of requests, these connections' included: see `headrace.adapters.meters.spread`."""

@@ -80,7 +80,7 @@ class ArrowReader:
         first_ns = message.time_ns
         if first_ns == NO_TIME:
             first_ns = max(message.arrival_ns, self._newest_ns + 1)
-        for table in _record_batches(message.payload):
+        for table in record_batches(message.payload):
             width = max(table.num_columns, len(self._group.table.index))
             if table.num_rows * width > N_CELLS_MAX:
                 detail = (
@@ -113,7 +113,7 @@ class _LevelledReader(TableReader):
         return super()._group(path)
 
 
-def _record_batches(payload: bytes) -> list[pa.RecordBatch]:
+def record_batches(payload: bytes) -> list[pa.RecordBatch]:
     """The record batches of a message.
 
     Raises

@@ -28,6 +28,8 @@ from headrace.core.layouts import numpy_dtype
 from headrace.core.quality import Quality
 
 I64 = npt.NDArray[np.int64]
+N_DEAD_MAX = 1_024
+"""Tables that are remembered though no device has them any more; all are looked up anew when there are more."""
 _PARTS = ("f64", "i64", "u8", "u32")
 _ROW_BYTES_MIN, _VALUE_BYTES_MIN = 4, 2
 """A row has a key, or lies in a table beside a time; a value lies in a list."""
@@ -116,6 +118,8 @@ class ShapedRows:
             self._version = np.concatenate([self._version, np.full_like(self._version, -1)])
         if are_current(device, self._version, version):
             return
+        if len(self._tables) > N_DEAD_MAX + 2 * len(pile.devices):
+            self._forget()
         stale = np.unique(device[self._version[device] != version]).tolist()
         new = [number for number in stale if not pile.devices[number].table.index]
         if new:
@@ -127,6 +131,12 @@ class ShapedRows:
             self._table_of[number] = self._tables.setdefault(group.table, len(self._tables))
             self._slots[:, number] = [group.slots.get(dtype, 0) for dtype in _PARTS]
             self._version[number] = version
+
+    def _forget(self) -> None:
+        """Most of these tables are of no device any more."""
+        self._tables.clear()
+        self._lanes.clear()
+        self._version.fill(-1)
 
     def _introduce(self, new: I64, pile: MessagePile, shapes: JsonShapes) -> None:
         """Make the keys of devices' first rows known, of all whose messages were read: those left may hold the first."""

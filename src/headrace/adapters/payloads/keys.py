@@ -7,10 +7,12 @@ one set of plans (how the values of a message with these keys go into columns).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,8 @@ EXACT_MAX = 2**53
 """Integers up to this are exact in f64."""
 I64_MAX = 2**63 - 1
 N_PLANS_MAX = 256
+N_COLUMNS_KEPT_MAX = 100_000
+"""Columns of the newest tables, which stay for a while though no device has them."""
 _CLASSES: dict[type, str] = {int: "n", float: "n", bool: "b", str: "s", type(None): "-"}
 _TAKES = {"f64": "n", "i64": "n", "u8": "b", "u32": "s"}
 _SAID = {"n": "a number", "b": "true or false", "s": "text", "x": "a list"}
@@ -76,6 +80,8 @@ class RowPlan:
 
 
 Signature = tuple[tuple[str, ...], tuple[str, ...]]
+Added = tuple[tuple[str, Column], ...]
+"""Columns to add, or to put in the places of those of the same names, as (value type, column)."""
 
 
 @dataclass(eq=False)
@@ -86,28 +92,60 @@ class KeyTable:
     index: dict[str, tuple[str, int]] = field(default_factory=dict)
     plans: dict[Signature, RowPlan] = field(default_factory=dict)
     by_type: dict[tuple[tuple[str, ...], tuple[type, ...]], RowPlan] = field(default_factory=dict)
-    _following: dict[tuple[tuple[str, Column], ...], KeyTable] = field(default_factory=dict)
+    following: WeakValueDictionary[Added, KeyTable] = field(default_factory=WeakValueDictionary)
 
-    def extended(self, new: tuple[tuple[str, Column], ...]) -> KeyTable:
-        """The table with more columns, as (value type, column), or others in their places; the same for the same."""
-        known = self._following.get(new)
+
+class KeyTables:
+    """The tables of all devices of an adapter: what is alike is there once, however it came about.
+
+    Tables that no device has any more go, but for the newest ones: the next device often takes the same way. So a
+    source that sends other keys all the time, or says the unit of one now so, now so, makes no more tables than it
+    has devices; how many keys there may be is bounded by `DeviceGroups`.
+    """
+
+    def __init__(self) -> None:
+        self.root = KeyTable()
+        self._alike: WeakValueDictionary[tuple[int, ...], KeyTable] = WeakValueDictionary()
+        self._alike[()] = self.root
+        self._newest: deque[KeyTable] = deque()
+        self._n_columns = 0
+
+    def extended(self, table: KeyTable, new: Added) -> KeyTable:
+        """The table with more columns, or others in their places; the same for the same."""
+        known = table.following.get(new)
         if known is None:
-            columns = {dtype: list(part.layout.columns) for dtype, part in self.parts.items()}
-            index = dict(self.index)
-            for dtype, column in new:
-                some = columns.setdefault(dtype, [])
-                if column.name in index:
-                    some[index[column.name][1]] = column
-                    continue
-                index[column.name] = dtype, len(some)
-                some.append(column)
-            grown = {dtype for dtype, _ in new}
-            parts = {
-                dtype: PartTable(Layout(dtype, tuple(some))) if dtype in grown else self.parts[dtype]
-                for dtype, some in columns.items()
-            }
-            known = self._following[new] = KeyTable(parts, index)
+            made = _extended(table, new)
+            content = tuple(part.layout.id for part in made.parts.values())
+            known = self._alike.get(content)
+            if known is None:
+                known = self._alike[content] = made
+                self._keep(made)
+            table.following[new] = known
         return known
+
+    def _keep(self, table: KeyTable) -> None:
+        self._newest.append(table)
+        self._n_columns += len(table.index)
+        while self._n_columns > N_COLUMNS_KEPT_MAX and len(self._newest) > 1:
+            self._n_columns -= len(self._newest.popleft().index)
+
+
+def _extended(table: KeyTable, new: Added) -> KeyTable:
+    columns = {dtype: list(part.layout.columns) for dtype, part in table.parts.items()}
+    index = dict(table.index)
+    for dtype, column in new:
+        some = columns.setdefault(dtype, [])
+        if column.name in index:
+            some[index[column.name][1]] = column
+            continue
+        index[column.name] = dtype, len(some)
+        some.append(column)
+    grown = {dtype for dtype, _ in new}
+    parts = {
+        dtype: PartTable(Layout(dtype, tuple(some))) if dtype in grown else table.parts[dtype]
+        for dtype, some in columns.items()
+    }
+    return KeyTable(parts, index)
 
 
 class DeviceGroup:
@@ -155,7 +193,7 @@ class DeviceGroups:
         self._n_max = n_max
         self._n_sensors_max = n_sensors_max
         self._owns_units = owns_units
-        self._root = KeyTable()
+        self._tables = KeyTables()
         self._by_path: dict[str, DeviceGroup] = {}
 
     @property
@@ -183,7 +221,7 @@ class DeviceGroups:
         return group
 
     def _restored(self, path: str, settings: RuleSettings) -> DeviceGroup:
-        group = DeviceGroup(path, self._root, {}, len(self._by_path))
+        group = DeviceGroup(path, self._tables.root, {}, len(self._by_path))
         for dtype, slot in self._directory.slots_at(path, DTYPES).items():
             known = self._directory.layout(slot).columns
             self._grow(group, tuple((dtype, self._known(column, dtype, settings)) for column in known))
@@ -205,7 +243,7 @@ class DeviceGroups:
         """
         self.add(group, tuple((dtype, _column(key, dtype, settings)) for key, dtype in new.items()))
 
-    def add(self, group: DeviceGroup, added: tuple[tuple[str, Column], ...]) -> None:
+    def add(self, group: DeviceGroup, added: Added) -> None:
         """Give a device more columns, as (value type, column). Raises as `extend`."""
         self._grow(group, added)
 
@@ -228,7 +266,7 @@ class DeviceGroups:
         columns = tuple((dtype, _column(key, dtype, settings)) for key, dtype in new.items())
         if refusals or not columns or self.n_sensors + len(some) * len(columns) > self._n_sensors_max:
             return
-        table, paths = self._root.extended(columns), [group.path for group in some]
+        table, paths = self._tables.extended(self._tables.root, columns), [group.path for group in some]
         try:
             check_paths([f"{path}/{key}".encode() for path in paths for key in new])
             slots = {
@@ -250,7 +288,7 @@ class DeviceGroups:
             for column in part.layout.columns
         )
         self.n_sensors -= len(columns)
-        group.table = self._root
+        group.table = self._tables.root
         self._grow(group, columns)
 
     def place(self, group: DeviceGroup, layout: Layout, settings: RuleSettings) -> npt.NDArray[np.uint16]:
@@ -280,8 +318,8 @@ class DeviceGroups:
             raise PayloadError(RejectCode.BAD_PATH, e.message) from None
         return np.array([group.table.index[column.name][1] for column in layout.columns], np.uint16)
 
-    def _grow(self, group: DeviceGroup, added: tuple[tuple[str, Column], ...]) -> None:
-        n_before, table = len(group.table.index), group.table.extended(added)
+    def _grow(self, group: DeviceGroup, added: Added) -> None:
+        n_before, table = len(group.table.index), self._tables.extended(group.table, added)
         slots = dict(group.slots)
         for dtype in dict.fromkeys(dtype for dtype, _ in added):
             slots[dtype] = self._directory.define(group.path, table.parts[dtype].layout, dtype)

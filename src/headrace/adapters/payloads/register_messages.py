@@ -27,6 +27,7 @@ from headrace.core.events import RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Kind, Layout
 
+N_PLACES_MAX = 4_096
 _TEXTS: dict[str, Callable[[bytes], bytes]] = {
     "hex": binascii.unhexlify,
     "base64": lambda text: base64.b64decode(text, validate=True),
@@ -107,6 +108,8 @@ class RegistersDecoder:
             except PayloadError as e:
                 rows.refuse(message, e.code, e.detail, layout.width)
                 return None
+            if len(known) >= N_PLACES_MAX:
+                known.clear()  # most are of no device any more
             known[group.table, layout.dtype] = columns
         return columns
 

@@ -220,7 +220,7 @@ async def test_what_is_not_taken_is_offered_again(monkeypatch, caplog):
     assert sum("is not taken" in r.message for r in caplog.records) == 1
 
 
-async def test_frames_that_are_refused_for_ever_become_a_reject():
+async def test_frames_that_are_refused_for_ever_become_a_reject(caplog):
     class Refusing(RecordingSink):
         async def emit(self, batch, ack=None):
             raise PluginError("no such slot")
@@ -231,9 +231,15 @@ async def test_frames_that_are_refused_for_ever_become_a_reject():
                 raise PluginError("nor that")
 
     sink = Refusing()
-    async with Running(adapter_of(f"echo '{LINE}'; echo bad; cat"), sink):
-        await until(lambda: len(sink.rejects) >= 2, "refused")
+    command = f"echo '{LINE}'; echo bad; sleep 0.05; echo worse; cat"
+    async with Running(adapter_of(command), sink) as (adapter, _):
+        await until(lambda: len(sink.rejects) >= 3, "refused")
+        assert adapter.diagnostics().n_rejects == 3, "those that nobody keeps are counted"
     assert {r.code for r in sink.rejects} == {RejectCode.INTERNAL, RejectCode.MALFORMED}
+    told = [r.message for r in caplog.records if "is not kept" in r.message]
+    assert len(told) == 1, "it is told once"
+    assert "malformed of stdout:2" in told[0]
+    assert told[0].endswith(": nor that")
 
 
 async def test_without_credit_it_is_put_off():

@@ -19,7 +19,7 @@ from headrace.adapters.exec.arrow_messages import ArrowMessages, BrokenStream
 from headrace.adapters.exec.child import ChildProcess, how_it_ended
 from headrace.adapters.exec.config import ExecConfig
 from headrace.adapters.exec.outlet import BadOutput, open_outlet
-from headrace.adapters.exec.stderr_log import StderrLog
+from headrace.adapters.exec.stderr_log import HiddenSecrets, StderrLog
 from headrace.adapters.payloads.chunks import LineFormats
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_rules import LineRule, compile_paths
@@ -234,6 +234,42 @@ async def test_standard_error_is_told_within_bounds(caplog, monkeypatch):
     assert [r.message for r in caplog.records][10:] == [
         "adapter=lab: its program said 13 lines more", *["adapter=lab: its program says: last"] * 2,
     ]  # fmt: skip
+
+
+PEM = "-----BEGIN KEY-----\nMIIabcdefgh\nxyz=\n-----END KEY-----"
+
+
+@pytest.mark.parametrize(
+    ("secrets", "said", "shown"),
+    [
+        (("s3cret-word",), "it is s3cr\net-word\nand s3cret-word.", "it is ***|***|and ***."),
+        (("s3cret-word",), "s3\ncret-wo\nrd, s3\n", "s3|***|rd, s3|"),
+        (("s3cret-word", "s3cret"), "s3cret-word s3cret\rs3cret-\r\nword", "*** ***\r***|***"),
+        (("abc",), "xabcx\nab\nc", "x***x|ab|c"),
+        ((PEM,), f"key: {PEM} is bad", "key: ***|***|***|*** is bad"),
+        ((PEM,), repr(PEM), "'***\\n***\\n***\\n***'"),
+        ((PEM,), "  | MIIabcdefgh\n  | xyz=\n  | MIIab", "| ***|| ***|| ***"),
+        (("aaaaaa",), "aaaaaaaaaaaaaaab\naaaa\naaa", "******aaab|***|aaa"),
+        ((), "-----BEGIN", "-----BEGIN"),
+    ],
+)
+def test_secrets_are_hidden_in_every_line_of_them(secrets, said, shown):
+    hidden = HiddenSecrets(secrets)
+    assert "|".join(hidden.taken_out(line) for line in said.split("\n")) == shown
+
+
+async def test_a_secret_is_hidden_where_a_line_is_cut(caplog):
+    """Also one that is longer than what is kept of a line, or of characters of several bytes."""
+    caplog.set_level(logging.INFO, "headrace.adapters")
+    for secret in ("k" * 3_000, "clé\u20ac" * 500):
+        for before in ("", *(f"{'é' * n} " for n in range(390, 400))):
+            log, reader = StderrLog("lab"), asyncio.StreamReader()
+            data = f"{before}{secret} and more\n".encode()
+            for at in range(0, len(data), 1_000):
+                reader.feed_data(data[at : at + 1_000])
+            reader.feed_eof()
+            await log.listen(reader, (secret,))
+            assert log.last == f"{before}***"[:400]
 
 
 # --- processes ---------------------------------------------------------------------------------------

@@ -652,6 +652,27 @@ async def test_what_is_heard_gives_the_same_again(tmp_path):
     assert "no column ts" in adapter.decode_captured([broken], SensorDirectory())[1][0].detail
 
 
+async def test_tables_are_heard_and_give_the_same_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "BATCH_ROWS", 20)
+    heard, adapter = [], adapter_of(tmp_path, {"*.parquet": {"path": "a/{key}"}})
+    async with Running(adapter) as (adapter, sink):
+        adapter.listen(heard.append)
+        n = write_parquet(tmp_path / "in" / "a.parquet", 50, ("v", "w"), 1, 30)
+        await until(lambda: sink.n_samples == n, "heard")
+    assert [one.about for one in heard] == [{"part": part} for part in ("1.1", "1.21", "2.1")]
+    directory = SensorDirectory()
+    batches, rejects = adapter.decode_captured(heard, directory)
+    assert not rejects
+    assert all_of(batches, directory) == all_of(sink.batches, sink.directory)
+    for data, why in ((b"ARROW1", "not an Arrow stream"), (heard[0].data[:-200], "not an Arrow stream")):
+        _, (reject,) = adapter.decode_captured([replace(heard[0], data=data)], SensorDirectory())
+        assert (reject.source, why in reject.detail) == ("a.parquet:1.1", True)
+
+
+def all_of(batches, directory):
+    return sorted((r.path, r.ts_ns, r.value) for b in batches for r in readings(b, directory, 1_000))
+
+
 # --- a followed file ---------------------------------------------------------------------------------
 
 
