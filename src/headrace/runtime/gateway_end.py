@@ -11,29 +11,21 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.abilities import Captured, Direction
-from headrace.adapters.base import (
-    Ack,
-    AdapterDiagnostics,
-    Sink,
-)
+from headrace.adapters.base import AdapterDiagnostics, Sink
 from headrace.adapters.exec.child import ChildProcess, how_it_ended
 from headrace.core.clock import monotonic_ns
 from headrace.core.dead_bands import DeadBands
 from headrace.core.directory_file import DefinedRows, read_directory
-from headrace.core.errors import (
-    ConfigError,
-    CorruptionError,
-    NotConnected,
-)
+from headrace.core.errors import ConfigError, CorruptionError, NotConnected
 from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
@@ -50,7 +42,7 @@ from headrace.runtime.gateway_link import (
 
 _KNOWN_S, _STARTED_S = 60.0, 10.0
 _LAST_WORDS = 5
-_VERSION = version("headrace")
+_GONE = "its gateway process is gone"
 _BOOT = "import sys; sys.path[:] = sys.argv[3:]; from headrace.runtime.gateway_process import main; main()"
 _log = logging.getLogger("headrace.gateway")
 
@@ -119,47 +111,42 @@ async def _gather(stream: asyncio.StreamReader, words: deque[str]) -> None:
             words.append(text[:500])
 
 
-class GatewayOwner(Protocol):
-    """Who hears what a gateway says besides."""
-
-    name: str
-
-    def reported(self, found: AdapterDiagnostics) -> None:
-        """The adapter says how it is."""
-        ...
-
-    def heard(self, one: Captured) -> None:
-        """The adapter has received something."""
-        ...
-
-
 class Taking:
     """What comes from one gateway process, on its way to the sink.
 
     One task reads, so that answers and diagnostics come also while the sink takes nothing; another hands on.
+
+    Parameters
+    ----------
+    name : of the adapter. reported : told how it is. heard : told of what it has received.
     """
 
-    def __init__(self, end: GatewayEnd, owner: GatewayOwner) -> None:
-        self.end, self._owner = end, owner
-        self._link = end.link
+    def __init__(
+        self,
+        end: GatewayEnd,
+        name: str,
+        reported: Callable[[AdapterDiagnostics], None],
+        heard: Callable[[Captured], None],
+    ) -> None:
+        self.end, self._name, self._reported, self._heard = end, name, reported, heard
+        self.say = end.link.control
         self.sink: Sink | None = None
+        self.heard_ns = monotonic_ns()
+        self.is_lost = asyncio.Event()
         self._slots = np.empty(0, np.int64)
         self._queue: asyncio.Queue[LinkMessage | None] = asyncio.Queue()
-        self.heard_ns = monotonic_ns()
         self._n_open = 0
         self._durable: list[int] = []
-        self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._calls: dict[int, asyncio.Future[tuple[Any, bytes]]] = {}
         self._n_calls = 0
-        self.clash: ConfigError | None = None
-        self.is_lost = asyncio.Event()
+        self._clash: ConfigError | None = None
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._hand_on())]
 
     # --- reading -------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
         try:
-            while (message := await self._link.receive()) is not None:
+            while (message := await self.end.link.receive()) is not None:
                 self.heard_ns = monotonic_ns()
                 if message.kind is LinkKind.CONTROL:
                     verb, fields, blob = message.control()
@@ -170,14 +157,12 @@ class Taking:
                     self._n_open += 1
                     self._queue.put_nowait(message)
         except Exception as e:  # what makes no sense: this process can't be used any more
-            _log.error("adapter=%s its gateway process sends nonsense: %r", self._owner.name, e)
+            _log.error("adapter=%s its gateway process sends nonsense: %r", self._name, e)
         self.is_lost.set()
         self._queue.put_nowait(None)
-        gone = NotConnected("its gateway process is gone")
-        futures: list[asyncio.Future[Any]] = [*self._waiting.values(), *self._calls.values()]
-        for future in futures:
+        for future in self._calls.values():
             if not future.done():
-                future.set_exception(gone)
+                future.set_exception(NotConnected(_GONE))
 
     def _define(self, payload: memoryview) -> None:
         """Make groups known here too; those that clash get no slot, and their frames are refused."""
@@ -202,12 +187,8 @@ class Taking:
         except ConfigError as e:
             if len(run) > 1:
                 return np.concatenate([self._slots_of(rows, range(i, i + 1)) for i in run])
-            self.clash = self.clash or e
+            self._clash = self._clash or e
             return np.array([-1])
-
-    def _on_known(self, blob: memoryview, n_slots: int) -> None:
-        self._slots = np.arange(n_slots)
-        self._tell("known", {})
 
     def _on_bands(self, blob: memoryview, slots: list[int], bands: list[Any] | None) -> None:
         assert self.sink is not None
@@ -218,7 +199,7 @@ class Taking:
         self.sink.directory.set_dead_bands(own, found)
 
     def _on_diagnostics(self, blob: memoryview) -> None:
-        self._owner.reported(DIAGNOSTICS.validate_json(bytes(blob)))
+        self._reported(DIAGNOSTICS.validate_json(bytes(blob)))
 
     def _on_log(self, blob: memoryview, name: str, level: int, text: str) -> None:
         logging.getLogger(name).log(level, "%s", text)
@@ -226,10 +207,10 @@ class Taking:
     def _on_piece(
         self, blob: memoryview, ts_ns: int, source: str, direction: str, about: dict[str, str]
     ) -> None:
-        self._owner.heard(Captured(ts_ns, source, bytes(blob), Direction(direction), about))
+        self._heard(Captured(ts_ns, source, bytes(blob), Direction(direction), about))
 
     def _on_answer(self, blob: memoryview, call: int, value: Any = None, error: Any = None) -> None:
-        future = self._calls.pop(call, None)
+        future = self._calls.get(call)
         if future is None or future.done():
             return
         if error is None:
@@ -237,46 +218,28 @@ class Taking:
         else:
             future.set_exception(error_of(error))
 
-    def _on_ready(self, blob: memoryview, **fields: Any) -> None:
-        self._tell("ready", fields)
-
-    def _on_started(self, blob: memoryview) -> None:
-        self._tell("started", {})
-
-    def _on_stopped(self, blob: memoryview) -> None:
-        self._tell("stopped", {})
-
-    def _on_failed(self, blob: memoryview, **fields: Any) -> None:
-        for name in ("ready", "started"):
-            self._tell(name, fields)
-
-    def _tell(self, name: str, fields: dict[str, Any]) -> None:
-        future = self._waiting.get(name)
-        if future is not None and not future.done():
-            future.set_result(fields)
-
     # --- handing on ----------------------------------------------------------------------------------
 
     async def _hand_on(self) -> None:
         while (message := await self._queue.get()) is not None:
             assert self.sink is not None
             number, is_held = message.number, False
-            ack = self._ack_of(number) if message.wants_ack else None
+            ack = partial(self._is_durable, number) if message.wants_ack else None
             try:
                 item = self._item(message)
                 is_held = not self.sink.has_credit(credit_of(item))
                 if is_held:
-                    self._link.control("credit", has_credit=False)
+                    self.say("credit", has_credit=False)
                 await (
                     self.sink.emit(item, ack) if isinstance(item, FrameBatch) else self.sink.reject(item, ack)
                 )
             except Exception as e:
-                self._link.control("refused", number=number, error=error_fields(e))
+                self.say("refused", number=number, error=error_fields(e))
             else:
-                self._link.control("taken", number=number)
+                self.say("taken", number=number)
             self._n_open -= 1
             if is_held:
-                self._link.control("credit", has_credit=True)
+                self.say("credit", has_credit=True)
 
     def _item(self, message: LinkMessage) -> FrameBatch | Reject:
         """A batch with our slots, or a reject. Raises `ConfigError`, `CorruptionError`."""
@@ -290,63 +253,45 @@ class Taking:
         if batch.n_frames and int(batch.slot.max()) >= len(self._slots):
             raise CorruptionError(f"frames of group {int(batch.slot.max())}, which was never told")
         slots = self._slots[batch.slot]
-        if self.clash is not None and (slots < 0).any():
-            raise self.clash
+        if self._clash is not None and (slots < 0).any():
+            raise self._clash
         return batch.with_(slot=slots.astype(np.uint32))
 
-    def _ack_of(self, number: int) -> Ack:
-        def ack() -> None:
-            if not self._durable:
-                asyncio.get_running_loop().call_soon(self._tell_durable)
-            self._durable.append(number)
-
-        return ack
+    def _is_durable(self, number: int) -> None:
+        if not self._durable:
+            asyncio.get_running_loop().call_soon(self._tell_durable)
+        self._durable.append(number)
 
     def _tell_durable(self) -> None:
         numbers, self._durable = self._durable, []
-        self._link.control("durable", numbers=numbers)
+        self.say("durable", numbers=numbers)
 
     # --- asking --------------------------------------------------------------------------------------
 
-    async def ask(
-        self, verb: str, answer: str, timeout_s: float, blob: bytes = b"", **fields: Any
-    ) -> dict[str, Any]:
-        """Say something, and wait for the word that answers it.
+    async def call(
+        self, method: str, argument: Any = None, blob: bytes = b"", timeout_s: float | None = None
+    ) -> tuple[Any, bytes]:
+        """Have something done there; what comes of it.
 
         Raises
         ------
-        NotConnected : it has ended, or says nothing. HeadraceError : what it says instead.
+        NotConnected : it has ended, or does not answer in time. HeadraceError : what went wrong there.
         """
         if self.is_lost.is_set():
-            raise NotConnected("its gateway process is gone")
-        future = self._waiting[answer] = asyncio.get_running_loop().create_future()
-        self._link.control(verb, blob, **fields)
+            raise NotConnected(_GONE)
+        number = self._n_calls = self._n_calls + 1
+        future = self._calls[number] = asyncio.get_running_loop().create_future()
+        self.say("call", blob, call=number, method=method, argument=argument)
         try:
             async with asyncio.timeout(timeout_s):  # `wait_for` of Python 3.11 may pass over a cancellation
-                found: dict[str, Any] = await future
+                found: tuple[Any, bytes] = await future
         except TimeoutError:
-            raise NotConnected(f"its gateway process is not {answer} after {timeout_s:g} s") from None
-        if found.get("version", _VERSION) != _VERSION:
-            raise ConfigError(
-                f"Headrace itself has changed on the disk, from {_VERSION} to {found['version']}: restart the plant"
-            )
-        if "error" in found:
-            raise error_of(found["error"])
+            raise NotConnected(
+                f"its gateway process has not answered {method!r} after {timeout_s:g} s"
+            ) from None
+        finally:
+            del self._calls[number]
         return found
-
-    async def call(self, method: str, argument: Any, blob: bytes = b"") -> tuple[Any, bytes]:
-        """Call an ability of the adapter there. Raises NotConnected, and what the adapter raises."""
-        if self.is_lost.is_set():
-            raise NotConnected("its gateway process is gone")
-        self._n_calls += 1
-        future = self._calls[self._n_calls] = asyncio.get_running_loop().create_future()
-        self._link.control("call", blob, call=self._n_calls, method=method, argument=argument)
-        found: tuple[Any, bytes] = await future
-        return found
-
-    def say(self, verb: str, **fields: Any) -> None:
-        """Say something that needs no answer."""
-        self._link.control(verb, **fields)
 
     async def know(self, directory: SensorDirectory) -> None:
         """Tell it the plant's groups, those that it was not told yet. Raises NotConnected.
@@ -356,15 +301,16 @@ class Taking:
         n_known = len(self._slots)
         if directory.n_slots > n_known:
             data = await asyncio.to_thread(directory.to_bytes, n_known)
-            await self.ask("know", "known", _KNOWN_S, data)
+            n_slots, _ = await self.call("know", None, data, _KNOWN_S)
+            self._slots = np.arange(n_slots)
 
     async def begin(self, sink: Sink) -> None:
         """Let the adapter start: its groups are known here then. Raises ConfigError, NotConnected."""
         self.sink = sink
         await self.know(sink.directory)  # what has come since; the old instance may have defined some
-        await self.ask("start", "started", _STARTED_S)
-        if self.clash is not None:
-            raise self.clash
+        await self.call("start", timeout_s=_STARTED_S)
+        if self._clash is not None:
+            raise self._clash
 
     async def drained(self, timeout_s: float | None = None) -> int:
         """Wait until all that came is handed on, for ever by default; how many batches could not be in time."""

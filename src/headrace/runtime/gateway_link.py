@@ -9,9 +9,9 @@ REJECT    `headrace.ingest.rejects`
 CONTROL   one line of JSON with a ``verb``, then raw bytes that belong to it
 ========  ==========================================================================================
 
-FRAMES and REJECT are numbered from 1; flag 1 asks to be told when it is durable. ``open, know, start, stop, call,
-suspend, listen, taken, refused, credit, durable`` go to the gateway, ``ready, known, started, failed, stopped, answer,
-diagnostics, piece, log, bands`` come back. Both ends are of one version of Headrace and of one user; nobody else can reach the socket.
+FRAMES and REJECT are numbered from 1; flag 1 asks to be told when it is durable. ``call, suspend, listen, taken, refused,
+credit, durable`` go to the gateway, ``answer, diagnostics, piece, log, bands`` come back. Both ends are of one version of
+Headrace and of one user; nobody else can reach the socket.
 """
 
 from __future__ import annotations
@@ -113,13 +113,6 @@ class GatewayLink:
         """Send a CONTROL message; its number is how long the line of JSON is."""
         text = json.dumps({"verb": verb, **fields}, default=str).encode() + b"\n"
         self.send(LinkKind.CONTROL, (text, blob), len(text))
-
-    async def drain(self) -> None:
-        """Wait while too much waits to be sent. Raises nothing: `receive` tells that the other end is gone."""
-        try:
-            await self._writer.drain()
-        except ConnectionError:
-            return
 
     def close(self) -> None:
         """Let go of the socket, with what was sent sent."""
