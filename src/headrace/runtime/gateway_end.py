@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,7 @@ from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 from headrace.ingest.intake_core import credit_of
 from headrace.ingest.rejects import decode_rejects
+from headrace.runtime.child_life import LastWords
 from headrace.runtime.gateway_link import (
     DIAGNOSTICS,
     GatewayLink,
@@ -41,7 +41,6 @@ from headrace.runtime.gateway_link import (
 )
 
 _KNOWN_S, _STARTED_S = 60.0, 10.0
-_LAST_WORDS = 5
 _GONE = "its gateway process is gone"
 _BOOT = "import sys; sys.path[:] = sys.argv[3:]; from headrace.runtime.gateway_process import main; main()"
 _log = logging.getLogger("headrace.gateway")
@@ -80,8 +79,8 @@ async def spawn_gateway() -> GatewayEnd:
                 raise
             await link.closed()
             raise NotConnected(f"its gateway process can't be started: {e.strerror or e}") from e
-    words: deque[str] = deque(maxlen=_LAST_WORDS)
-    listening = [asyncio.create_task(_gather(one, words)) for one in (child.stdout, child.stderr)]
+    words = LastWords()
+    listening = [asyncio.create_task(words.hear(one)) for one in (child.stdout, child.stderr)]
 
     async def end() -> str:
         link.close()
@@ -93,22 +92,9 @@ async def spawn_gateway() -> GatewayEnd:
         for task in listening:
             task.cancel()
         await asyncio.gather(*listening, return_exceptions=True)
-        return how_it_ended(code) + (f": {words[-1]}" if words else "")
+        return how_it_ended(code) + words.text
 
     return GatewayEnd(link, child.pid, end)
-
-
-async def _gather(stream: asyncio.StreamReader, words: deque[str]) -> None:
-    """Keep the last lines that a process writes: plug-ins print, and an interpreter that fails says why."""
-    while True:
-        try:
-            line = await stream.readline()
-        except ValueError:
-            continue  # longer than a line may be
-        if not line:
-            return
-        if text := line.decode(errors="replace").strip():
-            words.append(text[:500])
 
 
 class Taking:

@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +38,7 @@ from headrace.ingest.intake_core import credit_of
 from headrace.ingest.rejects import decode_rejects, encode_rejects
 from headrace.runtime.adapter_making import make_adapter
 from headrace.runtime.arrow_start import start_arrow
+from headrace.runtime.child_life import end_with_parent
 from headrace.runtime.gateway_link import (
     ALIVE_NS,
     DIAGNOSTICS,
@@ -380,15 +380,6 @@ class _LinkedLog(logging.Handler):
         self._link.control("log", name=name, level=level, text=text)
 
 
-def _end_with_stdin() -> None:
-    """The engine has gone when stdin ends: at the latest a moment later this process is gone, too."""
-    while os.read(sys.stdin.fileno(), 4_096):
-        pass
-    timer = threading.Timer(_GRACE_S, os._exit, (1,))
-    timer.daemon = True
-    timer.start()
-
-
 async def _serve(fd: int, level: int) -> None:
     link = await GatewayLink.over(socket.socket(fileno=fd))
     logging.basicConfig(
@@ -400,7 +391,7 @@ async def _serve(fd: int, level: int) -> None:
 def main() -> None:
     """Serve on the socket whose number is the first argument; the second is the level of the log."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the engine
-    threading.Thread(target=_end_with_stdin, name="headrace-parent", daemon=True).start()
+    end_with_parent(_GRACE_S)
     asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2])))
     sys.stderr.flush()
     os._exit(0)  # threads of libraries have nothing left to say
