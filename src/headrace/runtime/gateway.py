@@ -18,8 +18,9 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, ClassVar, NoReturn
 
-from headrace.adapters.abilities import Captured, FoundTag, Listener
+from headrace.adapters.abilities import Captured, Declares, FoundTag, Listener
 from headrace.adapters.base import (
+    Adapter,
     AdapterDiagnostics,
     AdapterState,
     DeviceDiagnostics,
@@ -37,11 +38,11 @@ from headrace.core.frames import FrameBatch
 from headrace.ingest.rejects import encode_rejects
 from headrace.runtime.diagnostics import carried
 from headrace.runtime.gateway_end import Spawn, Taking, spawn_gateway
-from headrace.runtime.gateway_link import ALIVE_NS, RECEIPT, TAGS
+from headrace.runtime.gateway_link import ALIVE_NS, RECEIPT, TAGS, abilities_of
 from headrace.runtime.plugin_code import ImportedCode
 from headrace.runtime.tail_format import read_tail
 
-_READY_S, _STOP_S, _STOP_S_MAX = 120.0, 1.4, 1.7
+_READY_S, _CHANGE_S, _STOP_S, _STOP_S_MAX = 120.0, 60.0, 1.4, 1.7
 _QUIET_NS = 5 * ALIVE_NS
 _RETRY_NS_MIN, _RETRY_NS_MAX = NS // 2, 30 * NS
 _VERSION = version("headrace")
@@ -56,7 +57,8 @@ class GatewayAdapter:
     Parameters
     ----------
     config : with the section of `name`; only that, the profiles and what all adapters share goes over the link.
-    abilities : names of those that are known beforehand. spawn : how a process is started.
+    checked : an instance of this process that was made to check the section: its abilities are known beforehand, and its
+    groups where it `Declares` them. spawn : how a process is started.
     """
 
     Config: ClassVar[type[Any]] = dict
@@ -66,7 +68,7 @@ class GatewayAdapter:
         name: str,
         config: PlantConfig,
         clock: Clock,
-        abilities: Sequence[str] = (),
+        checked: Adapter | None = None,
         spawn: Spawn = spawn_gateway,
     ) -> None:
         self.name = name
@@ -83,7 +85,8 @@ class GatewayAdapter:
         self._listener: Listener | None = None
         self._is_suspended = False
         self._is_lost = False
-        self._can(abilities)
+        self._unstarted = checked if isinstance(checked, Declares) else None
+        self._can(abilities_of(checked))
 
     @classmethod
     def from_config(cls, name: str, config: Any, profiles: Any, plant: PlantFacts) -> NoReturn:
@@ -109,9 +112,12 @@ class GatewayAdapter:
             self._taking = await self._opened(sink)
 
     async def start(self, sink: Sink) -> None:
-        """Begin; raises ConfigError where it is prepared and another adapter has one of its sensors."""
+        """Begin; raises ConfigError where another adapter has one of its sensors, as far as that is known by now."""
         if self._taking is not None:
             await self._begin(self._taking, sink)
+        elif self._unstarted is not None:
+            self._unstarted.declare(sink.directory)
+        self._unstarted = None
         self._task = asyncio.create_task(self._stay(sink), name=f"headrace-gateway-{self.name}")
 
     async def _opened(self, sink: Sink) -> Taking:
@@ -194,15 +200,20 @@ class GatewayAdapter:
         if taking is None:
             return
         until_ns = monotonic_ns() + int(_STOP_S_MAX * NS)
-        if taking.sink is not None:
-            try:
-                await taking.call("stop", timeout_s=_STOP_S)
-            except HeadraceError as e:
-                _log.warning("adapter=%s did not stop cleanly: %s", self.name, e)
-            n_left = await taking.drained(max(0.0, (until_ns - monotonic_ns()) / NS))
-            if n_left:
-                _log.warning("adapter=%s %d batches were not taken before it stopped", self.name, n_left)
-        await taking.close()
+        try:
+            if taking.sink is not None:
+                await self._end(taking)
+                n_left = await taking.drained(max(0.0, (until_ns - monotonic_ns()) / NS))
+                if n_left:
+                    _log.warning("adapter=%s %d batches were not taken before it stopped", self.name, n_left)
+        finally:
+            await taking.close()
+
+    async def _end(self, taking: Taking) -> None:
+        try:
+            await taking.call("stop", timeout_s=_STOP_S)
+        except HeadraceError as e:
+            _log.warning("adapter=%s did not stop cleanly: %s", self.name, e)
 
     # --- looking -------------------------------------------------------------------------------------
 
@@ -227,17 +238,19 @@ class GatewayAdapter:
 
     # --- abilities -----------------------------------------------------------------------------------
 
-    async def _call(self, method: str, argument: Any, blob: bytes = b"") -> tuple[Any, bytes]:
+    @property
+    def _live(self) -> Taking:
+        """Raises NotConnected."""
         if self._taking is None:
             raise NotConnected(f"adapter {self.name} has no gateway process now: {self.diagnostics().reason}")
-        return await self._taking.call(method, argument, blob)
+        return self._taking
 
     async def _probe(self, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
-        found, _ = await self._call("probe", dict(wanted))
+        found, _ = await self._live.call("probe", dict(wanted))
         return dict(found)
 
     async def _scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
-        found, _ = await self._call("scan", dict(wanted))
+        found, _ = await self._live.call("scan", dict(wanted))
         return TAGS.validate_python(found)
 
     async def _receive(self, pushed: Pushed) -> Receipt:
@@ -246,7 +259,7 @@ class GatewayAdapter:
             "arrival_ns": pushed.arrival_ns,
         }  # fmt: skip
         try:
-            found, _ = await self._call("receive", about, pushed.body)
+            found, _ = await self._live.call("receive", about, pushed.body)
         except NotConnected as e:
             raise Closed(str(e)) from e
         return RECEIPT.validate_python(found)
@@ -254,19 +267,17 @@ class GatewayAdapter:
     async def _retag(self, new: GatewayAdapter) -> bool:
         if new.name != self.name or self._taking is None:
             return False
-        is_done, _ = await self._call("retag", _config_fields(new._config, self.name))
+        is_done, _ = await self._live.call("retag", _config_fields(new._config, self.name), b"", _CHANGE_S)
         if is_done:
             self._config = new._config
         return bool(is_done)
 
     async def _redecode_there(self, reject: Reject) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
         """See `RedecodesElsewhere`."""
-        refused, blob = await self._call("redecode", None, encode_rejects([reject]))
-        taking = self._taking
-        assert taking is not None
-        return [taking.with_own_slots(one) for one in read_tail(blob)], [
-            Reject.from_dict(one) for one in refused
-        ]
+        taking = self._live  # slots are those of the process that answers, also where another has come since
+        refused, blob = await taking.call("redecode", None, encode_rejects([reject]), _CHANGE_S)
+        batches = [taking.with_own_slots(one) for one in read_tail(blob)]
+        return batches, [Reject.from_dict(one) for one in refused]
 
     def _suspend(self) -> None:
         self._set_suspended(True)

@@ -24,7 +24,7 @@ from headrace.adapters.exec.child import ChildProcess, how_it_ended
 from headrace.core.clock import monotonic_ns
 from headrace.core.dead_bands import DeadBands
 from headrace.core.directory_file import DefinedRows, read_directory
-from headrace.core.errors import ConfigError, CorruptionError, NotConnected
+from headrace.core.errors import ConfigError, CorruptionError, NotConnected, Overloaded
 from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
@@ -80,13 +80,25 @@ async def spawn_gateway() -> GatewayEnd:
             await link.closed()
             raise NotConnected(f"its gateway process can't be started: {e.strerror or e}") from e
     words = LastWords()
+
+    async def notice_end() -> None:
+        """A process that it has started may have its socket, too; what it has sent can still be read."""
+        await child.ended.wait()
+        with contextlib.suppress(OSError):
+            ours.shutdown(socket.SHUT_RD)
+
     listening = [asyncio.create_task(words.hear(one)) for one in (child.stdout, child.stderr)]
+    listening.append(asyncio.create_task(notice_end()))
 
     async def end() -> str:
         link.close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(child.ended.wait(), 0.1)
-        code = child.close()
+        try:
+            async with asyncio.timeout(0.1):
+                await child.ended.wait()
+        except TimeoutError:
+            pass
+        finally:
+            code = child.close()
         await link.closed()
         await asyncio.wait(listening, timeout=0.1)
         for task in listening:
@@ -140,6 +152,7 @@ class Taking:
                 elif message.kind is LinkKind.DEFINE:
                     self._define(message.payload)
                 else:
+                    assert self.sink is not None
                     self._n_open += 1
                     self._queue.put_nowait(message)
         except Exception as e:  # what makes no sense: this process can't be used any more
@@ -261,10 +274,12 @@ class Taking:
 
         Raises
         ------
-        NotConnected : it has ended, or does not answer in time. HeadraceError : what went wrong there.
+        NotConnected : it has ended, or does not answer in time. Overloaded : it does not read. HeadraceError : what went wrong there.
         """
         if self.is_lost.is_set():
             raise NotConnected(_GONE)
+        if self.end.link.is_full:
+            raise Overloaded("its gateway process reads nothing now", 1.0)
         number = self._n_calls = self._n_calls + 1
         future = self._calls[number] = asyncio.get_running_loop().create_future()
         self.say("call", blob, call=number, method=method, argument=argument)

@@ -31,12 +31,13 @@ from headrace.adapters.base import AdapterDiagnostics, PartlyRejected, Receipt, 
 from headrace.core import errors
 from headrace.core.clock import NS
 from headrace.core.disk import Buffer
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import CorruptionError, HeadraceError
 from headrace.core.problems import InvalidConfig, Problem
 
 _HEAD = struct.Struct("<BBxxIQ")
 _READ_BYTES = 4 << 20
 _CLOSE_S = 0.2
+BYTES_MAX, UNSENT_BYTES_MAX = 1 << 30, 64 << 20
 WANTS_ACK = 1
 ALIVE_NS = 2 * NS
 """A gateway whose adapter has started says how it is at least as often."""
@@ -95,9 +96,11 @@ class GatewayLink:
         return cls(*await asyncio.open_unix_connection(sock=sock, limit=_READ_BYTES))
 
     async def receive(self) -> LinkMessage | None:
-        """The next message; None where the other end is gone."""
+        """The next message; None where the other end is gone. Raises CorruptionError, ValueError : it is none."""
         try:
             kind, flags, n_bytes, number = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
+            if n_bytes > BYTES_MAX:
+                raise CorruptionError(f"a message of {n_bytes:,} bytes")
             payload = await self._reader.readexactly(n_bytes) if n_bytes else b""
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
@@ -113,6 +116,11 @@ class GatewayLink:
         """Send a CONTROL message; its number is how long the line of JSON is."""
         text = json.dumps({"verb": verb, **fields}, default=str).encode() + b"\n"
         self.send(LinkKind.CONTROL, (text, blob), len(text))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the other end reads nothing, so that much waits to be sent."""
+        return self._writer.transport.get_write_buffer_size() > UNSENT_BYTES_MAX
 
     def close(self) -> None:
         """Let go of the socket, with what was sent sent."""

@@ -175,7 +175,10 @@ class LinkSink:
         for number in numbers:
             ack = self._acks.pop(number, None)
             if ack is not None:
-                ack()
+                try:
+                    ack()
+                except Exception:  # one source's defect must not keep the others waiting
+                    _log.exception("an acknowledgement failed")
 
     def close(self) -> None:
         """The engine is gone: nothing is taken or acknowledged any more."""
@@ -380,17 +383,26 @@ class _LinkedLog(logging.Handler):
         self._link.control("log", name=name, level=level, text=text)
 
 
+def log_to(handler: logging.Handler, level: int) -> None:
+    """Have our own lines from `level` on handed to `handler`, and warnings of libraries, as in the engine."""
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("headrace").setLevel(level)
+
+
 async def _serve(fd: int, level: int) -> None:
-    link = await GatewayLink.over(socket.socket(fileno=fd))
-    logging.basicConfig(
-        level=level, handlers=[_LinkedLog(link, asyncio.get_running_loop())], format="%(message)s"
-    )
+    sock = socket.socket(fileno=fd)
+    sock.set_inheritable(False)
+    link = await GatewayLink.over(sock)
+    log_to(_LinkedLog(link, asyncio.get_running_loop()), level)
     await GatewayService(link).run()
 
 
 def main() -> None:
     """Serve on the socket whose number is the first argument; the second is the level of the log."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the engine
+    # They are for the engine, which ends its gateways once they have handed on what they have; but systemd tells all
+    # processes of a service. Handlers, because what is ignored would be so in programs that an adapter starts, too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     end_with_parent(_GRACE_S)
     asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2])))
     sys.stderr.flush()
