@@ -95,9 +95,8 @@ class GatewayAdapter:
 
     def _can(self, abilities: Sequence[str]) -> None:
         """Show the abilities that the adapter has, and no others: they are looked for by `isinstance`."""
-        for ability in abilities:
-            for method in _METHODS[ability]:
-                setattr(self, method, getattr(self, f"_{method}"))
+        for method in abilities:
+            setattr(self, method, getattr(self, f"_{method}"))
 
     # --- life ----------------------------------------------------------------------------------------
 
@@ -240,7 +239,6 @@ class GatewayAdapter:
 
     @property
     def _live(self) -> Taking:
-        """Raises NotConnected."""
         if self._taking is None:
             raise NotConnected(f"adapter {self.name} has no gateway process now: {self.diagnostics().reason}")
         return self._taking
@@ -303,17 +301,6 @@ class GatewayAdapter:
         raise PluginError(
             f"adapter {self.name} is in a process of its own: headrace adapters probe --capture decodes"
         )
-
-
-_METHODS: dict[str, tuple[str, ...]] = {
-    "Captures": ("listen", "decode_captured"),
-    "Probes": ("probe",),
-    "Receiver": ("receive",),
-    "Redecodes": ("redecode_there",),
-    "Retags": ("retag",),
-    "Scans": ("scan",),
-    "Suspends": ("suspend", "proceed"),
-}
 
 
 def _config_fields(config: PlantConfig, name: str) -> dict[str, Any]:

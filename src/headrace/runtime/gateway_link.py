@@ -46,12 +46,16 @@ DIAGNOSTICS = TypeAdapter(AdapterDiagnostics)
 TAGS = TypeAdapter(list[FoundTag])
 RECEIPT = TypeAdapter(Receipt)
 
-_ABILITIES: tuple[type[Any], ...] = (Captures, Probes, Receiver, Redecodes, Retags, Scans, Suspends)
+_ABILITIES: dict[type[Any], tuple[str, ...]] = {
+    Captures: ("listen", "decode_captured"), Probes: ("probe",), Receiver: ("receive",), Redecodes: ("redecode_there",),
+    Retags: ("retag",), Scans: ("scan",), Suspends: ("suspend", "proceed"),
+}  # fmt: skip
+"""What goes over a link, and the methods with which `GatewayAdapter` does it."""
 
 
 def abilities_of(adapter: object) -> list[str]:
-    """Names of what an adapter can do besides the contract, of what goes over a link."""
-    return [one.__name__ for one in _ABILITIES if isinstance(adapter, one)]
+    """Methods for what an adapter can do besides the contract."""
+    return [name for kind, names in _ABILITIES.items() if isinstance(adapter, kind) for name in names]
 
 
 class LinkKind(IntEnum):
@@ -140,30 +144,29 @@ class GatewayLink:
 
 def error_fields(error: BaseException) -> dict[str, Any]:
     """An error as JSON-ready fields, for `error_of`."""
-    found: dict[str, Any] = {"kind": type(error).__name__, "text": str(error)}
-    if isinstance(error, InvalidConfig):
-        found["problems"] = [[one.where, one.message] for one in error.problems]
-    elif isinstance(error, errors.ConfigError):
-        found |= {"text": error.message, "where": error.where}
-    elif isinstance(error, PartlyRejected):
-        found["receipt"] = RECEIPT.dump_python(error.receipt, mode="json")
-    elif isinstance(error, errors.RetryLater | errors.Overloaded):
-        found["wait_s"] = error.wait_s
-    elif not isinstance(error, HeadraceError):
-        found["text"] = f"unexpected {type(error).__name__}: {error}"
-    return found
+    match error:
+        case InvalidConfig():
+            facts: list[Any] = [[[one.where, one.message] for one in error.problems]]
+        case PartlyRejected():
+            facts = [str(error), RECEIPT.dump_python(error.receipt, mode="json")]
+        case errors.ConfigError():
+            facts = [error.message, error.where]
+        case errors.RetryLater() | errors.Overloaded():
+            facts = [str(error), error.wait_s]
+        case HeadraceError():
+            facts = [str(error)]
+        case _:
+            facts = [f"unexpected {type(error).__name__}: {error}"]
+    return {"kind": type(error).__name__, "facts": facts}
 
 
 def error_of(fields: dict[str, Any]) -> HeadraceError:
     """The error that the other end had; one that is none of ours is a `PluginError`."""
-    kind, text = str(fields["kind"]), str(fields["text"])
+    kind, facts = fields["kind"], fields["facts"]
     if kind == "InvalidConfig":
-        return InvalidConfig(Problem(where, message) for where, message in fields["problems"])
+        return InvalidConfig(Problem(where, message) for where, message in facts[0])
     if kind == "PartlyRejected":
-        return PartlyRejected(text, RECEIPT.validate_python(fields["receipt"]))
-    found = getattr(errors, kind, errors.PluginError)
-    if found is errors.ConfigError:
-        return errors.ConfigError(text, fields.get("where", ""))
-    if "wait_s" in fields:
-        return cast("HeadraceError", found(text, fields["wait_s"]))
-    return cast("HeadraceError", found(text))
+        return PartlyRejected(facts[0], RECEIPT.validate_python(facts[1]))
+    if not hasattr(errors, kind):
+        return errors.PluginError(str(facts[0]))
+    return cast("HeadraceError", getattr(errors, kind)(*facts))
