@@ -10,7 +10,6 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.abilities import Captured, Direction
-from headrace.adapters.base import AdapterDiagnostics, Sink
+from headrace.adapters.base import Ack, AdapterDiagnostics, Sink
 from headrace.adapters.exec.child import ChildProcess, how_it_ended
 from headrace.core.clock import monotonic_ns
 from headrace.core.dead_bands import DeadBands
 from headrace.core.directory_file import DefinedRows, read_directory
 from headrace.core.errors import ConfigError, CorruptionError, NotConnected, Overloaded
-from headrace.core.events import Reject
+from headrace.core.events import Reject, RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 from headrace.ingest.intake_core import credit_of
@@ -221,17 +220,20 @@ class Taking:
 
     async def _hand_on(self) -> None:
         while (message := await self._queue.get()) is not None:
-            assert self.sink is not None
             number, is_held = message.number, False
-            ack = partial(self._is_durable, number) if message.wants_ack else None
             try:
-                item = self._item(message)
-                is_held = not self.sink.has_credit(credit_of(item))
-                if is_held:
-                    self.say("credit", has_credit=False)
-                await (
-                    self.sink.emit(item, ack) if isinstance(item, FrameBatch) else self.sink.reject(item, ack)
-                )
+                items = self._items(message)
+                ack = self._ack_of(number, len(items)) if message.wants_ack else None
+                for item in items:
+                    assert self.sink is not None
+                    if not is_held and not self.sink.has_credit(credit_of(item)):
+                        self.say("credit", has_credit=False)
+                        is_held = True
+                    await (
+                        self.sink.emit(item, ack)
+                        if isinstance(item, FrameBatch)
+                        else self.sink.reject(item, ack)
+                    )
             except Exception as e:
                 self.say("refused", number=number, error=error_fields(e))
             else:
@@ -240,26 +242,45 @@ class Taking:
             if is_held:
                 self.say("credit", has_credit=True)
 
-    def _item(self, message: LinkMessage) -> FrameBatch | Reject:
-        """A batch with our slots, or a reject. Raises `ConfigError`, `CorruptionError`."""
+    def _items(self, message: LinkMessage) -> list[FrameBatch | Reject]:
+        """What a message holds, with our slots. Raises `CorruptionError`.
+
+        Frames of groups that clash are refused input: what is never taken would be sent again for ever, and all with it.
+        """
         if message.kind is LinkKind.REJECT:
-            (reject,) = decode_rejects(message.payload)
-            return reject
-        return self.with_own_slots(FrameBatch.from_bytes(message.payload))
+            return [*decode_rejects(message.payload)]
+        batch = FrameBatch.from_bytes(message.payload)
+        slots = self._own_slots(batch)
+        if self._clash is None or (slots >= 0).all():
+            return [batch.with_(slot=slots.astype(np.uint32))]
+        fine, refused = np.flatnonzero(slots >= 0), batch.take(np.flatnonzero(slots < 0))
+        n, when_ns = max(1, refused.n_samples), batch.arrival_ns
+        reject = Reject(RejectCode.BAD_PATH, self._name, "", str(self._clash), b"", when_ns, n)
+        return [reject, *([batch.take(fine).with_(slot=slots[fine].astype(np.uint32))] if len(fine) else [])]
 
     def with_own_slots(self, batch: FrameBatch) -> FrameBatch:
         """A batch of the gateway as one of ours. Raises `ConfigError`, `CorruptionError`."""
-        if batch.n_frames and int(batch.slot.max()) >= len(self._slots):
-            raise CorruptionError(f"frames of group {int(batch.slot.max())}, which was never told")
-        slots = self._slots[batch.slot]
+        slots = self._own_slots(batch)
         if self._clash is not None and (slots < 0).any():
             raise self._clash
         return batch.with_(slot=slots.astype(np.uint32))
 
-    def _is_durable(self, number: int) -> None:
-        if not self._durable:
-            asyncio.get_running_loop().call_soon(self._tell_durable)
-        self._durable.append(number)
+    def _own_slots(self, batch: FrameBatch) -> npt.NDArray[np.int64]:
+        if batch.n_frames and int(batch.slot.max()) >= len(self._slots):
+            raise CorruptionError(f"frames of group {int(batch.slot.max())}, which was never told")
+        return self._slots[batch.slot]
+
+    def _ack_of(self, number: int, n_parts: int) -> Ack:
+        left = iter(range(n_parts - 1, -1, -1))
+
+        def ack() -> None:
+            if next(left):
+                return
+            if not self._durable:
+                asyncio.get_running_loop().call_soon(self._tell_durable)
+            self._durable.append(number)
+
+        return ack
 
     def _tell_durable(self) -> None:
         numbers, self._durable = self._durable, []
@@ -274,7 +295,8 @@ class Taking:
 
         Raises
         ------
-        NotConnected : it has ended, or does not answer in time. Overloaded : it does not read. HeadraceError : what went wrong there.
+        NotConnected : it has ended, or does not answer in time. Overloaded : it does not read. HeadraceError : what went
+        wrong there.
         """
         if self.is_lost.is_set():
             raise NotConnected(_GONE)
