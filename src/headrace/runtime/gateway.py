@@ -38,12 +38,12 @@ from headrace.core.frames import FrameBatch
 from headrace.ingest.rejects import encode_rejects
 from headrace.runtime.diagnostics import carried
 from headrace.runtime.gateway_end import Spawn, Taking, spawn_gateway
-from headrace.runtime.gateway_link import ALIVE_NS, RECEIPT, TAGS, abilities_of
+from headrace.runtime.gateway_link import ALIVE_S, RECEIPT, TAGS, abilities_of
 from headrace.runtime.plugin_code import ImportedCode
 from headrace.runtime.tail_format import read_tail
 
 _READY_S, _CHANGE_S, _STOP_S, _STOP_S_MAX = 120.0, 60.0, 1.4, 1.7
-_QUIET_NS = 5 * ALIVE_NS
+_QUIET_NS = int(5 * ALIVE_S * NS)
 _RETRY_NS_MIN, _RETRY_NS_MAX = NS // 2, 30 * NS
 _VERSION = version("headrace")
 _log = logging.getLogger("headrace.gateway")

@@ -32,6 +32,7 @@ from headrace.ingest.rejects import decode_rejects
 from headrace.runtime.child_life import LastWords
 from headrace.runtime.gateway_link import (
     DIAGNOSTICS,
+    WANTS_ACK,
     GatewayLink,
     LinkKind,
     LinkMessage,
@@ -223,7 +224,7 @@ class Taking:
             number, is_held = message.number, False
             try:
                 items = self._items(message)
-                ack = self._ack_of(number, len(items)) if message.wants_ack else None
+                ack = self._ack_of(number, len(items)) if message.flags & WANTS_ACK else None
                 for item in items:
                     assert self.sink is not None
                     if not is_held and not self.sink.has_credit(credit_of(item)):

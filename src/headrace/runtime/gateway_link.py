@@ -29,7 +29,6 @@ from pydantic import TypeAdapter
 from headrace.adapters.abilities import Captures, FoundTag, Probes, Redecodes, Retags, Scans, Suspends
 from headrace.adapters.base import AdapterDiagnostics, PartlyRejected, Receipt, Receiver
 from headrace.core import errors
-from headrace.core.clock import NS
 from headrace.core.disk import Buffer
 from headrace.core.errors import CorruptionError, HeadraceError
 from headrace.core.problems import InvalidConfig, Problem
@@ -39,7 +38,8 @@ _READ_BYTES = 4 << 20
 _CLOSE_S = 0.2
 BYTES_MAX, UNSENT_BYTES_MAX = 1 << 30, 64 << 20
 WANTS_ACK = 1
-ALIVE_NS = 2 * NS
+"""The other end waits for word that it is durable."""
+ALIVE_S = 2.0
 """A gateway whose adapter has started says how it is at least as often."""
 
 DIAGNOSTICS = TypeAdapter(AdapterDiagnostics)
@@ -75,11 +75,6 @@ class LinkMessage:
     flags: int
     number: int
     payload: memoryview
-
-    @property
-    def wants_ack(self) -> bool:
-        """Whether the other end waits for word that it is durable."""
-        return bool(self.flags & WANTS_ACK)
 
     def control(self) -> tuple[str, dict[str, Any], memoryview]:
         """Verb, fields and raw bytes of a CONTROL message."""

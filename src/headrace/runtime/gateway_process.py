@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from headrace.adapters.abilities import Captured, Captures, Suspends, Warms
-from headrace.adapters.base import Ack, Adapter, AdapterDiagnostics, Pushed
+from headrace.adapters.base import Ack, Adapter, Pushed
 from headrace.adapters.registry import ADAPTERS
 from headrace.core.clock import NS, Clock, ScaledClock, SystemClock, monotonic_ns
 from headrace.core.config import PlantConfig, parse_plant
@@ -40,7 +40,7 @@ from headrace.runtime.adapter_making import make_adapter
 from headrace.runtime.arrow_start import start_arrow
 from headrace.runtime.child_life import end_with_parent
 from headrace.runtime.gateway_link import (
-    ALIVE_NS,
+    ALIVE_S,
     DIAGNOSTICS,
     RECEIPT,
     TAGS,
@@ -195,7 +195,7 @@ class GatewayService:
 
     Parameters
     ----------
-    make : as `make_adapter`. report_s : how often diagnostics are sent, where they have changed.
+    make : as `make_adapter`. report_s : how often diagnostics are sent.
     """
 
     def __init__(self, link: GatewayLink, make: Make = make_adapter, report_s: float = REPORT_S) -> None:
@@ -204,8 +204,6 @@ class GatewayService:
         self._adapter: Any = None
         self._sink = LinkSink(link)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._told: AdapterDiagnostics | None = None
-        self._told_ns = 0
 
     async def run(self) -> None:
         """Do as the engine says until it is gone, then end the adapter."""
@@ -285,10 +283,7 @@ class GatewayService:
     # --- looking -------------------------------------------------------------------------------------
 
     def _report(self) -> None:
-        found, now_ns = self._adapter.diagnostics(), monotonic_ns()
-        if found != self._told or now_ns - self._told_ns > ALIVE_NS:
-            self._told, self._told_ns = found, now_ns
-            self._link.control("diagnostics", DIAGNOSTICS.dump_json(found))
+        self._link.control("diagnostics", DIAGNOSTICS.dump_json(self._adapter.diagnostics()))
 
     async def _keep_reporting(self) -> None:
         """Often at first, for people who wait for it, and seldom where many devices make it dear."""
@@ -303,7 +298,7 @@ class GatewayService:
                 return
             took_s = (monotonic_ns() - begun_ns) / NS
             wait_s = min(2 * wait_s, self._report_s)
-            await SystemClock().sleep(max(wait_s, took_s / _REPORT_SHARE))
+            await SystemClock().sleep(max(wait_s, min(took_s / _REPORT_SHARE, ALIVE_S)))
 
     def _listen(self, is_on: bool) -> None:
         if isinstance(self._adapter, Captures):
