@@ -60,8 +60,8 @@ class Pair:
         """The gateway is gone from one moment to the next."""
         self._far._writer.transport.abort()
 
-    def adapter(self, name="x", protocol="sim", abilities=()):
+    def adapter(self, name="x", protocol="sim", checked=None):
         """A gateway's adapter, not started."""
         section = {"protocol": protocol}
         config = parse_plant({"version": 1, "adapters": {name: section}}, Path())
-        return GatewayAdapter(name, config, SystemClock(), abilities, self.spawn)
+        return GatewayAdapter(name, config, SystemClock(), checked, self.spawn)

@@ -137,7 +137,12 @@ def test_new_code_is_loaded_while_the_plant_runs(headrace, tmp_path) -> None:
     headrace.until(lambda: "its gateway process was ended by SIGKILL" in headrace.said)
     again = headrace.until(lambda: pid_of(engine) not in (None, fourth) and pid_of(engine))
     goes_on(headrace, numbers)
-    assert headrace.said.count("its gateway process") == 1
+    headrace.until(lambda: f"its gateway process is back, pid {again}" in headrace.said)
+
+    os.kill(again, signal.SIGTERM)  # as systemd does to all processes of a service that is to end
+    goes_on(headrace, numbers)
+    assert pid_of(engine) == again, "it ends with the engine, which lets it hand on what it has"
+    assert headrace.said.count("its gateway process") == 2, "a line when it is lost, a line when it is back"
 
     headrace.kill()
     until(lambda: not is_alive(again), "the gateway ends with the engine")

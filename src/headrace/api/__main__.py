@@ -14,7 +14,6 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -24,6 +23,7 @@ from headrace.api.backend import Backend
 from headrace.api.connections import PatientProtocol, allow_many
 from headrace.api.settings import ApiSettings
 from headrace.core.tls import TlsFiles
+from headrace.runtime.child_life import end_with_parent
 from headrace.runtime.server import QuietServer
 from headrace.runtime.warm import warm_queries
 
@@ -41,16 +41,6 @@ class _ApiServer(QuietServer):
         await super().startup(sockets)
         os.write(sys.stdout.fileno(), READY)
         threading.Thread(target=warm_queries, name="headrace-warm", daemon=True).start()
-
-
-def _watch_stdin(end: Callable[[], Any]) -> None:
-    """Call `end` when stdin ends; at the latest a moment later the process is gone."""
-    while os.read(sys.stdin.fileno(), 4_096):
-        pass
-    end()
-    timer = threading.Timer(_GRACE_S + 1.0, os._exit, (1,))
-    timer.daemon = True
-    timer.start()
 
 
 def _tls(files: TlsFiles | None) -> dict[str, Any]:
@@ -93,13 +83,7 @@ async def serve(settings: ApiSettings, sock: socket.socket) -> None:
     loop.add_signal_handler(signal.SIGTERM, end)
     if settings.tls is not None:
         loop.add_signal_handler(signal.SIGHUP, _renew, config, settings.tls)
-    watcher = threading.Thread(
-        target=_watch_stdin,
-        args=(lambda: loop.call_soon_threadsafe(end),),
-        name="headrace-parent",
-        daemon=True,
-    )
-    watcher.start()
+    end_with_parent(_GRACE_S + 1.0, lambda: loop.call_soon_threadsafe(end))
     try:
         await server.serve([sock])
     finally:

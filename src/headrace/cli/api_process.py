@@ -7,18 +7,16 @@ import contextlib
 import signal
 import socket
 import sys
-from collections import deque
 from collections.abc import Callable
 
 from headrace.api.settings import ApiSettings
 from headrace.core.clock import NS, SystemClock, monotonic_ns
+from headrace.runtime.child_life import LastWords
 
 _STOP_S = 4.0
 _RETRY_S_MIN, _RETRY_S_MAX = 0.5, 30.0
 _STEADY_S = 60.0
 """A process that lived so long was no failure to start: the next one is started soon again."""
-_LAST_WORDS = 5
-_WORDS_MAX = 500
 
 
 class ApiProcess:
@@ -101,10 +99,10 @@ class ApiProcess:
             pass_fds=(self._sock.fileno(),), start_new_session=True,
         )  # fmt: skip
         self._process = process
-        words: deque[str] = deque(maxlen=_LAST_WORDS)
+        words = LastWords()
         assert process.stdin is not None
         assert process.stderr is not None
-        listening = asyncio.create_task(_gather(process.stderr, words))
+        listening = asyncio.create_task(words.hear(process.stderr))
         try:
             with contextlib.suppress(ConnectionError):
                 process.stdin.write(self._settings.to_json().encode() + b"\n")
@@ -118,8 +116,7 @@ class ApiProcess:
                 await process.wait()
             listening.cancel()
             self._process = None
-        said = f": {words[-1]}" if words else ""
-        return f"{f'signal {-code}' if code < 0 else f'exit code {code}'}{said}"
+        return f"{f'signal {-code}' if code < 0 else f'exit code {code}'}{words.text}"
 
     async def _wait_ready(self, process: asyncio.subprocess.Process, begun_ns: int) -> None:
         assert process.stdout is not None
@@ -130,17 +127,3 @@ class ApiProcess:
             self._on_event(
                 kind, f"the public port answers{again}, {self.ready_s:.1f} s after its process was started"
             )
-
-
-async def _gather(stream: asyncio.StreamReader, words: deque[str]) -> None:
-    """Keep the last lines that a process writes."""
-    while True:
-        try:
-            line = await stream.readline()
-        except ValueError:
-            continue  # longer than a line may be
-        if not line:
-            return
-        text = line.decode(errors="replace").strip()
-        if text:
-            words.append(text[:_WORDS_MAX])

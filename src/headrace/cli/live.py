@@ -46,6 +46,9 @@ class LogLines(logging.Handler):
         self._logger = logging.getLogger("headrace")
         self._logger.addHandler(self)
         self._logger.propagate = False
+        self._level = self._logger.level
+        if not self._logger.isEnabledFor(logging.INFO):
+            self._logger.setLevel(logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand on one message."""
@@ -55,6 +58,7 @@ class LogLines(logging.Handler):
         """Let go of the logger."""
         self._logger.removeHandler(self)
         self._logger.propagate = True
+        self._logger.setLevel(self._level)
         super().close()
 
 

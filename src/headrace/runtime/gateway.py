@@ -15,10 +15,12 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any, ClassVar, NoReturn
 
-from headrace.adapters.abilities import Captured, FoundTag, Listener
+from headrace.adapters.abilities import Captured, Declares, FoundTag, Listener
 from headrace.adapters.base import (
+    Adapter,
     AdapterDiagnostics,
     AdapterState,
     DeviceDiagnostics,
@@ -30,30 +32,20 @@ from headrace.adapters.base import (
 from headrace.adapters.meters import Backoff, seconds
 from headrace.core.clock import NS, Clock, SystemClock, monotonic_ns
 from headrace.core.config import PlantConfig
-from headrace.core.errors import (
-    Closed,
-    HeadraceError,
-    NotConnected,
-    PluginError,
-)
+from headrace.core.errors import Closed, HeadraceError, NotConnected, PluginError
 from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
 from headrace.ingest.rejects import encode_rejects
 from headrace.runtime.diagnostics import carried
 from headrace.runtime.gateway_end import Spawn, Taking, spawn_gateway
-from headrace.runtime.gateway_link import (
-    ALIVE_NS,
-    RECEIPT,
-    TAGS,
-)
+from headrace.runtime.gateway_link import ALIVE_S, RECEIPT, TAGS, abilities_of
 from headrace.runtime.plugin_code import ImportedCode
 from headrace.runtime.tail_format import read_tail
 
-WINDOW = 200_000
-"""Samples that a gateway may have sent and the intake not taken."""
-_READY_S, _STOP_S, _STOP_S_MAX = 120.0, 1.4, 1.7
-_QUIET_NS = 5 * ALIVE_NS
+_READY_S, _CHANGE_S, _STOP_S, _STOP_S_MAX = 120.0, 60.0, 1.4, 1.7
+_QUIET_NS = int(5 * ALIVE_S * NS)
 _RETRY_NS_MIN, _RETRY_NS_MAX = NS // 2, 30 * NS
+_VERSION = version("headrace")
 _log = logging.getLogger("headrace.gateway")
 
 
@@ -65,7 +57,8 @@ class GatewayAdapter:
     Parameters
     ----------
     config : with the section of `name`; only that, the profiles and what all adapters share goes over the link.
-    abilities : names of those that are known beforehand. spawn : how a process is started.
+    checked : an instance of this process that was made to check the section: its abilities are known beforehand, and its
+    groups where it `Declares` them. spawn : how a process is started.
     """
 
     Config: ClassVar[type[Any]] = dict
@@ -75,7 +68,7 @@ class GatewayAdapter:
         name: str,
         config: PlantConfig,
         clock: Clock,
-        abilities: Sequence[str] = (),
+        checked: Adapter | None = None,
         spawn: Spawn = spawn_gateway,
     ) -> None:
         self.name = name
@@ -84,17 +77,16 @@ class GatewayAdapter:
         self._config, self._clock, self._spawn = config, clock, spawn
         self._protocol = config.adapters[name].protocol
         self._taking: Taking | None = None
-        self._sink: Sink | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._found = AdapterDiagnostics(name, self._protocol, AdapterState.STARTING)
         self._before: AdapterDiagnostics | None = None
-        self._trouble: AdapterDiagnostics | None = None
         self._backoff = Backoff(name, _RETRY_NS_MIN, _RETRY_NS_MAX)
         self._listener: Listener | None = None
         self._is_suspended = False
         self._is_lost = False
-        self._can(abilities)
+        self._unstarted = checked if isinstance(checked, Declares) else None
+        self._can(abilities_of(checked))
 
     @classmethod
     def from_config(cls, name: str, config: Any, profiles: Any, plant: PlantFacts) -> NoReturn:
@@ -103,9 +95,8 @@ class GatewayAdapter:
 
     def _can(self, abilities: Sequence[str]) -> None:
         """Show the abilities that the adapter has, and no others: they are looked for by `isinstance`."""
-        for ability in abilities:
-            for method in _METHODS.get(ability, ()):
-                setattr(self, method, getattr(self, f"_{method}"))
+        for method in abilities:
+            setattr(self, method, getattr(self, f"_{method}"))
 
     # --- life ----------------------------------------------------------------------------------------
 
@@ -120,20 +111,22 @@ class GatewayAdapter:
             self._taking = await self._opened(sink)
 
     async def start(self, sink: Sink) -> None:
-        """Begin; raises ConfigError where it is prepared and another adapter has one of its sensors."""
-        self._sink = sink
+        """Begin; raises ConfigError where another adapter has one of its sensors, as far as that is known by now."""
         if self._taking is not None:
-            await self._taking.begin(sink)
-            self._went_well(self._taking)
-        self._task = asyncio.create_task(self._stay(), name=f"headrace-gateway-{self.name}")
+            await self._begin(self._taking, sink)
+        elif self._unstarted is not None:
+            self._unstarted.declare(sink.directory)
+        self._unstarted = None
+        self._task = asyncio.create_task(self._stay(sink), name=f"headrace-gateway-{self.name}")
 
     async def _opened(self, sink: Sink) -> Taking:
-        taking = Taking(await self._spawn(), self)
+        taking = Taking(await self._spawn(), self.name, self._reported, self._heard)
+        given = {
+            "version": _VERSION, "name": self.name, "config": _config_fields(self._config, self.name),
+            "clock": _clock_fields(self._clock),
+        }  # fmt: skip
         try:
-            found = await taking.ask(
-                "open", "ready", _READY_S, name=self.name, config=_config_fields(self._config, self.name),
-                clock=_clock_fields(self._clock), window=WINDOW,
-            )  # fmt: skip
+            found, _ = await taking.call("open", given, timeout_s=_READY_S)
             await taking.know(sink.directory)
         except NotConnected as e:
             raise NotConnected(f"{e}; it {await taking.close()}") from None
@@ -144,28 +137,36 @@ class GatewayAdapter:
         self._can(found["abilities"])
         return taking
 
-    async def _stay(self) -> None:
+    async def _begin(self, taking: Taking, sink: Sink) -> None:
+        await taking.begin(sink)
+        if self._is_suspended:
+            taking.say("suspend", is_on=True)
+        if self._listener is not None:
+            taking.say("listen", is_on=True)
+        if self._is_lost:
+            _log.info("adapter=%s its gateway process is back, pid %d", self.name, taking.end.pid)
+        self._is_lost = False
+
+    async def _stay(self, sink: Sink) -> None:
         """Keep a process for as long as nobody stops us: after each that ended comes another one, later each time."""
-        assert self._sink is not None
         while not self._is_stopped:
+            state = AdapterState.BACKOFF
             try:
                 if self._taking is None:
-                    self._taking = await self._opened(self._sink)
-                    await self._taking.begin(self._sink)
-                    self._went_well(self._taking)
+                    self._taking = await self._opened(sink)
+                    await self._begin(self._taking, sink)
                 began_ns = monotonic_ns()
                 await self._taking.is_lost.wait()
                 await self._taking.drained()  # what came is kept, however long the sink takes nothing
                 why = f"its gateway process {await self._taking.close()}"
-                state = AdapterState.BACKOFF
                 if monotonic_ns() - began_ns > _RETRY_NS_MAX:
                     self._backoff.reset()
             except NotConnected as e:
-                why, state = str(e), AdapterState.BACKOFF
+                why = str(e)
             except HeadraceError as e:
                 why, state = str(e), AdapterState.FAILED
             except Exception as e:  # a defect of ours must not end what keeps the adapter alive
-                why, state = f"unexpected {type(e).__name__}: {e}", AdapterState.BACKOFF
+                why = f"unexpected {type(e).__name__}: {e}"
             if self._taking is not None:
                 await self._taking.close()
                 self._taking = None
@@ -173,28 +174,18 @@ class GatewayAdapter:
             self._went_wrong(state, why, wait_ns)
             await SystemClock().sleep(seconds(wait_ns))
 
-    def _went_well(self, taking: Taking) -> None:
-        if self._is_suspended:
-            taking.say("suspend", is_on=True)
-        if self._listener is not None:
-            taking.say("listen", is_on=True)
-        if self._is_lost:
-            _log.info("adapter=%s its gateway process is back, pid %d", self.name, taking.end.pid)
-        self._is_lost, self._trouble = False, None
-
     def _went_wrong(self, state: AdapterState, why: str, wait_ns: int) -> None:
         if not self._is_lost:
             _log.warning("adapter=%s %s; what was not acknowledged its source sends again", self.name, why)
         self._is_lost = True
-        before = self._before = self.diagnostics()
-        retry_ns = self._clock.now_ns() + wait_ns
-        self._found = AdapterDiagnostics(self.name, self._protocol, AdapterState.STARTING)
+        now_ns, before = self._clock.now_ns(), self.diagnostics()
         devices = tuple(
-            DeviceDiagnostics(one.path, state, why, one.last_good_ns, retry_ns) for one in before.devices
+            DeviceDiagnostics(one.path, state, why, one.last_good_ns, now_ns + wait_ns)
+            for one in before.devices
         )
-        since_ns, n_sensors = self._clock.now_ns(), before.n_sensors
-        self._trouble = AdapterDiagnostics(
-            self.name, self._protocol, state, why, since_ns, n_sensors, devices
+        self._before = before
+        self._found = AdapterDiagnostics(
+            self.name, self._protocol, state, why, now_ns, before.n_sensors, devices
         )
 
     async def stop(self) -> None:
@@ -208,25 +199,29 @@ class GatewayAdapter:
         if taking is None:
             return
         until_ns = monotonic_ns() + int(_STOP_S_MAX * NS)
-        if taking.sink is not None:
-            try:
-                await taking.ask("stop", "stopped", _STOP_S)
-            except NotConnected as e:
-                _log.warning("adapter=%s did not stop cleanly: %s", self.name, e)
-            n_left = await taking.drained(max(0.0, (until_ns - monotonic_ns()) / NS))
-            if n_left:
-                _log.warning("adapter=%s %d batches were not taken before it stopped", self.name, n_left)
-        await taking.close()
+        try:
+            if taking.sink is not None:
+                await self._end(taking)
+                n_left = await taking.drained(max(0.0, (until_ns - monotonic_ns()) / NS))
+                if n_left:
+                    _log.warning("adapter=%s %d batches were not taken before it stopped", self.name, n_left)
+        finally:
+            await taking.close()
+
+    async def _end(self, taking: Taking) -> None:
+        try:
+            await taking.call("stop", timeout_s=_STOP_S)
+        except HeadraceError as e:
+            _log.warning("adapter=%s did not stop cleanly: %s", self.name, e)
 
     # --- looking -------------------------------------------------------------------------------------
 
-    def reported(self, found: AdapterDiagnostics) -> None:
-        """The adapter says how it is."""
+    def _reported(self, found: AdapterDiagnostics) -> None:
         self._found = found
 
     def diagnostics(self) -> AdapterDiagnostics:
         """What the adapter said half a second ago at most; counts go on when its process is replaced."""
-        found = self._trouble or self._found
+        found = self._found
         if self._before is not None:
             found = carried(self._before, found)
         if self._is_stopped:
@@ -242,17 +237,18 @@ class GatewayAdapter:
 
     # --- abilities -----------------------------------------------------------------------------------
 
-    async def _call(self, method: str, argument: Any, blob: bytes = b"") -> tuple[Any, bytes]:
+    @property
+    def _live(self) -> Taking:
         if self._taking is None:
             raise NotConnected(f"adapter {self.name} has no gateway process now: {self.diagnostics().reason}")
-        return await self._taking.call(method, argument, blob)
+        return self._taking
 
     async def _probe(self, wanted: Mapping[str, str], clock: Clock) -> dict[str, Any]:
-        found, _ = await self._call("probe", dict(wanted))
+        found, _ = await self._live.call("probe", dict(wanted))
         return dict(found)
 
     async def _scan(self, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
-        found, _ = await self._call("scan", dict(wanted))
+        found, _ = await self._live.call("scan", dict(wanted))
         return TAGS.validate_python(found)
 
     async def _receive(self, pushed: Pushed) -> Receipt:
@@ -261,7 +257,7 @@ class GatewayAdapter:
             "arrival_ns": pushed.arrival_ns,
         }  # fmt: skip
         try:
-            found, _ = await self._call("receive", about, pushed.body)
+            found, _ = await self._live.call("receive", about, pushed.body)
         except NotConnected as e:
             raise Closed(str(e)) from e
         return RECEIPT.validate_python(found)
@@ -269,19 +265,17 @@ class GatewayAdapter:
     async def _retag(self, new: GatewayAdapter) -> bool:
         if new.name != self.name or self._taking is None:
             return False
-        is_done, _ = await self._call("retag", _config_fields(new._config, self.name))
+        is_done, _ = await self._live.call("retag", _config_fields(new._config, self.name), b"", _CHANGE_S)
         if is_done:
             self._config = new._config
         return bool(is_done)
 
     async def _redecode_there(self, reject: Reject) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
         """See `RedecodesElsewhere`."""
-        refused, blob = await self._call("redecode", None, encode_rejects([reject]))
-        taking = self._taking
-        assert taking is not None
-        return [taking.with_own_slots(one) for one in read_tail(blob)], [
-            Reject.from_dict(one) for one in refused
-        ]
+        taking = self._live  # slots are those of the process that answers, also where another has come since
+        refused, blob = await taking.call("redecode", None, encode_rejects([reject]), _CHANGE_S)
+        batches = [taking.with_own_slots(one) for one in read_tail(blob)]
+        return batches, [Reject.from_dict(one) for one in refused]
 
     def _suspend(self) -> None:
         self._set_suspended(True)
@@ -294,8 +288,7 @@ class GatewayAdapter:
         if self._taking is not None:
             self._taking.say("suspend", is_on=is_suspended)
 
-    def heard(self, one: Captured) -> None:
-        """The adapter has received something."""
+    def _heard(self, one: Captured) -> None:
         if self._listener is not None:
             self._listener(one)
 
@@ -308,17 +301,6 @@ class GatewayAdapter:
         raise PluginError(
             f"adapter {self.name} is in a process of its own: headrace adapters probe --capture decodes"
         )
-
-
-_METHODS: dict[str, tuple[str, ...]] = {
-    "Captures": ("listen", "decode_captured"),
-    "Probes": ("probe",),
-    "Receiver": ("receive",),
-    "Redecodes": ("redecode_there",),
-    "Retags": ("retag",),
-    "Scans": ("scan",),
-    "Suspends": ("suspend", "proceed"),
-}
 
 
 def _config_fields(config: PlantConfig, name: str) -> dict[str, Any]:

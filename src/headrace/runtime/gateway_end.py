@@ -8,39 +8,31 @@ import logging
 import os
 import socket
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.abilities import Captured, Direction
-from headrace.adapters.base import (
-    Ack,
-    AdapterDiagnostics,
-    Sink,
-)
+from headrace.adapters.base import Ack, AdapterDiagnostics, Sink
 from headrace.adapters.exec.child import ChildProcess, how_it_ended
 from headrace.core.clock import monotonic_ns
 from headrace.core.dead_bands import DeadBands
 from headrace.core.directory_file import DefinedRows, read_directory
-from headrace.core.errors import (
-    ConfigError,
-    CorruptionError,
-    NotConnected,
-)
-from headrace.core.events import Reject
+from headrace.core.errors import ConfigError, CorruptionError, NotConnected, Overloaded
+from headrace.core.events import Reject, RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 from headrace.ingest.intake_core import credit_of
 from headrace.ingest.rejects import decode_rejects
+from headrace.runtime.child_life import LastWords
 from headrace.runtime.gateway_link import (
     DIAGNOSTICS,
+    WANTS_ACK,
     GatewayLink,
     LinkKind,
     LinkMessage,
@@ -49,8 +41,7 @@ from headrace.runtime.gateway_link import (
 )
 
 _KNOWN_S, _STARTED_S = 60.0, 10.0
-_LAST_WORDS = 5
-_VERSION = version("headrace")
+_GONE = "its gateway process is gone"
 _BOOT = "import sys; sys.path[:] = sys.argv[3:]; from headrace.runtime.gateway_process import main; main()"
 _log = logging.getLogger("headrace.gateway")
 
@@ -88,78 +79,72 @@ async def spawn_gateway() -> GatewayEnd:
                 raise
             await link.closed()
             raise NotConnected(f"its gateway process can't be started: {e.strerror or e}") from e
-    words: deque[str] = deque(maxlen=_LAST_WORDS)
-    listening = [asyncio.create_task(_gather(one, words)) for one in (child.stdout, child.stderr)]
+    words = LastWords()
+
+    async def notice_end() -> None:
+        """A process that it has started may have its socket, too; what it has sent can still be read."""
+        await child.ended.wait()
+        with contextlib.suppress(OSError):
+            ours.shutdown(socket.SHUT_RD)
+
+    listening = [asyncio.create_task(words.hear(one)) for one in (child.stdout, child.stderr)]
+    listening.append(asyncio.create_task(notice_end()))
 
     async def end() -> str:
         link.close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(child.ended.wait(), 0.1)
-        code = child.close()
+        try:
+            async with asyncio.timeout(0.1):
+                await child.ended.wait()
+        except TimeoutError:
+            pass
+        finally:
+            code = child.close()
         await link.closed()
         await asyncio.wait(listening, timeout=0.1)
         for task in listening:
             task.cancel()
         await asyncio.gather(*listening, return_exceptions=True)
-        return how_it_ended(code) + (f": {words[-1]}" if words else "")
+        return how_it_ended(code) + words.text
 
     return GatewayEnd(link, child.pid, end)
-
-
-async def _gather(stream: asyncio.StreamReader, words: deque[str]) -> None:
-    """Keep the last lines that a process writes: plug-ins print, and an interpreter that fails says why."""
-    while True:
-        try:
-            line = await stream.readline()
-        except ValueError:
-            continue  # longer than a line may be
-        if not line:
-            return
-        if text := line.decode(errors="replace").strip():
-            words.append(text[:500])
-
-
-class GatewayOwner(Protocol):
-    """Who hears what a gateway says besides."""
-
-    name: str
-
-    def reported(self, found: AdapterDiagnostics) -> None:
-        """The adapter says how it is."""
-        ...
-
-    def heard(self, one: Captured) -> None:
-        """The adapter has received something."""
-        ...
 
 
 class Taking:
     """What comes from one gateway process, on its way to the sink.
 
     One task reads, so that answers and diagnostics come also while the sink takes nothing; another hands on.
+
+    Parameters
+    ----------
+    name : of the adapter. reported : told how it is. heard : told of what it has received.
     """
 
-    def __init__(self, end: GatewayEnd, owner: GatewayOwner) -> None:
-        self.end, self._owner = end, owner
-        self._link = end.link
+    def __init__(
+        self,
+        end: GatewayEnd,
+        name: str,
+        reported: Callable[[AdapterDiagnostics], None],
+        heard: Callable[[Captured], None],
+    ) -> None:
+        self.end, self._name, self._reported, self._heard = end, name, reported, heard
+        self.say = end.link.control
         self.sink: Sink | None = None
+        self.heard_ns = monotonic_ns()
+        self.is_lost = asyncio.Event()
         self._slots = np.empty(0, np.int64)
         self._queue: asyncio.Queue[LinkMessage | None] = asyncio.Queue()
-        self.heard_ns = monotonic_ns()
         self._n_open = 0
         self._durable: list[int] = []
-        self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._calls: dict[int, asyncio.Future[tuple[Any, bytes]]] = {}
         self._n_calls = 0
-        self.clash: ConfigError | None = None
-        self.is_lost = asyncio.Event()
+        self._clash: ConfigError | None = None
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._hand_on())]
 
     # --- reading -------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
         try:
-            while (message := await self._link.receive()) is not None:
+            while (message := await self.end.link.receive()) is not None:
                 self.heard_ns = monotonic_ns()
                 if message.kind is LinkKind.CONTROL:
                     verb, fields, blob = message.control()
@@ -167,17 +152,16 @@ class Taking:
                 elif message.kind is LinkKind.DEFINE:
                     self._define(message.payload)
                 else:
+                    assert self.sink is not None
                     self._n_open += 1
                     self._queue.put_nowait(message)
         except Exception as e:  # what makes no sense: this process can't be used any more
-            _log.error("adapter=%s its gateway process sends nonsense: %r", self._owner.name, e)
+            _log.error("adapter=%s its gateway process sends nonsense: %r", self._name, e)
         self.is_lost.set()
         self._queue.put_nowait(None)
-        gone = NotConnected("its gateway process is gone")
-        futures: list[asyncio.Future[Any]] = [*self._waiting.values(), *self._calls.values()]
-        for future in futures:
+        for future in self._calls.values():
             if not future.done():
-                future.set_exception(gone)
+                future.set_exception(NotConnected(_GONE))
 
     def _define(self, payload: memoryview) -> None:
         """Make groups known here too; those that clash get no slot, and their frames are refused."""
@@ -202,12 +186,8 @@ class Taking:
         except ConfigError as e:
             if len(run) > 1:
                 return np.concatenate([self._slots_of(rows, range(i, i + 1)) for i in run])
-            self.clash = self.clash or e
+            self._clash = self._clash or e
             return np.array([-1])
-
-    def _on_known(self, blob: memoryview, n_slots: int) -> None:
-        self._slots = np.arange(n_slots)
-        self._tell("known", {})
 
     def _on_bands(self, blob: memoryview, slots: list[int], bands: list[Any] | None) -> None:
         assert self.sink is not None
@@ -218,7 +198,7 @@ class Taking:
         self.sink.directory.set_dead_bands(own, found)
 
     def _on_diagnostics(self, blob: memoryview) -> None:
-        self._owner.reported(DIAGNOSTICS.validate_json(bytes(blob)))
+        self._reported(DIAGNOSTICS.validate_json(bytes(blob)))
 
     def _on_log(self, blob: memoryview, name: str, level: int, text: str) -> None:
         logging.getLogger(name).log(level, "%s", text)
@@ -226,10 +206,10 @@ class Taking:
     def _on_piece(
         self, blob: memoryview, ts_ns: int, source: str, direction: str, about: dict[str, str]
     ) -> None:
-        self._owner.heard(Captured(ts_ns, source, bytes(blob), Direction(direction), about))
+        self._heard(Captured(ts_ns, source, bytes(blob), Direction(direction), about))
 
     def _on_answer(self, blob: memoryview, call: int, value: Any = None, error: Any = None) -> None:
-        future = self._calls.pop(call, None)
+        future = self._calls.get(call)
         if future is None or future.done():
             return
         if error is None:
@@ -237,65 +217,66 @@ class Taking:
         else:
             future.set_exception(error_of(error))
 
-    def _on_ready(self, blob: memoryview, **fields: Any) -> None:
-        self._tell("ready", fields)
-
-    def _on_started(self, blob: memoryview) -> None:
-        self._tell("started", {})
-
-    def _on_stopped(self, blob: memoryview) -> None:
-        self._tell("stopped", {})
-
-    def _on_failed(self, blob: memoryview, **fields: Any) -> None:
-        for name in ("ready", "started"):
-            self._tell(name, fields)
-
-    def _tell(self, name: str, fields: dict[str, Any]) -> None:
-        future = self._waiting.get(name)
-        if future is not None and not future.done():
-            future.set_result(fields)
-
     # --- handing on ----------------------------------------------------------------------------------
 
     async def _hand_on(self) -> None:
         while (message := await self._queue.get()) is not None:
-            assert self.sink is not None
             number, is_held = message.number, False
-            ack = self._ack_of(number) if message.wants_ack else None
             try:
-                item = self._item(message)
-                is_held = not self.sink.has_credit(credit_of(item))
-                if is_held:
-                    self._link.control("credit", has_credit=False)
-                await (
-                    self.sink.emit(item, ack) if isinstance(item, FrameBatch) else self.sink.reject(item, ack)
-                )
+                items = self._items(message)
+                ack = self._ack_of(number, len(items)) if message.flags & WANTS_ACK else None
+                for item in items:
+                    assert self.sink is not None
+                    if not is_held and not self.sink.has_credit(credit_of(item)):
+                        self.say("credit", has_credit=False)
+                        is_held = True
+                    await (
+                        self.sink.emit(item, ack)
+                        if isinstance(item, FrameBatch)
+                        else self.sink.reject(item, ack)
+                    )
             except Exception as e:
-                self._link.control("refused", number=number, error=error_fields(e))
+                self.say("refused", number=number, error=error_fields(e))
             else:
-                self._link.control("taken", number=number)
+                self.say("taken", number=number)
             self._n_open -= 1
             if is_held:
-                self._link.control("credit", has_credit=True)
+                self.say("credit", has_credit=True)
 
-    def _item(self, message: LinkMessage) -> FrameBatch | Reject:
-        """A batch with our slots, or a reject. Raises `ConfigError`, `CorruptionError`."""
+    def _items(self, message: LinkMessage) -> list[FrameBatch | Reject]:
+        """What a message holds, with our slots. Raises `CorruptionError`.
+
+        Frames of groups that clash are refused input: what is never taken would be sent again for ever, and all with it.
+        """
         if message.kind is LinkKind.REJECT:
-            (reject,) = decode_rejects(message.payload)
-            return reject
-        return self.with_own_slots(FrameBatch.from_bytes(message.payload))
+            return [*decode_rejects(message.payload)]
+        batch = FrameBatch.from_bytes(message.payload)
+        slots = self._own_slots(batch)
+        if self._clash is None or (slots >= 0).all():
+            return [batch.with_(slot=slots.astype(np.uint32))]
+        fine, refused = np.flatnonzero(slots >= 0), batch.take(np.flatnonzero(slots < 0))
+        n, when_ns = max(1, refused.n_samples), batch.arrival_ns
+        reject = Reject(RejectCode.BAD_PATH, self._name, "", str(self._clash), b"", when_ns, n)
+        return [reject, *([batch.take(fine).with_(slot=slots[fine].astype(np.uint32))] if len(fine) else [])]
 
     def with_own_slots(self, batch: FrameBatch) -> FrameBatch:
         """A batch of the gateway as one of ours. Raises `ConfigError`, `CorruptionError`."""
-        if batch.n_frames and int(batch.slot.max()) >= len(self._slots):
-            raise CorruptionError(f"frames of group {int(batch.slot.max())}, which was never told")
-        slots = self._slots[batch.slot]
-        if self.clash is not None and (slots < 0).any():
-            raise self.clash
+        slots = self._own_slots(batch)
+        if self._clash is not None and (slots < 0).any():
+            raise self._clash
         return batch.with_(slot=slots.astype(np.uint32))
 
-    def _ack_of(self, number: int) -> Ack:
+    def _own_slots(self, batch: FrameBatch) -> npt.NDArray[np.int64]:
+        if batch.n_frames and int(batch.slot.max()) >= len(self._slots):
+            raise CorruptionError(f"frames of group {int(batch.slot.max())}, which was never told")
+        return self._slots[batch.slot]
+
+    def _ack_of(self, number: int, n_parts: int) -> Ack:
+        left = iter(range(n_parts - 1, -1, -1))
+
         def ack() -> None:
+            if next(left):
+                return
             if not self._durable:
                 asyncio.get_running_loop().call_soon(self._tell_durable)
             self._durable.append(number)
@@ -304,49 +285,37 @@ class Taking:
 
     def _tell_durable(self) -> None:
         numbers, self._durable = self._durable, []
-        self._link.control("durable", numbers=numbers)
+        self.say("durable", numbers=numbers)
 
     # --- asking --------------------------------------------------------------------------------------
 
-    async def ask(
-        self, verb: str, answer: str, timeout_s: float, blob: bytes = b"", **fields: Any
-    ) -> dict[str, Any]:
-        """Say something, and wait for the word that answers it.
+    async def call(
+        self, method: str, argument: Any = None, blob: bytes = b"", timeout_s: float | None = None
+    ) -> tuple[Any, bytes]:
+        """Have something done there; what comes of it.
 
         Raises
         ------
-        NotConnected : it has ended, or says nothing. HeadraceError : what it says instead.
+        NotConnected : it has ended, or does not answer in time. Overloaded : it does not read. HeadraceError : what went
+        wrong there.
         """
         if self.is_lost.is_set():
-            raise NotConnected("its gateway process is gone")
-        future = self._waiting[answer] = asyncio.get_running_loop().create_future()
-        self._link.control(verb, blob, **fields)
+            raise NotConnected(_GONE)
+        if self.end.link.is_full:
+            raise Overloaded("its gateway process reads nothing now", 1.0)
+        number = self._n_calls = self._n_calls + 1
+        future = self._calls[number] = asyncio.get_running_loop().create_future()
+        self.say("call", blob, call=number, method=method, argument=argument)
         try:
             async with asyncio.timeout(timeout_s):  # `wait_for` of Python 3.11 may pass over a cancellation
-                found: dict[str, Any] = await future
+                found: tuple[Any, bytes] = await future
         except TimeoutError:
-            raise NotConnected(f"its gateway process is not {answer} after {timeout_s:g} s") from None
-        if found.get("version", _VERSION) != _VERSION:
-            raise ConfigError(
-                f"Headrace itself has changed on the disk, from {_VERSION} to {found['version']}: restart the plant"
-            )
-        if "error" in found:
-            raise error_of(found["error"])
+            raise NotConnected(
+                f"its gateway process has not answered {method!r} after {timeout_s:g} s"
+            ) from None
+        finally:
+            del self._calls[number]
         return found
-
-    async def call(self, method: str, argument: Any, blob: bytes = b"") -> tuple[Any, bytes]:
-        """Call an ability of the adapter there. Raises NotConnected, and what the adapter raises."""
-        if self.is_lost.is_set():
-            raise NotConnected("its gateway process is gone")
-        self._n_calls += 1
-        future = self._calls[self._n_calls] = asyncio.get_running_loop().create_future()
-        self._link.control("call", blob, call=self._n_calls, method=method, argument=argument)
-        found: tuple[Any, bytes] = await future
-        return found
-
-    def say(self, verb: str, **fields: Any) -> None:
-        """Say something that needs no answer."""
-        self._link.control(verb, **fields)
 
     async def know(self, directory: SensorDirectory) -> None:
         """Tell it the plant's groups, those that it was not told yet. Raises NotConnected.
@@ -356,15 +325,16 @@ class Taking:
         n_known = len(self._slots)
         if directory.n_slots > n_known:
             data = await asyncio.to_thread(directory.to_bytes, n_known)
-            await self.ask("know", "known", _KNOWN_S, data)
+            n_slots, _ = await self.call("know", None, data, _KNOWN_S)
+            self._slots = np.arange(n_slots)
 
     async def begin(self, sink: Sink) -> None:
         """Let the adapter start: its groups are known here then. Raises ConfigError, NotConnected."""
         self.sink = sink
         await self.know(sink.directory)  # what has come since; the old instance may have defined some
-        await self.ask("start", "started", _STARTED_S)
-        if self.clash is not None:
-            raise self.clash
+        await self.call("start", timeout_s=_STARTED_S)
+        if self._clash is not None:
+            raise self._clash
 
     async def drained(self, timeout_s: float | None = None) -> int:
         """Wait until all that came is handed on, for ever by default; how many batches could not be in time."""

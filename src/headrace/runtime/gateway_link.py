@@ -9,9 +9,9 @@ REJECT    `headrace.ingest.rejects`
 CONTROL   one line of JSON with a ``verb``, then raw bytes that belong to it
 ========  ==========================================================================================
 
-FRAMES and REJECT are numbered from 1; flag 1 asks to be told when it is durable. ``open, know, start, stop, call,
-suspend, listen, taken, refused, credit, durable`` go to the gateway, ``ready, known, started, failed, stopped, answer,
-diagnostics, piece, log, bands`` come back. Both ends are of one version of Headrace and of one user; nobody else can reach the socket.
+FRAMES and REJECT are numbered from 1; flag 1 asks to be told when it is durable. ``call, suspend, listen, taken, refused,
+credit, durable`` go to the gateway, ``answer, diagnostics, piece, log, bands`` come back. Both ends are of one version of
+Headrace and of one user; nobody else can reach the socket.
 """
 
 from __future__ import annotations
@@ -29,28 +29,33 @@ from pydantic import TypeAdapter
 from headrace.adapters.abilities import Captures, FoundTag, Probes, Redecodes, Retags, Scans, Suspends
 from headrace.adapters.base import AdapterDiagnostics, PartlyRejected, Receipt, Receiver
 from headrace.core import errors
-from headrace.core.clock import NS
 from headrace.core.disk import Buffer
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import CorruptionError, HeadraceError
 from headrace.core.problems import InvalidConfig, Problem
 
 _HEAD = struct.Struct("<BBxxIQ")
 _READ_BYTES = 4 << 20
 _CLOSE_S = 0.2
+BYTES_MAX, UNSENT_BYTES_MAX = 1 << 30, 64 << 20
 WANTS_ACK = 1
-ALIVE_NS = 2 * NS
+"""The other end waits for word that it is durable."""
+ALIVE_S = 2.0
 """A gateway whose adapter has started says how it is at least as often."""
 
 DIAGNOSTICS = TypeAdapter(AdapterDiagnostics)
 TAGS = TypeAdapter(list[FoundTag])
 RECEIPT = TypeAdapter(Receipt)
 
-_ABILITIES: tuple[type[Any], ...] = (Captures, Probes, Receiver, Redecodes, Retags, Scans, Suspends)
+_ABILITIES: dict[type[Any], tuple[str, ...]] = {
+    Captures: ("listen", "decode_captured"), Probes: ("probe",), Receiver: ("receive",), Redecodes: ("redecode_there",),
+    Retags: ("retag",), Scans: ("scan",), Suspends: ("suspend", "proceed"),
+}  # fmt: skip
+"""What goes over a link, and the methods with which `GatewayAdapter` does it."""
 
 
 def abilities_of(adapter: object) -> list[str]:
-    """Names of what an adapter can do besides the contract, of what goes over a link."""
-    return [one.__name__ for one in _ABILITIES if isinstance(adapter, one)]
+    """Methods for what an adapter can do besides the contract."""
+    return [name for kind, names in _ABILITIES.items() if isinstance(adapter, kind) for name in names]
 
 
 class LinkKind(IntEnum):
@@ -71,11 +76,6 @@ class LinkMessage:
     number: int
     payload: memoryview
 
-    @property
-    def wants_ack(self) -> bool:
-        """Whether the other end waits for word that it is durable."""
-        return bool(self.flags & WANTS_ACK)
-
     def control(self) -> tuple[str, dict[str, Any], memoryview]:
         """Verb, fields and raw bytes of a CONTROL message."""
         text, _, _ = bytes(self.payload[: self.number]).partition(b"\n")
@@ -95,9 +95,11 @@ class GatewayLink:
         return cls(*await asyncio.open_unix_connection(sock=sock, limit=_READ_BYTES))
 
     async def receive(self) -> LinkMessage | None:
-        """The next message; None where the other end is gone."""
+        """The next message; None where the other end is gone. Raises CorruptionError, ValueError : it is none."""
         try:
             kind, flags, n_bytes, number = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
+            if n_bytes > BYTES_MAX:
+                raise CorruptionError(f"a message of {n_bytes:,} bytes")
             payload = await self._reader.readexactly(n_bytes) if n_bytes else b""
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
@@ -114,12 +116,10 @@ class GatewayLink:
         text = json.dumps({"verb": verb, **fields}, default=str).encode() + b"\n"
         self.send(LinkKind.CONTROL, (text, blob), len(text))
 
-    async def drain(self) -> None:
-        """Wait while too much waits to be sent. Raises nothing: `receive` tells that the other end is gone."""
-        try:
-            await self._writer.drain()
-        except ConnectionError:
-            return
+    @property
+    def is_full(self) -> bool:
+        """Whether the other end reads nothing, so that much waits to be sent."""
+        return self._writer.transport.get_write_buffer_size() > UNSENT_BYTES_MAX
 
     def close(self) -> None:
         """Let go of the socket, with what was sent sent."""
@@ -139,30 +139,29 @@ class GatewayLink:
 
 def error_fields(error: BaseException) -> dict[str, Any]:
     """An error as JSON-ready fields, for `error_of`."""
-    found: dict[str, Any] = {"kind": type(error).__name__, "text": str(error)}
-    if isinstance(error, InvalidConfig):
-        found["problems"] = [[one.where, one.message] for one in error.problems]
-    elif isinstance(error, errors.ConfigError):
-        found |= {"text": error.message, "where": error.where}
-    elif isinstance(error, PartlyRejected):
-        found["receipt"] = RECEIPT.dump_python(error.receipt, mode="json")
-    elif isinstance(error, errors.RetryLater | errors.Overloaded):
-        found["wait_s"] = error.wait_s
-    elif not isinstance(error, HeadraceError):
-        found["text"] = f"unexpected {type(error).__name__}: {error}"
-    return found
+    match error:
+        case InvalidConfig():
+            facts: list[Any] = [[[one.where, one.message] for one in error.problems]]
+        case PartlyRejected():
+            facts = [str(error), RECEIPT.dump_python(error.receipt, mode="json")]
+        case errors.ConfigError():
+            facts = [error.message, error.where]
+        case errors.RetryLater() | errors.Overloaded():
+            facts = [str(error), error.wait_s]
+        case HeadraceError():
+            facts = [str(error)]
+        case _:
+            facts = [f"unexpected {type(error).__name__}: {error}"]
+    return {"kind": type(error).__name__, "facts": facts}
 
 
 def error_of(fields: dict[str, Any]) -> HeadraceError:
     """The error that the other end had; one that is none of ours is a `PluginError`."""
-    kind, text = str(fields["kind"]), str(fields["text"])
+    kind, facts = fields["kind"], fields["facts"]
     if kind == "InvalidConfig":
-        return InvalidConfig(Problem(where, message) for where, message in fields["problems"])
+        return InvalidConfig(Problem(where, message) for where, message in facts[0])
     if kind == "PartlyRejected":
-        return PartlyRejected(text, RECEIPT.validate_python(fields["receipt"]))
-    found = getattr(errors, kind, errors.PluginError)
-    if found is errors.ConfigError:
-        return errors.ConfigError(text, fields.get("where", ""))
-    if "wait_s" in fields:
-        return cast("HeadraceError", found(text, fields["wait_s"]))
-    return cast("HeadraceError", found(text))
+        return PartlyRejected(facts[0], RECEIPT.validate_python(facts[1]))
+    if not hasattr(errors, kind):
+        return errors.PluginError(str(facts[0]))
+    return cast("HeadraceError", getattr(errors, kind)(*facts))

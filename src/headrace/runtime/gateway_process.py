@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -22,13 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from headrace.adapters.abilities import Captured, Captures, Redecodes, Retags, Suspends, Warms
-from headrace.adapters.base import Ack, Adapter, AdapterDiagnostics, Pushed
+from headrace.adapters.abilities import Captured, Captures, Suspends, Warms
+from headrace.adapters.base import Ack, Adapter, Pushed
 from headrace.adapters.registry import ADAPTERS
 from headrace.core.clock import NS, Clock, ScaledClock, SystemClock, monotonic_ns
 from headrace.core.config import PlantConfig, parse_plant
 from headrace.core.dead_bands import DeadBands
-from headrace.core.errors import Closed
+from headrace.core.disk import Buffer
+from headrace.core.errors import Closed, ConfigError
 from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout
@@ -38,8 +38,9 @@ from headrace.ingest.intake_core import credit_of
 from headrace.ingest.rejects import decode_rejects, encode_rejects
 from headrace.runtime.adapter_making import make_adapter
 from headrace.runtime.arrow_start import start_arrow
+from headrace.runtime.child_life import end_with_parent
 from headrace.runtime.gateway_link import (
-    ALIVE_NS,
+    ALIVE_S,
     DIAGNOSTICS,
     RECEIPT,
     TAGS,
@@ -57,7 +58,11 @@ REPORT_S = 0.5
 _REPORT_SHARE = 0.02
 _GRACE_S = 3.0
 _STOP_S = 2.0
+WINDOW = 200_000
+"""Samples that a gateway may have sent and the intake not taken."""
+_TO_ADAPTER = ("listen", "suspend")
 Make = Callable[[PlantConfig, str], Adapter]
+Answer = tuple[Any, bytes]
 _log = logging.getLogger("headrace.gateway")
 
 
@@ -78,21 +83,18 @@ class LinkSink:
     """The sink of an adapter in a gateway: whatever is handed on goes to the engine's.
 
     `emit` returns once the engine has taken the batch, or raises what it says: so nothing is lost between the two that the
-    adapter does not hear of.
-
-    Parameters
-    ----------
-    window : samples that may be on their way at a time, as one adapter may have several tasks that emit.
+    adapter does not hear of. At most `WINDOW` samples are on their way at a time, as one adapter may have several tasks
+    that emit.
     """
 
-    def __init__(self, link: GatewayLink, clock: Clock, window: int) -> None:
+    def __init__(self, link: GatewayLink) -> None:
         self.directory = _ToldDirectory()
-        self.clock = clock
+        self.clock: Clock = SystemClock()
         self._link = link
-        self._credits = Credits(window)
+        self._credits = Credits(WINDOW)
         self._n_told = 0
         self._number = 0
-        self._words: dict[int, asyncio.Future[None]] = {}
+        self._words: dict[int, tuple[asyncio.Future[None], int]] = {}
         self._acks: dict[int, Ack] = {}
         self._has_engine_credit = True
         self._end: Exception | None = None
@@ -107,34 +109,28 @@ class LinkSink:
 
     async def emit(self, batch: FrameBatch, ack: Ack | None = None) -> None:
         """Take a batch; waits for credit."""
-        await self._hand_on(LinkKind.FRAMES, credit_of(batch), batch.to_buffers, ack)
+        await self._hand_on(LinkKind.FRAMES, credit_of(batch), batch.to_buffers(), ack)
 
     async def reject(self, reject: Reject, ack: Ack | None = None) -> None:
         """Take refused input."""
-        await self._hand_on(LinkKind.REJECT, credit_of(reject), lambda: [encode_rejects([reject])], ack)
+        await self._hand_on(LinkKind.REJECT, credit_of(reject), [encode_rejects([reject])], ack)
 
     def has_credit(self, n_samples: int) -> bool:
         """Whether `n_samples` more would be taken without waiting, as far as is known here."""
         return self._end is None and self._has_engine_credit and self._credits.has(n_samples)
 
-    async def _hand_on(
-        self, kind: LinkKind, credit: int, parts: Callable[[], Iterable[Any]], ack: Ack | None
-    ) -> None:
+    async def _hand_on(self, kind: LinkKind, credit: int, parts: Iterable[Buffer], ack: Ack | None) -> None:
         self._check()
         await self._credits.acquire(credit)
-        try:
-            self._check()
-            self.tell()
-            number = self._number = self._number + 1
-            word = self._words[number] = asyncio.get_running_loop().create_future()
-            if ack is not None:
-                self._acks[number] = ack
-            self._link.send(kind, parts(), number, 0 if ack is None else WANTS_ACK)
-            await (
-                word
-            )  # should the adapter wait no more, the batch may be taken all the same: its ack decides
-        finally:
-            self._credits.give(credit)
+        self._check()
+        self.tell()
+        number = self._number = self._number + 1
+        word = asyncio.get_running_loop().create_future()
+        self._words[number] = word, credit
+        if ack is not None:
+            self._acks[number] = ack
+        self._link.send(kind, parts, number, 0 if ack is None else WANTS_ACK)
+        await word  # should the adapter wait no more, the batch may be taken all the same: its ack decides
 
     def _check(self) -> None:
         if self._end is not None:
@@ -157,18 +153,20 @@ class LinkSink:
 
     def taken(self, number: int) -> None:
         """One is taken."""
-        word = self._words.pop(number)
+        word, credit = self._words.pop(number)
+        self._credits.give(credit)
         if not word.done():
             word.set_result(None)
 
-    def refused(self, number: int, error: Exception) -> None:
+    def refused(self, number: int, error: dict[str, Any]) -> None:
         """One is not taken, and will not be."""
         self._acks.pop(number, None)
-        word = self._words.pop(number)
+        word, credit = self._words.pop(number)
+        self._credits.give(credit)
         if not word.done():
-            word.set_exception(error)
+            word.set_exception(error_of(error))
 
-    def set_credit(self, has_credit: bool) -> None:
+    def credit(self, has_credit: bool) -> None:
         """Whether the engine would take more without waiting."""
         self._has_engine_credit = has_credit
 
@@ -177,14 +175,17 @@ class LinkSink:
         for number in numbers:
             ack = self._acks.pop(number, None)
             if ack is not None:
-                ack()
+                try:
+                    ack()
+                except Exception:  # one source's defect must not keep the others waiting
+                    _log.exception("an acknowledgement failed")
 
     def close(self) -> None:
         """The engine is gone: nothing is taken or acknowledged any more."""
         self._end = Closed("the engine is gone")
         self._acks.clear()
         self._credits.fail(self._end)
-        for word in self._words.values():
+        for word, _ in self._words.values():
             if not word.done():
                 word.set_exception(self._end)
 
@@ -194,27 +195,27 @@ class GatewayService:
 
     Parameters
     ----------
-    make : as `make_adapter`. report_s : how often diagnostics are sent, where they have changed.
+    make : as `make_adapter`. report_s : how often diagnostics are sent.
     """
 
     def __init__(self, link: GatewayLink, make: Make = make_adapter, report_s: float = REPORT_S) -> None:
         self._link, self._make, self._report_s = link, make, report_s
         self._name = ""
-        self._adapter: Adapter | None = None
-        self._sink: LinkSink | None = None
+        self._adapter: Any = None
+        self._sink = LinkSink(link)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._told: AdapterDiagnostics | None = None
-        self._told_ns = 0
 
     async def run(self) -> None:
         """Do as the engine says until it is gone, then end the adapter."""
         while (message := await self._link.receive()) is not None:
             verb, fields, blob = message.control()
-            found = getattr(self, f"_on_{verb}")(blob, **fields)
-            if found is not None:
-                self._begin(found)
-        if self._sink is not None:
-            self._sink.close()
+            if verb == "call":
+                self._begin(self._answer(blob, **fields))
+            elif verb in _TO_ADAPTER:
+                getattr(self, f"_{verb}")(**fields)
+            else:
+                getattr(self._sink, verb)(**fields)
+        self._sink.close()
         with contextlib.suppress(Exception):  # nobody is left who could be told
             if self._adapter is not None:
                 async with asyncio.timeout(_STOP_S):
@@ -230,28 +231,30 @@ class GatewayService:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _answer(self, blob: memoryview, call: int, method: str, argument: Any) -> None:
+        try:
+            value, data = await getattr(self, f"_call_{method}")(argument, blob)
+            self._link.control("answer", data, call=call, value=value)
+        except Exception as e:
+            self._link.control("answer", call=call, error=error_fields(e))
+
     # --- life ----------------------------------------------------------------------------------------
 
-    async def _on_open(self, blob: memoryview, **given: Any) -> None:
+    async def _call_open(self, given: dict[str, Any], blob: memoryview) -> Answer:
         """Import, check and warm: whatever takes its time, and before anything is let go of."""
+        if given["version"] != (now := version("headrace")):
+            raise ConfigError(
+                f"Headrace itself has changed on the disk, from {given['version']} to {now}: restart the plant"
+            )
         self._name = given["name"]
-        try:
-            config = _config_of(given["config"])
-            protocol = config.adapters[self._name].protocol
-            self._adapter = await asyncio.to_thread(self._made, config, protocol)
-        except Exception as e:
-            self._link.control("failed", error=error_fields(e), version=version("headrace"))
-            return
-        self._sink = LinkSink(self._link, _clock_of(given["clock"]), given["window"])
-        code = ImportedCode.of(ADAPTERS, protocol)
+        config = _config_of(given["config"])
+        self._adapter = await asyncio.to_thread(self._made, config)
+        self._sink.clock = _clock_of(given["clock"])
+        code = ImportedCode.of(ADAPTERS, config.adapters[self._name].protocol)
         assert code is not None
-        self._report()
-        self._link.control(
-            "ready", version=version("headrace"), abilities=abilities_of(self._adapter),
-            target=code.target, files=code.files, pid=os.getpid(),
-        )  # fmt: skip
+        return {"abilities": abilities_of(self._adapter), "target": code.target, "files": code.files}, b""
 
-    def _made(self, config: PlantConfig, protocol: str) -> Adapter:
+    def _made(self, config: PlantConfig) -> Adapter:
         adapter = self._make(config, self._name)
         kind = type(adapter)
         if issubclass(kind, Warms):
@@ -259,60 +262,28 @@ class GatewayService:
         warm_link()
         return adapter
 
-    def _on_know(self, blob: memoryview) -> None:
-        self._link.control("known", n_slots=self._known_sink.know(blob))
+    async def _call_know(self, argument: None, blob: memoryview) -> Answer:
+        return self._sink.know(blob), b""
 
-    async def _on_start(self, blob: memoryview) -> None:
-        assert self._adapter is not None
-        assert self._sink is not None
-        try:
-            await self._adapter.start(self._sink)
-        except Exception as e:
-            self._link.control("failed", error=error_fields(e))
-            return
+    async def _call_start(self, argument: None, blob: memoryview) -> Answer:
+        await self._adapter.start(self._sink)
         self._sink.tell()
         self._report()
-        self._link.control("started")
         self._begin(self._keep_reporting())
+        return None, b""
 
-    async def _on_stop(self, blob: memoryview) -> None:
-        assert self._adapter is not None
+    async def _call_stop(self, argument: None, blob: memoryview) -> Answer:
         try:
             await self._adapter.stop()
-        except Exception as e:
-            _log.warning("adapter=%s did not stop cleanly: %r", self._name, e)
-        if self._sink is not None:
+        finally:
             self._sink.tell()
-        self._report()
-        self._link.control("stopped")
-
-    # --- the sink's word -----------------------------------------------------------------------------
-
-    def _on_taken(self, blob: memoryview, number: int) -> None:
-        self._known_sink.taken(number)
-
-    def _on_refused(self, blob: memoryview, number: int, error: dict[str, Any]) -> None:
-        self._known_sink.refused(number, error_of(error))
-
-    def _on_durable(self, blob: memoryview, numbers: list[int]) -> None:
-        self._known_sink.durable(numbers)
-
-    def _on_credit(self, blob: memoryview, has_credit: bool) -> None:
-        self._known_sink.set_credit(has_credit)
-
-    @property
-    def _known_sink(self) -> LinkSink:
-        assert self._sink is not None
-        return self._sink
+            self._report()
+        return None, b""
 
     # --- looking -------------------------------------------------------------------------------------
 
     def _report(self) -> None:
-        assert self._adapter is not None
-        found, now_ns = self._adapter.diagnostics(), monotonic_ns()
-        if found != self._told or now_ns - self._told_ns > ALIVE_NS:
-            self._told, self._told_ns = found, now_ns
-            self._link.control("diagnostics", DIAGNOSTICS.dump_json(found))
+        self._link.control("diagnostics", DIAGNOSTICS.dump_json(self._adapter.diagnostics()))
 
     async def _keep_reporting(self) -> None:
         """Often at first, for people who wait for it, and seldom where many devices make it dear."""
@@ -321,66 +292,50 @@ class GatewayService:
             begun_ns = monotonic_ns()
             try:
                 self._report()
-                self._known_sink.tell()
+                self._sink.tell()
             except Exception:
                 _log.exception("adapter=%s can't tell how it is", self._name)
                 return
             took_s = (monotonic_ns() - begun_ns) / NS
             wait_s = min(2 * wait_s, self._report_s)
-            await SystemClock().sleep(max(wait_s, took_s / _REPORT_SHARE))
+            await SystemClock().sleep(max(wait_s, min(took_s / _REPORT_SHARE, ALIVE_S)))
 
-    def _on_listen(self, blob: memoryview, is_on: bool) -> None:
+    def _listen(self, is_on: bool) -> None:
         if isinstance(self._adapter, Captures):
             self._adapter.listen(self._heard if is_on else None)
 
     def _heard(self, one: Captured) -> None:
-        fields = {
-            "ts_ns": one.ts_ns,
-            "source": one.source,
-            "direction": one.direction,
-            "about": dict(one.about),
-        }
-        self._link.control("piece", one.data, **fields)
+        self._link.control(
+            "piece", one.data, ts_ns=one.ts_ns, source=one.source, direction=one.direction, about=dict(one.about)
+        )  # fmt: skip
 
     # --- abilities -----------------------------------------------------------------------------------
 
-    def _on_suspend(self, blob: memoryview, is_on: bool) -> None:
+    def _suspend(self, is_on: bool) -> None:
         if isinstance(self._adapter, Suspends):
             (self._adapter.suspend if is_on else self._adapter.proceed)()
 
-    async def _on_call(self, blob: memoryview, call: int, method: str, argument: Any) -> None:
-        try:
-            value, data = await getattr(self, f"_call_{method}")(argument, blob)
-            self._link.control("answer", data, call=call, value=value)
-        except Exception as e:
-            self._link.control("answer", call=call, error=error_fields(e))
+    async def _call_probe(self, wanted: dict[str, str], blob: memoryview) -> Answer:
+        return await self._adapter.probe(wanted, self._sink.clock), b""
 
-    async def _call_probe(self, wanted: dict[str, str], blob: memoryview) -> tuple[Any, bytes]:
-        adapter: Any = self._adapter
-        return await adapter.probe(wanted, self._known_sink.clock), b""
-
-    async def _call_scan(self, wanted: dict[str, str], blob: memoryview) -> tuple[Any, bytes]:
-        adapter: Any = self._adapter
-        found = await adapter.scan(wanted, self._known_sink.clock)
+    async def _call_scan(self, wanted: dict[str, str], blob: memoryview) -> Answer:
+        found = await self._adapter.scan(wanted, self._sink.clock)
         return TAGS.dump_python(list(found), mode="json"), b""
 
-    async def _call_receive(self, about: dict[str, Any], blob: memoryview) -> tuple[Any, bytes]:
-        adapter: Any = self._adapter
-        receipt = await adapter.receive(Pushed(body=bytes(blob), **about))
+    async def _call_receive(self, about: dict[str, Any], blob: memoryview) -> Answer:
+        receipt = await self._adapter.receive(Pushed(body=bytes(blob), **about))
         return RECEIPT.dump_python(receipt, mode="json"), b""
 
-    async def _call_retag(self, given: dict[str, Any], blob: memoryview) -> tuple[Any, bytes]:
-        assert isinstance(self._adapter, Retags)
+    async def _call_retag(self, given: dict[str, Any], blob: memoryview) -> Answer:
         new = await asyncio.to_thread(self._make, _config_of(given), self._name)
         found = await self._adapter.retag(new)
-        self._known_sink.tell()
+        self._sink.tell()
         return found, b""
 
-    async def _call_redecode(self, argument: None, blob: memoryview) -> tuple[Any, bytes]:
-        assert isinstance(self._adapter, Redecodes)
+    async def _call_redecode(self, argument: None, blob: memoryview) -> Answer:
         (reject,) = decode_rejects(blob)
-        batches, refused = self._adapter.redecode(reject, self._known_sink.directory)
-        self._known_sink.tell()
+        batches, refused = self._adapter.redecode(reject, self._sink.directory)
+        self._sink.tell()
         return [one.to_dict() for one in refused], b"".join(tail_parts(batches))
 
 
@@ -423,27 +378,27 @@ class _LinkedLog(logging.Handler):
         self._link.control("log", name=name, level=level, text=text)
 
 
-def _end_with_stdin() -> None:
-    """The engine has gone when stdin ends: at the latest a moment later this process is gone, too."""
-    while os.read(sys.stdin.fileno(), 4_096):
-        pass
-    timer = threading.Timer(_GRACE_S, os._exit, (1,))
-    timer.daemon = True
-    timer.start()
+def log_to(handler: logging.Handler, level: int) -> None:
+    """Have our own lines from `level` on handed to `handler`, and warnings of libraries, as in the engine."""
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("headrace").setLevel(level)
 
 
 async def _serve(fd: int, level: int) -> None:
-    link = await GatewayLink.over(socket.socket(fileno=fd))
-    logging.basicConfig(
-        level=level, handlers=[_LinkedLog(link, asyncio.get_running_loop())], format="%(message)s"
-    )
+    sock = socket.socket(fileno=fd)
+    sock.set_inheritable(False)
+    link = await GatewayLink.over(sock)
+    log_to(_LinkedLog(link, asyncio.get_running_loop()), level)
     await GatewayService(link).run()
 
 
 def main() -> None:
     """Serve on the socket whose number is the first argument; the second is the level of the log."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the engine
-    threading.Thread(target=_end_with_stdin, name="headrace-parent", daemon=True).start()
+    # They are for the engine, which ends its gateways once they have handed on what they have; but systemd tells all
+    # processes of a service. Handlers, because what is ignored would be so in programs that an adapter starts, too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    end_with_parent(_GRACE_S)
     asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2])))
     sys.stderr.flush()
     os._exit(0)  # threads of libraries have nothing left to say

@@ -19,7 +19,6 @@ from headrace.runtime.adapter_making import make_adapter
 from headrace.runtime.diagnostics import versions_of
 from headrace.runtime.gateway import GatewayAdapter
 from headrace.runtime.gateway_end import Spawn, spawn_gateway
-from headrace.runtime.gateway_link import abilities_of
 from headrace.runtime.plugin_code import ImportedCode
 
 
@@ -48,7 +47,7 @@ class Gateways:
             self._imported[section.protocol] = ImportedCode.of(ADAPTERS, section.protocol)
         if section.process == "engine":
             return adapter
-        return GatewayAdapter(name, config, self._clock, abilities_of(adapter), self._spawn)
+        return GatewayAdapter(name, config, self._clock, adapter, self._spawn)
 
     def is_stale(self, config: PlantConfig, name: str, running: Adapter) -> bool:
         """Whether the code of a running adapter is not what lies on the disk by now. Reads its files."""

@@ -28,7 +28,7 @@ from headrace.runtime.changes import Change, Difference, Fate, Fingerprints, dif
 from headrace.runtime.gateways import Gateways
 from headrace.runtime.giving_way import beside
 from headrace.runtime.staged_tables import StagedTables
-from headrace.runtime.supervision import Supervisor, Tell
+from headrace.runtime.supervision import Make, Supervisor, Tell
 from headrace.runtime.tagging import TagWish, plan_tags, tables_back, tags_told
 from headrace.runtime.times import rfc3339
 from headrace.runtime.versions import TAGS, AppliedVersion, Versions, tags_before, version_before
@@ -250,9 +250,10 @@ class Reconfiguring:
         merged = with_adapters(self.running, config, [name])
         after = await asyncio.to_thread(Fingerprints.of, merged)
         change = [c for c in difference(self.running, after).of("adapters") if c.name == name]
-        again = partial(self.make, name)
+        again: Make = partial(self.make, name)
         if is_new:  # one like the old has the old code, so it is made before the new code is asked for
-            again = partial(_given, await asyncio.to_thread(again))
+            old = await asyncio.to_thread(again)
+            again = lambda: old  # noqa: E731
         with self._gateways.renewing(name) if is_new else contextlib.nullcontext():
             made = await asyncio.to_thread(self._made, merged, name)
             await self._supervisor.replace(name, lambda: made, again)
@@ -389,10 +390,6 @@ def with_adapters(running: Fingerprints, file: PlantConfig, names: Sequence[str]
     merged = parse_plant(data, file.folder)
     theirs = {name for one in names for name in merged.adapters[one].table_names}
     return merged.with_tables({name: text for name, text in running.tables.items() if name not in theirs})
-
-
-def _given(adapter: Adapter) -> Adapter:
-    return adapter
 
 
 def _path_of(file: str) -> Path:

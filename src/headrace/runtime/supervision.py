@@ -301,12 +301,12 @@ class Supervisor:
             one.pause = None
             self._tell("adapter.resumed", f"adapter {name} goes on", {"adapter": name, "by": by})
 
-    @staticmethod
-    async def _prepare(adapter: Adapter, sink: Sink) -> None:
-        """Have an instance ready; one that can't be leaves nothing behind."""
+    async def _prepare(self, adapter: Adapter, sink: Sink) -> None:
+        """Have an instance ready; one that can't be, or not before the plant ends, leaves nothing behind."""
         if isinstance(adapter, Prepares):
             try:
                 await adapter.prepare(sink)
+                self._check()
             except BaseException:
                 await adapter.stop()
                 raise
@@ -348,7 +348,7 @@ class Supervisor:
     async def _replace(self, name: str, one: _Supervised, adapter: Adapter, again: Make) -> None:
         await self._prepare(adapter, one.sink)
         await one.adapter.stop()
-        if one.pause is None:
+        if one.pause is None and not self._is_stopping:
             try:
                 await self._start(adapter, one.sink)
             except Exception:

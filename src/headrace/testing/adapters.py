@@ -162,11 +162,12 @@ async def running(rig: AdapterRig, sink: RecordingSink, is_up: bool = True) -> A
 
 
 async def check_samples_arrive(rig: AdapterRig) -> None:
-    """What the peer offers comes as frames that fit the directory, and is counted."""
+    """What the peer offers comes as frames that fit the directory, and is counted: at the end exactly."""
     sink = RecordingSink()
     async with running(rig, sink) as adapter:
         n = await rig.send()
         await until(lambda: sink.n_samples >= n, f"{n} samples arrived")
+        await until(lambda: adapter.diagnostics().n_samples >= n, "samples are counted")
         found = adapter.diagnostics()
         for batch in sink.batches:
             batch.check_columns()
@@ -176,7 +177,7 @@ async def check_samples_arrive(rig: AdapterRig) -> None:
                 assert layout.dtype == batch.dtype, "values have their layout's type"
                 assert layout.width >= batch.width, "frames fit their layout"
     assert not sink.rejects, sink.rejects[0].detail
-    assert found.n_samples >= n, "samples are counted"
+    assert adapter.diagnostics().n_samples == sink.n_samples, "all samples are counted, once"
     assert min(found.n_frames, found.n_sensors) > 0, "frames and sensors are counted"
     assert found.name == adapter.name
     assert found.devices[0].last_good_ns > 0, "the age of the newest good sample is told"

@@ -77,7 +77,10 @@ def test_events_and_what_parts_log_become_lines_once(plant):
     plant.events.append(Event(1, "adapter.started", "adapter ovens started"))
     screen.started("http://127.0.0.1:1")
     screen.beat()
-    logging.getLogger("headrace.adapters.modbus").warning("adapter=%s lost", "ovens")
+    log = logging.getLogger("headrace.adapters.modbus")
+    log.warning("adapter=%s lost", "ovens")
+    log.info("adapter=%s is back", "ovens")
+    log.debug("adapter=%s sends", "ovens")
     for n in range(4):
         plant.events.append(Event(n, "intake.slow", f"slow {n}"))
     screen.close()
@@ -85,8 +88,11 @@ def test_events_and_what_parts_log_become_lines_once(plant):
     assert text.count("cut 12 bytes of a torn write") == 1
     assert "adapter ovens started" not in text
     assert "adapter=ovens lost" in text
+    assert "adapter=ovens is back" in text
+    assert "sends" not in text
     assert "slow 3" in text
     assert logging.getLogger("headrace").handlers == []
+    assert logging.getLogger("headrace").level == logging.NOTSET
 
 
 def test_a_screen_has_a_line_for_each_adapter_and_all_fates(plant):

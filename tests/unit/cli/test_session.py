@@ -88,22 +88,6 @@ async def test_a_signal_asks_for_the_end(number):
     assert signal.getsignal(number) == before
 
 
-async def test_sighup_looks_at_the_certificate_but_for_a_terminal(monkeypatch):
-    made = Recorder()
-    before = signal.signal(signal.SIGHUP, lambda *_: made.calls.append("hung up"))
-    try:
-        for is_at_terminal, said in ((False, "renewed"), (True, "hung up")):
-            monkeypatch.setattr(session, "_is_at_terminal", lambda is_at=is_at_terminal: is_at)
-            made.calls.clear()
-            made.started = lambda *_: (made.calls.append("started"), os.kill(os.getpid(), signal.SIGHUP))
-            await made.session(0.01).run()
-            assert [call for call in made.calls if call != "beat"] == [
-                said if call == "beat" else call for call in ALL
-            ]  # fmt: skip
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 async def test_a_plant_that_ends_by_itself_is_a_failure():
     made = Recorder()
 
@@ -144,7 +128,7 @@ async def test_a_hang_up_loads_what_has_changed(monkeypatch):
     made.started = lambda *_: (made.calls.append("started"), os.kill(os.getpid(), signal.SIGHUP))
     await made.session().run()
     assert [call for call in made.calls if call != "beat"] == [
-        "port.start", "plant.start", "announced", "started", "refresh SIGHUP", "stopping", "plant.stop", "withdrawn",
+        "port.start", "plant.start", "announced", "started", "renewed", "refresh SIGHUP", "stopping", "plant.stop", "withdrawn",
         "plant.stop", "port.stop",
     ]  # fmt: skip
     assert signal.getsignal(signal.SIGHUP) == before

@@ -35,7 +35,7 @@ from headrace.core.events import Reject, RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout
 from headrace.core.problems import InvalidConfig, Problem
-from headrace.runtime import gateway, gateway_end, gateway_process
+from headrace.runtime import gateway, gateway_end, gateway_link, gateway_process
 from headrace.runtime.gateway import GatewayAdapter
 from headrace.runtime.gateway_end import spawn_gateway
 from headrace.runtime.gateway_link import error_fields, error_of
@@ -204,14 +204,27 @@ async def test_a_sensor_of_another_adapter_is_refused_at_the_start(world):
 
 
 async def test_a_sensor_of_another_adapter_is_refused_later_and_the_others_are_taken(world):
+    """As input that is refused: a source would send again for ever what is never acknowledged, and all that is with it."""
     await world.started()
     world.sink.directory.define("s/b", Layout("f64", (Column("1/a"),)))
-    clash, fine = world.far.sink.directory.define_many(["s/b/1", "s/b/2"], LAYOUT)
-    with pytest.raises(ConfigError, match="s/b/1"):
-        await world.far.emit(np.array([clash], np.uint32), TS_NS, [[1.0, 2.0]])
-    await world.far.emit(np.array([fine], np.uint32), TS_NS, [[1.0, 2.0]])
-    assert world.far.n_acked <= 1
+    both = world.far.sink.directory.define_many(["s/b/1", "s/b/2"], LAYOUT)
+    world.sink.is_durable = False
+    await world.far.emit(both, TS_NS, [[1.0, 2.0], [3.0, 4.0]])
+    (batch,), (reject,) = world.sink.batches, world.sink.rejects
+    assert batch.values.tolist() == [[3, 4]]
+    assert [world.sink.directory.paths[slot] for slot in batch.slot.tolist()] == ["s/b/2"]
+    assert (reject.code, reject.adapter, reject.n_samples) == (RejectCode.BAD_PATH, "x", 2)
+    assert "s/b/1" in reject.detail
+    first, second = world.sink._acks
+    first()
+    await world.near.probe({}, SystemClock())
+    assert world.far.n_acked == 0, "only half of it is durable"
+    second()
+    await until(lambda: world.far.n_acked == 1, "it is acknowledged")
+    await world.far.emit(both[:1], TS_NS, [[1.0, 2.0]])
     assert len(world.sink.batches) == 1
+    world.sink._acks[2]()
+    await until(lambda: world.far.n_acked == 2, "what is refused alone is acknowledged, too")
 
 
 async def test_what_is_refused_is_raised_where_it_was_handed_on(world):
@@ -227,12 +240,33 @@ async def test_what_is_refused_is_raised_where_it_was_handed_on(world):
     assert world.far.n_acked == 0
 
 
+async def test_an_acknowledgement_that_fails_keeps_no_other_waiting(world, caplog):
+    await world.started()
+    world.sink.is_durable = False
+    told = []
+    for ack in (lambda: 1 / 0, lambda: told.append("durable")):
+        await world.far.sink.emit(some_frames(world), ack)
+    world.sink.land()
+    await until(lambda: told == ["durable"], "the other is told")
+    assert world.pair.n_started == 1
+    assert "an acknowledgement failed" in caplog.text
+
+
+async def test_what_is_counted_is_known_when_it_has_stopped(world):
+    """However long it is until the next report."""
+    world.pair.report_s = 1_000.0
+    await world.started()
+    await world.far.send(3)
+    await world.near.stop()
+    assert world.near.diagnostics().n_samples == world.sink.n_samples == 12
+
+
 def some_frames(world):
     return FrameBatch.dense(world.far.slots, np.array([1, 2]), np.ones((2, 2)))
 
 
 async def test_without_credit_everybody_waits_and_who_polls_knows(world, monkeypatch):
-    monkeypatch.setattr(gateway, "WINDOW", 8)
+    monkeypatch.setattr(gateway_process, "WINDOW", 8)
     await world.started()
     world.sink.has_credit = lambda n: world.sink._credit.is_set()
     world.sink.set_credit(False)
@@ -352,7 +386,7 @@ async def test_an_error_of_start_is_raised_by_start(world, monkeypatch):
 
 
 async def test_another_headrace_needs_a_restart(world, monkeypatch):
-    monkeypatch.setattr(gateway_end, "_VERSION", "0.0.1")
+    monkeypatch.setattr(gateway, "_VERSION", "0.0.1")
     with pytest.raises(
         ConfigError, match=r"Headrace itself has changed on the disk, from 0\.0\.1 to .*: restart"
     ):
@@ -412,7 +446,9 @@ async def test_one_that_does_not_end_cleanly_is_told_and_let_go_of(world, monkey
     await world.started()
     monkeypatch.setattr(Far, "stop", fail)
     await world.near.stop()
-    await until(lambda: "did not stop cleanly: RuntimeError(" in caplog.text, "it is told")
+    await until(
+        lambda: "did not stop cleanly: unexpected RuntimeError: it can't" in caplog.text, "it is told"
+    )
     monkeypatch.undo()
 
 
@@ -425,7 +461,7 @@ async def test_one_that_never_ends_is_let_go_of(world, monkeypatch, caplog):
     await world.started()
     monkeypatch.setattr(Far, "stop", never)
     await world.near.stop()
-    assert "did not stop cleanly: its gateway process is not stopped after 0.05 s" in caplog.text
+    assert "did not stop cleanly: its gateway process has not answered 'stop' after 0.05 s" in caplog.text
 
 
 async def test_one_that_can_not_tell_how_it_is_goes_on_all_the_same(world, monkeypatch, caplog):
@@ -442,16 +478,70 @@ async def test_one_that_can_not_tell_how_it_is_goes_on_all_the_same(world, monke
 
 
 async def test_one_that_hangs_is_told_and_one_that_lives_says_so_again_and_again(world, monkeypatch):
-    monkeypatch.setattr(gateway_process, "ALIVE_NS", NS // 100)
+    """However long its diagnostics take."""
+    monkeypatch.setattr(gateway_process, "_REPORT_SHARE", 1e-9)
+    monkeypatch.setattr(gateway_process, "ALIVE_S", 0.01)
     await world.started()
     first_ns = world.near._taking.heard_ns
-    await until(
-        lambda: world.near._taking.heard_ns > first_ns + NS // 20, "nothing has changed, and it says so"
-    )
+    await until(lambda: world.near._taking.heard_ns > first_ns + NS // 20, "it says so")
     monkeypatch.setattr(gateway, "_QUIET_NS", 0)
     found = world.near.diagnostics()
     assert found.state is AdapterState.DEGRADED
     assert found.reason == "its gateway process has said nothing for 0 s"
+
+
+async def test_a_stop_that_is_given_up_leaves_no_process(world, monkeypatch):
+    async def never(self):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(gateway_process, "_STOP_S", 0.01)
+    await world.started()
+    link = world.pair._far
+    monkeypatch.setattr(Far, "stop", never)
+    stopping = asyncio.create_task(world.near.stop())
+    await asyncio.sleep(0.02)
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    assert link._writer.is_closing()
+
+
+@pytest.mark.timeout(20)
+async def test_the_end_of_a_process_is_seen_where_another_has_its_socket(monkeypatch):
+    """As one that a library has forked, and that outlives it."""
+    monkeypatch.setattr(gateway_end, "_BOOT", "import os, time; os.fork() or time.sleep(60); os._exit(3)")
+    config = parse_plant({"version": 1, "adapters": {"x": {"protocol": "sim"}}}, Path())
+    with pytest.raises(NotConnected, match="ended with exit code 3"):
+        await GatewayAdapter("x", config, SystemClock()).prepare(RecordingSink())
+
+
+async def test_a_message_that_is_too_long_is_nonsense_before_it_is_read(world, caplog):
+    await world.started()
+    world.pair._far._writer.write(gateway_link._HEAD.pack(2, 0, gateway_link.BYTES_MAX + 1, 1))
+    await until(lambda: world.pair.n_started == 2, "it is started again")
+    assert "sends nonsense" in caplog.text
+
+
+async def test_frames_before_it_has_started_are_nonsense(world, caplog):
+    await world.near.prepare(world.sink)
+    world.pair._far.send(gateway_link.LinkKind.FRAMES, [b""], 1)
+    await until(world.near._taking.is_lost.is_set, "it is seen")
+    with pytest.raises(NotConnected, match="is gone"):
+        await world.near.start(world.sink)
+    assert "sends nonsense" in caplog.text
+
+
+def test_what_libraries_say_is_not_told_but_warnings_are(monkeypatch):
+    loggers = {
+        name: logging.getLogger(name) for name in ("root", "headrace", "headrace.adapters.x", "pymodbus")
+    }
+    before = loggers["root"].level, loggers["root"].handlers[:], loggers["headrace"].level
+    try:
+        gateway_process.log_to(logging.NullHandler(), logging.INFO)
+        assert loggers["headrace.adapters.x"].isEnabledFor(logging.INFO)
+        assert not loggers["pymodbus"].isEnabledFor(logging.INFO)
+        assert loggers["pymodbus"].isEnabledFor(logging.WARNING)
+    finally:
+        loggers["root"].level, loggers["root"].handlers[:], loggers["headrace"].level = before
 
 
 # --- abilities -------------------------------------------------------------------------------------
@@ -495,6 +585,46 @@ async def test_redecoding_is_done_by_the_code_that_runs(world):
     assert refused == [reject]
 
 
+async def test_what_is_redecoded_has_the_slots_of_who_did_it(world):
+    """Also where that process ends with its answer."""
+    await world.started()
+    taking = world.near._taking
+    ask = taking.call
+
+    async def last_words(*given, **more):
+        found = await ask(*given, **more)
+        world.near._taking = None
+        return found
+
+    taking.call = last_words
+    batches, _ = await world.near.redecode_there(Reject(RejectCode.MALFORMED, "x", "s", "no", b"raw"))
+    taking.call, world.near._taking = ask, taking
+    assert world.sink.directory.paths[int(batches[0].slot[0])] == "s/a/again"
+
+
+async def test_who_changes_something_does_not_wait_for_ever(world, monkeypatch):
+    async def never(self, new):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Far, "retag", never)
+    monkeypatch.setattr(gateway, "_CHANGE_S", 0.02)
+    await world.started()
+    with pytest.raises(NotConnected, match=r"has not answered 'retag' after 0\.02 s"):
+        await world.near.retag(world.pair.adapter())
+
+
+async def test_bodies_for_a_process_that_reads_nothing_are_bounded(world, monkeypatch):
+    monkeypatch.setattr(gateway_link, "UNSENT_BYTES_MAX", 1_000)
+    await world.started()
+    world.pair._far._reader._transport.pause_reading()
+    first = asyncio.create_task(world.near.receive(Pushed(b"x" * 4_000_000, parameters={"db": "x"})))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="reads nothing"):
+        await world.near.receive(Pushed(b"y", parameters={"db": "x"}))
+    world.pair._far._reader._transport.resume_reading()
+    assert (await first).n_samples == 4_000_000
+
+
 async def test_other_tags_go_over_as_it_runs(world):
     await world.started()
     far, other = world.far, world.pair.adapter()
@@ -526,7 +656,7 @@ async def test_who_listens_and_who_waits_is_known_to_the_next_process(world):
 
 
 async def test_without_a_process_nothing_can_be_asked(world):
-    near = world.pair.adapter(abilities=ALL)
+    near = world.pair.adapter(checked=Far())
     near.suspend()
     near.listen(None)
     with pytest.raises(NotConnected, match="has no gateway process now"):

@@ -9,12 +9,14 @@ import pytest
 from headrace.adapters.registry import ADAPTERS
 from headrace.core.clock import SystemClock
 from headrace.core.config import parse_plant
-from headrace.core.errors import ConfigError, PluginError
+from headrace.core.errors import ConfigError, NotConnected, PluginError
+from headrace.core.layouts import Column, Layout
 from headrace.core.registry import Registry
 from headrace.runtime.changes import Fingerprints, difference
 from headrace.runtime.gateway import GatewayAdapter
 from headrace.runtime.gateways import Gateways
 from headrace.runtime.plugin_code import ImportedCode
+from headrace.testing.adapters import RecordingSink
 
 
 def plant(**more):
@@ -30,6 +32,23 @@ def test_an_adapter_runs_in_the_engine_unless_its_section_says_otherwise():
     found = gateways.make(plant(process="own"), "demo")
     assert isinstance(found, GatewayAdapter)
     assert hasattr(found, "probe"), "what it can is known before its process is"
+
+
+async def test_a_sensor_that_another_has_ends_the_start_as_in_the_engine(tmp_path):
+    sink = RecordingSink()
+    gateways = Gateways(SystemClock(), spawn=no_process)
+    Gateways(SystemClock()).make(plant(), "demo").declare(sink.directory)
+    fine = gateways.make(plant(process="own"), "demo")
+    await fine.start(sink)
+    await fine.stop()
+    taken = RecordingSink()
+    taken.directory.define("s/a", Layout("f64", (Column("oven1/temperature"),)))
+    with pytest.raises(ConfigError, match="oven1"):
+        await gateways.make(plant(process="own"), "demo").start(taken)
+
+
+async def no_process():
+    raise NotConnected("no process can be had")
 
 
 def test_a_section_is_checked_before_any_process_is_started():

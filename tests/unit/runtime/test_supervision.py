@@ -398,6 +398,35 @@ async def test_one_that_gets_ready_while_it_is_paused_is_let_go_of_again(world):
     assert world.log[2:] == []
 
 
+async def test_one_that_gets_ready_while_the_plant_ends_is_not_started(world):
+    old = world.stub()
+    one = await world.started(x=old)
+    late = Slow("y", world.log)
+
+    async def prepare(sink):
+        await one.stop(1.0)
+
+    late.prepare = prepare
+    with pytest.raises(Closed, match="is stopping"):
+        await one.replace("x", lambda: late, world.stub)
+    assert world.log == ["stop x", "stop y"]
+    assert one.get("x") is old
+
+
+async def test_nothing_is_started_where_the_plant_ends_while_the_old_one_stops(world):
+    old = world.stub()
+    one = await world.started(x=old)
+    stop = old.stop
+
+    async def stop_all():
+        old.stop = stop
+        await one.stop(1.0)
+
+    old.stop = stop_all
+    await one.replace("x", lambda: Stub("y", world.log), world.stub)
+    assert "start y" not in world.log
+
+
 async def test_an_adapter_goes_over_to_tags_of_its_own_kind_only(world):
     """In a process of its own, or in the engine: that is another kind."""
     one = await world.started(x=Turning("x", world.log))

@@ -122,10 +122,10 @@ class Gathered:
     def columns(self) -> MessageColumns:
         """As decoders take them."""
         topics, payloads = self.came.topics, self.came.payloads
-        if len(self._parts) == 1:
-            arrivals_ns = np.full(self.n, self._arrivals_ns[0], np.int64)
-        else:
-            arrivals_ns = np.repeat(np.array(self._arrivals_ns), [len(part) for part in self._parts])
+        # One clock reading for what came together; but what is refused is decoded by itself some day, and of two frames
+        # of one time only the later would stay.
+        parts = zip(self._parts, self._arrivals_ns, strict=True)
+        arrivals_ns = np.concatenate([np.arange(at_ns, at_ns + len(part)) for part, at_ns in parts])
 
         def make(number: int) -> TopicMessage:
             return TopicMessage(topics[number], payloads[number], int(arrivals_ns[number]))

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from headrace.adapters.broker.inbox import Inbox
-from headrace.adapters.broker.packets import PacketFramer, TopicTable, one_arrival
+from headrace.adapters.broker.inbox import Gathered, Inbox
+from headrace.adapters.broker.packets import PacketFramer, TopicTable, all_arrivals, one_arrival
 from headrace.adapters.payloads.base import RuleSettings
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
@@ -346,3 +346,13 @@ async def test_finish_hands_on_what_has_begun():
     async with desk:
         desk.take(1)
     assert desk.sink.n_samples == 1
+
+
+def test_messages_of_one_read_arrive_one_after_the_other():
+    """Refused input is decoded with the time of its arrival: the same for two would be one frame of both."""
+    gathered = Gathered(1)
+    gathered.add(all_arrivals([one_arrival("p/d", b"1"), one_arrival("p/d", b"2")]), 100, 0)
+    gathered.add(one_arrival("p/d", b"3"), 500, 0)
+    columns = gathered.columns()
+    assert columns.arrivals_ns.tolist() == [100, 101, 500]
+    assert [columns[i].arrival_ns for i in range(3)] == [100, 101, 500]
