@@ -72,6 +72,7 @@ class RowEncoder:
     def __init__(self, directory: SensorDirectory) -> None:
         self._directory = directory
         self._series = SeriesMap(directory)
+        self._layout_json: dict[int, str] = {}
 
     def encode(
         self, shard: int, frames: Sequence[FrameBatch], late: Sequence[FrameBatch], seq: int, arrival_ns: int
@@ -180,12 +181,13 @@ class RowEncoder:
         directory, n = self._directory, len(slots)
         used, place = np.unique(directory.layout_index[slots], return_inverse=True)
         layouts = [directory.layouts[i] for i in used.tolist()]
+        texts = [self._json_of(i) for i in used.tolist()]
         return {
             "shard": np.full(n, shard, np.uint16),
             "path": group_keys(directory, slots),
             "group": directory.group_id[slots],
             "layout": np.array([one.id for one in layouts], np.uint64)[place],
-            "layout_json": coded(place.astype(np.int32), [one.to_json() for one in layouts]),
+            "layout_json": coded(place.astype(np.int32), texts),
             "dtype": constant(batch.dtype, n),
             "t_min": _times(blocks.t_min),
             "t_max": _times(blocks.t_max),
@@ -195,6 +197,13 @@ class RowEncoder:
             "n_bytes": np.diff(blocks.offsets).astype(np.uint32),
             "payload": binary(blocks.payload, blocks.offsets),
         }
+
+    def _json_of(self, index: int) -> str:
+        """A layout as JSON, made once: flushes have the same layouts again and again."""
+        found = self._layout_json.get(index)
+        if found is None:
+            found = self._layout_json[index] = self._directory.layouts[index].to_json()
+        return found
 
 
 def _own_words(
@@ -232,7 +241,9 @@ def binary(payload: npt.NDArray[np.uint8], offsets: I64) -> pa.Array:
 
 
 def _times(ts_ns: I64) -> pa.Array:
-    return pa.array(np.ascontiguousarray(ts_ns, np.int64)).cast(COLUMNS["t_min"])
+    """A column of times, without Arrow's cast, which takes longer than a small column is worth."""
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(ts_ns, np.int64))]
+    return pa.Array.from_buffers(COLUMNS["t_min"], len(ts_ns), buffers)
 
 
 def _small(local: Array) -> Array:
