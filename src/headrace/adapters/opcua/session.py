@@ -111,6 +111,9 @@ class ServerSession:
             is_cut = self._is_cut or connection.is_cut
             if reader is not None:
                 self._left = (connection, reader) if is_cut and reader.can_resume else None
+            elif self._left is not None and connection.is_resumed:
+                # It got no further, but the server has it: what is to be signed next is told on the newest connection.
+                self._left = (connection, self._left[1])
             await self.close(says_goodbye=self._left is None)
             self._lost(reason, state)
             await self._clock.sleep(seconds(max(0, self.retry_ns - self._clock.now_ns())))
@@ -144,7 +147,12 @@ class ServerSession:
         try:
             async with self._changing:
                 left, self._left = self._left, None
-                if left is not None and connection.is_resumed:
+                if connection.is_resumed:
+                    if left is None or not left[1].can_resume:
+                        # Its subscriptions tell, by handles of old, of what are other variables by now.
+                        raise NotConnected(
+                            "the tags were changed while it was away; the session is made anew"
+                        )
                     reader = self._reader = self._up_reader = left[1]
                     await reader.resume(link)
                 else:
@@ -193,11 +201,12 @@ class ServerSession:
         """
         await self._changing.acquire()
         self._is_changing = True
-        if self._reader is not None:
+        reader = self._reader
+        if reader is not None:
             try:
-                await self._reader.stage(change, groups)
+                await reader.stage(change, groups)
             except NotConnected as e:
-                self._reader.can_resume = False
+                reader.can_resume = False
                 self.drop(str(e))
 
     async def take_back(self) -> None:
@@ -205,6 +214,8 @@ class ServerSession:
         try:
             if self._reader is not None:
                 await self._reader.take_back()
+            elif self._left is not None and self._left[1].is_staged:
+                self._left = None
         finally:
             self._release()
 
