@@ -115,6 +115,7 @@ class ServerSession:
                 # It got no further, but the server has it: what is to be signed next is told on the newest connection.
                 self._left = (connection, self._left[1])
             await self.close(says_goodbye=self._left is None)
+            _check_cancelled()
             self._lost(reason, state)
             await self._clock.sleep(seconds(max(0, self.retry_ns - self._clock.now_ns())))
 
@@ -172,12 +173,9 @@ class ServerSession:
         """Connect in turn; a server that is slow to answer gives its place to the next one meanwhile."""
         async with self._gate:
             opening = asyncio.ensure_future(connection.open())
-            try:
-                await asyncio.wait([opening], timeout=PATIENCE_S)
-            except asyncio.CancelledError:
-                opening.cancel()
-                raise
-        await opening
+            await _await(opening, PATIENCE_S)
+        await _await(opening)
+        opening.result()
 
     async def _until_ended(self, crew: Crew) -> None:
         await self._ended.wait()
@@ -263,3 +261,20 @@ class ServerSession:
                 self.access.server,
                 reason,
             )
+
+
+async def _await(opening: asyncio.Future[None], timeout_s: float | None = None) -> None:
+    """Wait for it; who is cancelled meanwhile ends at once, whatever the library makes of that."""
+    try:
+        await asyncio.wait([opening], timeout=timeout_s)
+    except asyncio.CancelledError:
+        opening.cancel()
+        opening.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks any more
+        raise
+
+
+def _check_cancelled() -> None:
+    """End a task that was cancelled and goes on: asyncio.wait_for of Python 3.11 forgets it at times, asyncua's among them."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -1,6 +1,7 @@
 """A session with a server that says what it was told to: whatever it answers, we know what to do."""
 
 import asyncio
+import contextlib
 import logging
 
 import pytest
@@ -593,3 +594,39 @@ async def test_a_change_before_there_are_subscriptions_asks_for_nothing_to_be_pu
     table = TagTable(desk.tags.plans, desk.sink.directory)
     one.commit(plan_change(desk.tags, table), {S: [0, 1, 2]})
     assert not one._link.crew._tasks, "a server would answer that there is no subscription"
+
+
+@pytest.mark.parametrize("where", ["open", "close"])
+async def test_whoever_ends_a_session_ends_it_although_a_library_takes_no_notice(monkeypatch, where):
+    """asyncio.wait_for of Python 3.11 forgets that it was cancelled, where what it waits for is there just then."""
+    begun = asyncio.Event()
+    monkeypatch.setattr(session_module, "PATIENCE_S", 0.0)
+
+    async def deaf():
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise NotConnected("too late") from None
+
+    async def close(says_goodbye=True):
+        if not begun.is_set():
+            with contextlib.suppress(NotConnected):
+                await deaf()
+
+    wires = Wire(deaf if where == "open" else None, Read=[NotConnected("over")]), Wire(deaf)
+    if where == "close":
+        wires[0].close = close
+    lives = Lives(monkeypatch, *wires)
+    task = asyncio.create_task(lives.one.run())
+    await begun.wait()
+    for _ in range(5):  # the gate is left
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task], timeout=1)
+    is_over = task.cancelled()
+    for _ in range(2 * (not is_over)):  # it would not end else
+        task.cancel()
+        await asyncio.sleep(0)
+    assert is_over
+    assert lives.befores == [None]
