@@ -246,6 +246,8 @@ async def test_before_it_is_connected_a_session_takes_no_orders():
         session.drop("not yet")
         await told(adapter, "not yet", AdapterState.BACKOFF)
         await session.close()
+        assert not session.is_up
+        session.acknowledge(np.array([1]))
         session.drop("no client")
 
 
