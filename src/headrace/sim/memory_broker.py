@@ -176,9 +176,14 @@ class MemorySession(BrokerSession):
         """Close the connection; the session at the broker stays."""
         self._broker.detach(self)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the connection stands."""
+        return not self._ended.is_set()
+
     def acknowledge(self, packet_ids: npt.NDArray[np.int64]) -> None:
         """Acknowledge messages of the present connection, if it still stands."""
-        if not self._ended.is_set():
+        if self.is_up:
             self._broker.acknowledge(packet_ids.tolist())
 
 

@@ -3,9 +3,10 @@
 * **Messages by columns.** PUBLISH packets are taken out of the bytes many at a time (`headrace.adapters.broker.packets`);
   connecting, subscribing, signs of life and whatever is no plain message is gmqtt's.
 
-* **Packet ids.** gmqtt acknowledges a QoS 1 message when the coroutine that handles it returns. That costs a task
+* **Packet ids.** gmqtt acknowledges a message when the coroutine that handles it returns. That costs a task
   for each message and does not tell the packet id, without which a message that comes again can't be recognised.
-  Here we get the id at once and write the acknowledgements, many in one packet of bytes.
+  Here we get the id at once and write the acknowledgements, many in one packet of bytes. We subscribe to no QoS 2, but a
+  session may have an older subscription that does: PUBREC is its acknowledgement.
 * **One client, one connection.** gmqtt's own reconnection would let a handler of the old connection acknowledge a
   packet id on the new one, where the broker may have given the id to another message: that message would be lost.
   So it never reconnects; a new connection is a new client.
@@ -44,9 +45,11 @@ from headrace.adapters.broker.packets import (
 )
 from headrace.adapters.meters import reason_of
 from headrace.core.clock import NS, monotonic_ns
-from headrace.core.errors import NotConnected
+from headrace.core.errors import NotConnected, PluginError
 
 _PUBACK = 0x40_02_00_00
+_PUBREC = 0x50_02_00_00
+_HANDLERS = "_handle_qos_1_publish_packet", "_handle_qos_2_publish_packet"
 CONNECT_S = 5.0
 _CLOSE_S = 0.5
 # What matters of it we say ourselves, once.
@@ -103,6 +106,10 @@ class BrokerClient(SingleConnection):
     stay : whether the broker keeps the session when the connection ends, and what came meanwhile.
     will : what the broker publishes when the connection ends without our good-bye.
     topics : what is known of topics from earlier connections.
+
+    Raises
+    ------
+    PluginError : gmqtt is of another make, by which messages would be acknowledged before they are durable.
     """
 
     def __init__(
@@ -133,7 +140,14 @@ class BrokerClient(SingleConnection):
         self._granted: Sequence[int] = ()
         self._is_five = True
         self._is_in = False
-        self._package_handler._handle_qos_1_publish_packet = self._on_qos_1
+        self._of_qos_2: set[int] = set()
+        handler = self._package_handler
+        if not all(hasattr(handler, name) for name in _HANDLERS):
+            raise PluginError(
+                f"gmqtt {gmqtt.__version__} takes messages otherwise than 0.8, for which this is written"
+            )
+        handler._handle_qos_1_publish_packet = self._on_qos_1
+        handler._handle_qos_2_publish_packet = self._on_qos_2
         self.on_message = self._on_qos_0
         self.on_connect = self._on_connect
         self.on_subscribe = self._on_subscribe
@@ -205,8 +219,13 @@ class BrokerClient(SingleConnection):
         )
 
     def acknowledge(self, packet_ids: npt.NDArray[np.int64]) -> None:
-        """Send PUBACK for each; ids of a lost connection must not come here."""
-        self._connection.send_package((packet_ids | _PUBACK).astype(">u4").tobytes())
+        """Send PUBACK for each, PUBREC at QoS 2; ids of a lost connection must not come here."""
+        acks = packet_ids | _PUBACK
+        if self._of_qos_2:
+            ids = packet_ids.tolist()
+            acks = np.where([one in self._of_qos_2 for one in ids], packet_ids | _PUBREC, acks)
+            self._of_qos_2.difference_update(ids)
+        self._connection.send_package(acks.astype(">u4").tobytes())
 
     def pause(self) -> None:
         """Read no more from the socket."""
@@ -231,11 +250,13 @@ class BrokerClient(SingleConnection):
         connection = self._connection
         if connection is None:
             return
-        if self._is_in:
-            connection._transport.resume_reading()
-            connection.send_disconnect()
-            await asyncio.wait([connection._protocol.closed], timeout=_CLOSE_S)
-        connection._transport.abort()
+        try:
+            if self._is_in:
+                connection._transport.resume_reading()
+                connection.send_disconnect()
+                await asyncio.wait([connection._protocol.closed], timeout=_CLOSE_S)
+        finally:
+            connection._transport.abort()
         with contextlib.suppress(OSError):
             await self.disconnect()
 
@@ -260,6 +281,9 @@ class BrokerClient(SingleConnection):
                 connection._last_data_in = monotonic_ns() / NS
                 self._take(found)
             if why == BROKEN:
+                # gmqtt would read no more, and wait for the end of its patience.
+                self._lost.set()
+                self._tell_lost("what it sends is no MQTT")
                 return -1
             if why == OTHER:
                 # Its first byte, then up to four of its length, each but the last with the highest bit set.
@@ -275,6 +299,12 @@ class BrokerClient(SingleConnection):
     ) -> None:
         is_again, is_retained = bool(properties["dup"]), bool(properties["retain"])
         self._take(one_arrival(_text(topic), bytes(payload), packet_id, is_again, is_retained))
+
+    def _on_qos_2(
+        self, packet_id: int, payload: bytes, topic: str | bytes, properties: dict[str, Any]
+    ) -> None:
+        self._of_qos_2.add(packet_id)
+        self._on_qos_1(packet_id, payload, topic, properties)
 
     def _on_qos_0(
         self, client: gmqtt.Client, topic: str | bytes, payload: bytes, qos: int, properties: dict[str, Any]

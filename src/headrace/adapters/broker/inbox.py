@@ -49,6 +49,11 @@ class Courier(Protocol):
         """Number of the present connection; acknowledgements belong to one."""
         ...
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the present connection stands; else nothing can be acknowledged."""
+        ...
+
     def acknowledge(self, packet_ids: npt.NDArray[np.int64]) -> None:
         """Acknowledge messages of the present connection."""
         ...
@@ -360,7 +365,8 @@ class Inbox:
         self._close(taken)
         self.latency.add(seconds(monotonic_ns() - taken.began_ns))
         if taken.n_held:
-            now = self._held.settle(taken.came, taken.first, self._courier.generation)
+            courier = self._courier
+            now = self._held.settle(taken.came, taken.first, courier.generation if courier.is_up else _NEVER)
             if len(now):
                 self._courier.acknowledge(now)
 

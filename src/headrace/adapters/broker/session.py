@@ -230,9 +230,14 @@ class BrokerSession:
 
     # --- called by the inbox -------------------------------------------------------------------------
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the present connection stands, as far as we know."""
+        return self._client is not None and not self._ended.is_set()
+
     def acknowledge(self, packet_ids: npt.NDArray[np.int64]) -> None:
         """Acknowledge messages of the present connection, if it still stands."""
-        if self._client is not None and not self._ended.is_set():
+        if self._client is not None and self.is_up:
             self._client.acknowledge(packet_ids)
 
     def pause(self) -> None:

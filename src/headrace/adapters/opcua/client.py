@@ -57,7 +57,8 @@ class ServiceFailed(HeadraceError):
 class _ResumingClient(Client):  # type: ignore[misc]
     """asyncua's client, which activates the session of another one where it is told so, and else makes its own.
 
-    asyncua keeps sessions in a file for this, and asks for them by these two methods.
+    asyncua keeps sessions in a file for this, and asks for them by these two methods. Where another make of it does
+    otherwise a session is made anew.
     """
 
     before: Client | None = None
@@ -66,14 +67,23 @@ class _ResumingClient(Client):  # type: ignore[misc]
         before = self.before
         if before is None:
             return False
+        try:
+            self._server_nonce, self._policy_ids = before._server_nonce, before._policy_ids
+        except AttributeError:
+            return False
         self.uaclient.session.restore_authentication_token(before.uaclient.session.authentication_token)
-        self._server_nonce, self._policy_ids = before._server_nonce, before._policy_ids
         policy = self.security_policy
         policy.peer_certificate = policy.peer_certificate or before.security_policy.peer_certificate
         return True
 
     def _clear_persisted_session(self) -> None:
         self.before = None
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether its session is the other one's."""
+        before, own = self.before, self.uaclient.session.authentication_token
+        return before is not None and bool(own == before.uaclient.session.authentication_token)
 
 
 class UaConnection:
@@ -117,7 +127,7 @@ class UaConnection:
         try:
             await access.prepare(self._client)
             await self._client.connect()
-            self.is_resumed, self._client.before = self._client.before is not None, None
+            self.is_resumed, self._client.before = self._client.is_resumed, None
             self._measure()
             found = await self._client.get_namespace_array()
         except ua.UaStatusCodeError as e:

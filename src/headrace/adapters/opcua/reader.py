@@ -131,6 +131,11 @@ class Reader(ABC):
         self._go_over(link)
 
     @property
+    def is_staged(self) -> bool:
+        """Whether the server was asked for what does not count yet."""
+        return self._staged is not None
+
+    @property
     def revised(self) -> str:
         """What the server does otherwise than asked, in words; empty where nothing."""
         return ""

@@ -111,7 +111,11 @@ class ServerSession:
             is_cut = self._is_cut or connection.is_cut
             if reader is not None:
                 self._left = (connection, reader) if is_cut and reader.can_resume else None
+            elif self._left is not None and connection.is_resumed:
+                # It got no further, but the server has it: what is to be signed next is told on the newest connection.
+                self._left = (connection, self._left[1])
             await self.close(says_goodbye=self._left is None)
+            _check_cancelled()
             self._lost(reason, state)
             await self._clock.sleep(seconds(max(0, self.retry_ns - self._clock.now_ns())))
 
@@ -144,7 +148,12 @@ class ServerSession:
         try:
             async with self._changing:
                 left, self._left = self._left, None
-                if left is not None and connection.is_resumed:
+                if connection.is_resumed:
+                    if left is None or not left[1].can_resume:
+                        # Its subscriptions tell, by handles of old, of what are other variables by now.
+                        raise NotConnected(
+                            "the tags were changed while it was away; the session is made anew"
+                        )
                     reader = self._reader = self._up_reader = left[1]
                     await reader.resume(link)
                 else:
@@ -164,12 +173,9 @@ class ServerSession:
         """Connect in turn; a server that is slow to answer gives its place to the next one meanwhile."""
         async with self._gate:
             opening = asyncio.ensure_future(connection.open())
-            try:
-                await asyncio.wait([opening], timeout=PATIENCE_S)
-            except asyncio.CancelledError:
-                opening.cancel()
-                raise
-        await opening
+            await _await(opening, PATIENCE_S)
+        await _await(opening)
+        opening.result()
 
     async def _until_ended(self, crew: Crew) -> None:
         await self._ended.wait()
@@ -193,11 +199,12 @@ class ServerSession:
         """
         await self._changing.acquire()
         self._is_changing = True
-        if self._reader is not None:
+        reader = self._reader
+        if reader is not None:
             try:
-                await self._reader.stage(change, groups)
+                await reader.stage(change, groups)
             except NotConnected as e:
-                self._reader.can_resume = False
+                reader.can_resume = False
                 self.drop(str(e))
 
     async def take_back(self) -> None:
@@ -205,6 +212,8 @@ class ServerSession:
         try:
             if self._reader is not None:
                 await self._reader.take_back()
+            elif self._left is not None and self._left[1].is_staged:
+                self._left = None
         finally:
             self._release()
 
@@ -252,3 +261,20 @@ class ServerSession:
                 self.access.server,
                 reason,
             )
+
+
+async def _await(opening: asyncio.Future[None], timeout_s: float | None = None) -> None:
+    """Wait for it; who is cancelled meanwhile ends at once, whatever the library makes of that."""
+    try:
+        await asyncio.wait([opening], timeout=timeout_s)
+    except asyncio.CancelledError:
+        opening.cancel()
+        opening.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks any more
+        raise
+
+
+def _check_cancelled() -> None:
+    """End a task that was cancelled and goes on: asyncio.wait_for of Python 3.11 forgets it at times, asyncua's among them."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -160,7 +160,7 @@ class Subscribing(Reader):
             item.RequestedParameters = self._wanted(handle, has_filter)
             items.append(item)
         request.Parameters.ItemsToCreate = items
-        return await self._ask_items(interval_ns, request, ua.CreateMonitoredItemsResponse)
+        return await self._ask_items(interval_ns, request, ua.CreateMonitoredItemsResponse, len(items))
 
     async def _modify(self, interval_ns: int, handles: Sequence[int], has_filter: bool) -> list[Any]:
         request = ua.ModifyMonitoredItemsRequest()
@@ -168,13 +168,19 @@ class Subscribing(Reader):
             ua.MonitoredItemModifyRequest(self._items[handle].number, self._wanted(handle, has_filter))
             for handle in handles
         ]
-        return await self._ask_items(interval_ns, request, ua.ModifyMonitoredItemsResponse)
+        return await self._ask_items(interval_ns, request, ua.ModifyMonitoredItemsResponse, len(handles))
 
-    async def _ask_items(self, interval_ns: int, request: Any, answer: Any) -> list[Any]:
+    async def _ask_items(self, interval_ns: int, request: Any, answer: Any, n: int) -> list[Any]:
+        """Results for `n` items. Raises as `UaConnection.ask`; NotConnected, too, where there are not so many."""
         self._meters.n_requests += 1
         request.Parameters.SubscriptionId = self._subscriptions[interval_ns].number
         request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
-        return list((await self._connection.ask(request, answer, "a request for monitored items")).Results)
+        found = list((await self._connection.ask(request, answer, "a request for monitored items")).Results)
+        if len(found) != n:
+            raise NotConnected(
+                f"the server answers a request for {n:,} monitored items with {len(found):,} results"
+            )
+        return found
 
     def _wanted(self, handle: int, has_filter: bool) -> Any:
         """How a variable is to be monitored."""
@@ -226,10 +232,10 @@ class Subscribing(Reader):
         await self.finish()
 
     def commit(self, change: TableChange, groups: Groups) -> None:
-        """The tags have become those of `change`; publish requests for what is new."""
+        """The tags have become those of `change`; publish requests for what is new, where others are on their way."""
         super().commit(change, groups)
         self._bands = {}
-        for one in self._publishing():
+        for one in self._publishing() if self._n_publishing else ():
             self._link.crew.add(one)
 
     def _let_go(self, items: Mapping[int, Item]) -> None:
@@ -280,10 +286,11 @@ class Subscribing(Reader):
         self._heard_ns = monotonic_ns()
 
     async def _republish(self, subscription: int) -> bool:
-        """Take the next message of a subscription once more, if the server has it."""
+        """Take the next message of a subscription once more; whether the server had it."""
+        sequence = self._next_sequence.get(subscription, 1)
         request = ua.RepublishRequest()
         request.Parameters.SubscriptionId = subscription
-        request.Parameters.RetransmitSequenceNumber = self._next_sequence.get(subscription, 1)
+        request.Parameters.RetransmitSequenceNumber = sequence
         self._meters.n_requests += 1
         try:
             found = await self._connection.ask(request, ua.RepublishResponse, "a request to publish again")
@@ -297,7 +304,7 @@ class Subscribing(Reader):
         response = ua.PublishResponse()
         response.Parameters = ua.PublishResult(SubscriptionId=subscription, NotificationMessage=message)
         self._take(bytes(struct_to_binary(response)))
-        return True
+        return bool(message.SequenceNumber == sequence)
 
     # --- running -------------------------------------------------------------------------------------
 

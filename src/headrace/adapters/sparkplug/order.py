@@ -127,6 +127,9 @@ class _NodeNumbers:
         self._numbers: dict[tuple[str, str], int] = {}
         self._state_topic = state_topic
 
+    def __len__(self) -> int:
+        return len(self._numbers)
+
     def number(self, node_id: tuple[str, str]) -> int:
         """The number of a node."""
         number = self._numbers.setdefault(node_id, len(self._numbers))
@@ -138,8 +141,7 @@ class _NodeNumbers:
     def of_topics(self, names: list[str], living: Mapping[tuple[str, str], _Sequence]) -> tuple[U8, I64]:
         """Kind and node of each topic; with a new table of topics nodes that do not live are forgotten."""
         if names is not self._names:
-            self._names, self._n_topics = names, 0
-            self._renumber(living)
+            self.forget(living, names)
         if len(names) > len(self._kinds):
             self._kinds = np.concatenate([self._kinds, np.zeros(2 * len(names), np.uint8)])
             self._nodes = np.concatenate([self._nodes, np.zeros(2 * len(names), np.int64)])
@@ -156,7 +158,9 @@ class _NodeNumbers:
         self._kinds[at] = _OTHER if read.kind in ("NBIRTH", "NDEATH") else _NUMBERED
         self._nodes[at] = self.number(read.node_id)
 
-    def _renumber(self, living: Mapping[tuple[str, str], _Sequence]) -> None:
+    def forget(self, living: Mapping[tuple[str, str], _Sequence], names: list[str] | None = None) -> None:
+        """Forget nodes that do not live, and whose each topic is; `names`: of those to begin with."""
+        self._names, self._n_topics = [] if names is None else names, 0
         expected, waiting = self.expected, self.waiting
         self._numbers, self.expected, self.waiting = (
             {},
@@ -257,6 +261,8 @@ class SequenceGate:
             self._numbers.expected[node.number] = _NO_LIFE
             del self._nodes[read.node_id]
         if read.kind == "NBIRTH" and len(self._nodes) < N_NODES_MAX:
+            if len(self._numbers) > 2 * N_NODES_MAX:  # those that live, and as many in topics
+                self._numbers.forget(self._nodes)
             node = self._nodes[read.node_id] = _Sequence(self._numbers.number(read.node_id))
             self._expect(node, seq + 1)
 

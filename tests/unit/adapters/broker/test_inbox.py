@@ -19,6 +19,7 @@ class Line:
 
     def __init__(self):
         self.generation = 1
+        self.is_up = True
         self.acknowledged = []
         self.is_paused = False
         self.drops = []
@@ -169,6 +170,19 @@ async def test_an_old_connection_acknowledges_nothing_on_the_new_one():
         assert desk.inbox.n_duplicates == 1
         desk.take(5, is_again=True)
         await desk.taken(2)
+
+
+async def test_what_lands_while_there_is_no_connection_is_acknowledged_when_it_comes_again():
+    async with Desk() as desk:
+        desk.take(5)
+        await desk.taken(1)
+        desk.line.is_up = False
+        desk.sink.land()
+        desk.line.is_up, desk.line.generation = True, 2
+        assert desk.line.acknowledged == []
+        desk.take(5, is_again=True)
+        assert desk.line.acknowledged == [(2, 5)]
+        assert (desk.sink.n_samples, desk.inbox.n_duplicates) == (1, 1)
 
 
 @pytest.mark.parametrize(("is_again", "value"), [(False, 1), (True, 2)], ids=["new", "other content"])

@@ -7,6 +7,7 @@ import ssl
 
 import numpy as np
 import pytest
+from gmqtt.mqtt.handler import MqttPackageHandler
 
 from headrace.adapters.base import AdapterState, PlantFacts
 from headrace.adapters.broker import client as client_module
@@ -19,7 +20,7 @@ from headrace.core.problems import validate_section
 from headrace.testing.adapters import RecordingSink, until
 
 ACCEPTED_5, ACCEPTED_3 = b"\x20\x03\x00\x00\x00", b"\x20\x02\x00\x00"
-CONNECT, SUBSCRIBE, PUBACK, DISCONNECT = 1, 8, 4, 14
+CONNECT, SUBSCRIBE, PUBACK, PUBREC, PUBCOMP, DISCONNECT = 1, 8, 4, 5, 7, 14
 
 
 class Script:
@@ -161,6 +162,35 @@ async def test_a_packet_id_is_acknowledged_on_its_own_connection_only():
             assert PUBACK not in script.seen
 
 
+async def test_a_broker_that_sends_what_can_be_no_packet_is_left_at_once():
+    async with Script(ACCEPTED_5) as script:
+        script.then = b"\x30\xff\xff\xff\xff"
+        async with running(script) as adapter:
+            await told(adapter, "what it sends is no MQTT", AdapterState.BACKOFF)
+            await until(lambda: len(script.levels) == 2, "it connects again")
+
+
+async def test_a_message_of_quality_2_that_an_older_subscription_brings_is_received_once_it_is_durable():
+    """PUBREC, and PUBCOMP for an answer to PUBREL; by a PUBACK a broker would wait for ever."""
+    body = b"\x00\x07plant/d\x00\x05\x00" + b'{"a": 1}'
+    sink = RecordingSink(is_durable=False)
+    async with Script(ACCEPTED_5) as script:
+        script.then = bytes([0x34, len(body)]) + body + b"\x62\x02\x00\x05"
+        async with running(script, sink):
+            await until(lambda: sink.n_samples == 1 and PUBCOMP in script.seen, "the message is taken")
+            assert PUBREC not in script.seen
+            sink.land()
+            await until(lambda: PUBREC in script.seen, "it is acknowledged")
+            assert PUBACK not in script.seen
+
+
+async def test_a_gmqtt_of_another_make_is_told_of_before_anything_is_lost(monkeypatch):
+    monkeypatch.delattr(MqttPackageHandler, "_handle_qos_1_publish_packet")
+    async with Script(ACCEPTED_5) as script, running(script) as adapter:
+        await told(adapter, "takes messages otherwise than 0.8", AdapterState.FAILED)
+        assert not script.levels
+
+
 async def test_a_topic_that_is_no_text_is_nobodys():
     body = b"\x00\x07plan\xff/d" + b"\x00" + b"1"
     sink = RecordingSink()
@@ -195,6 +225,17 @@ async def test_a_broker_that_does_not_let_go(monkeypatch):
         assert client._connection.is_closing()
 
 
+async def test_a_good_bye_that_is_cut_short_closes_all_the_same():
+    async with Script(ACCEPTED_5, lets_go=False) as script, running(script) as adapter:
+        await until(lambda: adapter.diagnostics().state is AdapterState.CONNECTED, "it is connected")
+        client = adapter._running.session._client
+        closing = asyncio.create_task(client.close())
+        await until(lambda: script.seen[-1] == DISCONNECT, "the good-bye is there")
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+        assert client._connection.is_closing()
+
+
 async def test_before_it_is_connected_a_session_takes_no_orders():
     async with Script(b"") as script, running(script) as adapter:
         await until(lambda: bool(script.levels), "it has asked to be let in")
@@ -205,6 +246,8 @@ async def test_before_it_is_connected_a_session_takes_no_orders():
         session.drop("not yet")
         await told(adapter, "not yet", AdapterState.BACKOFF)
         await session.close()
+        assert not session.is_up
+        session.acknowledge(np.array([1]))
         session.drop("no client")
 
 

@@ -1,6 +1,7 @@
 """A session with a server that says what it was told to: whatever it answers, we know what to do."""
 
 import asyncio
+import contextlib
 import logging
 
 import pytest
@@ -19,6 +20,7 @@ from tests.unit.adapters.opcua.desk import (
 from headrace.adapters.base import AdapterState
 from headrace.adapters.meters import Backoff
 from headrace.adapters.opcua import session as session_module
+from headrace.adapters.opcua import subscribing as subscribing_module
 from headrace.adapters.opcua.asking import ServerLimits, SessionMeters, in_batches
 from headrace.adapters.opcua.client import ServiceFailed
 from headrace.adapters.opcua.config import OpcuaConfig
@@ -97,6 +99,14 @@ async def test_what_a_server_does_otherwise_is_told():
     assert desk.tags.problem == {2: "BadNodeIdUnknown"}
     desk.feed.problem(2, "BadNodeIdUnknown")
     assert len(desk.waiting.rejects) == 1, "a state is told once"
+
+
+async def test_a_server_that_answers_for_some_items_only_is_no_server():
+    connection = ScriptedConnection(
+        Read=[read_response(0, 0)], CreateSubscription=[created()], CreateMonitoredItems=[items(0, 0)]
+    )
+    with pytest.raises(NotConnected, match="answers a request for 3 monitored items with 2 results"):
+        await subscribing(three(), connection).prepare({S: [0, 1, 2]})
 
 
 async def test_publish_responses_of_every_kind():
@@ -421,3 +431,202 @@ async def test_an_acknowledgement_that_may_not_have_come_there_is_sent_again():
     with pytest.raises(NotConnected):
         await one._publish()
     assert one._acks == acks
+
+
+class Wire(ScriptedConnection):
+    """One that is cut when it ends; `opening` is waited for as it is opened. It notes how it was closed."""
+
+    is_cut = True
+
+    def __init__(self, opening=None, is_resumed=False, **answers):
+        super().__init__(**answers)
+        self.is_resumed = is_resumed
+        self._opening = opening
+        self.goodbyes = []
+        self.closed = asyncio.Event()
+
+    async def open(self):
+        if self._opening is not None:
+            await self._opening()
+
+    async def close(self, says_goodbye=True):
+        self.goodbyes.append(says_goodbye)
+        self.closed.set()
+
+    @property
+    def kinds(self):
+        return [type(one).__name__.removesuffix("Request") for one in self.asked]
+
+
+def fresh(publish, *created_items):
+    return {
+        "Read": [read_response(0, 0)], "CreateSubscription": [created()], "Publish": [publish],
+        "SetPublishingMode": [ua.SetPublishingModeResponse()], "CreateMonitoredItems": created_items or [items(0)],
+    }  # fmt: skip
+
+
+class Lives:
+    """A session that lives through some connections; `befores`: whose session each was told to go on with."""
+
+    def __init__(self, monkeypatch, *connections):
+        self.clock = Watched(len(connections))
+        self.desk = three(clock=self.clock)
+        self.befores, made = [], iter(connections)
+        self.one = self.clock.session = session_of(self.desk, made, monkeypatch, "subscribe")
+
+        def make(access, on_lost, before):
+            self.befores.append(before)
+            return next(made)
+
+        monkeypatch.setattr(session_module, "UaConnection", make)
+        table = TagTable([plan("l/d", signal("d"), signal("a", **BAND))], self.desk.sink.directory)
+        self.table, self.change, self.groups = table, plan_change(self.desk.tags, table), {S: [0, 1]}
+
+    async def run(self):
+        await lived(self.one, self.clock.is_over)
+
+    async def stage(self):
+        await self.one.stage(self.change, self.groups)
+
+    async def commit(self):
+        self.table.begin()
+        self.desk.tags.become(self.table, self.change)
+        self.one.commit(self.one.access, self.change, self.groups)
+        await self.one.finish()
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+async def test_a_session_that_comes_back_when_its_tags_have_changed_is_made_anew(monkeypatch, is_taken):
+    """Its subscriptions would tell, by handles of old, of what are other variables by now."""
+
+    async def cut():
+        if not is_taken:
+            await lives.stage()
+        return NotConnected("cut")
+
+    async def change():
+        if is_taken:
+            await lives.stage()
+            await lives.commit()
+        else:
+            await lives.one.take_back()
+
+    last = fresh(NotConnected("over"), items(*([0] * (1 + is_taken))))
+    wires = Wire(**fresh(cut, items(0), items(0))), Wire(change, is_resumed=True), Wire(**last)
+    lives = Lives(monkeypatch, *wires)
+    await lives.run()
+    assert lives.befores == [None, wires[0], None]
+    assert [one.goodbyes[0] for one in wires] == [False, True, False]
+    assert wires[1].asked == []
+    assert "CreateSubscription" in wires[2].kinds
+
+
+async def test_a_change_that_was_not_begun_here_leaves_a_session_that_comes_back_as_it_is(monkeypatch):
+    async def give_up():
+        await lives.stage()
+        await lives.one.take_back()
+
+    gone = ServiceFailed("x", CODES.BadMessageNotAvailable)
+    again = Wire(give_up, is_resumed=True, Republish=[gone], Publish=[NotConnected("over")])
+    lives = Lives(monkeypatch, Wire(**fresh(NotConnected("cut"))), again)
+    await lives.run()
+    assert again.kinds[0] == "Republish"
+    assert lives.one.meters.n_connects == 2
+
+
+async def test_a_session_that_is_cut_as_it_comes_back_comes_back_once_more(monkeypatch):
+    async def cut():
+        raise NotConnected("cut as it learns the namespaces")
+
+    gone = ServiceFailed("x", CODES.BadMessageNotAvailable)
+    wires = (
+        Wire(**fresh(NotConnected("cut"))), Wire(cut, is_resumed=True), Wire(is_resumed=True, Republish=[NotConnected("cut")]),
+        Wire(is_resumed=True, Republish=[gone], Publish=[NotConnected("over")]),
+    )  # fmt: skip
+    lives = Lives(monkeypatch, *wires)
+    await lives.run()
+    assert lives.befores == [None, *wires[:3]], "the newest has what the server wants signed next"
+    assert wires[3].kinds[:1] == ["Republish"]
+    assert [one.goodbyes[0] for one in wires] == [False] * 4
+
+
+async def test_a_change_on_a_connection_that_is_given_up_meanwhile_is_for_the_next_one(monkeypatch):
+    async def silent():
+        await asyncio.Event().wait()
+
+    async def never_created():
+        lives.one.drop("nothing was published")
+        await wires[0].closed.wait()
+        return NotConnected("closed")
+
+    wires = Wire(**fresh(silent, items(0), never_created)), Wire(**fresh(NotConnected("over"), items(0, 0)))
+    wires[0].is_cut = False
+    lives = Lives(monkeypatch, *wires)
+    running = asyncio.create_task(lives.run())
+    await asyncio.wait_for(until_connected(lives.one), 5)
+    await lives.stage()
+    await lives.commit()
+    await running
+    assert lives.befores == [None, None]
+    made = wires[1].asked[wires[1].kinds.index("CreateMonitoredItems")]
+    assert len(made.Parameters.ItemsToCreate) == 2, "both tags, at once"
+
+
+async def until_connected(one):
+    while not one.is_connected:
+        await asyncio.sleep(0)
+
+
+async def test_a_server_that_publishes_again_what_was_not_asked_for_is_not_asked_for_ever():
+    desk, message = three(), published_again(1.5)
+    message.NotificationMessage.SequenceNumber = 7
+    again = ScriptedConnection(Republish=[message, message, ServiceFailed("x", CODES.BadMessageNotAvailable)])
+    one = subscribing(desk, again)
+    one._subscriptions = {S: subscribing_module.Subscription(7, S)}
+    await one.resume(link(desk, again))
+    assert len(again.asked) == 1
+    assert desk.feed.inbox.unacknowledged[0] == 1, "it is taken all the same"
+
+
+async def test_a_change_before_there_are_subscriptions_asks_for_nothing_to_be_published():
+    desk = three()
+    one = subscribing(desk, ScriptedConnection())
+    table = TagTable(desk.tags.plans, desk.sink.directory)
+    one.commit(plan_change(desk.tags, table), {S: [0, 1, 2]})
+    assert not one._link.crew._tasks, "a server would answer that there is no subscription"
+
+
+@pytest.mark.parametrize("where", ["open", "close"])
+async def test_whoever_ends_a_session_ends_it_although_a_library_takes_no_notice(monkeypatch, where):
+    """asyncio.wait_for of Python 3.11 forgets that it was cancelled, where what it waits for is there just then."""
+    begun = asyncio.Event()
+    monkeypatch.setattr(session_module, "PATIENCE_S", 0.0)
+
+    async def deaf():
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise NotConnected("too late") from None
+
+    async def close(says_goodbye=True):
+        if not begun.is_set():
+            with contextlib.suppress(NotConnected):
+                await deaf()
+
+    wires = Wire(deaf if where == "open" else None, Read=[NotConnected("over")]), Wire(deaf)
+    if where == "close":
+        wires[0].close = close
+    lives = Lives(monkeypatch, *wires)
+    task = asyncio.create_task(lives.one.run())
+    await begun.wait()
+    for _ in range(5):  # the gate is left
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task], timeout=1)
+    is_over = task.cancelled()
+    for _ in range(2 * (not is_over)):  # it would not end else
+        task.cancel()
+        await asyncio.sleep(0)
+    assert is_over
+    assert lives.befores == [None]

@@ -159,6 +159,23 @@ async def test_nodes_are_bounded(monkeypatch):
     assert len(desk.taken) == 3, "of those beyond the bound nothing waits"
 
 
+async def test_nodes_that_come_and_go_leave_nothing(monkeypatch):
+    monkeypatch.setattr(order, "N_NODES_MAX", 3)
+    monkeypatch.setattr(packets, "N_TOPICS_MAX", 3)
+    desk = Desk()
+    desk.say("NBIRTH", 0, node="stays")
+    for number in range(20):
+        desk.say("NBIRTH", 0, node=f"n{number}")
+        desk.say("NDATA", number + 1, node="stays")
+        desk.say("NDATA", 1, node=f"n{number}")
+        desk.say("NDEATH", -1, node=f"n{number}")
+    assert len(desk.gate._numbers) <= 10
+    assert len(desk.taken) == 81
+    desk.say("NDATA", 22, node="stays")
+    assert len(desk.taken) == 81, "its numbers were kept: it is one too early"
+    desk.gate.finish()
+
+
 async def test_what_waits_is_bounded(monkeypatch):
     monkeypatch.setattr(order, "N_HELD_MAX", 2)
     desk = Desk()

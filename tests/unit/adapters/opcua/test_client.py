@@ -1,0 +1,70 @@
+"""A connection that is to go on with the session of another one: whatever asyncua does about it."""
+
+from types import SimpleNamespace
+
+import pytest
+from asyncua import ua
+
+from headrace.adapters.opcua.client import UaConnection
+from headrace.adapters.opcua.config import ServerAddress
+
+OLD, NEW = ua.NodeId(b"old", 0), ua.NodeId(b"new", 0)
+
+
+async def nothing(*args):
+    return []
+
+
+def connection(before=None):
+    access = SimpleNamespace(server=ServerAddress("h", 1), timeout_s=1.0, prepare=nothing)
+    one = UaConnection(access, lambda reason: None, before)
+    one._client.uaclient.protocol = SimpleNamespace(data_received=None, authentication_token=None)
+    one._client.get_namespace_array = nothing
+    return one
+
+
+async def opened(connect):
+    """The newer one of two, and what asyncua's way to load a session said."""
+    before = connection()
+    before._client.uaclient.session.authentication_token = OLD
+    one, loaded = connection(before), []
+    client = one._client
+
+    async def connecting():
+        connect(client, before._client, loaded)
+
+    client.connect = connecting
+    await one.open()
+    return one, loaded
+
+
+def takes(client, before, loaded):
+    loaded.append(client._try_load_persisted_session())
+
+
+def is_refused(client, before, loaded):
+    takes(client, before, loaded)
+    client._clear_persisted_session()
+    client.uaclient.session.restore_authentication_token(NEW)
+
+
+def refuses_and_does_not_say(client, before, loaded):
+    client.uaclient.session.restore_authentication_token(NEW)
+
+
+def keeps_other_things(client, before, loaded):
+    del before._policy_ids
+    takes(client, before, loaded)
+    client.uaclient.session.restore_authentication_token(NEW)
+
+
+@pytest.mark.parametrize(
+    ("connect", "is_loaded", "is_resumed"),
+    [
+        (takes, [True], True), (is_refused, [True], False), (refuses_and_does_not_say, [], False),
+        (keeps_other_things, [False], False),
+    ],
+)  # fmt: skip
+async def test_a_session_is_gone_on_with_only_where_it_is_the_same(connect, is_loaded, is_resumed):
+    one, loaded = await opened(connect)
+    assert (loaded, one.is_resumed) == (is_loaded, is_resumed)
