@@ -45,13 +45,13 @@ def same_of(said: bytes) -> dict[str, Any]:
 def names_of(written: Sequence[str], same: Same) -> tuple[str, ...]:
     """Columns that a file gives: those that it has, and those that rows of one sensor can do without.
 
-    ``same``: what all its rows say, as its metadata do.
+    ``same``: what all its rows say, as its metadata do. Its last column stays the last one, as payloads are in a file.
     """
     known: tuple[str, ...] = ()
     if "min" in written:
         is_of_samples = "quality" in written or "quality" in same
         known = (*FOLLOWING, SAMPLES, *USUAL) if is_of_samples else FOLLOWING
-    return (*written, *(name for name in (*same, *known) if name not in written))
+    return (*written[:-1], *(name for name in (*same, *known) if name not in written), *written[-1:])
 
 
 def without_known(tables: Sequence[pa.Table]) -> tuple[list[pa.Table], dict[str, Any]]:
