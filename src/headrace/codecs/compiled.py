@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 import xxhash
-from numba.core.caching import FunctionCache
+
+from headrace.core.kernels import KernelCache, cached
 
 Int = int | np.int64
 """An integer in a kernel: int64 once compiled, either of the two in plain Python."""
@@ -39,8 +40,8 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-class SourceCache(FunctionCache):  # type: ignore[misc]
-    """Numba's cache on disk, keyed by the whole package: Numba itself sees only changes of the kernel's own file."""
+class SourceCache(KernelCache):
+    """A cache on disk, keyed by the whole package: Numba itself sees only changes of the kernel's own file."""
 
     sources = _sources()
 
@@ -50,10 +51,8 @@ class SourceCache(FunctionCache):  # type: ignore[misc]
 
 def entry(function: F) -> F:
     """Compile a kernel that Python calls: cached on disk, without the GIL."""
-    compiled = numba.njit(cache=True, nogil=True, _nrt=False, error_model="numpy")(function)
-    if compiled is not function:  # it is under NUMBA_DISABLE_JIT
-        compiled._cache = SourceCache(function)
-    return compiled  # type: ignore[no-any-return]
+    compiled = numba.njit(nogil=True, _nrt=False, error_model="numpy")(function)
+    return cached(compiled, function, SourceCache)
 
 
 def step(function: F) -> F:

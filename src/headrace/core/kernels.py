@@ -4,16 +4,54 @@ Numba is imported when the first kernel module is, never by ``import headrace``.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numba
+import xxhash
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 F = TypeVar("F", bound=Callable[..., object])
 
 
+class CacheFiles(IndexDataCacheFile):  # type: ignore[misc]
+    """Numba's files, but named after what they hold, and there before the index says so.
+
+    Numba numbers them, from 1 on again for another source: of two processes that compile at once, or one that reads while
+    the other writes, one may take code of other types or of an older source for its own.
+    """
+
+    def __init__(self, files: IndexDataCacheFile) -> None:
+        self.__dict__ = files.__dict__
+
+    def save(self, key: Any, data: Any) -> None:
+        """Add what was compiled for a key; of two processes at once one may have to compile it once more."""
+        name = self._data_name(xxhash.xxh3_64_intdigest(repr((self._source_stamp, key)).encode()))
+        self._save_data(name, data)
+        overloads = self._load_index()
+        overloads[key] = name
+        self._save_index(overloads)
+
+
+class KernelCache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache of a function, on disk, in `CacheFiles`."""
+
+    _cache_file: IndexDataCacheFile
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        super().__init__(function)
+        self._cache_file = CacheFiles(self._cache_file)
+
+
+def cached(compiled: Any, function: F, cache: type[KernelCache] = KernelCache) -> F:
+    """What Numba made of a function, with its cache; under NUMBA_DISABLE_JIT the function itself."""
+    if compiled is not function:
+        compiled._cache = cache(function)
+    return compiled  # type: ignore[no-any-return]
+
+
 def kernel(function: F) -> F:
     """Compile `function` in nopython mode; cached, releases the GIL, IEEE arithmetic (no fast-math)."""
-    return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+    return cached(numba.njit(nogil=True)(function), function)
 
 
 def inlined(function: F) -> F:
@@ -27,7 +65,7 @@ def lean_kernel(function: F) -> F:
     Where small functions of a kernel take many arrays, counting is most of the cost (measured for the scanner of line
     protocol: 690 ns a value with it). Division by zero gives what IEEE says instead of an error.
     """
-    return numba.njit(cache=True, nogil=True, _nrt=False, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return cached(numba.njit(nogil=True, _nrt=False, error_model="numpy")(function), function)
 
 
 def lean_leaf(function: F) -> F:

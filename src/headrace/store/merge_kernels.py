@@ -43,11 +43,8 @@ def gather_samples(
         before = n
         for i in range(np.uint64(start[r]), np.uint64(start[r] + length[r])):
             t = ts_ns[i]
-            out[0][n], out[1][n], out[2][n] = (
-                t,
-                values[i],
-                quality[i],
-            )  # the next one comes over what is not kept
+            # Of a sample that is not kept too: the next one comes over it.
+            out[0][n], out[1][n], out[2][n] = t, values[i], quality[i]
             if first_ns <= t < end_ns and quality[i] < _ABSENT:
                 n_falls += 1 if t <= last and last_of == sensor[r] else 0
                 last, last_of = t, sensor[r]

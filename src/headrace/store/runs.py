@@ -97,10 +97,12 @@ def _gathered(
     runs: tuple[I64, I64, I64], samples: tuple[I64, Array, U8], span: tuple[int, int]
 ) -> tuple[I64, Array, U8, I64, bool]:
     """Samples of runs in a span, one run behind the other; how many of each; whether a sensor's times fall."""
+    from headrace.codecs.values import readonly
     from headrace.store.merge_kernels import gather_samples
 
     ts_ns, values, quality = samples
-    source = readonly(ts_ns), readonly(values.view(np.uint64)), readonly(quality)
+    bits = np.ascontiguousarray(values).view(np.uint64)
+    source = readonly(ts_ns, np.int64), readonly(bits, np.uint64), readonly(quality, np.uint8)
     out = np.empty(len(ts_ns), np.int64), np.empty(len(ts_ns), np.uint64), np.empty(len(ts_ns), np.uint8)
     kept = np.empty(len(runs[0]), np.int64)
     falls = gather_samples(runs, source, (np.int64(span[0]), np.int64(span[1])), out, kept)
@@ -108,19 +110,10 @@ def _gathered(
     return out[0][:n], out[1][:n].view(values.dtype), out[2][:n], kept, bool(falls)
 
 
-def readonly(column: Array) -> Array:
-    """As the kernels are compiled for: one behind the other, and only to be read."""
-    out = np.ascontiguousarray(column)[:]
-    out.flags.writeable = False
-    return out
-
-
 def _of_runs(sensor: I64, kept: I64, ts_ns: I64, values: Array, quality: U8) -> SensorSamples:
-    """Samples of runs by sensor, whose runs follow each other."""
+    """Samples of runs, those of a sensor one behind the other."""
     sensor, kept = sensor[kept > 0], kept[kept > 0]
-    first = (
-        np.flatnonzero(np.append(True, sensor[1:] != sensor[:-1])) if len(sensor) else np.empty(0, np.int64)
-    )
+    first = np.flatnonzero(np.append(True, sensor[1:] != sensor[:-1])[: len(sensor)])
     end = np.cumsum(kept)
     start = np.append((end - kept)[first], len(ts_ns))
     return SensorSamples(sensor[first], start, ts_ns, values, quality)

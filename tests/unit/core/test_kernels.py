@@ -1,6 +1,7 @@
 import numpy as np
+from numba.core.caching import IndexDataCacheFile
 
-from headrace.core.kernels import inlined, kernel
+from headrace.core.kernels import CacheFiles, cached, inlined, kernel
 
 
 @inlined
@@ -20,3 +21,42 @@ def test_kernels_compute_with_ieee_arithmetic():
     assert _total(np.array([1.0, 2.5])) == 7.0
     assert np.isnan(_total(np.array([1.0, np.nan])))
     assert _total(np.array([1e16, 1.0, -1e16])) == 0.0
+
+
+def files_of(folder, stamp="source 1"):
+    return CacheFiles(IndexDataCacheFile(str(folder), "module.total-7.py311", stamp))
+
+
+def test_two_processes_that_compile_at_once_do_not_take_each_others_code(tmp_path, monkeypatch):
+    one, other = files_of(tmp_path), files_of(tmp_path)
+    write = one._save_data
+
+    def write_behind_the_other(name, data):
+        other.save("of integers", "code for integers")
+        write(name, data)
+
+    monkeypatch.setattr(other, "_load_index", dict)  # it looked before the first one wrote
+    monkeypatch.setattr(one, "_save_data", write_behind_the_other)
+    one.save("of floats", "code for floats")
+    reader = files_of(tmp_path)
+    assert reader.load("of integers") == "code for integers"
+    assert reader.load("of floats") in (None, "code for floats"), "at worst it is compiled once more"
+
+
+def test_code_of_an_older_source_is_never_read(tmp_path, monkeypatch):
+    files_of(tmp_path).save("of floats", "old")
+    newer, seen = files_of(tmp_path, "source 2"), []
+    write = newer._save_index
+    monkeypatch.setattr(
+        newer, "_save_index", lambda index: (write(index), seen.append(newer.load("of floats")))
+    )
+    assert newer.load("of floats") is None
+    newer.save("of floats", "new")
+    assert seen == ["new"], "it is there as soon as the index says so"
+
+
+def test_what_is_not_compiled_has_no_cache():
+    def plain():
+        return 1
+
+    assert cached(plain, plain) is plain
