@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.opcua.messages import Values
+from headrace.core.clock import NO_TIME
 
 UNKNOWN = 2**32 - 1
 """The tag of a handle that was never given: of no tag's number."""
@@ -93,3 +94,50 @@ class Handles:
         taken = values if has_tag.all() else values.rows(has_tag)
         taken = Values(taken.columns._replace(tag=tag[has_tag].astype(np.uint32)), taken.data)
         return taken, values.rows(waits) if waits.any() else None
+
+
+class Renewed:
+    """Variables with a new item beside the one before: of what that has told, the new one tells nothing again.
+
+    An item tells in order. So what it tells first, up to the last that was told in the old way, is known; what comes
+    after that is not looked at any more, whatever its time: clocks are set back.
+    """
+
+    def __init__(self) -> None:
+        self._handle: Numbers = np.empty(0, np.int64)
+        self._told_ns: Numbers = np.empty(0, np.int64)
+        self._end_ns = 0
+
+    def begin(self, handles: Sequence[int], told_ns: Numbers, end_ns: int) -> None:
+        """New items, and the source's time of what came last of each; by `end_ns` all of it has come once more."""
+        known = {*zip(self._handle.tolist(), self._told_ns.tolist(), strict=True)}
+        known |= {*zip(handles, told_ns.tolist(), strict=True)}
+        pairs = np.array(sorted(known), np.int64).reshape(-1, 2)
+        self._handle, self._told_ns = pairs[:, 0].copy(), pairs[:, 1].copy()
+        self._end_ns = max(self._end_ns, end_ns)
+
+    def unheard(self, values: Values, now_ns: int) -> Values:
+        """Values by handle without what was told before."""
+        if not len(self._handle):
+            return values
+        if now_ns > self._end_ns:
+            self._keep(np.zeros(len(self._handle), np.bool_))
+            return values
+        columns = values.columns
+        handle = columns.tag.astype(np.int64)
+        at = np.minimum(np.searchsorted(self._handle, handle), len(self._handle) - 1)
+        told_ns = self._told_ns[at]
+        rows = np.flatnonzero((self._handle[at] == handle) & (columns.source_ns != NO_TIME))
+        is_there = columns.source_ns[rows] >= told_ns[rows]
+        last = np.full(len(self._handle), len(handle))
+        np.minimum.at(last, at[rows[is_there]], rows[is_there])
+        is_known = (rows < last[at[rows]]) | (
+            (rows == last[at[rows]]) & (columns.source_ns[rows] == told_ns[rows])
+        )
+        self._keep(last == len(handle))
+        unheard = np.ones(len(handle), np.bool_)
+        unheard[rows[is_known]] = False
+        return values.rows(unheard)
+
+    def _keep(self, some: npt.NDArray[np.bool_]) -> None:
+        self._handle, self._told_ns = self._handle[some], self._told_ns[some]

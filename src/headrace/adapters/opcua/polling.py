@@ -71,6 +71,9 @@ class Polling(Reader):
     async def _undo(self, staged: Staged, items: Mapping[int, Item]) -> None:
         """Nothing, then."""
 
+    def _renew(self, staged: Staged) -> None:
+        """Nothing: what is read once more is known by its time."""
+
     def _let_go(self, items: Mapping[int, Item]) -> None:
         """They are in no list any more."""
 

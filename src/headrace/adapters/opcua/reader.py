@@ -21,7 +21,6 @@ from headrace.adapters.opcua.handles import Handles
 from headrace.adapters.opcua.messages import Values
 from headrace.adapters.opcua.security import ServerAccess
 from headrace.adapters.opcua.tags import TableChange, TagTable
-from headrace.core.clock import NO_TIME
 from headrace.core.errors import Rejected
 from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 
@@ -218,15 +217,11 @@ class Reader(ABC):
         self._let_go({handle: self._items.pop(handle) for handle in gone if handle in self._items})
         for handle, reason in staged.problems.items():
             self._tell(handle, reason)
-        for values, ack in staged.held:
-            taken = self._unheard(self._handles.take(values)[0])
-            self._feed.inbox.add(taken, ack, self._link.drop)
+        self._renew(staged)
 
-    def _unheard(self, values: Values) -> Values:
-        """Without those that came in the old way already: of another interval a variable has two items for a while."""
-        columns = values.columns
-        last_ns = self._feed.tags.last_source_ns[columns.tag]
-        return values.rows((columns.source_ns == NO_TIME) | (columns.source_ns > last_ns))
+    @abstractmethod
+    def _renew(self, staged: Staged) -> None:
+        """What was staged counts from now on: take what came of it meanwhile."""
 
     @abstractmethod
     def _let_go(self, items: Mapping[int, Item]) -> None:

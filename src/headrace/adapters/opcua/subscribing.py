@@ -19,11 +19,12 @@ from asyncua.ua.ua_binary import struct_to_binary
 from headrace.adapters.meters import seconds
 from headrace.adapters.opcua.asking import in_batches
 from headrace.adapters.opcua.client import ServiceFailed, read_request
-from headrace.adapters.opcua.messages import Published, numbered, publish_answer, read_answer
+from headrace.adapters.opcua.handles import Numbers, Renewed
+from headrace.adapters.opcua.messages import Published, Values, numbered, publish_answer, read_answer
 from headrace.adapters.opcua.reader import Groups, Item, Reader, SessionLink, Staged
 from headrace.adapters.opcua.statuses import status_text
 from headrace.adapters.opcua.tags import TableChange
-from headrace.core.clock import NS, monotonic_ns, thread_cpu_ns
+from headrace.core.clock import NO_TIME, NS, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import NotConnected, Rejected
 
 KEEP_ALIVE_NS = 5 * NS
@@ -35,6 +36,8 @@ LIFETIME_NS = 120 * NS
 N_VERIFIED_MAX = 100
 _MS = 1_000_000
 _GRACE_NS = 20 * _MS
+TURN_NS = 5 * NS
+"""For how long a change of intervals waits for what is to be published in the old way."""
 _BAD = 0x8000_0000
 _NO_FILTER = {
     ua.StatusCodes.BadMonitoredItemFilterUnsupported, ua.StatusCodes.BadMonitoredItemFilterInvalid,
@@ -44,9 +47,10 @@ _NO_FILTER = {
 
 @dataclass(slots=True)
 class Subscription:
-    """One at the server: its number, and for how long it may be silent."""
+    """One at the server: its number, how often it publishes, and for how long it may be silent."""
 
     number: int
+    interval_ns: int
     silence_ns: int
 
 
@@ -67,6 +71,8 @@ class Subscribing(Reader):
         self._next_sequence: dict[int, int] = {}
         self._bands: dict[int, float] = {}
         self._unwanted: dict[int, Item] = {}
+        self._turns: dict[int, asyncio.Event] = {}
+        self._renewed = Renewed()
 
     @property
     def revised(self) -> str:
@@ -116,8 +122,9 @@ class Subscribing(Reader):
         ).Parameters
         if made.RevisedPublishingInterval > 1.01 * wanted.RequestedPublishingInterval:
             self._note(f"publishes every {made.RevisedPublishingInterval:g} ms", 0)
-        keep_alive_ns = made.RevisedPublishingInterval * made.RevisedMaxKeepAliveCount * _MS
-        return Subscription(int(made.SubscriptionId), int(N_SILENT * keep_alive_ns))
+        revised_ns = int(made.RevisedPublishingInterval * _MS)
+        silence_ns = N_SILENT * revised_ns * made.RevisedMaxKeepAliveCount
+        return Subscription(int(made.SubscriptionId), revised_ns, silence_ns)
 
     def _note(self, what: str, n: int) -> None:
         self._revised[what] = self._revised.get(what, 0) + n
@@ -211,6 +218,42 @@ class Subscribing(Reader):
                 self._bands[handle] = self._items[handle].dead_band
                 self._items[handle].dead_band = change.after.signal_of(new_tag).dead_band
         await self._change_bands(list(self._bands))
+        left = set(self._left(change).tolist())
+        items = [self._items[h] for h, tag in zip(*self._handles.present, strict=True) if tag in left]
+        await asyncio.gather(*(self._turn(ns) for ns in {item.interval_ns for item in items if item.number}))
+
+    @staticmethod
+    def _left(change: TableChange) -> Numbers:
+        """Tags whose variables get another item in the place of theirs."""
+        return change.same_before[~change.is_kept[change.same_after]]
+
+    async def _turn(self, interval_ns: int) -> None:
+        """Let a subscription publish once more: what its items have seen lies with the server until then.
+
+        It may have nothing to tell, so there is a bound; of one that publishes less often than that a value may be lost.
+        """
+        one = self._subscriptions[interval_ns]
+        turn = self._turns.setdefault(one.number, asyncio.Event())
+        try:
+            await asyncio.wait_for(turn.wait(), min(2 * one.interval_ns + _GRACE_NS, TURN_NS) / NS)
+        except TimeoutError:
+            pass
+        finally:
+            self._turns.pop(one.number, None)
+
+    def _renew(self, staged: Staged) -> None:
+        """Note what variables that were read before had last, and take what has come of the new items."""
+        tags = self._feed.tags
+        handles = [h for h, tag in staged.tags.items() if tags.last_source_ns[tag] != NO_TIME]
+        if handles:
+            told_ns = tags.last_source_ns[self._handles.tags(handles)]
+            self._renewed.begin(handles, told_ns, monotonic_ns() + self._lag_ns)
+        for values, ack in staged.held:
+            self._feed.inbox.add(self._unheard(values)[0], ack, self._link.drop)
+
+    def _unheard(self, values: Values) -> tuple[Values, Values | None]:
+        """Values by tag, and by handle those that wait; see `Handles.take`. Nothing that came in another way already."""
+        return self._handles.take(self._renewed.unheard(values, monotonic_ns()))
 
     async def _change_bands(self, handles: Sequence[int]) -> None:
         """Tell the server of the dead bands of some; of those that are not made yet it is told when they are."""
@@ -280,6 +323,9 @@ class Subscribing(Reader):
         """Go on with the subscriptions that are there; what was published and has not come is asked for again."""
         await super().resume(link)
         self._n_asked = self._n_publishing = 0
+        self._renewed = (
+            Renewed()
+        )  # what was told may have been refused: it is what broke the connection, then
         for one in self._subscriptions.values():
             while await self._republish(one.number):
                 pass
@@ -367,10 +413,12 @@ class Subscribing(Reader):
             self._meters.decode_ns += thread_cpu_ns() - cpu_ns
         self._meters.note_sent(body, now_ns)
         self._count_gaps(answer)
+        if answer.subscription in self._turns:
+            self._turns[answer.subscription].set()
         if answer.status >= _BAD:
             raise NotConnected(f"the server ended the subscription: {status_text(answer.status)}")
         began_ns = monotonic_ns()
-        parts = [self._handles.take(values) for values in answer.values]
+        parts = [self._unheard(values) for values in answer.values]
         n_open = len(parts) + sum(waiting is not None for _, waiting in parts)
 
         def landed() -> None:

@@ -1,10 +1,13 @@
 """Handles of a connection keep their variables while tags get other numbers."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 from asyncua import ua
 
-from headrace.adapters.opcua.handles import GONE, UNKNOWN, WAITING, Handles
+from headrace.adapters.opcua.handles import GONE, UNKNOWN, WAITING, Handles, Renewed
 from headrace.adapters.opcua.messages import from_data_values, numbered
+from headrace.core.clock import NO_TIME, NS
 
 
 def values(*handles):
@@ -38,3 +41,41 @@ def test_no_handles():
     assert handles.tags([3]).tolist() == [UNKNOWN]
     assert list(handles.give(1)) == [0]
     assert len(handles.take(values(0))[0]) == 0
+
+
+def at_times(*rows):
+    """Values by (handle, source's time in s)."""
+    given = [
+        ua.DataValue(ua.Variant(1.0), SourceTimestamp=None if s is None else datetime.fromtimestamp(s, UTC))
+        for _, s in rows
+    ]
+    return numbered(from_data_values(given), [handle for handle, _ in rows])
+
+
+def told(values):
+    """(handle, time in s) of each."""
+    columns = values.columns
+    times = [None if ns == NO_TIME else ns / NS for ns in columns.source_ns.tolist()]
+    return [*zip(columns.tag.tolist(), times, strict=True)]
+
+
+def test_a_new_item_tells_nothing_twice():
+    renewed = Renewed()
+    assert told(renewed.unheard(at_times((7, 1)), 0)) == [(7, 1)]
+    renewed.begin([9], np.array([20 * NS]), 100)
+    renewed.begin([7], np.array([10 * NS]), 50)
+    some = at_times((7, 8), (9, 20), (3, 1), (7, 9), (9, 2), (7, None))
+    assert told(renewed.unheard(some, 60)) == [(3, 1), (9, 2), (7, None)], (
+        "9 has told all, and its clock is back"
+    )
+    some = at_times((7, 10), (7, 10), (9, 3), (7, 4))
+    assert told(renewed.unheard(some, 60)) == [(7, 10), (9, 3), (7, 4)]
+    assert told(renewed.unheard(at_times((7, 1), (9, 1)), 60)) == [(7, 1), (9, 1)], "both have told all"
+
+
+def test_what_comes_late_or_is_later_is_new():
+    renewed = Renewed()
+    renewed.begin([1, 2, 3], np.array([10 * NS] * 3), 50)
+    assert told(renewed.unheard(at_times((1, 11), (1, 5), (2, 5)), 50)) == [(1, 11), (1, 5)]
+    assert told(renewed.unheard(at_times((2, 6)), 51)) == [(2, 6)], "by now it would have told"
+    assert told(renewed.unheard(at_times((3, 6)), 40)) == [(3, 6)]

@@ -582,7 +582,7 @@ async def test_a_server_that_publishes_again_what_was_not_asked_for_is_not_asked
     message.NotificationMessage.SequenceNumber = 7
     again = ScriptedConnection(Republish=[message, message, ServiceFailed("x", CODES.BadMessageNotAvailable)])
     one = subscribing(desk, again)
-    one._subscriptions = {S: subscribing_module.Subscription(7, S)}
+    one._subscriptions = {S: subscribing_module.Subscription(7, S, S)}
     await one.resume(link(desk, again))
     assert len(again.asked) == 1
     assert desk.feed.inbox.unacknowledged[0] == 1, "it is taken all the same"
