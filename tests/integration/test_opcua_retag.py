@@ -181,6 +181,29 @@ async def test_what_has_nothing_to_tell_is_not_waited_for(plants, monkeypatch):
         await life.value("l/d/a", 7.0)
 
 
+async def test_a_change_that_is_given_up_before_the_answer_leaves_nothing_behind(plants, monkeypatch):
+    one, asked, goes_on = plants[0], asyncio.Event(), asyncio.Event()
+    create = subscribing.Subscribing._create
+
+    async def slow(self, *args):
+        found = await create(self, *args)
+        asked.set()
+        await goes_on.wait()
+        return found
+
+    async with Life(adapter_of(one, {"n": None}, {"l/d": one.url()})) as life:
+        await life.value("l/d/n", 0.5)
+        monkeypatch.setattr(subscribing.Subscribing, "_create", slow)
+        change = asyncio.ensure_future(life.adapter.retag(adapter_of(one, {"n": None, "a": None})))
+        await asked.wait()
+        assert one.n_items == 2
+        change.cancel()
+        asyncio.get_running_loop().call_soon(goes_on.set)
+        await asyncio.gather(change, return_exceptions=True)
+        assert one.n_items == 1
+        assert life.adapter.diagnostics().n_connects == 1, "nor was the connection made anew"
+
+
 async def test_a_dead_band_is_changed_at_the_item_that_is_there(plants):
     one = plants[0]
     await one.write("a", 0.0)

@@ -210,7 +210,14 @@ class Subscribing(Reader):
 
     async def _ask_for(self, staged: Staged, change: TableChange, groups: Groups) -> None:
         new = [interval_ns for interval_ns in groups if interval_ns not in self._subscriptions]
-        await self._make([*self._subscriptions, *new], [h for h in staged.tags if h in self._items])
+        handles = [h for h in staged.tags if h in self._items]
+        making = asyncio.ensure_future(self._make([*self._subscriptions, *new], handles))
+        try:
+            await asyncio.shield(making)
+        except asyncio.CancelledError:
+            # Only the answer says by which numbers to delete what was asked for; without it that would stay at the server.
+            await asyncio.gather(making, return_exceptions=True)
+            raise
         banded = set(change.banded)
         for handle, tag in zip(*self._handles.present, strict=True) if banded else ():
             new_tag = int(change.new_of[tag])
