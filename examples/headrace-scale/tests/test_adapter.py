@@ -3,12 +3,14 @@
 import asyncio
 import socket
 
+import numpy as np
 import pytest
 from headrace_scale.adapter import ScaleAdapter
 
 from headrace.adapters.base import PlantFacts
 from headrace.core.problems import validate_section
 from headrace.testing.adapter_contract import contract
+from headrace.testing.adapters import RecordingSink
 
 
 class Scale:
@@ -90,3 +92,29 @@ class ScaleRig:
 @pytest.mark.parametrize("check", contract(ScaleRig, "scale"))
 async def test_it_keeps_the_contract(check, tmp_path):
     await check(tmp_path)
+
+
+@pytest.mark.parametrize("n_steps", range(4))
+async def test_it_stops_although_an_answer_comes_at_that_moment(tmp_path, n_steps):
+    """A poll that took no notice would go on for ever."""
+    sink, reader = RecordingSink(), asyncio.StreamReader()
+    sent = asyncio.Event()
+
+    class Writer:
+        def write(self, data):
+            sent.set()
+
+    adapter = ScaleRig(tmp_path).make()
+    await adapter.start(sink)
+    await adapter.stop()
+    poll = asyncio.create_task(adapter._poll(reader, Writer(), sink, np.zeros(1, np.uint32)))
+    await sent.wait()
+    await asyncio.sleep(0)
+    reader.feed_data(b"S S      0.001 kg\r\n")
+    for _ in range(n_steps):
+        await asyncio.sleep(0)
+    if poll.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await poll
+    else:
+        assert sink.n_samples == 1

@@ -60,8 +60,7 @@ class ScaleAdapter:
 
     async def stop(self) -> None:
         self._state, self._reason = AdapterState.STOPPED, ""
-        if self._task is not None:
-            self._task.cancel()
+        if self._task is not None and self._task.cancel():
             await asyncio.gather(self._task, return_exceptions=True)
 
     def diagnostics(self) -> AdapterDiagnostics:
@@ -104,7 +103,8 @@ class ScaleAdapter:
             return None
         self._n_polls += 1
         writer.write(b"SI\r\n")
-        line = await asyncio.wait_for(reader.readuntil(b"\n"), seconds(self._config.timeout))
+        async with asyncio.timeout(seconds(self._config.timeout)):  # `wait_for` may miss that it is cancelled
+            line = await reader.readuntil(b"\n")
         now_ns, found = sink.clock.now_ns(), _WEIGHT.fullmatch(line)
         if found is None:
             self._n_rejects += 1
