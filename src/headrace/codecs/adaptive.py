@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.codecs.bits import I64, U8, U64, bit_length, trailing_zeros, unzigzag, zigzag
-from headrace.codecs.compiled import Int, entry, leaf, step, wrapping
+from headrace.codecs.bits import U8, U64, bit_length, trailing_zeros, unzigzag, zigzag
+from headrace.codecs.compiled import Int, entry, leaf, step
 
 PLAIN = 3
 """Order of numbers that are residuals already."""
@@ -167,18 +167,3 @@ def decode_body(data: U8, pos: Int, end: Int, words: U64, x: U64) -> bool:
     for i in range(n):
         words[i >> 3] |= np.uint64(data[pos + 1 + i]) << np.uint64(8 * (i & 7))
     return decode(words, np.uint64(8 * n), order, first, x)
-
-
-def adaptive_body(numbers: I64, order: int) -> bytes:
-    """The bytes of ``numbers: int64[n]``: order and log2 of the first mean in one byte, and the stream."""
-    words = np.zeros(2 * numbers.size + SLACK_WORDS, np.uint64)
-    with wrapping():
-        first, bits = encode(numbers.view(np.uint64), order, words)
-    return bytes([order | int(first) << 2]) + words.tobytes()[: (int(bits) + 7) // 8]
-
-
-def best_order(numbers: I64) -> int:
-    """The order whose residuals are smallest."""
-    d = np.diff(numbers)
-    sums = [float(np.abs(a).sum(dtype=np.float64)) for a in (numbers - numbers[:1], d, np.diff(d))]
-    return int(np.argmin(sums))

@@ -20,8 +20,8 @@ import threading
 import numpy as np
 
 from headrace.codecs.adaptive import SLACK_WORDS, append_bits, first_mean, get_bits, residual
-from headrace.codecs.bits import I64, U8, U32, U64, ZERO, bit_length, unzigzag, zigzag
-from headrace.codecs.compiled import Int, entry, leaf, step, wrapping
+from headrace.codecs.bits import U8, U32, U64, ZERO, bit_length, unzigzag, zigzag
+from headrace.codecs.compiled import Int, entry, leaf, step
 
 Reader = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 """State; in the scratch: byte of its next word, bit of the low bits; mean."""
@@ -166,7 +166,7 @@ def _share(work: U64, k: np.uint64) -> None:
 
 @entry
 def encode(x: U64, order: Int, work: U64, out: U8) -> Int:
-    """Write a body into ``out: uint8[4 * n + 8 + SLACK]``, and return its size.
+    """Write a body into ``out: uint8[11 * n + 64]``, and return its size.
 
     ``work: uint64[WORDS_AT + 3 * n + SLACK_WORDS]`` is room for the model, shares by number, and low bits.
     """
@@ -395,16 +395,6 @@ def decode(data: U8, start: Int, end: Int, work: U64, x: U64) -> bool:
 
 
 _own = threading.local()
-
-
-def model_body(numbers: I64, order: int) -> bytes:
-    """The bytes of ``numbers: int64[n]``, as residuals of an order (`headrace.codecs.adaptive`)."""
-    n = numbers.size
-    work = scratch_for(24 * n)
-    out = np.empty(10 * n + 64, np.uint8)
-    with wrapping():
-        size = encode(numbers.view(np.uint64), order, work, out)
-    return out[:size].tobytes()
 
 
 def scratch_for(size: int) -> U64:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.codecs.adaptive import PLAIN, adaptive_body
 from headrace.codecs.block import decode_block, encode_blocks
 from headrace.codecs.integers import decode_integers, encode_integers
 from headrace.codecs.origin import OriginCodec, type_mark
@@ -31,7 +30,6 @@ def _warm_series() -> None:
     origin = OriginCodec()
     origin.unpack(origin.pack(hum), hum.size, hum.dtype)
     numbers = np.round(10.0 * hum).astype(np.int64)
-    adaptive_body(numbers, PLAIN)
     decode_integers(encode_integers(numbers), numbers.size)
     ticks = TicksTime()
     ticks.unpack(ticks.pack(numbers), numbers.size)

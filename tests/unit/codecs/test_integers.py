@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from headrace.codecs.adaptive import PLAIN, adaptive_body
+from headrace.codecs import adaptive, model
+from headrace.codecs.adaptive import PLAIN, SLACK_WORDS
+from headrace.codecs.compiled import wrapping
 from headrace.codecs.integers import decode_integers, encode_integers
 from headrace.codecs.lpc import ORDER_MAX, ROOM, predictor, window
-from headrace.codecs.model import model_body
 from headrace.codecs.origin import OriginCodec
 from headrace.codecs.packing import get_signed, get_sized, get_varint, put_signed, put_sized, put_varint
 from headrace.core.errors import CorruptionError
@@ -36,6 +37,20 @@ NUMBERS = {
     "few": np.array([3, 1, 2]),
     "limits": np.array([-(2**63), 2**63 - 1, 0, -1, 1] * 20),
 }
+
+
+def adaptive_body(numbers, order):
+    words = np.zeros(2 * numbers.size + SLACK_WORDS, np.uint64)
+    with wrapping():
+        first, bits = adaptive.encode(numbers.view(np.uint64), order, words)
+    return bytes([order | int(first) << 2]) + words.tobytes()[: (int(bits) + 7) // 8]
+
+
+def model_body(numbers, order):
+    out = np.empty(11 * numbers.size + 64, np.uint8)
+    with wrapping():
+        size = model.encode(numbers.view(np.uint64), order, model.scratch_for(24 * numbers.size), out)
+    return out[:size].tobytes()
 
 
 def same(numbers):
