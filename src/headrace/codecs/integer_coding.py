@@ -14,7 +14,7 @@ import numpy.typing as npt
 from headrace.codecs import adaptive, model
 from headrace.codecs.adaptive import PLAIN, SLACK_WORDS
 from headrace.codecs.bits import I64, U8, U64, ZERO, put_varint, zigzag
-from headrace.codecs.compiled import Int, entry, step, wrapping
+from headrace.codecs.compiled import Int, entry, glue, step, wrapping
 from headrace.codecs.integer_kernels import (
     BITS,
     BITS_LEFT,
@@ -32,7 +32,7 @@ from headrace.codecs.integer_kernels import (
     few_levels,
     sparse,
 )
-from headrace.codecs.lpc import ORDER_MAX, ROOM, window
+from headrace.codecs.lpc import ORDER_MAX, ROOM, fill_window
 
 F64 = npt.NDArray[np.float64]
 Outcome = tuple[Int, Int, bool]
@@ -58,14 +58,15 @@ PALETTE_MAX = 32
 _U = np.uint64
 _0, _8 = _U(0), _U(8)
 
-# Where in the room: coefficients, levels and their counts, what is found, the usual difference, what was seen, floats; behind
-# them, each as long as the numbers, what is left of a prediction, windowed numbers, numbers less rest and step, less a centre,
-# which level each is, and, in quarters, what is sparse.
+# Where in the room: coefficients, levels and their counts, what is found, the usual difference, how many numbers the window is
+# for, what was seen, floats; behind them, each as long as the numbers, what is left of a prediction, windowed numbers, numbers
+# less rest and step, less a centre, which level each is, and, in quarters, what is sparse; and at the end the window, which stays for numbers as many.
 _LEVELS = ORDER_MAX
 _COUNTS = _LEVELS + PALETTE_MAX
 _FOUND = _COUNTS + PALETTE_MAX
 _USUAL = _FOUND + FOUND
-_SEEN, _N_SEEN = _USUAL + 1, 1024
+_WINDOWED = _USUAL + 1
+_SEEN, _N_SEEN = _WINDOWED + 1, 1024
 _FLOATS = _SEEN + _N_SEEN
 _LONG = _FLOATS + ROOM
 _LEFT, _SIGNAL, _SCALED, _SHIFTED, _WHICH, _OTHERS, _N_LONG = range(7)
@@ -136,7 +137,7 @@ def _best_order(x: I64) -> Int:
     return np.int64((2 if c < b else 1) if min(b, c) < a else 0)
 
 
-@step
+@glue
 def _put_few(numbers: I64, work: U64, best: U8, trial: U8) -> Int:
     """Too few for a model."""
     x = numbers.view(np.uint64)
@@ -158,7 +159,7 @@ def _sort(x: I64) -> None:
             x[j] = one
 
 
-@step
+@glue
 def _put_part(numbers: I64, work: U64, room: I64, out: U8) -> Int:
     """Direct, or what is left of a centre; nothing of nothing."""
     n = numbers.size
@@ -184,7 +185,7 @@ def _put_part(numbers: I64, work: U64, room: I64, out: U8) -> Int:
     return other
 
 
-@step
+@glue
 def _put_sparse(numbers: I64, work: U64, room: I64, out: U8) -> Int:
     """Numbers that nearly always rise by the same; -1 where they do not."""
     n = numbers.size
@@ -214,7 +215,7 @@ def _sized(out: U8, at: Int, size: Int) -> Int:
     return start + size
 
 
-@step
+@glue
 def _put_palette(numbers: I64, work: U64, room: I64, wanted: Int, out: U8) -> Int:
     """A few different numbers, the most frequent first, and which of them each is.
 
@@ -248,7 +249,7 @@ def _put_palette(numbers: I64, work: U64, room: I64, wanted: Int, out: U8) -> In
     return at + model.encode(which.view(np.uint64), np.int64(PLAIN), work, out[at:])
 
 
-@step
+@glue
 def _put_predicted(room: I64, n: Int, work: U64, out: U8) -> Int:
     """What linear prediction leaves."""
     found = room[_FOUND : _FOUND + FOUND]
@@ -262,35 +263,41 @@ def _put_predicted(room: I64, n: Int, work: U64, out: U8) -> Int:
     return at + _put_direct(left.view(np.uint64), work, out[at:])
 
 
-@step
-def _put_best(numbers: I64, work: U64, room: I64, best: U8, trial: U8) -> tuple[Int, bool]:
+@glue
+def _put_best(numbers: I64, what: Int, work: U64, room: I64, best: U8, trial: U8) -> tuple[Int, bool]:
     """By the order, or the predictor, that is estimated to be the shortest; and whether pco might be shorter."""
-    n, found = numbers.size, room[_FOUND : _FOUND + FOUND]
-    b0, b1, b2 = found[BITS], found[BITS + 1], found[BITS + 2]
-    least = min(b0, min(b1, b2))
-    each = np.float64(least) / np.float64(n)
+    n, found, x = numbers.size, room[_FOUND : _FOUND + FOUND], numbers.view(np.uint64)
+    is_examined = what == INTEGERS and n >= _STEPS_FROM
+    is_same = is_examined and found[LEAST] == found[GREATEST]
     size: Int = np.int64(-1)
-    if found[ORDER] > 0 and found[BITS_LEFT] + 16 * found[ORDER] < least:
-        size = _put_predicted(room, n, work, best)
-    elif n < _MODEL_FROM:
+    most, each, new = -np.inf, 0.0, np.int64(n)
+    if is_examined and not is_same:
+        least = min(found[BITS], min(found[BITS + 1], found[BITS + 2]))
+        each, new = np.float64(least) / np.float64(n), found[NEW]
+        if found[ORDER] > 0 and found[BITS_LEFT] + 16 * found[ORDER] < least:
+            size = _put_predicted(room, n, work, best)
+        elif n >= _MODEL_FROM:
+            most = np.float64(least) * (_SMALL_BAND if each < _SMALL else 1.0)
+    if is_same:
+        size = _put_direct(x, work, best)
+    elif what == INTEGERS and n < _MODEL_FROM and size < 0:
         size = _put_few(numbers, work, best, trial)
-    else:
-        most = np.float64(least) * (_SMALL_BAND if each < _SMALL else 1.0)
-        if b0 <= most:
-            shifted = room[_long(n, _SHIFTED) : _long(n, _SHIFTED) + n]
-            size = _put_around(numbers, found[CENTRE], work, shifted, best)
-        for order in range(1, 3):
-            if found[BITS + order] <= most:
-                other = model.encode(numbers.view(np.uint64), np.int64(order), work, trial)
-                size = _shorter(best, size, trial, other)
-    if found[STEADY] > _STEADY_SHARE * n:
+    for order in range(3):
+        if found[BITS + order] <= most:
+            if order == 0:
+                shifted = room[_long(n, _SHIFTED) : _long(n, _SHIFTED) + n]
+                other = _put_around(numbers, found[CENTRE], work, shifted, trial)
+            else:
+                other = model.encode(x, np.int64(order), work, trial)
+            size = _shorter(best, size, trial, other)
+    steady = is_examined and not is_same and found[STEADY] > _STEADY_SHARE * n
+    if steady or (what == SPARSE and n >= _STEPS_FROM):
         size = _shorter(best, size, trial, _put_sparse(numbers, work, room, trial))
-    new = found[NEW]
-    if new <= PALETTE_MAX and n >= _MODEL_FROM:
+    if new <= PALETTE_MAX and n >= _MODEL_FROM and not is_same:
         size = _shorter(best, size, trial, _put_palette(numbers, work, room, size, trial))
     wild = each > _WILD_FROM and found[WILD] > n * _WILD_SHARE
     few = new < n * _FEW_SHARE and each > math.log2(np.float64(new + 1)) + 1.0
-    return size, bool(n >= _PCO_FROM and (wild or few))
+    return size, bool(n >= _PCO_FROM and is_examined and not is_same and (wild or few))
 
 
 @step
@@ -300,8 +307,12 @@ def _long(n: Int, which: int) -> Int:
 
 
 @step
-def _examine(numbers: I64, window: F64, room: I64) -> None:
+def _examine(numbers: I64, room: I64) -> None:
     n = numbers.size
+    window = room[room.size - n :].view(np.float64)
+    if room[_WINDOWED] != n:
+        room[_WINDOWED] = n
+        fill_window(window)
     signal = room[_long(n, _SIGNAL) : _long(n, _SIGNAL) + n].view(np.float64)
     rooms = signal, room[_FLOATS:_LONG].view(np.float64), room[_SEEN:_FLOATS].view(np.uint64)
     left = room[_long(n, _LEFT) : _long(n, _LEFT) + n]
@@ -309,62 +320,49 @@ def _examine(numbers: I64, window: F64, room: I64) -> None:
 
 
 @entry
-def encode(numbers: I64, what: Int, window: F64, work: U64, room: I64, outs: tuple[U8, U8]) -> Outcome:
+def encode(numbers: I64, what: Int, work: U64, room: I64, outs: tuple[U8, U8]) -> Outcome:
     """Write a body into ``outs[0]``; for `work`, `room` and `outs` see `written`."""
     best, trial = outs
     n = numbers.size
-    if what == DIRECT:
+    if what == DIRECT or (what == INTEGERS and n == 0):
         return _put_direct(numbers.view(np.uint64), work, best), ZERO, False
-    if what == SPARSE:
-        return _put_sparse(numbers, work, room, best) if n >= _STEPS_FROM else np.int64(-1), ZERO, False
-    if n < _STEPS_FROM:
-        return _put_few(numbers, work, best, trial), ZERO, False
-    _examine(numbers, window, room)
-    found = room[_FOUND : _FOUND + FOUND]
     at: Int = ZERO
-    if found[LEAST] == found[GREATEST]:
-        return _put_direct(numbers.view(np.uint64), work, best), ZERO, False
-    if found[STEP] > 1:
-        of, rest = found[STEP], found[LEAST] % found[STEP]
-        best[0] = np.uint8(STEPS)
-        at = put_varint(best, put_varint(best, np.int64(1), np.uint64(of)), np.uint64(rest))
-        scaled = room[_long(n, _SCALED) : _long(n, _SCALED) + n]
-        for i in range(n):
-            scaled[i] = (numbers[i] - rest) // of
-        _examine(scaled, window, room)
-        size, pco = _put_best(scaled, work, room, best[at:], trial)
-        return at + size, at, pco
-    size, pco = _put_best(numbers, work, room, best, trial)
-    return size, at, pco
+    found = room[_FOUND : _FOUND + FOUND]
+    if what == INTEGERS and n >= _STEPS_FROM:
+        _examine(numbers, room)
+        if found[STEP] > 1 and found[LEAST] < found[GREATEST]:
+            of, rest = found[STEP], found[LEAST] % found[STEP]
+            best[0] = np.uint8(STEPS)
+            at = put_varint(best, put_varint(best, np.int64(1), np.uint64(of)), np.uint64(rest))
+            scaled = room[_long(n, _SCALED) : _long(n, _SCALED) + n]
+            for i in range(n):
+                scaled[i] = (numbers[i] - rest) // of
+            numbers = scaled
+            _examine(numbers, room)
+    size, pco = _put_best(numbers, what, work, room, best[at:], trial)
+    return (at + size if size >= 0 else size), at, pco
 
 
 _own = threading.local()
-_NO_WINDOW = np.empty(0)
 
 
-def _rooms(n: int) -> tuple[I64, tuple[U8, U8]]:
+def rooms(n: int) -> tuple[I64, tuple[U8, U8]]:
     """Of the thread that asks, for n numbers at least."""
     found: tuple[I64, tuple[U8, U8]] | None = getattr(_own, "rooms", None)
-    if found is None or found[0].size < _LONG + _N_LONG * n:
+    if found is None or found[0].size < _LONG + (_N_LONG + 1) * n:
         size = _HEADS_MAX + 2 * _EACH_MAX * n
         outs = np.empty(size, np.uint8), np.empty(size, np.uint8)
-        found = _own.rooms = np.empty(_LONG + _N_LONG * n, np.int64), outs
+        found = _own.rooms = np.empty(_LONG + (_N_LONG + 1) * n, np.int64), outs
+        found[0][_WINDOWED] = -1
     return found
 
 
 def written(numbers: I64, what: int) -> tuple[bytes | None, int, I64 | None]:
     """A body of ``numbers: int64[n]``, None for none; where what follows a step begins; which numbers pco may make shorter there."""
     n = numbers.size
-    room, outs = _rooms(n)
+    room, outs = rooms(n)
     with wrapping():
-        size, at, pco = encode(
-            numbers,
-            what,
-            window(n) if what == INTEGERS else _NO_WINDOW,
-            model.scratch_for(24 * n),
-            room,
-            outs,
-        )
+        size, at, pco = encode(numbers, what, model.scratch_for(24 * n), room, outs)
     if size < 0:
         return None, 0, None
     left: I64 | None = None

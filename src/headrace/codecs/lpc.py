@@ -11,7 +11,6 @@ y[i-1-k] >> shift)``, an arithmetic shift of 64 bits; the numbers are ``y + cent
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -227,11 +226,13 @@ def _rounded(found: F64, coefficients: I64) -> tuple[int, int]:
     return order, shift
 
 
-@lru_cache(maxsize=16)
-def window(n: int) -> F64:
+@lean_kernel
+def fill_window(out: F64) -> None:
     """Tukey's, half of it flat."""
-    out = np.ones(n)
+    n = len(out)
     edge = n // 4
-    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(edge) + 0.5) / max(1, edge))
-    out[:edge], out[n - edge :] = ramp, ramp[::-1]
-    return out
+    for i in range(n):
+        out[i] = 1.0
+    for i in range(edge):
+        ramp = 0.5 - 0.5 * math.cos(math.pi * (i + 0.5) / edge)
+        out[i] = out[n - 1 - i] = ramp

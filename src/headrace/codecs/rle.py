@@ -69,8 +69,12 @@ class RleCodec(SeriesCodec):
 def may_be_runs(values: Array, most: int) -> bool:
     """Whether runs of ``values: T[n]`` are long enough, and so few that they might take fewer than `most` bytes."""
     words = _words(values)
-    n_runs = 1 + int(np.count_nonzero(words[1:] != words[:-1]))
-    return n_runs * _MEAN_MIN <= words.size and n_runs * _RUN_BITS < 8 * most
+    return runs_may_be(1 + int(np.count_nonzero(words[1:] != words[:-1])), words.size, most)
+
+
+def runs_may_be(n_runs: int, n: int, most: int) -> bool:
+    """The same of so many runs in n values."""
+    return n_runs * _MEAN_MIN <= n and n_runs * _RUN_BITS < 8 * most
 
 
 def _decoded(body: bytes, n: int, width: int) -> Array:

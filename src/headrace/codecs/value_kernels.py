@@ -34,8 +34,8 @@ FLAGS = NEAR | FAR | NEAR_BY_NUMBER
 SHORT, LEVELS, WIDE = 0x80, 0x20, 0x40
 """In the first byte of an origin."""
 
-_MEMO_AT, _MEMO = OWNER_AT + 1, 2048  # in the words of scratch, behind the coefficients
-_STEP_AT = _MEMO_AT + 2 * _MEMO
+MEMO_AT, MEMO = OWNER_AT + 1, 2048  # in the words of scratch, behind the coefficients
+_STEP_AT = MEMO_AT + 2 * MEMO
 _U = np.uint64
 _MIX = _U(0x9E3779B185EBCA87)
 _0, _1, _23, _29, _31, _32, _51, _52, _63 = (_U(i) for i in (0, 1, 23, 29, 31, 32, 51, 52, 63))
@@ -123,7 +123,7 @@ def _to_values(numbers: I64, origin: Found, work: U64, out: F64) -> None:
         _ordered_singles(x)
     if kind != BITS and (kind != SINGLE or cast != AS_IS):
         line = work[_STEP_AT : _STEP_AT + 2].view(np.float64)
-        known, value = work[_MEMO_AT : _MEMO_AT + _MEMO], work[_MEMO_AT + _MEMO : _MEMO_AT + 2 * _MEMO]
+        known, value = work[MEMO_AT : MEMO_AT + MEMO], work[MEMO_AT + MEMO : MEMO_AT + 2 * MEMO]
         memo = known.view(np.int64), value.view(np.float64), work[OWNER_AT : OWNER_AT + 1].view(np.int64)
         to_values(numbers, form, digits, (line[0], line[1]), memo, out)
 

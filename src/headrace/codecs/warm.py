@@ -7,6 +7,7 @@ import numpy as np
 from headrace.codecs.block import decode_block, encode_blocks
 from headrace.codecs.integers import decode_integers, encode_integers
 from headrace.codecs.origin import OriginCodec, type_mark
+from headrace.codecs.origin_coding import packed
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.ticks import TicksTime
 
@@ -31,6 +32,9 @@ def _warm_series() -> None:
     origin.unpack(origin.pack(hum), hum.size, hum.dtype)
     numbers = np.round(10.0 * hum).astype(np.int64)
     decode_integers(encode_integers(numbers), numbers.size)
+    packed(
+        numbers.view(np.uint64), np.array([0, numbers.size]), np.array([type_mark(numbers.dtype)], np.uint8)
+    )
     ticks = TicksTime()
     ticks.unpack(ticks.pack(numbers), numbers.size)
     _warm_reading()

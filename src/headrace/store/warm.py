@@ -42,7 +42,7 @@ from headrace.codecs.registry import (
 )
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
-from headrace.codecs.rle import RleCodec, may_be_runs
+from headrace.codecs.rle import RleCodec, may_be_runs, runs_may_be
 from headrace.codecs.select import ChosenValues, likely, smallest, smallest_times, smallest_within
 from headrace.codecs.ticks import TicksTime
 from headrace.core.errors import ConfigError, CorruptionError
@@ -63,6 +63,7 @@ NUMBERS = "@"
 _HEAD, _SUM = struct.Struct("<II"), struct.Struct("<I")
 _RICE_TO = 512  # a model learns more than Rice codes know on more values
 _EXACT = 2**52  # integers up to here are floats, and so are those that a bound is away
+_ORIGIN = OriginCodec()
 _PCO_FROM = 64  # pco's own header is larger than what it saves on fewer values
 
 
@@ -90,6 +91,13 @@ def _time_codec(text: str) -> TimeCodec:
     return time_codec(codec_spec(text))
 
 
+class Packed(NamedTuple):
+    """A body of `headrace.codecs.origin` that was compared, shorter than the values are; and in how many runs of one value they come."""
+
+    body: bytes
+    n_runs: int
+
+
 class Chunk(NamedTuple):
     """One row's payload, what the header says of its codecs, its bound, and its error; 0 where it is lossless.
 
@@ -111,6 +119,7 @@ def encode_chunk(
     eps: float = 0.0,
     choice: CodecChoice = ANY,
     times_of: str | None = None,
+    packed: Packed | None = None,
 ) -> Chunk:
     """One sensor's samples, each part in its smallest codec, decoded and compared.
 
@@ -119,12 +128,13 @@ def encode_chunk(
     eps : how far values may be from what they were, absolute; 0 for lossless. Integers move by whole numbers.
     choice : what is said about the codec of the values; where it has a share of each value, that counts instead of `eps`.
     times_of : the `Chunk.time_codec` of a chunk with the same times, which this one shall refer to.
+    packed : of the values, where `headrace.codecs.origin_coding` has coded them.
     """
     times, time_name = b"", times_of
     if time_name is None:
         times, time_name = _encode_times(ts_ns)
     return pack_chunk(
-        (times, time_name), (_chosen(values, Reach(eps, choice.share), choice), values), quality
+        (times, time_name), (_chosen(values, Reach(eps, choice.share), choice, packed), values), quality
     )
 
 
@@ -184,10 +194,10 @@ def _value_codec_of(text: str, body: bytes) -> tuple[ValueCodec, bytes]:
     return value_codec({"name": name, **settings}), body[8 * len(keys) :]
 
 
-def _chosen(values: Array, reach: Reach, choice: CodecChoice) -> ChosenValues:
+def _chosen(values: Array, reach: Reach, choice: CodecChoice, packed: Packed | None) -> ChosenValues:
     if not choice.is_free:
         return steered(values, choice, reach)
-    chosen = choose_values(values)
+    chosen = choose_values(values, packed)
     if reach.is_lossless:
         return chosen
     if values.dtype.kind != "f":
@@ -262,18 +272,29 @@ def _even(first: int, last: int, step: int, n: int) -> I64:
         return np.int64(first) + np.arange(n, dtype=np.int64) * np.int64(step)
 
 
-def choose_values(values: Array) -> ChosenValues:
+def choose_values(values: Array, packed: Packed | None = None) -> ChosenValues:
     """The smallest lossless codec, as far as it is worth a trial; those of installed packages among them."""
-    chosen = smallest(values, [ConstCodec()])
-    if isinstance(chosen.codec, ConstCodec):
-        return chosen
-    chosen = _choose_ours(values, chosen)
+    if packed is not None:
+        chosen = _choose_beside(values, packed)
+    else:
+        chosen = smallest(values, [ConstCodec()])
+        if isinstance(chosen.codec, ConstCodec):
+            return chosen
+        chosen = _choose_ours(values, chosen)
     for codec in foreign_value_codecs():
         try:
             chosen = smallest(values, [codec], chosen)
         except Exception:  # somebody else's defect: what we have is as good without it
             continue
     return chosen
+
+
+def _choose_beside(values: Array, packed: Packed) -> ChosenValues:
+    """What `_choose_ours` finds, of values whose integers are coded: they differ, and are explained."""
+    chosen = ChosenValues(_ORIGIN, packed.body)
+    if runs_may_be(packed.n_runs, values.size, len(packed.body)):
+        chosen = smallest(values, [RleCodec()], chosen)
+    return chosen if len(values) >= _RICE_TO else smallest(values, [RiceDeltaCodec()], chosen)
 
 
 def _choose_ours(values: Array, chosen: ChosenValues) -> ChosenValues:

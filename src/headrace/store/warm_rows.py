@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.codecs.choice import ANY, CodecChoice
+from headrace.codecs.origin import type_mark
+from headrace.codecs.origin_coding import NO_KIND, packed
 from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.core.quality import USABLE_BELOW
 from headrace.store.aggregates import in_units, partials_of, rounded
@@ -28,7 +30,7 @@ from headrace.store.schema import (
 from headrace.store.segment import STATISTIC_COLUMNS
 from headrace.store.time_axes import TimeAxes
 from headrace.store.wanted import Wanted, from_bits
-from headrace.store.warm import CHUNK_SAMPLES, Chunk, encode_chunk
+from headrace.store.warm import CHUNK_SAMPLES, Chunk, Packed, encode_chunk
 from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
@@ -140,8 +142,9 @@ def _payloads(
     dtypes: list[str] = []
     dictionaries: list[list[str] | None] = []
     directory = wanted.directory
-    for sensor, a, b in zip(
-        chunks.sensor.tolist(), chunks.start[:-1].tolist(), chunks.start[1:].tolist(), strict=True
+    bodies = _packed(wanted, samples, chunks, words)
+    for sensor, a, b, one in zip(
+        chunks.sensor.tolist(), chunks.start[:-1].tolist(), chunks.start[1:].tolist(), bodies, strict=True
     ):
         dtype = directory.layout(int(wanted.slot[sensor])).dtype
         bits = samples.values[a:b]
@@ -155,7 +158,7 @@ def _payloads(
         eps, choice = (0.0, ANY) if sensor in words.sensors else rules[sensor]
         ts_ns, quality = samples.ts_ns[a:b], samples.quality[a:b]
         times_of = axes.of(str(wanted.paths[sensor]), ts_ns)
-        encoded.append(encode_chunk(ts_ns, plain, quality, eps, choice, times_of))
+        encoded.append(encode_chunk(ts_ns, plain, quality, eps, choice, times_of, one))
         axes.add(encoded[-1])
         dtypes.append(dtype)
     payloads, times, values, *errors = zip(*encoded, strict=True)
@@ -166,6 +169,16 @@ def _payloads(
         "dtype": coded(np.array([DTYPES.index(d) for d in dtypes], np.int32), list(DTYPES)),
         "dictionary": pa.array(dictionaries, COLUMNS["dictionary"]), "times_back": np.array(axes.back[-len(encoded) :], np.uint32),
     }  # fmt: skip
+
+
+def _packed(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: Words) -> list[Packed | None]:
+    """What one kernel codes of all chunks' values; None for those that it does not."""
+    dtypes = [numpy_dtype(layout.dtype) for layout in wanted.directory.layouts]
+    marks = np.array([type_mark(dtype) for dtype in dtypes], np.uint8)
+    mark = marks[wanted.directory.layout_index[wanted.slot[chunks.sensor]]]
+    mark[np.isin(chunks.sensor, np.array(sorted(words.sensors), np.int64))] = NO_KIND
+    bodies, n_runs = packed(samples.values.view(np.uint64), chunks.start, mark)
+    return [Packed(body, n) if body else None for body, n in zip(bodies, n_runs, strict=True)]
 
 
 def _statistics(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: Words) -> dict[str, Any]:

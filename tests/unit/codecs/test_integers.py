@@ -13,7 +13,7 @@ from headrace.codecs import adaptive, model
 from headrace.codecs.adaptive import PLAIN, SLACK_WORDS
 from headrace.codecs.compiled import wrapping
 from headrace.codecs.integers import decode_integers, encode_integers
-from headrace.codecs.lpc import ORDER_MAX, ROOM, predictor, window
+from headrace.codecs.lpc import ORDER_MAX, ROOM, fill_window, predictor
 from headrace.codecs.origin import OriginCodec
 from headrace.codecs.packing import get_signed, get_sized, get_varint, put_signed, put_sized, put_varint
 from headrace.core.errors import CorruptionError
@@ -164,8 +164,10 @@ def test_patched_values_whose_integers_pco_wrote():
 
 def predictor_order(numbers):
     n = numbers.size
+    window = np.empty(n)
+    fill_window(window)
     room = np.empty(n), np.zeros(ROOM), np.zeros(ORDER_MAX, np.int64)
-    return predictor(numbers, 0, window(n), *room)[0]
+    return predictor(numbers, 0, window, *room)[0]
 
 
 def test_noise_is_not_predicted():
