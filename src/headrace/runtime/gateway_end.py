@@ -52,12 +52,14 @@ class GatewayEnd:
 
     Parameters
     ----------
-    pid : of its process. end : lets it go within a moment, however it is; why it ended.
+    pid : of its process. end : lets it go within a moment, however it is; why it ended. kill : ends the process alone:
+    what it has sent can still be read.
     """
 
     link: GatewayLink
     pid: int
     end: Callable[[], Awaitable[str]]
+    kill: Callable[[], None]
 
 
 Spawn = Callable[[], Awaitable[GatewayEnd]]
@@ -106,7 +108,7 @@ async def spawn_gateway() -> GatewayEnd:
         await asyncio.gather(*listening, return_exceptions=True)
         return how_it_ended(code) + words.text
 
-    return GatewayEnd(link, child.pid, end)
+    return GatewayEnd(link, child.pid, end, child.kill)
 
 
 class Taking:
