@@ -259,7 +259,8 @@ class Taking:
         fine, refused = np.flatnonzero(slots >= 0), batch.take(np.flatnonzero(slots < 0))
         n, when_ns = max(1, refused.n_samples), batch.arrival_ns
         reject = Reject(RejectCode.BAD_PATH, self._name, "", str(self._clash), b"", when_ns, n)
-        return [reject, *([batch.take(fine).with_(slot=slots[fine].astype(np.uint32))] if len(fine) else [])]
+        # The reject last: where the frames are not taken all of it comes again, and would be counted twice.
+        return [*([batch.take(fine).with_(slot=slots[fine].astype(np.uint32))] if len(fine) else []), reject]
 
     def with_own_slots(self, batch: FrameBatch) -> FrameBatch:
         """A batch of the gateway as one of ours. Raises `ConfigError`, `CorruptionError`."""

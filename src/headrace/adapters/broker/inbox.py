@@ -31,7 +31,7 @@ from headrace.adapters.broker.packets import (
     all_arrivals,
 )
 from headrace.adapters.meters import LatencyRing, SkewMeter, seconds
-from headrace.adapters.payloads.base import Decoded, MessageColumns, TopicMessage
+from headrace.adapters.payloads.base import Decoded, MessageColumns, TopicMessage, add_defects
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import PluginError
 from headrace.core.events import Reject
@@ -315,8 +315,8 @@ class Inbox:
                 await self._sink.emit(batch.with_(sequence=self._sequence), ack)
             except PluginError as e:
                 # A defect of ours, for ever: kept as rejects, or the messages would come again and again.
-                rejects += [self._decoder.defect(message, e) for message in messages]
-                taken.n_open += len(messages) - 1
+                defects = (self._decoder.defect(message, e) for message in messages)
+                taken.n_open += add_defects(rejects, defects) - 1
                 continue
             self._sequence += 1
             self.n_frames += batch.n_frames

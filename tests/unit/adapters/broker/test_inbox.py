@@ -258,6 +258,32 @@ async def test_frames_that_do_not_fit_are_rejects_and_do_not_come_again(monkeypa
         assert desk.line.drops == []
 
 
+@pytest.mark.parametrize(
+    "payloads",
+    [
+        (b"no JSON",),
+        (b'{"ts": 1, "a": 1.5, "b": {}}', b"no JSON"),
+        (b'{"ts": 1, "a": 1, "on": true}',),
+    ],
+)
+async def test_a_message_whose_values_are_refused_later_is_one_reject(monkeypatch, payloads):
+    """Also where something of it was refused before, and where it is in several batches."""
+    async with Desk(slice_s=0.02) as desk:
+
+        async def refuse(batch, ack=None):
+            raise PluginError("a defect")
+
+        monkeypatch.setattr(desk.sink, "emit", refuse)
+        for number, payload in enumerate(payloads):
+            desk.inbox.take(one_arrival("p/d", payload, 5 + number))
+        await until(lambda: len(desk.sink.rejects) >= len(payloads), "they are rejected")
+        await until(lambda: not desk.line.is_paused, "all of it is handed on")
+        assert sorted(one.raw for one in desk.sink.rejects) == sorted(payloads)
+        assert desk.inbox.n_rejects == len(payloads)
+        desk.sink.land()
+        assert desk.line.acknowledged == [(1, 5 + number) for number in range(len(payloads))]
+
+
 async def test_what_came_behind_what_is_refused_is_not_taken_before_it(monkeypatch):
     """All of it comes again; at QoS 0 nothing does, and that is taken."""
     async with Desk() as desk:
