@@ -26,7 +26,7 @@ class Pair:
 
     def __init__(self, make, report_s=0.001):
         self.make, self.report_s = make, report_s
-        self.n_started = 0
+        self.n_started = self.n_killed = 0
         self.fails = None
         self._far = None
 
@@ -49,12 +49,17 @@ class Pair:
             await link.closed()
             return "was ended by SIGKILL"
 
-        return GatewayEnd(link, PID + self.n_started, end)
+        return GatewayEnd(link, PID + self.n_started, end, self.kill)
 
     def _made(self, config, name):
         adapter = self.make()
         self.adapters.append(adapter)
         return adapter
+
+    def kill(self):
+        """As `die`, on the engine's word."""
+        self.n_killed += 1
+        self.die()
 
     def die(self):
         """The gateway is gone from one moment to the next."""

@@ -137,6 +137,32 @@ def test_a_new_certificate_is_taken_without_a_restart(running):
     assert kinds_told(folder, "api.certificate").count("api.certificate-refused") == 1
 
 
+def test_an_authority_that_is_taken_out_is_trusted_no_more(running):
+    folder, plant = running
+    address = plant.address(folder)
+    assert send(folder, address, "/livez")[0] == 200
+    make_certificate(folder, "other")
+    both = (folder / "othercert.pem").read_text() + (folder / "otherkey.pem").read_text()
+    (folder / "other.pem").write_text(both)
+    own = (folder / "clientcert.pem").read_text()
+    (folder / "clientcert.pem").write_text((folder / "othercert.pem").read_text())
+    plant.process.send_signal(signal.SIGHUP)
+    try:
+        plant.wait_for(folder, lambda: is_let_in(folder, address, "other.pem"))
+        assert not is_let_in(folder, address, "client.pem")
+    finally:
+        (folder / "clientcert.pem").write_text(own)
+        plant.process.send_signal(signal.SIGHUP)
+        plant.wait_for(folder, lambda: is_let_in(folder, address, "client.pem"))
+
+
+def is_let_in(folder, address, own):
+    try:
+        return send(folder, address, "/livez", own=own)[0] == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
 def shown_by(folder, address):
     """The certificate that a new connection is shown, in PEM."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -509,6 +509,26 @@ async def test_a_user_certificate(plant, pairs, monkeypatch):
         await life.value("l/d/a", 1.0)
 
 
+async def test_certificates_are_read_anew_for_each_connection(plant, pairs, tmp_path, monkeypatch):
+    """Ours and the user's by a new pair in the files, and the server's where another one is trusted by then."""
+    uri = "urn:headrace.example:ours"
+    first = CertificatePair.make(tmp_path, "ours", uri)
+    (tmp_path / "server.der").write_bytes(pairs["server"].der)
+    await secured(plant, pairs, "Basic256Sha256/SignAndEncrypt")
+    monkeypatch.setattr(plant.users, "certificates", [first.der])
+    files = {"user_cert_file": "ours.der", "user_key_file": "ours.key.pem", "folder": tmp_path}
+    async with Life(secure(plant, pairs, **files)) as life:
+        await life.value("l/d/a", 1.0)
+        monkeypatch.setattr(plant.users, "certificates", [CertificatePair.make(tmp_path, "ours", uri).der])
+        plant.drop()
+        await plant.write("a", 2.0)
+        await life.value("l/d/a", 2.0)
+        another = CertificatePair.make(tmp_path, "server", SERVER_URI)
+        await secured(plant, {"server": another}, "Basic256Sha256/SignAndEncrypt")
+        await plant.write("a", 3.0)
+        await life.value("l/d/a", 3.0)
+
+
 async def test_a_server_that_is_not_the_right_one_or_offers_less(plant, pairs):
     await secured(plant, pairs, "Basic256Sha256/Sign")
     async with Life(secure(plant, pairs, security_mode="Sign", server_cert_file="ours.der")) as life:

@@ -28,7 +28,7 @@ from headrace.testing.stores import StoreRig
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "read_store.py"
 GOLDEN = max((ROOT / "tests" / "golden").glob("*/store.zip"))
-LINES_MAX = 200
+LINES_MAX = 175
 T0 = 1_728_043_200 * NS
 N = 3_000
 pytestmark = pytest.mark.timeout(240)
@@ -56,6 +56,7 @@ def series() -> dict[str, tuple[Layout, Any, Any]]:
         "random": (Layout("i64", plain), regular, np.frombuffer(rng.bytes(8 * N), np.int64)),
         "walk": (Layout("u16", grid), regular, 600 + np.clip(walk, -500, 500)),
         "steps": (Layout("i32", plain), T0 + i * NS + i // 900 * 3_600 * NS, i // 700 * 7 - 3),
+        "ramp": (Layout("i32", plain), regular, 3 * i),
         "curve": (Layout("i32", plain), regular, i * i // 50),
         "state": (Layout("u8", (Column("", Kind.DISCRETE),)), regular, i // 250 % 2),
         "decimal": (Layout("f64", plain), regular, 20 + walk / 10),

@@ -113,7 +113,7 @@ class AdapterDiagnostics:
     ``n_connects`` connections were made, all devices together. ``n_out_of_order`` and ``n_gaps`` are what the protocol's
     own numbering tells, where it has one. ``n_unacknowledged`` inputs are taken and not yet durable, the oldest since
     ``unacknowledged_ns``. ``rejects_by_code`` and ``config_hash`` are filled in by who runs the adapter,
-    and ``pid`` where it is in a process of its own.
+    and ``pid`` where it is in a process of its own; ``n_killed`` of those hung and were killed.
     """
 
     name: str
@@ -143,6 +143,7 @@ class AdapterDiagnostics:
     rejects_by_code: tuple[tuple[str, int], ...] = ()
     config_hash: str = ""
     pid: int = 0
+    n_killed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

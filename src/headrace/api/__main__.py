@@ -14,15 +14,14 @@ import socket
 import ssl
 import sys
 import threading
-from typing import Any
 
 import uvicorn
 
 from headrace.api.app import create_app
 from headrace.api.backend import Backend
+from headrace.api.certificates import RenewedContext
 from headrace.api.connections import PatientProtocol, allow_many
 from headrace.api.settings import ApiSettings
-from headrace.core.tls import TlsFiles
 from headrace.runtime.child_life import end_with_parent
 from headrace.runtime.server import QuietServer
 from headrace.runtime.warm import warm_queries
@@ -43,27 +42,13 @@ class _ApiServer(QuietServer):
         threading.Thread(target=warm_queries, name="headrace-warm", daemon=True).start()
 
 
-def _tls(files: TlsFiles | None) -> dict[str, Any]:
-    """What uvicorn is told of certificates."""
-    if files is None:
-        return {}
-    found: dict[str, Any] = {"ssl_certfile": files.cert_file, "ssl_keyfile": files.key_file}
-    if files.client_ca_file is not None:
-        found |= {"ssl_ca_certs": files.client_ca_file, "ssl_cert_reqs": ssl.CERT_REQUIRED}
-    return found
-
-
-def _renew(config: uvicorn.Config, files: TlsFiles) -> None:
-    """Read certificate and key anew for connections that come; authorities are added to those that are trusted."""
-    if config.ssl is None:
-        return  # not yet read for the first time
+def _renew(context: RenewedContext) -> None:
+    """Read certificate, key and authorities anew for connections that come."""
     try:
-        config.ssl.load_cert_chain(files.cert_file, files.key_file, password="")
-        if files.client_ca_file is not None:
-            config.ssl.load_verify_locations(files.client_ca_file)
+        context.renew()
     except (OSError, ssl.SSLError) as e:  # the engine has looked at them: somebody writes them just now
         _log.warning("the certificate can't be read anew: %s; trying again", e)
-        asyncio.get_running_loop().call_later(_RENEW_S, _renew, config, files)
+        asyncio.get_running_loop().call_later(_RENEW_S, _renew, context)
 
 
 async def serve(settings: ApiSettings, sock: socket.socket) -> None:
@@ -72,8 +57,9 @@ async def serve(settings: ApiSettings, sock: socket.socket) -> None:
     config = uvicorn.Config(
         create_app(backend), http=PatientProtocol, log_config=None, access_log=False, lifespan="on",
         server_header=False, timeout_graceful_shutdown=_GRACE_S, timeout_keep_alive=_KEEP_ALIVE_S,
-        limit_concurrency=allow_many(), **_tls(settings.tls),
+        limit_concurrency=allow_many(),
     )  # fmt: skip
+    config.load()
     server = _ApiServer(config)
     loop = asyncio.get_running_loop()
 
@@ -82,7 +68,8 @@ async def serve(settings: ApiSettings, sock: socket.socket) -> None:
 
     loop.add_signal_handler(signal.SIGTERM, end)
     if settings.tls is not None:
-        loop.add_signal_handler(signal.SIGHUP, _renew, config, settings.tls)
+        config.ssl = context = RenewedContext(settings.tls)
+        loop.add_signal_handler(signal.SIGHUP, _renew, context)
     end_with_parent(_GRACE_S + 1.0, lambda: loop.call_soon_threadsafe(end))
     try:
         await server.serve([sock])

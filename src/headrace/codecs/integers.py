@@ -22,7 +22,7 @@ byte coder    bytes that follow
               learns, entropy-coded
 ==== ======== =================================================================================
 
-*Direct* is a body of coder 2, 7 or 8 and more.
+*Direct* is a body of coder 2, 7 or 8 and more. A part of no numbers has no bytes.
 """
 
 from __future__ import annotations

@@ -114,6 +114,7 @@ def carried(before: AdapterDiagnostics, now: AdapterDiagnostics) -> AdapterDiagn
         n_out_of_order=before.n_out_of_order + now.n_out_of_order,
         n_gaps=before.n_gaps + now.n_gaps,
         n_connects=before.n_connects + now.n_connects,
+        n_killed=before.n_killed + now.n_killed,
         normalise_ns=before.normalise_ns + now.normalise_ns,
         transport_ns=before.transport_ns + now.transport_ns,
         decode_ns=before.decode_ns + now.decode_ns,

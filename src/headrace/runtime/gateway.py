@@ -4,7 +4,8 @@ The engine starts a *gateway* (`headrace.runtime.gateway_process`), hands it the
 over the link to the adapter's real sink: groups are defined here too, slots are mapped, and the source is acknowledged
 there once the batch is durable here. So another version of an adapter's code can be loaded beside a running one
 (`GatewayAdapter.prepare`), and an adapter that dies takes nothing with it: it is started again, and what was not
-acknowledged its source sends again.
+acknowledged its source sends again. So it is with one that hangs: after 10 s without a word it is told as degraded, after
+30 s it is killed, and another one takes its place.
 
 A gateway has its own pace of new connections (`ConnectPacer`) and its own copy of the directory.
 """
@@ -43,7 +44,8 @@ from headrace.runtime.plugin_code import ImportedCode
 from headrace.runtime.tail_format import read_tail
 
 _READY_S, _CHANGE_S, _STOP_S, _STOP_S_MAX = 120.0, 60.0, 1.4, 1.7
-_QUIET_NS = int(5 * ALIVE_S * NS)
+_QUIET_NS, _HUNG_NS = int(5 * ALIVE_S * NS), int(15 * ALIVE_S * NS)
+_LOOK_S, _KILLED_S = 1.0, 5.0
 _RETRY_NS_MIN, _RETRY_NS_MAX = NS // 2, 30 * NS
 _VERSION = version("headrace")
 _log = logging.getLogger("headrace.gateway")
@@ -85,6 +87,7 @@ class GatewayAdapter:
         self._listener: Listener | None = None
         self._is_suspended = False
         self._is_lost = False
+        self._n_killed = 0
         self._unstarted = checked if isinstance(checked, Declares) else None
         self._can(abilities_of(checked))
 
@@ -156,10 +159,10 @@ class GatewayAdapter:
                     self._taking = await self._opened(sink)
                     await self._begin(self._taking, sink)
                 began_ns = monotonic_ns()
-                await self._taking.is_lost.wait()
+                why = await self._until_lost(self._taking)
                 await self._taking.drained()  # what came is kept, however long the sink takes nothing
-                why = f"its gateway process {await self._taking.close()}"
-                if monotonic_ns() - began_ns > _RETRY_NS_MAX:
+                why = f"its gateway process {why}{await self._taking.close()}"
+                if self._taking.heard_ns - began_ns > _RETRY_NS_MAX:
                     self._backoff.reset()
             except NotConnected as e:
                 why = str(e)
@@ -173,6 +176,23 @@ class GatewayAdapter:
             wait_ns = self._backoff.next_ns() if state is AdapterState.BACKOFF else _RETRY_NS_MAX
             self._went_wrong(state, why, wait_ns)
             await SystemClock().sleep(seconds(wait_ns))
+
+    async def _until_lost(self, taking: Taking) -> str:
+        """Wait until the process is gone; one that says nothing for too long is killed. What is to be told of it besides."""
+        is_overdue = False
+        while True:
+            left_s = (taking.heard_ns + _HUNG_NS - monotonic_ns()) / NS
+            if left_s <= 0 and is_overdue:
+                break
+            # If it was this process that stood still, its words lie in the socket: they are read first.
+            is_overdue = left_s <= 0
+            if await _is_set(taking.is_lost, max(left_s, _LOOK_S)):
+                return ""
+        self._n_killed += 1
+        quiet_s = (monotonic_ns() - taking.heard_ns) // NS
+        taking.end.kill()
+        await _is_set(taking.is_lost, _KILLED_S)
+        return f"has said nothing for {quiet_s} s and "
 
     def _went_wrong(self, state: AdapterState, why: str, wait_ns: int) -> None:
         if not self._is_lost:
@@ -224,6 +244,7 @@ class GatewayAdapter:
         found = self._found
         if self._before is not None:
             found = carried(self._before, found)
+        found = replace(found, n_killed=self._n_killed)
         if self._is_stopped:
             return replace(found, state=AdapterState.STOPPED, reason="", pid=0)
         if self._taking is None:
@@ -301,6 +322,16 @@ class GatewayAdapter:
         raise PluginError(
             f"adapter {self.name} is in a process of its own: headrace adapters probe --capture decodes"
         )
+
+
+async def _is_set(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait for it, but not for ever; whether it has come."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        pass
+    return event.is_set()
 
 
 def _config_fields(config: PlantConfig, name: str) -> dict[str, Any]:

@@ -52,12 +52,14 @@ class GatewayEnd:
 
     Parameters
     ----------
-    pid : of its process. end : lets it go within a moment, however it is; why it ended.
+    pid : of its process. end : lets it go within a moment, however it is; why it ended. kill : ends the process alone:
+    what it has sent can still be read.
     """
 
     link: GatewayLink
     pid: int
     end: Callable[[], Awaitable[str]]
+    kill: Callable[[], None]
 
 
 Spawn = Callable[[], Awaitable[GatewayEnd]]
@@ -106,7 +108,7 @@ async def spawn_gateway() -> GatewayEnd:
         await asyncio.gather(*listening, return_exceptions=True)
         return how_it_ended(code) + words.text
 
-    return GatewayEnd(link, child.pid, end)
+    return GatewayEnd(link, child.pid, end, child.kill)
 
 
 class Taking:
@@ -257,7 +259,8 @@ class Taking:
         fine, refused = np.flatnonzero(slots >= 0), batch.take(np.flatnonzero(slots < 0))
         n, when_ns = max(1, refused.n_samples), batch.arrival_ns
         reject = Reject(RejectCode.BAD_PATH, self._name, "", str(self._clash), b"", when_ns, n)
-        return [reject, *([batch.take(fine).with_(slot=slots[fine].astype(np.uint32))] if len(fine) else [])]
+        # The reject last: where the frames are not taken all of it comes again, and would be counted twice.
+        return [*([batch.take(fine).with_(slot=slots[fine].astype(np.uint32))] if len(fine) else []), reject]
 
     def with_own_slots(self, batch: FrameBatch) -> FrameBatch:
         """A batch of the gateway as one of ours. Raises `ConfigError`, `CorruptionError`."""

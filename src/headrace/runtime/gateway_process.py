@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from headrace.adapters.abilities import Captured, Captures, Suspends, Warms
-from headrace.adapters.base import Ack, Adapter, Pushed
+from headrace.adapters.base import Ack, Adapter, AdapterDiagnostics, AdapterState, Pushed
 from headrace.adapters.registry import ADAPTERS
 from headrace.core.clock import NS, Clock, ScaledClock, SystemClock, monotonic_ns
 from headrace.core.config import PlantConfig, parse_plant
@@ -204,6 +205,8 @@ class GatewayService:
         self._adapter: Any = None
         self._sink = LinkSink(link)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._told = AdapterDiagnostics("", "", AdapterState.STARTING)
+        self._is_mute = False
 
     async def run(self) -> None:
         """Do as the engine says until it is gone, then end the adapter."""
@@ -248,6 +251,9 @@ class GatewayService:
             )
         self._name = given["name"]
         config = _config_of(given["config"])
+        self._told = AdapterDiagnostics(
+            self._name, config.adapters[self._name].protocol, AdapterState.STARTING
+        )
         self._adapter = await asyncio.to_thread(self._made, config)
         self._sink.clock = _clock_of(given["clock"])
         code = ImportedCode.of(ADAPTERS, config.adapters[self._name].protocol)
@@ -283,19 +289,26 @@ class GatewayService:
     # --- looking -------------------------------------------------------------------------------------
 
     def _report(self) -> None:
-        self._link.control("diagnostics", DIAGNOSTICS.dump_json(self._adapter.diagnostics()))
+        """Say how the adapter is. One that can't tell may work all the same; the engine hears why, and the log once."""
+        try:
+            found = self._adapter.diagnostics()
+            text = DIAGNOSTICS.dump_json(found)
+            self._told, self._is_mute = found, False
+        except Exception as e:
+            if not self._is_mute:
+                _log.exception("adapter=%s can't tell how it is", self._name)
+            self._is_mute = True
+            why = f"it can't tell how it is: {type(e).__name__}: {e}"
+            text = DIAGNOSTICS.dump_json(replace(self._told, state=AdapterState.DEGRADED, reason=why))
+        self._link.control("diagnostics", text)
 
     async def _keep_reporting(self) -> None:
         """Often at first, for people who wait for it, and seldom where many devices make it dear."""
         wait_s = self._report_s / 16
         while True:
             begun_ns = monotonic_ns()
-            try:
-                self._report()
-                self._sink.tell()
-            except Exception:
-                _log.exception("adapter=%s can't tell how it is", self._name)
-                return
+            self._report()
+            self._sink.tell()
             took_s = (monotonic_ns() - begun_ns) / NS
             wait_s = min(2 * wait_s, self._report_s)
             await SystemClock().sleep(max(wait_s, min(took_s / _REPORT_SHARE, ALIVE_S)))

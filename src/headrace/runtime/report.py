@@ -245,6 +245,7 @@ class Report:
             catalog.ADAPTER_CONNECTS: adapter.n_connects,
             catalog.ADAPTER_OUT_OF_ORDER: adapter.n_out_of_order,
             catalog.ADAPTER_GAPS: adapter.n_gaps,
+            catalog.ADAPTER_KILLED: adapter.n_killed,
         }
         for metric, n in counts.items():
             self._metrics.counter(metric, adapter.name).reach(n)

@@ -227,6 +227,23 @@ async def test_a_sensor_of_another_adapter_is_refused_later_and_the_others_are_t
     await until(lambda: world.far.n_acked == 2, "what is refused alone is acknowledged, too")
 
 
+async def test_what_is_refused_of_a_batch_is_counted_once_where_the_rest_is_not_taken_at_first(world):
+    await world.started()
+    world.sink.directory.define("s/b", Layout("f64", (Column("1/a"),)))
+    both = world.far.sink.directory.define_many(["s/b/1", "s/b/2"], LAYOUT)
+    emit, world.sink.emit = world.sink.emit, refuse_all
+    with pytest.raises(RetryLater):
+        await world.far.emit(both, TS_NS, [[1.0, 2.0], [3.0, 4.0]])
+    world.sink.emit = emit
+    await world.far.emit(both, TS_NS, [[1.0, 2.0], [3.0, 4.0]])
+    assert [reject.n_samples for reject in world.sink.rejects] == [2]
+    assert world.sink.n_samples == 2
+
+
+async def refuse_all(batch, ack=None):
+    raise RetryLater("not now", 1.0)
+
+
 async def test_what_is_refused_is_raised_where_it_was_handed_on(world):
     await world.started()
     world.sink.refusal = Closed("the journal is closed")
@@ -470,11 +487,31 @@ async def test_one_that_can_not_tell_how_it_is_goes_on_all_the_same(world, monke
     def fail(self):
         raise RuntimeError("it does not know")
 
-    monkeypatch.setattr(Far, "diagnostics", fail)
-    await until(lambda: "can't tell how it is" in caplog.text, "it is told")
+    with monkeypatch.context() as mute:
+        mute.setattr(Far, "diagnostics", fail)
+        await until(lambda: world.near.diagnostics().state is AdapterState.DEGRADED, "it is told")
+        found, heard_ns = world.near.diagnostics(), world.near._taking.heard_ns
+        assert found.reason == "it can't tell how it is: RuntimeError: it does not know"
+        assert (found.name, found.n_sensors, found.devices[0].path) == ("x", 4, "s/a"), "as it was known last"
+        await world.far.send()
+        assert world.sink.n_samples == 4
+        await until(lambda: world.near._taking.heard_ns > heard_ns + NS // 50, "it says so again and again")
+    await until(lambda: world.near.diagnostics().n_samples == 4, "it is asked again")
+    assert world.near.diagnostics().state is AdapterState.CONNECTED
+    assert caplog.text.count("can't tell how it is") == 1
+    assert world.pair.n_started == 1
+
+
+async def test_one_that_does_not_know_from_the_start_how_it_is_starts_and_stops_all_the_same(
+    world, monkeypatch
+):
+    monkeypatch.setattr(Far, "diagnostics", lambda self: refuse(RuntimeError("it does not know")))
+    await world.started()
+    found = world.near.diagnostics()
+    assert (found.name, found.protocol, found.state) == ("x", "sim", AdapterState.DEGRADED)
     await world.far.send()
+    await world.near.stop()
     assert world.sink.n_samples == 4
-    monkeypatch.undo()
 
 
 async def test_one_that_hangs_is_told_and_one_that_lives_says_so_again_and_again(world, monkeypatch):
@@ -488,6 +525,55 @@ async def test_one_that_hangs_is_told_and_one_that_lives_says_so_again_and_again
     found = world.near.diagnostics()
     assert found.state is AdapterState.DEGRADED
     assert found.reason == "its gateway process has said nothing for 0 s"
+
+
+async def test_one_that_hangs_is_killed_and_another_takes_its_place(world, monkeypatch, caplog):
+    """What it has sent is taken first, however long that waits; what is not acknowledged its source sends again."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(gateway, "_LOOK_S", 0.01)
+    await world.started()
+    first = world.far
+    world.sink.set_credit(False)
+    waiting = asyncio.create_task(first.sink.emit(some_frames(world)))
+    await until(lambda: world.near._taking._n_open == 1, "it is on its way")
+    with monkeypatch.context() as hung:
+        hung.setattr(gateway_process.GatewayService, "_report", lambda self: None)
+        hung.setattr(gateway, "_HUNG_NS", NS // 50)
+        world.near._task.cancel()
+        world.near._task = asyncio.create_task(world.near._stay(world.sink))  # it looks by the shorter time
+        await until(lambda: world.pair.n_killed == 1, "it is killed")
+    assert world.pair.n_started == 1, "it is replaced when what it has sent is taken"
+    with pytest.raises(Closed):
+        await waiting
+    world.sink.set_credit(True)
+    await until(lambda: "is back" in caplog.text, "another one is started")
+    assert world.far is not first
+    assert world.sink.n_samples == 4
+    assert world.near.diagnostics().n_killed == 1
+    lines = [r.getMessage() for r in caplog.records if r.name == "headrace.gateway"]
+    assert [("has said nothing for 0 s and was ended by SIGKILL" in line, "is back" in line) for line in lines] == [
+        (True, False), (False, True),
+    ]  # fmt: skip
+
+
+async def test_one_that_hangs_again_and_again_is_started_later_each_time(world, monkeypatch):
+    monkeypatch.setattr(gateway, "_LOOK_S", 0.0)
+    monkeypatch.setattr(gateway, "_HUNG_NS", 0)
+    waits = []
+    monkeypatch.setattr(world.near, "_went_wrong", lambda state, why, wait_ns: waits.append(wait_ns))
+    await world.near.start(world.sink)
+    await until(lambda: len(waits) > 3, "it hangs")
+    assert world.near._n_killed >= 3
+    assert max(waits) > 2 * min(waits)
+
+
+async def test_a_process_that_can_not_even_be_killed_is_let_go_of(world, monkeypatch):
+    monkeypatch.setattr(gateway, "_LOOK_S", 0.0)
+    monkeypatch.setattr(gateway, "_KILLED_S", 0.0)
+    await world.started()
+    monkeypatch.setattr(gateway, "_HUNG_NS", 0)
+    world.near._taking.end.kill = lambda: None
+    assert await world.near._until_lost(world.near._taking) == "has said nothing for 0 s and "
 
 
 async def test_a_stop_that_is_given_up_leaves_no_process(world, monkeypatch):

@@ -37,16 +37,19 @@ from headrace.adapters.broker.packets import (
     BROKEN,
     MORE,
     NEW_TOPIC,
+    NO_ID,
     OTHER,
     Arrivals,
     PacketFramer,
     TopicTable,
+    flaw_of,
     one_arrival,
 )
 from headrace.adapters.meters import reason_of
 from headrace.core.clock import NS, monotonic_ns
 from headrace.core.errors import NotConnected, PluginError
 
+_PUBLISH, _QOS_2 = 0x30, 0x04
 _PUBACK = 0x40_02_00_00
 _PUBREC = 0x50_02_00_00
 _HANDLERS = "_handle_qos_1_publish_packet", "_handle_qos_2_publish_packet"
@@ -56,6 +59,8 @@ _CLOSE_S = 0.5
 logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
 
 OnMessages = Callable[[Arrivals], None]
+OnUnread = Callable[[bytes, str, int], None]
+"""Takes a PUBLISH packet that can't be read, why, and its packet id, or `NO_ID`; it is acknowledged as messages are."""
 
 
 class Stay(StrEnum):
@@ -107,6 +112,10 @@ class BrokerClient(SingleConnection):
     will : what the broker publishes when the connection ends without our good-bye.
     topics : what is known of topics from earlier connections.
 
+    Attributes
+    ----------
+    on_unread : called with a message that can't be read, must not raise.
+
     Raises
     ------
     PluginError : gmqtt is of another make, by which messages would be acknowledged before they are durable.
@@ -133,6 +142,8 @@ class BrokerClient(SingleConnection):
         )
         self._tell_session = on_session
         self._take = on_messages
+        self.on_unread: OnUnread = _unread
+        self._is_read = False
         self._framer = PacketFramer(topics or TopicTable())
         self._tell_lost = on_lost
         self._answered = asyncio.Event()
@@ -246,7 +257,7 @@ class BrokerClient(SingleConnection):
         they may still lie unread when our next connection comes: mosquitto throws them away with the old connection,
         and sends again what was acknowledged.
         """
-        self._tell_lost, self._take = _nobody, _nothing
+        self._tell_lost, self._take, self.on_unread = _nobody, _nothing, _unread
         connection = self._connection
         if connection is None:
             return
@@ -290,13 +301,24 @@ class BrokerClient(SingleConnection):
                 start = at + 2
                 while data[start - 1] & 0x80:
                     start += 1
-                connection.put_package(Package(data[at], data[start:end]))
+                self._have_read(connection, data[at:end], data[start:end])
                 at = end
         return at
+
+    def _have_read(self, connection: Any, packet: bytes, body: bytes) -> None:
+        """Have gmqtt read a packet. It passes over messages that it can't read, and says so to its own log only."""
+        head, self._is_read = packet[0], False
+        connection.put_package(Package(head, body))
+        if head & 0xF0 == _PUBLISH and not self._is_read:
+            why, packet_id = flaw_of(head, body)
+            if head & _QOS_2 and packet_id != NO_ID:
+                self._of_qos_2.add(packet_id)
+            self.on_unread(packet, why, packet_id)
 
     def _on_qos_1(
         self, packet_id: int, payload: bytes, topic: str | bytes, properties: dict[str, Any]
     ) -> None:
+        self._is_read = True
         is_again, is_retained = bool(properties["dup"]), bool(properties["retain"])
         self._take(one_arrival(_text(topic), bytes(payload), packet_id, is_again, is_retained))
 
@@ -309,6 +331,7 @@ class BrokerClient(SingleConnection):
     def _on_qos_0(
         self, client: gmqtt.Client, topic: str | bytes, payload: bytes, qos: int, properties: dict[str, Any]
     ) -> None:
+        self._is_read = True
         self._take(one_arrival(_text(topic), bytes(payload), is_retained=bool(properties["retain"])))
 
     def _on_connect(self, client: gmqtt.Client, flags: int, code: int, properties: dict[str, Any]) -> None:
@@ -345,6 +368,10 @@ async def _until(task: asyncio.Future[Any], lost: asyncio.Event) -> None:
 
 def _nobody(reason: str) -> None:
     """Takes the place of `on_lost` once we close ourselves."""
+
+
+def _unread(packet: bytes, why: str, packet_id: int) -> None:
+    """Nobody asks for what can't be read."""
 
 
 def _nothing(came: Arrivals) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from headrace.adapters.broker.packets import (
     all_arrivals,
 )
 from headrace.adapters.meters import LatencyRing, SkewMeter, seconds
-from headrace.adapters.payloads.base import Decoded, MessageColumns, TopicMessage
+from headrace.adapters.payloads.base import Decoded, MessageColumns, TopicMessage, add_defects
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import PluginError
 from headrace.core.events import Reject
@@ -92,13 +92,24 @@ def warm_inbox() -> None:
     held.settle(came, 1, 1)
 
 
+class Unread(NamedTuple):
+    """What is no message: its reject, its packet id or `NO_ID`, and the connection on which that means something."""
+
+    reject: Reject
+    packet_id: int
+    generation: int
+
+
 class Gathered:
     """Messages that are decoded and acknowledged together, numbered from `first` on."""
 
-    __slots__ = ("_arrivals_ns", "_parts", "_whole", "began_ns", "first", "n", "n_held", "n_open")
+    __slots__ = (
+        "_arrivals_ns", "_parts", "_whole", "began_ns", "first", "n", "n_held", "n_open", "unread",
+    )  # fmt: skip
 
     def __init__(self, first: int) -> None:
         self.first = first
+        self.unread: list[Unread] = []
         self.n = self.n_held = self.began_ns = self.n_open = 0
         self._parts: list[Arrivals] = []
         self._arrivals_ns: list[int] = []
@@ -112,6 +123,9 @@ class Gathered:
         self.n_held += n_held
         self._whole = None
 
+    def __bool__(self) -> bool:
+        return bool(self.n or self.unread)
+
     @property
     def came(self) -> Arrivals:
         """All of them."""
@@ -122,7 +136,7 @@ class Gathered:
     @property
     def arrival_ns(self) -> int:
         """When the first one came."""
-        return self._arrivals_ns[0]
+        return self._arrivals_ns[0] if self.n else self.unread[0].reject.arrival_ns
 
     def columns(self) -> MessageColumns:
         """As decoders take them."""
@@ -203,15 +217,26 @@ class Inbox:
         self._n_taken += len(came)
         if came.marks & WITH_ID:
             n_held = self._held.hold(came.packet_ids, first, generation)
-        if not taken.n:
-            taken.began_ns = monotonic_ns()
-            self._timer = asyncio.get_running_loop().call_later(self._slice_s, self._ready.set)
-            self._courier.pause()
+        self._begin(taken)
         arrival_ns = self._sink.clock.now_ns()
         if self.listener is not None:
             for topic, payload in zip(came.topics, came.payloads, strict=True):
                 self.listener(Captured(arrival_ns, topic, payload))
         taken.add(came, arrival_ns, n_held)
+
+    def _begin(self, taken: Gathered) -> None:
+        """Before the first of a slice: it lasts from now on."""
+        if not taken:
+            taken.began_ns = monotonic_ns()
+            self._timer = asyncio.get_running_loop().call_later(self._slice_s, self._ready.set)
+            self._courier.pause()
+
+    def refuse(self, reject: Reject, packet_id: int) -> None:
+        """Take what is no message: it is kept, and acknowledged when that is durable."""
+        generation = self._courier.generation
+        if packet_id == NO_ID or generation != self._refused_in:
+            self._begin(self._slice)
+            self._slice.unread.append(Unread(reject, packet_id, generation))
 
     def _new(self, came: Arrivals, generation: int) -> Arrivals:
         """Messages without those that are here already and come again."""
@@ -268,7 +293,7 @@ class Inbox:
             self._timer.cancel()
             self._timer = None
         taken, self._slice = self._slice, Gathered(self._n_taken + 1)
-        if taken.n:
+        if taken:
             await self._hand_on(taken)
             self._courier.resume()
 
@@ -285,8 +310,13 @@ class Inbox:
 
     async def _hand_on(self, taken: Gathered) -> None:
         cpu_ns = thread_cpu_ns()
-        messages = taken.columns()
-        batches, rejects = self._decoder.decode(messages, self._sink.clock.now_ns())
+        messages: Sequence[TopicMessage] = ()
+        batches: Sequence[FrameBatch] = ()
+        rejects: list[Reject] = []
+        if taken.n:
+            messages = taken.columns()
+            batches, rejects = self._decoder.decode(messages, self._sink.clock.now_ns())
+        rejects = [*rejects, *(one.reject for one in taken.unread)]
         self.decode_ns += thread_cpu_ns() - cpu_ns
         ack = self._opened(taken, len(batches) + len(rejects))
         is_given = False
@@ -304,7 +334,7 @@ class Inbox:
 
     async def _give(
         self,
-        what: tuple[Gathered, MessageColumns],
+        what: tuple[Gathered, Sequence[TopicMessage]],
         batches: Sequence[FrameBatch],
         rejects: list[Reject],
         ack: Ack,
@@ -315,8 +345,8 @@ class Inbox:
                 await self._sink.emit(batch.with_(sequence=self._sequence), ack)
             except PluginError as e:
                 # A defect of ours, for ever: kept as rejects, or the messages would come again and again.
-                rejects += [self._decoder.defect(message, e) for message in messages]
-                taken.n_open += len(messages) - 1
+                defects = (self._decoder.defect(message, e) for message in messages)
+                taken.n_open += add_defects(rejects, defects) - 1
                 continue
             self._sequence += 1
             self.n_frames += batch.n_frames
@@ -335,6 +365,7 @@ class Inbox:
         self._withdraw(behind)
         for part, arrival_ns in behind.without_ids():
             kept.add(part, arrival_ns, 0)
+        kept.unread = [one for one in behind.unread if one.packet_id == NO_ID]
         kept.began_ns, self._slice, self._n_taken = behind.began_ns, kept, kept.first - 1 + kept.n
         self._refused_in = self._courier.generation
         if self._on_refused is not None:
@@ -369,6 +400,12 @@ class Inbox:
             now = self._held.settle(taken.came, taken.first, courier.generation if courier.is_up else _NEVER)
             if len(now):
                 self._courier.acknowledge(now)
+        generation = self._courier.generation if self._courier.is_up else _NEVER
+        unread = [
+            one.packet_id for one in taken.unread if one.generation == generation and one.packet_id != NO_ID
+        ]
+        if unread:
+            self._courier.acknowledge(np.array(unread, np.int64))
 
     def _close(self, taken: Gathered) -> None:
         self._open.pop(taken, None)

@@ -246,6 +246,20 @@ def _all_topics(parts: Sequence[Sequence[str]]) -> Sequence[str]:
     return [topic for part in parts for topic in part]
 
 
+def flaw_of(head: int, body: bytes) -> tuple[str, int]:
+    """Why a PUBLISH packet that gmqtt does not take can't be read, and its packet id; `NO_ID` where none can be found."""
+    topic_end = 2 + int.from_bytes(body[:2], "big")
+    end = topic_end + (2 if head & _QOS else 0)
+    if head & _QOS == _QOS:
+        return "it is of QoS 3, which there is not", NO_ID
+    if len(body) < end:
+        return f"topic and packet id would take {end:,} bytes, it has {len(body):,}", NO_ID
+    packet_id = int.from_bytes(body[topic_end:end], "big") if head & _QOS else NO_ID
+    if topic_end == 2:
+        return "it has no topic, and no alias of one that is known", packet_id
+    return "its properties can't be read", packet_id
+
+
 class TopicTable:
     """Numbers of topics. Where there are too many it begins anew, with another list of names."""
 

@@ -25,6 +25,7 @@ from headrace.adapters.meters import Backoff, reason_of, seconds
 from headrace.adapters.pacing import ConnectPacer
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.errors import ConfigError, NotConnected
+from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
 
 _EXPIRY_S_MAX = 0xFFFF_FFFF
 _log = logging.getLogger("headrace.adapters.broker")
@@ -39,6 +40,10 @@ class MessageTaker(Protocol):
 
     def forget(self) -> None:
         """The broker has no session of ours: packet ids mean something new."""
+        ...
+
+    def refuse(self, reject: Reject, packet_id: int) -> None:
+        """Keep what is no message, then acknowledge it, where it has a packet id and not `NO_ID`; must not raise."""
         ...
 
 
@@ -170,6 +175,7 @@ class BrokerSession:
             client_id, partial(self._on_session, receiver), partial(self._on_messages, receiver), self._on_lost,
             Stay.LASTING, None if self._presence is None else self._presence.will(), self._topics, **properties,
         )  # fmt: skip
+        client.on_unread = partial(self._on_unread, receiver)
         client.log_in_as(config, self._folder)
         self._client = client
         address = self._address.host, self._address.port
@@ -223,6 +229,12 @@ class BrokerSession:
             came = came.where(~is_kept)
         if len(came):
             receiver.take(came)
+
+    def _on_unread(self, receiver: MessageTaker, packet: bytes, why: str, packet_id: int) -> None:
+        detail = f"a PUBLISH packet of {self._address} can't be read: {why}"
+        now_ns = self._clock.now_ns()
+        reject = Reject(RejectCode.MALFORMED, self._name, "", detail, packet[:MAX_RAW_BYTES], now_ns)
+        receiver.refuse(reject, packet_id)
 
     def _on_lost(self, reason: str) -> None:
         self._end_reason = reason

@@ -14,7 +14,7 @@ from headrace.adapters.base import Ack, Sink
 from headrace.adapters.kafka.config import message_time
 from headrace.adapters.kafka.ledger import OffsetLedger, OffsetSpan, Place
 from headrace.adapters.meters import LatencyRing, seconds
-from headrace.adapters.payloads.base import MessageColumns, TopicMessage
+from headrace.adapters.payloads.base import MessageColumns, TopicMessage, add_defects
 from headrace.adapters.payloads.router import MessageRouter
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import HeadraceError, PluginError
@@ -138,8 +138,8 @@ class KafkaInbox:
                     await self._sink.emit(batch.with_(sequence=self._sequence), ack)
                 except PluginError as e:
                     # A defect of ours, for ever: kept as rejects, or the messages would come again and again.
-                    rejects += [self._router.defect(message, e) for message in taken.messages]
-                    taken.n_open += len(taken.messages) - 1
+                    defects = (self._router.defect(message, e) for message in taken.messages)
+                    taken.n_open += add_defects(rejects, defects) - 1
                     continue
                 self._sequence += 1
                 self.n_frames += batch.n_frames

@@ -7,6 +7,7 @@ credit none is sent, and the server's queues fill; what they lose they mark (`he
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ N_SILENT = 2
 LIFETIME_NS = 120 * NS
 """How long a server shall keep a subscription that is not asked for."""
 N_VERIFIED_MAX = 100
+N_AGAIN_MAX = 64
+"""Messages that are asked for once more where some have not come: servers keep few. So many in vain, and none is any more."""
 _MS = 1_000_000
 _GRACE_NS = 20 * _MS
 TURN_NS = 5 * NS
@@ -43,6 +46,7 @@ _NO_FILTER = {
     ua.StatusCodes.BadMonitoredItemFilterUnsupported, ua.StatusCodes.BadMonitoredItemFilterInvalid,
     ua.StatusCodes.BadFilterNotAllowed, ua.StatusCodes.BadDeadbandFilterInvalid,
 }  # fmt: skip
+_log = logging.getLogger("headrace.adapters.opcua")
 
 
 @dataclass(slots=True)
@@ -63,6 +67,9 @@ class Subscribing(Reader):
         self._subscriptions: dict[int, Subscription] = {}
         self._acks: list[ua.SubscriptionAcknowledgement] = []
         self._asking = asyncio.Lock()
+        self._taking = asyncio.Lock()
+        self._n_vain = 0
+        self._is_loss_told = False
         self._n_asked = 0
         self._n_publishing = 0
         self._heard_ns = monotonic_ns()
@@ -333,18 +340,39 @@ class Subscribing(Reader):
     async def resume(self, link: SessionLink) -> None:
         """Go on with the subscriptions that are there; what was published and has not come is asked for again."""
         await super().resume(link)
-        self._n_asked = self._n_publishing = 0
-        self._renewed = (
-            Renewed()
-        )  # what was told may have been refused: it is what broke the connection, then
+        self._n_asked = self._n_vain = 0
+        self._is_loss_told = False
+        # What was told may have been refused: it is what broke the connection, then.
+        self._renewed = Renewed()
         for one in self._subscriptions.values():
-            while await self._republish(one.number):
-                pass
+            first = self._next_sequence.get(one.number, 1)
+            # It can't have published more often than it was asked to.
+            n_gone_max = max(1, self._n_publishing)
+            await self._ask_again(one.number, range(first, first + N_AGAIN_MAX), n_gone_max)
+        self._n_publishing = 0
         self._heard_ns = monotonic_ns()
 
-    async def _republish(self, subscription: int) -> bool:
-        """Take the next message of a subscription once more; whether the server had it."""
-        sequence = self._next_sequence.get(subscription, 1)
+    async def _ask_for_missed(self, answer: Published) -> None:
+        """Take what was published before an answer and has not come, as far as the server still has it."""
+        missed = range(self._next_sequence.get(answer.subscription, answer.sequence), answer.sequence)
+        if missed and self._n_vain < N_AGAIN_MAX:
+            try:
+                await self._ask_again(answer.subscription, missed[-N_AGAIN_MAX:], N_AGAIN_MAX)
+            except ServiceFailed:
+                self._n_vain = N_AGAIN_MAX  # it does not know the service: what is missed is a loss
+
+    async def _ask_again(self, subscription: int, sequences: Iterable[int], n_gone_max: int) -> None:
+        """Take some messages once more, in their order. After so many in a row that are gone no further one is asked for."""
+        n_gone = 0
+        for sequence in sequences:
+            is_there = await self._republish(subscription, sequence)
+            n_gone = 0 if is_there else n_gone + 1
+            self._n_vain = 0 if is_there else self._n_vain + 1
+            if n_gone == n_gone_max:
+                return
+
+    async def _republish(self, subscription: int, sequence: int) -> bool:
+        """Take a message of a subscription once more; whether the server had it."""
         request = ua.RepublishRequest()
         request.Parameters.SubscriptionId = subscription
         request.Parameters.RetransmitSequenceNumber = sequence
@@ -408,10 +436,20 @@ class Subscribing(Reader):
             finally:
                 self._n_asked -= 1
             self._heard_ns = monotonic_ns()
-            self._take(body)
+            async with self._taking:  # what comes meanwhile is newer than what is asked for again
+                answer = self._read(body)
+                if answer is not None:
+                    await self._ask_for_missed(answer)
+                    self._hand_on(answer)
 
     def _take(self, body: bytes) -> None:
-        """Hand on what was published."""
+        """Hand on what was published before."""
+        answer = self._read(body)
+        if answer is not None:
+            self._hand_on(answer)
+
+    def _read(self, body: bytes) -> Published | None:
+        """What was published; None where the bytes are no publish response."""
         now_ns = self._clock.now_ns()
         self._feed.ear.hear(now_ns, str(self._connection.server), body, self._handles)
         cpu_ns = thread_cpu_ns()
@@ -419,10 +457,13 @@ class Subscribing(Reader):
             answer = publish_answer(body)
         except Rejected as e:
             self._refuse("publish response", "notifications", e, body)
-            return
+            return None
         finally:
             self._meters.decode_ns += thread_cpu_ns() - cpu_ns
         self._meters.note_sent(body, now_ns)
+        return answer
+
+    def _hand_on(self, answer: Published) -> None:
         self._count_gaps(answer)
         if answer.subscription in self._turns:
             self._turns[answer.subscription].set()
@@ -447,7 +488,15 @@ class Subscribing(Reader):
     def _count_gaps(self, answer: Published) -> None:
         """Count what the sequence numbers say has been published and has not come."""
         wanted = self._next_sequence.get(answer.subscription, answer.sequence)
-        self._meters.n_gaps += max(0, answer.sequence - wanted)
+        n_gone = max(0, answer.sequence - wanted)
+        self._meters.n_gaps += n_gone
+        if n_gone and not self._is_loss_told:
+            self._is_loss_told = True
+            _log.warning(
+                "adapter=%s server=%s: %s published messages are gone, from number %s of subscription %s on: the server has"
+                " them no more; more of them are only counted", self._link.name, self._link.access.server, n_gone, wanted,
+                answer.subscription,
+            )  # fmt: skip
         # A keep-alive has the number that the next one with something in it will have; the last number is followed by 1.
         has_content = bool(answer.values or answer.status or answer.n_other)
         self._next_sequence[answer.subscription] = (answer.sequence + has_content) % 2**32 or 1

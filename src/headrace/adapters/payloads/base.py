@@ -18,7 +18,7 @@ on one topic: it gives the router a `SliceReader` for each path, and names devic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -87,6 +87,17 @@ class TopicMessage(NamedTuple):
             except UnicodeDecodeError:
                 pass
         return ":".join(parts)
+
+
+def add_defects(rejects: list[Reject], defects: Iterable[Reject]) -> int:
+    """Add the rejects of messages whose frames are refused; how many there are more then.
+
+    A message that a reject keeps whole needs no other: it would be counted, kept and replayed twice.
+    """
+    kept = {(one.source, one.arrival_ns, one.raw) for one in rejects}
+    new = [one for one in defects if (one.source, one.arrival_ns, one.raw) not in kept]
+    rejects += new
+    return len(new)
 
 
 class MessageColumns(Sequence[TopicMessage]):

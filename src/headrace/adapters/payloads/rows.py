@@ -363,6 +363,8 @@ def _is_integer(value: float) -> bool:
 
 def cut_short(reject: Reject) -> Reject | None:
     """What to say of a reject that does not hold all of its message, which so can't be decoded again; None where it does."""
+    if not reject.source:
+        return reject  # of a broker, what is no message: it has no topic
     if len(reject.raw) < MAX_RAW_BYTES:
         return None
     return replace(reject, detail=f"only its first {MAX_RAW_BYTES:,} bytes were kept")

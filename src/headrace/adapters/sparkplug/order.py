@@ -21,6 +21,7 @@ from headrace.adapters.broker.session import MessageTaker
 from headrace.adapters.payloads.columns import CodedTopics, TopicTally
 from headrace.adapters.payloads.sparkplug_scanner import sequence_at, sequence_of
 from headrace.adapters.sparkplug.topics import NodeTopic, read_topic
+from headrace.core.events import Reject
 from headrace.core.kernels import lean_kernel
 
 U8 = npt.NDArray[np.uint8]
@@ -337,6 +338,10 @@ class SequenceGate:
         if message.packet_id != NO_ID and message.generation != self._line.generation:
             return  # the broker sends it again, on the connection that there is now
         self._taker.take(message.came)
+
+    def refuse(self, reject: Reject, packet_id: int) -> None:
+        """Keep what is no message: it has no number, and waits for none."""
+        self._taker.refuse(reject, packet_id)
 
     def forget(self) -> None:
         """The broker has no session of ours: what waits will not come again."""

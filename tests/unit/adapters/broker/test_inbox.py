@@ -5,12 +5,13 @@ import asyncio
 import pytest
 
 from headrace.adapters.broker.inbox import Gathered, Inbox
-from headrace.adapters.broker.packets import PacketFramer, TopicTable, all_arrivals, one_arrival
+from headrace.adapters.broker.packets import NO_ID, PacketFramer, TopicTable, all_arrivals, one_arrival
 from headrace.adapters.payloads.base import RuleSettings
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import Closed, PluginError
+from headrace.core.events import Reject, RejectCode
 from headrace.testing.adapters import RecordingSink, until
 
 
@@ -258,6 +259,32 @@ async def test_frames_that_do_not_fit_are_rejects_and_do_not_come_again(monkeypa
         assert desk.line.drops == []
 
 
+@pytest.mark.parametrize(
+    "payloads",
+    [
+        (b"no JSON",),
+        (b'{"ts": 1, "a": 1.5, "b": {}}', b"no JSON"),
+        (b'{"ts": 1, "a": 1, "on": true}',),
+    ],
+)
+async def test_a_message_whose_values_are_refused_later_is_one_reject(monkeypatch, payloads):
+    """Also where something of it was refused before, and where it is in several batches."""
+    async with Desk(slice_s=0.02) as desk:
+
+        async def refuse(batch, ack=None):
+            raise PluginError("a defect")
+
+        monkeypatch.setattr(desk.sink, "emit", refuse)
+        for number, payload in enumerate(payloads):
+            desk.inbox.take(one_arrival("p/d", payload, 5 + number))
+        await until(lambda: len(desk.sink.rejects) >= len(payloads), "they are rejected")
+        await until(lambda: not desk.line.is_paused, "all of it is handed on")
+        assert sorted(one.raw for one in desk.sink.rejects) == sorted(payloads)
+        assert desk.inbox.n_rejects == len(payloads)
+        desk.sink.land()
+        assert desk.line.acknowledged == [(1, 5 + number) for number in range(len(payloads))]
+
+
 async def test_what_came_behind_what_is_refused_is_not_taken_before_it(monkeypatch):
     """All of it comes again; at QoS 0 nothing does, and that is taken."""
     async with Desk() as desk:
@@ -325,6 +352,61 @@ async def test_of_many_parts_each_message_keeps_its_place():
 def packet(packet_id, payload):
     body = b"\x00\x03p/d" + packet_id.to_bytes(2, "big") + payload
     return bytes([0x32, len(body)]) + body
+
+
+def unread(number=0):
+    return Reject(RejectCode.MALFORMED, "x", "", "a packet", b"0%d" % number, 50)
+
+
+async def test_what_is_no_message_is_acknowledged_when_its_reject_is_durable():
+    async with Desk() as desk:
+        desk.inbox.refuse(unread(1), 7)
+        desk.inbox.refuse(unread(2), NO_ID)
+        assert desk.line.is_paused
+        assert desk.inbox.unacknowledged == (0, NO_TIME)
+        await until(lambda: len(desk.sink.rejects) == 2, "both are kept")
+        assert desk.inbox.unacknowledged == (0, 50)
+        desk.take(5)
+        desk.inbox.refuse(unread(3), 8)
+        desk.inbox.refuse(unread(4), NO_ID)
+        await desk.taken(1)
+        assert desk.line.acknowledged == []
+        desk.sink.land()
+        assert desk.line.acknowledged == [(1, 7), (1, 5), (1, 8)]
+        desk.inbox.refuse(unread(5), 9)
+        await until(lambda: len(desk.sink.rejects) == 5, "it is kept")
+        desk.line.generation = 2
+        desk.sink.land()
+        assert len(desk.line.acknowledged) == 3, "on another connection the id means something else"
+        desk.inbox.refuse(unread(6), 9)
+        await until(lambda: len(desk.sink.rejects) == 6, "it is kept")
+        desk.line.is_up = False
+        desk.sink.land()
+        assert len(desk.line.acknowledged) == 3
+        assert desk.inbox.n_rejects == 6
+        assert desk.line.drops == []
+
+
+async def test_what_is_no_message_comes_again_where_it_is_not_taken_and_is_kept_where_it_does_not():
+    async with Desk() as desk:
+        desk.sink.set_credit(False)
+        desk.take(5)
+        await asyncio.sleep(0.01)
+        desk.inbox.refuse(unread(1), 7)
+        desk.inbox.refuse(unread(2), NO_ID)
+        desk.sink.refusal = Closed()
+
+        def drop(reason):
+            desk.line.drops.append(reason)
+            desk.sink.refusal = None
+
+        desk.line.drop = drop
+        desk.sink.set_credit(True)
+        await until(lambda: bool(desk.line.drops), "the connection is dropped")
+        desk.inbox.refuse(unread(3), 8)
+        desk.inbox.refuse(unread(4), NO_ID)
+        await until(lambda: len(desk.sink.rejects) == 2, "what does not come again is kept")
+        assert [one.raw for one in desk.sink.rejects] == [b"02", b"04"]
 
 
 async def test_no_credit_keeps_the_line_paused():

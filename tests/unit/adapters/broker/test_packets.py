@@ -125,6 +125,30 @@ def test_of_any_bytes_each_packet_is_taken_once(bodies, rest, is_five):
     ]
 
 
+@pytest.mark.parametrize(
+    ("head", "body", "why", "packet_id"),
+    [
+        (0x30, b"", "topic and packet id would take 2 bytes, it has 0", NO_ID),
+        (0x30, b"\x00\x09a", "topic and packet id would take 11 bytes, it has 3", NO_ID),
+        (0x32, b"\x00\x01a\x07", "topic and packet id would take 5 bytes, it has 4", NO_ID),
+        (0x36, b"\x00\x01a\x00\x07\x00", "it is of QoS 3, which there is not", NO_ID),
+        (0x32, b"\x00\x00\x00\x07\x03\x23\x00\x05x", "it has no topic, and no alias of one that is known", 7),
+        (0x30, b"\x00\x00\x00x", "it has no topic, and no alias of one that is known", NO_ID),
+        (0x34, b"\x00\x01a\x01\x00\x02\x7e\x01x", "its properties can't be read", 256),
+        (0x30, b"\x00\x01a\x05\x02x", "its properties can't be read", NO_ID),
+    ],
+)
+def test_a_message_that_can_not_be_read_is_told_and_the_next_one_is_read(head, body, why, packet_id):
+    reader, told = Reader(is_five=True), []
+    reader.client.on_unread = lambda *one: told.append(one)
+    bad = packet(head, body)
+    good = publish("a", b"1", properties=b""), publish("b", b"2", 8, properties=b"\x02\x00\x00\x00\x09")
+    stream = good[0] + bad + PINGRESP + good[1]
+    assert reader.read(stream) == len(stream)
+    assert told == [(bad, why, packet_id)]
+    assert [row[:3] for row in reader.rows] == [("a", b"1", NO_ID), ("b", b"2", 8)]
+
+
 def test_plain_messages_are_taken_together_and_odd_ones_in_their_turn():
     reader = Reader(is_five=True)
     said = [

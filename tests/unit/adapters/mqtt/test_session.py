@@ -202,6 +202,28 @@ async def test_a_topic_that_is_no_text_is_nobodys():
     assert sink.rejects[0].source == "plan\ufffd/d"
 
 
+@pytest.mark.parametrize(("head", "answer"), [(0x32, PUBACK), (0x34, PUBREC)])
+async def test_a_message_that_can_not_be_read_is_rejected_and_then_acknowledged(head, answer):
+    """gmqtt passes over it; the broker would wait for its acknowledgement, and so send fewer others, for ever."""
+    bad = b"\x00\x07plant/d\x00\x05\x02\x7e\x01" + b'{"a": 1}'
+    good = b"\x00\x07plant/d\x00\x06\x00" + b'{"a": 2}'
+    sink = RecordingSink(is_durable=False)
+    async with Script(ACCEPTED_5) as script:
+        script.then = bytes([head, len(bad)]) + bad + bytes([0x32, len(good)]) + good
+        async with running(script, sink) as adapter:
+            await until(lambda: sink.n_samples == 1 and bool(sink.rejects), "both are taken")
+            assert answer not in script.seen
+            sink.land()
+            await until(lambda: answer in script.seen, "it is acknowledged")
+            assert (adapter.diagnostics().n_rejects, len(script.levels)) == (1, 1)
+            assert adapter.redecode(sink.rejects[0], sink.directory) == ([], sink.rejects)
+    (reject,) = sink.rejects
+    assert (reject.code, reject.adapter, reject.source) == ("malformed", "b", "")
+    assert reject.raw == bytes([head, len(bad)]) + bad
+    assert "a PUBLISH packet of 127.0.0.1" in reject.detail
+    assert reject.detail.endswith("can't be read: its properties can't be read")
+
+
 async def test_a_defect_while_connecting_is_told_and_tried_again(monkeypatch, caplog):
     async with Script(ACCEPTED_5) as script:
         whole = BrokerClient.open

@@ -116,12 +116,13 @@ async def test_publish_responses_of_every_kind():
             b"what is this?", ServiceFailed("x", CODES.BadTimeout), publish_response(2**32 - 1, 1.5),
             publish_response(1), publish_response(1, 2.5), publish_response(5, 3.5, n_parts=2), publish_response(8),
             ServiceFailed("a publish request", CODES.BadNoSubscription),
-        ]
+        ],
+        Republish=[ServiceFailed("x", CODES.BadMessageNotAvailable)],
     )  # fmt: skip
     one = subscribing(desk, connection)
     with pytest.raises(NotConnected, match="answers a publish request with BadNoSubscription"):
         await one._publish()
-    assert (one._meters.n_errors, one._meters.n_requests) == (1, 8)
+    assert (one._meters.n_errors, one._meters.n_requests) == (1, 8 + 5)
     assert one._meters.n_gaps == 3 + 2, "after the last number comes 1; a keep-alive has that of the next"
     assert abs(one._meters.skew.skew_ns) < 60 * S
     (reject,) = desk.waiting.rejects
@@ -417,12 +418,84 @@ async def test_what_got_lost_on_its_way_is_asked_for_again():
     with pytest.raises(ServiceFailed, match="BadSubscriptionIdInvalid"):
         await one.resume(link(desk, again))
     assert [r.Parameters.RetransmitSequenceNumber for r in again.asked] == [2, 3, 3, 3]
+    one._take(b"what is this?")
+    assert (one._meters.n_errors, len(desk.waiting.rejects)) == (1, 1)
     desk.feed.inbox.finish()
     await desk.feed.inbox.run()
     await asyncio.sleep(0)
     assert [value for _, _, value, _ in samples(desk.sink)] == [0.5, 1.5]
     assert [(a.SubscriptionId, a.SequenceNumber) for a in one._acks] == [(7, 1), (7, 2)]
     assert one._meters.n_gaps == 0
+
+
+class Keeper(ScriptedConnection):
+    """A server that has some messages still; without `kept` it has no such service."""
+
+    def __init__(self, kept, *published):
+        ended = ServiceFailed("a publish request", CODES.BadNoSubscription)
+        super().__init__(Publish=[*published, ended])
+        self._kept = kept
+        self.again = []
+
+    async def request(self, request, what, deadline_s=None):
+        if not isinstance(request, ua.RepublishRequest):
+            return await super().request(request, what, deadline_s)
+        number = request.Parameters.RetransmitSequenceNumber
+        self.again.append(number)
+        if self._kept is None:
+            raise ServiceFailed(what, CODES.BadServiceUnsupported)
+        if number not in self._kept:
+            raise ServiceFailed(what, CODES.BadMessageNotAvailable)
+        await asyncio.sleep(0)  # the other publish request is answered meanwhile
+        message = published_again(self._kept[number])
+        message.NotificationMessage.SequenceNumber = number
+        return bytes(struct_to_binary(message))
+
+
+async def told(desk):
+    desk.feed.inbox.finish()
+    await desk.feed.inbox.run()
+    return [value for _, _, value, _ in samples(desk.sink)]
+
+
+async def test_a_message_that_is_gone_does_not_keep_the_later_ones_from_being_asked_for(caplog):
+    desk = three()
+    one = subscribing(desk, ScriptedConnection())
+    one._subscriptions = {S: subscribing_module.Subscription(7, S, S)}
+    one._n_publishing = 2
+    one._take(publish_body(1, 0.5))
+    again = Keeper({3: 3.5, 5: 5.5})
+    await one.resume(link(desk, again))
+    assert again.again == [2, 3, 4, 5, 6, 7], "so many in a row as it was asked for can't be gone"
+    assert await told(desk) == [0.5, 3.5, 5.5]
+    assert one._meters.n_gaps == 2
+    (line,) = caplog.messages
+    assert "1 published messages are gone, from number 2 of subscription 7 on" in line
+
+
+async def test_what_is_missed_while_connected_is_asked_for_before_what_is_newer():
+    desk = three()
+    keeper = Keeper(
+        {2: 2.5, 4: 4.5}, publish_response(1, 1.5), publish_response(5, 5.5), publish_response(6, 6.5)
+    )
+    one = subscribing(desk, keeper)
+    ends = await asyncio.gather(one._publish(), one._publish(), return_exceptions=True)
+    assert {type(e) for e in ends} == {NotConnected}
+    assert keeper.again == [2, 3, 4]
+    assert one._meters.n_gaps == 1
+    assert await told(desk) == [1.5, 2.5, 4.5, 5.5, 6.5]
+
+
+@pytest.mark.parametrize("kept", [None, {}])
+async def test_a_server_that_keeps_nothing_is_not_asked_for_ever(kept):
+    answers = [publish_response(1, 1.5), publish_response(1_001, 2.5), publish_response(1_003, 3.5)]
+    keeper = Keeper(kept, *answers)
+    one = subscribing(three(), keeper)
+    with pytest.raises(NotConnected):
+        await one._publish()
+    first = 1_001 - subscribing_module.N_AGAIN_MAX
+    assert keeper.again == ([first] if kept is None else list(range(first, 1_001)))
+    assert one._meters.n_gaps == 999 + 1
 
 
 async def test_an_acknowledgement_that_may_not_have_come_there_is_sent_again():

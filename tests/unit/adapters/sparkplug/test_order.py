@@ -9,6 +9,7 @@ from headrace.adapters.broker.packets import NO_ID, PacketFramer, TopicTable, on
 from headrace.adapters.payloads.sparkplug_writer import write_payload
 from headrace.adapters.sparkplug import order
 from headrace.adapters.sparkplug.order import SequenceGate
+from headrace.core.events import Reject, RejectCode
 from headrace.testing.adapters import until
 
 
@@ -41,6 +42,9 @@ class Desk:
 
     def forget(self):
         self.n_forgotten += 1
+
+    def refuse(self, reject, packet_id):
+        self.taken.append((reject, packet_id))
 
     def acknowledge(self, packet_ids):
         self.acknowledged += packet_ids.tolist()
@@ -259,6 +263,13 @@ async def test_nodes_keep_their_numbers_when_topics_begin_anew(monkeypatch, n):
     desk.say("NDATA", 4, node="n7")
     assert len(desk.taken) == 5 * n + 2
     desk.gate.finish()
+
+
+def test_what_is_no_message_waits_for_none():
+    desk = Desk()
+    reject = Reject(RejectCode.MALFORMED, "x", "", "a packet")
+    desk.gate.refuse(reject, 7)
+    assert desk.taken == [(reject, 7)]
 
 
 def packet(topic, payload, packet_id=None):
