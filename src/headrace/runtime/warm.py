@@ -29,7 +29,7 @@ from headrace.runtime.arrow_start import start_arrow
 from headrace.runtime.engine_core import EngineCore
 from headrace.runtime.memory import keep_freed_memory
 from headrace.store.aggregates import Weighting, partials_of
-from headrace.store.chunks import RowEncoder
+from headrace.store.chunks import RowEncoder, ShardFrames
 from headrace.store.runs import SensorSamples
 
 LIVE_TYPES = ("u8", "u16", "i16", "u32", "i32", "f32", "f64")
@@ -71,7 +71,7 @@ def warm_kernels(
     core.process(seq, Tick(_START_NS + 600 * NS))
     buffer = core.buffers()[0]
     taken = buffer.take(seq)
-    RowEncoder(directory).encode(0, [log.batch() for log in taken.logs], [], seq, _START_NS)
+    RowEncoder(directory).encode([ShardFrames(0, [log.batch() for log in taken.logs], [], seq, _START_NS)])
 
 
 def _warm_adapters(protocols: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Hot rows: what a shard's buffer holds, encoded.
+"""Hot rows: what shards' buffers hold, encoded.
 
 A dense group becomes one row for its block of frames, all columns together on one time axis; sparse and wave
 frames, and what came late, become one row for each series. Nothing here works row by row in Python where
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from headrace.codecs.block import EncodedBlocks, encode_blocks
 from headrace.codecs.wave import WaveRuns, encode_wave
-from headrace.core.frames import FrameBatch, Shape
+from headrace.core.frames import FrameBatch, Shape, wave_offsets_ns
 from headrace.core.quality import USABLE_BELOW, Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.store.grouping import DAY_NS, number_series, plan_blocks
@@ -44,6 +45,7 @@ I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
 
 ALL_COLUMNS = -1
+_SPREAD = 8  # slots a frame, above which the few that have any are numbered anew
 _FLAG_OF_CLASS = np.array([HAS_GOOD, HAS_UNCERTAIN, HAS_BAD, HAS_ABSENT], np.uint8)
 HOT = (
     "shard", "kind", "path", "group", "column", "layout", "layout_json", "dtype", "t_min", "t_max", "n_frames",
@@ -66,6 +68,23 @@ def group_keys(directory: SensorDirectory, slots: U32) -> pa.Array:
     return pc.if_else(pc.equal(part, ""), path, pc.binary_join_element_wise(path, part, "#"))
 
 
+@dataclass(frozen=True, slots=True)
+class ShardFrames:
+    """What a flush writes of one shard.
+
+    Parameters
+    ----------
+    frames : accepted and derived batches, each group in time order. late : late samples that are to be
+        stored. seq : journal position of the flush. arrival_ns : arrival of the newest batch.
+    """
+
+    shard: int
+    frames: Sequence[FrameBatch]
+    late: Sequence[FrameBatch]
+    seq: int
+    arrival_ns: int
+
+
 class RowEncoder:
     """Makes hot rows. One for each directory; used by one thread at a time."""
 
@@ -74,65 +93,63 @@ class RowEncoder:
         self._series = SeriesMap(directory)
         self._layout_json: dict[int, str] = {}
 
-    def encode(
-        self, shard: int, frames: Sequence[FrameBatch], late: Sequence[FrameBatch], seq: int, arrival_ns: int
-    ) -> pa.Table:
-        """Rows of one shard.
-
-        Parameters
-        ----------
-        frames : accepted and derived batches, each group in time order. late : late samples that are to be
-            stored. seq : journal position of the flush. arrival_ns : arrival of the newest batch.
-        """
-        parts = []
-        for kind, batches in ((FRAMES, frames), (OVERLAY, late)):
+    def encode(self, parts: Sequence[ShardFrames]) -> pa.Table:
+        """Rows of some shards, by what their frames have in common, then by shard: a flush has few frames of many shards."""
+        seq, arrival_ns = (np.zeros(self._directory.n_shards, np.int64) for _ in range(2))
+        for part in parts:
+            seq[part.shard], arrival_ns[part.shard] = part.seq, part.arrival_ns
+        tables = []
+        for kind in (FRAMES, OVERLAY):
             by_key: dict[Any, list[FrameBatch]] = {}
-            for batch in batches:
-                by_key.setdefault(batch.kind_key, []).append(batch)
+            for part in parts:
+                for batch in part.frames if kind == FRAMES else part.late:
+                    by_key.setdefault(batch.kind_key, []).append(batch)
             for same in by_key.values():
-                batch = FrameBatch.concat(same)
-                for rows in self._rows_of(shard, batch):
-                    n = len(rows["group"])
-                    rows["kind"] = constant(kind, n)
-                    rows["seq"] = pa.array(np.full(n, seq))
-                    rows["arrival"] = _times(np.full(n, arrival_ns))
-                    parts.append(pa.Table.from_pydict({k: rows[k] for k in HOT}, schema=HOT_SCHEMA))
-        return pa.concat_tables(parts) if parts else HOT_SCHEMA.empty_table()
+                for rows in self._rows_of(FrameBatch.concat(same)):
+                    rows["kind"] = constant(kind, len(rows["group"]))
+                    rows["seq"], rows["arrival"] = seq[rows["shard"]], _times(arrival_ns[rows["shard"]])
+                    tables.append(pa.Table.from_pydict({k: rows[k] for k in HOT}, schema=HOT_SCHEMA))
+        return pa.concat_tables(tables) if tables else HOT_SCHEMA.empty_table()
 
-    def _rows_of(self, shard: int, batch: FrameBatch) -> list[dict[str, Any]]:
+    def _rows_of(self, batch: FrameBatch) -> list[dict[str, Any]]:
         if not batch.n_values:
             return []
         if batch.shape is Shape.SPARSE or batch.dictionary is not None:
-            return self._singles(shard, batch)
+            return self._singles(batch)
         if batch.shape is Shape.DENSE:
-            return self._dense(shard, batch)
+            return self._dense(batch)
         whole, cut = split_waves(batch)
-        waves = [] if whole is None else [self._waves(shard, whole)]
-        return waves if cut is None else [*waves, *self._singles(shard, cut)]
+        waves = [] if whole is None else [self._waves(whole)]
+        return waves if cut is None else [*waves, *self._singles(cut)]
 
-    def _dense(self, shard: int, batch: FrameBatch) -> list[dict[str, Any]]:
-        directory = self._directory
-        order, starts = plan_blocks(
-            directory.local, batch.slot, directory.n_local(shard), batch.ts_ns, batch.width
-        )
+    def _dense(self, batch: FrameBatch) -> list[dict[str, Any]]:
+        order, starts = self._plan(batch, batch.width)
         if len(order) < batch.n_frames:  # two frames of a group at one time: each column on its own
-            return self._singles(shard, batch)
+            return self._singles(batch)
         values = np.ascontiguousarray(batch.values)
         quality = None if batch.quality is None else np.ascontiguousarray(batch.quality)
         blocks = encode_blocks(values, batch.ts_ns, quality, order, starts)
         slots = batch.slot[order[starts[:-1]]]
-        rows = self._rows(shard, slots, batch, blocks)
+        rows = self._rows(slots, batch, blocks)
         rows["column"] = np.full(len(slots), ALL_COLUMNS, np.int32)
         rows["time_codec"] = rows["value_codec"] = constant(BLOCK, len(slots))
         rows |= _counts(quality, order, starts, batch.width)
         return [rows]
 
-    def _singles(self, shard: int, batch: FrameBatch) -> list[dict[str, Any]]:
+    def _plan(self, batch: FrameBatch, width: int) -> tuple[I64, I64]:
+        """`plan_blocks` by shard and group."""
+        place, n = self._directory.place, self._directory.n_slots
+        if n <= _SPREAD * batch.n_frames:
+            return plan_blocks(place, batch.slot, n, batch.ts_ns, width)
+        used, entry = np.unique(place[batch.slot], return_inverse=True)
+        return plan_blocks(entry, None, len(used), batch.ts_ns, width)
+
+    def _singles(self, batch: FrameBatch) -> list[dict[str, Any]]:
         """One row for each series and day, absent values left out; of two at one time the later counts."""
         samples = flatten(batch, self._directory, self._series)
         if not len(samples.at):
             return []
-        entry, n_entries = number_series(_small(self._directory.local[samples.slot]), samples.column)
+        entry, n_entries = number_series(_small(self._directory.place[samples.slot]), samples.column)
         order, starts = plan_blocks(entry, None, n_entries, samples.ts_ns, 1)
         values = np.ascontiguousarray(samples.values).reshape(-1, 1)
         quality = samples.quality.reshape(-1, 1) if samples.quality.any() else None
@@ -141,7 +158,7 @@ class RowEncoder:
             values, words = _own_words(values, batch.dictionary, order, starts)
         blocks = encode_blocks(values, samples.ts_ns, quality, order, starts)
         first = order[starts[:-1]]
-        rows = self._rows(shard, samples.slot[first], batch, blocks)
+        rows = self._rows(samples.slot[first], batch, blocks)
         if words is not None:
             rows["dictionary"] = pa.array(words, COLUMNS["dictionary"])
         rows["column"] = samples.column[first].astype(np.int32)
@@ -149,12 +166,10 @@ class RowEncoder:
         rows |= _counts(quality, order, starts, 1)
         return [rows]
 
-    def _waves(self, shard: int, batch: FrameBatch) -> dict[str, Any]:
+    def _waves(self, batch: FrameBatch) -> dict[str, Any]:
         """One row for each group and day: waves are long, so a loop in Python costs nothing a value."""
         assert batch.start is not None
-        order, starts = plan_blocks(
-            self._directory.local, batch.slot, self._directory.n_local(shard), batch.ts_ns, 1
-        )
+        order, starts = self._plan(batch, 1)
         sorted_batch, first = batch.take(order), starts[:-1]
         payloads, spans, counts = [], [], []
         for a, b in zip(first.tolist(), starts[1:].tolist(), strict=True):
@@ -164,26 +179,28 @@ class RowEncoder:
             assert one.rate_den is not None
             runs = WaveRuns(one.ts_ns, one.rate_num, one.rate_den, np.diff(one.start))
             payloads.append(encode_wave(runs, np.ascontiguousarray(one.values), one.quality))
-            times = one.value_times()
-            spans.append((int(times.min(initial=2**63 - 1)), int(times.max(initial=-(2**63))), len(times)))
+            n = one.n_values
+            has = runs.n > 0
+            first_ns, last_ns = one.ts_ns[has], _last_times(one)[has]
+            spans.append((int(first_ns.min(initial=2**63 - 1)), int(last_ns.max(initial=-(2**63))), n))
             marks = None if one.quality is None else one.quality.reshape(-1, 1)
-            counts.append(_counts(marks, np.arange(len(times)), np.array([0, len(times)]), 1))
+            counts.append(_counts(marks, np.arange(n), np.array([0, n]), 1))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(p) for p in payloads])])
-        t_min, t_max, n = (np.array(c, np.int64) for c in zip(*spans, strict=True))
+        t_min, t_max, n_values = (np.array(c, np.int64) for c in zip(*spans, strict=True))
         payload = np.frombuffer(b"".join(payloads), np.uint8)
-        blocks = EncodedBlocks(payload, offsets, t_min, t_max, n.astype(np.int32), n, 0)
-        rows = self._rows(shard, sorted_batch.slot[first], batch, blocks)
+        blocks = EncodedBlocks(payload, offsets, t_min, t_max, n_values.astype(np.int32), n_values, 0)
+        rows = self._rows(sorted_batch.slot[first], batch, blocks)
         rows["column"] = np.zeros(len(first), np.int32)
         rows["time_codec"] = rows["value_codec"] = constant(WAVE, len(first))
         return rows | {name: np.concatenate([c[name] for c in counts]) for name in counts[0]}
 
-    def _rows(self, shard: int, slots: U32, batch: FrameBatch, blocks: EncodedBlocks) -> dict[str, Any]:
+    def _rows(self, slots: U32, batch: FrameBatch, blocks: EncodedBlocks) -> dict[str, Any]:
         directory, n = self._directory, len(slots)
         used, place = np.unique(directory.layout_index[slots], return_inverse=True)
         layouts = [directory.layouts[i] for i in used.tolist()]
         texts = [self._json_of(i) for i in used.tolist()]
         return {
-            "shard": np.full(n, shard, np.uint16),
+            "shard": directory.shard[slots],
             "path": group_keys(directory, slots),
             "group": directory.group_id[slots],
             "layout": np.array([one.id for one in layouts], np.uint64)[place],
@@ -221,10 +238,7 @@ def _own_words(
 def split_waves(batch: FrameBatch) -> tuple[FrameBatch | None, FrameBatch | None]:
     """Waves that lie in one UTC day, and those that do not; None for none."""
     assert batch.start is not None
-    count = np.diff(batch.start)
-    last = batch.ts_ns.copy()
-    last[count > 0] = batch.value_times()[batch.start[1:][count > 0] - 1]
-    inside = (batch.ts_ns // DAY_NS == last // DAY_NS) & (count > 0)
+    inside = (batch.ts_ns // DAY_NS == _last_times(batch) // DAY_NS) & (np.diff(batch.start) > 0)
     cut = batch.take(np.flatnonzero(~inside))
     whole = batch.take(np.flatnonzero(inside))
     if not cut.n_values:
@@ -232,10 +246,19 @@ def split_waves(batch: FrameBatch) -> tuple[FrameBatch | None, FrameBatch | None
     return (whole if whole.n_frames else None), cut
 
 
+def _last_times(waves: FrameBatch) -> I64:
+    """The time of each wave's last value; of one without values its own."""
+    assert waves.start is not None
+    assert waves.rate_num is not None
+    assert waves.rate_den is not None
+    last = np.maximum(np.diff(waves.start) - 1, 0)
+    return waves.ts_ns + wave_offsets_ns(last, waves.rate_num, waves.rate_den)
+
+
 def binary(payload: npt.NDArray[np.uint8], offsets: I64) -> pa.Array:
     """An Arrow binary column of ``payload[offsets[i]:offsets[i + 1]]`` without a copy."""
     if offsets[-1] >= 2**31:
-        raise ValueError(f"{int(offsets[-1]):,} bytes of payload in one shard's flush; flush earlier")
+        raise ValueError(f"{int(offsets[-1]):,} bytes of payload in one flush; flush earlier")
     buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(payload)]
     return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
 

@@ -23,7 +23,7 @@ from headrace.core.errors import Undecided
 from headrace.core.faults import FaultPoints
 from headrace.core.sensors import SensorDirectory
 from headrace.store.buffer import HotBuffer, Taken
-from headrace.store.chunks import RowEncoder
+from headrace.store.chunks import RowEncoder, ShardFrames
 from headrace.store.commits import STATE_FOLDER, Commit, CommitLog, SegmentInfo, ShardPosition
 from headrace.store.directories import directory_path, save_directory, saved_slots
 from headrace.store.frame_log import FrameLog
@@ -31,6 +31,9 @@ from headrace.store.manifests import hot_path
 from headrace.store.overlays import settle
 from headrace.store.query import Store
 from headrace.store.segment import write_segment
+
+_PIECE_BYTES = 1 << 28
+"""Columns that are encoded at once: all shards' of most flushes, and never more than memory and one Arrow column hold."""
 
 _HEADER_LEVEL = 1
 """Of zstd: hot rows are written again within a day."""
@@ -214,9 +217,9 @@ class Flusher:
     def _encode(
         self, parts: Sequence[FlushPart], taken: list[Taken]
     ) -> tuple[list[pa.Table], tuple[int, int]]:
-        """Rows of each shard; how many duplicates were left out, and how many of them are to be counted."""
-        tables: list[pa.Table] = []
-        n_dropped = n_duplicates = 0
+        """Rows of the shards; how many duplicates were left out, and how many of them are to be counted."""
+        pieces: list[list[ShardFrames]] = [[]]
+        n_bytes = n_dropped = n_duplicates = 0
         counted_from = {part.buffer.shard: part.counted_from for part in parts}
         if any(one.late for one in taken):
             self._store.refresh()
@@ -226,10 +229,12 @@ class Flusher:
                 n_dropped += len(rows)
                 n_duplicates += self._n_counted(log, rows, counted_from[one.shard])
             frames = [log.batch() for log in one.logs]
-            table = self._encoder.encode(one.shard, frames, late, one.seq, one.arrival_ns[1])
-            if len(table):
-                tables.append(table)
-        return tables, (n_dropped, n_duplicates)
+            pieces[-1].append(ShardFrames(one.shard, frames, late, one.seq, one.arrival_ns[1]))
+            n_bytes += one.size_bytes
+            if n_bytes >= _PIECE_BYTES:
+                n_bytes, pieces = 0, [*pieces, []]
+        tables = [self._encoder.encode(piece) for piece in pieces]
+        return [table for table in tables if len(table)], (n_dropped, n_duplicates)
 
     def _n_counted(self, log: FrameLog, rows: npt.NDArray[np.int64], counted_from: int) -> int:
         """How many of `rows` are samples of devices that came with record `counted_from` or later."""

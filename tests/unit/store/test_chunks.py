@@ -7,7 +7,7 @@ from headrace.codecs.block import decode_block
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Layout
 from headrace.core.quality import Quality
-from headrace.store.chunks import HOT, RowEncoder, binary
+from headrace.store.chunks import HOT, RowEncoder, ShardFrames, binary
 from headrace.store.grouping import DAY_NS, FRAMES_MAX, VALUES_MAX, plan_blocks
 
 NS = 1_000_000_000
@@ -21,7 +21,7 @@ def encode(plant):
 
     def rows(*frames, late=()):
         shard = int(plant.directory.shard[(*frames, *late)[0].slot[0]])
-        return encoder.encode(shard, list(frames), list(late), 9, NOON).to_pylist()
+        return encoder.encode([ShardFrames(shard, frames, late, 9, NOON)]).to_pylist()
 
     return rows
 
@@ -100,8 +100,33 @@ def test_strings_carry_their_words(plant, encode):
     assert [r["dictionary"] for r in encode(words, other)] == [["b"], ["d"]]
 
 
+def test_shards_are_encoded_together_and_each_row_says_its_own(plant):
+    shard = plant.directory.shard
+    oven, lone = plant.frames(plant.oven, 0, [[1, 2]]), plant.frames(plant.lone, 0, [0.5])
+    meter = plant.frames(plant.meter, 0, [7])
+    parts = [
+        ShardFrames(k, [b for b in (oven, lone, meter) if shard[b.slot[0]] == k], [], 10 + k, NOON + k)
+        for k in range(plant.directory.n_shards)
+    ]
+    rows = RowEncoder(plant.directory).encode(parts).to_pylist()
+    assert sorted((r["shard"], r["seq"], r["arrival"].value, r["path"]) for r in rows) == sorted(
+        (int(shard[s]), 10 + int(shard[s]), NOON + int(shard[s]), plant.directory.paths[s])
+        for s in (plant.oven, plant.lone, plant.meter)
+    )
+    assert len({r["shard"] for r in rows}) > 1
+
+
+def test_few_of_many_groups_are_rows_as_all_are(plant):
+    frames = [plant.frames(plant.oven, k, [[k, k]]) for k in (3, 1, 2)]
+    before = RowEncoder(plant.directory).encode([ShardFrames(0, frames, [], 1, NOON)]).to_pylist()
+    plant.directory.define_many([f"leon/idle/{k}" for k in range(100)], plant.directory.layout(plant.oven))
+    after = RowEncoder(plant.directory).encode([ShardFrames(0, frames, [], 1, NOON)]).to_pylist()
+    assert after == before
+    assert [r["n_frames"] for r in after] == [3]
+
+
 def test_nothing_is_no_rows(plant):
-    table = RowEncoder(plant.directory).encode(0, [], [], 1, NOON)
+    table = RowEncoder(plant.directory).encode([ShardFrames(0, [], [], 1, NOON)])
     assert (len(table), tuple(table.column_names)) == (0, HOT)
 
 

@@ -12,7 +12,7 @@ from headrace.core.disk import LocalDisk
 from headrace.core.errors import CorruptionError, NotFound
 from headrace.sim.disk import SimulatedDisk
 from headrace.store import segment as segment_module
-from headrace.store.chunks import RowEncoder
+from headrace.store.chunks import RowEncoder, ShardFrames
 from headrace.store.reader import SegmentReader
 from headrace.store.schema import COLUMNS
 from headrace.store.segment import SegmentFile, open_segment, verify_segment, write_segment
@@ -32,7 +32,7 @@ def tables(plant, n=1, first=0):
     out = []
     for shard in range(2):
         mine = [b for b in batches if shards[b.slot[0]] == shard]
-        out.append(encoder.encode(shard, mine, [], 1, NOON))
+        out.append(encoder.encode([ShardFrames(shard, mine, [], 1, NOON)]))
     return [t for t in out if len(t)]
 
 
