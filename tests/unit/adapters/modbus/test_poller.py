@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import pytest
 
+from headrace.adapters.abilities import Direction
 from headrace.adapters.base import AdapterState, PlantFacts
 from headrace.adapters.modbus import reads
 from headrace.adapters.modbus.adapter import ModbusAdapter
@@ -41,6 +42,7 @@ class Wire:
         self.n_connects = 0
         self.missing = set()
         self.asked = []
+        self.rests = []
         self.open = []
 
     async def connect(self, endpoint, timeout_s, on_lost):
@@ -78,6 +80,9 @@ class FakeTransport:
             return bytes([function | 0x80, 2])
         size = (count + 7) // 8 if function < 3 else 2 * count
         return bytes([function, size]) + bytes(range(2 * start, 2 * start + size))
+
+    def rest(self, duration_s):
+        self.wire.rests.append(duration_s)
 
     def close(self):
         if self in self.wire.open:
@@ -153,6 +158,7 @@ async def test_polls_keep_their_grid_and_give_frames(monkeypatch):
         assert scene.device(0).n_requests == 30
         assert scene.device(0).next_retry_ns == NO_TIME
         assert START_NS < scene.device(0).last_good_ns <= scene.clock.now_ns()
+        assert sum(scene.wire.rests) == pytest.approx(10, abs=1.1), "connections know of all that they rest"
 
 
 async def test_before_the_first_poll_an_adapter_is_starting(monkeypatch):
@@ -475,6 +481,20 @@ async def test_a_clock_that_is_set_back_while_a_device_is_asked_does_not_stop_th
         polls = scene.wire.n_asked(1)
         await scene.run(5)
         assert scene.wire.n_asked(1) - polls >= 4
+
+
+async def test_who_stops_listening_does_not_hear_the_answer_that_is_on_its_way(monkeypatch):
+    heard = []
+    async with Scene(monkeypatch, one_port(1)) as scene:
+
+        def once(captured):
+            heard.append(captured.direction)
+            scene.adapter.listen(None)
+
+        scene.adapter.listen(once)
+        await scene.run(2)
+        assert scene.wire.n_asked(1) == 2
+    assert heard == [Direction.SENT]
 
 
 async def test_a_defect_in_one_poll_does_not_end_the_others(monkeypatch, caplog):
