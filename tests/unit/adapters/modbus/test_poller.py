@@ -9,7 +9,7 @@ import pytest
 
 from headrace.adapters.abilities import Direction
 from headrace.adapters.base import AdapterState, PlantFacts
-from headrace.adapters.modbus import reads
+from headrace.adapters.modbus import poller, reads
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.config import DevicePlan
 from headrace.adapters.modbus.endpoints import parse_url
@@ -174,6 +174,25 @@ def test_phases_are_bunched_and_spread():
     assert set((phases_ms // 100).astype(int)) == set(range(10)), "ten moments of the interval"
     assert (phases_ms % 100 <= 10).all(), "with some jitter"
     assert np.bincount((phases_ms // 100).astype(int)).min() > 50
+
+
+@pytest.mark.parametrize(
+    ("apart_ms", "interval", "is_together"), [(0.9, "1s", True), (1.1, "1s", False), (0.9, "5ms", False)]
+)
+async def test_devices_that_are_due_within_a_millisecond_are_polled_together(
+    monkeypatch, apart_ms, interval, is_together
+):
+    moments = {"leon/l1/d0": 5_000_000, "leon/l1/d1": 5_000_000 + round(apart_ms * 1e6)}
+    monkeypatch.setattr(poller, "phase_ns", lambda plan: moments[plan.path])
+    async with Scene(monkeypatch, one_port(2), interval=interval, max_requests_per_s=1e10) as scene:
+        await scene.run(0.008, 0.0001)
+        times = {unit: at - START_NS for at, unit, _ in reversed(scene.wire.asked)}
+        assert times[1] == 5_000_000
+        assert (times[2] - times[1] < 100_000) is is_together
+        await scene.run(3, 0.01)
+        assert [scene.device(i).n_polls_skipped + scene.device(i).n_polls for i in (0, 1)] == (
+            [4, 4] if interval == "1s" else [601, 601]
+        )
 
 
 async def test_a_poll_that_takes_too_long_makes_others_skip_and_count(monkeypatch):
