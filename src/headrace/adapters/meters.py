@@ -16,6 +16,7 @@ from headrace.metrics.catalog import ADAPTER_REQUEST_DURATION
 
 N_LATENCIES = 1_024
 N_SKEWS = 64
+_BUCKETS = ADAPTER_REQUEST_DURATION.buckets
 
 
 def fraction(key: str) -> float:
@@ -29,14 +30,14 @@ class LatencyRing:
     def __init__(self) -> None:
         self.counts = [0] * (len(ADAPTER_REQUEST_DURATION.buckets) + 1)
         self.total_s = 0.0
-        self._seconds = np.zeros(N_LATENCIES)
+        self._seconds = [0.0] * N_LATENCIES  # NumPy takes longer for one number
         self._n = 0
 
     def add(self, seconds: float) -> None:
         """Note one duration."""
         self._seconds[self._n % N_LATENCIES] = seconds
         self._n += 1
-        self.counts[bisect_left(ADAPTER_REQUEST_DURATION.buckets, seconds)] += 1
+        self.counts[bisect_left(_BUCKETS, seconds)] += 1
         self.total_s += seconds
 
     def percentiles(self) -> tuple[float, float]:

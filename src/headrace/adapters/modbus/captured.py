@@ -80,7 +80,7 @@ class _Device:
 
     def _image(self, ts_ns: int, about: Mapping[str, str]) -> tuple[ReadMap, PollImage] | None:
         read_map = self.plan.map_at(ts_ns)
-        image, seen, holes = Image(read_map, is_whole=False), [], []
+        image, seen, holes = Image(read_map), [], []
         for block, answer in (
             *self._answers,
             *((block, 0) for block in blocks_of_text(about.get("refused", ""))),

@@ -36,10 +36,15 @@ def decode_images(
     arrival_ns: int,
     origin: str,
     words: WordTable | None = None,
+    sequence: int = -1,
 ) -> list[FrameBatch]:
-    """Frames of many polls with the same read map, one batch a part; columns in holes are BAD_DEVICE."""
+    """Frames of many polls with the same read map, one batch a part; columns in holes are BAD_DEVICE.
+
+    Parameters
+    ----------
+    sequence : of the first batch; -1: they have none.
+    """
     ts_ns = np.array([image.ts_ns for image in images], np.int64)
-    slots = np.array([image.slots for image in images], np.uint32)
     holes = [(frame, hole) for frame, image in enumerate(images) for hole in image.holes]
     batches = []
     decoded = read_map.decode(b"".join([image.data for image in images]), words=words)
@@ -53,8 +58,9 @@ def decode_images(
                 quality[frame, refused] = Quality.BAD_DEVICE
         batches.append(
             FrameBatch.dense(
-                slots[:, number].copy(), ts_ns, columns.values, quality, dictionary=columns.dictionary,
-                arrival_ns=arrival_ns, origin=origin,
+                np.array([image.slots[number] for image in images], np.uint32), ts_ns, columns.values, quality,
+                dictionary=columns.dictionary, arrival_ns=arrival_ns, origin=origin,
+                sequence=sequence + number if sequence >= 0 else -1,
             )
         )  # fmt: skip
     return batches
@@ -145,10 +151,11 @@ class Collector:
 
     async def _emit(self, read_map: ReadMap, images: list[PollImage]) -> None:
         cpu_ns = thread_cpu_ns()
-        batches = decode_images(read_map, images, self._sink.clock.now_ns(), self._name, self._words)
+        arrival_ns = self._sink.clock.now_ns()
+        batches = decode_images(read_map, images, arrival_ns, self._name, self._words, self._sequence)
         self.decode_ns += thread_cpu_ns() - cpu_ns
         for batch in batches:
-            await self._sink.emit(batch.with_(sequence=self._sequence))
+            await self._sink.emit(batch)
             self._sequence += 1
             self.n_frames += batch.n_frames
             self.n_samples += batch.n_values

@@ -60,7 +60,17 @@ class TcpFraming:
 
     def take(self, data: bytes) -> bytes | None:
         """The answer, once its last byte came; all other whole frames are dropped and counted."""
+        if not self._received and len(data) > HEADER.size:
+            transaction, protocol, length, unit = HEADER.unpack_from(data)
+            is_ours = transaction == self._transaction and unit == self._unit and protocol == 0
+            if is_ours and len(data) == length + 6 <= HEADER.size + MAX_PDU_BYTES:  # nearly always
+                self._unit = -1
+                return data[HEADER.size :]
         self._received += data
+        return self._answer()
+
+    def _answer(self) -> bytes | None:
+        """Go through what came."""
         answer, at = None, 0
         while len(self._received) - at >= HEADER.size:
             transaction, protocol, length, unit = HEADER.unpack_from(self._received, at)

@@ -7,6 +7,8 @@ stays where it is:
   connection together get at most a tenth of its time;
 * a connection on which nobody answers any more is closed and made anew, with back-off and jitter;
 * a poll that is due while there is no credit, no connection or no time is skipped and counted.
+
+Who is due within a millisecond is polled at once: a nap costs as much CPU as a poll, and the event loop's are no shorter.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.adapters.abilities import Captured, Direction, Listener
@@ -30,7 +32,6 @@ from headrace.adapters.modbus.reads import (
     BlockRead,
     DeviceReads,
     Image,
-    answered_data,
     block_text,
     exception_text,
 )
@@ -46,6 +47,8 @@ SUSPECT_SHARE = 0.1
 N_SILENT_MAX = 3
 N_MOMENTS = 10
 N_PROBLEMS_MAX = 50
+EARLY_NS_MAX = 1_000_000
+"""How much before its time a device may be polled; a tenth of its interval where that is less."""
 _MS = 1_000_000
 _log = logging.getLogger("headrace.adapters.modbus")
 
@@ -98,6 +101,8 @@ class PolledDevice:
         """Be read by another plan from the next poll on, by what holds at `at_ns`; what it refuses is to be found anew."""
         self.plan = plan
         self.read_map = plan.map_at(at_ns)
+        self.width = self.read_map.width
+        self.early_ns = min(EARLY_NS_MAX, plan.interval_ns // 10)
         self.until_ns = plan.changes_after(at_ns)
         self.slots = slots
         self.reads = DeviceReads(self.read_map)
@@ -278,27 +283,30 @@ class ConnectionPoller:
         device, now_ns = self._devices[number], self._clock.now_ns()
         if now_ns < device.set_ns - NS:
             self._phase()  # the clock was set back
-        elif now_ns < due_ns:
+        elif now_ns < due_ns - device.early_ns:
             await self._rest(due_ns - now_ns)
         elif self._transport is None:
             await self._connect(now_ns)
         elif device.is_suspect and now_ns < self._suspects_ns:
             device.n_polls_skipped += 1
             self._set_due(device, number, self._suspects_ns)
-        elif not self._sink.has_credit(device.read_map.width):
+        elif not self._sink.has_credit(device.width):
             device.n_polls_skipped += 1
             self._set_due(device, number, now_ns)
         else:
             device.n_polls += 1
             device.n_polls_late += now_ns - due_ns > device.plan.interval_ns // 10
-            until_ns = await self._poll(device, self._transport)
+            until_ns = await self._poll(device, self._transport, now_ns)
             self._set_due(device, number, until_ns)
 
     async def _rest(self, duration_ns: int) -> None:
         """Wait with nothing on its way."""
         self.is_resting = True
+        duration_s = seconds(duration_ns)
+        if self._transport is not None:
+            self._transport.rest(duration_s)
         try:
-            await self._clock.sleep(seconds(duration_ns))
+            await self._clock.sleep(duration_s)
         finally:
             self.is_resting = False
 
@@ -350,9 +358,8 @@ class ConnectionPoller:
 
     # --- one device ----------------------------------------------------------------------------------
 
-    async def _poll(self, device: PolledDevice, transport: ModbusTransport) -> int:
+    async def _poll(self, device: PolledDevice, transport: ModbusTransport, began_ns: int) -> int:
         """Read all of a device; the time before which it must not be polled again (0: its interval)."""
-        began_ns = self._clock.now_ns()
         try:
             await self._read_all(device, transport, began_ns)
         except TimeoutError:
@@ -372,44 +379,66 @@ class ConnectionPoller:
     async def _read_all(self, device: PolledDevice, transport: ModbusTransport, began_ns: int) -> None:
         """Read what is due of a device, and something that it refused before; hand on the image."""
         reads = device.reads
-        image = Image(device.read_map, reads.is_whole)
+        again, due = reads.retry(began_ns), tuple(reads.due)
+        total = len(due) + (again is not None)
+        answers = [
+            await self._read(device, transport, read, (number, total), is_again=False)
+            for number, read in enumerate(due, 1)
+        ]
+        back = None
+        if again is not None:
+            answer = await self._read(device, transport, again, (total, total), is_again=True)
+            back = again if isinstance(answer, bytes) else None
+        now_ns = self._clock.now_ns()
+        whole = reads.whole_image(answers)
+        if whole is None:
+            self._take_pieces(device, due, answers, back, now_ns)
+        else:
+            device.troubles = {}
+            self._answered(device, "", now_ns)
+            device.last_good_ns = now_ns
+            self._hand_on(device, whole, now_ns)
+
+    def _take_pieces(
+        self,
+        device: PolledDevice,
+        due: Sequence[BlockRead],
+        answers: Sequence[bytes | int],
+        back: BlockRead | None,
+        now_ns: int,
+    ) -> None:
+        """Make an image of what is there, and ask in other pieces from now on; `back`: what is given again."""
+        reads, image = device.reads, Image(device.read_map)
         troubles = {read.hole: exception_text(code) for read, code in reads.refused.items()}
         parted: list[tuple[BlockRead, int]] = []
         n_good, reason = 0, ""
-        again, due = reads.retry(began_ns), tuple(reads.due)
-        total = len(due) + (again is not None)
-        for number, read in enumerate(due, 1):
-            answer = await self._read(device, transport, read, (number, total), is_again=False)
+        for read, answer in zip(due, answers, strict=True):
             if isinstance(answer, bytes):
                 image.put(read, answer)
                 n_good += 1
                 continue
-            image.skip(read)
             troubles[read.hole] = exception_text(answer)
             if answer in PARTED_BY:
                 parted.append((read, answer))
             else:
                 reason = reason or f"{exception_text(answer)} reading {block_text(read.block)}"
-        is_back = False
-        if again is not None:
-            is_back = isinstance(
-                await self._read(device, transport, again, (total, total), is_again=True), bytes
-            )
-        now_ns = self._clock.now_ns()
         for read, code in parted:
             reads.part(read, code, now_ns)
-        if is_back and again is not None:
-            reads.join(again)
+        if back is not None:
+            reads.join(back)
         device.troubles = troubles
         looking = f"looking for what it refuses of {block_text(parted[0][0].block)}" if parted else ""
-        self._answered(device, reason or reads.reason() or looking, is_settled=not parted)
+        self._answered(device, reason or reads.reason() or looking, now_ns, is_settled=not parted)
         if n_good:
             device.last_good_ns = now_ns
+        self._hand_on(device, image.finish(), now_ns)
+
+    def _hand_on(self, device: PolledDevice, data: bytes, now_ns: int) -> None:
         # Modbus tells no time: a value is as old as its answer, in whole milliseconds.
         ts_ns = now_ns // _MS * _MS
         if ts_ns >= device.until_ns:
             device.renew(ts_ns, self._sink.directory)
-        self._collector.add(device.read_map, PollImage(device.slots, ts_ns, image.finish(), tuple(troubles)))
+        self._collector.add(device.read_map, PollImage(device.slots, ts_ns, data, tuple(device.troubles)))
 
     async def _read(
         self,
@@ -420,52 +449,54 @@ class ConnectionPoller:
         is_again: bool,
     ) -> bytes | int:
         """The data bytes of an answer, or the code of the exception that the device gives."""
-        about = {}
+        about: Mapping[str, str] = {}
         if self.listener is not None:
             refused = device.reads.refused if part[0] == part[1] else ()
             about = about_piece(str(self.endpoint), read.request, part, is_again, refused)
-        pdu = await self._request(device, transport, read.request, about)
+            self._hear(device, read.request, Direction.SENT, about)
+        device.n_requests += 1
+        url = device.plan.url
+        pdu = await self._in_turn(url.unit, read.request, url.timeout_s, transport)
+        if about:
+            self._hear(device, pdu, Direction.RECEIVED, about)
+        self._n_silent = 0
+        self._backoff.reset()
         try:
-            answer = answered_data(read.block, pdu)
+            answer = read.answered(pdu)
         except ValueError as e:
             device.n_errors += 1
             raise _Malformed(str(e), pdu) from None
-        device.n_errors += not isinstance(answer, bytes)
+        if isinstance(answer, bytes):
+            return answer
+        device.n_errors += 1
         if answer in GATEWAY:
-            raise _NoDevice(exception_text(int(answer)))
-        return answer
-
-    async def _request(
-        self, device: PolledDevice, transport: ModbusTransport, pdu: bytes, about: Mapping[str, str]
-    ) -> bytes:
-        device.n_requests += 1
-        url = device.plan.url
-        self._hear(device, pdu, Direction.SENT, about)
-        answer = await self._in_turn(url.unit, pdu, url.timeout_s, transport)
-        self._hear(device, answer, Direction.RECEIVED, about)
-        self._n_silent = 0
-        self._backoff.reset()
+            raise _NoDevice(exception_text(answer))
         return answer
 
     def _hear(
         self, device: PolledDevice, data: bytes, direction: Direction, about: Mapping[str, str]
     ) -> None:
-        if self.listener is not None and about:
+        if self.listener is not None:
             self.listener(Captured(self._clock.now_ns(), device.plan.path, data, direction, about))
 
     async def _in_turn(self, unit: int, pdu: bytes, timeout_s: float, transport: ModbusTransport) -> bytes:
         """Send a request when the one before it is answered, and not sooner than the cap allows."""
-        async with self._asking:
-            wait_ns = min(self._next_request_ns - self._clock.now_ns(), self._gap_ns)
+        await self._asking.acquire()
+        try:
+            now_ns = self._clock.now_ns()
+            wait_ns = min(self._next_request_ns - now_ns, self._gap_ns)
             if wait_ns > 0:
                 await self._clock.sleep(seconds(wait_ns))
-            self._next_request_ns = self._clock.now_ns() + self._gap_ns
+                now_ns = self._clock.now_ns()
+            self._next_request_ns = now_ns + self._gap_ns
             sent_ns = monotonic_ns()
             answer = await transport.request(unit, pdu, timeout_s)
             self.latency.add(seconds(monotonic_ns() - sent_ns))
             return answer
+        finally:
+            self._asking.release()
 
-    def _answered(self, device: PolledDevice, reason: str, is_settled: bool = True) -> None:
+    def _answered(self, device: PolledDevice, reason: str, now_ns: int, is_settled: bool = True) -> None:
         device.backoff.reset()
         if is_settled and reason != device.told_reason:
             device.told_reason = reason
@@ -474,7 +505,7 @@ class ConnectionPoller:
             else:
                 _log.info("adapter=%s device=%s gives all its values again", self._name, device.plan.path)
         state = AdapterState.DEGRADED if reason else AdapterState.CONNECTED
-        device.enter(state, reason, self._clock.now_ns())
+        device.enter(state, reason, now_ns)
         if self._is_lost:
             self._is_lost = False
             _log.info("adapter=%s device=%s is back", self._name, self.endpoint)
@@ -505,7 +536,8 @@ class ConnectionPoller:
     def _malformed(self, device: PolledDevice, detail: str, pdu: bytes) -> None:
         """The answer does not fit the request: keep it as a reject."""
         self._reject(device, detail, pdu)
-        self._answered(device, f"{detail.rpartition(', got ')[0]}, got something else")
+        reason = f"{detail.rpartition(', got ')[0]}, got something else"
+        self._answered(device, reason, self._clock.now_ns())
 
     def _reject(self, device: PolledDevice, detail: str, raw: bytes) -> None:
         reject = Reject(

@@ -9,6 +9,7 @@ request. Now and then the whole block, and what is left out, are tried again. Pu
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.adapters.payloads.register_addresses import Area
@@ -60,6 +61,11 @@ def requested_block(request: bytes) -> Block:
     return Block(_AREAS[function], start, count)
 
 
+def answer_head(block: Block) -> bytes:
+    """How an answer with the data of `block` begins."""
+    return bytes((block.area.function, block.size_bytes))
+
+
 def answered_data(block: Block, pdu: bytes) -> bytes | int:
     """The data bytes of an answer, or the code of the exception that it is.
 
@@ -68,7 +74,7 @@ def answered_data(block: Block, pdu: bytes) -> bytes | int:
     ValueError : it is no answer to a request for `block`.
     """
     function, size = block.area.function, block.size_bytes
-    if len(pdu) == size + 2 and pdu[:2] == bytes((function, size)):
+    if len(pdu) == size + 2 and pdu[:2] == answer_head(block):
         return pdu[2:]
     if len(pdu) == 2 and pdu[0] == function | 0x80:
         return pdu[1]
@@ -84,6 +90,7 @@ class BlockRead:
     Parameters
     ----------
     number : of the block in the read map; start : of that block. block : what is asked for.
+    head : how an answer with data begins: function, number of bytes.
     """
 
     number: int
@@ -91,13 +98,21 @@ class BlockRead:
     block: Block
     spans: tuple[RegisterSpan, ...]
     request: bytes
+    head: bytes = b""
 
     @classmethod
     def of(cls, number: int, block: Block, spans: tuple[RegisterSpan, ...]) -> BlockRead:
         """The request for `spans` of a block; for all of them it is the block's."""
         first, end = spans[0].start, max(span.end for span in spans)
         asked = Block(block.area, block.start + first, end - first)
-        return cls(number, block.start, asked, spans, read_request(asked.area, asked.start, asked.count))
+        request, head = read_request(asked.area, asked.start, asked.count), answer_head(asked)
+        return cls(number, block.start, asked, spans, request, head)
+
+    def answered(self, pdu: bytes) -> bytes | int:
+        """The data bytes of an answer, or the code of the exception that it is. Raises ValueError: it is none."""
+        if pdu[:2] == self.head and len(pdu) == pdu[1] + 2:
+            return pdu[2:]
+        return answered_data(self.block, pdu)
 
     @property
     def hole(self) -> ImageHole:
@@ -135,6 +150,13 @@ class DeviceReads:
     def is_whole(self) -> bool:
         """Whether nothing is parted or left out: the answers one after the other are the image."""
         return self.due == self.whole
+
+    def whole_image(self, answers: Sequence[bytes | int]) -> bytes | None:
+        """The image, where each block was asked for as a whole and is there."""
+        if not self.is_whole:
+            return None
+        parts = [answer for answer in answers if isinstance(answer, bytes)]
+        return b"".join(parts) if len(parts) == len(answers) else None
 
     def part(self, read: BlockRead, code: int, now_ns: int) -> None:
         """The device refuses a request: ask for its halves from now on, or no more where it is a single value."""
@@ -177,40 +199,25 @@ class DeviceReads:
 
 
 class Image:
-    """The image of one poll, put together from answers.
+    """The image of one poll, put together from answers; zeros where there are none."""
 
-    Parameters
-    ----------
-    is_whole : whether the answers come block by block.
-    """
-
-    def __init__(self, read_map: ReadMap, is_whole: bool) -> None:
-        self._read_map = read_map
-        self._parts: list[bytes] | None = [] if is_whole else None
-        self._bytes = bytearray(0 if is_whole else read_map.image_bytes)
+    def __init__(self, read_map: ReadMap) -> None:
+        self._blocks = read_map.blocks
+        self._bytes = bytearray(read_map.image_bytes)
 
     def put(self, read: BlockRead, data: bytes) -> None:
         """Take the data bytes of an answer."""
-        if self._parts is not None:
-            self._parts.append(data)
-            return
-        blocks = self._read_map.blocks
-        at = sum(block.size_bytes for block in blocks[: read.number])
+        at = sum(block.size_bytes for block in self._blocks[: read.number])
         first = read.block.start - read.start
         if not read.block.area.has_bits:
             self._bytes[at + 2 * first : at + 2 * first + len(data)] = data
             return
         # Bits of a part begin anywhere in a byte.
-        end = at + blocks[read.number].size_bytes
+        end = at + self._blocks[read.number].size_bytes
         bits = int.from_bytes(data, "little") & ((1 << read.block.count) - 1)
         block = int.from_bytes(self._bytes[at:end], "little") | bits << first
         self._bytes[at:end] = block.to_bytes(end - at, "little")
 
-    def skip(self, read: BlockRead) -> None:
-        """There are no data for a request."""
-        if self._parts is not None:
-            self._parts.append(bytes(read.block.size_bytes))
-
     def finish(self) -> bytes:
         """The whole image."""
-        return bytes(self._bytes) if self._parts is None else b"".join(self._parts)
+        return bytes(self._bytes)

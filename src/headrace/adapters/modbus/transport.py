@@ -22,6 +22,8 @@ from headrace.core.clock import thread_cpu_ns
 from headrace.core.errors import ConfigError, NotConnected, Rejected
 
 _ANSWER_BYTES = 256
+_METERED = 8
+"""Of so many requests one is metered, and stands for all: to look at the clock of CPU time costs a system call."""
 
 
 class NotTrusted(NotConnected):
@@ -67,9 +69,14 @@ class ModbusTransport(asyncio.Protocol):
         self._framing = RtuFraming(endpoint.has_echo) if endpoint.link.is_rtu else TcpFraming()
         self._byte_s = endpoint.line.character_s if endpoint.line is not None else 0.0
         self._silence_s = endpoint.line.silence_s if endpoint.line is not None else 0.0
+        self._is_paced = bool(self._byte_s or self._silence_s)
         self._free_s = 0.0
+        self._deadline_s = 0.0
+        self._sending: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._answer: asyncio.Future[bytes] | None = None
+        self._n_requests = 0
+        self._weight = 0
         self._lost = ""
         # A server with TLS 1.3 refuses who has no certificate after the handshake, and only by closing.
         has_none = endpoint.tls is not None and endpoint.tls.cert_file is None
@@ -137,37 +144,71 @@ class ModbusTransport(asyncio.Protocol):
         """
         if self._wire is None or self._lost:
             raise NotConnected(self._lost)
-        cpu_ns = thread_cpu_ns()
+        self._meter()
+        cpu_ns = thread_cpu_ns() if self._weight else 0
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
         self._answer = answer
-        wait_s = self._free_s - loop.time()
-        if wait_s > 0:
-            self._timer = loop.call_later(wait_s, self._send, unit, pdu, timeout_s)
+        if self._is_paced and (wait_s := self._free_s - loop.time()) > 0:
+            self._sending = loop.call_later(wait_s, self._send, unit, pdu, timeout_s)
         else:
             self._send(unit, pdu, timeout_s)
-        self.cpu_ns += thread_cpu_ns() - cpu_ns
+        if self._weight:
+            self.cpu_ns += self._weight * (thread_cpu_ns() - cpu_ns)
         try:
             return await answer
         finally:
-            assert self._timer is not None
-            self._timer.cancel()
+            if self._sending is not None:
+                self._sending.cancel()
             self._framing.end()
             self._answer = None
 
+    def rest(self, duration_s: float) -> None:
+        """Nothing is asked for so long: do without a timer that would only wake us in that time."""
+        if self._timer is None or self._answer is not None:
+            return
+        if self._timer.when() < asyncio.get_running_loop().time() + duration_s:
+            self._timer.cancel()
+            self._timer = None
+
+    def _meter(self) -> None:
+        """How many requests the next one stands for: the first for itself, the ninth for the eight since then."""
+        self._weight = min(self._n_requests + 1, _METERED) if self._n_requests % _METERED == 0 else 0
+        self._n_requests += 1
+
     def _send(self, unit: int, pdu: bytes, timeout_s: float) -> None:
         assert self._wire is not None
-        loop = asyncio.get_running_loop()
         frame = self._framing.begin(unit, pdu)
-        self._free_s = loop.time() + len(frame) * self._byte_s + self._silence_s
-        deadline_s = timeout_s + (len(frame) + _ANSWER_BYTES) * self._byte_s
-        self._timer = loop.call_later(deadline_s, self._expire)
+        now_s = asyncio.get_running_loop().time()
+        if self._is_paced:
+            self._free_s = now_s + len(frame) * self._byte_s + self._silence_s
+            timeout_s += (len(frame) + _ANSWER_BYTES) * self._byte_s
+        self._watch(now_s + timeout_s)
         self._wire.write(frame)
 
-    def _expire(self) -> None:
+    def _watch(self, deadline_s: float) -> None:
+        """Look at the deadline when it comes; the timer of a request before, which goes off sooner, sees to it."""
+        self._deadline_s = deadline_s
+        if self._timer is not None and self._timer.when() > deadline_s:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(deadline_s, self._look)
+
+    def _look(self) -> None:
+        """The timer goes off: for the request that waits, or for one that has its answer."""
+        self._timer = None
+        if self._answer is None:
+            return
+        if asyncio.get_running_loop().time() < self._deadline_s:
+            self._watch(self._deadline_s)
+        else:
+            self._expire(self._answer)
+
+    def _expire(self, answer: asyncio.Future[bytes]) -> None:
         raw = self._framing.end()
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(GarbledAnswer(raw) if raw else TimeoutError())
+        if not answer.done():
+            answer.set_exception(GarbledAnswer(raw) if raw else TimeoutError())
 
     # --- called by the event loop --------------------------------------------------------------------
 
@@ -177,7 +218,7 @@ class ModbusTransport(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, split and joined in any way, and hand out whole answers."""
-        cpu_ns = thread_cpu_ns()
+        cpu_ns = thread_cpu_ns() if self._weight else 0
         if self._silence_s:
             self._free_s = asyncio.get_running_loop().time() + self._silence_s
         self._hint = ""
@@ -188,7 +229,8 @@ class ModbusTransport(asyncio.Protocol):
             return
         if pdu is not None and self._answer is not None and not self._answer.done():
             self._answer.set_result(pdu)
-        self.cpu_ns += thread_cpu_ns() - cpu_ns
+        if self._weight:
+            self.cpu_ns += self._weight * (thread_cpu_ns() - cpu_ns)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer is gone."""
@@ -206,7 +248,10 @@ class ModbusTransport(asyncio.Protocol):
         if self._wire is not None:
             self._wire.abort()
             self._wire = None
+        if self._sending is not None:
+            self._sending.cancel()
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(NotConnected(self._lost))

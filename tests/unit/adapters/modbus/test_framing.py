@@ -146,3 +146,69 @@ def test_anything_may_come(data, unit):
     framing.begin(unit, READ)
     with suppress(NotModbus):
         framing.take(data)
+
+
+@pytest.mark.parametrize("cut", range(14))
+def test_a_tcp_answer_is_cut_anywhere(cut):
+    framing = TcpFraming()
+    framing.begin(5, READ)
+    whole = tcp(5, DATA, 1)
+    found = [framing.take(some) for some in (whole[:cut], whole[cut:]) if some]
+    assert found == ([None, DATA] if 0 < cut < len(whole) else [DATA])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.integers(0, 2), st.integers(0, 1),
+            st.one_of(st.just(DATA), st.just(b"\x83\x02"), st.binary(min_size=0, max_size=6)),
+        ),
+        min_size=1, max_size=6,
+    ),
+    st.lists(st.integers(0, 70), max_size=6),
+)  # fmt: skip
+def test_tcp_frames_come_in_and_go_out_or_end_the_connection(frames, cuts):
+    """However they are cut: the first frame with our ids is the answer, all others are counted, what is no frame is told."""
+    framing = TcpFraming()
+    framing.begin(1, READ)
+    stream = b"".join(HEADER.pack(t, protocol, len(pdu) + 1, u) + pdu for t, u, protocol, pdu in frames)
+    sound = frames[: _first_bad(frames)]
+    answers = [pdu for t, u, _, pdu in sound if (t, u) == (1, 1)]
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    found, is_modbus = [], True
+    for a, b in pairwise(edges):
+        try:
+            found.append(framing.take(stream[a:b]))
+        except NotModbus:
+            is_modbus = False
+            break
+    found = [one for one in found if one is not None]
+    if is_modbus:
+        assert len(sound) == len(frames), "what can't be Modbus is told"
+        assert found == answers[:1]
+        assert framing.n_late == len(frames) - len(found), "nothing is silently away"
+        assert framing.end() == b""
+    else:
+        assert len(sound) < len(frames)
+        assert found in ([], answers[:1])
+        assert framing.n_late + len(found) <= len(sound)
+
+
+def _first_bad(frames):
+    bad = [n for n, (_, _, protocol, pdu) in enumerate(frames) if protocol or not pdu]
+    return bad[0] if bad else len(frames)
+
+
+@given(st.integers(0, 12), st.integers(1, 12))
+def test_a_frame_that_was_cut_off_does_not_spoil_the_next_request(kept, cut):
+    """The rest of a late answer comes with, or before, the next one."""
+    framing = TcpFraming()
+    framing.begin(1, READ)
+    late, kept = tcp(1, DATA, 1), min(kept, 12)
+    assert framing.take(late[:kept]) is None
+    framing.end()
+    framing.begin(1, READ)
+    stream = late[kept:] + tcp(1, b"\x03\x04next", 2)
+    found = [framing.take(some) for some in (stream[:cut], stream[cut:])]
+    assert [one for one in found if one is not None] == [b"\x03\x04next"]
+    assert framing.n_late == 1

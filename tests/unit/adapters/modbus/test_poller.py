@@ -7,8 +7,9 @@ import struct
 import numpy as np
 import pytest
 
+from headrace.adapters.abilities import Direction
 from headrace.adapters.base import AdapterState, PlantFacts
-from headrace.adapters.modbus import reads
+from headrace.adapters.modbus import poller, reads
 from headrace.adapters.modbus.adapter import ModbusAdapter
 from headrace.adapters.modbus.config import DevicePlan
 from headrace.adapters.modbus.endpoints import parse_url
@@ -41,6 +42,7 @@ class Wire:
         self.n_connects = 0
         self.missing = set()
         self.asked = []
+        self.rests = []
         self.open = []
 
     async def connect(self, endpoint, timeout_s, on_lost):
@@ -78,6 +80,9 @@ class FakeTransport:
             return bytes([function | 0x80, 2])
         size = (count + 7) // 8 if function < 3 else 2 * count
         return bytes([function, size]) + bytes(range(2 * start, 2 * start + size))
+
+    def rest(self, duration_s):
+        self.wire.rests.append(duration_s)
 
     def close(self):
         if self in self.wire.open:
@@ -153,6 +158,7 @@ async def test_polls_keep_their_grid_and_give_frames(monkeypatch):
         assert scene.device(0).n_requests == 30
         assert scene.device(0).next_retry_ns == NO_TIME
         assert START_NS < scene.device(0).last_good_ns <= scene.clock.now_ns()
+        assert sum(scene.wire.rests) == pytest.approx(10, abs=1.1), "connections know of all that they rest"
 
 
 async def test_before_the_first_poll_an_adapter_is_starting(monkeypatch):
@@ -168,6 +174,25 @@ def test_phases_are_bunched_and_spread():
     assert set((phases_ms // 100).astype(int)) == set(range(10)), "ten moments of the interval"
     assert (phases_ms % 100 <= 10).all(), "with some jitter"
     assert np.bincount((phases_ms // 100).astype(int)).min() > 50
+
+
+@pytest.mark.parametrize(
+    ("apart_ms", "interval", "is_together"), [(0.9, "1s", True), (1.1, "1s", False), (0.9, "5ms", False)]
+)
+async def test_devices_that_are_due_within_a_millisecond_are_polled_together(
+    monkeypatch, apart_ms, interval, is_together
+):
+    moments = {"leon/l1/d0": 5_000_000, "leon/l1/d1": 5_000_000 + round(apart_ms * 1e6)}
+    monkeypatch.setattr(poller, "phase_ns", lambda plan: moments[plan.path])
+    async with Scene(monkeypatch, one_port(2), interval=interval, max_requests_per_s=1e10) as scene:
+        await scene.run(0.008, 0.0001)
+        times = {unit: at - START_NS for at, unit, _ in reversed(scene.wire.asked)}
+        assert times[1] == 5_000_000
+        assert (times[2] - times[1] < 100_000) is is_together
+        await scene.run(3, 0.01)
+        assert [scene.device(i).n_polls_skipped + scene.device(i).n_polls for i in (0, 1)] == (
+            [4, 4] if interval == "1s" else [601, 601]
+        )
 
 
 async def test_a_poll_that_takes_too_long_makes_others_skip_and_count(monkeypatch):
@@ -475,6 +500,20 @@ async def test_a_clock_that_is_set_back_while_a_device_is_asked_does_not_stop_th
         polls = scene.wire.n_asked(1)
         await scene.run(5)
         assert scene.wire.n_asked(1) - polls >= 4
+
+
+async def test_who_stops_listening_does_not_hear_the_answer_that_is_on_its_way(monkeypatch):
+    heard = []
+    async with Scene(monkeypatch, one_port(1)) as scene:
+
+        def once(captured):
+            heard.append(captured.direction)
+            scene.adapter.listen(None)
+
+        scene.adapter.listen(once)
+        await scene.run(2)
+        assert scene.wire.n_asked(1) == 2
+    assert heard == [Direction.SENT]
 
 
 async def test_a_defect_in_one_poll_does_not_end_the_others(monkeypatch, caplog):

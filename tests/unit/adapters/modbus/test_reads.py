@@ -128,27 +128,44 @@ def test_in_the_end_all_that_is_there_is_read(offsets, missing, form, bridge, da
     left_out = {name for read in reads.refused for name in read_map.names(read.hole)}
     assert left_out == {f"s{i}" for i, offset in enumerate(offsets) if offset in missing}
     table = np.frombuffer(data.draw(st.binary(min_size=64, max_size=64)), np.uint8)
-    image = Image(read_map, reads.is_whole)
+    image, answers = Image(read_map), []
     for read in answered:
         some = table[read.block.start :][: read.block.count]
         bits = np.packbits(some & 1, bitorder="little").tobytes()
-        image.put(read, bits if area == "coil" else some.astype(">u2").tobytes())
+        answers.append(bits if area == "coil" else some.astype(">u2").tobytes())
+        image.put(read, answers[-1])
+    assert reads.whole_image(answers) == (image.finish() if reads.is_whole else None)
     (found,) = read_map.decode(image.finish())
     expected = table & 1 if area == "coil" else table
     for i, offset in enumerate(offsets):
         assert found.values[0, i] == (expected[offset] if offset in readable else 0)
 
 
-def test_a_whole_image_has_room_for_what_is_skipped():
-    read_map = map_of("holding:0", "coil:3")
-    reads = DeviceReads(read_map)
-    image = Image(read_map, is_whole=True)
+def test_an_image_has_room_for_what_is_not_there():
+    reads = DeviceReads(map_of("holding:0", "coil:3"))
+    assert reads.whole_image([b"\x01", b"\0\x02"]) == b"\x01\0\x02"
+    assert reads.whole_image([b"\x01", 2]) is None
+    image = Image(map_of("holding:0", "coil:3"))
     image.put(reads.due[0], b"\x01")
-    image.skip(reads.due[1])
     assert image.finish() == b"\x01\0\0"
-    parted = Image(read_map, is_whole=False)
-    parted.skip(reads.due[0])
-    assert parted.finish() == bytes(3)
+    reads.part(reads.due[1], 2, 0)
+    assert reads.whole_image([b"\x01"]) is None, "something is left out"
+
+
+@given(st.sampled_from(["holding", "coil"]), st.integers(1, 125), st.binary(max_size=260), st.integers(0, 5))
+def test_an_answer_is_data_or_an_exception_or_does_not_fit(area, count, tail, form):
+    """The quick look at an answer finds what the thorough one does."""
+    (read,) = DeviceReads(map_of(*[f"{area}:{i}" for i in range(count)])).due
+    size, function = read.block.size_bytes, read.request[0]
+    whole = bytes((function, size)) + (tail * size + bytes(size))[:size]
+    pdu = (whole, whole[:-1], whole + b"\0", tail, bytes((function | 0x80, 2)), whole[1:])[form]
+    if pdu == whole:
+        assert read.answered(pdu) == whole[2:]
+    elif len(pdu) == 2 and pdu[0] == function | 0x80:
+        assert read.answered(pdu) == pdu[1]
+    else:
+        with pytest.raises(ValueError, match=f"expected function {function} with {size} data bytes"):
+            read.answered(pdu)
 
 
 def test_parts_that_decode_alike_have_one_key():

@@ -160,8 +160,76 @@ async def test_a_deadline_that_comes_with_the_answer_changes_nothing():
         asking = asyncio.ensure_future(peer.ask(timeout_s=30))
         await asyncio.sleep(0.01)
         peer.transport.data_received(frame(1, 1))
-        peer.transport._expire()
+        peer.transport._deadline_s = 0.0
+        peer.transport._look()
         assert await asking == DATA
+
+
+def deadline(transport):
+    """When the loop looks at it; None: not at all."""
+    return None if transport._timer is None else transport._timer.when()
+
+
+async def test_one_timer_sees_to_the_deadlines_of_all_requests():
+    async with Peer(lambda t, u, n: [frame(t, u)]) as peer:
+        began_s = asyncio.get_running_loop().time()
+        await peer.ask(timeout_s=30)
+        first = peer.transport._timer
+        assert began_s + 30 <= first.when() < began_s + 31
+        await peer.ask(timeout_s=60)
+        assert peer.transport._timer is first, "it goes off early, and is set again"
+        await peer.ask(timeout_s=10)
+        assert first.cancelled()
+        assert deadline(peer.transport) < began_s + 11
+    assert deadline(peer.transport) is None
+
+
+@pytest.mark.parametrize("before_s", [0.02, 30.0])
+async def test_a_deadline_is_the_requests_own_whatever_was_asked_before(before_s):
+    async with Peer(lambda t, u, n: [frame(t, u)] if n == 1 else []) as peer:
+        await peer.ask(timeout_s=before_s)
+        began_s = asyncio.get_running_loop().time()
+        with pytest.raises(TimeoutError):
+            await peer.ask(timeout_s=0.06)
+        assert 0.06 <= asyncio.get_running_loop().time() - began_s < 5
+        assert deadline(peer.transport) is None
+
+
+async def test_a_timer_that_goes_off_when_nothing_is_asked_does_nothing():
+    async with Peer(lambda t, u, n: [frame(t, u)]) as peer:
+        await peer.ask(timeout_s=0.02)
+        while deadline(peer.transport) is not None:
+            await asyncio.sleep(0.005)
+        assert await peer.ask() == DATA
+
+
+async def test_while_nothing_is_asked_no_timer_wakes_the_loop():
+    async with Peer(lambda t, u, n: [frame(t, u)] if n == 1 else []) as peer:
+        peer.transport.rest(100)
+        await peer.ask(timeout_s=30)
+        peer.transport.rest(20)
+        assert deadline(peer.transport) is not None, "it serves the next request too"
+        asking = asyncio.ensure_future(peer.ask(timeout_s=30))
+        await asyncio.sleep(0)
+        peer.transport.rest(100)
+        assert deadline(peer.transport) is not None, "someone waits for it"
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        peer.transport.rest(100)
+        assert deadline(peer.transport) is None
+
+
+async def test_one_request_of_eight_is_metered_and_counts_for_all(monkeypatch):
+    looks = iter(range(1_000))
+    monkeypatch.setattr("headrace.adapters.modbus.transport.thread_cpu_ns", lambda: next(looks))
+    async with Peer(lambda t, u, n: [frame(t, u)]) as peer:
+        found = []
+        for _ in range(17):
+            await peer.ask()
+            found.append(peer.transport.cpu_ns)
+    # Sending takes one tick, and so does the answer.
+    assert found == [2] * 8 + [18] * 8 + [34]
+    assert next(looks) == 12
 
 
 async def test_nobody_listens():
