@@ -148,6 +148,10 @@ class Layout:
 
     def to_json(self) -> str:
         """Canonical JSON: the bytes whose hash is the layout's name."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:  # every file of rows says it again
         data = {"dtype": self.dtype, "columns": [c.to_dict() for c in self.columns]}
         return json.dumps(data, separators=(",", ":"), sort_keys=True)
 

@@ -67,7 +67,7 @@ class Partials:
     def __len__(self) -> int:
         return len(self.sensor)
 
-    def take(self, index: Array) -> Partials:
+    def take(self, index: Array | slice) -> Partials:
         """The rows at `index`."""
         return Partials(*(getattr(self, name)[index] for name in self.__slots__))
 

@@ -91,7 +91,6 @@ class RowEncoder:
     def __init__(self, directory: SensorDirectory) -> None:
         self._directory = directory
         self._series = SeriesMap(directory)
-        self._layout_json: dict[int, str] = {}
 
     def encode(self, parts: Sequence[ShardFrames]) -> pa.Table:
         """Rows of some shards, by what their frames have in common, then by shard: a flush has few frames of many shards."""
@@ -198,7 +197,7 @@ class RowEncoder:
         directory, n = self._directory, len(slots)
         used, place = np.unique(directory.layout_index[slots], return_inverse=True)
         layouts = [directory.layouts[i] for i in used.tolist()]
-        texts = [self._json_of(i) for i in used.tolist()]
+        texts = [one.to_json() for one in layouts]
         return {
             "shard": directory.shard[slots],
             "path": group_keys(directory, slots),
@@ -214,13 +213,6 @@ class RowEncoder:
             "n_bytes": np.diff(blocks.offsets).astype(np.uint32),
             "payload": binary(blocks.payload, blocks.offsets),
         }
-
-    def _json_of(self, index: int) -> str:
-        """A layout as JSON, made once: flushes have the same layouts again and again."""
-        found = self._layout_json.get(index)
-        if found is None:
-            found = self._layout_json[index] = self._directory.layouts[index].to_json()
-        return found
 
 
 def _own_words(

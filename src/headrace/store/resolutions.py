@@ -330,55 +330,56 @@ def _roll(
     number = int(span[0][0]) // DAY_NS
     out = []
     asked = rules[1][sensors]
-    for i, by_size in _windows(part, asked, may_be_kept):
-        day = by_size[DAY_NS]
-        most = room[group[i], layout.id, int(wanted.column[sensors[i]])]
-        if most < _ROW_BYTES and not asked[i]:
-            continue
-        blocks: dict[int, bytes] = {}
-        for every_ns, windows in by_size.items():
-            is_needed = not has_header if every_ns == DAY_NS else 0 < asked[i] <= every_ns
-            least = _LEAST_BYTES + _LEAST_BYTES_A_WINDOW * len(windows)
-            pays = every_ns < DAY_NS and every_ns in may_be_kept and least <= most
-            if is_needed or pays:
-                block = encode_windows(windows, number, every_ns, dtype, np.inf if is_needed else most)
-                blocks |= {} if block is None else {every_ns: block}
-        if lane is Lane.RAW:
-            day = in_units(day, grid.take([i]), exact=True)
-        name, n = f"{dtype.kind}{8 * dtype.itemsize}", int(part.start[i + 1] - part.start[i])
-        out.append(
-            _Rolled(int(sensors[i]), (int(span[0][i]), int(span[1][i])), n, name, day, has_header, blocks)
-        )
+    for tables, sensors_in in _windows(part, asked, may_be_kept):
+        days = tables[DAY_NS]
+        in_header = in_units(days, grid.take(days.sensor), exact=True) if lane is Lane.RAW else days
+        bounds = {every_ns: _bounds(one, sensors_in) for every_ns, one in tables.items()}
+        for k, i in enumerate(sensors_in.tolist()):
+            most = room[group[i], layout.id, int(wanted.column[sensors[i]])]
+            if most < _ROW_BYTES and not asked[i]:
+                continue
+            blocks: dict[int, bytes] = {}
+            for every_ns, windows in tables.items():
+                a, b = bounds[every_ns][k]
+                is_needed = not has_header if every_ns == DAY_NS else 0 < asked[i] <= every_ns
+                least = _LEAST_BYTES + _LEAST_BYTES_A_WINDOW * (b - a)
+                pays = every_ns < DAY_NS and every_ns in may_be_kept and least <= most
+                if is_needed or pays:
+                    mine, limit = windows.take(slice(a, b)), np.inf if is_needed else most
+                    block = encode_windows(mine, number, every_ns, dtype, limit)
+                    blocks |= {} if block is None else {every_ns: block}
+            day = in_header.take(slice(*bounds[DAY_NS][k]))
+            name, n = f"{dtype.kind}{8 * dtype.itemsize}", int(part.start[i + 1] - part.start[i])
+            out.append(
+                _Rolled(int(sensors[i]), (int(span[0][i]), int(span[1][i])), n, name, day, has_header, blocks)
+            )
     return out
 
 
 def _windows(
     part: SensorSamples, asked: I64, resolutions_ns: Sequence[int]
-) -> Iterator[tuple[int, dict[int, Partials]]]:
-    """Windows at every resolution that is full enough, coarser ones from finer ones: the number and windows of each sensor.
+) -> Iterator[tuple[dict[int, Partials], I64]]:
+    """Windows of sensors at every resolution that is full enough, coarser ones from finer ones; and which sensors these are.
 
-    Sensors whose sums two floats can't hold, or that have no usable sample, are left out.
+    Sensors whose sums two floats can't hold, or that have no usable sample, are none of them.
     """
     finest = _finest(part, resolutions_ns)
     finest = np.where((asked > 0) & ((finest == 0) | (asked < finest)), asked, finest)
     for first_ns in np.unique(finest[finest > 0]).tolist():
         windows = partials_of(_of_sensors(part, np.flatnonzero(finest == first_ns)), first_ns)
-        lost = np.unique(windows.sensor[np.isnan(windows.sum_low)])
-        by_size = {first_ns: windows}
+        lost = windows.sensor[np.isnan(windows.sum_low)]
+        tables = {first_ns: windows}
         for every_ns in RESOLUTIONS_NS[RESOLUTIONS_NS.index(first_ns) + 1 :]:
             windows = join(replace(windows, window_ns=windows.window_ns // every_ns * every_ns))
-            by_size[every_ns] = windows
-        starts = {
-            every_ns: np.searchsorted(one.sensor, [windows.sensor, windows.sensor + 1])
-            for every_ns, one in by_size.items()
-        }
+            tables[every_ns] = windows
         lost = np.union1d(lost, windows.sensor[np.isnan(windows.sum_low)])
-        for i, sensor in enumerate(windows.sensor.tolist()):
-            if sensor not in lost:
-                yield (
-                    sensor,
-                    {e: one.take(np.arange(*starts[e][:, i].tolist())) for e, one in by_size.items()},
-                )
+        yield tables, np.setdiff1d(windows.sensor, lost)
+
+
+def _bounds(windows: Partials, sensors: I64) -> list[tuple[int, int]]:
+    """Where each sensor's windows begin and end."""
+    found = np.searchsorted(windows.sensor, [sensors, sensors + 1])
+    return list(zip(*found.tolist(), strict=True))
 
 
 def _finest(part: SensorSamples, resolutions_ns: Sequence[int]) -> I64:
