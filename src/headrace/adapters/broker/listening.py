@@ -118,7 +118,8 @@ async def listen(
         if len(refused) == len(filters):
             raise NotConnected(f"the broker refuses our subscriptions: {', '.join(refused)}")
         ear.joined(client.send)
-        await asyncio.wait_for(ear.lost.wait(), listen_ns / NS)
+        async with asyncio.timeout(listen_ns / NS):
+            await ear.lost.wait()
         raise NotConnected("the broker closed the connection while we listened")
     except TimeoutError:
         return
