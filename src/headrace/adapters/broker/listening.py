@@ -118,11 +118,13 @@ async def listen(
         if len(refused) == len(filters):
             raise NotConnected(f"the broker refuses our subscriptions: {', '.join(refused)}")
         ear.joined(client.send)
-        async with asyncio.timeout(listen_ns / NS):
-            await ear.lost.wait()
-        raise NotConnected("the broker closed the connection while we listened")
-    except TimeoutError:
-        return
+        lost = asyncio.ensure_future(ear.lost.wait())
+        try:
+            is_lost, _ = await asyncio.wait([lost], timeout=listen_ns / NS)
+        finally:
+            lost.cancel()
+        if is_lost:
+            raise NotConnected("the broker closed the connection while we listened")
     finally:
         await client.close()
 
