@@ -26,6 +26,14 @@ settings.register_profile("steady", derandomize=True, **_SHARED)
 settings.register_profile("thorough", max_examples=1_000, **_SHARED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
+_LONG = ("tests/unit/store/test_ageing.py",)
+"""Files that take a minute: they come first, so that no worker is left with one while the others have nothing to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; all else as it was."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
+
 
 @dataclass
 class S3Server:

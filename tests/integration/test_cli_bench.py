@@ -65,14 +65,14 @@ def test_only_a_share_of_the_registered_sensors_sends(tmp_path):
 
 def test_a_sweep_draws_cost_against_sensors(capfd, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "headrace.bench.sweep._ROUNDS", 16
+        "headrace.bench.sweep._ROUNDS", 4
     )  # the largest has 12,000 values of 100 sensors in each
     chart = tmp_path / "sweep.svg"
     arguments = ["bench", "throughput", "--sweep", "--up-to", "100", "--chart", str(chart)]
     assert run_command([*arguments, "--json"]) == Exit.DONE
     result = json.loads(capfd.readouterr().out)
     points = result["points"]
-    assert result["reference"]["rows"] == 100 * 16
+    assert result["reference"]["rows"] == 100 * 4
     assert [(p["shape"], p["sensors"]) for p in points] == [
         (shape, n) for shape in ("dense", "mixed", "sparse", "wave") for n in (10, 100)
     ]

@@ -142,7 +142,10 @@ async def line(request, tmp_path):
 
 async def test_many_units_on_one_line_and_a_dead_one_takes_nothing_from_the_others(line):
     simulator, peer = line
-    devices = {f"l/d{n}": peer.url(n, "50ms") for n in (1, 2, 3, 9)}
+    # Those that answer have time to, on a machine that is busy, too.
+    devices = {
+        f"l/d{n}": peer.url(n, timeout) for n, timeout in ((1, "2s"), (2, "500ms"), (3, "2s"), (9, "150ms"))
+    }
     adapter, sink = adapter_of(devices, interval="200ms", max_requests_per_s=1_000.0), RecordingSink()
     await adapter.start(sink)
     try:
@@ -150,7 +153,7 @@ async def test_many_units_on_one_line_and_a_dead_one_takes_nothing_from_the_othe
         for n in (1, 2, 3):
             assert latest(sink, f"l/d{n}") == {**VALUES, "temperature": 20.0 + n}
         await until(lambda: adapter.diagnostics().devices[3].state is AdapterState.BACKOFF, "one is dead")
-        assert adapter.diagnostics().devices[3].reason == "no answer within 0.05 s"
+        assert adapter.diagnostics().devices[3].reason == "no answer within 0.15 s"
         simulator.units[2].hang()
         await until(lambda: adapter.diagnostics().devices[1].state is AdapterState.BACKOFF, "one hangs")
         n = sink.n_samples
@@ -221,20 +224,31 @@ async def test_a_peer_that_takes_connections_and_says_nothing_costs_the_others_n
     devices = {"l/d": plant.url(), "l/mute": f"modbus+tcp://127.0.0.1:{port}?timeout=50ms"}
     profile = {"t": SignalSettings(address="holding:0")}
     adapter, sink = adapter_of(devices, profile=profile), RecordingSink()
+    peer = ModbusSimulator({1: SimulatedUnit()})
+    await peer.start()
+    alone, heard = adapter_of({"l/d": peer.url()}, profile=profile), RecordingSink()
+
+    def counts():
+        found = [one.diagnostics().devices[0] for one in (adapter, alone)]
+        return np.array([(device.n_requests, device.n_polls_skipped) for device in found])
+
     await adapter.start(sink)
+    await alone.start(heard)
     try:
-        await until(lambda: bool(latest(sink, "l/d")), "it answers")
-        before = adapter.diagnostics().devices[0]
+        await until(lambda: bool(latest(sink, "l/d")) and bool(latest(heard, "l/d")), "they answer")
+        before = counts()
         await until(
             lambda: "3 requests were not answered" in adapter.diagnostics().devices[1].reason, "it is told"
         )
-        after = adapter.diagnostics().devices[0]
+        n, skipped = (counts() - before).T
     finally:
         await adapter.stop()
+        await alone.stop()
+        await peer.stop()
         mute.close()
         await mute.wait_closed()
-    n, skipped = after.n_requests - before.n_requests, after.n_polls_skipped - before.n_polls_skipped
-    assert n / (n + skipped) >= 0.7, "but for what a busy machine does"
+    kept, kept_alone = n / (n + skipped)
+    assert kept >= 0.7 * kept_alone, "but for what a busy machine does"
     assert adapter.diagnostics().devices[1].n_timeouts >= 3
 
 
@@ -378,7 +392,8 @@ async def test_a_scan_by_url_that_has_few_requests_says_what_it_left(plant):
 
 async def test_a_scan_of_a_device_that_is_away(plant):
     plant.units[1].hang()
-    adapter = adapter_of({"l/d": plant.url(timeout="20ms")}, max_requests_per_s=1_000.0)
+    # Time enough to connect on a machine that is busy.
+    adapter = adapter_of({"l/d": plant.url(timeout="150ms")}, max_requests_per_s=1_000.0)
     with pytest.raises(NotConnected, match="5 requests in a row were not answered"):
         await adapter.scan({}, SystemClock())
     await asyncio.sleep(0)

@@ -52,7 +52,8 @@ class PatientResponse(StreamingResponse):
                     "body": bytes(data[first : first + _PART_BYTES]),
                     "more_body": True,
                 }
-                await asyncio.wait_for(send(body), PATIENCE_S)
+                async with asyncio.timeout(PATIENCE_S):
+                    await send(body)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

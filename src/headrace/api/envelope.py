@@ -97,7 +97,8 @@ def _bounded(scope: Scope, receive: Receive) -> Receive:
         if is_whole:  # the next message is the client's leaving, which may take as long as it likes
             return await receive()
         try:
-            message = await asyncio.wait_for(receive(), BODY_PATIENCE_S)
+            async with asyncio.timeout(BODY_PATIENCE_S):
+                message = await receive()
         except TimeoutError as e:
             raise HTTPException(408, f"no more of the body came for {BODY_PATIENCE_S:.0f} s") from e
         n_bytes += len(message.get("body", b""))

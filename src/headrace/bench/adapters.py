@@ -248,7 +248,8 @@ async def _bare(traffic: Traffic) -> float:
         await traffic.send(None)
         await _complete(count, traffic)
         spent_ns = (cpu_ns() - begun) / count.n
-        await asyncio.wait_for(taking, _WAIT_S)
+        async with asyncio.timeout(_WAIT_S):
+            await taking
         return spent_ns
     finally:
         taking.cancel()
@@ -257,7 +258,8 @@ async def _bare(traffic: Traffic) -> float:
 
 async def _complete(count: Count, traffic: Traffic) -> None:
     try:
-        await asyncio.wait_for(count.complete.wait(), _WAIT_S)
+        async with asyncio.timeout(_WAIT_S):
+            await count.complete.wait()
     except TimeoutError as e:
         raise HeadraceError(
             f"{traffic.name}: {count.n:,} of {count.wanted:,} samples came in {_WAIT_S:g} s"

@@ -222,7 +222,8 @@ class _Target:
         assert self._process is not None
         patience_s = 10.0 if self._fault else float(random.uniform(0.2, 2.5))
         try:
-            await asyncio.wait_for(self._process.wait(), patience_s)
+            async with asyncio.timeout(patience_s):
+                await self._process.wait()
             return self._fault.partition(":")[0] or "by itself"
         except TimeoutError:
             self._process.kill()
@@ -233,8 +234,10 @@ class _Target:
         """End it as a service manager does."""
         assert self._process is not None
         self._process.terminate()
-        if await asyncio.wait_for(self._process.wait(), 30.0) != 0:
-            raise HeadraceError(f"the pipeline ended with exit code {self._process.returncode}")
+        async with asyncio.timeout(30.0):
+            code = await self._process.wait()
+        if code != 0:
+            raise HeadraceError(f"the pipeline ended with exit code {code}")
 
     def kill(self) -> None:
         """End it, whatever happened."""

@@ -67,11 +67,13 @@ class ApiProcess:
         task, self._task = self._task, None
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
-        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-            await asyncio.wait_for(asyncio.shield(task), _STOP_S)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        try:
+            await asyncio.wait([task], timeout=_STOP_S)
+        finally:
+            task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
 
     async def _keep(self) -> None:
         """Start it, and again whenever it has died, later each time."""

@@ -91,7 +91,8 @@ class Session:
                 if left_s <= 0:
                     return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await self._wanted.wait()
             self._watch.beat()
 
     @contextlib.contextmanager

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 import xxhash
 
-from headrace.core.kernels import KernelCache, cached
+from headrace.core.kernels import KernelCache, by_type, cached
 
 Int = int | np.int64
 """An integer in a kernel: int64 once compiled, either of the two in plain Python."""
@@ -51,20 +51,19 @@ class SourceCache(KernelCache):
 
 def entry(function: F) -> F:
     """Compile a kernel that Python calls: cached on disk, without the GIL."""
-    compiled = numba.njit(nogil=True, _nrt=False, error_model="numpy")(function)
-    return cached(compiled, function, SourceCache)
+    return cached(by_type(function, _nrt=False, error_model="numpy"), function, SourceCache)
 
 
 def step(function: F) -> F:
     """Compile a large function that kernels call."""
-    return numba.njit(nogil=True, _nrt=False, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return by_type(function, _nrt=False, error_model="numpy")
 
 
 def leaf(function: F) -> F:
     """Compile a small function that kernels call: always inlined."""
-    return numba.njit(nogil=True, _nrt=False, error_model="numpy", forceinline=True)(function)  # type: ignore[no-any-return]
+    return by_type(function, _nrt=False, error_model="numpy", forceinline=True)
 
 
 def glue(function: F) -> F:
     """Have a function that calls large ones copied into its callers, which saves compiling those once more."""
-    return numba.njit(nogil=True, _nrt=False, error_model="numpy", inline="always")(function)  # type: ignore[no-any-return]
+    return by_type(function, _nrt=False, error_model="numpy", inline="always")

@@ -3,7 +3,7 @@
 Numba is imported when the first kernel module is, never by ``import headrace``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numba
@@ -49,14 +49,35 @@ def cached(compiled: Any, function: F, cache: type[KernelCache] = KernelCache) -
     return compiled  # type: ignore[no-any-return]
 
 
+def by_type(function: F, **options: Any) -> F:
+    """Have Numba compile a function, for the types of what kernels call it with only; under NUMBA_DISABLE_JIT the function itself.
+
+    Numba would compile it for ``0`` as well, with which a counter of the caller begins, throw that away, and compile it for
+    the type that the counter has. Nor is there a way in for callers in C, whom we have not.
+    """
+    compiled: Any = numba.njit(nogil=True, no_cfunc_wrapper=True, **options)(function)
+    if compiled is function:
+        return function
+    resolve = compiled.get_call_template
+
+    def get_call_template(args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        return resolve(
+            tuple(numba.types.unliteral(arg) for arg in args),
+            {name: numba.types.unliteral(arg) for name, arg in named.items()},
+        )
+
+    compiled.get_call_template = get_call_template
+    return compiled  # type: ignore[no-any-return]
+
+
 def kernel(function: F) -> F:
     """Compile `function` in nopython mode; cached, releases the GIL, IEEE arithmetic (no fast-math)."""
-    return cached(numba.njit(nogil=True)(function), function)
+    return cached(by_type(function), function)
 
 
 def inlined(function: F) -> F:
     """Compile a small function that kernels call; LLVM inlines it, so that it has no cache of its own."""
-    return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+    return by_type(function)
 
 
 def lean_kernel(function: F) -> F:
@@ -65,9 +86,9 @@ def lean_kernel(function: F) -> F:
     Where small functions of a kernel take many arrays, counting is most of the cost (measured for the scanner of line
     protocol: 690 ns a value with it). Division by zero gives what IEEE says instead of an error.
     """
-    return cached(numba.njit(nogil=True, _nrt=False, error_model="numpy")(function), function)
+    return cached(by_type(function, _nrt=False, error_model="numpy"), function)
 
 
 def lean_leaf(function: F) -> F:
     """Compile a small function of lean kernels that is always inlined."""
-    return numba.njit(nogil=True, _nrt=False, error_model="numpy", forceinline=True)(function)  # type: ignore[no-any-return]
+    return by_type(function, _nrt=False, error_model="numpy", forceinline=True)

@@ -315,7 +315,8 @@ class Plant:
 
         why = ""
         try:
-            await asyncio.wait_for(self.intake.drain(), left_s() / 2)
+            async with asyncio.timeout(left_s() / 2):
+                await self.intake.drain()
         except TimeoutError:
             why = self.intake.status().reason or "the disk is too slow"
         except HeadraceError as e:

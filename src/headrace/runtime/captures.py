@@ -50,7 +50,8 @@ class Tape:
     async def read(self, wait_s: float) -> tuple[list[Captured], int]:
         """What came since the last call, and how many pieces were left out; nothing after `wait_s` without one."""
         try:
-            await asyncio.wait_for(self._come.wait(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await self._come.wait()
         except TimeoutError:
             return [], 0
         self._come.clear()

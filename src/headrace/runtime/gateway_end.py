@@ -310,7 +310,7 @@ class Taking:
         future = self._calls[number] = asyncio.get_running_loop().create_future()
         self.say("call", blob, call=number, method=method, argument=argument)
         try:
-            async with asyncio.timeout(timeout_s):  # `wait_for` of Python 3.11 may pass over a cancellation
+            async with asyncio.timeout(timeout_s):
                 found: tuple[Any, bytes] = await future
         except TimeoutError:
             raise NotConnected(

@@ -198,7 +198,8 @@ class RejectsReplay:
             if status.state in (IntakeState.FAILED, IntakeState.STOPPED):
                 raise Closed(f"the intake has ended: {status.reason or 'the plant stops'}")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(landed.wait(), _LOOK_S)
+                async with asyncio.timeout(_LOOK_S):
+                    await landed.wait()
 
 
 def _frames(reject: Reject) -> FrameBatch | None:

@@ -69,7 +69,8 @@ class Tap:
         Nothing after `wait_s` without a batch; None once the adapter is gone.
         """
         try:
-            await asyncio.wait_for(self._come.wait(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await self._come.wait()
         except TimeoutError:
             return [], 0
         if self._is_closed and not self._batches:

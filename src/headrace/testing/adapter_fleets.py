@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from unittest import SkipTest
 
 from headrace.adapters.base import Adapter, AdapterState
@@ -88,6 +89,22 @@ def _states(adapter: Adapter) -> set[AdapterState]:
     return {device.state for device in adapter.diagnostics().devices}
 
 
+def _n_away(adapter: Adapter) -> int:
+    return sum(device.state is AdapterState.BACKOFF for device in adapter.diagnostics().devices)
+
+
+async def _until_all(count: Callable[[], int], what: str) -> None:
+    """Wait for all of a thousand: on a busy machine for as long as they become more."""
+    most = 0
+
+    def has_more() -> bool:
+        return count() > most
+
+    while most < N_STORM:
+        await until(has_more, f"more than {most} of {N_STORM} {what}")
+        most = max(most, count())
+
+
 async def _kept_share(adapter: Adapter) -> float:
     """Which part of their polls all devices but the first did in a second."""
     before = adapter.diagnostics().devices[1:]
@@ -109,9 +126,9 @@ async def check_reconnect_storm(rig: AdapterRig) -> None:
     await door.stop()
     try:
         await adapter.start(sink)
-        await until(lambda: _states(adapter) == {AdapterState.BACKOFF}, "all are away")
+        await _until_all(lambda: _n_away(adapter), "are away")
         await door.start()
-        await until(lambda: door.n_peers == N_STORM, f"all {N_STORM} were looked for")
+        await _until_all(lambda: door.n_peers, "were looked for")
         came = [at for at, _ in door.came_ns]
         for window_s in (0.1, 0.5):
             allowed = (

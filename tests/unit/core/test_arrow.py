@@ -20,7 +20,7 @@ WAVE = FrameBatch.wave(
     np.arange(2, dtype=np.uint32), np.arange(2), np.arange(5, dtype=np.int16), np.array([0, 3, 5]),
     (np.array([2, 1]), np.array([1, 3])),
 )  # fmt: skip
-BATCHES = [DENSE, SPARSE, WAVE]
+BATCHES = [DENSE, DENSE.with_(quality=None), SPARSE, WAVE]
 
 
 def address(array):

@@ -98,6 +98,14 @@ def test_a_batch_in_order_is_not_copied():
     assert (empty.n_frames, start.tolist()) == (0, [0, 0, 0])
 
 
+def test_frames_that_are_taken_have_all_that_was_theirs():
+    taken = wave(quality=np.arange(5, dtype=np.uint8)).take(np.array([1, 0]))
+    assert (taken.slot.tolist(), taken.ts_ns.tolist()) == ([9, 8], [100 * S, 0])
+    assert (taken.values.tolist(), taken.start.tolist()) == ([3, 4, 0, 1, 2], [0, 2, 5])
+    assert taken.quality.tolist() == [3, 4, 0, 1, 2]
+    assert (taken.rate_num.tolist(), taken.rate_den.tolist()) == ([1, 2], [3, 1])
+
+
 @pytest.mark.parametrize("n_keys", [3, 100_000])
 def test_a_split_is_stable(n_keys):
     batch, start = dense(4).split(np.array([2, 0, 2, 0]), n_keys)

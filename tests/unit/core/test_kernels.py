@@ -1,4 +1,6 @@
+import numba
 import numpy as np
+import pytest
 from numba.core.caching import IndexDataCacheFile
 
 from headrace.core.kernels import CacheFiles, cached, inlined, kernel
@@ -21,6 +23,28 @@ def test_kernels_compute_with_ieee_arithmetic():
     assert _total(np.array([1.0, 2.5])) == 7.0
     assert np.isnan(_total(np.array([1.0, np.nan])))
     assert _total(np.array([1e16, 1.0, -1e16])) == 0.0
+
+
+@inlined
+def _twice(k):
+    return 2 * k
+
+
+@inlined  # the cache would spare the compiling that is looked at
+def _doubled(values, out):
+    k = 0
+    for value in values:
+        out[_twice(k)] = value
+        k += 1
+    return k
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_a_kernel_is_compiled_for_the_types_of_its_callers_only():
+    """Not for the 0 with which a counter begins, too, to be thrown away."""
+    out = np.zeros(4)
+    assert (_doubled(np.array([1.0, 2.0]), out), out.tolist()) == (2, [1.0, 0.0, 2.0, 0.0])
+    assert _twice.signatures == [(numba.int64,)]
 
 
 def files_of(folder, stamp="source 1"):

@@ -112,6 +112,32 @@ def test_sparse_values_are_judged_by_their_column(directory: SensorDirectory) ->
     assert good.quality is None
 
 
+def test_values_of_a_wave_are_judged_by_its_first_column(directory: SensorDirectory) -> None:
+    batch = FrameBatch.wave(
+        np.array([0, 3], np.uint32),
+        np.full(2, NOW),
+        np.array([10, 5_000, 5_000, 20, 30], np.uint16),
+        np.array([0, 2, 5]),
+        (np.array([1, 1]), np.array([1, 1])),
+    )
+    out = normalise(batch, directory, NOW + 60 * NS, TimePolicy()).batch
+    assert out.quality is not None
+    assert out.quality.tolist() == [0, Quality.BAD_RANGE, Quality.BAD_RANGE, 0, 0]
+
+
+@pytest.mark.parametrize("n_frames", [1, 2_048, 2_049])
+def test_each_frame_of_a_batch_is_judged(n_frames: int, directory: SensorDirectory) -> None:
+    """Frames are looked at 2,048 at a time, and what is left over one by one."""
+    values = np.full((n_frames, 2), 10, np.uint16)
+    values[-1, 0] = 5_000
+    slots = np.zeros(n_frames, np.uint32)
+    batch = FrameBatch.dense(slots, NOW + np.arange(n_frames), values)
+    out = normalise(batch, directory, NOW + NS, TimePolicy()).batch
+    assert out.quality is not None
+    assert np.flatnonzero(out.quality[:, 0]).tolist() == [n_frames - 1]
+    assert not out.quality[:, 1].any()
+
+
 # --- time ----------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Captures are bounded, and come back as they were."""
 
+import asyncio
 import json
 
 import pytest
@@ -33,6 +34,22 @@ async def test_a_tape_keeps_the_newest_within_its_bound():
     assert ([one.ts_ns for one in pieces], skipped) == ([6, 7, 8, 9], 6)
     tape.take(Captured(0, "x", bytes(10_000)))
     assert len((await tape.read(1.0))[0]) == 1, "one that is larger than the bound is kept all the same"
+
+
+@pytest.mark.parametrize("n_steps", range(4))
+async def test_a_reader_ends_although_a_piece_comes_at_that_moment(n_steps):
+    """One that took no notice of its end would read on for ever."""
+    tape = Tape()
+    reading = asyncio.create_task(tape.read(60.0))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    tape.take(PIECES[0])
+    for _ in range(n_steps):
+        await asyncio.sleep(0)
+    if reading.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    assert ((await tape.read(1.0)) if reading.cancelled() else reading.result()) == ([PIECES[0]], 0)
 
 
 def test_what_is_written_is_read():

@@ -118,10 +118,13 @@ async def listen(
         if len(refused) == len(filters):
             raise NotConnected(f"the broker refuses our subscriptions: {', '.join(refused)}")
         ear.joined(client.send)
-        await asyncio.wait_for(ear.lost.wait(), listen_ns / NS)
-        raise NotConnected("the broker closed the connection while we listened")
-    except TimeoutError:
-        return
+        lost = asyncio.ensure_future(ear.lost.wait())
+        try:
+            is_lost, _ = await asyncio.wait([lost], timeout=listen_ns / NS)
+        finally:
+            lost.cancel()
+        if is_lost:
+            raise NotConnected("the broker closed the connection while we listened")
     finally:
         await client.close()
 

@@ -203,7 +203,8 @@ class ExecAdapter:
             self._watchers.append(heard.take)
             try:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(heard.is_full.wait(), listen_s)
+                    async with asyncio.timeout(listen_s):
+                        await heard.is_full.wait()
             finally:
                 self._watchers.remove(heard.take)
             ended, said = "still running", run.stderr.last

@@ -96,7 +96,8 @@ class ChildProcess:
             if ask is not None and not self.ended.is_set():
                 ask()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.ended.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self.ended.wait()
 
     def close(self) -> int:
         """Reap it and let go of its pipes; its exit code, or the number of the signal below 0. May be called twice."""

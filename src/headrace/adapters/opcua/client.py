@@ -204,9 +204,14 @@ class UaConnection:
         client.connection_lost_callback = None
         if not says_goodbye:
             self._abort()
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(client.disconnect(), _CLOSE_S)
-        self._abort()
+        # A task of its own: asyncua, who ends tasks then, may take for theirs that ours is cancelled.
+        closing = asyncio.ensure_future(client.disconnect())
+        try:
+            await asyncio.wait([closing], timeout=_CLOSE_S)
+        finally:
+            closing.cancel()
+            closing.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it
+            self._abort()
 
     def _abort(self) -> None:
         protocol = self._client.uaclient.protocol

@@ -231,7 +231,8 @@ class Desk:
                 self._refuse(e, number)
                 wait_s, trend = _RETRY_S, None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._wanted.wait()
 
     async def _read(self, look: VisibleSpan) -> Trend:
         reader = await self._backend.reader()

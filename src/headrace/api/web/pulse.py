@@ -86,9 +86,11 @@ class Pulse:
         away, troubles = "", {}
         status: dict[str, Any] | None = None
         try:
-            status = await asyncio.wait_for(self._backend.status(), _PATIENCE_S)
+            async with asyncio.timeout(_PATIENCE_S):
+                status = await self._backend.status()
             self._adapters = status["adapters"]
-            troubles = await asyncio.wait_for(self._troubles(), _PATIENCE_S)
+            async with asyncio.timeout(_PATIENCE_S):
+                troubles = await self._troubles()
             self._heard_ns = monotonic_ns()
             self._rates.append(float(status["rate"]["samples_per_s"]))
         except (HeadraceError, EngineRefused) as e:

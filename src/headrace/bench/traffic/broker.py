@@ -75,7 +75,8 @@ class BrokerTraffic:
         """Have the peer publish, once the adapter has subscribed; the bare client where there is none."""
         assert self._peer is not None
         if adapter is None:
-            await asyncio.wait_for(self._is_listening.wait(), _WAIT_S)
+            async with asyncio.timeout(_WAIT_S):
+                await self._is_listening.wait()
         else:
             clock = SystemClock()
             async with asyncio.timeout(_WAIT_S):

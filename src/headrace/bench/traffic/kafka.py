@@ -83,7 +83,8 @@ class KafkaTraffic:
     async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
         clock = SystemClock()
         if adapter is None:
-            await asyncio.wait_for(self._is_assigned.wait(), _WAIT_S)
+            async with asyncio.timeout(_WAIT_S):
+                await self._is_assigned.wait()
         else:
             async with asyncio.timeout(_WAIT_S):
                 while len(adapter.diagnostics().devices) < 1 + _PARTITIONS:

@@ -72,7 +72,8 @@ class OpcuaTraffic:
 
     async def send(self, adapter: Adapter | None, n_feeds: int = 1) -> None:
         if adapter is None:
-            await asyncio.wait_for(self._has_values.wait(), _WAIT_S)
+            async with asyncio.timeout(_WAIT_S):
+                await self._has_values.wait()
         else:
             async with asyncio.timeout(_WAIT_S):
                 while adapter.diagnostics().n_samples < _VARIABLES:

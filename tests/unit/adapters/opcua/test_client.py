@@ -1,5 +1,6 @@
 """A connection that is to go on with the session of another one: whatever asyncua does about it."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -68,3 +69,25 @@ def keeps_other_things(client, before, loaded):
 async def test_a_session_is_gone_on_with_only_where_it_is_the_same(connect, is_loaded, is_resumed):
     one, loaded = await opened(connect)
     assert (loaded, one.is_resumed) == (is_loaded, is_resumed)
+
+
+async def test_who_closes_ends_at_once_although_asyncua_takes_no_notice():
+    """It ends tasks of its own while it closes: what it is told then it may take for theirs."""
+    one, begun, aborted = connection(), asyncio.Event(), []
+
+    async def disconnect():
+        begun.set()
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if aborted:
+                    raise
+
+    transport = SimpleNamespace(abort=lambda: aborted.append(True))
+    one._client.disconnect, one._client.uaclient.protocol.transport = disconnect, transport
+    closing = asyncio.create_task(one.close())
+    await begun.wait()
+    closing.cancel()
+    await asyncio.wait([closing], timeout=0.4)
+    assert (closing.cancelled(), aborted) == (True, [True])

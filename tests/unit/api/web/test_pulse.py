@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from headrace.api.control import EngineRefused
 from headrace.api.web.pulse import Pulse
 from headrace.core.clock import VirtualClock
@@ -80,3 +82,29 @@ async def test_it_looks_while_somebody_watches():
     for watcher in (seen.put_nowait, seen.put_nowait, late.append, late.append):
         pulse.leave(watcher)
     assert pulse._task is None
+
+
+@pytest.mark.parametrize("n_steps", range(4))
+async def test_it_ends_although_the_engine_answers_at_that_moment(n_steps):
+    """One that took no notice would look on for ever."""
+    backend, asked, answer = FakeBackend(), asyncio.Event(), asyncio.Event()
+
+    async def status():
+        asked.set()
+        await answer.wait()
+        return STATUS
+
+    backend.status = status
+    pulse = Pulse(backend)
+    pulse.watch(lambda sight: None)
+    task = pulse._task
+    await asked.wait()
+    await asyncio.sleep(0)
+    answer.set()
+    for _ in range(n_steps):
+        await asyncio.sleep(0)
+    pulse.leave(pulse._watchers[0])
+    await asyncio.wait([task], timeout=1)
+    is_over = task.cancelled()
+    task.cancel()
+    assert is_over
