@@ -43,15 +43,18 @@ _TICK_NS = 1_000_000
 """Devices and pollers tell milliseconds; the fleet's clocks jitter by nanoseconds, which would be most of what is stored."""
 _SHIFT_NS = 30 * MINUTE_NS
 _BYTES_SECONDS = 64
+_WRITING = ("encode", "write")
+"""Stages of a plant that make and write hot segments; the others take samples in, journal and process them."""
 
 
 @dataclass
 class DayCost:
-    """One day: samples, CPU of taking and writing them and of compaction in ns, bytes, and segments left to compact."""
+    """One day: samples, bytes, CPU in ns of taking and writing them, of writing alone, and of compaction; segments left to compact."""
 
     samples: int
     hot_bytes: int
     hot_ns: int
+    writing_ns: int
     compaction_ns: int
     segments_left: int
 
@@ -60,7 +63,7 @@ class DayCost:
         n = max(1, self.samples)
         return {
             "samples": self.samples, "hot_cpu_ns_per_sample": round(self.hot_ns / n, 1),
-            "compaction_cpu_ns_per_sample": round(self.compaction_ns / n, 1), "segments_left": self.segments_left,
+            "hot_writing_cpu_ns_per_sample": round(self.writing_ns / n, 1), "compaction_cpu_ns_per_sample": round(self.compaction_ns / n, 1), "segments_left": self.segments_left,
         }  # fmt: skip
 
 
@@ -100,7 +103,7 @@ class AgedLine:
             progress(f"  day {len(self.days)}: {self.samples:,} samples")
 
     def _day(self, start_ns: int, slice_ns: int) -> None:
-        before_ns, taken, ticked_ns = sum(self.pipe.stages_ns().values()), 0, start_ns
+        before_ns, taken, ticked_ns = self.pipe.stages_ns(), 0, start_ns
         for frames in self.fleet.frames(start_ns, start_ns + self.day_ns, slice_ns):
             batch = self._slots.batch(frames, int(frames.ts_ns.max()), "bench")
             batch = batch.with_(ts_ns=batch.ts_ns // _TICK_NS * _TICK_NS)
@@ -114,7 +117,8 @@ class AgedLine:
                 self.pipe.host.engine.wait_processed(self.pipe.host.delivered_seq, _WAIT_S)
                 self.pipe.host.engine.committer.wait_idle(_WAIT_S)
         self.pipe.drain()
-        hot_ns = sum(self.pipe.stages_ns().values()) - before_ns
+        cost_ns = {stage: ns - before_ns.get(stage, 0) for stage, ns in self.pipe.stages_ns().items()}
+        writing_ns = sum(cost_ns[stage] for stage in _WRITING)
         hot_bytes = self.bytes_of("hot")
         self.clock.set_ns(start_ns + DAY_NS + 2 * HOUR_NS)
         begun = thread_cpu_ns()
@@ -123,7 +127,7 @@ class AgedLine:
             raise HeadraceError("; ".join(report.problems))
         spent = thread_cpu_ns() - begun
         left = self._tier("hot").n_segments
-        self.days.append(DayCost(taken, hot_bytes, hot_ns, spent, left))
+        self.days.append(DayCost(taken, hot_bytes, sum(cost_ns.values()), writing_ns, spent, left))
 
     @property
     def samples(self) -> int:
@@ -230,7 +234,7 @@ def _tier(samples: int, size_bytes: int) -> dict[str, float]:
 
 
 def sustained(folder: Path, sensors: int, days: int, progress: Progress) -> dict[str, Any]:
-    """What taking, writing and compacting cost day by day, and how many samples a second one core compacts.
+    """What taking, writing and compacting cost day by day, the last two together on the last day, and how much a core compacts.
 
     Days come as fast as they are worked off, so segments pile up only where compaction leaves some behind: whether it keeps
     up with a plant follows from its rate, and from the cores it gets.
@@ -239,10 +243,11 @@ def sustained(folder: Path, sensors: int, days: int, progress: Progress) -> dict
     try:
         line.live(days, MINUTE_NS, progress)
         spent = sum(day.hot_ns + day.compaction_ns for day in line.days)
-        compacted_ns = sum(day.compaction_ns for day in line.days)
+        compacted_ns, last = sum(day.compaction_ns for day in line.days), line.days[-1]
         return {
             "sensors": line.fleet.n_sensors, "samples": line.samples,
             "cpu_ns_per_sample": round(spent / max(1, line.samples), 1),
+            "hot_writing_and_compaction_cpu_ns_per_sample": round((last.writing_ns + last.compaction_ns) / max(1, last.samples), 1),
             "compaction_samples_per_s_of_a_core": round(line.samples / max(1, compacted_ns) * NS),
             "segments_left": [day.segments_left for day in line.days],
             "days": [day.to_dict() for day in line.days],

@@ -40,6 +40,10 @@ def test_sustained_costs_are_by_day(tmp_path):
     assert found["samples"] == sum(day["samples"] for day in found["days"])
     assert found["cpu_ns_per_sample"] > 0
     assert found["compaction_samples_per_s_of_a_core"] > 0
+    last = found["days"][-1]
+    both = last["hot_writing_cpu_ns_per_sample"] + last["compaction_cpu_ns_per_sample"]
+    assert found["hot_writing_and_compaction_cpu_ns_per_sample"] == pytest.approx(both, abs=0.2)
+    assert 0 < last["hot_writing_cpu_ns_per_sample"] < last["hot_cpu_ns_per_sample"]
 
 
 def test_bytes_of_a_sensor_do_not_rise_with_the_store(tmp_path):
