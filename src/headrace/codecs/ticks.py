@@ -15,6 +15,7 @@ from headrace.core.errors import CorruptionError
 _LINE = struct.Struct("<df")
 _SOUND, _ELSEWHERE = 0, 2  # of `headrace.codecs.integer_kernels`, which is loaded late
 _PLAIN, _ON_LINE = 0, 1
+_GAPS = 64  # of what differs by more there is no line
 _MOSTLY = 0.75  # so many equal gaps are coded by where the others lie
 
 
@@ -101,13 +102,21 @@ def _line_of(number: I64) -> tuple[float, float] | None:
     if n < 16 or not 0 < number[-1] < 2**50:
         return None
     gap = np.diff(number)
-    if int(gap.max()) - int(gap.min()) > 64 or (gap == np.sort(gap)[n // 2]).mean() > _MOSTLY:
+    least, most = int(gap.min()), int(gap.max())
+    if most - least > _GAPS or _share_of_median(gap - least) > _MOSTLY:
         return None
-    i, least = np.arange(n), int(gap.min())
+    i = np.arange(n)
     rest = (number - i * least).astype(np.float64)
     around = i - (n - 1) / 2.0
     step = float(around @ rest) / (n * (n * n - 1.0) / 12.0)
     return step + least, float(np.float32(rest.mean() - step * (n - 1) / 2.0))
+
+
+def _share_of_median(gap: I64) -> float:
+    """How many of some small numbers are as the middle one: counted, which takes a fraction of sorting them."""
+    counts = np.bincount(gap, minlength=_GAPS + 1)
+    middle = int(np.searchsorted(np.cumsum(counts), (gap.size + 1) // 2, "right"))
+    return float(counts[middle] / gap.size)
 
 
 def _on_line(n: int, step: float, offset: float) -> I64:

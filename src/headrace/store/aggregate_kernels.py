@@ -12,6 +12,9 @@ from headrace.core.quality import USABLE_BELOW
 
 Array = npt.NDArray[Any]
 
+Spans = tuple[Array, Array]
+"""Where each sensor's samples begin and end."""
+
 _NO_WINDOW = np.int64(-(2**63))
 
 
@@ -73,13 +76,14 @@ def sum_stretches(at: Array, total: Array, low: Array, out: tuple[Array, Array])
 
 
 @kernel
-def count_windows(start: Array, ts_ns: Array, values: Array, quality: Array, every_ns: int) -> int:
+def count_windows(spans: Spans, ts_ns: Array, values: Array, quality: Array, every_ns: int) -> int:
     """How many (sensor, window) have a usable sample."""
+    first, last = spans
     n = 0
-    for s in range(len(start) - 1):
+    for s in range(len(first)):
         begin = _NO_WINDOW
         end = _NO_WINDOW
-        for i in range(start[s], start[s + 1]):
+        for i in range(first[s], last[s]):
             if quality[i] >= USABLE_BELOW or values[i] != values[i]:
                 continue
             ts = ts_ns[i]
@@ -92,7 +96,7 @@ def count_windows(start: Array, ts_ns: Array, values: Array, quality: Array, eve
 
 @kernel
 def reduce_windows(
-    start: Array, ts_ns: Array, values: Array, quality: Array, every_ns: int, out: tuple[Array, Array, Array]
+    spans: Spans, ts_ns: Array, values: Array, quality: Array, every_ns: int, out: tuple[Array, Array, Array]
 ) -> None:
     """Fill one row for each window.
 
@@ -100,14 +104,15 @@ def reduce_windows(
     sum; ``sums[n, 4]``: sum, mean, squares, what rounding the sum left out (see `_settle`).
     """
     times, kept, sums = out
+    begins, ends = spans
     n = -1
-    for s in range(len(start) - 1):
+    for s in range(len(begins)):
         begin = _NO_WINDOW
         end = _NO_WINDOW
         count = 0
         shifted = carried = squares = 0.0
         exact = (0.0, 0.0, 0.0, False)
-        for i in range(start[s], start[s + 1]):
+        for i in range(begins[s], ends[s]):
             v = values[i]
             if quality[i] >= USABLE_BELOW or v != v:
                 continue
@@ -167,7 +172,7 @@ def _finish(
 
 @kernel
 def weigh_windows(
-    samples: tuple[Array, Array, Array, Array],
+    samples: tuple[Spans, Array, Array, Array],
     is_step: Array,
     every_ns: int,
     span: tuple[int, int],
@@ -175,18 +180,19 @@ def weigh_windows(
 ) -> None:
     """Fill ``twa[n]``, the time-weighted mean of each window of `reduce_windows`.
 
-    ``samples`` = (start, ts_ns, values, quality); ``is_step: bool[s]``; ``span``: the window where `every_ns` is 0.
+    ``samples`` = (spans, ts_ns, values, quality); ``is_step: bool[s]``; ``span``: the window where `every_ns` is 0.
 
     Areas are of differences from the window's first value, in value times ns.
     """
-    start, ts_ns, values, quality = samples
+    spans, ts_ns, values, quality = samples
+    begins, ends = spans
     n = -1
-    for s in range(len(start) - 1):
+    for s in range(len(begins)):
         begin = _NO_WINDOW
         end = _NO_WINDOW
         first = level = area = 0.0
         newest = np.int64(0)
-        for i in range(start[s], start[s + 1]):
+        for i in range(begins[s], ends[s]):
             v = values[i]
             if quality[i] >= USABLE_BELOW or v != v:
                 continue

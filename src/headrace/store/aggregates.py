@@ -93,14 +93,24 @@ class Weighting:
     end_ns: int
 
 
-def partials_of(samples: SensorSamples, every_ns: int, weighting: Weighting | None = None) -> Partials:
+def partials_of(
+    samples: SensorSamples,
+    every_ns: int,
+    weighting: Weighting | None = None,
+    spans: tuple[I64, I64] | None = None,
+) -> Partials:
     """One row for each sensor and window that has usable samples, in that order.
+
+    Parameters
+    ----------
+    spans : from which sample on, and before which, each sensor's lie, where these are some of the samples only.
 
     Cost: about 6 ns a sample, 11 with a `weighting`.
     """
     from headrace.store.aggregate_kernels import count_windows, reduce_windows, weigh_windows
 
-    one = samples.start, samples.ts_ns, samples.values, samples.quality
+    spans = spans or (samples.start[:-1], samples.start[1:])
+    one = spans, samples.ts_ns, samples.values, samples.quality
     n = count_windows(*one, every_ns)
     times = np.empty((n, 5), np.int64)
     kept = np.empty((n, 5), samples.values.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -198,11 +198,14 @@ def _statistics(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: 
             continue
         column = wanted.column[chunks.sensor[mine]]
         grid = layout.grid.take(column)
-        part = _part(samples, chunks, mine, numpy_dtype(layout.dtype))
-        if is_float:
+        if not is_float or (layout.dtype == "f64" and grid.is_plain):  # as they lie
+            values = samples.values.view(np.float64 if is_float else np.int64)
+            part = SensorSamples(np.arange(len(mine)), chunks.start, samples.ts_ns, values, samples.quality)
+            found = partials_of(part, 0, spans=(chunks.start[mine], chunks.start[mine + 1]))
+        else:
+            part = _part(samples, chunks, mine, numpy_dtype(layout.dtype))
             values = part.values if grid.is_plain else grid.values_at(part.values, part.of_each())
-            part = SensorSamples(part.sensor, part.start, part.ts_ns, values, part.quality)
-        found = partials_of(part, 0)
+            found = partials_of(replace(part, values=values), 0)
         at = mine[found.sensor]
         if not is_float:
             found = in_units(found, grid.take(found.sensor), exact=True)
