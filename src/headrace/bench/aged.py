@@ -20,6 +20,7 @@ from headrace.core.clock import NS, VirtualClock, thread_cpu_ns
 from headrace.core.errors import HeadraceError
 from headrace.core.tier_settings import TierSection
 from headrace.runtime.pipe import Pipe
+from headrace.runtime.warm import warm_kernels
 from headrace.sim.batches import FleetSlots
 from headrace.sim.fleet import Fleet
 from headrace.store.compactor import Compactor
@@ -41,7 +42,9 @@ RULES = TierRules(
 _AGED_DAYS, _WAIT_S = 62, 60.0
 _TICK_NS = 1_000_000
 """Devices and pollers tell milliseconds; the fleet's clocks jitter by nanoseconds, which would be most of what is stored."""
-_SHIFT_NS = 30 * MINUTE_NS
+_SHIFT_NS = 2 * HOUR_NS
+"""Of reporting on a day, so that chunks are as long as those of a plant, whose days have more than one can hold."""
+
 _BYTES_SECONDS = 64
 _WRITING = ("encode", "write")
 """Stages of a plant that make and write hot segments; the others take samples in, journal and process them."""
@@ -239,6 +242,7 @@ def sustained(folder: Path, sensors: int, days: int, progress: Progress) -> dict
     Days come as fast as they are worked off, so segments pile up only where compaction leaves some behind: whether it keeps
     up with a plant follows from its rate, and from the cores it gets.
     """
+    warm_kernels()  # as a plant's process starts: kernels ready, freed memory kept
     line = AgedLine(folder, sensors, day_ns=_SHIFT_NS)
     try:
         line.live(days, MINUTE_NS, progress)

@@ -82,7 +82,7 @@ def run_sustained(sensors: int, days: int, progress: Progress = lambda text: Non
     machine = Machine()
     warm_kernels(("f64", "u16"))
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
-        progress(f"{sensors:,} sensors for half an hour on each of {days} days")
+        progress(f"{sensors:,} sensors for two hours on each of {days} days")
         result = aged.sustained(Path(folder) / "sustained", sensors, days, progress)
         progress("bytes a sensor")
         result["by_sensors"] = aged.bytes_by_size(Path(folder) / "sizes", _SIZES, progress)

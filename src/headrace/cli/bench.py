@@ -322,7 +322,7 @@ def codecs(
     ),
 )
 @click.option(
-    "--sensors", type=click.IntRange(1), help="Of the mixed set; default 10,000, 20,000 if sustained."
+    "--sensors", type=click.IntRange(1), help="Of the mixed set; default 10,000, 5,000 if sustained."
 )
 @click.option("--samples", type=click.IntRange(2), default=1_000, show_default=True, help="Of each sensor.")
 @click.option("--days", type=click.IntRange(1), help="Of the line; default 30, 3 if sustained.")
@@ -345,7 +345,7 @@ def store(
     from headrace.bench import store as bench_store
 
     if sustained:
-        result = bench_store.run_sustained(sensors or 20_000, days or 3, output.note)
+        result = bench_store.run_sustained(sensors or 5_000, days or 3, output.note)
     else:
         result = bench_store.run(sensors or 10_000, samples, days or 30, data, progress=output.note)
     _show(result, as_json)

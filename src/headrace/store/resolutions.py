@@ -63,6 +63,8 @@ from headrace.store.warm import codec_spec, codec_text
 from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
+Spans = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""From which sample on, and before which, each sensor's lie."""
 I64 = npt.NDArray[np.int64]
 
 RESOLUTIONS_NS = (NS, 60 * NS, 3_600 * NS, DAY_NS)
@@ -270,6 +272,7 @@ def encode_rollups(
     strings = np.isin(samples.sensor, np.array(sorted(words.sensors), np.int64))
     length = np.diff(samples.start)
     layout_index = wanted.directory.layout_index[wanted.slot[samples.sensor]]
+    closest = _closest(samples)
     found: list[_Rolled] = []
     for index in np.unique(layout_index).tolist():
         layout = wanted.directory.layouts[index]
@@ -279,7 +282,9 @@ def encode_rollups(
             of_lane = [lane_of(layout, int(c)) is lane for c in wanted.column[samples.sensor[mine]]]
             chosen = mine[np.array(of_lane, np.bool_)]
             if len(chosen):
-                found += _roll(wanted, samples, chosen, (layout, lane), (room, asked, resolutions_ns))
+                found += _roll(
+                    wanted, samples, chosen, (layout, lane), (room, asked, resolutions_ns, closest[chosen])
+                )
     if not found:
         return None
     return _rows(wanted, sorted(found, key=lambda one: one.sensor), seq)
@@ -314,14 +319,15 @@ def _roll(
     samples: SensorSamples,
     chosen: I64,
     of: tuple[Layout, Lane],
-    rules: tuple[dict[Any, float], I64, Sequence[int]],
+    rules: tuple[dict[Any, float], I64, Sequence[int], I64],
 ) -> list[_Rolled]:
-    """Sensors (places in `samples`) of one layout and lane; `rules`: bytes that blocks may take, `asked`, `resolutions_ns`."""
-    (layout, lane), (room, _, may_be_kept) = of, rules
+    """Sensors (places in `samples`) of one layout and lane; `rules`: bytes that blocks may take, `asked`, `resolutions_ns`, `_closest`."""
+    (layout, lane), (room, _, may_be_kept, closest) = of, rules
     sensors = samples.sensor[chosen]
     grid = layout.grid.take(wanted.column[sensors])
     dtype = numpy_dtype(layout.dtype)
-    part = _part_of(samples, chosen, dtype, (grid, lane))
+    part, spans = _part_of(samples, chosen, dtype, (grid, lane))
+    finest = _finest(part.ts_ns, spans, closest, may_be_kept)
     if lane is Lane.FLOAT and not (grid.is_plain and dtype.kind == "f"):
         dtype = np.dtype(np.float64)
     has_header = lane in (Lane.FLOAT, Lane.RAW)
@@ -330,7 +336,7 @@ def _roll(
     number = int(span[0][0]) // DAY_NS
     out = []
     asked = rules[1][sensors]
-    for tables, sensors_in in _windows(part, asked, may_be_kept):
+    for tables, sensors_in in _windows(part, spans, finest, asked):
         days = tables[DAY_NS]
         in_header = in_units(days, grid.take(days.sensor), exact=True) if lane is Lane.RAW else days
         bounds = {every_ns: _bounds(one, sensors_in) for every_ns, one in tables.items()}
@@ -349,7 +355,7 @@ def _roll(
                     block = encode_windows(mine, number, every_ns, dtype, limit)
                     blocks |= {} if block is None else {every_ns: block}
             day = in_header.take(slice(*bounds[DAY_NS][k]))
-            name, n = f"{dtype.kind}{8 * dtype.itemsize}", int(part.start[i + 1] - part.start[i])
+            name, n = f"{dtype.kind}{8 * dtype.itemsize}", int(spans[1][i] - spans[0][i])
             out.append(
                 _Rolled(int(sensors[i]), (int(span[0][i]), int(span[1][i])), n, name, day, has_header, blocks)
             )
@@ -357,16 +363,17 @@ def _roll(
 
 
 def _windows(
-    part: SensorSamples, asked: I64, resolutions_ns: Sequence[int]
+    part: SensorSamples, spans: Spans, finest: I64, asked: I64
 ) -> Iterator[tuple[dict[int, Partials], I64]]:
     """Windows of sensors at every resolution that is full enough, coarser ones from finer ones; and which sensors these are.
 
     Sensors whose sums two floats can't hold, or that have no usable sample, are none of them.
     """
-    finest = _finest(part, resolutions_ns)
     finest = np.where((asked > 0) & ((finest == 0) | (asked < finest)), asked, finest)
     for first_ns in np.unique(finest[finest > 0]).tolist():
-        windows = partials_of(_of_sensors(part, np.flatnonzero(finest == first_ns)), first_ns)
+        mine = np.flatnonzero(finest == first_ns)
+        of_mine = spans[0][mine], spans[1][mine]
+        windows = partials_of(replace(part, sensor=mine), first_ns, spans=of_mine)
         lost = windows.sensor[np.isnan(windows.sum_low)]
         tables = {first_ns: windows}
         for every_ns in RESOLUTIONS_NS[RESOLUTIONS_NS.index(first_ns) + 1 :]:
@@ -382,47 +389,48 @@ def _bounds(windows: Partials, sensors: I64) -> list[tuple[int, int]]:
     return list(zip(*found.tolist(), strict=True))
 
 
-def _finest(part: SensorSamples, resolutions_ns: Sequence[int]) -> I64:
+def _closest(samples: SensorSamples) -> I64:
+    """The shortest time between two samples of each sensor; a day where there is one only."""
+    apart = np.empty(len(samples), np.int64)
+    np.subtract(samples.ts_ns[1:], samples.ts_ns[:-1], out=apart[:-1])
+    apart[samples.start[1:] - 1] = DAY_NS
+    return np.minimum.reduceat(apart, samples.start[:-1])
+
+
+def _finest(ts_ns: I64, spans: Spans, closest: I64, resolutions_ns: Sequence[int]) -> I64:
     """The finest of the resolutions of each sensor whose windows hold enough samples on average; 0 for none."""
-    length = np.diff(part.start)
-    apart = np.diff(part.ts_ns)
-    apart[part.start[1:-1] - 1] = DAY_NS
-    closest = np.minimum.reduceat(np.append(apart, DAY_NS), part.start[:-1])
+    length = spans[1] - spans[0]
     out = np.zeros(len(length), np.int64)
     for every_ns in resolutions_ns:
         # So far apart, no window can hold enough.
         may = (out == 0) & (closest * (SAMPLES_MIN - 1) < every_ns)
         may &= (length >= BLOCK_SAMPLES_MIN) | (every_ns == DAY_NS)
         for i in np.flatnonzero(may).tolist():
-            number = part.ts_ns[part.start[i] : part.start[i + 1]] // every_ns
+            number = ts_ns[spans[0][i] : spans[1][i]] // every_ns
             n = 1 + int(np.count_nonzero(number[1:] != number[:-1]))
             out[i] = every_ns if length[i] >= SAMPLES_MIN * n else 0
     return out
 
 
-def _of_sensors(part: SensorSamples, index: I64) -> SensorSamples:
-    """Some of the sensors."""
-    if len(index) == len(part.sensor):
-        return part
-    length = part.start[index + 1] - part.start[index]
-    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(length)])
-    at = np.repeat(part.start[index] - start[:-1], length) + np.arange(start[-1])
-    return SensorSamples(part.sensor[index], start, part.ts_ns[at], part.values[at], part.quality[at])
-
-
 def _part_of(
     samples: SensorSamples, chosen: I64, dtype: np.dtype[Any], of: tuple[Grid, Lane]
-) -> SensorSamples:
-    """Some sensors' samples as their lane has them; sensors are numbered anew."""
+) -> tuple[SensorSamples, Spans]:
+    """Some sensors' samples as their lane has them, where they lie if their bits are that; sensors are numbered anew."""
     grid, lane = of
-    first, length = samples.start[chosen], samples.start[chosen + 1] - samples.start[chosen]
+    first, last = samples.start[chosen], samples.start[chosen + 1]
+    is_plain = lane is not Lane.FLOAT or (dtype == np.float64 and grid.is_plain)
+    if is_plain:
+        values = samples.values.view(LANE_DTYPES[lane])
+        part = SensorSamples(np.arange(len(chosen)), samples.start, samples.ts_ns, values, samples.quality)
+        return part, (first, last)
+    length = last - first
     start = np.concatenate([np.zeros(1, np.int64), np.cumsum(length)])
     at = np.repeat(first - start[:-1], length) + np.arange(start[-1])
     values = from_bits(samples.values[at], dtype)
     part = SensorSamples(np.arange(len(chosen)), start, samples.ts_ns[at], values, samples.quality[at])
-    if lane is Lane.FLOAT and not grid.is_plain:
+    if not grid.is_plain:
         values = grid.values_at(values, part.of_each())
-    return replace(part, values=values.astype(LANE_DTYPES[lane], copy=False))
+    return replace(part, values=values.astype(LANE_DTYPES[lane], copy=False)), (start[:-1], start[1:])
 
 
 def _rows(wanted: Wanted, found: list[_Rolled], seq: I64) -> pa.Table:
