@@ -218,7 +218,8 @@ class Flusher:
         self, parts: Sequence[FlushPart], taken: list[Taken]
     ) -> tuple[list[pa.Table], tuple[int, int]]:
         """Rows of the shards; how many duplicates were left out, and how many of them are to be counted."""
-        pieces: list[list[ShardFrames]] = [[]]
+        tables: list[pa.Table] = []
+        piece: list[ShardFrames] = []
         n_bytes = n_dropped = n_duplicates = 0
         counted_from = {part.buffer.shard: part.counted_from for part in parts}
         if any(one.late for one in taken):
@@ -229,11 +230,12 @@ class Flusher:
                 n_dropped += len(rows)
                 n_duplicates += self._n_counted(log, rows, counted_from[one.shard])
             frames = [log.batch() for log in one.logs]
-            pieces[-1].append(ShardFrames(one.shard, frames, late, one.seq, one.arrival_ns[1]))
+            piece.append(ShardFrames(one.shard, frames, late, one.seq, one.arrival_ns[1]))
             n_bytes += one.size_bytes
             if n_bytes >= _PIECE_BYTES:
-                n_bytes, pieces = 0, [*pieces, []]
-        tables = [self._encoder.encode(piece) for piece in pieces]
+                tables.append(self._encoder.encode(piece))
+                n_bytes, piece = 0, []
+        tables.append(self._encoder.encode(piece))
         return [table for table in tables if len(table)], (n_dropped, n_duplicates)
 
     def _n_counted(self, log: FrameLog, rows: npt.NDArray[np.int64], counted_from: int) -> int:

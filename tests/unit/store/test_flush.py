@@ -32,6 +32,20 @@ def test_a_flush_moves_samples_from_the_buffer_to_the_store(rig, plant):
     assert segment.name == "segments/hot/00000001/00000001.parquet"
 
 
+def test_a_large_flush_is_encoded_some_shards_at_a_time(rig, plant, monkeypatch):
+    monkeypatch.setattr("headrace.store.flush._PIECE_BYTES", 1)
+    rig.add(plant.frames(plant.lone, 0, [1.0, 2.0]))
+    rig.add(plant.frames(plant.oven, 0, [[1, 2], [3, 4]]))
+    rig.add(plant.frames(plant.meter, 0, [5, 6]))
+    shards = {int(plant.directory.shard[slot]) for slot in (plant.lone, plant.oven, plant.meter)}
+    assert len(shards) > 1
+    rig.flush()
+    assert rig.n_stored == 8
+    assert values(rig) == [1.0, 2.0]
+    found = rig.store.query("**", *SPAN, tail=rig.tail)
+    assert len(found) == 8
+
+
 def test_a_flush_of_nothing_moves_the_position(rig):
     done = rig.flusher.flush([FlushPart(rig.buffers[0], 41)])
     assert done.commit.segment is None
