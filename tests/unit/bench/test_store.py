@@ -35,7 +35,7 @@ def _bent(found):
 
 
 def test_sustained_costs_are_by_day(tmp_path):
-    found = aged.sustained(tmp_path / "a", 200, 2, lambda text: None)
+    found = aged.sustained(tmp_path / "a", 60, 2, lambda text: None)
     assert [day["segments_left"] for day in found["days"]] == [0, 0]
     assert found["samples"] == sum(day["samples"] for day in found["days"])
     assert found["cpu_ns_per_sample"] > 0
