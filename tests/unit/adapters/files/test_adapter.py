@@ -204,6 +204,7 @@ async def test_it_goes_on_at_the_byte_after_a_restart(tmp_path):
         table = pa.table({"ts": pa.array([T, T + 1], pa.timestamp("s", "UTC")), "v": [1.5, 2.5]})
         pq.write_table(table, tmp_path / "in" / "p.parquet")
         await until(lambda: sink.n_samples == 4, "written anew, under the same name")
+        await until(lambda: is_done(adapter, "p.parquet"), "its end is noted")
     assert values_of(sink) == [3, 4, 1.5, 2.5]
     known = Positions(tmp_path / "state")
     known.open(sink.clock.now_ns())
