@@ -144,7 +144,8 @@ class Gathered:
         # One clock reading for what came together; but what is refused is decoded by itself some day, and of two frames
         # of one time only the later would stay.
         parts = zip(self._parts, self._arrivals_ns, strict=True)
-        arrivals_ns = np.concatenate([np.arange(at_ns, at_ns + len(part)) for part, at_ns in parts])
+        ranges = [np.arange(at_ns, at_ns + len(part)) for part, at_ns in parts]
+        arrivals_ns = ranges[0] if len(ranges) == 1 else np.concatenate(ranges)
 
         def make(number: int) -> TopicMessage:
             return TopicMessage(topics[number], payloads[number], int(arrivals_ns[number]))

@@ -265,7 +265,8 @@ class MessageRouter:
                 return None
             self._code_of[new] = [self._codes.get(names[number], _UNKNOWN) for number in new]
             codes = self._code_of[topics.ids]
-        return None if codes.min() == _UNKNOWN else codes
+            return None if codes.min() == _UNKNOWN else codes
+        return codes
 
     def _known_codes(
         self, topics: Sequence[str], keys: Sequence[bytes | None]
