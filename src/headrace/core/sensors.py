@@ -97,7 +97,7 @@ class SensorDirectory:
         self._n_local = np.zeros(1 << shard_bits, np.int64)
         self._ids = IdIndex()
         self._place = np.empty(0, np.int32)
-        self._at_place = np.empty(0, np.uint32)
+        self._places = self._place, np.empty(0, np.uint32)
         self._renamed: set[int] = set()
         self.watchers: list[Callable[[], None]] = []
         self.dead_bands: dict[int, DeadBands] = {}
@@ -131,21 +131,27 @@ class SensorDirectory:
 
     @property
     def place(self) -> npt.NDArray[np.int32]:
-        """Rank of each slot by (shard, local): the order in which state is touched from front to back."""
-        if len(self._place) != self.n_slots:
-            start = np.cumsum(self._n_local) - self._n_local
-            self._place = (start[self.shard] + self.local).astype(np.int32)
-        return self._place
+        """Rank of each slot by (shard, local): the order in which state is touched from front to back.
+
+        Of the slots that are known at one moment, though another thread defines more meanwhile.
+        """
+        n, place = self.n_slots, self._place
+        if len(place) != n:
+            shard = self.shard[:n]
+            count = np.bincount(shard, minlength=self.n_shards)
+            start = np.cumsum(count) - count
+            place = self._place = (start[shard] + self.local[:n]).astype(np.int32)
+        return place
 
     @property
-    def at_place(self) -> npt.NDArray[np.uint32]:
-        """The slot at each place: the inverse of `place`."""
-        if len(self._at_place) != self.n_slots:
-            place = self.place
+    def places(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
+        """`place`, and its inverse: the slot at each place."""
+        place, known = self.place, self._places
+        if known[0] is not place:
             at_place = np.empty(len(place), np.uint32)
             at_place[place] = np.arange(len(place), dtype=np.uint32)
-            self._at_place = at_place
-        return self._at_place
+            known = self._places = place, at_place
+        return known
 
     def shard_starts(self, slot: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
         """Where each shard's frames start in a batch that is in shard order: int64[n_shards + 1].

@@ -130,7 +130,7 @@ def _lone(batch: FrameBatch, directory: SensorDirectory) -> FrameBatch:
     one jump to each frame's place costs. Values move as the bits they are, whatever their type.
     """
     assert batch.shape is Shape.DENSE
-    place, n = directory.place, batch.n_frames
+    (place, at_place), n = directory.places, batch.n_frames
     shift = max(_RANGE_BITS, len(place).bit_length() - _RANGES_BITS)
     bits = np.ascontiguousarray(batch.values).reshape(-1).view(f"i{batch.values.itemsize}")
     at, ends = np.empty(n, np.int32), np.zeros((len(place) >> shift) + 1, np.int64)
@@ -139,6 +139,6 @@ def _lone(batch: FrameBatch, directory: SensorDirectory) -> FrameBatch:
     _spread(at, batch.ts_ns, bits, shift, ends, rows)
     room = np.empty((1 << shift) // _WORD, np.uint64), np.empty((1 << shift, 2), np.int64)
     slot, ts_ns, values = np.empty(n, np.uint32), np.empty(n, np.int64), np.empty_like(bits)
-    if not _sort_ranges(rows, shift, directory.at_place, room, (slot, ts_ns, values)):
+    if not _sort_ranges(rows, shift, at_place, room, (slot, ts_ns, values)):
         return batch
     return batch.with_(slot=slot, ts_ns=ts_ns, values=values.view(batch.values.dtype).reshape(-1, 1))

@@ -137,7 +137,8 @@ class RowEncoder:
 
     def _plan(self, batch: FrameBatch, width: int) -> tuple[I64, I64]:
         """`plan_blocks` by shard and group."""
-        place, n = self._directory.place, self._directory.n_slots
+        place = self._directory.place
+        n = len(place)
         if n <= _SPREAD * batch.n_frames:
             return plan_blocks(place, batch.slot, n, batch.ts_ns, width)
         used, entry = np.unique(place[batch.slot], return_inverse=True)

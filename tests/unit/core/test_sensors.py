@@ -92,6 +92,36 @@ def test_places_rank_slots_by_shard_and_local():
         ranked = list(zip(directory.shard[ordered].tolist(), directory.local[ordered].tolist(), strict=True))
         assert ranked == sorted(ranked)
     assert directory.place is directory.place
+    place, at_place = directory.places
+    assert place is directory.place
+    assert place[at_place].tolist() == list(range(len(place)))
+    assert directory.places is directory.places
+
+
+def test_places_are_of_one_moment_while_slots_are_defined(monkeypatch):
+    """Another thread may look between any two steps of defining."""
+    directory = SensorDirectory()
+    seen = []
+    steps = ("_local", "_shard", "_layout_index", "_width", "_previous", "_first", "_sensor", "paths")
+
+    def looked_at(grow):
+        def extend(*args):
+            seen.append(directory.places)
+            grow(*args)
+            seen.append(directory.places)
+
+        return extend
+
+    for name in steps:
+        part = getattr(directory, name)
+        monkeypatch.setattr(part, "extend", looked_at(part.extend))
+    for n in (3, 40, 7):
+        directory.define_many([f"plant/{n}/d{i}" for i in range(n)], OVEN)
+    assert {len(place) for place, _ in seen} == {0, 3, 43, 50}
+    for place, at_place in seen:
+        order = np.lexsort((directory.local[: len(place)], directory.shard[: len(place)]))
+        assert at_place.tolist() == order.tolist()
+        assert place[at_place].tolist() == list(range(len(place)))
 
 
 def test_parts_of_a_device_live_in_one_shard():
