@@ -59,7 +59,9 @@ class SparkplugRig:
 
     async def send(self):
         address = "127.0.0.1", self.broker.port
-        node = SimulatedNode(address, ("leon", "line1"), {"tank": TANK}, seed=self.n_nodes, qos=1)
+        # A birth without values is acknowledged whatever the sink says: the node has one of its own.
+        signals = {"": TANK[:1], "tank": TANK}
+        node = SimulatedNode(address, ("leon", "line1"), signals, seed=self.n_nodes, qos=1)
         self.n_nodes += 1
         await node.start()
         for _ in range(3):
