@@ -44,6 +44,8 @@ _TICK_NS = 1_000_000
 """Devices and pollers tell milliseconds; the fleet's clocks jitter by nanoseconds, which would be most of what is stored."""
 _SHIFT_NS = 2 * HOUR_NS
 """Of reporting on a day, so that chunks are as long as those of a plant, whose days have more than one can hold."""
+_COMPACTED_NS, _FROM_NS = 2 * HOUR_NS, 6 * HOUR_NS
+"""After midnight: when the day before is compacted, and when a shift begins, so that the clock, which says when to flush, never stands."""
 
 _BYTES_SECONDS = 64
 _WRITING = ("encode", "write")
@@ -77,7 +79,7 @@ class AgedLine:
     Parameters
     ----------
     folder : an empty one. sensors : of the fleet. period_ns : of devices that report periodically, where it is not
-    their own. day_ns : how long of each day they report, from midnight on. seed : of the fleet.
+    their own. day_ns : how long of each day they report, from six o'clock on, or earlier where the day has no room. seed : of the fleet.
     """
 
     folder: Path
@@ -106,8 +108,9 @@ class AgedLine:
             progress(f"  day {len(self.days)}: {self.samples:,} samples")
 
     def _day(self, start_ns: int, slice_ns: int) -> None:
-        before_ns, taken, ticked_ns = self.pipe.stages_ns(), 0, start_ns
-        for frames in self.fleet.frames(start_ns, start_ns + self.day_ns, slice_ns):
+        from_ns = start_ns + min(_FROM_NS, DAY_NS - self.day_ns)
+        before_ns, taken, ticked_ns = self.pipe.stages_ns(), 0, from_ns
+        for frames in self.fleet.frames(from_ns, from_ns + self.day_ns, slice_ns):
             batch = self._slots.batch(frames, int(frames.ts_ns.max()), "bench")
             batch = batch.with_(ts_ns=batch.ts_ns // _TICK_NS * _TICK_NS)
             self.clock.set_ns(max(self.clock.now_ns(), batch.arrival_ns))
@@ -123,7 +126,7 @@ class AgedLine:
         cost_ns = {stage: ns - before_ns.get(stage, 0) for stage, ns in self.pipe.stages_ns().items()}
         writing_ns = sum(cost_ns[stage] for stage in _WRITING)
         hot_bytes = self.bytes_of("hot")
-        self.clock.set_ns(start_ns + DAY_NS + 2 * HOUR_NS)
+        self.clock.set_ns(start_ns + DAY_NS + _COMPACTED_NS)
         begun = thread_cpu_ns()
         report = self.compactor.run_once()
         if report.problems:

@@ -33,6 +33,10 @@ TAIL_RANK = 1 << 62
 they came late."""
 
 _AXES_KEPT = 64
+_FIRST = np.zeros(1, np.int64)
+
+Decoded = tuple[I64, Array, U8 | None, I64]
+"""Of rows that are decoded together: times, ``values[n, k]`` of k columns, quality like those or None, and the length of each row."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,19 +77,19 @@ class Decoding:
         sensor = self.wanted.elements(found.rows.column, place)
         rank = found.rows.seq * 2 + found.rows.kind
         for one in self._classes(found, place):
-            index = one.index
-            columns = [0] if one.column_set == NOWHERE else self.wanted.column_sets[one.column_set].tolist()
-            for j, column in enumerate(columns):
-                part = index
-                decoded = self._decode(found, one, part, column)
-                if decoded is None:  # a row is damaged: find out which
-                    part, decoded = self._decode_sound(found, one, column)
-                ts_ns, values, quality, length = decoded
+            part = one.index
+            columns = _FIRST if one.column_set == NOWHERE else self.wanted.column_sets[one.column_set]
+            decoded = self._decode(found, one, part, columns)
+            if decoded is None:  # a row is damaged: find out which
+                part, decoded = self._decode_sound(found, one, columns)
+            ts_ns, values, quality, length = decoded
+            for j in range(len(columns)):
                 element = sensor[part] if one.column_set == NOWHERE else self.wanted.start[place[part]] + j
+                mine, marks = values[:, j], None if quality is None else quality[:, j]
                 if one.is_text:
-                    values = self._texts(values, length, found, part)
-                self._add(ts_ns, values, quality, (length, element, rank[part]), is_text=one.is_text)
-            self.n_rows_decoded += len(index)
+                    mine = self._texts(mine, length, found, part)
+                self._add(ts_ns, mine, marks, (length, element, rank[part]), is_text=one.is_text)
+            self.n_rows_decoded += len(one.index)
 
     def _classes(self, found: FoundRows, place: I64) -> list[_Class]:
         rows = found.rows
@@ -115,16 +119,13 @@ class Decoding:
         each = zip(parts, found.rows.dictionary[rows], strict=True)
         return np.concatenate([self.words.translate(part, words) for part, words in each])
 
-    def _decode(
-        self, found: FoundRows, one: _Class, index: I64, column: int
-    ) -> tuple[I64, Array, U8 | None, I64] | None:
-        """Times, values, quality, length of each row; None where one of them is damaged."""
+    def _decode(self, found: FoundRows, one: _Class, index: I64, columns: I64) -> Decoded | None:
+        """None where one of the rows is damaged."""
         payload, starts = found.payloads(index)
         try:
             if one.codecs[1] == BLOCK:
-                done = decode_blocks(payload, starts, one.dtype, column)
-                quality = None if done.quality is None else done.quality[:, 0]
-                return done.ts_ns, done.values[:, 0], quality, np.diff(done.starts)
+                done = decode_blocks(payload, starts, one.dtype, columns)
+                return done.ts_ns, done.values, done.quality, np.diff(done.starts)
             if one.codecs[1] == WAVE:
                 return _joined_waves(payload, starts, one.dtype)
             rows = found.rows
@@ -136,15 +137,14 @@ class Decoding:
             parts = decode_chunks(chunks, lambda g: self._times.of(found, int(index[g])))
         except CorruptionError:
             return None
-        return *parts, chunks.n_frames
+        ts_ns, values, quality = parts
+        return ts_ns, values[:, None], None if quality is None else quality[:, None], chunks.n_frames
 
-    def _decode_sound(
-        self, found: FoundRows, one: _Class, column: int
-    ) -> tuple[I64, tuple[I64, Array, U8 | None, I64]]:
+    def _decode_sound(self, found: FoundRows, one: _Class, columns: I64) -> tuple[I64, Decoded]:
         """The rows that can be decoded, one by one; the others are told of."""
         sound, parts = [], []
         for row in one.index.tolist():
-            part = self._decode(found, one, np.array([row]), column)
+            part = self._decode(found, one, np.array([row]), columns)
             if part is not None:
                 sound.append(row)
                 parts.append(part)
@@ -158,12 +158,10 @@ class Decoding:
             if sentence not in self.damaged:
                 self.damaged.append(sentence)
             self.bad_segments.add(name)
-        empty: tuple[I64, Array, U8 | None, I64] = (
-            np.empty(0, np.int64), np.empty(0, one.dtype), None, np.empty(0, np.int64),
-        )  # fmt: skip
         if not parts:
-            return np.empty(0, np.int64), empty
-        quality = np.concatenate([np.zeros(len(p[0]), np.uint8) if p[2] is None else p[2] for p in parts])
+            none = np.empty(0, np.int64)
+            return none, (none, np.empty((0, len(columns)), one.dtype), None, none)
+        quality = np.concatenate([np.zeros(p[1].shape, np.uint8) if p[2] is None else p[2] for p in parts])
         joined = tuple(np.concatenate([p[i] for p in parts]) for i in (0, 1, 3))
         return np.array(sound, np.int64), (joined[0], joined[1], quality, joined[2])
 
@@ -315,16 +313,16 @@ def decode_row(
     return decode_chunk(payload, codecs, n, dtype, span, times)
 
 
-def _joined_waves(payload: U8, starts: I64, dtype: np.dtype[Any]) -> tuple[I64, Array, U8 | None, I64]:
-    """Times, values, quality, length of each. Raises `CorruptionError`."""
+def _joined_waves(payload: U8, starts: I64, dtype: np.dtype[Any]) -> Decoded:
+    """Raises `CorruptionError`."""
     data = payload.tobytes()
     parts = [
         decode_wave(data[a:b], dtype) for a, b in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
     ]
     marks = [np.zeros(len(values), np.uint8) if q is None else q for _, values, q in parts]
     return (
-        np.concatenate([runs.ts_ns() for runs, _, _ in parts]), np.concatenate([p[1] for p in parts]),
-        np.concatenate(marks) if any(p[2] is not None for p in parts) else None,
+        np.concatenate([runs.ts_ns() for runs, _, _ in parts]), np.concatenate([p[1] for p in parts])[:, None],
+        np.concatenate(marks)[:, None] if any(p[2] is not None for p in parts) else None,
         np.array([len(p[1]) for p in parts], np.int64),
     )  # fmt: skip
 

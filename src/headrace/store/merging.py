@@ -80,10 +80,12 @@ def merge(
     scan: Scan = store.scan_sources(sources, wanted, *span)
     decoding = Decoding(wanted)
     seq = np.full(wanted.n, -1, np.int64)
-    for found, place, _ in scan.found:
-        if keep is not None:
-            index = np.flatnonzero(keep(found))
-            found, place = found.take(index), place[index]
+    parts = [(found, place) for found, place, _ in scan.found]
+    if keep is not None:
+        kept = [(found, place, np.flatnonzero(keep(found))) for found, place in parts]
+        parts = [(found.take(index), place[index]) for found, place, index in kept]
+    if parts:  # all at once: a segment has few rows of each kind
+        found, place = FoundRows.join([one for one, _ in parts]), np.concatenate([one for _, one in parts])
         decoding.add_rows(found, place)
         _newest_seq(wanted, found.rows.column, place, found.rows.seq, seq)
     if decoding.damaged:
@@ -125,7 +127,7 @@ def _newest_seq(wanted: Wanted, column: npt.NDArray[np.int32], place: I64, row_s
     element = wanted.elements(column, place)
     single = element >= 0
     np.maximum.at(seq, wanted.sensor[element[single]], row_seq[single])
-    for row in np.flatnonzero((column < 0) & (place >= 0)).tolist():
-        p = place[row]
-        sensors = wanted.sensor[wanted.start[p] : wanted.start[p + 1]]
-        seq[sensors] = np.maximum(seq[sensors], row_seq[row])
+    whole = (column < 0) & (place >= 0)
+    newest = np.full(len(wanted.start) - 1, -1, np.int64)
+    np.maximum.at(newest, place[whole], row_seq[whole])
+    np.maximum.at(seq, wanted.sensor, np.repeat(newest, np.diff(wanted.start)))
