@@ -147,7 +147,7 @@ class StoreOptions(Section):
 class StoreSection(Section):
     """``[store]``: where data stay, and how much may wait.
 
-    Each shard is written every `flush_interval`, in turns, and all of them when unflushed frames together
+    Each shard is written every `flush_interval`, in turns where they hold much, and all of them when unflushed frames together
     pass `flush_size`; the journal slows the sources when it reaches `journal_size`. Refused input is kept
     for replay, the newest `rejects_size` of it.
     """

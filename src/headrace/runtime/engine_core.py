@@ -33,12 +33,14 @@ class EngineSettings:
 
     Parameters
     ----------
-    flush_ns : a shard is flushed this often; shards take turns. buffer_bytes_max : the fullest are flushed before
-    their turn when all buffers together hold more. snapshot_every : state is saved with each n-th flush of a shard.
+    flush_ns : a shard is flushed this often; shards take turns, but go together while all buffers hold less than
+    `together_bytes`. buffer_bytes_max : the fullest are flushed before their turn when all buffers together hold more.
+    snapshot_every : state is saved with each n-th flush of a shard.
     """
 
     flush_ns: int = 128 * NS
     turns: int = 8
+    together_bytes: int = 16 << 20
     buffer_bytes_max: int = 512 << 20
     snapshot_every: int = 4
 
@@ -191,18 +193,27 @@ class EngineCore:
         """
         if everything:
             return [n for n, h in self._held.items() if not h.in_flight]
-        waiting = self._waiting()
+        waiting, size_bytes = self._waiting(), self.size_bytes
         found = []
-        if self.size_bytes > self.settings.buffer_bytes_max:
+        if size_bytes > self.settings.buffer_bytes_max:
             found = self._fullest(waiting)
             waiting = {n: held for n, held in waiting.items() if n not in found}
+        if self.now_ns == NO_TIME:
+            return found
+        is_small = size_bytes < min(self.settings.together_bytes, self.settings.buffer_bytes_max)
+        times = {held.next_flush_ns for held in waiting.values()}
+        if NO_TIME in times or (
+            len(times) == 1 and not is_small
+        ):  # at the start, or where they have gone together
+            self._take_turns(waiting)
+        found += [number for number, held in waiting.items() if self.now_ns >= held.next_flush_ns]
+        # A segment of many shards that hold little costs what one of a few does, to write and to read.
+        return list(waiting) if found and is_small else found
+
+    def _take_turns(self, waiting: Mapping[int, _Held]) -> None:
         for number, held in waiting.items():
-            if held.next_flush_ns == NO_TIME and self.now_ns != NO_TIME:
-                turn = number % self.settings.turns + 1
-                held.next_flush_ns = self.now_ns + self.settings.flush_ns * turn // self.settings.turns
-            if held.next_flush_ns != NO_TIME and self.now_ns >= held.next_flush_ns:
-                found.append(number)
-        return found
+            turn = number % self.settings.turns + 1
+            held.next_flush_ns = self.now_ns + self.settings.flush_ns * turn // self.settings.turns
 
     def _fullest(self, waiting: Mapping[int, _Held]) -> list[int]:
         """Shards to flush so that the others hold half of what they may: few and long blocks instead of all at once."""

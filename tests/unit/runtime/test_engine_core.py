@@ -32,7 +32,7 @@ class Bench:
         self.slots = self.directory.define_many([f"plant/d{i}" for i in range(n_groups)], PAIR)
         for flow in self.flows:
             flow.extend()
-        self.settings = EngineSettings(**{"flush_ns": 16 * NS, "turns": 4} | settings)
+        self.settings = EngineSettings(**{"flush_ns": 16 * NS, "turns": 4, "together_bytes": 0} | settings)
         self.core = self.new_core()
         self.seq = 0
 
@@ -71,6 +71,22 @@ def test_every_shard_has_its_turn_once_in_an_interval() -> None:
     assert sorted(seen) == list(range(64))
     assert max(sizes) == 16
     assert bench.commit([0], snapshot=True)[0].state_seq == bench.seq
+
+
+def test_shards_that_hold_little_go_together_and_take_turns_once_they_hold_more() -> None:
+    bench = Bench(together_bytes=5_000)
+    flushed: dict[int, int] = {}
+    for second in range(1, 41):
+        bench.tick(second)
+        if second > 20:
+            bench.feed(T0 + second * NS)
+        due = bench.core.due()
+        bench.commit(due)
+        flushed |= {second: len(due)} if due else {}
+    assert list(flushed.items())[:2] == [(5, 64), (21, 64)]
+    later = {second: n for second, n in flushed.items() if second > 21}
+    assert max(later.values()) == 16
+    assert sum(later.values()) == 64
 
 
 def test_a_shard_that_is_being_written_is_not_due_nor_one_that_has_just_failed() -> None:
