@@ -19,6 +19,8 @@ _0, _1 = _U(0), _U(1)
 _MEAN_MAX = _U(1) << _U(56)
 _BITS_MAX = _U(70)
 _64, _MIX = _U(64), _U(0x9E3779B185EBCA87)
+_SOME_FROM, _STRIDE, _STRETCH = 4_096, 1_024, 256
+"""Of so many numbers a stretch of each stride is priced."""
 
 
 @lean_kernel
@@ -67,30 +69,48 @@ def price(x: U64, centre: np.uint64, seen: U64, found: U64) -> None:
 
     ``found: uint64[6]`` gets these three; how many numbers are new among what was ``seen: uint64[1024]``, zeros at
     first; how many differences are larger than 16 times what is usual there; and how many are the one before again.
+    Of many numbers some stretches are looked at.
     """
+    n = np.int64(x.size)
     m0 = m1 = m2 = _0
     b0 = b1 = b2 = new = large = again = _0
-    before = change = _0
-    for i in range(x.size):
-        z0 = zigzag(x[i] - centre)
-        d = x[i] - before
-        z1 = zigzag(d)
-        z2 = zigzag(d - change)
-        before, change = x[i], d
-        slot = (z0 * _MIX) >> _U(54)
-        new += _0 if seen[slot] == z0 else _1
-        seen[slot] = z0
-        if i > 1:
-            large += _1 if z1 > m1 + _64 else _0
-            again += _1 if z2 == _0 else _0
-            b0 += _cost(z0, m0)
-            b1 += _cost(z1, m1)
-            b2 += _cost(z2, m2)
-            m0, m1, m2 = _after(m0, z0), _after(m1, z1), _after(m2, z2)
-        else:
-            m0 = z0 << _U(4)
-            m1 = m2 = z1 << _U(4) if i == 1 else _0
+    for first in range(0, n, _STRIDE):
+        for i in range(first, _stretch_end(np.int64(first), n)):
+            d = x[i] - x[i - 1] if i > 0 else x[i]
+            change = x[i - 1] - x[i - 2] if i > 1 else (x[0] if i == 1 else _0)
+            z0, z1, z2 = zigzag(x[i] - centre), zigzag(d), zigzag(d - change)
+            slot = (z0 * _MIX) >> _U(54)
+            new += _0 if seen[slot] == z0 else _1
+            seen[slot] = z0
+            if i > 1:
+                large += _1 if z1 > m1 + _64 else _0
+                again += _1 if z2 == _0 else _0
+                b0 += _cost(z0, m0)
+                b1 += _cost(z1, m1)
+                b2 += _cost(z2, m2)
+                m0, m1, m2 = _after(m0, z0), _after(m1, z1), _after(m2, z2)
+            else:
+                m0 = z0 << _U(4)
+                m1 = m2 = z1 << _U(4) if i == 1 else _0
     found[0], found[1], found[2], found[3], found[4], found[5] = b0, b1, b2, new, large, again
+    for i in range(found.size):
+        found[i] = _of_all(found[i], n)
+
+
+@leaf
+def _stretch_end(first: Int, n: Int) -> Int:
+    """Where the stretch ends that begins there."""
+    return min(first + np.int64(_STRIDE if n < _SOME_FROM else _STRETCH), n)
+
+
+@leaf
+def _of_all(count: np.uint64, n: Int) -> np.uint64:
+    """What was counted in stretches of n numbers, for all of them."""
+    if n < _SOME_FROM:
+        return count
+    whole = n // _STRIDE
+    seen = whole * _STRETCH + min(n - whole * _STRIDE, np.int64(_STRETCH))
+    return count * np.uint64(n) // np.uint64(seen)
 
 
 @entry
@@ -139,24 +159,29 @@ def few_levels(x: I64, levels: I64, counts: I64, which: I64) -> Int:
 
 @entry
 def price_plain(x: U64, skip: Int) -> np.uint64:
-    """About the bits of residuals, but for the first ones."""
+    """About the bits of residuals, but for the first ones; of the same stretches as in `price`."""
+    n = np.int64(x.size)
     mean = bits = _0
-    for i in range(skip, x.size):
-        z = zigzag(x[i])
-        bits += _cost(z, mean)
-        mean = _after(mean, z)
-    return bits
+    for first in range(0, n, _STRIDE):
+        for i in range(max(skip, np.int64(first)), _stretch_end(np.int64(first), n)):
+            z = zigzag(x[i])
+            bits += _cost(z, mean)
+            mean = _after(mean, z)
+    return _of_all(bits, n)
 
 
 @entry
 def predict(
-    numbers: I64, centre: Int, window: F64, rooms: tuple[F64, F64], coefficients: I64, left: I64
+    numbers: I64, centre: Int, reach: float, window: F64, rooms: tuple[F64, F64], coefficients: I64, left: I64
 ) -> tuple[Int, Int, np.uint64]:
-    """Order and shift of a predictor, what it leaves, and about the bits of that; order 0 where none promises enough."""
-    order, shift = predictor(numbers, centre, window, rooms[0], rooms[1], coefficients)
+    """Order and shift of a predictor, what it leaves, and about the bits of that; order 0 where none promises enough.
+
+    No number is further than `reach` from the centre.
+    """
+    order, shift = predictor(numbers, centre, window, reach, rooms, coefficients)
     if order == 0:
         return order, shift, _0
-    residuals(numbers, centre, coefficients[:order], shift, left)
+    residuals(numbers, centre, coefficients[:order], shift, reach, rooms[0], left)
     return order, shift, price_plain(left.view(np.uint64), order)
 
 
@@ -199,7 +224,8 @@ def examine(
     price(numbers.view(np.uint64), np.uint64(centre), seen, found[BITS : STEADY + 1].view(np.uint64))
     found[ORDER] = 0
     if near:
-        order, shift, bits = predict(numbers, centre, window, (rooms[0], rooms[1]), coefficients, left)
+        reach = np.float64(max(high - centre, centre - low))
+        order, shift, bits = predict(numbers, centre, reach, window, (rooms[0], rooms[1]), coefficients, left)
         found[ORDER], found[SHIFT], found[BITS_LEFT] = order, shift, np.int64(bits)
 
 

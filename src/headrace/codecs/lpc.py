@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.codecs.compiled import Int
-from headrace.core.kernels import lean_kernel, lean_leaf
+from headrace.core.kernels import exact_sums, lean_kernel, lean_leaf
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -32,28 +32,73 @@ ROOM = 4 * ORDER_MAX + 4
 SHIFT_MAX = 15
 _BITS = 14  # of a coefficient; the sum of 32 products with 44-bit numbers stays below 2**63
 NUMBER_MAX = 2**44
-_0, _1, _2, _3, _4, _5, _6, _7, _8 = (np.uint64(i) for i in range(9))
+_0, _1, _2, _3, _4, _5, _6, _7 = (np.uint64(i) for i in range(8))
+_EXACT = 2.0**53
+_BLOCK = 1024
 _SAVED_MIN = 0.02  # bits a number, below which the trial costs more than it saves
 
 
 @lean_kernel
-def residuals(numbers: I64, centre: Int, coefficients: I64, shift: int, out: I64) -> None:
-    """What the prediction leaves; the first ones, with too few before them, as differences."""
+def residuals(
+    numbers: I64, centre: Int, coefficients: I64, shift: int, reach: float, room: F64, out: I64
+) -> None:
+    """What the prediction leaves; the first ones, with too few before them, as differences.
+
+    No number is further than `reach` from the centre; ``room: float64[n]``.
+    """
     order, n = len(coefficients), len(numbers)
     later = max(n - order, 0)
-    predicted = out[order:]
+    if reach < _EXACT / (2.0**_BITS * ORDER_MAX):
+        _predict_floats(numbers, centre, coefficients, shift, room, out)
+    else:
+        _predict(numbers, centre, coefficients, shift, out[order:])
+    newer, left = numbers[order:], out[order:]
     for i in range(later):
-        predicted[i] = 0
-    for k in range(order):  # coefficient by coefficient, which is done for many numbers side by side
-        weight, older = coefficients[k], numbers[order - 1 - k :]
-        for i in range(later):
-            predicted[i] += weight * (older[i] - centre)
-    newer = numbers[order:]
-    for i in range(later):
-        predicted[i] = newer[i] - ((predicted[i] >> shift) + centre)
+        left[i] = newer[i] - (left[i] + centre)
     out[0] = numbers[0] - centre
     for i in range(1, min(order, n)):
         out[i] = numbers[i] - numbers[i - 1]
+
+
+@lean_leaf
+def _predict(numbers: I64, centre: Int, coefficients: I64, shift: Int, out: I64) -> None:
+    order, later = len(coefficients), max(len(numbers) - len(coefficients), 0)
+    for i in range(later):
+        out[i] = 0
+    for k in range(order):  # coefficient by coefficient, which is done for many numbers side by side
+        weight, older = coefficients[k], numbers[order - 1 - k :]
+        for i in range(later):
+            out[i] += weight * (older[i] - centre)
+    for i in range(later):
+        out[i] >>= shift
+
+
+@lean_leaf
+def _predict_floats(numbers: I64, centre: Int, coefficients: I64, shift: Int, total: F64, out: I64) -> None:
+    """The same in whole floats, which a processor multiplies faster: none is beyond 2**53, so all are exact."""
+    order, n = len(coefficients), len(numbers)
+    later = max(n - order, 0)
+    plain, scale = out.view(np.float64), 2.0 ** -np.float64(shift)
+    for i in range(n):
+        plain[i] = np.float64(numbers[i] - centre)
+    for first in range(0, later, _BLOCK):  # so many stay in the nearest cache
+        size = min(_BLOCK, later - first)
+        part, whole = total[first : first + size], order // 4 * 4
+        for i in range(size):
+            part[i] = 0.0
+        for k in range(0, whole, 4):
+            at = first + order - 1 - k
+            c0, c1 = np.float64(coefficients[k]), np.float64(coefficients[k + 1])
+            c2, c3 = np.float64(coefficients[k + 2]), np.float64(coefficients[k + 3])
+            p0, p1, p2, p3 = plain[at:], plain[at - 1 :], plain[at - 2 :], plain[at - 3 :]
+            for i in range(size):
+                part[i] += (c0 * p0[i] + c1 * p1[i]) + (c2 * p2[i] + c3 * p3[i])
+        for k in range(whole, order):
+            weight, older = np.float64(coefficients[k]), plain[first + order - 1 - k :]
+            for i in range(size):
+                part[i] += weight * older[i]
+    for i in range(later):
+        out[order + i] = np.int64(np.floor(total[i] * scale))
 
 
 @lean_leaf
@@ -124,27 +169,37 @@ def restore(numbers: I64, centre: Int, coefficients: I64, order: Int, shift: Int
         numbers[i] += centre
 
 
-@lean_leaf
-def _product(signal: F64, lag: int) -> float:
-    """Sum of products at a lag, in eight sums side by side."""
-    n = np.uint64(len(signal) - lag)
-    one, other = signal[: len(signal) - lag], signal[lag:]
-    a = b = c = d = e = f = g = h = 0.0
-    whole = n & ~np.uint64(7)
-    for i in range(
-        _0, whole, _8
-    ):  # unsigned: an index that can't be negative is one load, and eight are a few
-        a += one[i] * other[i]
-        b += one[i + _1] * other[i + _1]
-        c += one[i + _2] * other[i + _2]
-        d += one[i + _3] * other[i + _3]
-        e += one[i + _4] * other[i + _4]
-        f += one[i + _5] * other[i + _5]
-        g += one[i + _6] * other[i + _6]
-        h += one[i + _7] * other[i + _7]
-    for i in range(whole, n):
-        a += one[i] * other[i]
-    return ((a + b) + (c + d)) + ((e + f) + (g + h))
+@exact_sums
+def _product(one: F64, other: F64) -> float:
+    total = 0.0
+    for i in range(len(one)):
+        total += one[i] * other[i]
+    return total
+
+
+@lean_kernel
+def correlate(signal: F64, lags: tuple[int, int], correlation: F64) -> None:
+    """Sums of products at some lags; a block of the signal at a time, which stays in the nearest cache."""
+    n = len(signal)
+    for lag in range(lags[0], lags[1]):
+        correlation[lag] = 0.0
+    for first in range(0, n, _BLOCK):
+        for lag in range(lags[0], lags[1]):
+            last = max(min(first + _BLOCK, n - lag), first)
+            correlation[lag] += _product(signal[first:last], signal[first + lag :])
+
+
+@lean_kernel
+def whole_signal(numbers: I64, centre: Int, window: F64, reach: float, signal: F64) -> float:
+    """Windowed numbers as whole ones, as large as exact sums of their products allow; returns their factor."""
+    scale, most = 1.0, _EXACT / (2.0 * len(numbers))
+    while (2.0 * scale * reach) ** 2 < most:
+        scale *= 2.0
+    while (scale * reach) ** 2 > most:
+        scale *= 0.5
+    for i in range(len(numbers)):
+        signal[i] = np.rint(np.float64(numbers[i] - centre) * window[i] * scale)
+    return scale
 
 
 @lean_kernel
@@ -177,16 +232,15 @@ def _levinson(correlation: F64, plain: float, n: int, order_max: int, room: F64)
 
 @lean_kernel
 def predictor(
-    numbers: I64, centre: Int, window: F64, signal: F64, room: F64, coefficients: I64
+    numbers: I64, centre: Int, window: F64, reach: float, rooms: tuple[F64, F64], coefficients: I64
 ) -> tuple[int, int]:
     """Order and shift of the integer predictor that promises most; order 0 where plain differences are about as good.
 
-    `centre` is about their mean; no number is further from 0 than `NUMBER_MAX`. Room: ``signal: float64[n]``, ``room:
-    float64[ROOM]``. Orders are 1, 2, 4, 8, and, where 8 is the best of them, 16 and 32.
+    `centre` is about their mean; no number is further than `reach` from it, which is above 0 and below ``2 * NUMBER_MAX``.
+    Rooms: float64[n], float64[ROOM]. Orders are 1, 2, 4, 8, and, where 8 is the best of them, 16 and 32.
     """
-    n = len(numbers)
-    for i in range(n):
-        signal[i] = np.float64(numbers[i] - centre) * window[i]
+    n, (signal, room) = len(numbers), rooms
+    unit = 1.0 / whole_signal(numbers, centre, window, reach, signal) ** 2
     correlation, rest = room[: ORDER_MAX + 1], room[ORDER_MAX + 1 :]
     order, known, plain = 0, 0, 0.0
     for most in (_FIRST_MAX, ORDER_MAX):
@@ -195,11 +249,11 @@ def predictor(
             last //= 2
         if last == 0 or (most == ORDER_MAX and (order < _FIRST_MAX or last == _FIRST_MAX)):
             break
-        for lag in range(known, last + 1):
-            correlation[lag] = _product(signal, lag)
+        end = max(last + 1, 3)
+        correlate(signal, (known, end), correlation)
+        for lag in range(known, end):
+            correlation[lag] *= unit
         if known == 0:
-            if last < 2:
-                correlation[2] = _product(signal, 2)
             r0, r1, r2 = correlation[0], correlation[1], correlation[2]
             plain = min(r0, 2.0 * (r0 - r1), 6.0 * r0 - 8.0 * r1 + 2.0 * r2)
             if not plain > 0.0:

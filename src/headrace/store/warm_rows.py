@@ -154,7 +154,7 @@ def _payloads(
             dictionaries.append([words.list[i] for i in used.tolist()])
         else:
             dictionaries.append(None)
-        plain = from_bits(bits.astype(np.int64), numpy_dtype(dtype))
+        plain = from_bits(bits.view(np.int64), numpy_dtype(dtype))
         eps, choice = (0.0, ANY) if sensor in words.sensors else rules[sensor]
         ts_ns, quality = samples.ts_ns[a:b], samples.quality[a:b]
         times_of = axes.of(str(wanted.paths[sensor]), ts_ns)

@@ -13,7 +13,7 @@ from headrace.codecs import adaptive, model
 from headrace.codecs.adaptive import PLAIN, SLACK_WORDS
 from headrace.codecs.compiled import wrapping
 from headrace.codecs.integers import decode_integers, encode_integers
-from headrace.codecs.lpc import ORDER_MAX, ROOM, fill_window, predictor
+from headrace.codecs.lpc import ORDER_MAX, ROOM, correlate, fill_window, predictor, residuals, whole_signal
 from headrace.codecs.origin import OriginCodec
 from headrace.codecs.packing import get_signed, get_sized, get_varint, put_signed, put_sized, put_varint
 from headrace.core.errors import CorruptionError
@@ -166,14 +166,52 @@ def predictor_order(numbers):
     n = numbers.size
     window = np.empty(n)
     fill_window(window)
-    room = np.empty(n), np.zeros(ROOM), np.zeros(ORDER_MAX, np.int64)
-    return predictor(numbers, 0, window, *room)[0]
+    rooms, coefficients = (np.empty(n), np.zeros(ROOM)), np.zeros(ORDER_MAX, np.int64)
+    return predictor(numbers, 0, window, float(np.abs(numbers).max()), rooms, coefficients)[0]
 
 
 def test_noise_is_not_predicted():
     assert predictor_order(RANDOM.integers(-500, 500, 4_000)) == 0
     assert predictor_order(np.cumsum(RANDOM.integers(-500, 500, 4_000))) == 0, "differences are as good"
     assert 4 <= predictor_order(HUM) <= 32
+
+
+@given(
+    st.integers(1, 44),
+    st.integers(0, 2_500),
+    st.integers(1, ORDER_MAX),
+    st.integers(0, 15),
+    st.integers(0, 99),
+)
+def test_predictions_are_the_same_in_floats_as_in_integers(bits, n, order, shift, seed):
+    random = np.random.default_rng(seed)
+    numbers, centre = random.integers(-(2**bits), 2**bits, n + 1), int(random.integers(-9, 9))
+    weights = random.integers(-(2**14), 2**14, order)
+    reach, left = float(np.abs(numbers - centre).max()), np.empty(n + 1, np.int64)
+    residuals(numbers, centre, weights, shift, reach, np.empty(n + 1), left)
+    around = (numbers - centre).astype(object)
+    later = np.zeros(0, object)
+    if n + 1 > order:
+        later = sum(w * around[order - 1 - k : n - k] for k, w in enumerate(weights.tolist()))
+        later = around[order:] - np.array([one >> shift for one in later.tolist()], object)
+    first = [around[0], *np.diff(numbers[:order]).tolist()]
+    assert left.tolist() == [*first, *later.tolist()][: n + 1]
+
+
+@pytest.mark.parametrize("top", [3, 2**15, 2**43])
+def test_correlations_are_exact_or_nearly_so_whatever_the_range(top):
+    """A hum is predicted as well whether it is a few steps high or many."""
+    wave = np.rint(top * np.sin(np.arange(6_000) / 3.0)).astype(np.int64)
+    if top > 3:
+        assert predictor_order(wave) >= 2
+    window = np.ones(6_000)
+    signal, correlation = np.empty(6_000), np.zeros(ORDER_MAX + 1)
+    unit = whole_signal(wave, 0, window, float(top), signal)
+    correlate(signal, (0, 5), correlation)
+    assert np.array_equal(signal, np.rint(wave * unit))
+    whole = [int(one) for one in signal]
+    for lag in range(5):
+        assert correlation[lag] == sum(a * b for a, b in zip(whole, whole[lag:], strict=False)) < 2**53
 
 
 def test_a_body_cannot_be_inside_itself():
