@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from headrace.codecs.bits import I64, NO_POSITION, U8, U64, ZERO, get_varint, put_varint
 from headrace.codecs.columns import HEAD_SIZE_MAX, LANES, room_for
-from headrace.codecs.compiled import Int, entry, wrapping
+from headrace.codecs.compiled import Int, entry, glue, wrapping
 from headrace.codecs.grid import FloatScratch, new_float_scratch
 from headrace.codecs.values import Form, form_of, get_values, load_column, put_values, readonly, store_column
 
@@ -31,9 +31,9 @@ class PieceRoom(NamedTuple):
     body: U8
 
 
-@entry
-def encode_series(rows: U8, n: Int, form: Form, piece: Int, out: U8, room: PieceRoom) -> Int:
-    """Encode the n values whose bytes are `rows`; returns the bytes written."""
+@glue
+def put_series(rows: U8, n: Int, form: Form, piece: Int, out: U8, pos: Int, room: PieceRoom) -> Int:
+    """Encode at `pos` the n values whose bytes are `rows`; returns the end."""
     end: Int = ZERO
     pieces = (n + piece - 1) // piece
     for p in range(pieces):
@@ -43,7 +43,6 @@ def encode_series(rows: U8, n: Int, form: Form, piece: Int, out: U8, room: Piece
         start = end
         end = put_values(room.bits, size, form, False, room.body, start, room.floats)
         room.lengths[p] = end - start
-    pos: Int = ZERO
     for p in range(pieces):
         pos = put_varint(out, pos, np.uint64(room.lengths[p]))
     for i in range(end):
@@ -51,25 +50,45 @@ def encode_series(rows: U8, n: Int, form: Form, piece: Int, out: U8, room: Piece
     return pos + end
 
 
-@entry
-def decode_series(data: U8, n: Int, form: Form, piece: Int, rows: U8, room: PieceRoom) -> bool:
-    """Decode n values into `rows`; False where `data` is not exactly such a series."""
-    pos: Int = ZERO
+@glue
+def get_series(
+    data: U8, span: tuple[Int, Int], n: Int, form: Form, piece: Int, rows: U8, room: PieceRoom
+) -> bool:
+    """Decode n values into `rows`; False where the bytes of the span (start and end) are not exactly such a series."""
+    pos, stop = span
     pieces = (n + piece - 1) // piece
     for p in range(pieces):
-        length, pos = get_varint(data, pos, data.size)
-        if pos == NO_POSITION or length > np.uint64(data.size):
+        length, pos = get_varint(data, pos, stop)
+        if pos == NO_POSITION or length > np.uint64(stop):
             return False
         room.lengths[p] = length
     for p in range(pieces):
         first = p * piece
         size = min(piece, n - first)
         end = pos + room.lengths[p]
-        if end > data.size or not get_values(data, pos, end, size, form, room.floats):
+        if end > stop or not get_values(data, pos, end, size, form, room.floats):
             return False
         store_column(rows, (first, 1), size, form.width, room.floats.x)
         pos = end
-    return pos == data.size
+    return bool(pos == stop)
+
+
+@entry
+def encode_series(rows: U8, n: Int, form: Form, piece: Int, out: U8, room: PieceRoom) -> Int:
+    """Encode the n values whose bytes are `rows`; returns the bytes written."""
+    return put_series(rows, n, form, piece, out, ZERO, room)
+
+
+@entry
+def decode_series(data: U8, n: Int, form: Form, piece: Int, rows: U8, room: PieceRoom) -> bool:
+    """Decode n values into `rows`; False where `data` is not exactly such a series."""
+    return get_series(data, (ZERO, data.size), n, form, piece, rows, room)
+
+
+def series_size_max(n: int, width: int, piece: int) -> int:
+    """Bytes that the pieces of n values never pass, also while a float column tries its grid."""
+    pieces = -(-n // piece)
+    return pieces * (HEAD_SIZE_MAX + 1) + n * width + 17 * min(piece, n) + HEAD_SIZE_MAX
 
 
 def series_body(values: Array, piece: int) -> bytes:
@@ -77,10 +96,10 @@ def series_body(values: Array, piece: int) -> bytes:
     form, n = form_of(values.dtype), values.size
     rows = readonly(np.ascontiguousarray(values).view(np.uint8), np.uint8)
     pieces = -(-n // piece)
-    most = pieces * (HEAD_SIZE_MAX + 1) + n * form.width + 17 * min(piece, n) + HEAD_SIZE_MAX
+    most = series_size_max(n, form.width, piece)
     out = np.empty(most + 10 * pieces, np.uint8)
     with wrapping():  # arithmetic modulo 2**64 is meant
-        size = encode_series(rows, n, form, piece, out, _new_room(min(piece, n), pieces, most))
+        size = encode_series(rows, n, form, piece, out, new_piece_room(min(piece, n), pieces, most))
     return out[:size].tobytes()
 
 
@@ -93,7 +112,7 @@ def series_values(body: bytes, n: int, dtype: np.dtype[Any], piece: int) -> Arra
     rows = np.empty(n * form.width, np.uint8)
     data = readonly(np.frombuffer(body, np.uint8), np.uint8)
     with wrapping():
-        sound = decode_series(data, n, form, piece, rows, _new_room(min(piece, n), pieces, 0))
+        sound = decode_series(data, n, form, piece, rows, new_piece_room(min(piece, n), pieces, 0))
     return rows.view(dtype) if sound else None
 
 
@@ -108,7 +127,8 @@ def _floats(piece: int) -> FloatScratch:
     return found[1]
 
 
-def _new_room(piece: int, pieces: int, body_size: int) -> PieceRoom:
+def new_piece_room(piece: int, pieces: int, body_size: int) -> PieceRoom:
+    """Scratch for series of up to so many pieces, whose bytes are `body_size` at most; 0 to decode. Of the calling thread."""
     size = room_for(piece) + 2 * LANES
     floats = _floats(piece)
     return PieceRoom(

@@ -10,6 +10,7 @@ from headrace.codecs.origin import OriginCodec, type_mark
 from headrace.codecs.origin_coding import packed
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.ticks import TicksTime
+from headrace.codecs.wave import WaveRuns, decode_wave, encode_wave
 
 
 def warm_kernels() -> None:
@@ -20,6 +21,7 @@ def warm_kernels() -> None:
     values = np.arange(8, dtype=np.uint16)
     blocks = encode_blocks(values.reshape(4, 2), np.arange(4), None, np.arange(4), np.array([0, 4]))
     decode_block(blocks.payload, values.dtype)
+    decode_wave(encode_wave(WaveRuns(*np.array([[0], [1], [1], [8]])), values, None), values.dtype)
     codec = RiceDeltaCodec()
     codec.decode(codec.encode(values), values.size, values.dtype)
     _warm_series()

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.codecs.block import EncodedBlocks, encode_blocks
-from headrace.codecs.wave import WaveRuns, encode_wave
+from headrace.codecs.wave import WaveRuns, encode_waves
 from headrace.core.frames import FrameBatch, Shape, wave_offsets_ns
 from headrace.core.quality import USABLE_BELOW, Quality
 from headrace.core.sensors import SensorDirectory
@@ -167,32 +167,29 @@ class RowEncoder:
         return [rows]
 
     def _waves(self, batch: FrameBatch) -> dict[str, Any]:
-        """One row for each group and day: waves are long, so a loop in Python costs nothing a value."""
+        """One row for each group and day; every wave has values (`split_waves`)."""
         assert batch.start is not None
+        assert batch.rate_num is not None
+        assert batch.rate_den is not None
         order, starts = self._plan(batch, 1)
-        sorted_batch, first = batch.take(order), starts[:-1]
-        payloads, spans, counts = [], [], []
-        for a, b in zip(first.tolist(), starts[1:].tolist(), strict=True):
-            one = sorted_batch.slice(a, b)
-            assert one.start is not None
-            assert one.rate_num is not None
-            assert one.rate_den is not None
-            runs = WaveRuns(one.ts_ns, one.rate_num, one.rate_den, np.diff(one.start))
-            payloads.append(encode_wave(runs, np.ascontiguousarray(one.values), one.quality))
-            n = one.n_values
-            has = runs.n > 0
-            first_ns, last_ns = one.ts_ns[has], _last_times(one)[has]
-            spans.append((int(first_ns.min(initial=2**63 - 1)), int(last_ns.max(initial=-(2**63))), n))
-            marks = None if one.quality is None else one.quality.reshape(-1, 1)
-            counts.append(_counts(marks, np.arange(n), np.array([0, n]), 1))
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(p) for p in payloads])])
-        t_min, t_max, n_values = (np.array(c, np.int64) for c in zip(*spans, strict=True))
-        payload = np.frombuffer(b"".join(payloads), np.uint8)
-        blocks = EncodedBlocks(payload, offsets, t_min, t_max, n_values.astype(np.int32), n_values, 0)
-        rows = self._rows(sorted_batch.slot[first], batch, blocks)
+        runs = WaveRuns(batch.ts_ns, batch.rate_num, batch.rate_den, np.diff(batch.start))
+        done = encode_waves(runs, batch.values, batch.quality, order, starts)
+        first = starts[:-1]
+        t_min = np.minimum.reduceat(batch.ts_ns[order], first)
+        t_max = np.maximum.reduceat(_last_times(batch)[order], first)
+        n_good, n_uncertain, n_bad, n_absent = done.n_of_class.T
+        usable = n_good + n_uncertain
+        n = usable + n_bad + n_absent
+        blocks = EncodedBlocks(
+            done.payload, done.offsets, t_min, t_max, n.astype(np.int32), n_good, done.n_fallbacks
+        )
+        rows = self._rows(batch.slot[order[first]], batch, blocks)
         rows["column"] = np.zeros(len(first), np.int32)
         rows["time_codec"] = rows["value_codec"] = constant(WAVE, len(first))
-        return rows | {name: np.concatenate([c[name] for c in counts]) for name in counts[0]}
+        rows["n_samples"] = (usable + n_bad).astype(np.uint32)
+        rows["count"] = usable.astype(np.uint32)
+        rows["quality"] = np.bitwise_or.reduce((done.n_of_class > 0) * _FLAG_OF_CLASS, axis=1)
+        return rows
 
     def _rows(self, slots: U32, batch: FrameBatch, blocks: EncodedBlocks) -> dict[str, Any]:
         directory, n = self._directory, len(slots)
@@ -232,6 +229,8 @@ def split_waves(batch: FrameBatch) -> tuple[FrameBatch | None, FrameBatch | None
     """Waves that lie in one UTC day, and those that do not; None for none."""
     assert batch.start is not None
     inside = (batch.ts_ns // DAY_NS == _last_times(batch) // DAY_NS) & (np.diff(batch.start) > 0)
+    if inside.all():
+        return batch, None
     cut = batch.take(np.flatnonzero(~inside))
     whole = batch.take(np.flatnonzero(inside))
     if not cut.n_values:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.codecs.block import decode_blocks
-from headrace.codecs.wave import decode_wave
+from headrace.codecs.wave import decode_waves
 from headrace.core.errors import CorruptionError
 from headrace.core.frames import FrameBatch, Shape
 from headrace.core.layouts import DTYPES, numpy_dtype
@@ -127,7 +127,9 @@ class Decoding:
                 done = decode_blocks(payload, starts, one.dtype, columns)
                 return done.ts_ns, done.values, done.quality, np.diff(done.starts)
             if one.codecs[1] == WAVE:
-                return _joined_waves(payload, starts, one.dtype)
+                read = decode_waves(payload, starts, one.dtype)
+                marks = None if read.quality is None else read.quality[:, None]
+                return read.ts_ns, read.values[:, None], marks, np.diff(read.starts)
             rows = found.rows
             spans = rows.t_min[index], rows.t_max[index]
             chunks = Chunks(
@@ -308,23 +310,9 @@ def decode_row(
     CorruptionError : the payload is damaged.
     """
     if codecs[1] == WAVE:
-        runs, values, quality = decode_wave(payload, dtype)
-        return runs.ts_ns(), values, quality
+        read = decode_waves(payload, np.array([0, len(payload)]), dtype)
+        return read.ts_ns, read.values, read.quality
     return decode_chunk(payload, codecs, n, dtype, span, times)
-
-
-def _joined_waves(payload: U8, starts: I64, dtype: np.dtype[Any]) -> Decoded:
-    """Raises `CorruptionError`."""
-    data = payload.tobytes()
-    parts = [
-        decode_wave(data[a:b], dtype) for a, b in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
-    ]
-    marks = [np.zeros(len(values), np.uint8) if q is None else q for _, values, q in parts]
-    return (
-        np.concatenate([runs.ts_ns() for runs, _, _ in parts]), np.concatenate([p[1] for p in parts])[:, None],
-        np.concatenate(marks)[:, None] if any(p[2] is not None for p in parts) else None,
-        np.array([len(p[1]) for p in parts], np.int64),
-    )  # fmt: skip
 
 
 def _runs_of(key: Array) -> tuple[I64, I64]:
