@@ -16,9 +16,10 @@ from hypothesis.extra import numpy as hnp
 from headrace.codecs.base import same_bits
 from headrace.codecs.block import decode_block, decode_blocks, decode_columns, encode_blocks
 from headrace.codecs.rice_delta import RiceDeltaCodec
-from headrace.codecs.wave import WaveRuns, decode_wave, encode_wave
+from headrace.codecs.series_kernels import series_body
+from headrace.codecs.wave import WaveRuns, decode_wave, decode_waves, encode_wave, encode_waves
 from headrace.core.errors import CorruptionError
-from headrace.core.layouts import DTYPES, numpy_dtype
+from headrace.core.layouts import DTYPES, dtype_name, numpy_dtype
 from headrace.testing.codecs import extreme_values, value_samples
 
 pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
@@ -154,6 +155,49 @@ def test_waves_come_back_bit_for_bit(dtype, counts, data):
     assert same_bits(got_values, values)
     assert (got_quality is None) == (quality is None or not quality.any())
     assert got_quality is None or same_bits(got_quality, quality)
+
+
+def wave_by_the_format(runs: WaveRuns, values: np.ndarray, quality: np.ndarray | None) -> bytes:
+    """What the page of the format says, a section at a time."""
+    columns = [series_body(column, 1024) for column in (runs.t0_ns, runs.rate_num, runs.rate_den, runs.n)]
+    has_quality = quality is not None and quality.any()
+    columns.append(series_body(quality, 1024) if has_quality else b"")
+    flags = DTYPES.index(dtype_name(values.dtype)) | (0x10 if has_quality else 0)
+    sizes = struct.pack("<6I", runs.n.size, *map(len, columns))
+    body = sizes + b"".join(columns) + series_body(values, 1024)
+    digest = xxhash.xxh64_intdigest(body, 1 | flags << 8) & 0xFFFFFFFF
+    return struct.pack("<BBI", 1, flags, digest) + body
+
+
+@given(st.sampled_from(DTYPES).map(numpy_dtype), st.data())
+@settings(max_examples=150, deadline=None)
+def test_many_waves_have_the_bytes_and_times_of_each(dtype, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    scale = data.draw(st.sampled_from([4, 40] if PLAIN else [4, 40, 900]))
+    n = rng.integers(0, scale, data.draw(st.integers(0, 9)))
+    rates = data.draw(
+        st.sampled_from([2, 10**3, 10**5, 2**63 - 1])
+    )  # those of no device too, whose times wrap
+    runs = WaveRuns(
+        rng.integers(-(2**63), 2**63 - 1, n.size), *(rng.integers(1, rates, n.size) for _ in range(2)), n
+    )
+    values = data.draw(columns(dtype, int(n.sum())))
+    quality = data.draw(st.sampled_from([None, 0, 0.01, 0.5]))
+    marks = None if quality is None else np.where(rng.random(values.size) < quality, 0x83, 0).astype(np.uint8)
+    order = rng.permutation(n.size)
+    starts = np.sort(rng.integers(0, n.size + 1, data.draw(st.integers(1, 5))))
+    done = encode_waves(runs, values, marks, order, starts)
+    assert (done.offsets[0], done.offsets[-1], done.n_fallbacks) == (0, done.payload.size, 0)
+    first = np.cumsum(n) - n
+    for g, (a, b) in enumerate(itertools.pairwise(starts.tolist())):
+        mine = order[a:b]
+        one = WaveRuns(*(column[mine] for column in (runs.t0_ns, runs.rate_num, runs.rate_den, n)))
+        at = np.concatenate([np.arange(0), *(first[r] + np.arange(n[r]) for r in mine)])
+        expected = wave_by_the_format(one, values[at], None if marks is None else marks[at])
+        assert done.payload[done.offsets[g] : done.offsets[g + 1]].tobytes() == expected
+    read = decode_waves(done.payload, done.offsets, dtype)
+    assert same_bits(read.ts_ns, read.runs.ts_ns())
+    assert np.array_equal(np.diff(read.run_starts), np.diff(starts))
 
 
 def reseal(payload: bytes) -> bytes:

@@ -56,15 +56,18 @@ def load_column(rows: U8, at: tuple[Int, Int], n: Int, form: Form, bits: U64) ->
     """The bits of n values of the rows' bytes: number i from place ``first + i * columns``, at = (first, columns)."""
     first, columns = at
     width = form.width
-    if width == 2:  # the same three times, but a constant width is one load
+    if width == 2:  # the same several times, but a constant width is one load
         for i in range(n):
             bits[i] = get_fixed(rows, (first + i * columns) * 2, 2)
+    elif width == 4:
+        for i in range(n):
+            bits[i] = get_fixed(rows, (first + i * columns) * 4, 4)
     elif width == 8:
         for i in range(n):
             bits[i] = get_word(rows, (first + i * columns) * 8)
     else:
         for i in range(n):
-            bits[i] = get_fixed(rows, (first + i * columns) * width, width)
+            bits[i] = np.uint64(rows[first + i * columns])
     if form.kind != UNSIGNED:
         for i in range(n):
             bits[i] = extend_sign(bits[i], width)
@@ -77,12 +80,15 @@ def store_column(rows: U8, at: tuple[Int, Int], n: Int, width: Int, bits: U64) -
     if width == 2:
         for i in range(n):
             put_fixed(rows, (first + i * columns) * 2, bits[i], 2)
+    elif width == 4:
+        for i in range(n):
+            put_fixed(rows, (first + i * columns) * 4, bits[i], 4)
     elif width == 8:
         for i in range(n):
             put_word(rows, (first + i * columns) * 8, bits[i])
     else:
         for i in range(n):
-            put_fixed(rows, (first + i * columns) * width, bits[i], width)
+            rows[first + i * columns] = np.uint8(bits[i] & np.uint64(255))
 
 
 @glue

@@ -6,9 +6,10 @@ import numba
 import numpy as np
 import pytest
 
-from headrace.codecs import block_kernels, chunk_kernels, series_kernels
+from headrace.codecs import block_kernels, chunk_kernels, series_kernels, wave_kernels
 from headrace.codecs.block import decode_block, encode_blocks
 from headrace.codecs.warm import warm_kernels
+from headrace.codecs.wave import WaveRuns, decode_waves, encode_waves
 from headrace.store.warm import encode_chunk
 from headrace.store.warm_reads import Chunks, decode_chunks
 
@@ -21,6 +22,9 @@ ENTRIES = (
     series_kernels.encode_series,
     series_kernels.decode_series,
     chunk_kernels.decode_chunks,
+    wave_kernels.encode_waves,
+    wave_kernels.open_waves,
+    wave_kernels.decode_waves,
 )
 
 
@@ -32,6 +36,9 @@ def test_one_version_of_each_kernel_serves_all():
     quality = np.ones(values.shape, np.uint8)
     blocks = encode_blocks(values, np.arange(10), quality, np.arange(10, dtype=np.int32), np.array([0, 10]))
     decode_block(blocks.payload.tobytes(), values.dtype)
+    runs = WaveRuns(*(np.array([k, k]) for k in (0, 3, 2, 15)))
+    waves = encode_waves(runs, values.reshape(-1), quality.reshape(-1), np.arange(2), np.arange(3))
+    decode_waves(waves.payload.tobytes(), waves.offsets, values.dtype)
     chunk = encode_chunk(np.arange(20) ** 2, np.arange(20.0), None)
     chunks = Chunks(
         np.frombuffer(chunk.payload, np.uint8), np.array([0, len(chunk.payload)]), chunk[1:3], np.dtype("f8"),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
+import sys
+import textwrap
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +16,7 @@ import xxhash
 from headrace.codecs import wave
 from headrace.codecs.base import same_bits
 from headrace.codecs.rate import RateTime
-from headrace.codecs.wave import WaveRuns, decode_wave, encode_wave
+from headrace.codecs.wave import WaveRuns, decode_wave, decode_waves, encode_wave, encode_waves
 from headrace.core.errors import CorruptionError
 from headrace.core.frames import FrameBatch, Shape
 
@@ -75,17 +80,112 @@ def test_too_many_values_are_refused(monkeypatch):
         encode_wave(runs_of((0, 1, 1, 11)), np.zeros(11, F32), None)
 
 
-def test_values_that_come_back_different_are_stored_plain(monkeypatch):
-    from headrace.codecs import series_kernels
+def test_waves_are_taken_in_the_order_asked_for_and_their_qualities_counted():
+    runs = runs_of((5, 2, 1, 2), (9, 4, 1, 3), (7, 2, 1, 0), (8, 1, 1, 1))
+    values = np.array([10, 11, 20, 21, 22, 30], np.int16)
+    quality = np.array([0, 0x41, 0, 0xC0, 0x83, 0], np.uint8)
+    done = encode_waves(runs, values, quality, np.array([3, 1, 0, 2]), np.array([0, 1, 1, 4]))
+    assert done.n_of_class.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0], [2, 1, 1, 1]]
+    assert done.n_fallbacks == 0
+    read = decode_waves(done.payload, done.offsets, values.dtype)
+    assert read.values.tolist() == [30, 20, 21, 22, 10, 11]
+    assert read.quality.tolist() == [0, 0, 0xC0, 0x83, 0, 0x41]
+    assert (read.starts.tolist(), read.run_starts.tolist()) == ([0, 1, 1, 6], [0, 1, 1, 4])
+    assert read.runs.t0_ns.tolist() == [8, 9, 5, 7]
+    assert same_bits(read.ts_ns, read.runs.ts_ns())
+    last = done.payload[done.offsets[2] :].tobytes()
+    assert decode_wave(last, values.dtype)[1].tolist() == [20, 21, 22, 10, 11]
+    all_good = encode_waves(runs, values, None, np.array([3, 1]), np.array([0, 2]))
+    assert all_good.n_of_class.tolist() == [[4, 0, 0, 0]]
+    assert decode_waves(all_good.payload, all_good.offsets, values.dtype).quality is None
 
-    sound = series_kernels.series_body
-    monkeypatch.setattr(
-        series_kernels, "series_body", lambda v, piece: sound(v + 1 if v.dtype == F32 else v, piece)
+
+@pytest.mark.parametrize(
+    ("order", "starts", "text"),
+    [
+        ([0, 2], [0, 2], "not among the 2"),
+        ([-1], [0, 1], "not among the 2"),
+        ([0, 1], [0, 3], "rise from 0 to 2"),
+        ([0, 1], [1, 0], "rise from 0 to 2"),
+        ([0, 1], [-1, 1], "rise from 0 to 2"),
+        ([0, 1], [], "rise from 0 to 2"),
+    ],
+)
+def test_an_order_that_leaves_the_runs_is_refused(order, starts, text):
+    with pytest.raises(ValueError, match=text):
+        encode_waves(runs_of((0, 1, 1, 1), (0, 1, 1, 1)), np.zeros(2, F32), None, order, starts)
+
+
+def test_what_is_wrong_with_which_of_many_is_said():
+    one = encode_wave(runs_of((0, 1, 1, 3)), np.zeros(3, F32), None)
+    ends = np.array([0, len(one), 2 * len(one)])
+    for second, text in (
+        (b"\2" + one[1:], "wave 1 of 2 .* newer release"),
+        (one[:-1] + b"?", "wave 1 of 2 .* checksum"),
+        (changed(one, 10, 0), "wave 1 of 2 .* its runs can't be decoded"),
+    ):
+        with pytest.raises(CorruptionError, match=text):
+            decode_waves(one + second, ends, F32)
+    for offsets in ([0, 29], [-40, len(one)], [0, len(one) + 1], [20, 10]):
+        with pytest.raises(CorruptionError, match="wave 0 of 1 .* shorter than a header"):
+            decode_waves(one, np.array(offsets), F32)
+
+
+def test_a_read_that_is_too_large_is_refused_before_memory_is_taken(monkeypatch):
+    monkeypatch.setattr(wave, "N_READ_MAX", 10_000)
+    still = encode_wave(runs_of((0, 1, 1, 12_000)), np.zeros(12_000, F32), None)
+    empty = encode_wave(
+        WaveRuns(*np.ones((3, 3_000), np.int64), np.zeros(3_000, np.int64)), np.empty(0, F32), None
     )
-    values = np.arange(50, dtype=F32)
-    payload = encode_wave(runs_of((0, 1, 1, 50)), values, None)
-    assert payload[1] & 0x20
-    assert same_bits(decode_wave(payload, F32)[1], values)
+    decode_wave(encode_wave(runs_of((0, 1, 1, 1)), np.zeros(1, F32), None), F32)
+    tracemalloc.start()
+    try:
+        for payload in (still, empty):
+            assert len(payload) < 300
+            with pytest.raises(ValueError, match="read fewer"):
+                decode_wave(payload, F32)
+        assert tracemalloc.get_traced_memory()[1] < 40_000
+    finally:
+        tracemalloc.stop()
+
+
+FAILING = """
+    import numpy as np
+    from headrace.codecs import values
+    from headrace.codecs.wave import WaveRuns, decode_waves, encode_waves
+    from headrace.core.errors import CorruptionError
+
+    numbers = np.arange(70, dtype=np.int32) ** 2
+    runs = WaveRuns(*np.array([[5, 6, 7], [1, 1, 1], [1, 1, 1], [30, 30, 10]]))
+    arguments = runs, numbers, None, np.arange(3), np.array([0, 1, 2, 3])
+    sound, broken = values.put_column, 30
+
+    def careless(x, n, *rest):
+        x[n - 1] += n == broken
+        return sound(x, n, *rest)
+
+    values.put_column = careless
+    done = encode_waves(*arguments)
+    assert done.n_fallbacks == 2, done
+    assert [done.payload[at + 1] & 0x20 for at in done.offsets[:-1]] == [0x20, 0x20, 0]
+    assert (decode_waves(done.payload, done.offsets, numbers.dtype).values == numbers).all()
+    broken = 1
+    try:
+        encode_waves(*arguments)
+    except CorruptionError as e:
+        assert "wave 0 of 3 (30 values in 1 runs, int32)" in str(e) and "not even plain" in str(e), e
+    else:
+        raise AssertionError("a wave that can't be read was written")
+    print("held")
+"""
+
+
+def test_a_broken_encoder_is_caught_and_the_values_stored_plain():
+    """In plain Python, where a kernel can be replaced by a faulty one."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(FAILING)]
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("held\n", "")
 
 
 def reseal(payload):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from headrace.codecs.block import decode_block
+from headrace.codecs.wave import decode_wave
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Layout
 from headrace.core.quality import Quality
@@ -66,6 +67,30 @@ def test_a_wave_over_midnight_is_cut_into_samples(plant, encode):
     ]  # fmt: skip
     assert [r["value_codec"] for r in encode(cut)] == ["block", "block"]
     assert encode(wave(plant, NOON, [])) == []
+
+
+def test_waves_of_many_sensors_are_a_row_for_each(plant, encode):
+    """In any order, with any qualities, and one without values among them."""
+    other = plant.directory.define("leon/line2/pump", plant.directory.layout(plant.motor))
+    slot = np.array([other, plant.motor, other, other, plant.motor], np.uint32)
+    ts_ns = NOON + np.array([4, 0, 0, 9, 1]) * NS
+    quality = np.array([0, Quality.ABSENT, 0, Quality.UNCERTAIN, 0, 0, Quality.BAD_DEVICE], np.uint8)
+    batch = FrameBatch.wave(
+        slot, ts_ns, np.arange(7, dtype=np.int16), np.array([0, 2, 3, 5, 5, 7]),
+        (np.array([2, 1, 2, 2, 4]), np.ones(5, np.int64)), quality=quality,
+    )  # fmt: skip
+    rows = {row["path"]: row for row in encode(batch)}
+    motor, pump = rows["leon/line2/motor"], rows["leon/line2/pump"]
+    assert (motor["n_frames"], motor["n_samples"], motor["count"], motor["quality"]) == (3, 3, 2, 1 | 4)
+    assert (pump["n_frames"], pump["n_samples"], pump["count"], pump["quality"]) == (4, 3, 3, 1 | 2 | 8)
+    assert (motor["t_min"].value, motor["t_max"].value) == (NOON, NOON + NS + NS // 4)
+    assert (pump["t_min"].value, pump["t_max"].value) == (NOON, NOON + 4 * NS + NS // 2)
+    runs, values, marks = decode_wave(pump["payload"], np.dtype(np.int16))
+    assert (runs.t0_ns.tolist(), runs.n.tolist()) == ([NOON, NOON + 4 * NS], [2, 2])
+    assert (values.tolist(), marks.tolist()) == ([3, 4, 0, 1], quality[[3, 4, 0, 1]].tolist())
+    assert decode_wave(motor["payload"], np.dtype(np.int16))[1].tolist() == [2, 5, 6]
+    good = {row["path"]: row for row in encode(batch.with_(quality=None))}
+    assert [(r["n_samples"], r["count"], r["quality"]) for r in good.values()] == [(3, 3, 1), (4, 4, 1)]
 
 
 def test_sparse_frames_are_a_row_a_series(plant, encode):
