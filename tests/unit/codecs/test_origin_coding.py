@@ -38,11 +38,11 @@ LEFT = {
 }
 
 
-def bodies_of(chunks, marks=None):
+def bodies_of(chunks, marks=None, *, final=False):
     bits = np.concatenate([to_bits(one) for one in chunks]).view(np.uint64)
     start = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(one) for one in chunks])])
     kinds = [type_mark(one.dtype) for one in chunks] if marks is None else marks
-    return packed(bits, start, np.array(kinds, np.uint8))
+    return packed(bits, start, np.array(kinds, np.uint8), final)
 
 
 def test_bodies_are_those_that_the_codec_makes_of_each_chunk():
@@ -57,6 +57,15 @@ def test_what_needs_more_than_integers_is_left():
     left = dict(zip(LEFT, bodies, strict=False))
     assert {name for name, body in left.items() if body} == set()
     assert bodies[-1] == OriginCodec().pack(SIGNALS["tenths"])
+
+
+def test_what_is_final_is_coded_where_others_may_be_shorter():
+    left = {name: LEFT[name] for name in ("for pco", "steps of a converter", "noise", "nothing to gain")}
+    bodies = dict(zip(left, bodies_of(list(left.values()), final=True)[0], strict=True))
+    assert {name for name, body in bodies.items() if body} == {"for pco", "steps of a converter"}
+    for name in ("for pco", "steps of a converter"):
+        back = OriginCodec().unpack(bodies[name], len(left[name]), left[name].dtype)
+        assert back.tobytes() == left[name].tobytes(), name
 
 
 def test_chunks_without_a_kind_are_left():
