@@ -40,48 +40,36 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from headrace.codecs.const import ConstCodec
-from headrace.codecs.delta_of_delta import DeltaOfDeltaTime
-from headrace.codecs.origin import OriginCodec, explains
-from headrace.codecs.packing import get_sized, get_varint, put_sized, put_varint
-from headrace.codecs.pco import PcoCodec
-from headrace.codecs.registry import time_codec, value_codec
-from headrace.codecs.regular import RegularTime
-from headrace.codecs.rice_delta import RiceDeltaCodec
-from headrace.codecs.select import ChosenValues, smallest, smallest_times
+from headrace.codecs.packing import get_sized, put_sized
 from headrace.core.clock import NS
-from headrace.core.errors import ConfigError, CorruptionError
+from headrace.core.errors import CorruptionError
 from headrace.core.grids import Grid
-from headrace.core.layouts import DTYPES, Layout, numpy_dtype
+from headrace.core.layouts import DTYPES, Layout, dtype_name, numpy_dtype
 from headrace.store.aggregates import Partials, in_units, join, partials_of, rounded
 from headrace.store.grouping import DAY_NS
 from headrace.store.runs import SensorSamples
 from headrace.store.schema import COLUMNS, FRAMES, ROLLUP, coded, constant, schema_of
 from headrace.store.segment import RowHeaders
 from headrace.store.wanted import LANE_DTYPES, Lane, Wanted, from_bits, lane_of
-from headrace.store.warm import codec_spec, codec_text
+from headrace.store.warm_rows import by_layout, sensor_ids
+from headrace.store.window_blocks import Table, decode_windows, encode_blocks, is_raw
 from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
 Spans = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """From which sample on, and before which, each sensor's lie."""
 I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
 
 RESOLUTIONS_NS = (NS, 60 * NS, 3_600 * NS, DAY_NS)
 SAMPLES_MIN = 8
 SHARE = 0.125
 BLOCK_SAMPLES_MIN = 4_096
 """Fewer samples of a day are decoded in less time than a block of windows."""
-M2_BITS = 12
-CODECS = (
-    "const", "origin", "raw", "rle", 'rice_delta {"piece": 1024}', 'pco {"level": 6}', 'pco {"level": 8}', "regular",
-    'delta_of_delta {"piece": 1024}',
-)  # fmt: skip
-"""Codecs as the columns of warm rows name them, by their place: what is here stays where it is."""
-_OTHER = 255
-_PCO_FROM = 256
 _ROW_BYTES = 72
 """About what a row's header takes."""
+_WINDOWS = 1 << 16
+"""About how many are encoded at once."""
 _LEAST_BYTES, _LEAST_BYTES_A_WINDOW = 40, 7
 """No block of values that change is smaller: what has less room is not tried."""
 _SUM = struct.Struct("<I")
@@ -91,111 +79,6 @@ ROLLED = (
     "value_codec", "seq", "n_bytes", "payload",
 )  # fmt: skip
 ROLLED_SCHEMA = schema_of(ROLLED)
-
-
-# --- one block -------------------------------------------------------------------------------------------
-
-
-def encode_windows(
-    windows: Partials, day: int, every_ns: int, dtype: np.dtype[Any], most: float = np.inf
-) -> bytes | None:
-    """One sensor's windows of a day, by time, in the units of their lane; None where they take more than `most` bytes.
-
-    Cost: 0.2 ms for 24 windows, 1 to 3 ms for 1,440.
-    """
-    number = (windows.window_ns - day * DAY_NS) // every_ns
-    times = smallest_times(number, [RegularTime(), DeltaOfDeltaTime()])
-    ends = np.concatenate([windows.low, windows.high, windows.first, windows.last])
-    columns: list[Array] = [windows.count, ends.astype(dtype)]
-    columns += [windows.raw_sum] if _is_raw(dtype) else [windows.sum, windows.sum_low]
-    parts = [put_varint(len(windows)), _part(codec_text(times.codec), times.body)]
-    for values in (*columns, rounded(windows.squares, M2_BITS)):
-        chosen = _smallest(values)
-        parts.append(_part(codec_text(chosen.codec), chosen.body))
-        if sum(map(len, parts)) > most:
-            return None
-    return b"".join(parts)
-
-
-def _smallest(values: Array) -> ChosenValues:
-    """As `headrace.store.warm.choose_values`, with fewer trials: a block is short."""
-    chosen = smallest(values, [ConstCodec()])
-    if isinstance(chosen.codec, ConstCodec):
-        return chosen
-    is_float = values.dtype.kind == "f"
-    chosen = smallest(values, [OriginCodec() if is_float else RiceDeltaCodec()], chosen)
-    if len(values) < _PCO_FROM or (isinstance(chosen.codec, OriginCodec) and explains(chosen.body)):
-        return chosen
-    return smallest(values, [PcoCodec()], chosen)
-
-
-def decode_windows(block: bytes, day: int, every_ns: int, dtype: np.dtype[Any]) -> Partials:
-    """The inverse: sensor 0, times of first and last sample as wide as the window.
-
-    Raises
-    ------
-    CorruptionError : it is no such block.
-    """
-    try:
-        n, at = get_varint(block, 0)
-        if not 0 < n <= DAY_NS // every_ns:
-            raise ValueError(f"a day has no {n:,} windows")
-        name, body, at = _next(block, at)
-        number = time_codec(codec_spec(name)).unpack(body, n)
-        raw = _is_raw(dtype)
-        types = [np.dtype(np.int64), dtype, np.dtype(np.int64 if raw else np.float64)]
-        types += [np.dtype(np.float64)] * (1 if raw else 2)
-        columns = []
-        for i, one in enumerate(types):
-            name, body, at = _next(block, at)
-            columns.append(value_codec(codec_spec(name)).unpack(body, 4 * n if i == 1 else n, one))
-        if (
-            at != len(block)
-            or (np.diff(number) <= 0).any()
-            or number[0] < 0
-            or number[-1] >= DAY_NS // every_ns
-        ):
-            raise ValueError("its windows are not those of a day")
-    except (struct.error, ValueError, ConfigError) as e:
-        raise CorruptionError(f"a rollup of {len(block):,} bytes can't be read: {e}") from e
-    count, ends, total, *rest = columns
-    lane = np.float64 if dtype.kind == "f" else (np.uint64 if dtype == np.uint64 else np.int64)
-    low, high, first, last = ends.astype(lane).reshape(4, n)
-    start = day * DAY_NS + number * every_ns
-    zero = np.zeros(n, np.int64)
-    return Partials(
-        zero, start, start, start + every_ns - 1, count, low, high, first, last, total.astype(np.float64),
-        total if raw else zero, total / np.maximum(count, 1), rest[-1], np.full(n, np.nan),
-        np.zeros(n) if raw else rest[0],
-    )  # fmt: skip
-
-
-def _is_raw(dtype: np.dtype[Any]) -> bool:
-    """Whether values are integers whose sums are exact integers."""
-    return dtype.kind != "f" and dtype.itemsize < 8
-
-
-def _part(name: str, body: bytes) -> bytes:
-    known = name in CODECS
-    return (bytes([CODECS.index(name)]) if known else bytes([_OTHER]) + put_sized(name.encode())) + put_sized(
-        body
-    )
-
-
-def _next(block: bytes, at: int) -> tuple[str, bytes, int]:
-    """A codec's name, a body, and where it ends. Raises ValueError."""
-    if at >= len(block):
-        raise ValueError("it ends early")
-    code = block[at]
-    if code == _OTHER:
-        text, at = get_sized(block, at + 1)
-        name = text.decode()
-    elif code < len(CODECS):
-        name, at = CODECS[code], at + 1
-    else:
-        raise ValueError(f"there is no codec {code}")
-    body, at = get_sized(block, at)
-    return name, body, at
 
 
 # --- one payload -----------------------------------------------------------------------------------------
@@ -273,34 +156,50 @@ def encode_rollups(
     length = np.diff(samples.start)
     layout_index = wanted.directory.layout_index[wanted.slot[samples.sensor]]
     closest = _closest(samples)
+    enough = (length >= SAMPLES_MIN) | (asked[samples.sensor] > 0)
     found: list[_Rolled] = []
+    wishes: list[_Wish] = []
     for index in np.unique(layout_index).tolist():
         layout = wanted.directory.layouts[index]
-        enough = (length >= SAMPLES_MIN) | (asked[samples.sensor] > 0)
         mine = np.flatnonzero((layout_index == index) & ~strings & enough)
+        lanes = np.array([lane_of(layout, c) for c in range(layout.width)])[
+            wanted.column[samples.sensor[mine]]
+        ]
         for lane in Lane:
-            of_lane = [lane_of(layout, int(c)) is lane for c in wanted.column[samples.sensor[mine]]]
-            chosen = mine[np.array(of_lane, np.bool_)]
-            if len(chosen):
-                found += _roll(
-                    wanted, samples, chosen, (layout, lane), (room, asked, resolutions_ns, closest[chosen])
-                )
-    if not found:
-        return None
-    return _rows(wanted, sorted(found, key=lambda one: one.sensor), seq)
+            chosen = mine[lanes == lane]
+            if not len(chosen):
+                continue
+            rules = room, asked, resolutions_ns, closest[chosen]
+            for rolled, wished in _roll(wanted, samples, chosen, (layout, lane), rules):
+                found.append(rolled)
+                wishes += wished
+            if sum(one.table.n_windows for one in wishes) > _WINDOWS:
+                _grant(wishes)
+                wishes = []
+    _grant(wishes)
+    return _rows(wanted, found, seq) if any(len(one.sensor) for one in found) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rolled:
-    """One sensor's day: its window in engineering units, and its blocks."""
+    """Sensors' days: their windows in engineering units, samples from and to, and blocks of each."""
 
-    sensor: int
-    span: tuple[int, int]
-    n_samples: int
-    dtype: str
+    sensor: I64
+    span: Spans
+    n_samples: I64
+    dtype: np.dtype[Any]
     day: Partials
     has_header: bool
-    blocks: dict[int, bytes]
+    blocks: list[dict[int, bytes]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wish:
+    """Blocks to encode, how many bytes each may take, and where it is kept then."""
+
+    table: Table
+    most: F64
+    keep_in: list[dict[int, bytes]]
 
 
 def _weights(warm: pa.Table) -> dict[tuple[int, int, int], int]:
@@ -320,7 +219,7 @@ def _roll(
     chosen: I64,
     of: tuple[Layout, Lane],
     rules: tuple[dict[Any, float], I64, Sequence[int], I64],
-) -> list[_Rolled]:
+) -> Iterator[tuple[_Rolled, list[_Wish]]]:
     """Sensors (places in `samples`) of one layout and lane; `rules`: bytes that blocks may take, `asked`, `resolutions_ns`, `_closest`."""
     (layout, lane), (room, _, may_be_kept, closest) = of, rules
     sensors = samples.sensor[chosen]
@@ -331,35 +230,52 @@ def _roll(
     if lane is Lane.FLOAT and not (grid.is_plain and dtype.kind == "f"):
         dtype = np.dtype(np.float64)
     has_header = lane in (Lane.FLOAT, Lane.RAW)
-    group = wanted.directory.group_id[wanted.slot[sensors]].tolist()
+    group, column = wanted.directory.group_id[wanted.slot[sensors]].tolist(), wanted.column[sensors].tolist()
     span = samples.ts_ns[samples.start[chosen]], samples.ts_ns[samples.start[chosen + 1] - 1]
-    number = int(span[0][0]) // DAY_NS
-    out = []
     asked = rules[1][sensors]
-    for tables, sensors_in in _windows(part, spans, finest, asked):
-        days = tables[DAY_NS]
-        in_header = in_units(days, grid.take(days.sensor), exact=True) if lane is Lane.RAW else days
-        bounds = {every_ns: _bounds(one, sensors_in) for every_ns, one in tables.items()}
-        for k, i in enumerate(sensors_in.tolist()):
-            most = room[group[i], layout.id, int(wanted.column[sensors[i]])]
-            if most < _ROW_BYTES and not asked[i]:
-                continue
-            blocks: dict[int, bytes] = {}
-            for every_ns, windows in tables.items():
-                a, b = bounds[every_ns][k]
-                is_needed = not has_header if every_ns == DAY_NS else 0 < asked[i] <= every_ns
-                least = _LEAST_BYTES + _LEAST_BYTES_A_WINDOW * (b - a)
-                pays = every_ns < DAY_NS and every_ns in may_be_kept and least <= most
-                if is_needed or pays:
-                    mine, limit = windows.take(slice(a, b)), np.inf if is_needed else most
-                    block = encode_windows(mine, number, every_ns, dtype, limit)
-                    blocks |= {} if block is None else {every_ns: block}
-            day = in_header.take(slice(*bounds[DAY_NS][k]))
-            name, n = f"{dtype.kind}{8 * dtype.itemsize}", int(spans[1][i] - spans[0][i])
-            out.append(
-                _Rolled(int(sensors[i]), (int(span[0][i]), int(span[1][i])), n, name, day, has_header, blocks)
-            )
+    for tables, of_tables in _windows(part, spans, finest, asked):
+        most = np.array([room[group[i], layout.id, column[i]] for i in of_tables.tolist()], np.float64)
+        is_rolled = (most >= _ROW_BYTES) | (asked[of_tables] > 0)
+        mine, most = of_tables[is_rolled], most[is_rolled]
+        days = tables[DAY_NS].take(np.searchsorted(tables[DAY_NS].sensor, mine))
+        if lane is Lane.RAW:
+            days = in_units(days, grid.take(mine), exact=True)
+        rolled = _Rolled(
+            sensors[mine], (span[0][mine], span[1][mine]), (spans[1] - spans[0])[mine], dtype, days,
+            has_header, [{} for _ in mine],
+        )  # fmt: skip
+        yield rolled, _wishes(rolled, tables, mine, (most, asked[mine], may_be_kept))
+
+
+def _wishes(
+    rolled: _Rolled, tables: dict[int, Partials], mine: I64, rules: tuple[F64, I64, Sequence[int]]
+) -> list[_Wish]:
+    """The blocks that have to be, or may be small enough. `rules` : bytes that they may take, `asked`, `resolutions_ns`."""
+    most, asked, may_be_kept = rules
+    number = int(rolled.span[0][0]) // DAY_NS if len(mine) else 0
+    out = []
+    for every_ns, windows in tables.items():
+        first, last = np.searchsorted(windows.sensor, [mine, mine + 1])
+        if every_ns == DAY_NS:
+            needed = pays = np.full(len(mine), not rolled.has_header)
+        else:
+            needed = (asked > 0) & (asked <= every_ns)
+            least = _LEAST_BYTES + _LEAST_BYTES_A_WINDOW * (last - first)
+            pays = (least <= most) & (every_ns in may_be_kept)
+        which = np.flatnonzero(needed | pays)
+        if len(which):
+            table = Table(windows, (first[which], last[which]), every_ns, number, rolled.dtype)
+            limit = np.where(needed, np.inf, most)[which]
+            out.append(_Wish(table, limit, [rolled.blocks[i] for i in which.tolist()]))
     return out
+
+
+def _grant(wishes: list[_Wish]) -> None:
+    """Encode blocks, and keep those that are small enough."""
+    for wish, blocks in zip(wishes, encode_blocks([one.table for one in wishes]), strict=True):
+        for block, most, kept in zip(blocks, wish.most.tolist(), wish.keep_in, strict=True):
+            if len(block) <= most:
+                kept[wish.table.every_ns] = block
 
 
 def _windows(
@@ -381,12 +297,6 @@ def _windows(
             tables[every_ns] = windows
         lost = np.union1d(lost, windows.sensor[np.isnan(windows.sum_low)])
         yield tables, np.setdiff1d(windows.sensor, lost)
-
-
-def _bounds(windows: Partials, sensors: I64) -> list[tuple[int, int]]:
-    """Where each sensor's windows begin and end."""
-    found = np.searchsorted(windows.sensor, [sensors, sensors + 1])
-    return list(zip(*found.tolist(), strict=True))
 
 
 def _closest(samples: SensorSamples) -> I64:
@@ -434,45 +344,48 @@ def _part_of(
 
 
 def _rows(wanted: Wanted, found: list[_Rolled], seq: I64) -> pa.Table:
-    sensor = np.array([one.sensor for one in found], np.int64)
-    directory, n = wanted.directory, len(found)
-    slots, columns = wanted.slot[sensor], wanted.column[sensor].astype(np.int32)
-    layouts = [directory.layout(int(slot)) for slot in slots]
-    texts = [one.to_json() for one in layouts]
-    words = sorted(set(texts))
-    days = Partials.concat([one.day.as_type(np.dtype(np.float64)) for one in found])
-    headless = ~np.array([one.has_header for one in found])
-    raw = np.array([_is_raw(numpy_dtype(one.dtype)) for one in found])
-    payloads = [pack_blocks([one.blocks[r] for r in sorted(one.blocks, reverse=True)]) for one in found]
-    names = [",".join(str(r // NS) for r in sorted(one.blocks, reverse=True)) for one in found]
-    dtypes = sorted({one.dtype for one in found})
+    """Rows by path."""
+    sensor = np.concatenate([one.sensor for one in found])
+    order = np.argsort(sensor)
+    sensor, directory, n = sensor[order], wanted.directory, len(order)
+
+    def of_each(values: list[Any]) -> Array:
+        """What the sensors of each that was found have in common."""
+        return np.repeat(np.array(values), [len(one.sensor) for one in found])[order]
+
+    def in_order(values: list[Any]) -> Array:
+        return np.concatenate(values)[order]
+
+    slots, columns = wanted.slot[sensor], wanted.column[sensor]
+    used, place = np.unique(directory.layout_index[slots], return_inverse=True)
+    layouts = [directory.layouts[i] for i in used.tolist()]
+    days = Partials.concat([one.day.as_type(np.dtype(np.float64)) for one in found]).take(order)
+    headless = of_each([not one.has_header for one in found])
+    of_rows = [kept for one in found for kept in one.blocks]
+    blocks = [sorted(of_rows[i].items(), reverse=True) for i in order.tolist()]
+    payloads = [pack_blocks([block for _, block in one]) for one in blocks]
+    names = [",".join(str(every_ns // NS) for every_ns, _ in one) for one in blocks]
     rows: dict[str, Any] = {
         "shard": directory.shard[slots], "kind": constant(FRAMES, n),
         "path": pa.array(wanted.paths[sensor].tolist(), pa.string()), "group": directory.group_id[slots],
-        "sensor": np.array([directory.sensors(int(s))[c] for s, c in zip(slots, columns, strict=True)], np.uint64),
-        "column": columns, "layout": np.array([one.id for one in layouts], np.uint64),
-        "layout_json": coded(np.array([words.index(text) for text in texts], np.int32), words),
-        "dtype": coded(np.array([dtypes.index(one.dtype) for one in found], np.int32), dtypes),
-        "t_min": _times([one.span[0] for one in found]), "t_max": _times([one.span[1] for one in found]),
-        "n_frames": np.ones(n, np.uint32), "n_samples": np.array([one.n_samples for one in found], np.uint32),
+        "sensor": sensor_ids(wanted, sensor), "column": columns.astype(np.int32),
+        "layout": np.array([one.id for one in layouts], np.uint64)[place],
+        "layout_json": coded(place.astype(np.int32), [one.to_json() for one in layouts]),
+        "dtype": coded(of_each([DTYPES.index(dtype_name(one.dtype)) for one in found]).astype(np.int32), list(DTYPES)),
+        "t_min": _times(in_order([one.span[0] for one in found])), "t_max": _times(in_order([one.span[1] for one in found])),
+        "n_frames": np.ones(n, np.uint32), "n_samples": in_order([one.n_samples for one in found]).astype(np.uint32),
         "count": days.count.astype(np.uint32), "seq": seq[sensor],
-        "scale": np.array([one.columns[c].scale for one, c in zip(layouts, columns, strict=True)]),
-        "offset": np.array([one.columns[c].offset for one, c in zip(layouts, columns, strict=True)]),
+        "scale": by_layout(wanted, slots, columns, "scale"), "offset": by_layout(wanted, slots, columns, "offset"),
         "time_codec": pa.array(names, pa.string()).dictionary_encode(), "value_codec": constant(ROLLUP, n),
         "n_bytes": np.array([len(p) for p in payloads], np.uint32), "payload": pa.array(payloads, pa.binary()),
-        "raw_sum": pa.array(days.raw_sum, mask=~raw), "sum_low": pa.array(days.sum_low, mask=headless | (days.sum_low == 0.0)),
+        "raw_sum": pa.array(days.raw_sum, mask=~of_each([is_raw(one.dtype) for one in found])),
+        "sum_low": pa.array(days.sum_low, mask=headless | (days.sum_low == 0.0)),
         "m2": pa.array(rounded(days.squares), mask=headless),
     }  # fmt: skip
-    for name, field in (
-        ("min", "low"),
-        ("max", "high"),
-        ("sum", "sum"),
-        ("first", "first"),
-        ("last", "last"),
-    ):
-        rows[name] = pa.array(getattr(days, field), mask=headless)
+    ends = {"min": days.low, "max": days.high, "sum": days.sum, "first": days.first, "last": days.last}
+    rows |= {name: pa.array(values, mask=headless) for name, values in ends.items()}
     return pa.Table.from_pydict({name: rows[name] for name in ROLLED}, schema=ROLLED_SCHEMA)
 
 
-def _times(ts_ns: list[int]) -> pa.Array:
-    return pa.array(np.array(ts_ns, np.int64)).cast(COLUMNS["t_min"])
+def _times(ts_ns: I64) -> pa.Array:
+    return pa.array(ts_ns).cast(COLUMNS["t_min"])

@@ -30,13 +30,13 @@ from headrace.store.reader import FoundRows
 from headrace.store.resolutions import (
     BLOCK_SAMPLES_MIN,
     RESOLUTIONS_NS,
-    decode_windows,
     resolutions_of,
     unpack_blocks,
 )
 from headrace.store.runs import SensorSamples
 from headrace.store.segment import RowHeaders
 from headrace.store.wanted import NOWHERE, Lane, Wanted, lane_of
+from headrace.store.window_blocks import decode_windows
 
 if TYPE_CHECKING:
     from headrace.store.answer import Answer

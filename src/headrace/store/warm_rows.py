@@ -103,12 +103,12 @@ def encode_warm(
     rows: dict[str, Any] = {
         "shard": directory.shard[slots], "kind": constant(FRAMES, n),
         "path": pa.array(wanted.paths[sensor].tolist(), pa.string()), "group": directory.group_id[slots],
-        "sensor": _sensor_ids(wanted, sensor), "column": columns.astype(np.int32),
+        "sensor": sensor_ids(wanted, sensor), "column": columns.astype(np.int32),
         "t_min": _times(samples.ts_ns[first]), "t_max": _times(samples.ts_ns[last - 1]),
         "n_frames": (last - first).astype(np.uint32), "n_samples": (last - first).astype(np.uint32),
         "quality": np.bitwise_or.reduceat(_FLAG_OF_CLASS[samples.quality >> 6], first),
         "seq": seq[sensor],
-        "scale": _by_layout(wanted, slots, columns, "scale"), "offset": _by_layout(wanted, slots, columns, "offset"),
+        "scale": by_layout(wanted, slots, columns, "scale"), "offset": by_layout(wanted, slots, columns, "offset"),
     }  # fmt: skip
     used, place = np.unique(directory.layout_index[slots], return_inverse=True)
     layouts = [directory.layouts[i] for i in used.tolist()]
@@ -162,7 +162,7 @@ def _payloads(
         axes.add(encoded[-1])
         dtypes.append(dtype)
     payloads, times, values, *errors = zip(*encoded, strict=True)
-    scale = np.abs(_by_layout(wanted, wanted.slot[chunks.sensor], wanted.column[chunks.sensor], "scale"))
+    scale = np.abs(by_layout(wanted, wanted.slot[chunks.sensor], wanted.column[chunks.sensor], "scale"))
     return {
         **{name: np.array(one) * scale for name, one in zip(ERRORS, errors, strict=True)}, "payload": pa.array(payloads, pa.binary()), "n_bytes": np.array([len(p) for p in payloads], np.uint32),
         "time_codec": pa.array(times).dictionary_encode(), "value_codec": pa.array(values).dictionary_encode(),
@@ -232,7 +232,8 @@ def _part(samples: SensorSamples, chunks: _Chunks, mine: I64, dtype: np.dtype[An
     return SensorSamples(np.arange(len(mine)), start, samples.ts_ns[at], values, samples.quality[at])
 
 
-def _by_layout(wanted: Wanted, slots: Array, columns: Array, name: str) -> Array:
+def by_layout(wanted: Wanted, slots: Array, columns: Array, name: str) -> Array:
+    """What layouts say of columns, by an attribute that is an array of them."""
     out = np.empty(len(slots))
     index = wanted.directory.layout_index[slots]
     for one in np.unique(index).tolist():
@@ -241,7 +242,8 @@ def _by_layout(wanted: Wanted, slots: Array, columns: Array, name: str) -> Array
     return out
 
 
-def _sensor_ids(wanted: Wanted, sensor: I64) -> npt.NDArray[np.uint64]:
+def sensor_ids(wanted: Wanted, sensor: I64) -> npt.NDArray[np.uint64]:
+    """Ids of wanted sensors."""
     ids: dict[int, npt.NDArray[np.uint64]] = {}
     out = np.empty(len(sensor), np.uint64)
     for i, one in enumerate(sensor.tolist()):
