@@ -105,17 +105,16 @@ def partials_of(
     ----------
     spans : from which sample on, and before which, each sensor's lie, where these are some of the samples only.
 
-    Cost: about 6 ns a sample, 11 with a `weighting`.
+    Cost: 4 to 6 ns a sample, 5 more with a `weighting`.
     """
-    from headrace.store.aggregate_kernels import count_windows, reduce_windows, weigh_windows
+    from headrace.store.aggregate_kernels import reduce_windows, weigh_windows
 
     spans = spans or (samples.start[:-1], samples.start[1:])
     one = spans, samples.ts_ns, samples.values, samples.quality
-    n = count_windows(*one, every_ns)
-    times = np.empty((n, 5), np.int64)
-    kept = np.empty((n, 5), samples.values.dtype)
-    sums = np.empty((n, 4))
-    reduce_windows(*one, every_ns, (times, kept, sums))
+    most = _windows_at_most(samples.ts_ns, spans, every_ns)
+    rows = np.empty((most, 5), np.int64), np.empty((most, 5), samples.values.dtype), np.empty((most, 4))
+    n = reduce_windows(*one, every_ns, samples.values.dtype == np.int64, rows)
+    times, kept, sums = (table[:n] for table in rows)
     twa = np.full(n, np.nan)
     if weighting is not None:
         span = weighting.start_ns, weighting.end_ns
@@ -127,6 +126,16 @@ def partials_of(
         low, high, first, last, sums[:, 0].copy(), raw_sum.copy(), sums[:, 1].copy(), sums[:, 2].copy(), twa,
         sums[:, 3].copy(),
     )  # fmt: skip
+
+
+def _windows_at_most(ts_ns: I64, spans: tuple[I64, I64], every_ns: int) -> int:
+    """No more (sensor, window) than this have samples."""
+    length = spans[1] - spans[0]
+    first, last = spans[0][length > 0], spans[1][length > 0] - 1
+    if every_ns <= 0:
+        return len(first)
+    n = ts_ns[last] // every_ns - ts_ns[first] // every_ns + 1
+    return int(np.minimum(n, last - first + 1).sum())
 
 
 def join(parts: Partials) -> Partials:

@@ -44,7 +44,7 @@ from headrace.codecs.packing import get_sized, put_sized
 from headrace.core.clock import NS
 from headrace.core.errors import CorruptionError
 from headrace.core.grids import Grid
-from headrace.core.layouts import DTYPES, Layout, dtype_name, numpy_dtype
+from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.store.aggregates import Partials, in_units, join, partials_of, rounded
 from headrace.store.grouping import DAY_NS
 from headrace.store.runs import SensorSamples
@@ -52,7 +52,7 @@ from headrace.store.schema import COLUMNS, FRAMES, ROLLUP, coded, constant, sche
 from headrace.store.segment import RowHeaders
 from headrace.store.wanted import LANE_DTYPES, Lane, Wanted, from_bits, lane_of
 from headrace.store.warm_rows import by_layout, sensor_ids
-from headrace.store.window_blocks import Table, decode_windows, encode_blocks, is_raw
+from headrace.store.window_blocks import Table, decode_windows, encode_blocks
 from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
@@ -66,6 +66,9 @@ SAMPLES_MIN = 8
 SHARE = 0.125
 BLOCK_SAMPLES_MIN = 4_096
 """Fewer samples of a day are decoded in less time than a block of windows."""
+_F64 = DTYPES.index("f64")
+HEADED = (Lane.FLOAT, Lane.RAW)
+"""Lanes whose windows a header can hold."""
 _ROW_BYTES = 72
 """About what a row's header takes."""
 _WINDOWS = 1 << 16
@@ -151,55 +154,61 @@ def encode_rollups(
     with it; 0 for none. Rules of the tiers may ask for some. resolutions_ns : the others that may be kept, short ones first.
     """
     asked = np.zeros(wanted.n, np.int64) if asked is None else asked
-    room = {key: SHARE * n_bytes for key, n_bytes in _weights(warm).items()}
+    rules = _Rules(_weights(warm), asked, resolutions_ns)
     strings = np.isin(samples.sensor, np.array(sorted(words.sensors), np.int64))
-    length = np.diff(samples.start)
-    layout_index = wanted.directory.layout_index[wanted.slot[samples.sensor]]
-    closest = _closest(samples)
-    enough = (length >= SAMPLES_MIN) | (asked[samples.sensor] > 0)
+    enough = (np.diff(samples.start) >= SAMPLES_MIN) | (asked[samples.sensor] > 0)
+    lanes = _lanes(wanted, samples.sensor)
     found: list[_Rolled] = []
-    wishes: list[_Wish] = []
-    for index in np.unique(layout_index).tolist():
-        layout = wanted.directory.layouts[index]
-        mine = np.flatnonzero((layout_index == index) & ~strings & enough)
-        lanes = np.array([lane_of(layout, c) for c in range(layout.width)])[
-            wanted.column[samples.sensor[mine]]
-        ]
-        for lane in Lane:
-            chosen = mine[lanes == lane]
-            if not len(chosen):
-                continue
-            rules = room, asked, resolutions_ns, closest[chosen]
-            for rolled, wished in _roll(wanted, samples, chosen, (layout, lane), rules):
-                found.append(rolled)
-                wishes += wished
-            if sum(one.table.n_windows for one in wishes) > _WINDOWS:
-                _grant(wishes)
-                wishes = []
-    _grant(wishes)
+    for lane in Lane:
+        chosen = np.flatnonzero((lanes == lane) & enough & ~strings)
+        if len(chosen):
+            found += _roll(wanted, samples, chosen, lane, rules)
     return _rows(wanted, found, seq) if any(len(one.sensor) for one in found) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Rolled:
-    """Sensors' days: their windows in engineering units, samples from and to, and blocks of each."""
+class _Rules:
+    """What is kept: bytes of the chunks of each (group, layout, column), and what `encode_rollups` was told."""
 
-    sensor: I64
-    span: Spans
-    n_samples: I64
-    dtype: np.dtype[Any]
-    day: Partials
-    has_header: bool
-    blocks: list[dict[int, bytes]]
+    n_bytes: dict[tuple[int, int, int], int]
+    asked: I64
+    resolutions_ns: Sequence[int]
+
+    def room(self, wanted: Wanted, sensors: I64) -> F64:
+        """Bytes that a block of each sensor may take."""
+        slots = wanted.slot[sensors]
+        layout = np.array([one.id for one in wanted.directory.layouts], np.uint64)
+        keys = (
+            wanted.directory.group_id[slots],
+            layout[wanted.directory.layout_index[slots]],
+            wanted.column[sensors],
+        )
+        each = zip(*(one.tolist() for one in keys), strict=True)
+        return SHARE * np.array([self.n_bytes[key] for key in each], np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Wish:
-    """Blocks to encode, how many bytes each may take, and where it is kept then."""
+class _Part:
+    """Sensors of one lane, by number: their samples in its type, where each one's lie, their grids, and their rows' types."""
 
-    table: Table
-    most: F64
-    keep_in: list[dict[int, bytes]]
+    samples: SensorSamples
+    spans: Spans
+    grid: Grid
+    dtype: I64
+    """Places in `DTYPES`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rolled:
+    """Sensors' days: times of the first and last sample, windows in engineering units, and blocks of each."""
+
+    sensor: I64
+    span_ns: Spans
+    n_samples: I64
+    dtype: I64
+    day: Partials
+    lane: Lane
+    blocks: list[dict[int, bytes]]
 
 
 def _weights(warm: pa.Table) -> dict[tuple[int, int, int], int]:
@@ -213,69 +222,60 @@ def _weights(warm: pa.Table) -> dict[tuple[int, int, int], int]:
     return out
 
 
-def _roll(
-    wanted: Wanted,
-    samples: SensorSamples,
-    chosen: I64,
-    of: tuple[Layout, Lane],
-    rules: tuple[dict[Any, float], I64, Sequence[int], I64],
-) -> Iterator[tuple[_Rolled, list[_Wish]]]:
-    """Sensors (places in `samples`) of one layout and lane; `rules`: bytes that blocks may take, `asked`, `resolutions_ns`, `_closest`."""
-    (layout, lane), (room, _, may_be_kept, closest) = of, rules
-    sensors = samples.sensor[chosen]
-    grid = layout.grid.take(wanted.column[sensors])
-    dtype = numpy_dtype(layout.dtype)
-    part, spans = _part_of(samples, chosen, dtype, (grid, lane))
-    finest = _finest(part.ts_ns, spans, closest, may_be_kept)
-    if lane is Lane.FLOAT and not (grid.is_plain and dtype.kind == "f"):
-        dtype = np.dtype(np.float64)
-    has_header = lane in (Lane.FLOAT, Lane.RAW)
-    group, column = wanted.directory.group_id[wanted.slot[sensors]].tolist(), wanted.column[sensors].tolist()
-    span = samples.ts_ns[samples.start[chosen]], samples.ts_ns[samples.start[chosen + 1] - 1]
-    asked = rules[1][sensors]
-    for tables, of_tables in _windows(part, spans, finest, asked):
-        most = np.array([room[group[i], layout.id, column[i]] for i in of_tables.tolist()], np.float64)
-        is_rolled = (most >= _ROW_BYTES) | (asked[of_tables] > 0)
-        mine, most = of_tables[is_rolled], most[is_rolled]
-        days = tables[DAY_NS].take(np.searchsorted(tables[DAY_NS].sensor, mine))
-        if lane is Lane.RAW:
-            days = in_units(days, grid.take(mine), exact=True)
-        rolled = _Rolled(
-            sensors[mine], (span[0][mine], span[1][mine]), (spans[1] - spans[0])[mine], dtype, days,
-            has_header, [{} for _ in mine],
-        )  # fmt: skip
-        yield rolled, _wishes(rolled, tables, mine, (most, asked[mine], may_be_kept))
-
-
-def _wishes(
-    rolled: _Rolled, tables: dict[int, Partials], mine: I64, rules: tuple[F64, I64, Sequence[int]]
-) -> list[_Wish]:
-    """The blocks that have to be, or may be small enough. `rules` : bytes that they may take, `asked`, `resolutions_ns`."""
-    most, asked, may_be_kept = rules
-    number = int(rolled.span[0][0]) // DAY_NS if len(mine) else 0
-    out = []
-    for every_ns, windows in tables.items():
-        first, last = np.searchsorted(windows.sensor, [mine, mine + 1])
-        if every_ns == DAY_NS:
-            needed = pays = np.full(len(mine), not rolled.has_header)
-        else:
-            needed = (asked > 0) & (asked <= every_ns)
-            least = _LEAST_BYTES + _LEAST_BYTES_A_WINDOW * (last - first)
-            pays = (least <= most) & (every_ns in may_be_kept)
-        which = np.flatnonzero(needed | pays)
-        if len(which):
-            table = Table(windows, (first[which], last[which]), every_ns, number, rolled.dtype)
-            limit = np.where(needed, np.inf, most)[which]
-            out.append(_Wish(table, limit, [rolled.blocks[i] for i in which.tolist()]))
+def _lanes(wanted: Wanted, sensors: I64) -> I64:
+    """The lane of each sensor's samples."""
+    index, out = wanted.directory.layout_index[wanted.slot[sensors]], np.empty(len(sensors), np.int64)
+    for one in np.unique(index).tolist():
+        mine, layout = index == one, wanted.directory.layouts[one]
+        column = wanted.column[sensors[mine]]
+        used = {c: lane_of(layout, c) for c in np.unique(column).tolist()}
+        out[mine] = [used[c] for c in column.tolist()]
     return out
 
 
-def _grant(wishes: list[_Wish]) -> None:
-    """Encode blocks, and keep those that are small enough."""
-    for wish, blocks in zip(wishes, encode_blocks([one.table for one in wishes]), strict=True):
-        for block, most, kept in zip(blocks, wish.most.tolist(), wish.keep_in, strict=True):
-            if len(block) <= most:
-                kept[wish.table.every_ns] = block
+def _roll(
+    wanted: Wanted, samples: SensorSamples, chosen: I64, lane: Lane, rules: _Rules
+) -> Iterator[_Rolled]:
+    """Sensors (places in `samples`) of one lane."""
+    part = _part_of(wanted, samples, chosen, lane)
+    sensors, (first, last) = samples.sensor[chosen], part.spans
+    asked = rules.asked[sensors]
+    finest = _finest(part.samples.ts_ns, part.spans, rules.resolutions_ns)
+    for tables, mine in _windows(part.samples, part.spans, finest, asked):
+        most = rules.room(wanted, sensors[mine])
+        is_rolled = (most >= _ROW_BYTES) | (asked[mine] > 0)
+        mine, most = mine[is_rolled], most[is_rolled]
+        days = tables[DAY_NS].take(np.searchsorted(tables[DAY_NS].sensor, mine))
+        if lane is Lane.RAW:
+            days = in_units(days, part.grid.take(mine), exact=True)
+        ts_ns = part.samples.ts_ns
+        rolled = _Rolled(
+            sensors[mine], (ts_ns[first[mine]], ts_ns[last[mine] - 1]), (last - first)[mine], part.dtype[mine], days, lane,
+            [{} for _ in mine],
+        )  # fmt: skip
+        for every_ns, windows in tables.items():
+            if every_ns == DAY_NS:
+                limit = np.full(len(mine), -np.inf if lane in HEADED else np.inf)
+            else:
+                is_asked = (asked[mine] > 0) & (asked[mine] <= every_ns)
+                limit = np.where(is_asked, np.inf, most if every_ns in rules.resolutions_ns else -np.inf)
+            _add_blocks(rolled, windows, mine, every_ns, limit)
+        yield rolled
+
+
+def _add_blocks(rolled: _Rolled, windows: Partials, mine: I64, every_ns: int, most: F64) -> None:
+    """Blocks of those sensors whose take no more than so many bytes; some sensors at a time, by their rows' type."""
+    first, last = np.searchsorted(windows.sensor, [mine, mine + 1])
+    may = most >= _LEAST_BYTES + _LEAST_BYTES_A_WINDOW * (last - first)
+    for dtype in np.unique(rolled.dtype[may]).tolist():
+        which = np.flatnonzero(may & (rolled.dtype == dtype))
+        day = int(rolled.span_ns[0][0]) // DAY_NS
+        batch = np.cumsum((last - first)[which]) // _WINDOWS
+        for some in np.split(which, np.flatnonzero(np.diff(batch)) + 1):
+            table = Table(windows, (first[some], last[some]), every_ns, day, numpy_dtype(DTYPES[dtype]))
+            for i, block in zip(some.tolist(), encode_blocks(table), strict=True):
+                if len(block) <= most[i]:
+                    rolled.blocks[i][every_ns] = block
 
 
 def _windows(
@@ -299,48 +299,53 @@ def _windows(
         yield tables, np.setdiff1d(windows.sensor, lost)
 
 
-def _closest(samples: SensorSamples) -> I64:
-    """The shortest time between two samples of each sensor; a day where there is one only."""
-    apart = np.empty(len(samples), np.int64)
-    np.subtract(samples.ts_ns[1:], samples.ts_ns[:-1], out=apart[:-1])
-    apart[samples.start[1:] - 1] = DAY_NS
-    return np.minimum.reduceat(apart, samples.start[:-1])
-
-
-def _finest(ts_ns: I64, spans: Spans, closest: I64, resolutions_ns: Sequence[int]) -> I64:
+def _finest(ts_ns: I64, spans: Spans, resolutions_ns: Sequence[int]) -> I64:
     """The finest of the resolutions of each sensor whose windows hold enough samples on average; 0 for none."""
-    length = spans[1] - spans[0]
-    out = np.zeros(len(length), np.int64)
+    from headrace.store.aggregate_kernels import finest_windows
+
+    out = np.zeros(len(spans[0]), np.int64)
+    is_long = spans[1] - spans[0] >= BLOCK_SAMPLES_MIN
     for every_ns in resolutions_ns:
-        # So far apart, no window can hold enough.
-        may = (out == 0) & (closest * (SAMPLES_MIN - 1) < every_ns)
-        may &= (length >= BLOCK_SAMPLES_MIN) | (every_ns == DAY_NS)
-        for i in np.flatnonzero(may).tolist():
-            number = ts_ns[spans[0][i] : spans[1][i]] // every_ns
-            n = 1 + int(np.count_nonzero(number[1:] != number[:-1]))
-            out[i] = every_ns if length[i] >= SAMPLES_MIN * n else 0
+        may = (out == 0) & (is_long | (every_ns == DAY_NS))
+        finest_windows(ts_ns, spans, may, every_ns, SAMPLES_MIN, out)
     return out
 
 
-def _part_of(
-    samples: SensorSamples, chosen: I64, dtype: np.dtype[Any], of: tuple[Grid, Lane]
-) -> tuple[SensorSamples, Spans]:
-    """Some sensors' samples as their lane has them, where they lie if their bits are that; sensors are numbered anew."""
-    grid, lane = of
-    first, last = samples.start[chosen], samples.start[chosen + 1]
-    is_plain = lane is not Lane.FLOAT or (dtype == np.float64 and grid.is_plain)
-    if is_plain:
+def _part_of(wanted: Wanted, samples: SensorSamples, chosen: I64, lane: Lane) -> _Part:
+    """Some sensors' samples as their lane has them: where they lie, if their bits are that."""
+    sensors, spans = samples.sensor[chosen], (samples.start[chosen], samples.start[chosen + 1])
+    index = wanted.directory.layout_index[wanted.slot[sensors]]
+    terms, dtypes, has_grid = (
+        np.empty((3, len(sensors))),
+        np.empty(len(sensors), np.int64),
+        np.zeros(len(sensors), np.bool_),
+    )
+    of_rows = np.empty(len(sensors), np.int64)
+    for one in np.unique(index).tolist():
+        mine, layout = np.flatnonzero(index == one), wanted.directory.layouts[one]
+        grid = layout.grid.take(wanted.column[sensors[mine]])
+        terms[:, mine], has_grid[mine] = grid.terms, not grid.is_plain
+        is_float = lane is Lane.FLOAT and not (grid.is_plain and layout.dtype[0] == "f")
+        dtypes[mine] = DTYPES.index(layout.dtype)
+        of_rows[mine] = _F64 if is_float else dtypes[mine]
+    if lane is Lane.FLOAT and (has_grid.any() or (dtypes != _F64).any()):
+        values = _floats(samples, spans, dtypes, terms, has_grid)
+    else:
         values = samples.values.view(LANE_DTYPES[lane])
-        part = SensorSamples(np.arange(len(chosen)), samples.start, samples.ts_ns, values, samples.quality)
-        return part, (first, last)
-    length = last - first
-    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(length)])
-    at = np.repeat(first - start[:-1], length) + np.arange(start[-1])
-    values = from_bits(samples.values[at], dtype)
-    part = SensorSamples(np.arange(len(chosen)), start, samples.ts_ns[at], values, samples.quality[at])
-    if not grid.is_plain:
-        values = grid.values_at(values, part.of_each())
-    return replace(part, values=values.astype(LANE_DTYPES[lane], copy=False)), (start[:-1], start[1:])
+    part = SensorSamples(np.arange(len(chosen)), samples.start, samples.ts_ns, values, samples.quality)
+    return _Part(part, spans, Grid(terms), of_rows)
+
+
+def _floats(
+    samples: SensorSamples, spans: Spans, dtypes: I64, terms: F64, has_grid: npt.NDArray[np.bool_]
+) -> F64:
+    """Values of some sensors in engineering units, where their samples lie; of the others nothing."""
+    out = np.empty(len(samples))
+    each = zip(spans[0].tolist(), spans[1].tolist(), dtypes.tolist(), has_grid.tolist(), strict=True)
+    for i, (a, b, dtype, has) in enumerate(each):
+        values = from_bits(samples.values[a:b], numpy_dtype(DTYPES[dtype]))
+        out[a:b] = Grid(terms[:, i : i + 1]).values(values) if has else values
+    return out
 
 
 def _rows(wanted: Wanted, found: list[_Rolled], seq: I64) -> pa.Table:
@@ -360,7 +365,7 @@ def _rows(wanted: Wanted, found: list[_Rolled], seq: I64) -> pa.Table:
     used, place = np.unique(directory.layout_index[slots], return_inverse=True)
     layouts = [directory.layouts[i] for i in used.tolist()]
     days = Partials.concat([one.day.as_type(np.dtype(np.float64)) for one in found]).take(order)
-    headless = of_each([not one.has_header for one in found])
+    headless = of_each([one.lane not in HEADED for one in found])
     of_rows = [kept for one in found for kept in one.blocks]
     blocks = [sorted(of_rows[i].items(), reverse=True) for i in order.tolist()]
     payloads = [pack_blocks([block for _, block in one]) for one in blocks]
@@ -371,14 +376,14 @@ def _rows(wanted: Wanted, found: list[_Rolled], seq: I64) -> pa.Table:
         "sensor": sensor_ids(wanted, sensor), "column": columns.astype(np.int32),
         "layout": np.array([one.id for one in layouts], np.uint64)[place],
         "layout_json": coded(place.astype(np.int32), [one.to_json() for one in layouts]),
-        "dtype": coded(of_each([DTYPES.index(dtype_name(one.dtype)) for one in found]).astype(np.int32), list(DTYPES)),
-        "t_min": _times(in_order([one.span[0] for one in found])), "t_max": _times(in_order([one.span[1] for one in found])),
+        "dtype": coded(in_order([one.dtype for one in found]).astype(np.int32), list(DTYPES)),
+        "t_min": _times(in_order([one.span_ns[0] for one in found])), "t_max": _times(in_order([one.span_ns[1] for one in found])),
         "n_frames": np.ones(n, np.uint32), "n_samples": in_order([one.n_samples for one in found]).astype(np.uint32),
         "count": days.count.astype(np.uint32), "seq": seq[sensor],
         "scale": by_layout(wanted, slots, columns, "scale"), "offset": by_layout(wanted, slots, columns, "offset"),
         "time_codec": pa.array(names, pa.string()).dictionary_encode(), "value_codec": constant(ROLLUP, n),
         "n_bytes": np.array([len(p) for p in payloads], np.uint32), "payload": pa.array(payloads, pa.binary()),
-        "raw_sum": pa.array(days.raw_sum, mask=~of_each([is_raw(one.dtype) for one in found])),
+        "raw_sum": pa.array(days.raw_sum, mask=of_each([one.lane is not Lane.RAW for one in found])),
         "sum_low": pa.array(days.sum_low, mask=headless | (days.sum_low == 0.0)),
         "m2": pa.array(rounded(days.squares), mask=headless),
     }  # fmt: skip

@@ -9,7 +9,6 @@ others they find 1 % more or less, pco 10 % of some, and take twenty times as lo
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -44,7 +43,7 @@ CODECS = (
     'delta_of_delta {"piece": 1024}',
 )  # fmt: skip
 """Codecs as the columns of warm rows name them, by their place: what is here stays where it is."""
-_CONST, _ORIGIN, _RAW = (bytes([CODECS.index(name)]) for name in ("const", "origin", "raw"))
+_CONST, _ORIGIN, _RAW = (CODECS.index(name) for name in ("const", "origin", "raw"))
 _OTHER = 255
 _PATCHED_FROM = 64
 """On fewer values patches gain less than the search for them takes."""
@@ -68,11 +67,6 @@ class Table:
     every_ns: int
     day: int
     dtype: np.dtype[Any]
-
-    @property
-    def n_windows(self) -> int:
-        """Of all blocks."""
-        return int((self.spans[1] - self.spans[0]).sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,27 +105,19 @@ class _Chunks:
         return _Chunks(bits, np.append(0, np.cumsum(length)), self.marks[which], self.is_rounded[which])
 
 
-def encode_blocks(tables: Sequence[Table]) -> list[list[bytes]]:
-    """The blocks of each table, by its spans, of which none is empty.
+def encode_blocks(table: Table) -> list[bytes]:
+    """The block of each of its spans, of which none is empty.
 
     Cost: 10 us a block, 0.8 us a window.
     """
-    if not tables:
-        return []
-    columns = [_columns(table) for table in tables]
-    parts, at, out = _parts([one for of_table in columns for one in of_table]), 0, []
-    for table, of_table in zip(tables, columns, strict=True):
-        first, last = table.spans
-        number = (table.windows.window_ns - table.day * DAY_NS) // table.every_ns
-        of_each = [
-            _times_part(number[a:b].tobytes()) for a, b in zip(first.tolist(), last.tolist(), strict=True)
-        ]
-        sizes = [put_varint(n) for n in (last - first).tolist()]
-        end, n = at + len(of_table) * len(sizes), len(sizes)
-        of_columns = [parts[i : i + n] for i in range(at, end, n)]
-        out.append([b"".join(one) for one in zip(sizes, of_each, *of_columns, strict=True)])
-        at = end
-    return out
+    first, last = table.spans
+    number = (table.windows.window_ns - table.day * DAY_NS) // table.every_ns
+    spans = zip(first.tolist(), last.tolist(), strict=True)
+    times = [_times_part(number[a:b].tobytes()) for a, b in spans]
+    heads = [put_varint(n) for n in (last - first).tolist()]
+    parts, n = _parts(_columns(table)), len(heads)
+    of_columns = [parts[i : i + n] for i in range(0, len(parts), n)]
+    return [b"".join(one) for one in zip(heads, times, *of_columns, strict=True)]
 
 
 def _columns(table: Table) -> list[_Column]:
@@ -159,7 +145,7 @@ def _ranges(first: I64, length: I64) -> I64:
 def _times_part(number: bytes) -> bytes:
     """Of one sensor's windows; those of its neighbours are mostly the same."""
     found = smallest_times(np.frombuffer(number, np.int64), [RegularTime()])
-    return _part(codec_text(found.codec), found.body)
+    return _named(codec_text(found.codec), found.body)
 
 
 def _parts(columns: list[_Column]) -> list[bytes]:
@@ -174,9 +160,9 @@ def _parts(columns: list[_Column]) -> list[bytes]:
         for n in (size * column.length).tolist():
             body, b = bodies[at], a + n
             if n_runs[at] == 1:
-                out.append(_CONST + put_sized(data[a : a + size]))
+                out.append(_part(_CONST, data[a : a + size]))
             else:
-                out.append(_ORIGIN + put_sized(body) if 0 < len(body) < n else _RAW + put_sized(data[a:b]))
+                out.append(_part(_ORIGIN, body) if 0 < len(body) < n else _part(_RAW, data[a:b]))
             a, at = b, at + 1
     changes = np.array(n_runs) > 1
     is_left = chunks.is_rounded | np.array([not body for body in bodies])
@@ -209,7 +195,7 @@ def _by_bits(chunks: _Chunks) -> list[bytes]:
     ):
         # The integers' first byte says that they are values themselves; a float's says that an origin follows.
         head = bytes([mark]) + (_SINGLE if single else _BITS).to_bytes()
-        part = _ORIGIN + put_sized(head + body[1:]) if body else b""
+        part = _part(_ORIGIN, head + body[1:]) if body else b""
         if not single and not chunks.is_rounded[i] and length[i] >= _PATCHED_FROM:
             values = chunks.bits[first[i] : first[i] + length[i]]
             searched = _searched(from_bits(values, _F32 if mark == _SHORT_MARK else _F64))
@@ -224,7 +210,19 @@ def _searched(values: Array) -> bytes:
     is_explained = isinstance(chosen.codec, OriginCodec) and explains(chosen.body)
     if len(values) >= _PCO_FROM and not is_explained:
         chosen = smallest(values, [PcoCodec()], chosen)
-    return _part(codec_text(chosen.codec), chosen.body)
+    return _named(codec_text(chosen.codec), chosen.body)
+
+
+def _named(name: str, body: bytes) -> bytes:
+    """A part by its codec's name."""
+    if name in CODECS:
+        return _part(CODECS.index(name), body)
+    return bytes([_OTHER]) + put_sized(name.encode()) + put_sized(body)
+
+
+def _part(code: int, body: bytes) -> bytes:
+    n = len(body)
+    return bytes((code, n)) + body if n < 128 else bytes((code,)) + put_sized(body)
 
 
 # --- reading ---------------------------------------------------------------------------------------------
@@ -274,13 +272,6 @@ def decode_windows(block: bytes, day: int, every_ns: int, dtype: np.dtype[Any]) 
 def is_raw(dtype: np.dtype[Any]) -> bool:
     """Whether values are integers whose sums are exact integers."""
     return dtype.kind != "f" and dtype.itemsize < 8
-
-
-def _part(name: str, body: bytes) -> bytes:
-    known = name in CODECS
-    return (bytes([CODECS.index(name)]) if known else bytes([_OTHER]) + put_sized(name.encode())) + put_sized(
-        body
-    )
 
 
 def _next(block: bytes, at: int) -> tuple[str, bytes, int]:
