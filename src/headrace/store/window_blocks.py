@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from headrace.codecs.origin import OriginCodec, explains, type_mark
 from headrace.codecs.origin_coding import NO_KIND, packed
-from headrace.codecs.origin_kernels import SINGLE
+from headrace.codecs.origin_kernels import SCALED, SINGLE, lie_close
 from headrace.codecs.origins import Origin
 from headrace.codecs.packing import get_sized, get_varint, put_sized, put_varint
 from headrace.codecs.pco import PcoCodec
@@ -45,8 +46,11 @@ CODECS = (
 """Codecs as the columns of warm rows name them, by their place: what is here stays where it is."""
 _CONST, _ORIGIN, _RAW = (CODECS.index(name) for name in ("const", "origin", "raw"))
 _OTHER = 255
-_PATCHED_FROM = 64
-"""On fewer values patches gain less than the search for them takes."""
+_HEADS = [[bytes((code, n)) for n in range(128)] for code in range(len(CODECS))]
+"""A part's code and length, by both."""
+_SEARCHED_FROM = 64
+"""On fewer values patches, and steps, gain less than the search for them takes."""
+_UNITS_MAX, _FAR = 2.0**52, 4_096
 _PCO_FROM = 256
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 _INTEGERS, _SHORT_MARK, _FLOAT = type_mark(np.dtype(np.int64)), type_mark(_F32), 0x80
@@ -69,13 +73,24 @@ class Table:
     dtype: np.dtype[Any]
 
 
+class _Role(IntEnum):
+    """What a column is."""
+
+    COUNTS = 0
+    ENDS = 1
+    SUMS = 2
+    LOW = 3
+    """What rounding left out of sums: noise above 0, of a last bit that is theirs."""
+    M2 = 4
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Column:
     """One column of a table's blocks: their values one behind the other, and how many each has."""
 
+    role: _Role
     values: Array
     length: I64
-    is_rounded: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +100,7 @@ class _Chunks:
     bits: I64
     start: I64
     marks: npt.NDArray[np.uint8]
-    is_rounded: npt.NDArray[np.bool_]
+    role: I64
 
     @classmethod
     def of(cls, columns: list[_Column]) -> _Chunks:
@@ -95,14 +110,27 @@ class _Chunks:
         return cls(
             np.concatenate([to_bits(one.values) for one in columns]), np.append(0, np.cumsum(length)),
             np.repeat([type_mark(one.values.dtype) for one in columns], n).astype(np.uint8),
-            np.repeat([one.is_rounded for one in columns], n),
+            np.repeat([int(one.role) for one in columns], n),
         )  # fmt: skip
 
     def take(self, which: I64) -> _Chunks:
         """Some of them."""
         length = np.diff(self.start)[which]
         bits = self.bits[_ranges(self.start[which], length)]
-        return _Chunks(bits, np.append(0, np.cumsum(length)), self.marks[which], self.is_rounded[which])
+        return _Chunks(bits, np.append(0, np.cumsum(length)), self.marks[which], self.role[which])
+
+    def values(self, i: int) -> Array:
+        """Those of one, a float."""
+        dtype = _F32 if self.marks[i] == _SHORT_MARK else _F64
+        return from_bits(self.bits[self.start[i] : self.start[i + 1]], dtype)
+
+    def doubles(self) -> F64:
+        """Of all, which are floats."""
+        is_short = np.repeat(self.marks == _SHORT_MARK, np.diff(self.start))
+        with np.errstate(invalid="ignore"):
+            return np.where(
+                is_short, from_bits(self.bits, _F32).astype(np.float64), self.bits.view(np.float64)
+            )
 
 
 def encode_blocks(table: Table) -> list[bytes]:
@@ -129,10 +157,13 @@ def _columns(table: Table) -> list[_Column]:
     apart = np.repeat(length, length)
     for j, values in enumerate((windows.low, windows.high, windows.first, windows.last)):
         ends[place + j * apart] = values[rows].astype(table.dtype, copy=False)
-    out = [_Column(windows.count[rows], length), _Column(ends, 4 * length)]
-    sums = [windows.raw_sum] if is_raw(table.dtype) else [windows.sum, windows.sum_low]
-    out += [_Column(one[rows], length) for one in sums]
-    return [*out, _Column(rounded(windows.squares[rows], M2_BITS), length, is_rounded=True)]
+    out = [_Column(_Role.COUNTS, windows.count[rows], length), _Column(_Role.ENDS, ends, 4 * length)]
+    if is_raw(table.dtype):
+        out.append(_Column(_Role.SUMS, windows.raw_sum[rows], length))
+    else:
+        out.append(_Column(_Role.SUMS, windows.sum[rows], length))
+        out.append(_Column(_Role.LOW, windows.sum_low[rows], length))
+    return [*out, _Column(_Role.M2, rounded(windows.squares[rows], M2_BITS), length)]
 
 
 def _ranges(first: I64, length: I64) -> I64:
@@ -164,44 +195,64 @@ def _parts(columns: list[_Column]) -> list[bytes]:
             else:
                 out.append(_part(_ORIGIN, body) if 0 < len(body) < n else _part(_RAW, data[a:b]))
             a, at = b, at + 1
-    changes = np.array(n_runs) > 1
-    is_left = chunks.is_rounded | np.array([not body for body in bodies])
-    which = np.flatnonzero((chunks.marks & _FLOAT > 0) & changes & is_left)
-    for i, part in zip(which.tolist(), _by_bits(chunks.take(which)), strict=True):
+    is_float = (chunks.marks & _FLOAT > 0) & (np.array(n_runs) > 1)
+    has_body = np.array(list(map(len, bodies))) > 0
+    which = np.flatnonzero(is_float & (~has_body | (chunks.role == _Role.M2)))
+    found, is_noise = _by_bits(chunks.take(which))
+    for i, part in zip(which.tolist(), found, strict=True):
         out[i] = min(out[i], part or out[i], key=len)
+    is_long = is_float & (np.diff(chunks.start) >= _SEARCHED_FROM)
+    stepped = np.flatnonzero(is_long & has_body & (chunks.role == _Role.ENDS)).tolist()
+    stepped = [i for i in stepped if not lie_close(chunks.values(i).astype(np.float64), bodies[i][1] & 15)]
+    for i in which[is_noise & is_long[which]].tolist() + stepped:
+        out[i] = min(out[i], _searched(chunks.values(i)), key=len)
     return out
 
 
-def _by_bits(chunks: _Chunks) -> list[bytes]:
-    """Parts of floats that are no decimals: the integers are the bits of float32 where all are such, else their own."""
+def _by_bits(chunks: _Chunks) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
+    """Parts of floats that are no decimals, and which of them are no other whole numbers either.
+
+    The integers are the bits of float32 where all are such, else their own; of what rounding left out they count its last bit.
+    """
     if not len(chunks.marks):
-        return []
-    length, first = np.diff(chunks.start), chunks.start[:-1]
-    is_short = np.repeat(chunks.marks == _SHORT_MARK, length)
+        return [], np.empty(0, np.bool_)
+    length, first, doubles = np.diff(chunks.start), chunks.start[:-1], chunks.doubles()
+    single = _SINGLE.numbers(doubles)
+    is_single = np.logical_and.reduceat(to_bits(_SINGLE.values(single)) == to_bits(doubles), first)
+    # A float32 of a kind that float64 does not keep stays raw.
     with np.errstate(invalid="ignore", over="ignore"):
-        widened = from_bits(chunks.bits, _F32).astype(np.float64)
-        doubles = np.where(is_short, widened, chunks.bits.view(np.float64))
-        # A float32 of a kind that float64 does not keep stays raw.
-        is_kept = ~is_short | (to_bits(doubles.astype(np.float32)) == chunks.bits)
-    numbers, of_single = _BITS.numbers(doubles), _SINGLE.numbers(doubles)
-    is_single = to_bits(_SINGLE.values(of_single)) == to_bits(doubles)
-    kept, singles = (np.logical_and.reduceat(one, first) for one in (is_kept, is_single))
-    numbers = np.where(np.repeat(singles, length), of_single, numbers)
-    marks = np.where(kept, _INTEGERS, NO_KIND).astype(np.uint8)
+        is_same = chunks.bits == to_bits(doubles.astype(np.float32))
+    is_lost = (chunks.marks == _SHORT_MARK) & ~np.logical_and.reduceat(is_same, first)
+    is_low = (chunks.role == _Role.LOW) & (length >= _SEARCHED_FROM)
+    steps, units = _units(doubles, first, length) if is_low.any() else (np.zeros(len(first)), single)
+    is_stepped = (steps > 0.0) & is_low
+    kind = np.where(is_stepped, 2, np.where(is_single, 1, 0))
+    numbers = np.choose(np.repeat(kind, length), [_BITS.numbers(doubles), single, units])
+    marks = np.where(is_lost, NO_KIND, _INTEGERS).astype(np.uint8)
     bodies, _ = packed(numbers.view(np.uint64), chunks.start, marks, final=True)
-    out = []
-    for i, (body, mark, single) in enumerate(
-        zip(bodies, chunks.marks.tolist(), singles.tolist(), strict=True)
+    parts = []
+    for body, mark, which, of in zip(
+        bodies, chunks.marks.tolist(), kind.tolist(), steps.tolist(), strict=True
     ):
-        # The integers' first byte says that they are values themselves; a float's says that an origin follows.
-        head = bytes([mark]) + (_SINGLE if single else _BITS).to_bytes()
-        part = _part(_ORIGIN, head + body[1:]) if body else b""
-        if not single and not chunks.is_rounded[i] and length[i] >= _PATCHED_FROM:
-            values = chunks.bits[first[i] : first[i] + length[i]]
-            searched = _searched(from_bits(values, _F32 if mark == _SHORT_MARK else _F64))
-            part = min(part or searched, searched, key=len)
-        out.append(part)
-    return out
+        # An integer's first byte says that they are values themselves; a float's that an origin follows.
+        origin = Origin(SCALED, step=of) if which == 2 else (_SINGLE if which else _BITS)
+        parts.append(_part(_ORIGIN, bytes([mark]) + origin.to_bytes() + body[1:]) if body else b"")
+    return parts, (kind == 0) & (chunks.role != _Role.M2)
+
+
+def _units(doubles: F64, first: I64, length: I64) -> tuple[F64, I64]:
+    """Of chunks the power of two that all are multiples of, 0 where there is none; and of each float how many."""
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        fraction, exponent = np.frexp(doubles)
+        whole = (fraction * 2.0**53).astype(np.int64)
+        last_bit = np.frexp((whole & -whole).astype(np.float64))[1] - 1
+        lowest = np.where(doubles == 0.0, _FAR, exponent - 53 + last_bit)
+        step = np.ldexp(1.0, np.minimum.reduceat(lowest, first))
+        each = np.repeat(step, length)
+        units = doubles / each
+        is_few = (np.abs(units) < _UNITS_MAX) & (to_bits(units * each + 0.0) == to_bits(doubles))
+        is_sound = np.logical_and.reduceat(is_few, first) & (step > 0.0) & np.isfinite(step)
+        return np.where(is_sound, step, 0.0), np.where(is_few, units, 0.0).astype(np.int64)
 
 
 def _searched(values: Array) -> bytes:
@@ -222,7 +273,7 @@ def _named(name: str, body: bytes) -> bytes:
 
 def _part(code: int, body: bytes) -> bytes:
     n = len(body)
-    return bytes((code, n)) + body if n < 128 else bytes((code,)) + put_sized(body)
+    return _HEADS[code][n] + body if n < 128 else _HEADS[code][0][:1] + put_sized(body)
 
 
 # --- reading ---------------------------------------------------------------------------------------------

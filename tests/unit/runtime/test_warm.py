@@ -48,7 +48,6 @@ def test_the_first_query_compiles_nothing(tmp_path, dtype):
     entries = (
         block_kernels.measure_blocks,
         block_kernels.decode_blocks,
-        aggregate_kernels.count_windows,
         aggregate_kernels.reduce_windows,
         aggregate_kernels.weigh_windows,
     )

@@ -18,10 +18,11 @@ from headrace.store.aggregates import partials_of
 from headrace.store.compactor import CompactionPolicy
 from headrace.store.manifests import Manifest, write_manifest
 from headrace.store.partition_rows import PartitionRows
-from headrace.store.resolutions import decode_windows, encode_windows, pack_blocks, unpack_blocks
+from headrace.store.resolutions import pack_blocks, unpack_blocks
 from headrace.store.rolled_days import complete_series, rolled_series, series_of
 from headrace.store.runs import SensorSamples
 from headrace.store.verify import verify_store
+from headrace.store.window_blocks import Table, decode_windows, encode_blocks
 from headrace.testing.stores import StoreRig
 
 NS = 1_000_000_000
@@ -453,36 +454,15 @@ def test_a_series_says_whether_its_samples_could_go(rig, oven, directory):
 # --- bytes -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["f8", "f4", "i2", "u8", "i8"])
-def test_a_block_is_read_as_it_was_written(dtype):
-    rng = np.random.default_rng(3)
-    ts_ns = MIDNIGHT + np.sort(rng.choice(86_400, 9_000, replace=False)) * NS
-    values = np.round(rng.normal(50, 20, len(ts_ns)), 1).astype(dtype)
-    lane = values.astype(
-        np.float64 if values.dtype.kind == "f" else (np.uint64 if dtype == "u8" else np.int64)
-    )
-    one = SensorSamples(
-        np.zeros(1, np.int64), np.array([0, len(ts_ns)]), ts_ns, lane, np.zeros(len(ts_ns), np.uint8)
-    )
-    for every_ns in (MINUTE, HOUR, DAY):
-        windows = partials_of(one, every_ns)
-        block = encode_windows(windows, DAY_0, every_ns, np.dtype(dtype))
-        found = decode_windows(block, DAY_0, every_ns, np.dtype(dtype))
-        names = ["window_ns", "count", "low", "high", "first", "last", "raw_sum" if dtype == "i2" else "sum"]
-        for name in names:
-            assert getattr(found, name).tobytes() == getattr(windows, name).tobytes(), name
-        if dtype != "i2":
-            assert found.sum_low.tobytes() == windows.sum_low.tobytes()
-        assert np.allclose(found.squares, windows.squares, rtol=2.0**-12)
-
-
 def test_damaged_blocks_are_told():
     rng = np.random.default_rng(4)
     ts_ns = MIDNIGHT + np.arange(600) * NS
     one = SensorSamples(
         np.zeros(1, np.int64), np.array([0, 600]), ts_ns, rng.normal(0, 1, 600), np.zeros(600, np.uint8)
     )
-    block = encode_windows(partials_of(one, MINUTE), DAY_0, MINUTE, np.dtype("f8"))
+    windows = partials_of(one, MINUTE)
+    spans = np.array([0]), np.array([len(windows)])
+    (block,) = encode_blocks(Table(windows, spans, MINUTE, DAY_0, np.dtype("f8")))
     payload = pack_blocks([block])
     assert unpack_blocks(payload, "60") == {MINUTE: block}
     with pytest.raises(CorruptionError, match="checksum"):
