@@ -1,12 +1,14 @@
 """Sums of windows: the float64 nearest to the exact sum, however the samples are cut and joined."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.store.aggregate_kernels import finest_windows
 from headrace.store.aggregates import Partials, join, means_of, partials_of
 from headrace.store.runs import SensorSamples
 
@@ -68,3 +70,73 @@ def test_a_sum_that_two_floats_can_not_hold_says_so():
     assert math.isnan(joined.sum_low[0])
     infinite = join(parts_of([math.inf, 1.0], [1]))
     assert (infinite.sum.tolist(), math.isnan(infinite.sum_low[0])) == ([math.inf], True)
+
+
+def windows_by_hand(ts_ns, values, usable, every_ns):
+    """Of one sensor: (window, first and last time, count, low, high, first, last, exact sum) of each."""
+    found = {}
+    for ts, value, is_usable in zip(ts_ns, values, usable, strict=True):
+        if is_usable:
+            found.setdefault(ts // every_ns * every_ns, []).append((ts, value))
+    for start, rows in found.items():
+        v = [value for _, value in rows]
+        yield start, rows[0][0], rows[-1][0], len(v), min(v), max(v), v[0], v[-1], sum(v)
+
+
+WHOLE = st.one_of(
+    st.integers(-9, 9), st.integers(-(2**32), 2**32), st.sampled_from([2**32 + 1, 2**52, -(2**53)])
+)
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(1, 40), WHOLE, st.booleans()), max_size=30), max_size=3),
+    st.sampled_from([1, 7, 60, 1_000]),
+    st.integers(-100, 100),
+)
+def test_windows_of_integers_are_those_of_their_usable_samples(sensors, every_ns, start_ns):
+    times = [start_ns + np.cumsum([gap for gap, _, _ in rows], dtype=np.int64) for rows in sensors]
+    start = np.concatenate([[0], np.cumsum([len(rows) for rows in sensors])]).astype(np.int64)
+    flat = [row for rows in sensors for row in rows]
+    quality = np.array([0 if usable else 255 for _, _, usable in flat], np.uint8)
+    values = np.array([value for _, value, _ in flat], np.int64)
+    ts_ns = np.concatenate([np.empty(0, np.int64), *times])
+    samples = SensorSamples(np.arange(len(sensors)), start, ts_ns, values, quality)
+    found = partials_of(samples, every_ns)
+    expected = [
+        (k, *row)
+        for k, rows in enumerate(sensors)
+        for row in windows_by_hand(
+            times[k].tolist(), [v for _, v, _ in rows], [u for _, _, u in rows], every_ns
+        )
+    ]
+    columns = (
+        found.sensor,
+        found.window_ns,
+        found.first_ns,
+        found.last_ns,
+        found.count,
+        found.low,
+        found.high,
+    )
+    columns = (*columns, found.first, found.last, found.raw_sum)
+    assert list(zip(*(one.tolist() for one in columns), strict=True)) == expected
+    assert found.sum.tolist() == [float(row[-1]) for row in expected]
+    exact = [Fraction(total) + Fraction(low) for total, low in zip(found.sum, found.sum_low, strict=True)]
+    assert exact == [row[-1] for row in expected]
+    wide = replace(samples, values=values.astype(np.float64))
+    if np.array_equal(wide.values.astype(np.int64), values):
+        for name in ("mean", "squares"):
+            assert np.allclose(getattr(partials_of(wide, every_ns), name), getattr(found, name), rtol=1e-15)
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=200), st.sampled_from([1, 20, 300]), st.integers(1, 9)
+)
+def test_windows_are_full_enough_where_their_average_is(gaps, every_ns, samples_min):
+    ts_ns = np.cumsum(gaps)
+    spans = np.array([0, 3, 5]), np.array([len(ts_ns), 3, len(ts_ns)])
+    out = np.zeros(3, np.int64)
+    finest_windows(ts_ns, spans, np.array([True, True, len(ts_ns) > 5]), every_ns, samples_min, out)
+    n = [len(np.unique(ts_ns[a:b] // every_ns)) for a, b in zip(*spans, strict=True)]
+    enough = [every_ns * (b - a >= samples_min * k) for a, b, k in zip(*spans, n, strict=True)]
+    assert out.tolist() == [enough[0], every_ns, enough[2] if len(ts_ns) > 5 else 0]
