@@ -112,7 +112,9 @@ def partials_of(
     spans = spans or (samples.start[:-1], samples.start[1:])
     one = spans, samples.ts_ns, samples.values, samples.quality
     most = _windows_at_most(samples.ts_ns, spans, every_ns)
-    rows = np.empty((most, 5), np.int64), np.empty((most, 5), samples.values.dtype), np.empty((most, 4))
+    rows: tuple[Array, Array, Array] = (
+        np.empty((most, 5), np.int64), np.empty((most, 5), samples.values.dtype), np.empty((most, 4)),
+    )  # fmt: skip
     n = reduce_windows(*one, every_ns, samples.values.dtype == np.int64, rows)
     times, kept, sums = (table[:n] for table in rows)
     twa = np.full(n, np.nan)

@@ -136,7 +136,7 @@ class _Chunks:
 def encode_blocks(table: Table) -> list[bytes]:
     """The block of each of its spans, of which none is empty.
 
-    Cost: 10 us a block, 0.8 us a window.
+    Cost: 30 us a block and 1 us a window.
     """
     first, last = table.spans
     number = (table.windows.window_ns - table.day * DAY_NS) // table.every_ns
