@@ -71,7 +71,7 @@ def warm_kernels(
     core.process(seq, Tick(_START_NS + 600 * NS))
     buffer = core.buffers()[0]
     taken = buffer.take(seq)
-    RowEncoder(directory).encode([ShardFrames(0, [log.batch() for log in taken.logs], [], seq, _START_NS)])
+    RowEncoder(directory).encode([ShardFrames(0, taken.logs, [], seq, _START_NS)])
 
 
 def _warm_adapters(protocols: Iterable[str]) -> None:

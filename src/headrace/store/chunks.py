@@ -22,6 +22,7 @@ from headrace.codecs.wave import WaveRuns, encode_waves
 from headrace.core.frames import FrameBatch, Shape, wave_offsets_ns
 from headrace.core.quality import USABLE_BELOW, Quality
 from headrace.core.sensors import SensorDirectory
+from headrace.store.frame_log import FrameLog, joined
 from headrace.store.grouping import DAY_NS, number_series, plan_blocks
 from headrace.store.late import flatten
 from headrace.store.schema import (
@@ -74,12 +75,12 @@ class ShardFrames:
 
     Parameters
     ----------
-    frames : accepted and derived batches, each group in time order. late : late samples that are to be
+    frames : accepted and derived frames, as batches or logs, each group in time order. late : late samples that are to be
         stored. seq : journal position of the flush. arrival_ns : arrival of the newest batch.
     """
 
     shard: int
-    frames: Sequence[FrameBatch]
+    frames: Sequence[FrameBatch | FrameLog]
     late: Sequence[FrameBatch]
     seq: int
     arrival_ns: int
@@ -99,12 +100,12 @@ class RowEncoder:
             seq[part.shard], arrival_ns[part.shard] = part.seq, part.arrival_ns
         tables = []
         for kind in (FRAMES, OVERLAY):
-            by_key: dict[Any, list[FrameBatch]] = {}
+            by_key: dict[Any, list[FrameBatch | FrameLog]] = {}
             for part in parts:
-                for batch in part.frames if kind == FRAMES else part.late:
-                    by_key.setdefault(batch.kind_key, []).append(batch)
+                for one in part.frames if kind == FRAMES else part.late:
+                    by_key.setdefault(one.kind_key, []).append(one)
             for same in by_key.values():
-                for rows in self._rows_of(FrameBatch.concat(same)):
+                for rows in self._rows_of(_joined(same)):
                     rows["kind"] = constant(kind, len(rows["group"]))
                     rows["seq"], rows["arrival"] = seq[rows["shard"]], _times(arrival_ns[rows["shard"]])
                     tables.append(pa.Table.from_pydict({k: rows[k] for k in HOT}, schema=HOT_SCHEMA))
@@ -211,6 +212,13 @@ class RowEncoder:
             "n_bytes": np.diff(blocks.offsets).astype(np.uint32),
             "payload": binary(blocks.payload, blocks.offsets),
         }
+
+
+def _joined(same: Sequence[FrameBatch | FrameLog]) -> FrameBatch:
+    logs = [one for one in same if isinstance(one, FrameLog)]
+    if len(logs) == len(same):
+        return joined(logs)
+    return FrameBatch.concat([one.batch() if isinstance(one, FrameLog) else one for one in same])
 
 
 def _own_words(

@@ -229,8 +229,7 @@ class Flusher:
             for log, rows in duplicates:
                 n_dropped += len(rows)
                 n_duplicates += self._n_counted(log, rows, counted_from[one.shard])
-            frames = [log.batch() for log in one.logs]
-            piece.append(ShardFrames(one.shard, frames, late, one.seq, one.arrival_ns[1]))
+            piece.append(ShardFrames(one.shard, one.logs, late, one.seq, one.arrival_ns[1]))
             n_bytes += one.size_bytes
             if n_bytes >= _PIECE_BYTES:
                 tables.append(self._encoder.encode(piece))

@@ -8,6 +8,7 @@ filled never changes (but for samples that are erased), so views of it may be ha
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,11 @@ class FrameLog:
             n = self.n_frames if name in _BY_FRAME else self.n_rows
             total += n * column.itemsize * (self.width if column.ndim == 2 else 1)
         return total
+
+    @property
+    def kind_key(self) -> KindKey:
+        """As `FrameBatch.kind_key`."""
+        return (*self.key[:3], self.dictionary)
 
     @property
     def last_seq(self) -> int:
@@ -242,6 +248,22 @@ class FrameLog:
                 self._columns["quality"] = self._room("quality", len(self._columns["values"]))
             self._columns["quality"][rows] = Quality.ABSENT
 
+    @property
+    def has_quality(self) -> bool:
+        """Whether a batch had quality."""
+        return "quality" in self._columns
+
+    @property
+    def has_value_times(self) -> bool:
+        """Whether values of a batch had times of their own."""
+        return "value_ts_ns" in self._columns
+
+    def column(self, name: str) -> Array:
+        """What is filled of a column: a view; quality 0 where no batch had any."""
+        if name == "quality" and not self.has_quality:
+            return np.zeros((self.n_rows, self.width)[: 1 + (self.shape is Shape.DENSE)], np.uint8)
+        return self._columns[name][: self.n_frames if name in _BY_FRAME else self.n_rows]
+
     def batch(self) -> FrameBatch:
         """All frames as views."""
         return self.frames(0, self.n_frames)
@@ -264,3 +286,17 @@ class FrameLog:
         self.n_frames, self.n_rows, self.n_samples = frames, rows, samples
         self._marks = self._marks[:at]
         return self, later
+
+
+def joined(logs: Sequence[FrameLog]) -> FrameBatch:
+    """All frames of some logs of one `FrameLog.kind_key`, in order: without a batch of each, as a flush has hundreds."""
+    first = logs[0]
+    if len(logs) == 1 or first.shape is not Shape.DENSE or any(log.has_value_times for log in logs):
+        return FrameBatch.concat([log.batch() for log in logs])
+    slot, ts_ns, values = (
+        np.concatenate([log.column(name) for log in logs]) for name in _COLUMNS[Shape.DENSE]
+    )
+    quality = None
+    if any(log.has_quality for log in logs):
+        quality = np.concatenate([log.column("quality") for log in logs])
+    return FrameBatch.dense(slot, ts_ns, values, quality, arrival_ns=first.last_arrival_ns)
