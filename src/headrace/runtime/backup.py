@@ -160,7 +160,7 @@ class Backup:
             )
         span = -_ALWAYS, _ALWAYS - 1
         segments = {source.info.name for source in (*view.sources(*span), *view.rollups(*span))}
-        states = {position.state for position in view.commits.shards.values() if position.state}
+        states = {position.state_path for position in view.commits.shards.values() if position.state}
         rejects = tuple(self._listed(_REJECTS))
         paths = (*sorted(segments), *sorted(states), *self._listed(DIRECTORY), *rejects, *listed)
         return _Moment(view, paths, rejects, rollups)

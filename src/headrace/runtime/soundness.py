@@ -18,7 +18,7 @@ from headrace.core.errors import CorruptionError, HeadraceError, NotFound
 from headrace.ingest.journal_reader import Damage, list_objects, read_records
 from headrace.ingest.rejects_log import FOLDER as REJECTS
 from headrace.store.commits import FOLDER as COMMITS
-from headrace.store.commits import Commit, list_commits, unsealed_json
+from headrace.store.commits import Commit, list_commits, read_state, unsealed_json
 from headrace.store.manifests import COLD_MANIFESTS, ColdManifest, Manifest
 from headrace.store.manifests import FOLDER as MANIFESTS
 from headrace.store.query import Store
@@ -100,19 +100,19 @@ def _sensors(store: Store) -> Iterator[Harm]:
 def _states(disk: Disk, store: Store) -> Iterator[Harm]:
     """Snapshots of shards that are missing or damaged."""
     for shard, position in sorted(store.refresh().commits.shards.items()):
-        if not position.state:
-            continue
         try:
-            data = disk.read(position.state)
+            data = read_state(disk, position)
         except NotFound:
             if store.refresh().commits.shards[shard].state == position.state:
                 text = f"it is missing, the state of shard {shard}; restore it from a backup, or {_SKIP} it"
-                yield Harm(position.state, text)
+                yield Harm(position.state_path, text)
             continue
-        body, digest = data[:-_DIGEST_BYTES], bytes(data[-_DIGEST_BYTES:])
+        if data is None:
+            continue
+        body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         if xxhash.xxh3_64_digest(body) != digest:
             text = f"its checksum does not match, the state of shard {shard}; restore it from a backup, or {_SKIP} it"
-            yield Harm(position.state, text)
+            yield Harm(position.state_path, text)
 
 
 def _journal(disk: Disk, store: Store) -> Iterator[Harm]:

@@ -79,12 +79,18 @@ class ShardPosition:
     """How far a shard is: everything up to `flushed_seq` is in segments; `state` was taken at `state_seq`.
 
     An engine that starts restores the state, steps the records after `state_seq`, and appends what they give
-    to the hot buffer where their number is above `flushed_seq`. ``state`` is "" where there is none.
+    to the hot buffer where their number is above `flushed_seq`. ``state`` is "" where there is none; else a path, and
+    behind a `#` which bytes of it are the shard's, as ``first-end``: a flush writes the states of its shards in one object.
     """
 
     flushed_seq: int = -1
     state: str = ""
     state_seq: int = -1
+
+    @property
+    def state_path(self) -> str:
+        """The object that the state is in; "" for none."""
+        return self.state.partition("#")[0]
 
     def to_list(self) -> list[Any]:
         """JSON-ready values."""
@@ -476,12 +482,22 @@ class CommitLog:
         for key in kept:
             if key < before and newest[key[0]] != key[1]:
                 self._disk.delete(commit_path(*key))
-        used = {position.state for position in self.view.shards.values()}
+        used = {position.state_path for position in self.view.shards.values()}
         for path in self._disk.list(STATE_FOLDER):
             if path not in used:
                 self._disk.delete(path)
 
 
 def read_state(disk: Disk, position: ShardPosition) -> bytes | None:
-    """The shard's state object; None where it has none. Raises `NotFound` where it is missing."""
-    return bytes(disk.read(position.state)) if position.state else None
+    """The shard's state; None where it has none. Raises `NotFound` where its object is missing.
+
+    It ends in a checksum, which is not looked at here.
+    """
+    if not position.state:
+        return None
+    path, _, part = position.state.partition("#")
+    if not part:  # as earlier releases wrote it, an object for each shard
+        return bytes(disk.read(path))
+    first, _, end = part.partition("-")
+    file = disk.open(path)
+    return bytes(file.read(int(first), min(int(end), file.size_bytes)))

@@ -245,20 +245,22 @@ class Flusher:
         return int(count[raw].sum())
 
     def _positions(self, parts: Sequence[FlushPart]) -> dict[int, ShardPosition]:
-        """Write the state objects; the shards' new positions."""
+        """Write the states, all in one object; the shards' new positions."""
         known = self._commits.view.shards
-        out = {}
+        path = f"{STATE_FOLDER}/{self._commits.incarnation:08d}/{self._commits.next_m:08d}.bin"
+        out, states, end = {}, [], 0
         for part in parts:
             shard = part.buffer.shard
             before = known.get(shard, ShardPosition())
             state, state_seq = before.state, before.state_seq
             if part.state is not None:
-                number = self._commits.next_m
-                state = f"{STATE_FOLDER}/{self._commits.incarnation:08d}/{shard:05d}-{number:08d}.bin"
-                self._faults.reach("snapshot.write")
-                self._put(state, part.state)
+                states.append(part.state)
+                state, end = f"{path}#{end}-{end + len(part.state)}", end + len(part.state)
                 state_seq = part.state_seq
             out[shard] = ShardPosition(max(part.seq, before.flushed_seq), state, state_seq)
+        if states:
+            self._faults.reach("snapshot.write")
+            self._put(path, b"".join(states))
         return out
 
     def _segment(

@@ -65,6 +65,18 @@ def test_the_state_of_a_shard_is_saved_with_its_flush(rig):
         rig.flusher.flush([FlushPart(rig.buffers[0], 10, b"", 11)])
 
 
+def test_the_states_of_a_flush_are_in_one_object_that_stays_while_one_of_them_counts(rig):
+    rig.flusher.flush([FlushPart(rig.buffers[k], 5, text, 5) for k, text in enumerate((b"one", b"other"))])
+    assert rig.disk.list("state") == ["state/00000001/00000001.bin"]
+    rig.flusher.flush([FlushPart(rig.buffers[0], 9, b"newer", 9)])
+    shards = load_commits(rig.disk).shards
+    assert [read_state(rig.disk, shards[k]) for k in range(2)] == [b"newer", b"other"]
+    assert [shards[k].state for k in range(2)] == [
+        "state/00000001/00000002.bin#0-5", "state/00000001/00000001.bin#3-8",
+    ]  # fmt: skip
+    assert rig.disk.list("state") == [shards[k].state_path for k in (1, 0)]
+
+
 def test_late_duplicates_of_committed_samples_are_dropped(rig, plant):
     rig.add(plant.frames(plant.lone, 0, [1.0, 2.0]))
     rig.flush()
