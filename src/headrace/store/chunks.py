@@ -36,7 +36,6 @@ from headrace.store.schema import (
     OVERLAY,
     WAVE,
     coded,
-    constant,
     schema_of,
 )
 from headrace.store.series import SeriesMap
@@ -86,6 +85,29 @@ class ShardFrames:
     arrival_ns: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Rows whose frames have all in common but sensors and times.
+
+    Parameters
+    ----------
+    slots, column : of each row. codec : how blocks are encoded. counts : ``n_samples``, ``count`` and ``quality`` of each
+        row. words : of each row of texts.
+    """
+
+    kind: str
+    dtype: str
+    codec: str
+    slots: U32
+    column: npt.NDArray[np.int32]
+    blocks: EncodedBlocks
+    counts: dict[str, Array]
+    words: list[list[str]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
 class RowEncoder:
     """Makes hot rows. One for each directory; used by one thread at a time."""
 
@@ -98,43 +120,38 @@ class RowEncoder:
         seq, arrival_ns = (np.zeros(self._directory.n_shards, np.int64) for _ in range(2))
         for part in parts:
             seq[part.shard], arrival_ns[part.shard] = part.seq, part.arrival_ns
-        tables = []
+        found: list[_Rows] = []
         for kind in (FRAMES, OVERLAY):
             by_key: dict[Any, list[FrameBatch | FrameLog]] = {}
             for part in parts:
                 for one in part.frames if kind == FRAMES else part.late:
                     by_key.setdefault(one.kind_key, []).append(one)
             for same in by_key.values():
-                for rows in self._rows_of(_joined(same)):
-                    rows["kind"] = constant(kind, len(rows["group"]))
-                    rows["seq"], rows["arrival"] = seq[rows["shard"]], _times(arrival_ns[rows["shard"]])
-                    tables.append(pa.Table.from_pydict({k: rows[k] for k in HOT}, schema=HOT_SCHEMA))
-        return pa.concat_tables(tables) if tables else HOT_SCHEMA.empty_table()
+                found += self._rows_of(kind, _joined(same))
+        return self._table(found, seq, arrival_ns) if found else HOT_SCHEMA.empty_table()
 
-    def _rows_of(self, batch: FrameBatch) -> list[dict[str, Any]]:
+    def _rows_of(self, kind: str, batch: FrameBatch) -> list[_Rows]:
         if not batch.n_values:
             return []
         if batch.shape is Shape.SPARSE or batch.dictionary is not None:
-            return self._singles(batch)
+            return self._singles(kind, batch)
         if batch.shape is Shape.DENSE:
-            return self._dense(batch)
+            return self._dense(kind, batch)
         whole, cut = split_waves(batch)
-        waves = [] if whole is None else [self._waves(whole)]
-        return waves if cut is None else [*waves, *self._singles(cut)]
+        waves = [] if whole is None else [self._waves(kind, whole)]
+        return waves if cut is None else [*waves, *self._singles(kind, cut)]
 
-    def _dense(self, batch: FrameBatch) -> list[dict[str, Any]]:
+    def _dense(self, kind: str, batch: FrameBatch) -> list[_Rows]:
         order, starts = self._plan(batch, batch.width)
         if len(order) < batch.n_frames:  # two frames of a group at one time: each column on its own
-            return self._singles(batch)
+            return self._singles(kind, batch)
         values = np.ascontiguousarray(batch.values)
         quality = None if batch.quality is None else np.ascontiguousarray(batch.quality)
         blocks = encode_blocks(values, batch.ts_ns, quality, order, starts)
         slots = batch.slot[order[starts[:-1]]]
-        rows = self._rows(slots, batch, blocks)
-        rows["column"] = np.full(len(slots), ALL_COLUMNS, np.int32)
-        rows["time_codec"] = rows["value_codec"] = constant(BLOCK, len(slots))
-        rows |= _counts(quality, order, starts, batch.width)
-        return [rows]
+        column = np.full(len(slots), ALL_COLUMNS, np.int32)
+        counts = _counts(quality, order, starts, batch.width)
+        return [_Rows(kind, batch.dtype, BLOCK, slots, column, blocks, counts)]
 
     def _plan(self, batch: FrameBatch, width: int) -> tuple[I64, I64]:
         """`plan_blocks` by shard and group."""
@@ -145,7 +162,7 @@ class RowEncoder:
         used, entry = np.unique(place[batch.slot], return_inverse=True)
         return plan_blocks(entry, None, len(used), batch.ts_ns, width)
 
-    def _singles(self, batch: FrameBatch) -> list[dict[str, Any]]:
+    def _singles(self, kind: str, batch: FrameBatch) -> list[_Rows]:
         """One row for each series and day, absent values left out; of two at one time the later counts."""
         samples = flatten(batch, self._directory, self._series)
         if not len(samples.at):
@@ -159,15 +176,11 @@ class RowEncoder:
             values, words = _own_words(values, batch.dictionary, order, starts)
         blocks = encode_blocks(values, samples.ts_ns, quality, order, starts)
         first = order[starts[:-1]]
-        rows = self._rows(samples.slot[first], batch, blocks)
-        if words is not None:
-            rows["dictionary"] = pa.array(words, COLUMNS["dictionary"])
-        rows["column"] = samples.column[first].astype(np.int32)
-        rows["time_codec"] = rows["value_codec"] = constant(BLOCK, len(first))
-        rows |= _counts(quality, order, starts, 1)
-        return [rows]
+        slots, column = samples.slot[first], samples.column[first].astype(np.int32)
+        counts = _counts(quality, order, starts, 1)
+        return [_Rows(kind, batch.dtype, BLOCK, slots, column, blocks, counts, words)]
 
-    def _waves(self, batch: FrameBatch) -> dict[str, Any]:
+    def _waves(self, kind: str, batch: FrameBatch) -> _Rows:
         """One row for each group and day; every wave has values (`split_waves`)."""
         assert batch.start is not None
         assert batch.rate_num is not None
@@ -184,34 +197,52 @@ class RowEncoder:
         blocks = EncodedBlocks(
             done.payload, done.offsets, t_min, t_max, n.astype(np.int32), n_good, done.n_fallbacks
         )
-        rows = self._rows(batch.slot[order[first]], batch, blocks)
-        rows["column"] = np.zeros(len(first), np.int32)
-        rows["time_codec"] = rows["value_codec"] = constant(WAVE, len(first))
-        rows["n_samples"] = (usable + n_bad).astype(np.uint32)
-        rows["count"] = usable.astype(np.uint32)
-        rows["quality"] = np.bitwise_or.reduce((done.n_of_class > 0) * _FLAG_OF_CLASS, axis=1)
-        return rows
+        counts = {
+            "n_samples": (usable + n_bad).astype(np.uint32), "count": usable.astype(np.uint32),
+            "quality": np.bitwise_or.reduce((done.n_of_class > 0) * _FLAG_OF_CLASS, axis=1),
+        }  # fmt: skip
+        slots = batch.slot[order[first]]
+        return _Rows(kind, batch.dtype, WAVE, slots, np.zeros(len(first), np.int32), blocks, counts)
 
-    def _rows(self, slots: U32, batch: FrameBatch, blocks: EncodedBlocks) -> dict[str, Any]:
-        directory, n = self._directory, len(slots)
+    def _table(self, parts: list[_Rows], seq: I64, arrival_ns: I64) -> pa.Table:
+        """Columns of all parts at once: a part has few rows, and a call of Arrow costs more than these."""
+        directory, slots = self._directory, np.concatenate([one.slots for one in parts])
+        n, shard = len(slots), directory.shard[slots]
         used, place = np.unique(directory.layout_index[slots], return_inverse=True)
         layouts = [directory.layouts[i] for i in used.tolist()]
-        texts = [one.to_json() for one in layouts]
-        return {
-            "shard": directory.shard[slots],
-            "path": group_keys(directory, slots),
-            "group": directory.group_id[slots],
+        blocks = [one.blocks for one in parts]
+        codec = _each([one.codec for one in parts], parts)
+        rows: dict[str, Any] = {
+            "shard": shard, "kind": _each([one.kind for one in parts], parts), "path": group_keys(directory, slots),
+            "group": directory.group_id[slots], "column": np.concatenate([one.column for one in parts]),
             "layout": np.array([one.id for one in layouts], np.uint64)[place],
-            "layout_json": coded(place.astype(np.int32), texts),
-            "dtype": constant(batch.dtype, n),
-            "t_min": _times(blocks.t_min),
-            "t_max": _times(blocks.t_max),
-            "n_frames": blocks.n_frames.astype(np.uint32),
-            "bound": np.zeros(n),
-            "dictionary": pa.nulls(n, COLUMNS["dictionary"]),
-            "n_bytes": np.diff(blocks.offsets).astype(np.uint32),
-            "payload": binary(blocks.payload, blocks.offsets),
-        }
+            "layout_json": coded(place.astype(np.int32), [one.to_json() for one in layouts]),
+            "dtype": _each([one.dtype for one in parts], parts),
+            "t_min": _times(np.concatenate([one.t_min for one in blocks])),
+            "t_max": _times(np.concatenate([one.t_max for one in blocks])),
+            "n_frames": np.concatenate([one.n_frames for one in blocks]).astype(np.uint32),
+            "time_codec": codec, "value_codec": codec, "bound": np.zeros(n), "dictionary": _dictionaries(parts),
+            "seq": seq[shard], "arrival": _times(arrival_ns[shard]),
+            "n_bytes": np.concatenate([np.diff(one.offsets) for one in blocks]).astype(np.uint32),
+            "payload": pa.chunked_array([binary(one.payload, one.offsets) for one in blocks]),
+            **{name: np.concatenate([one.counts[name] for one in parts]) for name in parts[0].counts},
+        }  # fmt: skip
+        return pa.Table.from_pydict({name: rows[name] for name in HOT}, schema=HOT_SCHEMA)
+
+
+def _each(words: Sequence[str], parts: Sequence[_Rows]) -> pa.DictionaryArray:
+    """The word of each part's rows."""
+    known = list(dict.fromkeys(words))
+    number = np.array([known.index(word) for word in words], np.int32)
+    return coded(np.repeat(number, [len(one) for one in parts]), known)
+
+
+def _dictionaries(parts: Sequence[_Rows]) -> Any:
+    kind = COLUMNS["dictionary"]
+    if all(one.words is None for one in parts):
+        return pa.nulls(sum(map(len, parts)), kind)
+    arrays = [pa.nulls(len(one), kind) if one.words is None else pa.array(one.words, kind) for one in parts]
+    return pa.chunked_array(arrays)
 
 
 def _joined(same: Sequence[FrameBatch | FrameLog]) -> FrameBatch:
