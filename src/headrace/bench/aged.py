@@ -6,6 +6,7 @@ over, the compactor runs, as it would in the background. What that costs, and wh
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headrace.bench.codecs import RAW_BYTES
+from headrace.bench.codec_peers import RAW_BYTES, encode_pcodec
 from headrace.bench.query_stores import GROUP, START_NS, Progress, QueryStore, QueryStoreSpec
 from headrace.core.clock import NS, VirtualClock, thread_cpu_ns
 from headrace.core.errors import HeadraceError
+from headrace.core.sensors import Selection
 from headrace.core.tier_settings import TierSection
 from headrace.runtime.pipe import Pipe
 from headrace.runtime.warm import warm_kernels
@@ -26,6 +28,7 @@ from headrace.sim.fleet import Fleet
 from headrace.store.compactor import Compactor
 from headrace.store.result import QueryResult
 from headrace.store.tiers import TierRules
+from headrace.store.warm import CHUNK_SAMPLES
 
 Array = npt.NDArray[Any]
 DAY_NS, HOUR_NS, MINUTE_NS = 86_400 * NS, 3_600 * NS, 60 * NS
@@ -47,7 +50,7 @@ _SHIFT_NS = 2 * HOUR_NS
 _COMPACTED_NS, _FROM_NS = 2 * HOUR_NS, 6 * HOUR_NS
 """After midnight: when the day before is compacted, and when a shift begins, so that the clock, which says when to flush, never stands."""
 
-_BYTES_SECONDS = 64
+_BYTES_SECONDS, _PEER_EACH = 64, 40
 _WRITING = ("encode", "write")
 """Stages of a plant that make and write hot segments; the others take samples in, journal and process them."""
 
@@ -242,7 +245,7 @@ def _tier(samples: int, size_bytes: int) -> dict[str, float]:
 def sustained(folder: Path, sensors: int, days: int, progress: Progress) -> dict[str, Any]:
     """What taking, writing and compacting cost day by day, the last two together on the last day, and how much a core compacts.
 
-    Days come as fast as they are worked off, so segments pile up only where compaction leaves some behind: whether it keeps
+    Beside it what pcodec alone takes for the same samples, in the same process: how fast this machine is. Days come as fast as they are worked off, so segments pile up only where compaction leaves some behind: whether it keeps
     up with a plant follows from its rate, and from the cores it gets.
     """
     warm_kernels()  # as a plant's process starts: kernels ready, freed memory kept
@@ -251,16 +254,34 @@ def sustained(folder: Path, sensors: int, days: int, progress: Progress) -> dict
         line.live(days, MINUTE_NS, progress)
         spent = sum(day.hot_ns + day.compaction_ns for day in line.days)
         compacted_ns, last = sum(day.compaction_ns for day in line.days), line.days[-1]
+        progress("pcodec alone")
+        ours, peer = (last.writing_ns + last.compaction_ns) / max(1, last.samples), _pcodec_ns(line)
         return {
             "sensors": line.fleet.n_sensors, "samples": line.samples,
             "cpu_ns_per_sample": round(spent / max(1, line.samples), 1),
-            "hot_writing_and_compaction_cpu_ns_per_sample": round((last.writing_ns + last.compaction_ns) / max(1, last.samples), 1),
+            "hot_writing_and_compaction_cpu_ns_per_sample": round(ours, 1),
+            "pcodec_cpu_ns_per_sample": round(peer, 1), "of_pcodec": round(ours / peer, 3),
             "compaction_samples_per_s_of_a_core": round(line.samples / max(1, compacted_ns) * NS),
             "segments_left": [day.segments_left for day in line.days],
             "days": [day.to_dict() for day in line.days],
         }  # fmt: skip
     finally:
         line.close()
+
+
+def _pcodec_ns(line: AgedLine) -> float:
+    """CPU in ns a sample of `encode_pcodec`, of some sensors' last day in blocks as long as warm chunks may be."""
+    store, first_ns = line.pipe.store, START_NS + (len(line.days) - 1) * DAY_NS
+    every = store.select("**")
+    some = slice(0, None, _PEER_EACH)
+    chosen = Selection(every.slot[some], every.column[some], every.sensor[some])
+    found = store.query_sensors(chosen, first_ns, first_ns + DAY_NS)
+    cuts = np.flatnonzero(np.diff(found.sensor)) + 1
+    bounds = np.unique(np.concatenate([np.arange(0, len(found), CHUNK_SAMPLES), cuts, [len(found)]])).tolist()
+    begun = thread_cpu_ns()
+    for a, b in itertools.pairwise(bounds):
+        encode_pcodec((found.ts_ns[a:b], found.columns["value"][a:b]))
+    return (thread_cpu_ns() - begun) / max(1, len(found))
 
 
 def bytes_by_size(folder: Path, sizes: Sequence[int], progress: Progress) -> list[dict[str, float]]:

@@ -25,8 +25,8 @@ from headrace.store.words import Words
 
 I64 = npt.NDArray[np.int64]
 Keep = Callable[[FoundRows], npt.NDArray[np.bool_]]
-_PIECE_SAMPLES = 200_000
-"""About how many samples are encoded between two looks at how much CPU that took."""
+_PIECE_SAMPLES = 500_000
+"""About how many samples are encoded between two looks at how much CPU that took: a slice of `headrace.store.pace`, 50 ms."""
 
 
 class Unreadable(CorruptionError):
