@@ -81,7 +81,7 @@ whole and only if it is absent, or it is the journal, which only grows. How to c
 | `manifests/cold/<bucket>/` | which files make up 30 days of the cold tier |
 | `tiers/ranges.parquet` | ranges of sensors that bounds are shares of, once fixed |
 | `rollups/1m/<day>/` | each minute of each sensor as plain Parquet, for any other tool |
-| `state/` | snapshots of the shards' state, so that a restart need not replay much |
+| `state/` | snapshots of the shards' state, those of a flush in one object, so that a restart need not replay much |
 | `directory/` | the sensors: paths, groups, layouts |
 | `rejects/` | refused input, kept for replay, as Parquet |
 | `config/` | the configurations that were in force, numbered |

@@ -92,6 +92,20 @@ async def test_messages_arrive_in_order_at_both_qualities(broker, version):
 
 @needs_mosquitto
 @VERSIONS
+async def test_who_asks_for_a_group_gets_what_the_others_of_it_do_not(broker, version):
+    topics = {"$share/crew/plant/{device}": {"path": "leon/{device}/{key}", "time": "ts", "time_unit": "ns"}}
+    sinks = RecordingSink(), RecordingSink()
+    one, two = (adapter_of(broker, name=name, version=version, topics=topics) for name in ("one", "two"))
+    async with running(one, sinks[0]), running(two, sinks[1]):
+        await publish(broker, 0, 40)
+        await until(lambda: sum(len(values(sink)) for sink in sinks) == 40, "all arrive")
+    assert sorted(values(sinks[0]) + values(sinks[1])) == list(range(40))
+    assert all(values(sink) for sink in sinks)
+    assert one.diagnostics().n_rejects == two.diagnostics().n_rejects == 0
+
+
+@needs_mosquitto
+@VERSIONS
 async def test_what_was_not_durable_comes_again_to_the_next_process(broker, version):
     """Nothing that was lost with the first process was acknowledged by it."""
     first = RecordingSink(is_durable=False)

@@ -110,8 +110,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 def cli(ctx: click.Context) -> None:
     """Industrial sensor data, from device to query.
 
-    Headrace reads devices (Modbus TCP, MQTT, files), makes every sample durable before it acknowledges it,
-    compresses it, and answers queries, while it comes in and long after.
+    Headrace reads devices (Modbus, OPC UA, MQTT, Sparkplug B, files and more), makes every sample durable before it
+    acknowledges it, compresses it, and answers queries, while it comes in and long after.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -5,6 +5,8 @@ number of levels, by the name ``{rest}``). Where several rules match a topic the
 level from the left: literal before one level before ``#``. Two rules that can't be told apart are an error.
 
 Levels are parted by ``/``, or by what the protocol has instead (`TopicDialect`).
+
+``$share/group/...`` subscribes as one of a group, of which each gets some of the messages; what comes has the topic behind it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ _PLACE = re.compile(r"\{([^{}]*)\}")
 KEY = "key"
 REST = "rest"
 MESSAGE_KEY = "message_key"
+_SHARE = "$share"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,9 @@ def parse_topic(text: str, separator: str = "/") -> TopicPattern:
 
     Raises
     ------
-    ConfigError : empty, a wildcard inside a level, a name twice, or ``#`` before the end.
+    ConfigError : empty, a wildcard inside a level, a name twice, ``#`` before the end, or a group without a name or a topic.
     """
-    levels = text.split(separator)
+    group, levels = _group_of(text.split(separator), separator)
     one = f"[^{re.escape(separator)}]+"
     filters, regexes, names, rank = [], [], [], []
     for number, level in enumerate(levels):
@@ -92,8 +95,18 @@ def parse_topic(text: str, separator: str = "/") -> TopicPattern:
     if filters[-1] == "#":
         regex = f"{regex}(?:{between}(.*))?" if regexes else "(.*)"
     return TopicPattern(
-        text, separator.join(filters), re.compile(regex, re.DOTALL), tuple(names), tuple(rank)
+        text, separator.join([*group, *filters]), re.compile(regex, re.DOTALL), tuple(names), tuple(rank)
     )
+
+
+def _group_of(levels: list[str], separator: str) -> tuple[list[str], list[str]]:
+    """The levels that name a group of subscribers, and those of topics."""
+    if levels[0] != _SHARE or separator != MQTT_TOPICS.separator:
+        return [], levels
+    if len(levels) < 3 or not re.fullmatch(r"[^+#{}\x00]+", levels[1]):
+        text = separator.join(levels)
+        raise ConfigError(f"topic {text!r}: {_SHARE} is followed by the name of a group, and then by a topic")
+    return levels[:2], levels[2:]
 
 
 def in_order(patterns: Iterable[TopicPattern]) -> list[TopicPattern]:

@@ -20,6 +20,10 @@ from headrace.core.errors import ConfigError
         ("/{x}", "/+", "/1", {"x": "1"}),
         ("{x}/", "+/", "1/", {"x": "1"}),
         ("{x}", "+", "", None),
+        ("$share/crew/plant/{x}", "$share/crew/plant/+", "plant/1", {"x": "1"}),
+        ("$share/crew/plant/{x}", "$share/crew/plant/+", "$share/crew/plant/1", None),
+        ("$share/crew/#", "$share/crew/#", "a/b", {"rest": "a/b"}),
+        ("$SYS/{x}", "$SYS/+", "$SYS/1", {"x": "1"}),
     ],
 )
 def test_topics(text, subscription, topic, names):
@@ -29,11 +33,30 @@ def test_topics(text, subscription, topic, names):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a/#/b", "a+/b", "a/{x", "a/{x}y", "{x}/{x}", "{key}/a", "a/{X}", "a/\x00"]
+    "text",
+    [
+        "",
+        "a/#/b",
+        "a+/b",
+        "a/{x",
+        "a/{x}y",
+        "{x}/{x}",
+        "{key}/a",
+        "a/{X}",
+        "a/\x00",
+        "$share/crew",
+        "$share",
+        "$share//a",
+        "$share/{x}/a",
+    ],
 )
 def test_what_is_no_topic(text):
     with pytest.raises(ConfigError, match="topic"):
         parse_topic(text)
+
+
+def test_a_group_is_one_of_brokers_only():
+    assert parse_topic("$share.crew.{x}", ".").filter == "$share.crew.+"
 
 
 def test_the_more_specific_comes_first():
