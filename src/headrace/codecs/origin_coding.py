@@ -129,7 +129,7 @@ def pack_chunks(
     found: tuple[I64, I64],
     final: bool,
 ) -> None:
-    """Fill ``out: uint8[8 * n + 2 * chunks]`` with bodies, one behind the other; for the rest see `packed`."""
+    """Fill ``out: uint8[8 * n]`` with bodies, one behind the other; for the rest see `packed`."""
     ends, runs = found
     work, room, long, best, trial = rooms
     at = np.int64(0)

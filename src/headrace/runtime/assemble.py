@@ -379,7 +379,9 @@ def host_settings(config: PlantConfig, damaged: DamagePolicy = DamagePolicy.STOP
     return HostSettings(
         nonce=int.from_bytes(os.urandom(7), "little"),
         engine=EngineSettings(
-            config.store.flush_interval, buffer_bytes_max=config.store.flush_size // n_threads
+            config.store.flush_interval,
+            together_bytes=EngineSettings().together_bytes // n_threads,
+            buffer_bytes_max=config.store.flush_size // n_threads,
         ),
         # Only whole objects can be given back, and what is in flight comes on top of the bound.
         journal=JournalSettings(

@@ -7,7 +7,7 @@ core a runner thread, each with its own shards; the simulation runs one core wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -115,6 +115,7 @@ class EngineCore:
         self.now_ns = NO_TIME
         self.counters = self._counting = EngineCounters()
         self._counted_from = 0
+        self._go_together = False
         self._held: dict[int, _Held] = {}
         for number in self.shards:
             self._held[number] = _Held(self._new_shard(number), HotBuffer(number, self.directory))
@@ -201,19 +202,26 @@ class EngineCore:
         if self.now_ns == NO_TIME:
             return found
         is_small = size_bytes < min(self.settings.together_bytes, self.settings.buffer_bytes_max)
-        times = {held.next_flush_ns for held in waiting.values()}
-        if NO_TIME in times or (
-            len(times) == 1 and not is_small
-        ):  # at the start, or where they have gone together
-            self._take_turns(waiting)
+        self._take_turns([held for held in waiting.values() if held.next_flush_ns == NO_TIME])
+        if self._go_together and not is_small:
+            self._take_turns(waiting.values())
+            self._go_together = False
         found += [number for number, held in waiting.items() if self.now_ns >= held.next_flush_ns]
+        if not found or not is_small:
+            return found
         # A segment of many shards that hold little costs what one of a few does, to write and to read.
-        return list(waiting) if found and is_small else found
+        self._go_together = True
+        return list(waiting)
 
-    def _take_turns(self, waiting: Mapping[int, _Held]) -> None:
-        for number, held in waiting.items():
-            turn = number % self.settings.turns + 1
-            held.next_flush_ns = self.now_ns + self.settings.flush_ns * turn // self.settings.turns
+    def _take_turns(self, shards: Collection[_Held]) -> None:
+        """Spread shards over the time that is left until they are due."""
+        turns = self.settings.turns
+        for place, held in enumerate(shards):
+            due_ns = (
+                held.next_flush_ns if held.next_flush_ns != NO_TIME else self.now_ns + self.settings.flush_ns
+            )
+            left_ns = max(due_ns - self.now_ns, 0)
+            held.next_flush_ns = self.now_ns + left_ns * (place % turns + 1) // turns
 
     def _fullest(self, waiting: Mapping[int, _Held]) -> list[int]:
         """Shards to flush so that the others hold half of what they may: few and long blocks instead of all at once."""

@@ -33,6 +33,8 @@ TAIL_RANK = 1 << 62
 they came late."""
 
 _AXES_KEPT = 64
+_VALUES_MAX = 1 << 24
+"""Of rows that are decoded together, about: the codecs refuse to read 16 times as many at once."""
 _FIRST = np.zeros(1, np.int64)
 
 Decoded = tuple[I64, Array, U8 | None, I64]
@@ -107,9 +109,9 @@ class Decoding:
             different, inverse = np.unique(key, axis=0, return_inverse=True)
             for number, (dtype, codec, column_set, text) in enumerate(different.tolist()):
                 index = useful[inverse.reshape(-1) == number]
-                out.append(
-                    _Class(index, numpy_dtype(DTYPES[dtype]), rows.codecs[codec], bool(text), column_set)
-                )
+                width = 1 if column_set == NOWHERE else len(self.wanted.column_sets[column_set])
+                of = numpy_dtype(DTYPES[dtype]), rows.codecs[codec], bool(text), column_set
+                out += [_Class(part, *of) for part in _bounded(index, rows.n_frames[index], width)]
         return out
 
     def _texts(self, values: Array, length: I64, found: FoundRows, rows: I64) -> I64:
@@ -313,6 +315,12 @@ def decode_row(
         read = decode_waves(payload, np.array([0, len(payload)]), dtype)
         return read.ts_ns, read.values, read.quality
     return decode_chunk(payload, codecs, n, dtype, span, times)
+
+
+def _bounded(index: I64, n_frames: Array, width: int) -> list[I64]:
+    """Rows in parts that hold no more than `_VALUES_MAX` values, but for a row that does alone."""
+    number = np.cumsum(n_frames.astype(np.int64) * width) // _VALUES_MAX
+    return np.split(index, np.flatnonzero(np.diff(number)) + 1)
 
 
 def _runs_of(key: Array) -> tuple[I64, I64]:

@@ -253,11 +253,6 @@ class FrameLog:
         """Whether a batch had quality."""
         return "quality" in self._columns
 
-    @property
-    def has_value_times(self) -> bool:
-        """Whether values of a batch had times of their own."""
-        return "value_ts_ns" in self._columns
-
     def column(self, name: str) -> Array:
         """What is filled of a column: a view; quality 0 where no batch had any."""
         if name == "quality" and not self.has_quality:
@@ -291,7 +286,7 @@ class FrameLog:
 def joined(logs: Sequence[FrameLog]) -> FrameBatch:
     """All frames of some logs of one `FrameLog.kind_key`, in order: without a batch of each, as a flush has hundreds."""
     first = logs[0]
-    if len(logs) == 1 or first.shape is not Shape.DENSE or any(log.has_value_times for log in logs):
+    if len(logs) == 1 or first.shape is not Shape.DENSE:
         return FrameBatch.concat([log.batch() for log in logs])
     slot, ts_ns, values = (
         np.concatenate([log.column(name) for log in logs]) for name in _COLUMNS[Shape.DENSE]
@@ -299,4 +294,5 @@ def joined(logs: Sequence[FrameLog]) -> FrameBatch:
     quality = None
     if any(log.has_quality for log in logs):
         quality = np.concatenate([log.column("quality") for log in logs])
-    return FrameBatch.dense(slot, ts_ns, values, quality, arrival_ns=first.last_arrival_ns)
+    rest: dict[str, Any] = {"dictionary": first.dictionary, "arrival_ns": first.last_arrival_ns}
+    return FrameBatch.dense(slot, ts_ns, values, quality, **rest)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.codecs.base import same_bits
 from headrace.codecs.origin import OriginCodec, explains, type_mark
 from headrace.codecs.origin_coding import NO_KIND, packed
 from headrace.codecs.origin_kernels import SCALED, SINGLE, lie_close
@@ -199,8 +200,10 @@ def _parts(columns: list[_Column]) -> list[bytes]:
     has_body = np.array(list(map(len, bodies))) > 0
     which = np.flatnonzero(is_float & (~has_body | (chunks.role == _Role.M2)))
     found, is_noise = _by_bits(chunks.take(which))
-    for i, part in zip(which.tolist(), found, strict=True):
-        out[i] = min(out[i], part or out[i], key=len)
+    for i, body in zip(which.tolist(), found, strict=True):
+        part = _part(_ORIGIN, body)
+        if body and len(part) < len(out[i]) and _is_kept(body, chunks.values(i)):
+            out[i] = part
     is_long = is_float & (np.diff(chunks.start) >= _SEARCHED_FROM)
     stepped = np.flatnonzero(is_long & has_body & (chunks.role == _Role.ENDS)).tolist()
     stepped = [i for i in stepped if not lie_close(chunks.values(i).astype(np.float64), bodies[i][1] & 15)]
@@ -210,7 +213,7 @@ def _parts(columns: list[_Column]) -> list[bytes]:
 
 
 def _by_bits(chunks: _Chunks) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
-    """Parts of floats that are no decimals, and which of them are no other whole numbers either.
+    """Origin's bodies of floats that are no decimals, empty for none, and which of them are no other whole numbers either.
 
     The integers are the bits of float32 where all are such, else their own; of what rounding left out they count its last bit.
     """
@@ -230,14 +233,19 @@ def _by_bits(chunks: _Chunks) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
     numbers = np.choose(np.repeat(kind, length), [_BITS.numbers(doubles), single, units])
     marks = np.where(is_lost, NO_KIND, _INTEGERS).astype(np.uint8)
     bodies, _ = packed(numbers.view(np.uint64), chunks.start, marks, final=True)
-    parts = []
+    found = []
     for body, mark, which, of in zip(
         bodies, chunks.marks.tolist(), kind.tolist(), steps.tolist(), strict=True
     ):
         # An integer's first byte says that they are values themselves; a float's that an origin follows.
         origin = Origin(SCALED, step=of) if which == 2 else (_SINGLE if which else _BITS)
-        parts.append(_part(_ORIGIN, bytes([mark]) + origin.to_bytes() + body[1:]) if body else b"")
-    return parts, (kind == 0) & (chunks.role != _Role.M2)
+        found.append(bytes([mark]) + origin.to_bytes() + body[1:] if body else b"")
+    return found, (kind == 0) & (chunks.role != _Role.M2)
+
+
+def _is_kept(body: bytes, values: Array) -> bool:
+    """Whether a reader gets back what was there."""
+    return same_bits(OriginCodec().unpack(body, values.size, values.dtype), values)
 
 
 def _units(doubles: F64, first: I64, length: I64) -> tuple[F64, I64]:

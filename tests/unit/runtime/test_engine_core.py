@@ -86,7 +86,22 @@ def test_shards_that_hold_little_go_together_and_take_turns_once_they_hold_more(
     assert list(flushed.items())[:2] == [(5, 64), (21, 64)]
     later = {second: n for second, n in flushed.items() if second > 21}
     assert max(later.values()) == 16
-    assert sum(later.values()) == 64
+    assert sum(n for second, n in later.items() if second <= 37) == 64
+
+
+@pytest.mark.parametrize("shards", [range(0, 64, 8), [5]])
+def test_turns_do_not_put_off_what_is_due(shards) -> None:
+    bench = Bench(together_bytes=1)
+    bench.core = EngineCore(bench.directory, bench.flows, shards, lambda *_: None, bench.settings)
+    last = dict.fromkeys(shards, 0)
+    for second in range(1, 100):
+        bench.tick(second)
+        bench.feed(T0 + second * NS)
+        due = bench.core.due()
+        bench.commit(due)
+        last |= dict.fromkeys(due, second)
+        assert second - min(last.values()) <= 17
+        assert second == 1 or len(shards) == 1 or len(due) <= 2
 
 
 def test_a_shard_that_is_being_written_is_not_due_nor_one_that_has_just_failed() -> None:

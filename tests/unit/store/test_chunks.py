@@ -6,9 +6,10 @@ import pytest
 from headrace.codecs.block import decode_block
 from headrace.codecs.wave import decode_wave
 from headrace.core.frames import FrameBatch
-from headrace.core.layouts import Layout
+from headrace.core.layouts import Column, Layout
 from headrace.core.quality import Quality
 from headrace.store.chunks import HOT, RowEncoder, ShardFrames, binary
+from headrace.store.frame_log import FrameLog
 from headrace.store.grouping import DAY_NS, FRAMES_MAX, VALUES_MAX, plan_blocks
 
 NS = 1_000_000_000
@@ -123,6 +124,34 @@ def test_strings_carry_their_words(plant, encode):
     )
     other = words.with_(ts_ns=np.array([NOON + NS]), dictionary=("c", "d"))
     assert [r["dictionary"] for r in encode(words, other)] == [["b"], ["d"]]
+
+
+def test_dense_strings_of_several_shards_carry_their_words(plant):
+    """Devices of two shards, whose texts have the same words, in one flush."""
+    slots = plant.directory.define_many(
+        [f"leon/line1/press{i}" for i in range(40)], Layout("u8", (Column("a"), Column("b")))
+    )
+    parts = {}
+    for number, slot in enumerate(slots.tolist()):
+        batch = FrameBatch.dense(
+            np.array([slot], np.uint32),
+            np.array([NOON]),
+            np.array([[number % 2, 1]], np.uint8),
+            dictionary=("run", "stop"),
+        )
+        shard, log = int(plant.directory.shard[slot]), FrameLog((*batch.kind_key[:3], ("0",)))
+        log.append(1, batch)
+        parts.setdefault(shard, []).append(log)
+    assert len(parts) > 1
+    some = [ShardFrames(shard, logs, [], 1, NOON) for shard, logs in parts.items()]
+    rows = RowEncoder(plant.directory).encode(some).to_pylist()
+    found = sorted((row["path"], row["column"], row["dictionary"]) for row in rows)
+    expected = [
+        (f"leon/line1/press{i}", j, [("run", "stop")[i % 2 if j == 0 else 1]])
+        for i in range(40)
+        for j in range(2)
+    ]
+    assert found == sorted(expected)
 
 
 def test_shards_are_encoded_together_and_each_row_says_its_own(plant):
