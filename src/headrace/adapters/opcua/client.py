@@ -268,8 +268,12 @@ class UaConnection:
             raise NotConnected(f"connection lost: {e}") from e
 
     async def ask(self, request: Any, answer: Any, what: str) -> Any:
-        """`request`, decoded by asyncua as `answer`. Raises as `request`."""
-        found = struct_from_binary(answer, ua.utils.Buffer(await self.request(request, what)))
+        """`request`, decoded by asyncua as `answer`. Raises as `request`; NotConnected too where the answer is no such thing."""
+        data = await self.request(request, what)
+        try:
+            found = struct_from_binary(answer, ua.utils.Buffer(data))
+        except Exception as e:  # asyncua raises whatever its parts do
+            raise NotConnected(f"the answer to {what} is no {answer.__name__}: {e!r}") from e
         code = found.ResponseHeader.ServiceResult.value
         if code >= 0x8000_0000:
             raise ServiceFailed(what, code)

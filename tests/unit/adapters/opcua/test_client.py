@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 from asyncua import ua
+from tests.unit.adapters.opcua.desk import ScriptedConnection
 
 from headrace.adapters.opcua.client import UaConnection
 from headrace.adapters.opcua.config import ServerAddress
+from headrace.core.errors import NotConnected
 
 OLD, NEW = ua.NodeId(b"old", 0), ua.NodeId(b"new", 0)
 
@@ -91,3 +93,12 @@ async def test_who_closes_ends_at_once_although_asyncua_takes_no_notice():
     closing.cancel()
     await asyncio.wait([closing], timeout=0.4)
     assert (closing.cancelled(), aborted) == (True, [True])
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x01", b"\xff" * 40])
+async def test_an_answer_that_can_not_be_read_ends_the_connection(answer):
+    one = ScriptedConnection(Republish=[answer])
+    with pytest.raises(
+        NotConnected, match="the answer to a request to publish again is no RepublishResponse"
+    ):
+        await one.ask(ua.RepublishRequest(), ua.RepublishResponse, "a request to publish again")
