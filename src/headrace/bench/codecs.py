@@ -23,6 +23,8 @@ from headrace.bench import codec_peers
 from headrace.bench.chart import pair_chart
 from headrace.codecs import loss
 from headrace.codecs.base import keeps_bound, same_bits
+from headrace.codecs.origin import OriginCodec
+from headrace.codecs.origins import Origin
 from headrace.core.clock import thread_cpu_ns
 from headrace.core.errors import ConfigError, CorruptionError
 from headrace.core.layouts import Column, Layout
@@ -187,7 +189,7 @@ class _Bench:
                 self.bare.setdefault(str(block), []).append(RAW_BYTES * n / max(1, payload))
             self.rows[one.name, block] = {
                 "name": one.name, "kind": one.kind, "n": n, "block": block, "ratio": round(ratio, 3),
-                "value_codec": _usual(rows, "value_codec"), "time_codec": _usual(rows, "time_codec"), "bounds": {},
+                "value_codec": _usual(rows, "value_codec"), "time_codec": _usual(rows, "time_codec"), "grid": _most([_grid(row) for row in rows]), "bounds": {},
             }  # fmt: skip
             return
         cost = loss.measure(one.values, decoded)
@@ -277,8 +279,17 @@ def _table(series: list[Series], block: int, bound: float) -> Any:
 
 
 def _usual(rows: list[dict[str, Any]], column: str) -> str:
-    names = [warm.codec_name(row[column]) for row in rows]
+    return _most([warm.codec_name(row[column]) for row in rows])
+
+
+def _most(names: list[str]) -> str:
     return max(sorted(set(names)), key=names.count) if names else ""
+
+
+def _grid(row: dict[str, Any]) -> str:
+    """Where a chunk's floats come from, in words; "" where its codec asks for nothing of the kind."""
+    codec, body = warm.values_of(row["payload"], row["value_codec"])
+    return Origin.from_bytes(body[1:])[0].text() if isinstance(codec, OriginCodec) else ""
 
 
 def geometric(ratios: Sequence[float]) -> float:

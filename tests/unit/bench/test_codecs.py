@@ -41,6 +41,8 @@ def test_the_object_has_what_it_promises(result):
     assert [(row["name"], row["block"]) for row in result["series"] if row["block"] == 200] == [
         ("oven_noise", 200), ("oven_temp", 200), ("syn_const", 200),
     ]  # fmt: skip
+    grids = {row["name"]: row["grid"] for row in result["series"]}
+    assert grids == {"oven_temp": "1 decimals", "oven_noise": "float64", "syn_const": ""}
     assert result["mismatches"] == result["bound_violations"] == 0
     assert 0 < result["worst_error_over_bound"] <= 1
     assert set(result["peers"]["600"]) == set(codec_peers.PEERS)
