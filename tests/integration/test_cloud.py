@@ -300,6 +300,16 @@ def test_files_are_imported_into_a_bucket_and_found_by_every_name_of_the_store(
     assert pipeline.run(open_store(plant_file), from_="2026-03-01", to="2026-03-02").written == 2
     found = open_store(bucket.url).query("**/temp_count_1h", from_="2026-03-01", to="2026-03-02")
     assert [row["value"] for row in found.to_rows()] == [600]
+    code, out, said = say("tiers", "status", "-t", plant_file, "--json")
+    assert (code, [rule["samples"] for rule in json.loads(out)["rules"]]) == (0, [1_202]), said
+    code, out, said = say("tiers", "run", "-t", plant_file, "--json")
+    assert (code, json.loads(out)["compacted"]) == (0, 1), said
+    assert CloudDisk(bucket.url, _settings(bucket)).list("segments/warm")
+    assert not (folder / "segments").exists()
+    code, out, said = say("query", "**/temp", "-t", bucket.url, *span)
+    assert (code, [r["count"] for r in json.loads(out)["rows"]]) == (0, [600]), said
+    code, out, said = say("codecs", "explain", "leon/hall/oven/temp", "-t", plant_file, "--last", "3650d")
+    assert (code, "temp, 600 x float64" in out) == (0, True), (out, said)
     code, _, said = say("rejects", "replay", "-t", bucket.url, "--yes")
     assert (code, "no engine runs on" in said) == (3, True), said
 

@@ -12,7 +12,6 @@ from headrace.cli.series_views import check_svg, comparison, shown, write_pictur
 from headrace.cli.target import find_target, target_option
 from headrace.cli.teaching import TaughtCommand
 from headrace.core.clock import NS
-from headrace.core.errors import Unreachable
 
 if TYPE_CHECKING:
     from headrace.codecs.base import I64, Array
@@ -106,8 +105,6 @@ def explain(what: str, target: str | None, last: str, plot: Path | None, as_json
 def _read(what: str, target: str | None, last: str) -> tuple[str, I64, Array, CodecChoice]:
     """Name, times, values, and what the plant file says about the codecs."""
     from headrace.codecs.choice import ANY
-    from headrace.core.disk import LocalDisk
-    from headrace.runtime.announcement import is_store
     from headrace.runtime.codec_choice import CodecChoices
     from headrace.runtime.reader import StoreReader
     from headrace.runtime.sensor_series import read_sensor
@@ -116,10 +113,7 @@ def _read(what: str, target: str | None, last: str) -> tuple[str, I64, Array, Co
     if what.lower().endswith(_SUFFIXES):
         return (Path(what).name, *read_series(Path(what)), ANY)
     where = find_target(target)
-    folder = where.store_folder
-    if not is_store(folder):
-        raise Unreachable(f"{folder} holds no store yet; headrace run makes one")
-    path, ts_ns, values = read_sensor(StoreReader(LocalDisk(folder), where.zone), what, last)
+    path, ts_ns, values = read_sensor(StoreReader(where.open_disk(), where.zone), what, last)
     choices = CodecChoices({} if where.config is None else where.config.codecs)
     return path, ts_ns, values, choices.of(path)
 

@@ -11,7 +11,7 @@ from headrace.cli import output
 from headrace.cli.exits import Exit
 from headrace.cli.target import Target, find_target, target_option
 from headrace.cli.teaching import TaughtCommand
-from headrace.core.errors import ConfigError, Unreachable
+from headrace.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from headrace.runtime.tiers_report import TiersView
@@ -38,15 +38,11 @@ def _rules(where: Target) -> TierRules:
 
 def _view(where: Target) -> TiersView:
     from headrace.core.clock import SystemClock
-    from headrace.core.disk import LocalDisk
-    from headrace.runtime.announcement import is_store
     from headrace.runtime.tiers_report import TiersView
     from headrace.store.query import Store
 
-    rules, folder = _rules(where), where.store_folder
-    if not is_store(folder):
-        raise Unreachable(f"{folder} holds no store yet; headrace run makes one")
-    return TiersView.of(Store.open(LocalDisk(folder)), rules, SystemClock())
+    rules = _rules(where)
+    return TiersView.of(Store.open(where.open_disk()), rules, SystemClock())
 
 
 @tiers.command(
@@ -61,8 +57,8 @@ def _view(where: Target) -> TiersView:
 def status(target: str | None, as_json: bool) -> None:
     """What each rule holds, in which tier, how small and how exact; and what is due, with what it would save.
 
-    Ratios compare with 16 bytes a sample. What something would save is tried on some of its rows. Reads the store's
-    folder, whether an engine runs or not.
+    Ratios compare with 16 bytes a sample. What something would save is tried on some of its rows. Reads the store,
+    a folder or a bucket, whether an engine runs or not.
     """
     facts = _view(find_target(target)).status()
     if as_json:

@@ -20,6 +20,7 @@ from headrace.core.errors import Closed, HeadraceError
 from headrace.core.faults import FaultPoints
 from headrace.runtime.codec_choice import CodecChoices
 from headrace.store.compactor import CompactionPolicy, CompactionReport, Compactor
+from headrace.store.disks import open_disk
 from headrace.store.pace import Pace
 from headrace.store.query import Store
 from headrace.store.rollups import Rollups
@@ -105,15 +106,17 @@ def compact_now(
 ) -> dict[str, Any]:
     """Compact and age a store that no engine runs on, at full speed; what was done, JSON-ready.
 
+    ``folder`` is the store's, also of one in a bucket.
+
     Raises
     ------
     StorageError : an engine runs on it, or the disk refuses.
     """
     clock = clock or SystemClock()
-    disk = LocalDisk(folder)
-    disk.lock()
+    local = LocalDisk(folder)
+    local.lock()
     try:
-        store = Store.open(disk, None, clock)
+        store = Store.open(open_disk(folder), None, clock)
         problems = []
         if config.store.rollups != "off":
             problems += Rollups(store, clock, config.plant.levels).run_once().problems
@@ -123,7 +126,7 @@ def compact_now(
             choice_of=CodecChoices(config.codecs).of,
         ).run_once()  # fmt: skip
     finally:
-        disk.unlock()
+        local.unlock()
     return {
         "compacted": done.n_partitions, "aged": done.n_aged, "dropped": done.n_dropped, "deleted": done.n_deleted,
         "bytes_before": done.bytes_before, "bytes_after": done.bytes_after, "problems": problems + done.problems,

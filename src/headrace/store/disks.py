@@ -2,7 +2,7 @@
 
 A store in a bucket still has a folder: the journal, which must be durable within milliseconds, refused input, applied
 configurations and the announcement of a running engine stay there. Segments, commits, manifests, states, the sensor
-directory and rollups are objects of the bucket. ``store.json`` in the folder says which bucket, so that whoever opens
+directory, rollups and the ranges that bounds are shares of are objects of the bucket. ``store.json`` in the folder says which bucket, so that whoever opens
 the folder finds the whole store.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headrace.core.config import PlantConfig, StoreOptions
 
 MARKER_FILE = "store.json"
-OBJECT_FOLDERS = ("commits", "segments", "manifests", "state", "directory", "rollups")
+OBJECT_FOLDERS = ("commits", "segments", "manifests", "state", "directory", "rollups", "tiers")
 _VERSION = 1
 
 
@@ -189,8 +189,11 @@ def plant_disk(config: PlantConfig, local: LocalDisk | None = None) -> Disk:
 
 
 def mark_folder(disk: Disk) -> None:
-    """Let the folder of a store in a bucket say so. Raises `StorageError`."""
+    """Let the folder of a store in a bucket say so, and hand over what an earlier release kept there. Raises `StorageError`."""
     if isinstance(disk, SplitDisk):
+        for path in disk.local.list("tiers"):
+            disk.objects.put_if_absent(path, disk.local.read(path))
+            disk.local.delete(path)
         text = json.dumps({"version": _VERSION, **disk.place}, indent=1)
         disk.local.replace(MARKER_FILE, text.encode() + b"\n")
 

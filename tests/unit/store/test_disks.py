@@ -32,7 +32,15 @@ def plant(folder, **store):
 def test_segments_go_to_the_bucket_and_the_journal_stays(tmp_path):
     local, objects = LocalDisk(tmp_path), SimulatedDisk()
     disk = SplitDisk(local, objects, PLACE)
-    far = ["commits/1", "segments/hot/1", "manifests/warm/1", "state/1", "directory/1", "rollups/1m/1"]
+    far = [
+        "commits/1",
+        "segments/hot/1",
+        "manifests/warm/1",
+        "state/1",
+        "directory/1",
+        "rollups/1m/1",
+        "tiers/1",
+    ]
     near = ["journal/1/1", "rejects/1", "config/1", "running.json", "store.json"]
     for path in [*far, *near]:
         assert disk.put_if_absent(path, b"x")
@@ -47,6 +55,15 @@ def test_segments_go_to_the_bucket_and_the_journal_stays(tmp_path):
     assert (local_of(disk), url_of(disk), disk.n_reads_at_once) == (local, "s3://plants/leon", 1)
     assert (local_of(local), url_of(local)) == (local, str(tmp_path))
     assert (local_of(objects), url_of(objects)) == (None, "")
+
+
+def test_ranges_that_an_earlier_release_kept_in_the_folder_are_handed_over(tmp_path):
+    local, objects = LocalDisk(tmp_path), SimulatedDisk()
+    local.put_if_absent("tiers/ranges.parquet", b"x")
+    mark_folder(SplitDisk(local, objects, PLACE))
+    assert (bytes(objects.read("tiers/ranges.parquet")), local.list("tiers")) == (b"x", [])
+    mark_folder(SplitDisk(local, objects, PLACE))
+    assert objects.list("tiers") == ["tiers/ranges.parquet"]
 
 
 def test_the_folder_of_a_store_in_a_bucket_says_so(tmp_path):
