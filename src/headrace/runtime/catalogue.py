@@ -79,7 +79,8 @@ def _about(family: str, registry: Registry, name: str) -> Plugin:
 
 def manifest_of(registry: Registry, name: str) -> dict[str, object]:
     """``manifest.toml`` beside the part's module, where there is one; nothing of the part is imported."""
-    package = registry.targets()[name].partition(":")[0].rpartition(".")[0]
+    target = registry.built_in.get(name) or registry.targets()[name]
+    package = target.partition(":")[0].rpartition(".")[0]
     try:
         text = files(package).joinpath("manifest.toml").read_text(encoding="utf-8")
         return tomllib.loads(text)
