@@ -23,7 +23,8 @@ from headrace.bench import codec_peers
 from headrace.bench.chart import pair_chart
 from headrace.codecs import loss
 from headrace.codecs.base import keeps_bound, same_bits
-from headrace.codecs.origin import OriginCodec
+from headrace.codecs.origin import OriginCodec, type_mark
+from headrace.codecs.origin_coding import packed
 from headrace.codecs.origins import Origin
 from headrace.core.clock import thread_cpu_ns
 from headrace.core.errors import ConfigError, CorruptionError
@@ -35,7 +36,7 @@ from headrace.store.runs import SensorSamples
 from headrace.store.segment import write_segment
 from headrace.store.series import SeriesMap
 from headrace.store.wanted import Wanted, to_bits
-from headrace.store.warm import Chunk, decode_chunk, encode_chunk
+from headrace.store.warm import Chunk, Packed, decode_chunk, encode_chunk
 from headrace.store.warm_reads import Chunks, decode_chunks
 from headrace.store.warm_rows import ChunkRules, encode_warm
 from headrace.store.words import Words
@@ -313,7 +314,8 @@ def chart(result: dict[str, Any], block: int) -> str:
 def speeds(series: list[Series]) -> dict[str, Any]:
     """Million samples a second of one core, time and value together, the best of some repeats by turns with the peer.
 
-    Each series' chunks are decoded as a query does it, those of the same codecs together.
+    Each series' chunks are encoded as the compactor does it, plain numbers by one kernel, and decoded as a query does it,
+    those of the same codecs together.
     """
     real = [one for one in series if not _is_synthetic(one)] or series
     blocks = [list(one.blocks(SPEED_BLOCK))[:SPEED_BLOCKS_MAX] for one in real]
@@ -324,7 +326,7 @@ def speeds(series: list[Series]) -> dict[str, Any]:
     peer_encode: list[int] = []
     peer_decode: list[int] = []
     for _ in range(SPEED_REPEATS):
-        ns, encoded = _timed(lambda each: [encode_chunk(t, v, None) for t, v in each], blocks)
+        ns, encoded = _timed(_encoded, blocks)
         encode.append(ns)
         chunks = [one for pair in zip(encoded, blocks, strict=True) for one in _as_stored(*pair)]
         decode.append(_timed_alone(lambda one: decode_chunks(one, _no_times), chunks))
@@ -342,6 +344,17 @@ def speeds(series: list[Series]) -> dict[str, Any]:
 
 def _msps(n: int, ns: int) -> float:
     return round(float(n / ns * 1e3), 2)
+
+
+def _encoded(blocks: list[tuple[I64, Array]]) -> list[Chunk]:
+    values = [values for _, values in blocks]
+    start = np.cumsum([0, *map(len, values)])
+    mark = np.full(len(blocks), type_mark(values[0].dtype), np.uint8)
+    coded = packed(np.concatenate(values).view(np.uint64), start, mark)
+    return [
+        encode_chunk(ts_ns, each, None, packed=Packed(body, n_runs) if body else None)
+        for (ts_ns, each), body, n_runs in zip(blocks, *coded, strict=True)
+    ]
 
 
 def _as_stored(encoded: list[Chunk], blocks: list[tuple[I64, Array]]) -> list[Chunks]:

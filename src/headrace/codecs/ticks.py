@@ -15,8 +15,6 @@ from headrace.core.errors import CorruptionError
 _LINE = struct.Struct("<df")
 _SOUND, _ELSEWHERE = 0, 2  # of `headrace.codecs.integer_kernels`, which is loaded late
 _PLAIN, _ON_LINE = 0, 1
-_GAPS = 64  # of what differs by more there is no line
-_MOSTLY = 0.75  # so many equal gaps are coded by where the others lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +30,10 @@ class TicksTime(SeriesCodec):
 
     def pack(self, ts_ns: I64) -> bytes:
         """Encode ``ts_ns: int64[n]``."""
+        return packed_ticks(ts_ns) or self._packed(ts_ns)
+
+    def _packed(self, ts_ns: I64) -> bytes:
+        """Of times too far apart for the kernel, or that pco may make shorter."""
         from headrace.codecs.integers import encode_integers, encode_sparse
         from headrace.codecs.packing import put_signed
 
@@ -72,6 +74,23 @@ class TicksTime(SeriesCodec):
         return times
 
 
+def packed_ticks(ts_ns: I64) -> bytes:
+    """A body of ``ts_ns: int64[n]`` that was decoded and compared; nothing where only `TicksTime.pack` has one."""
+    if not ts_ns.size:
+        return b""
+    from headrace.codecs import integer_coding, tick_kernels
+    from headrace.codecs.compiled import wrapping
+    from headrace.codecs.model import scratch_for
+
+    n = ts_ns.size
+    room, outs = integer_coding.rooms(n)
+    out = np.empty(tick_kernels.HEAD_MAX + outs[0].size, np.uint8)
+    long = np.empty(4 * n + tick_kernels.GAPS + 1, np.int64)
+    with wrapping():
+        size = tick_kernels.pack_ticks(ts_ns, scratch_for(24 * n), (room, long), outs, out)
+    return out[:size].tobytes()
+
+
 def _counted(ts_ns: I64, start: np.int64) -> tuple[I64, int]:
     """Whole ticks from the first, and the tick."""
     from headrace.codecs.compiled import wrapping
@@ -97,26 +116,13 @@ def _kernels() -> tuple[Any, Any, Any]:
 
 
 def _line_of(number: I64) -> tuple[float, float] | None:
-    """Step and offset of rising numbers that lie near a line with a step that is not whole."""
-    n = number.size
-    if n < 16 or not 0 < number[-1] < 2**50:
-        return None
-    gap = np.diff(number)
-    least, most = int(gap.min()), int(gap.max())
-    if most - least > _GAPS or _share_of_median(gap - least) > _MOSTLY:
-        return None
-    i = np.arange(n)
-    rest = (number - i * least).astype(np.float64)
-    around = i - (n - 1) / 2.0
-    step = float(around @ rest) / (n * (n * n - 1.0) / 12.0)
-    return step + least, float(np.float32(rest.mean() - step * (n - 1) / 2.0))
+    from headrace.codecs.compiled import wrapping
+    from headrace.codecs.tick_kernels import GAPS, line_of
 
-
-def _share_of_median(gap: I64) -> float:
-    """How many of some small numbers are as the middle one: counted, which takes a fraction of sorting them."""
-    counts = np.bincount(gap, minlength=_GAPS + 1)
-    middle = int(np.searchsorted(np.cumsum(counts), (gap.size + 1) // 2, "right"))
-    return float(counts[middle] / gap.size)
+    line = np.empty(2)
+    with wrapping():
+        found = line_of(number, np.empty(GAPS + 1, np.int64), line)
+    return (float(line[0]), float(np.float32(line[1]))) if found else None
 
 
 def _on_line(n: int, step: float, offset: float) -> I64:

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from headrace.codecs.base import TimeCodec, Unfit, ValueCodec, same_bits
+from headrace.codecs.base import TimeCodec, ValueCodec
 from headrace.codecs.bounds import Reach
 from headrace.codecs.choice import ANY, CodecChoice, bound_of, lossy_candidates, smallest_share, steered
 from headrace.codecs.const import ConstCodec
@@ -44,7 +44,7 @@ from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.rle import RleCodec, may_be_runs, runs_may_be
 from headrace.codecs.select import ChosenValues, likely, smallest, smallest_times, smallest_within
-from headrace.codecs.ticks import TicksTime
+from headrace.codecs.ticks import TicksTime, packed_ticks
 from headrace.core.errors import ConfigError, CorruptionError
 from headrace.store.schema import BLOCK, WAVE
 
@@ -230,12 +230,9 @@ def _encode_times(ts_ns: I64) -> tuple[bytes, str]:
     if _are_even(ts_ns):
         return b"", EVEN
     distance = ts_ns - ts_ns[0]
-    try:
-        body = TicksTime().pack(distance)
-        if len(body) < 16 + 2 * ts_ns.size and same_bits(TicksTime().unpack(body, ts_ns.size), distance):
-            return body, BARE + TicksTime.name
-    except Unfit:
-        pass
+    body = packed_ticks(distance)
+    if 0 < len(body) < 16 + 2 * ts_ns.size:
+        return body, BARE + TicksTime.name
     found = smallest_times(distance, [TicksTime()])
     return found.body, BARE + codec_text(found.codec)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -98,17 +99,15 @@ class _Together:
         self._decode = kernels.decode_chunks
         self._chunks = chunks
         self._out = np.empty(ts_ns.size)
-        starts = chunks.starts
-        longest, largest = (int(np.maximum.reduce(s[1:] - s[:-1], initial=0)) for s in (at, starts))
-        self._rooms = kernels.rooms_for(longest)
+        self._rooms = _rooms_for(int(chunks.n_frames.max(initial=0)))
         how = np.empty(chunks.n_frames.size, np.uint8)
         how.fill(kernels.EVEN if chunks.codecs[0] == EVEN else kernels.TICKS)
         if chunks.shared.size:
             how[chunks.shared] = kernels.GIVEN
-        work = scratch_for(largest)
+        work = scratch_for(_largest(chunks.starts))
         payload = chunks.payload[:]
         payload.flags.writeable = False  # the kernel is compiled for such
-        headers = starts, chunks.first, chunks.last, at, how
+        headers = chunks.starts, chunks.first, chunks.last, at, how
         self._given = payload, headers, type_mark(chunks.dtype), (work, self._rooms), (ts_ns, self._out)
 
     def decode_from(self, g: int) -> int:
@@ -131,6 +130,25 @@ class _Together:
             return self._out
         with np.errstate(invalid="ignore", over="ignore"):
             return (self._out if dtype.kind == "f" else self._out.view(np.int64)).astype(dtype)
+
+
+_FEW_BYTES = 1 << 16
+_own = threading.local()
+
+
+def _largest(starts: I64) -> int:
+    """The bytes of the largest chunk, or of all where these are few: to look for it takes as long as to decode one."""
+    total = int(starts[-1]) - int(starts[0])
+    return total if total <= _FEW_BYTES else int((starts[1:] - starts[:-1]).max())
+
+
+def _rooms_for(n: int) -> Any:
+    """Room of the thread that asks, for chunks of n samples at least."""
+    size, rooms = getattr(_own, "rooms", (-1, None))
+    if size < n:
+        rooms = _kernels()[0].rooms_for(n)
+        _own.rooms = n, rooms
+    return rooms
 
 
 @lru_cache(maxsize=1)
