@@ -40,13 +40,15 @@ class Reach(NamedTuple):
         return not (self.eps > 0.0 or self.share > 0.0)
 
     def within(self, values: Array) -> float:
-        """The largest absolute bound that keeps the reach for all of ``values: T[n]``; 0 where there is none.
+        """About the largest absolute bound that keeps the reach for all of ``values: T[n]``; 0 where there is none.
 
-        Of a share that is the share of the smallest value: 0 where one of them is.
+        Of a share that is the share of the smallest value: 0 where one of them is. A float32, where there is one just below:
+        it stands in front of every body.
         """
+        eps = self.eps
         if self.share > 0.0 and values.size:
-            return self.share * float(np.abs(values.astype(np.float64)).min())
-        return self.eps
+            eps = self.share * float(np.abs(values.astype(np.float64)).min())
+        return _single_below(eps)
 
     def kept(self, decoded: Array, values: Array) -> bool:
         """Whether no value is further off than it may be; false where one is not finite."""
@@ -138,3 +140,11 @@ class Bound:
             return Reach(share=self.size)
         eps = self.size if self.kind == "absolute" else self.size * (high - low)
         return Reach(eps=eps if math.isfinite(eps) and eps > 0 else 0.0)
+
+
+def _single_below(number: float) -> float:
+    """The largest float32 up to a number, or the number itself where that is less by a millionth."""
+    with np.errstate(over="ignore", under="ignore"):
+        single = np.float32(number)
+        below = float(single if float(single) <= number else np.nextafter(single, np.float32(0.0)))
+    return below if number * (1.0 - 1e-6) <= below < math.inf else number

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -57,9 +58,10 @@ BARE = "="
 """Before a time codec: no part of the payload has an envelope, and times count from ``t_min``."""
 EVEN = BARE + RegularTime.name
 """Times at one interval: they have no bytes."""
-NUMBERS = "@"
-"""Between a value codec and its settings that stand in front of the values."""
+NUMBERS, SHORT_NUMBERS = "@", "~"
+"""Between a value codec and its settings that stand in front of the values, as float64 or float32."""
 
+_MARKED = re.compile(r"([^@~]*)(?:([@~])(.*))?", re.DOTALL)
 _HEAD, _SUM = struct.Struct("<II"), struct.Struct("<I")
 _RICE_TO = 512  # a model learns more than Rice codes know on more values
 _EXACT = 2**52  # integers up to here are floats, and so are those that a bound is away
@@ -179,19 +181,23 @@ def _with_numbers(chosen: ChosenValues) -> tuple[str, bytes]:
     numbers = {k: v for k, v in spec.items() if isinstance(v, float) and v}
     if not numbers or any(v for k, v in spec.items() if k not in numbers):
         return codec_text(chosen.codec), chosen.body
-    front = np.array(list(numbers.values()), "<f8").tobytes()
-    return f"{name}{NUMBERS}{','.join(numbers)}", front + chosen.body
+    plain = np.array(list(numbers.values()), "<f8")
+    with np.errstate(over="ignore", under="ignore"):
+        short = plain.astype("<f4")
+    mark, front = (SHORT_NUMBERS, short) if (short == plain).all() else (NUMBERS, plain)
+    return f"{name}{mark}{','.join(numbers)}", front.tobytes() + chosen.body
 
 
 def _value_codec_of(text: str, body: bytes) -> tuple[ValueCodec, bytes]:
     """The inverse of `_with_numbers`. Raises ValueError, ConfigError."""
-    name, at, names = text.partition(NUMBERS)
-    if not at or " " in name:
+    name, mark, names = _MARKED.match(text).groups("")  # type: ignore[union-attr]
+    if not mark or " " in name:
         return _value_codec(text), body
-    keys = names.split(",")
-    numbers = np.frombuffer(body[: 8 * len(keys)], "<f8").tolist()
+    keys, width = names.split(","), 4 if mark == SHORT_NUMBERS else 8
+    front = width * len(keys)
+    numbers = np.frombuffer(body[:front], f"<f{width}").tolist()
     settings = dict(zip(keys, numbers, strict=True))
-    return value_codec({"name": name, **settings}), body[8 * len(keys) :]
+    return value_codec({"name": name, **settings}), body[front:]
 
 
 def _chosen(values: Array, reach: Reach, choice: CodecChoice, packed: Packed | None) -> ChosenValues:
@@ -384,7 +390,7 @@ def values_of(payload: bytes, value_text: str) -> tuple[ValueCodec, bytes]:
 
 def codec_name(text: str) -> str:
     """The name alone of what a header column says of a codec."""
-    return text.removeprefix(BARE).partition(" ")[0].partition(NUMBERS)[0]
+    return _MARKED.match(text.removeprefix(BARE).partition(" ")[0]).group(1)  # type: ignore[union-attr]
 
 
 def value_bytes(payload: bytes) -> int:

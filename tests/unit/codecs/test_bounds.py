@@ -48,10 +48,22 @@ def test_bounds_of_command_lines():
 
 def test_a_share_of_each_value_as_an_absolute_bound():
     reach = Reach(share=0.1)
-    assert reach.within(np.array([-2.0, 5.0])) == 0.2
+    assert reach.within(np.array([-2.5, 5.0])) == 0.25
     assert reach.within(np.array([0.0, 5.0])) == 0.0
     assert Reach(eps=3.0).within(np.array([0.0, 5.0])) == 3.0
     assert Reach().is_lossless
+
+
+@pytest.mark.parametrize("bound", [0.1, 0.3, 1e-7, 4e37, 16777217.0])
+def test_bounds_that_codecs_get_take_four_bytes_and_are_no_wider(bound):
+    within = Reach(eps=bound).within(np.empty(0))
+    assert bound * (1.0 - 1e-6) <= within <= bound
+    assert within == np.float32(within)
+
+
+@pytest.mark.parametrize("bound", [1e-300, 1e-44, 1e300])
+def test_bounds_that_no_float32_is_near_stay_what_they_are(bound):
+    assert Reach(eps=bound).within(np.empty(0)) == bound
 
 
 def test_what_is_kept():
