@@ -2,19 +2,21 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.codecs.choice import CodecChoice
 from headrace.codecs.quantise import QuantiseCodec
 from headrace.codecs.select import ChosenValues
 from headrace.core.layouts import Column, Layout
 from headrace.core.sensors import SensorDirectory
-from headrace.store.ageing import recoded
+from headrace.store.ageing import recoded, tried_row
 from headrace.store.recode import Spent, recode_chunk
 from headrace.store.runs import SensorSamples
 from headrace.store.series import SeriesMap
 from headrace.store.wanted import Wanted, to_bits
-from headrace.store.warm import EVEN, decode_chunk, encode_chunk, pack_chunk
+from headrace.store.warm import EVEN, codec_name, decode_chunk, encode_chunk, pack_chunk
 from headrace.store.warm_rows import ChunkRules, encode_warm
 from headrace.store.words import Words
 
@@ -82,6 +84,69 @@ def test_five_steps_never_pass_the_bound(values, bounds):
         1
     ].astype(np.float64)
     assert np.abs(decoded - original).max() <= bounds[-1] * span
+
+
+CHOICES = st.sampled_from(
+    [
+        CodecChoice("quantise"),
+        CodecChoice(forbid=frozenset({"quantise", "seasonal"})),
+        CodecChoice(weight=0.7, share=0.5),
+    ]
+)
+
+
+@given(series(), BOUNDS, CHOICES)
+@settings(max_examples=40, deadline=None)
+def test_what_is_said_of_codecs_holds_at_every_step(values, bounds, choice):
+    ts_ns, original = np.arange(len(values)) * NS, values.astype(np.float64)
+    span = float(original.max() - original.min()) or 1.0
+    of = len(values), values.dtype, (0, (len(values) - 1) * NS)
+    # The first step took what was allowed then.
+    chunk = encode_chunk(ts_ns, values, None, bounds[0] * span)
+    for share in bounds[1:]:
+        again = None
+        if chunk.bound:
+            again = recode_chunk(chunk.payload, chunk[1:3], of, Spent(*chunk[3:]), share * span, choice)
+        if again is None:
+            continue
+        assert choice.allows(codec_name(again.value_codec))
+        assert again.bound == share * span
+        decoded = decode_chunk(again.payload, again[1:3], *of)[1].astype(np.float64)
+        assert np.abs(decoded - original).max() <= again.max_error * (1 + 1e-12) <= share * span * (1 + 1e-12)
+        chunk = again
+
+
+def cycle():
+    return 5.0 * np.sin(np.arange(600) / 30) + np.random.default_rng(3).normal(0.0, 0.1, 600)
+
+
+def test_a_choice_that_came_later_takes_the_place_of_what_is_there():
+    """Though it is larger; and what is to be written by a lossless codec from now on loses nothing more."""
+    values = cycle()
+    of = 600, values.dtype, (0, 599 * NS)
+    chunk = encode_chunk(np.arange(600) * NS, values, None, 0.5)
+    assert codec_name(chunk.value_codec) == "swing"
+
+    def again(choice):
+        return recode_chunk(chunk.payload, chunk[1:3], of, Spent(*chunk[3:]), 1.0, choice)
+
+    hold = again(CodecChoice("hold"))
+    assert codec_name(hold.value_codec) == "hold"
+    assert len(hold.payload) > len(chunk.payload)
+    assert codec_name(again(CodecChoice(forbid=frozenset({"swing"}))).value_codec) != "swing"
+    assert again(CodecChoice("pco")) is None
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.25])
+def test_a_trial_of_a_row_keeps_to_what_is_said(eps):
+    table = rows_of(cycle(), eps, 1.0)
+    before, spent = table["n_bytes"][0].as_py(), table["max_error"][0].as_py()
+    assert bool(spent) is bool(eps)
+    free, other = tried_row(table, 0.5, 1.0), tried_row(table, 0.5, 1.0, CodecChoice("hold"))
+    assert free[0] < before
+    assert spent < other[1] <= 0.5
+    assert other != free
+    assert tried_row(table, 0.5, 1.0, CodecChoice("pco")) == (before, spent)
 
 
 @given(series(), st.lists(st.sampled_from([1.5, 2.0, 3.0, 5.0]), min_size=4, max_size=4))

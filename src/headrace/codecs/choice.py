@@ -95,6 +95,10 @@ class CodecChoice:
         """Whether nothing is said of the codec."""
         return not (self.use or self.forbid or self.weight)
 
+    def allows(self, name: str) -> bool:
+        """Whether nothing speaks against a codec: it is the one to use, or none is named and this one is not forbidden."""
+        return name == self.use if self.use else name not in self.forbid
+
     def score(self, name: str, n_bytes: int, n: int) -> float:
         """What the least of is taken, a logarithm: of size and nominal time to decode n values."""
         ns = DECODE_NS.get(name, DECODE_NS_ELSE) * max(1, n)
@@ -152,6 +156,22 @@ def steered(values: Array, choice: CodecChoice, reach: Reach) -> ChosenValues:
     candidates = [*lossless_candidates(values), *lossy_candidates(values, reach)]
     allowed = [RawCodec(), *(codec for codec in candidates if codec.name not in choice.forbid)]
     return best_of(values, allowed, choice, reach) or ChosenValues(RawCodec(), RawCodec().pack(values))
+
+
+def steered_whole(values: Array, choice: CodecChoice, reach: Reach, lossless: ChosenValues) -> ChosenValues:
+    """The same of whole numbers as ``values: float64[n]``: `lossless`, or a codec with a bound that the choice prefers."""
+    if choice.use and choice.use == lossless.codec.name:
+        return lossless
+    asked = candidate(choice.use, values, reach) if choice.use else None
+    found = best_of(values, [asked], ANY, reach) if asked is not None and is_lossy(type(asked)) else None
+    if found is not None:
+        return found
+    allowed = [codec for codec in lossy_candidates(values, reach) if codec.name not in choice.forbid]
+    found = best_of(values, allowed, choice, reach)
+    scores = [
+        choice.score(one.codec.name, len(one.body), values.size) for one in (found or lossless, lossless)
+    ]
+    return found if found is not None and scores[0] < scores[1] else lossless
 
 
 def best_of(

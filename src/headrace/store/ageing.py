@@ -204,7 +204,8 @@ class Ager:
             mask = np.zeros(len(work.rows), np.bool_)
             mask[row] = True
             (table,) = work.rows.tables(mask)
-            tried = tried_row(table, float(work.eps[row]), abs(work.columns[row].scale))
+            choice = self._choice_of(str(work.rows.paths[work.rows.path[row]]))
+            tried = tried_row(table, float(work.eps[row]), abs(work.columns[row].scale), choice)
             before += int(work.rows.n_bytes[row])
             after += tried[0]
             done.max_error = max(done.max_error, tried[1])
@@ -370,7 +371,9 @@ class Ager:
             some[[i for _, i in of_group]] = True
             (table,) = work.rows.tables(some)
             order = [i for _, i in sorted(of_group)]
-            out.append(recoded(table, work.eps[order], [abs(work.columns[i].scale) for i in order]))
+            scales = [abs(work.columns[i].scale) for i in order]
+            choices = [self._choice_of(str(path)) for path in work.rows.paths[work.rows.path[order]]]
+            out.append(recoded(table, work.eps[order], scales, choices))
             done.n_recoded += int(work.rows.n_samples[order].sum())
             self._pace.tick()
         return out
@@ -457,10 +460,12 @@ class Ager:
             raise CorruptionError(f"{manifest.name} was written by another compactor; run one only")
 
 
-def recoded(table: pa.Table, eps: Array, scale: Sequence[float]) -> pa.Table:
+def recoded(
+    table: pa.Table, eps: Array, scale: Sequence[float], choices: Sequence[CodecChoice] | None = None
+) -> pa.Table:
     """Lossy rows within wider bounds ``eps: float64[n]`` in engineering units, where that makes them smaller.
 
-    Everything but payload, codecs and errors stays what it was, to the bit.
+    `choices` is what is said about the codecs of each row; None: nothing. Everything but payload, codecs and errors stays what it was, to the bit.
     """
     columns = ("payload", "time_codec", "value_codec", "bound", "max_error", "rmse")
     now: list[tuple[Any, ...]] = list(zip(*(table[name].to_pylist() for name in columns), strict=True))
@@ -469,7 +474,8 @@ def recoded(table: pa.Table, eps: Array, scale: Sequence[float]) -> pa.Table:
         bound, unit = errors[0], scale[row]
         spent = Spent(*(float(bound if one is None else one) / unit for one in errors))
         of = frames[row], numpy_dtype(dtypes[row]), spans[row]
-        chunk = recode_chunk(payload, (times, values), of, spent, float(eps[row]) / unit * _ROUNDED)
+        choice = ANY if choices is None else choices[row]
+        chunk = recode_chunk(payload, (times, values), of, spent, float(eps[row]) / unit * _ROUNDED, choice)
         if chunk is not None:
             now[row] = (*chunk[:3], *(one * unit for one in chunk[3:]))
     for name, column in zip(columns, zip(*now, strict=True), strict=True):
@@ -486,16 +492,16 @@ def recoded(table: pa.Table, eps: Array, scale: Sequence[float]) -> pa.Table:
     return table.set_column(table.schema.get_field_index("n_bytes"), table.schema.field("n_bytes"), sizes)
 
 
-def tried_row(table: pa.Table, eps: float, scale: float) -> tuple[int, float]:
+def tried_row(table: pa.Table, eps: float, scale: float, choice: CodecChoice = ANY) -> tuple[int, float]:
     """Bytes and largest error that a row would have within a bound, both in engineering units."""
     (row,) = table.to_pylist()
     if row["bound"]:
-        (again,) = recoded(table, np.array([eps]), [scale]).to_pylist()
+        (again,) = recoded(table, np.array([eps]), [scale], [choice]).to_pylist()
         return again["n_bytes"], again["max_error"]
     dtype = numpy_dtype(row["dtype"])
     codecs = row["time_codec"], row["value_codec"]
     ts_ns, values, quality = decode_chunk(row["payload"], codecs, row["n_frames"], dtype, _spans(table)[0])
-    chunk = encode_chunk(ts_ns, values, quality, eps / scale * _ROUNDED)
+    chunk = encode_chunk(ts_ns, values, quality, eps / scale * _ROUNDED, choice)
     return min(len(chunk.payload), row["n_bytes"]), chunk.max_error * scale
 
 

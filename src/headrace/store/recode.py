@@ -9,15 +9,17 @@ rounding to them is within half their distance of the original itself: nothing a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.codecs.base import Unfit, keeps_bound
+from headrace.codecs.choice import ANY, CodecChoice
 from headrace.codecs.quantise import QuantiseCodec
 from headrace.codecs.select import ChosenValues
-from headrace.store.warm import Chunk, decode_chunk, encode_chunk, pack_chunk, parts, values_of
+from headrace.store.warm import Chunk, codec_name, decode_chunk, encode_chunk, pack_chunk, parts, values_of
 
 Array = npt.NDArray[Any]
 LEAST_SHARE = 0.05
@@ -40,12 +42,14 @@ def recode_chunk(
     of: tuple[int, np.dtype[Any], tuple[int, int]],
     spent: Spent,
     total: float,
+    choice: CodecChoice = ANY,
 ) -> Chunk | None:
-    """A lossy chunk within a wider bound, if that is smaller.
+    """A lossy chunk within a wider bound, if that is smaller, or its codec is none that may be used and the new one is.
 
     Parameters
     ----------
     of : number of samples, type of the values, first and last time. spent : so far. total : how far values may be from the original.
+    choice : what is said about the codecs; a share of each value is none of it, since `total` is what may be spent of that.
 
     Returns
     -------
@@ -58,19 +62,28 @@ def recode_chunk(
     ts_ns, values, quality = decode_chunk(payload, codecs, *of)
     if values.dtype.kind != "f" or total <= spent.bound:
         return None
-    found = []
+    found, choice = [], replace(choice, share=0.0)
     left = (total - spent.max_error) * _ROUNDED
     if left > LEAST_SHARE * total:
-        one = encode_chunk(ts_ns, values, quality, left)
+        one = encode_chunk(ts_ns, values, quality, left, choice)
         if one.bound:
             found.append(_added(one, spent, total))
-    nested = _nested(payload, codecs[1], values, spent, total)
+    allowed = choice.allows(QuantiseCodec.name)
+    nested = _nested(payload, codecs[1], values, spent, total) if allowed else None
     if nested is not None:
         first, second, _ = parts(payload)
         one = pack_chunk((payload[first:second], codecs[0]), (nested, values), quality)
         found.append(_added(one, spent, total))
-    best = min(found, key=lambda chunk: len(chunk.payload), default=None)
-    return best if best is not None and len(best.payload) < len(payload) else None
+
+    def rank(payload: bytes, value_text: str) -> tuple[float, int]:
+        return choice.score(codec_name(value_text), len(payload), len(values)), len(payload)
+
+    best = min(found, key=lambda chunk: rank(chunk.payload, chunk.value_codec), default=None)
+    if best is None:
+        return None
+    before, now = (choice.allows(codec_name(text)) for text in (codecs[1], best.value_codec))
+    gains = rank(best.payload, best.value_codec) < rank(payload, codecs[1])
+    return best if gains or (now and not before) else None
 
 
 def _added(chunk: Chunk, spent: Spent, total: float) -> Chunk:

@@ -29,7 +29,15 @@ import xxhash
 
 from headrace.codecs.base import TimeCodec, ValueCodec
 from headrace.codecs.bounds import Reach
-from headrace.codecs.choice import ANY, CodecChoice, bound_of, lossy_candidates, smallest_share, steered
+from headrace.codecs.choice import (
+    ANY,
+    CodecChoice,
+    bound_of,
+    lossy_candidates,
+    smallest_share,
+    steered,
+    steered_whole,
+)
 from headrace.codecs.const import ConstCodec
 from headrace.codecs.origin import OriginCodec, explains
 from headrace.codecs.packing import get_varint, put_varint
@@ -201,25 +209,27 @@ def _value_codec_of(text: str, body: bytes) -> tuple[ValueCodec, bytes]:
 
 
 def _chosen(values: Array, reach: Reach, choice: CodecChoice, packed: Packed | None) -> ChosenValues:
-    if not choice.is_free:
+    if not choice.is_free and (reach.is_lossless or values.dtype.kind == "f"):
         return steered(values, choice, reach)
-    chosen = choose_values(values, packed)
+    chosen = choose_values(values, packed) if choice.is_free else steered(values, choice, Reach())
     if reach.is_lossless:
         return chosen
     if values.dtype.kind != "f":
-        return _chosen_whole(values, math.floor(reach.eps), chosen)
+        return _chosen_whole(values, math.floor(reach.eps), choice, chosen)
     if reach.share > 0.0:
         return smallest_share(values, reach.share, chosen)
     return smallest_within(values, likely(values, lossy_candidates(values, reach)), reach.eps, chosen)
 
 
-def _chosen_whole(values: Array, eps: int, chosen: ChosenValues) -> ChosenValues:
+def _chosen_whole(values: Array, eps: int, choice: CodecChoice, chosen: ChosenValues) -> ChosenValues:
     """The same of integers: as floats, which the reader rounds. A whole number within a whole bound stays within it."""
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if eps < 1 or not values.size or max(-low, high) >= _EXACT:
         return chosen
-    floats = values.astype(np.float64)
-    candidates = likely(floats, lossy_candidates(floats, Reach(float(eps))))
+    floats, reach = values.astype(np.float64), Reach(float(eps))
+    if not choice.is_free:
+        return steered_whole(floats, choice, reach, chosen)
+    candidates = likely(floats, lossy_candidates(floats, reach))
     return smallest_within(floats, candidates, float(eps), chosen)
 
 

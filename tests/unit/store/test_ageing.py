@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from headrace.codecs.choice import ANY, CodecChoice
 from headrace.core.errors import Closed
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Kind, Layout
@@ -25,6 +26,7 @@ from headrace.store.rollups import FOLDER, Rollups
 from headrace.store.segment import SegmentFile
 from headrace.store.tiers import TierRules
 from headrace.store.verify import verify_store
+from headrace.store.warm import codec_name
 from headrace.testing.stores import StoreRig
 
 NS = 1_000_000_000
@@ -567,6 +569,23 @@ def test_a_bound_that_is_widened_is_kept_against_the_original(line):
     assert row["n_bytes"] < first["n_bytes"]
     n = rig.compactor.run_once().n_aged
     assert n == 0  # what was tried is not tried again
+
+
+def test_what_is_said_of_codecs_holds_at_every_step(line):
+    said = {"temp": CodecChoice("seasonal"), "power": CodecChoice(forbid=frozenset({"quantise", "seasonal"}))}
+    rig = month(line, default=DEFAULT)
+    for eps in (0.05, 0.2, 0.5):
+        rules = line.rules(default=DEFAULT | {"bound": {"absolute": eps}})
+        rig.compactor = Compactor(
+            rig.store, rig.clock, policy=rig.policy, rules=rules,
+            choice_of=lambda path: said.get(path.rpartition("/")[2], ANY),
+        )  # fmt: skip
+        assert work(rig) == []
+        assert {codec_name(row["value_codec"]) for row in headers(rig, "/temp")} == {"seasonal"}
+        assert {codec_name(row["value_codec"]) for row in headers(rig, "/power")}.isdisjoint(
+            {"quantise", "seasonal"}
+        )
+        assert 0 < max(row["max_error"] for row in headers(rig, "/temp")) <= eps * (1 + 1e-9)
 
 
 def test_a_size_ages_the_oldest_first(line):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.codecs.choice import CodecChoice
 from headrace.store.warm import codec_name, decode_chunk, encode_chunk
 
 NS = 1_000_000_000
@@ -38,6 +39,31 @@ def test_noise_below_the_bound_is_gone():
     assert exact.bound == 0.0
     assert len(within.payload) < len(exact.payload) / 20
     assert codec_name(within.value_codec) != codec_name(exact.value_codec)
+
+
+@pytest.mark.parametrize(
+    ("choice", "name"),
+    [
+        (CodecChoice("swing"), "swing"),
+        (CodecChoice("rle"), "rle"),
+        (CodecChoice("const"), "hold"),  # does not fit: the rest decides
+        (CodecChoice(forbid=frozenset({"seasonal"})), "hold"),
+        (CodecChoice(forbid=frozenset({"hold", "piecewise_constant"})), "quantise"),
+        (CodecChoice(weight=1.0), "raw"),
+    ],
+)
+def test_what_is_said_of_codecs_holds_within_a_bound(choice, name):
+    steps = np.random.default_rng(1).integers(-5, 6, 400)
+    values = np.repeat(5_000 + np.cumsum(steps), 10).astype(np.uint16)
+    ts_ns = np.arange(4_000) * NS
+    chunk = encode_chunk(ts_ns, values, None, 3.0, choice)
+    _, got, _ = decode_chunk(chunk.payload, chunk[1:3], 4_000, values.dtype, (0, int(ts_ns[-1])))
+    assert codec_name(chunk.value_codec) == name
+    assert (
+        np.abs(got.astype(int) - values.astype(int)).max()
+        <= chunk.bound
+        == 3.0 * (name not in ("rle", "raw"))
+    )
 
 
 @pytest.mark.parametrize("values", [np.arange(50, dtype=np.uint16), np.full(300, 2**60, np.int64)])
