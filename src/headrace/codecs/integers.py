@@ -36,6 +36,7 @@ from headrace.core.errors import CorruptionError
 I64 = npt.NDArray[np.int64]
 
 LEVEL = 8
+"""Of pcodec, in every tier: what higher ones gain is in docs/compression.md, next to nothing."""
 _PALETTE, _PCO, _STEPS, _SPARSE = b"\0", b"\1", b"\4", b"\5"
 
 
