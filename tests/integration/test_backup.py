@@ -32,7 +32,9 @@ from headrace.runtime.soundness import verify_folder
 from headrace.sim.disk import SimulatedDisk
 from headrace.sim.faults import Crashed, SeededFaults
 from headrace.store.backups import read_catalogue
+from headrace.store.cloud import CloudDisk
 from headrace.store.compactor import CompactionPolicy, Compactor
+from headrace.store.disks import SplitDisk, mark_folder, open_disk
 from headrace.store.tiers import TierRules
 from headrace.testing.hosts import flush_all, work_off
 from headrace.testing.plants import hand_fed_plant
@@ -489,6 +491,179 @@ def test_the_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert read_catalogue(LocalDisk(to)).last > (0, 0)
 
 
+# --- stores and backups in buckets ----------------------------------------------------------------------
+
+
+def in_bucket(folder: Path, url: str) -> SplitDisk:
+    """A store with its journal in a folder."""
+    found = SplitDisk(LocalDisk(folder), CloudDisk(url), {"url": url, "options": {}})
+    mark_folder(found)
+    return found
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_a_store_in_a_bucket_is_copied_while_it_goes_on(bucket: Any, tmp_path: Path, place: str) -> None:
+    disk = in_bucket(tmp_path / "journal", f"{bucket.url}/store")
+    life = lived(disk)
+    target: Disk = LocalDisk(tmp_path / "to") if place == "folder" else CloudDisk(f"{bucket.url}/backup")
+    n_acked = life.n
+    report = Backup(RestlessDisk(life, 5), target, life.clock).take()
+    assert report.problems == []
+    assert life.n > n_acked
+    catalogue = read_catalogue(target)
+    assert {path.split("/")[0] for path in catalogue.files} == {
+        "commits", "manifests", "segments", "state", "directory", "journal",
+    }  # fmt: skip
+    assert is_whole(copied(target), n_acked)
+    # The next one copies what is new.
+    n_acked = life.n
+    again = Backup(life.disk, target, life.clock).take()
+    assert 0 < again.n_copied < report.n_copied
+    assert again.n_removed > 0
+    assert set(target.list("files")) == {one.place for one in read_catalogue(target).files.values()}
+    assert Backup(life.disk, target, life.clock).take().n_copied == 0
+    assert is_whole(copied(target), n_acked)
+
+
+def test_a_store_in_a_folder_moves_into_a_bucket_by_a_backup_in_another(
+    folder: Path, bucket: Any, tmp_path: Path
+) -> None:
+    to, place = f"{bucket.url}/backup", {"url": f"{bucket.url}/store", "options": {}}
+    (folder / "audit.jsonl").write_text("{}\n")
+    assert back_up(folder, to, VirtualClock(T0)).problems == []
+    assert check_backup(to).harms == []
+    new = SplitDisk(LocalDisk(tmp_path / "new"), CloudDisk(f"{bucket.url}/store"), place)
+    seen: list[int] = []
+
+    def tell(n: int, total: int, path: str) -> None:
+        seen.append(len(new.objects.list("commits")))
+
+    restore(to, new, tell)
+    assert seen[-1] == max(seen) > 0
+    assert not any(seen[: -seen[-1] - 1]), "a commit was there before what it names"
+    assert (tmp_path / "new" / "audit.jsonl").read_text() == "{}\n"
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {"audit.jsonl", "journal", "store.json"}
+    found = open_disk(tmp_path / "new")
+    assert verify_folder(found).harms == []
+    assert is_whole(Life(found, 7), 37)
+    # What has begun there is not taken for an empty place.
+    empty = SplitDisk(LocalDisk(tmp_path / "other"), new.objects, place)
+    with pytest.raises(ConfigError, match=r"store holds .*; name a prefix with nothing below it"):
+        restore(to, empty)
+    assert verify_folder(found).harms == []
+
+
+def test_a_restore_to_a_bucket_that_is_cut_is_gone_on_with_and_of_a_damaged_backup_nothing_is_made(
+    folder: Path, bucket: Any, tmp_path: Path
+) -> None:
+    to, url = tmp_path / "to", f"{bucket.url}/store"
+    back_up(folder, to, VirtualClock(T0))
+
+    def new() -> SplitDisk:
+        return SplitDisk(LocalDisk(tmp_path / "new"), CloudDisk(url), {"url": url, "options": {}})
+
+    def cut(n: int, total: int, path: str) -> None:
+        if n == total - 1:
+            raise Crashed("the power fails")
+
+    with pytest.raises(Crashed):
+        restore(to, new(), cut)
+    assert len(new().objects.list("segments")) > 0
+    assert not (tmp_path / "new").exists()
+    victim = next(iter(sorted((to / "files" / "segments").rglob("*.parquet"))))
+    sound = victim.read_bytes()
+    victim.write_bytes(sound[:-1] + b"?")
+    with pytest.raises(CorruptionError, match="is damaged"):
+        restore(to, new())
+    victim.write_bytes(sound)
+    restore(to, new())
+    assert is_whole(Life(open_disk(tmp_path / "new"), 7), 37)
+    other = SplitDisk(LocalDisk(tmp_path / "x"), CloudDisk(f"{bucket.url}/x"), {"url": "", "options": {}})
+    victim.write_bytes(sound[:-1] + b"?")
+    with pytest.raises(CorruptionError, match="is damaged"):
+        restore(to, other)
+    assert other.objects.list("") == []
+    assert not (tmp_path / "x").exists()
+
+
+def test_of_two_backups_into_a_bucket_at_a_time_the_first_to_end_counts(life: Life, bucket: Any) -> None:
+    target = CloudDisk(f"{bucket.url}/backup")
+    for _ in range(2):  # into an empty one, and into one with an earlier backup
+        life.feed(2)
+        life.flush()
+        slow = Backup(life.disk, CloudDisk(f"{bucket.url}/backup"), life.clock)
+        life.feed(2)
+        life.flush()
+        life.compact()
+        assert Backup(life.disk, target, life.clock).take().problems == []
+        with pytest.raises(Unreachable, match="another backup was put there meanwhile"):
+            slow.take()
+        assert is_whole(copied(CloudDisk(f"{bucket.url}/backup")), life.n)
+    assert Backup(life.disk, target, life.clock).take().problems == []
+    assert set(target.list("files")) == {one.place for one in read_catalogue(target).files.values()}
+
+
+def test_a_bucket_that_is_the_stores_or_holds_something_else_is_refused(bucket: Any, tmp_path: Path) -> None:
+    disk = in_bucket(tmp_path / "journal", f"{bucket.url}/store")
+    lived(disk)
+    for wrong in (f"{bucket.url}/store", f"{bucket.url}/store/backup", bucket.url):
+        with pytest.raises(ConfigError, match="one in the other"):
+            back_up(disk, wrong, VirtualClock(T0))
+    CloudDisk(f"{bucket.url}/full").put_if_absent("letter.txt", b"dear")
+    with pytest.raises(ConfigError, match=r"letter\.txt and is no backup"):
+        back_up(disk, f"{bucket.url}/full", VirtualClock(T0))
+    with pytest.raises(Unreachable, match="is no backup"):
+        open_catalogue(f"{bucket.url}/full")
+    with pytest.raises(Unreachable, match="holds no store"):
+        back_up(CloudDisk(bucket.url), f"{bucket.url}/backup", VirtualClock(T0))
+    # Named by its folder, it is found whole.
+    assert back_up(tmp_path / "journal", f"{bucket.url}/backup", VirtualClock(T0)).problems == []
+    assert check_backup(f"{bucket.url}/backup").harms == []
+
+
+def test_the_commands_of_stores_and_backups_in_buckets(
+    bucket: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lived(in_bucket(tmp_path / "one", f"{bucket.url}/one"))
+    backup = f"{bucket.url}/backup"
+
+    def plant(name: str) -> str:
+        file = tmp_path / f"{name}.toml"
+        text = f'[store]\nurl = "{bucket.url}/{name}"\nfolder = "./{name}"\n'
+        options = f'[store.options]\nendpoint = "{bucket.server.endpoint}"\n'
+        file.write_text(
+            f'version = 1\n[plant]\nlevels = ["site", "area", "device", "signal"]\n{text}{options}'
+        )
+        return str(file)
+
+    def command(*words: str) -> tuple[int, str, str]:
+        code = run_command(words)
+        return (code, *capsys.readouterr())
+
+    code, out, err = command("store", "backup", "-t", plant("one"), "--to", backup, "--verify", "--json")
+    assert code == Exit.DONE, (out, err)
+    facts = json.loads(out)
+    assert (facts["problems"], facts["is_verified"], facts["to"]) == ([], True, backup)
+    code, out, _ = command("store", "verify", "-t", backup)
+    assert (code, f"{facts['files']} files" in out, "sound" in out) == (Exit.DONE, True, True)
+    code, _, err = command("query", "**", "-t", backup)
+    assert (code, f"{backup} is a backup; make a store of it" in err) == (Exit.UNREACHABLE, True)
+    code, _, err = command("store", "restore", backup, "--to", f"{bucket.url}/two")
+    assert (code, "name a plant file whose [store] says both" in err) == (Exit.CONFIG, True)
+    code, out, err = command("store", "restore", backup, "--to", plant("two"), "--json")
+    assert (code, json.loads(out)["files"]) == (Exit.DONE, facts["files"]), err
+    span = ("--from", "2025-12-31", "--to", "2026-02-01", "--agg", "count", "--every", "60d", "--json")
+    rows = [
+        json.loads(command("query", "plant/hall/*/a", "-t", plant(x), *span)[1])["rows"]
+        for x in ("one", "two")
+    ]
+    assert rows[0] == rows[1] != []
+    code, out, _ = command("store", "verify", "-t", plant("two"))
+    assert (code, "sound" in out) == (Exit.DONE, True)
+    code, _, err = command("store", "restore", backup, "--to", plant("two"))
+    assert (code, "is not empty" in err) == (Exit.CONFIG, True), err
+
+
 # --- verify ----------------------------------------------------------------------------------------------
 
 
@@ -520,13 +695,3 @@ def test_verify_names_whatever_is_damaged_or_missing(life: Life, pattern: str, s
         assert any("restore" in harm.sentence for harm in harms), harms
     disk.replace(victim, sound)
     assert verify_folder(disk).harms == []
-
-
-def test_a_store_in_a_bucket_is_not_copied_by_half(tmp_path, capsys):
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "store.json").write_text("{}")
-    (tmp_path / "store" / "journal").mkdir()
-    code = run_command(["store", "backup", "-t", str(tmp_path / "store"), "--to", str(tmp_path / "copy")])
-    assert code == Exit.CONFIG
-    assert "in a bucket" in capsys.readouterr().err
-    assert not (tmp_path / "copy").exists()

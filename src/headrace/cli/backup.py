@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +16,8 @@ from headrace.cli.target import find_target, target_option
 from headrace.cli.teaching import TaughtCommand
 from headrace.core.errors import ConfigError
 
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+if TYPE_CHECKING:
+    from headrace.store.disks import SplitDisk
 
 
 @contextmanager
@@ -39,16 +41,20 @@ def progress() -> Iterator[Callable[[int, int, str], None]]:
     examples=(
         "headrace store backup --to /mnt/backup/leon           # of ./plant.toml; the first copies all, the next what is new",
         "headrace store backup -t leon-store --to /mnt/backup/leon --verify",
+        "headrace store backup --to s3://backups/leon          # the store may be in a bucket too",
         "headrace store backup --to /mnt/backup/leon --json | jq .copied_bytes",
     ),
 )
 @target_option
 @click.option(
-    "--to", required=True, type=_FOLDER, help="The backup's folder: empty, new, or that of an earlier backup."
+    "--to",
+    required=True,
+    metavar="PLACE",
+    help="A folder, or a bucket with a prefix: empty, new, or that of an earlier backup.",
 )
 @click.option("--verify", "is_verified", is_flag=True, help="Read and decode all of the backup afterwards.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def backup(target: str | None, to: Path, is_verified: bool, as_json: bool) -> int:
+def backup(target: str | None, to: str, is_verified: bool, as_json: bool) -> int:
     """Copy a store while its engine runs, or when none does.
 
     Everything acknowledged before it begins is in the copy. Cut at any moment, it leaves the backup before it as it was; run
@@ -56,17 +62,12 @@ def backup(target: str | None, to: Path, is_verified: bool, as_json: bool) -> in
     """
     from headrace.core.clock import SystemClock
     from headrace.runtime.backup import back_up
-    from headrace.store.disks import MARKER_FILE
 
     where = find_target(target)
-    folder = where.store_folder
-    if (where.config is not None and where.config.store.is_bucket) or (folder / MARKER_FILE).is_file():
-        raise ConfigError(
-            f"the store of {where.text} is in a bucket, which this command does not copy; let the bucket keep versions, "
-            "or copy it with its own tools"
-        )
+    folder = where.store_folder  # also of a store in a bucket: without its journal there is no copy of it
+    store = where.open_disk() if where.config is not None and where.config.store.is_bucket else folder
     with progress() as tell:
-        report = back_up(folder, to, SystemClock(), tell)
+        report = back_up(store, to, SystemClock(), tell)
     if not is_verified:
         problems = report.problems
     else:
@@ -103,13 +104,21 @@ def backup(target: str | None, to: Path, is_verified: bool, as_json: bool) -> in
     examples=(
         "headrace store restore /mnt/backup/leon --to leon-store      # a new folder; then: headrace run plant.toml",
         "headrace store restore /mnt/backup/leon --to look && headrace query '**' -t look --last 1d --agg count",
+        "headrace store restore s3://backups/leon --to plant.toml     # where its [store] says: a folder, or a bucket",
     ),
 )
-@click.argument("folder", type=_FOLDER)
-@click.option("--to", required=True, type=_FOLDER, help="The store's folder: new or empty.")
+@click.argument("place")
+@click.option(
+    "--to",
+    required=True,
+    metavar="FOLDER|FILE",
+    help="The store's folder, new or empty; or a plant file, for the store that it names.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def restore(folder: Path, to: Path, as_json: bool) -> None:
-    """Make a store of the backup in FOLDER. Every file is checked against the catalogue; nothing is made of a damaged one.
+def restore(place: str, to: str, as_json: bool) -> None:
+    """Make a store of the backup in PLACE, a folder or a bucket with a prefix.
+
+    Every file is checked against the catalogue; nothing is made of a damaged one.
 
     An engine starts on it as after a power cut: `headrace run` with the store's url in the plant file.
     """
@@ -117,7 +126,7 @@ def restore(folder: Path, to: Path, as_json: bool) -> None:
     from headrace.runtime.times import rfc3339
 
     with progress() as tell:
-        catalogue = make(folder, to, tell)
+        catalogue = make(place, _store_at(to), tell)
     facts = {
         "to": str(to),
         "files": len(catalogue.files),
@@ -135,13 +144,31 @@ def restore(folder: Path, to: Path, as_json: bool) -> None:
     )
 
 
-def verify_backup(folder: Path, as_json: bool) -> int:
+def _store_at(to: str) -> Path | SplitDisk:
+    """The folder of a store that is to be, or its folder and bucket. Raises `ConfigError`."""
+    from headrace.store.disks import SplitDisk, is_cloud, plant_disk
+
+    if is_cloud(to):
+        raise ConfigError(
+            f"a store at {to} has a folder as well, for its journal; name a plant file whose [store] says both"
+        )
+    path = Path(to)
+    if not path.is_file():
+        return path
+    from headrace.core.config import load_plant
+
+    config = load_plant(path)
+    disk = plant_disk(config)
+    return disk if isinstance(disk, SplitDisk) else config.store_folder
+
+
+def verify_backup(place: str, as_json: bool) -> int:
     """What ``headrace store verify`` says of a backup."""
     from headrace.runtime.restoring import check_backup
     from headrace.runtime.times import rfc3339
 
     with progress() as tell:
-        found = check_backup(folder, tell)
+        found = check_backup(place, tell)
     harms = [{"name": h.name, "sentence": h.sentence} for h in found.harms]
     catalogue = found.catalogue
     taken = rfc3339(catalogue.taken_ns)

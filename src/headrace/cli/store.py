@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -209,8 +208,11 @@ def verify(target: str | None, as_json: bool) -> int:
     also its catalogue. Changes nothing, and may run beside an engine. What is damaged is named, with what to do about it;
     exit code 1 where anything is.
     """
-    if target is not None and (Path(target) / "catalogue.json").is_file():
-        return verify_backup(Path(target), as_json)
+    if target is not None and not target.startswith(("http://", "https://")):
+        from headrace.runtime.restoring import is_backup
+
+        if is_backup(target):
+            return verify_backup(target, as_json)
     from headrace.runtime.soundness import verify_folder
 
     disk = find_target(target).open_disk()

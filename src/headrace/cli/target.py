@@ -116,6 +116,10 @@ class Target:
         from headrace.store.disks import open_disk, plant_disk
 
         if self.bucket is not None:
+            from headrace.runtime.restoring import is_backup
+
+            if is_backup(self.bucket):
+                raise Unreachable(_backup_at(self.bucket))
             return open_disk(self.bucket)
         if self.config is not None and self.config.store.is_bucket:
             return plant_disk(self.config)
@@ -151,9 +155,7 @@ def find_target(text: str | None) -> Target:
         if is_store(path):
             return Target(named, path)
         if (path / "catalogue.json").is_file():
-            raise Unreachable(
-                f"{named} is a backup; make a store of it: headrace store restore {named} --to FOLDER"
-            )
+            raise Unreachable(_backup_at(named))
         raise Unreachable(
             f"{named} is a folder, but no store; name a store, a plant file or an http address with -t"
         )
@@ -162,3 +164,7 @@ def find_target(text: str | None) -> Target:
             f"there is no {PLANT_FILE} here; name a plant file, a store or an http address with -t"
         )
     raise Unreachable(f"{named} does not exist; -t takes a plant file, a store folder or an http address")
+
+
+def _backup_at(where: str) -> str:
+    return f"{where} is a backup; make a store of it: headrace store restore {where} --to FOLDER"

@@ -5,6 +5,11 @@ vanished meanwhile, compaction or a flush has put another in its place, and a ne
 journal comes last: everything acknowledged before the backup began is in the segments of the view or in the journal
 behind it, and where the journal was trimmed meanwhile, a newer view is taken. So a backup is what a power cut would
 have left at one moment, and starts as that would.
+
+The store may be in a bucket, with its journal in a folder, and so may the backup; files have the same paths in all of them. A
+folder is locked while it is written to. A bucket can't be: of two backups into one the first to end counts, and the other
+ends with a sentence, since each puts its catalogue in the place of the one that it began with and of no other. What it deletes
+was there when it began, so that it is none of what the other has put there since.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from headrace.ingest.journal_format import ObjectHeader
 from headrace.ingest.journal_reader import FOLDER as JOURNAL
 from headrace.runtime.announcement import RUNNING_FILE, is_store
 from headrace.store.backups import (
+    CATALOGUE,
     FILES,
     Catalogue,
     CataloguedFile,
@@ -33,6 +39,7 @@ from headrace.store.backups import (
 from headrace.store.commits import FOLDER as COMMITS
 from headrace.store.commits import STATE_FOLDER, unsealed_json
 from headrace.store.directories import FOLDER as DIRECTORY
+from headrace.store.disks import MARKER_FILE, SplitDisk, bucket_disk, is_cloud, local_of, open_disk, sizes_of
 from headrace.store.rollups import STATE_FILE as ROLLUP_STATE
 from headrace.store.view import StoreView, ViewLoader
 
@@ -75,15 +82,15 @@ class _Moved(Exception):
 
 
 class Backup:
-    """One backup of a store into a folder, which may hold an earlier one: then only what is new is copied.
+    """One backup of a store into a folder or bucket, which may hold an earlier one: then only what is new is copied.
 
     Parameters
     ----------
-    source : the store. target : the folder.
+    source : the store. target : where the backup is.
 
     Raises
     ------
-    ConfigError : the folder holds something else, or the backup of another store.
+    ConfigError : there is something else, or the backup of another store.
     """
 
     def __init__(
@@ -91,7 +98,9 @@ class Backup:
     ) -> None:
         self._source, self._target, self._tell = source, target, tell
         self._taken_ns = clock.now_ns()
-        self._before = _catalogue_of(target)
+        self._before, self._before_bytes = _catalogue_of(target)
+        self._there = sizes_of(target, FILES)
+        self._sizes: dict[str, int] = {}
         self._files: dict[str, CataloguedFile] = {}
         self._lost: set[str] = set()
         self._n_wanted = 0
@@ -103,7 +112,7 @@ class Backup:
         Raises
         ------
         StorageError : a disk refuses; what was there before is still whole, run again later.
-        Unreachable : the store changes faster than it can be copied.
+        Unreachable : the store changes faster than it can be copied, or another backup into the same bucket ended first.
         """
         self._take_changing(self._changing())
         moment, journal = self._settled()
@@ -118,7 +127,10 @@ class Backup:
         report.problems += [f"damaged in the store: {text}" for text in moment.view.damaged]
         last = moment.view.commits.last
         catalogue = Catalogue(self._taken_ns, last, files, tuple(report.problems))
-        write_catalogue(self._target, catalogue)
+        if not write_catalogue(self._target, catalogue, self._before_bytes):
+            raise Unreachable(
+                "another backup was put there meanwhile, and counts; run one at a time, and this one again"
+            )
         report.n_files, report.size_bytes = len(files), catalogue.size_bytes
         self._prune(catalogue)
         return report
@@ -171,6 +183,9 @@ class Backup:
     def _take_once(self, moment: _Moment) -> None:
         """Copy the files that are written once. Raises `_Moved` where one has gone that was still needed."""
         self._n_wanted = len(moment.paths)
+        self._sizes = {
+            path: size for folder in _ONCE for path, size in sizes_of(self._source, folder).items()
+        }
         has_gone = False
         for path in moment.paths:
             if path in self._files or path in self._lost:
@@ -237,9 +252,11 @@ class Backup:
             one = CataloguedFile(path, len(data), content_digest(data))
             self._copy(one, data)
             return one
+        if path not in self._sizes:
+            raise NotFound(f"{path} is gone")
         if path.startswith(COMMITS):
             self._compare(known, self._source.read(path))
-        elif self._source.size(path) != known.size_bytes:
+        elif self._sizes[path] != known.size_bytes:
             self._changed(path)
         return known
 
@@ -262,10 +279,7 @@ class Backup:
             self.report.problems.append(text)
 
     def _is_there(self, one: CataloguedFile) -> bool:
-        try:
-            return self._target.size(one.place) == one.size_bytes
-        except NotFound:
-            return False
+        return self._there.get(one.place) == one.size_bytes
 
     def _changing(self) -> list[str]:
         """Files that grow or are replaced: all but those written once, the journal and what only an engine needs."""
@@ -273,7 +287,7 @@ class Backup:
             path
             for path in self._source.list("")
             if path.split("/")[0] not in _ONCE
-            and path not in (RUNNING_FILE, ROLLUP_STATE)
+            and path not in (RUNNING_FILE, MARKER_FILE, ROLLUP_STATE)
             and _JOURNAL_OBJECT.fullmatch(path) is None
         ]
 
@@ -309,57 +323,87 @@ class Backup:
         self._tell(len(self._files), max(self._n_wanted, len(self._files) + 1), one.path)
         if not self._target.put_if_absent(one.place, data):
             self._target.replace(one.place, data)
+        self._there[one.place] = one.size_bytes
         self.report.n_copied += 1
         self.report.n_copied_bytes += one.size_bytes
 
     def _prune(self, catalogue: Catalogue) -> None:
         """Delete what the catalogue does not list."""
         used = {one.place for one in catalogue.files.values()}
-        for path in self._target.list(FILES):
+        for path in sorted(self._there):
             if path not in used:
                 self._target.delete(path)
                 self.report.n_removed += 1
 
 
-def _catalogue_of(target: Disk) -> Catalogue:
+def _catalogue_of(target: Disk) -> tuple[Catalogue, bytes | None]:
+    """What is there, and its bytes."""
     try:
-        return read_catalogue(target)
+        return read_catalogue(target), bytes(target.read(CATALOGUE))
     except NotFound:
         pass
     others = [path for path in target.list("") if not path.startswith(FILES + "/")]
     if others:
-        raise ConfigError(f"the folder holds {others[0]} and is no backup; name an empty one, or one that is")
-    return Catalogue()
+        raise ConfigError(f"it holds {others[0]} and is no backup; name an empty one, or one that is")
+    return Catalogue(), None
 
 
 def _stamp(disk: Disk, path: str) -> int:
     """When a file was last changed, ns; 0 where the disk does not tell."""
-    root = getattr(disk, "root", None)
-    if root is None:
+    local = local_of(disk)
+    if local is None:
         return 0
     try:
-        return int((Path(root) / path).stat().st_mtime_ns)
+        return int((local.root / path).stat().st_mtime_ns)
     except OSError:
         return 0
 
 
-def back_up(folder: Path, to: Path, clock: Clock, tell: Tell = lambda n, total, path: None) -> BackupReport:
-    """Copy the store in `folder` into the backup folder `to`; see `Backup`.
+def back_up(
+    store: Path | Disk,
+    to: Path | str,
+    clock: Clock,
+    tell: Tell = lambda n, total, path: None,
+) -> BackupReport:
+    """Copy a store into the backup at `to`; see `Backup`.
+
+    Parameters
+    ----------
+    store : its folder, or the whole of it where that is open. to : a folder, or the url of a bucket and a prefix in it.
 
     Raises
     ------
     Unreachable : there is no store. ConfigError : `to` is in the store, or the other way round.
     """
-    if not is_store(folder):
-        raise Unreachable(f"{folder} holds no store; name the folder of one, or a plant file")
-    one, other = folder.resolve(), to.resolve()
-    if one.is_relative_to(other) or other.is_relative_to(one):
-        raise ConfigError(f"{to} and the store {folder} are one in the other; name a folder beside it")
-    if to.exists() and not to.is_dir():
-        raise ConfigError(f"{to} is a file; name a folder")
-    target = LocalDisk(to)
+    source = store if not isinstance(store, Path) else open_disk(store)
+    local = local_of(source)
+    if local is None or not is_store(local.root):
+        where = store if local is None else local.root
+        raise Unreachable(f"{where} holds no store; name the folder of one, or a plant file")
+    if is_cloud(to):
+        return Backup(source, _bucket_beside(source, str(to)), clock, tell).take()
+    target = _folder_beside(local, Path(to))
     target.lock()
     try:
-        return Backup(LocalDisk(folder), target, clock, tell).take()
+        return Backup(source, target, clock, tell).take()
     finally:
         target.unlock()
+
+
+def _folder_beside(local: LocalDisk, to: Path) -> LocalDisk:
+    one, other = local.root.resolve(), to.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise ConfigError(f"{to} and the store {local.root} are one in the other; name a folder beside it")
+    if to.exists() and not to.is_dir():
+        raise ConfigError(f"{to} is a file; name a folder")
+    return LocalDisk(to)
+
+
+def _bucket_beside(source: Disk, to: str) -> Disk:
+    if isinstance(source, SplitDisk):
+        one, other = (f"{url.rstrip('/')}/" for url in (source.url, to))
+        if one.startswith(other) or other.startswith(one):
+            raise ConfigError(
+                f"{to} and the store {source.url} are one in the other; name a prefix beside it"
+            )
+    return bucket_disk(to)

@@ -1,6 +1,6 @@
-"""Backups: copies of a store in a folder, and the catalogue that says what belongs to the copy.
+"""Backups: copies of a store in a folder or a bucket, and the catalogue that says what belongs to the copy.
 
-A backup folder holds ``catalogue.json``, sealed as commits are, and ``files/``. The catalogue lists every file of the
+A backup, a folder or what is below a bucket's url, holds ``catalogue.json``, sealed as commits are, and ``files/``. The catalogue lists every file of the
 store with its size and the XXH64 of its content; it is written last, so what it lists is there, whole. Files that
 are written once have their own path below ``files/``; of files that grow or are replaced (the journal, rollups, the
 audit log) each state is kept as ``<path>~<XXH64>``, so that a backup that is cut harms none before it. What the
@@ -42,7 +42,7 @@ class CataloguedFile:
 
     @property
     def place(self) -> str:
-        """Its path in the backup folder."""
+        """Its path in the backup."""
         return f"{FILES}/{self.stored or self.path}"
 
     def to_list(self) -> list[Any]:
@@ -104,7 +104,7 @@ class Catalogue:
 
 
 def read_catalogue(disk: Disk) -> Catalogue:
-    """The catalogue of a backup folder. Raises `NotFound` where there is none, `CorruptionError`."""
+    """The catalogue of a backup. Raises `NotFound` where there is none, `CorruptionError`."""
     try:
         return Catalogue.from_dict(unsealed_json(disk.read(CATALOGUE), CATALOGUE))
     except CorruptionError as e:
@@ -114,9 +114,17 @@ def read_catalogue(disk: Disk) -> Catalogue:
         ) from e
 
 
-def write_catalogue(disk: Disk, catalogue: Catalogue) -> None:
-    """Put a catalogue in place of the one before, atomically."""
-    disk.replace(CATALOGUE, sealed_json(catalogue.to_dict()))
+def write_catalogue(disk: Disk, catalogue: Catalogue, before: Buffer | None = None) -> bool:
+    """Put a catalogue in place of the one before, atomically.
+
+    In a bucket, which nobody can lock, only where it still says `before`; False, and no change, where it does not.
+    """
+    data = sealed_json(catalogue.to_dict())
+    swap = getattr(disk, "swap", None)
+    if swap is not None:
+        return bool(swap(CATALOGUE, before, data))
+    disk.replace(CATALOGUE, data)
+    return True
 
 
 def content_digest(data: Buffer) -> str:
@@ -125,7 +133,7 @@ def content_digest(data: Buffer) -> str:
 
 
 def read_catalogued(disk: Disk, one: CataloguedFile) -> memoryview:
-    """A file's content out of a backup folder.
+    """A file's content out of a backup.
 
     Raises
     ------

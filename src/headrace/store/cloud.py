@@ -171,12 +171,16 @@ class CloudDisk:
 
     def list(self, folder: str) -> list[str]:
         """Paths below `folder`, sorted."""
+        return sorted(self.sizes(folder))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of each object below `folder`, which a listing tells without a question for each."""
         with self._told("list", folder):
-            return sorted(
-                str(one["path"])
+            return {
+                str(one["path"]): int(one["size"])
                 for some in obstore.list(self._store, folder, chunk_size=1_000)
                 for one in some
-            )
+            }
 
     def size(self, path: str) -> int:
         """Bytes of an object."""
@@ -247,6 +251,26 @@ class CloudDisk:
                     if n == _TRIES_MAX - 1:
                         raise
         self._forget(path)
+
+    def swap(self, path: str, before: Buffer | None, data: Buffer) -> bool:
+        """Put an object where one of exactly that content is, or none; False, and no change, where it is another by now."""
+        whole = memoryview(data).cast("B")
+        self._forget(path)
+        with self._told("write", path, is_write=True):
+            try:
+                mode: Any = "create"
+                if before is not None:
+                    there = obstore.get(self._store, path)
+                    if memoryview(there.bytes()) != memoryview(before):
+                        return False
+                    mode = {name: there.meta[name] for name in ("e_tag", "version") if there.meta[name]}
+                obstore.put(self._store, path, whole, mode=mode, use_multipart=False)
+                return True
+            except (AlreadyExistsError, PreconditionError):
+                pass  # also said where an earlier try of the same request was taken
+        with contextlib.suppress(NotFound):
+            return self.read(path) == whole
+        return False
 
     def _version(self, path: str) -> Any:
         """What to write over: the version that is there, or nothing."""

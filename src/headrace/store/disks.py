@@ -8,6 +8,7 @@ the folder finds the whole store.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +72,18 @@ class SplitDisk:
         self._of(path).truncate(path, size_bytes)
 
     def list(self, folder: str) -> list[str]:
-        return self._of(folder).list(folder)
+        return self._of(folder).list(folder) if folder else sorted(self.sizes(folder))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of each file below `folder`, "" for all of the store."""
+        if folder:
+            return sizes_of(self._of(folder), folder)
+        local = {
+            path: size for path, size in sizes_of(self.local, "").items() if self._of(path) is self.local
+        }
+        return local | {
+            path: size for one in OBJECT_FOLDERS for path, size in sizes_of(self.objects, one).items()
+        }
 
     def size(self, path: str) -> int:
         return self._of(path).size(path)
@@ -127,6 +139,18 @@ class NoFolder:
         return StorageError(
             f"can't write {path}: a store that is named by its bucket is only read; name its plant file or folder"
         )
+
+
+def sizes_of(disk: Disk, folder: str) -> dict[str, int]:
+    """Bytes of each file below `folder`; a bucket is asked once for all."""
+    listed = getattr(disk, "sizes", None)
+    if listed is not None:
+        return dict(listed(folder))
+    found = {}
+    for path in disk.list(folder):
+        with contextlib.suppress(NotFound):  # gone meanwhile
+            found[path] = disk.size(path)
+    return found
 
 
 def is_cloud(where: str | Path) -> bool:
@@ -236,7 +260,17 @@ def _marked(local: LocalDisk) -> dict[str, Any] | None:
 
 
 def _split(local: LocalDisk | NoFolder, place: dict[str, Any]) -> SplitDisk:
-    scheme = str(place["url"]).partition("://")[0]
+    return SplitDisk(local, bucket_disk(place["url"], place["options"]), place)
+
+
+def bucket_disk(url: str, options: dict[str, Any] | None = None) -> Disk:
+    """The objects below a bucket's url alone; nothing is asked for yet.
+
+    Raises
+    ------
+    ConfigError : it can't be. PluginError : the library for it is not installed.
+    """
+    scheme = url.partition("://")[0]
     try:
         from headrace.store.cloud import CloudDisk, CloudSettings
     except ModuleNotFoundError as e:
@@ -249,11 +283,10 @@ def _split(local: LocalDisk | NoFolder, place: dict[str, Any]) -> SplitDisk:
     from headrace.core.config import StoreOptions
 
     try:
-        options = StoreOptions.model_validate(place["options"])
+        found = StoreOptions.model_validate(options or {})
     except ValidationError as e:
-        raise ConfigError(f"the options of {place['url']} can't be read: {e.errors()[0]['msg']}") from e
+        raise ConfigError(f"the options of {url} can't be read: {e.errors()[0]['msg']}") from e
     settings = CloudSettings(
-        options.endpoint or "", options.region or "", options.account or "", options.ca_file or "",
-        options.timeout / NS,
+        found.endpoint or "", found.region or "", found.account or "", found.ca_file or "", found.timeout / NS,
     )  # fmt: skip
-    return SplitDisk(local, CloudDisk(place["url"], settings), place)
+    return CloudDisk(url, settings)

@@ -79,6 +79,19 @@ def xml(code):
     return f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
 
 
+@pytest.mark.parametrize(("there", "is_ours"), [(b"new", True), (b"another", False)])
+def test_a_swap_whose_answer_was_lost_is_read_back(service, disk, there, is_ours):
+    service.answers = [(200, b"old"), (503, xml("SlowDown")), (412, b""), (200, there)]
+    assert disk.swap("catalogue.json", b"old", b"new") is is_ours
+    assert [seen for seen in service.seen if seen[0] == "PUT"] == [("PUT", None, '"v1"')] * 2
+    service.answers = [(200, b"another")]
+    service.seen.clear()
+    assert not disk.swap("catalogue.json", b"old", b"new")
+    assert [method for method, _, _ in service.seen] == ["GET"]
+    service.answers = [(412, b""), (404, b"")]
+    assert not disk.swap("catalogue.json", None, b"new")
+
+
 WHERE = "s3://plants/leon/commits/1"
 
 
