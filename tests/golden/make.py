@@ -3,9 +3,11 @@
     uv run python tests/golden/make.py NAME        # tests/golden/NAME, made anew where it is there
     uv run python tests/golden/make.py             # the newest again: while its format is not released yet
 
-A set is ``store.zip`` (a store with a warm day and its rollups, a hot day, a tail in the journal, rejects and shards' state),
-``samples.csv.gz`` (all that a query gives of it), ``windows.csv.gz`` (the warm day's minutes) and ``bodies.json`` (each codec on several series: spec, values, body).
-Never make a set of a released format again: add one.
+A set is ``store.zip`` (a store with a cold day whose rows are lossy, a warm day, rollups of both, a hot day, a tail in the journal,
+rejects and shards' state), ``samples.csv.gz`` (all that a query gives of it), ``windows.csv.gz`` (the warm day's minutes),
+``cold.csv.gz`` (the cold day in one window, from headers that are those of the original) and ``bodies.json`` (each codec on several
+series: spec, values, body), which is left out where it would be that of the set before. Never make a set of a released format again:
+add one.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import numpy as np
 
 from headrace.codecs import registry
 from headrace.codecs.base import Unfit
+from headrace.codecs.choice import ANY, CodecChoice
 from headrace.core.clock import NS, VirtualClock
 from headrace.core.disk import LocalDisk
 from headrace.core.events import Reject, RejectCode
@@ -45,7 +48,20 @@ from headrace.testing.hosts import flush_all, work_off
 HERE = Path(__file__).parent
 DAY = 86_400 * NS
 START = 20_000 * DAY + DAY // 2
+OLD = START - 60 * DAY
+"""A day whose 30 days are over for 30 days and more when the next one comes."""
 N = 130
+SPAN = OLD - DAY, START + 10 * DAY
+RULE = {
+    "match": "**",
+    "after": {"cold": "30d", "rollups": "9y"},
+    "rollups": ["1s", "1m"],
+    "bound": {"range": 0.01},
+}
+CHOICES = {
+    "plant/floats/steps": CodecChoice("seasonal"),
+    "plant/singles/a": CodecChoice("swing"),
+}
 PIPELINE = FlowSpec(
     "tens",
     "plant/oven/*",
@@ -121,8 +137,8 @@ def batches(slots: dict[str, int], start_ns: int, seed: int) -> Iterator[FrameBa
 class Life:
     """A host stepped by hand."""
 
-    def __init__(self, disk: Any) -> None:
-        self.clock = VirtualClock(START)
+    def __init__(self, disk: Any, now_ns: int = START) -> None:
+        self.clock = VirtualClock(now_ns)
         settings = HostSettings(nonce=1, threads=1)
         self.host = Host(disk, self.clock, [PIPELINE], settings=settings, on_failed=_fail)
         self.host.catch_up()
@@ -147,20 +163,18 @@ def _fail(error: Exception) -> None:
 
 def write_store(folder: Path) -> None:
     """The store of a set."""
-    life = Life(LocalDisk(folder))
+    life = Life(LocalDisk(folder), OLD)
     slots = {name: life.host.directory.define(f"plant/{name}", layout) for name, layout in GROUPS.items()}
+    life.feed(batches(slots, OLD, 4), OLD + 200 * NS)
+    life.flush()
+    rules = TierRules({"all": TierSection.model_validate(RULE)})
+    life.clock.set_ns(OLD + DAY)
+    compact(life, rules)
     life.feed(batches(slots, START, 1), START + 200 * NS)
     life.host.core.offer_reject(Reject(RejectCode.MALFORMED, "hand", "hand", "not a number", b"?"))
     life.flush()
     life.clock.set_ns(START + DAY // 2 + 3_600 * NS)  # the day is over
-    rules = TierRules(
-        {
-            "all": TierSection.model_validate(
-                {"match": "**", "after": {"rollups": "9y"}, "rollups": ["1s", "1m"]}
-            )
-        }
-    )
-    assert Compactor(life.host.store, life.clock, rules=rules).run_once(force=True).problems == []
+    compact(life, rules)
     life.feed(batches(slots, START + DAY, 2), START + DAY + 200 * NS)
     late = FrameBatch.dense(
         np.array([slots["jitter"]], np.uint32), np.array([START + 7 * NS // 2]), np.array([[9.5]])
@@ -171,21 +185,40 @@ def write_store(folder: Path) -> None:
     life.host.journal.close()
 
 
+def compact(life: Life, rules: TierRules) -> None:
+    """Make warm and cold what is due, and delete what they replace."""
+    for _ in range(2):
+        compactor = Compactor(
+            life.host.store, life.clock, rules=rules, choice_of=lambda path: CHOICES.get(path, ANY)
+        )
+        assert compactor.run_once(force=True).problems == []
+        life.clock.advance(600)
+
+
 def samples(disk: Any) -> bytes:
     """All that a query gives, with what the journal's end has."""
     reader = StoreReader(disk)
     tail = reader.journal_tail()
-    answer = reader.store.query("**", START - DAY, START + 10 * DAY, tail=tail.frames)
+    answer = reader.store.query("**", *SPAN, tail=tail.frames)
     assert answer.missing == ()
     return answer.to_csv(labels=True)
 
 
-def windows(store: Store) -> bytes:
-    """Minutes of the warm day."""
+def windows(store: Store, start_ns: int = START, every_ns: int = 60 * NS) -> bytes:
+    """Minutes of the warm day, or other windows of another."""
     agg = ("count", "sum", "min", "max", "first", "last", "mean")
-    answer = store.query("plant/*/*", START - DAY // 2, START + DAY // 2, 60 * NS, agg)
+    answer = store.query("plant/*/*", start_ns - DAY // 2, start_ns + DAY // 2, every_ns, agg)
     assert answer.missing == ()
     return answer.to_csv()
+
+
+def cold_day(store: Store) -> bytes:
+    """The cold day in one window, from the headers of its chunks."""
+    before, store.uses_rollups = store.uses_rollups, False
+    try:
+        return windows(store, OLD, DAY)
+    finally:
+        store.uses_rollups = before
 
 
 def series(n: int = 96) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
@@ -245,6 +278,11 @@ def _body(
     }  # fmt: skip
 
 
+def _written(some: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What is written of each; what it is read as may differ in a last bit from machine to machine."""
+    return [(one["family"], one["spec"], one["series"], one["body"]) for one in some]
+
+
 def zipped(folder: Path) -> bytes:
     """A folder as a zip file that has the same bytes whenever it is made."""
     out = io.BytesIO()
@@ -265,10 +303,13 @@ def main(name: str) -> None:
         write_store(Path(folder))
         (target / "store.zip").write_bytes(zipped(Path(folder)))
         (target / "samples.csv.gz").write_bytes(gzip.compress(samples(LocalDisk(folder)), 9, mtime=0))
-        found = windows(StoreReader(LocalDisk(folder)).store)
-        (target / "windows.csv.gz").write_bytes(gzip.compress(found, 9, mtime=0))
-    lines = ",\n".join(json.dumps(one, sort_keys=True) for one in bodies())
-    (target / "bodies.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        store = StoreReader(LocalDisk(folder)).store
+        for what, found in (("windows", windows(store)), ("cold", cold_day(store))):
+            (target / f"{what}.csv.gz").write_bytes(gzip.compress(found, 9, mtime=0))
+    made, before = list(bodies()), sorted(p for p in HERE.glob("*/bodies.json") if p.parent < target)
+    if not before or _written(json.loads(before[-1].read_text(encoding="utf-8"))) != _written(made):
+        lines = ",\n".join(json.dumps(one, sort_keys=True) for one in made)
+        (target / "bodies.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     for path in sorted(target.iterdir()):
         print(f"{path.relative_to(HERE)}: {path.stat().st_size:,} bytes")
 

@@ -25,13 +25,15 @@ from headrace.core.disk import LocalDisk
 from headrace.runtime.reader import StoreReader
 from headrace.runtime.soundness import verify_folder
 from headrace.store import rollup_answers
+from headrace.store.warm import codec_name
 
 pytestmark = pytest.mark.timeout(240)  # the first test may compile kernels
 HERE = Path(__file__).parent
 SETS = sorted(p for p in HERE.iterdir() if p.is_dir() and p.name[0].isdigit())
 WITH_BODIES = [p for p in SETS if (p / "bodies.json").exists()]
 WITH_WINDOWS = [p for p in SETS if (p / "windows.csv.gz").exists()]
-BYTES_MAX = 300_000
+WITH_COLD = [p for p in SETS if (p / "cold.csv.gz").exists()]
+BYTES_MAX = 450_000
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def opened(one: Path, folder: Path) -> LocalDisk:
 
 def test_there_are_sets_and_they_are_small() -> None:
     assert len(SETS) >= 2
-    assert WITH_WINDOWS[-1:] == SETS[-1:]
+    assert WITH_WINDOWS[-1:] == WITH_COLD[-1:] == SETS[-1:]
     assert sum(p.stat().st_size for one in SETS for p in one.iterdir()) < BYTES_MAX
 
 
@@ -69,7 +71,7 @@ def test_an_engine_goes_on_with_it(one: Path, tmp_path: Path, make: ModuleType) 
     expected = gzip.decompress((one / "samples.csv.gz").read_bytes())
     life = make.Life(opened(one, tmp_path))
     life.flush()
-    found = life.host.store.query("**", make.START - make.DAY, make.START + 10 * make.DAY).to_csv(labels=True)
+    found = life.host.store.query("**", *make.SPAN).to_csv(labels=True)
     # Derived series are computed from the journal again: the tail in a set has none of them.
     rows = [row for row in found.splitlines() if b"_10s" not in row]
     assert rows == [row for row in expected.splitlines() if b"_10s" not in row]
@@ -91,6 +93,45 @@ def test_every_window_is_what_it_was_from_rollups_and_from_samples(
     assert answered.sources["rollup_windows"] > 2 * len(expected.splitlines()) // 3
     store.uses_rollups = False
     assert make.windows(store) == expected
+
+
+@pytest.mark.parametrize("one", WITH_COLD, ids=lambda one: one.name)
+def test_a_cold_day_keeps_its_bound_and_the_aggregates_of_the_original(
+    one: Path, tmp_path: Path, make: ModuleType
+) -> None:
+    disk = opened(one, tmp_path)
+    store = StoreReader(disk).store
+    expected = gzip.decompress((one / "cold.csv.gz").read_bytes())
+    view = store.refresh()
+    (cold,) = view.cold.values()
+    rows = [row for info in cold.files for row in store.reader.open(info).table().to_pylist()]
+    assert len({codec_name(row["value_codec"]) for row in rows if row["bound"]}) >= 3
+    for row in rows:
+        assert row["rmse"] <= row["max_error"] <= row["bound"]
+    assert cold.days
+    assert all(day.rollups for day in cold.days.values())
+    assert make.cold_day(store) == expected
+    day = make.OLD - make.DAY // 2, make.OLD + make.DAY // 2, make.DAY, ("sum", "max")
+    answer = store.query("plant/*/*", *day)
+    assert answer.sources["rollup_windows"] > 0
+    store.uses_rollups = False
+    headers = store.query("plant/*/*", *day)
+    for name in (
+        "sum",
+        "max",
+    ):  # floats of a chunk are summed and rounded, windows of it are not rounded between
+        np.testing.assert_allclose(answer.columns[name], headers.columns[name], rtol=1e-15)
+    # The original, which is what was fed; a sensor's bound is a share of its range.
+    original = next(
+        b for b in make.batches({name: i for i, name in enumerate(make.GROUPS)}, make.OLD, 4) if b.width == 6
+    )
+    for column, name in ((1, "sine"), (2, "noise"), (3, "steps")):
+        values = original.values[:, column]
+        found = store.query(f"plant/floats/{name}", make.OLD - NS, make.OLD + make.DAY // 3).columns["value"]
+        (row,) = [row for row in rows if row["path"] == f"plant/floats/{name}"]
+        assert 0.0 < np.abs(found - values).max() <= row["max_error"] <= 0.01 * np.ptp(values)
+    states = {position.state for position in view.commits.shards.values() if position.state}
+    assert len({state.partition("#")[0] for state in states}) < len(states)
 
 
 @pytest.mark.parametrize("one", WITH_BODIES, ids=lambda one: one.name)
