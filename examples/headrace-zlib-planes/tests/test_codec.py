@@ -4,12 +4,12 @@ import pytest
 from headrace_zlib_planes.codec import ZlibPlanesCodec
 
 from headrace.codecs.registry import value_codec
-from headrace.testing import codecs as kit
+from headrace.testing.codecs import contract
 
 
-@pytest.mark.parametrize("check", kit.VALUE_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", contract(ZlibPlanesCodec))
 def test_it_keeps_the_contract(check):
-    check(ZlibPlanesCodec)
+    check()
 
 
 def test_it_is_found_by_its_name():

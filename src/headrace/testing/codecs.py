@@ -2,21 +2,25 @@
 
 Example of a third party's test::
 
-    from headrace.testing import codecs as kit
+    from headrace.testing.codecs import contract
 
-    @pytest.mark.parametrize("check", kit.VALUE_CHECKS)
+    @pytest.mark.parametrize("check", contract(MyCodec))
     def test_my_codec(check):
-        check(MyCodec)
+        check()
 
-Each raises AssertionError with the sample's name where the promise of `headrace.codecs.base` is broken.
+What it promises a codec shows by its settings and methods: of which family it is, the checks that it has to pass follow from
+that (`checks_of`). Each raises AssertionError with the sample's name where the promise of `headrace.codecs.base` is broken.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -339,6 +343,43 @@ TOLERANT_TIME_CHECKS = (check_tolerant_bound, check_tolerant_corrupt, check_tole
 
 TIME_CHECKS = (check_times_round_trip, check_times_corrupt, check_settings)
 """What a codec of times has to pass."""
+
+
+def contract(make: Callable[..., Any]) -> list[Any]:
+    """Every check that a codec has to pass, for ``pytest.mark.parametrize``: each is called without arguments.
+
+    Parameters
+    ----------
+    make : makes a codec: the class itself, or a function. One of a codec with a bound or a tolerance takes that.
+    """
+    import pytest
+
+    return [pytest.param(partial(check, make), id=check.__name__) for check in checks_of(make)]
+
+
+def checks_of(make: Callable[..., Any]) -> tuple[Callable[[Any], None], ...]:
+    """The checks of the family that a codec is of: of values or of times, lossless, with a bound or a tolerance.
+
+    Raises
+    ------
+    TypeError : `make` makes no codec.
+    """
+    part: Any = make if isinstance(make, type) else type(_made(make))
+    if not callable(getattr(part, "unpack", None)):
+        raise TypeError(f"{part.__name__} is no codec: see headrace.codecs.base")
+    if len(signature(part.unpack).parameters) <= len(("self", "body", "n")):  # times have one type
+        return TOLERANT_TIME_CHECKS if registry.is_tolerant(part) else TIME_CHECKS
+    if not registry.is_lossy(part):
+        return VALUE_CHECKS
+    return LOSSY_CHECKS if registry.keeps_eps(part) else RELATIVE_CHECKS
+
+
+def _made(make: Callable[..., Any]) -> Any:
+    """A codec of a function that may want a bound or a tolerance. Raises TypeError."""
+    for setting in ((), (0.5,), (10**6,)):
+        with contextlib.suppress(TypeError, ValueError):
+            return make(*setting)
+    raise TypeError(f"{make} makes no codec, neither of nothing nor of a bound")
 
 
 def value_codecs() -> list[str]:
