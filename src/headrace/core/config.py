@@ -192,7 +192,7 @@ class StoreSection(Section):
         description="share of one core that compaction and ageing take; more only where days wait for compaction",
     )
     compaction_io: SizeBytes = Field(
-        default="50MB", validate_default=True, description="bytes a second that they write, at most"
+        default="50MB", validate_default=True, description="bytes a second that they read and write, at most"
     )
 
     @property

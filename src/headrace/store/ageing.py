@@ -165,6 +165,7 @@ class Ager:
         changed[np.unique(work.rows.place[work.action != KEEP, 0])] = True
         done.bytes_before = sum(info.size_bytes for info in infos)
         done.n_samples = int(work.rows.n_samples.sum())
+        self._pace.tick(done.bytes_before - int(work.rows.n_bytes.sum()))  # headers
         files = [info for info, one in zip(infos, changed, strict=True) if not one]
         n_kept = len(files)
         if changed.any():
@@ -319,7 +320,9 @@ class Ager:
         number = (np.cumsum(weight) // self._slice).astype(np.int64)
         for one in np.unique(number[weight > 0]).tolist():
             mine = inside & (number[rows.path] == one)
-            tables = rows.tables(mine & (work.action == KEEP))
+            kept = mine & (work.action == KEEP)
+            tables = rows.tables(kept)
+            self._pace.tick(int(rows.n_bytes[kept].sum()))
             tables += self._recoded_lossy(work, mine & (work.action == RECODE) & (rows.bound > 0.0), done)
             tables += self._recoded_lossless(work, mine & (work.action == RECODE) & (rows.bound == 0.0), done)
             table = pa.concat_tables(tables).combine_chunks()
@@ -375,7 +378,7 @@ class Ager:
             choices = [self._choice_of(str(path)) for path in work.rows.paths[work.rows.path[order]]]
             out.append(recoded(table, work.eps[order], scales, choices))
             done.n_recoded += int(work.rows.n_samples[order].sum())
-            self._pace.tick()
+            self._pace.tick(int(work.rows.n_bytes[order].sum()))
         return out
 
     def _sorted(
@@ -388,6 +391,7 @@ class Ager:
             alone: list[str] = []
             for info in files:
                 table = self._store.reader.open(info).table()
+                self._pace.tick(info.size_bytes)
                 fates = fate(table)
                 if info.name in before:
                     fates[fates == KEEP] = ALONE

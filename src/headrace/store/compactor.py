@@ -304,11 +304,14 @@ class Compactor:
             try:
                 if name in self._store.quarantined:
                     raise CorruptionError(self._store.quarantined[name])
+                n_headers = source.info.size_bytes
                 for rows in self._store.reader.all_headers(source.info):
                     groups, place = np.unique(rows.group, return_inverse=True)
                     totals = np.bincount(place, rows.n_samples, len(groups))
                     for group, n in zip(groups.tolist(), totals.tolist(), strict=True):
                         weights[group] = weights.get(group, 0) + int(n)
+                    n_headers -= int(rows.n_bytes.sum())
+                self._policy.pace.tick(n_headers)
             except CorruptionError as e:
                 self._store.quarantine(name, str(e))
                 raise Unreadable(str(e), {name}) from e

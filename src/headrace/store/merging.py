@@ -39,16 +39,21 @@ class Unreadable(CorruptionError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Merged:
-    """Samples of some sensors, raw, and the newest journal number of each: ``seq: int64[wanted.n]``."""
+    """Samples of some sensors, raw, and the newest journal number of each: ``seq: int64[wanted.n]``.
+
+    ``n_read`` bytes of payloads were read for them.
+    """
 
     wanted: Wanted
     samples: SensorSamples
     words: Words
     seq: I64
+    n_read: int = 0
 
     def encode(self, pace: Pace, rules: ChunkRules) -> pa.Table:
-        """Warm rows, piece by piece."""
+        """Warm rows, piece by piece; `pace` is told what was read for them, and how it goes on."""
         tables, axes = [], TimeAxes()
+        pace.tick(self.n_read)
         for piece in _pieces(self.samples):
             tables.append(encode_warm(self.wanted, piece, self.words, self.seq, rules, axes))
             pace.tick()
@@ -80,13 +85,14 @@ def merge(
     scan: Scan = store.scan_sources(sources, wanted, *span)
     decoding = Decoding(wanted)
     seq = np.full(wanted.n, -1, np.int64)
-    parts = [(found, place) for found, place, _ in scan.found]
+    parts, n_read = [(found, place) for found, place, _ in scan.found], 0
     if keep is not None:
         kept = [(found, place, np.flatnonzero(keep(found))) for found, place in parts]
         parts = [(found.take(index), place[index]) for found, place, index in kept]
     if parts:  # all at once: a segment has few rows of each kind
         found, place = FoundRows.join([one for one, _ in parts]), np.concatenate([one for _, one in parts])
         decoding.add_rows(found, place)
+        n_read = int(found.rows.n_bytes.sum())
         _newest_seq(wanted, found.rows.column, place, found.rows.seq, seq)
     if decoding.damaged:
         raise Unreadable("; ".join(decoding.damaged), decoding.bad_segments)
@@ -94,7 +100,9 @@ def merge(
         raise CorruptionError("; ".join(scan.missing))
     same = store.series.shared(wanted.slot, wanted.column)
     samples = decoding.samples(*span, same).get(Lane.SIGNED)
-    return None if samples is None or not len(samples) else Merged(wanted, samples, decoding.words, seq)
+    if samples is None or not len(samples):
+        return None
+    return Merged(wanted, samples, decoding.words, seq, n_read)
 
 
 def all_columns(store: Store, slots: list[int]) -> Selection:
