@@ -16,6 +16,7 @@ from headrace.core.clock import NO_TIME, Clock
 from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
+from headrace.core.settings import SignalTreatment
 
 
 @runtime_checkable
@@ -73,6 +74,7 @@ class FoundTag:
     dtype : value type, as in `headrace.core.layouts.DTYPES`, or "string"; empty where it is not known.
     value : what it is now, None where that is not known, of the time `ts_ns`; quality : its quality in words.
     problem : why it can't become a sensor as it is; empty where it can.
+    path : of the sensor that it becomes by the adapter's rules alone; empty where it has none.
     """
 
     device: str
@@ -85,6 +87,7 @@ class FoundTag:
     ts_ns: int = NO_TIME
     quality: str = "good"
     problem: str = ""
+    path: str = ""
 
 
 @runtime_checkable
@@ -136,6 +139,32 @@ class Addresses(Protocol):
 
 
 @runtime_checkable
+class NamesSignals(Protocol):
+    """Has profiles that say of single signals what is made of their values.
+
+    What is made of them is not its own work: whoever starts it puts that around it.
+    """
+
+    def signals(self) -> Mapping[str, SignalTreatment]:
+        """By path, of signals of which more is said than what they are; any time, without I/O."""
+        ...
+
+
+@runtime_checkable
+class TakesTags(Protocol):
+    """Has rules instead of devices, so that a table of tags says which signals are taken, and under which path."""
+
+    def own_path(self, address: str) -> str:
+        """The path that its rules alone give the signal at an address, as a table of tags writes it. Without I/O.
+
+        Raises
+        ------
+        ConfigError : it is no address, or no rule takes it; the text says what to write.
+        """
+        ...
+
+
+@runtime_checkable
 class Retags(Protocol):
     """Goes over to other devices and tags while it runs; what stays the same is not disturbed."""
 
@@ -160,6 +189,10 @@ class Retags(Protocol):
         must be asked refuses, or does not answer; nothing was changed.
         """
         ...
+
+
+OWN_PATH = "path:"
+"""Begins an address that is the path which the rules alone give the signal."""
 
 
 class Direction(StrEnum):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from headrace.core.errors import ConfigError
+from headrace.core.profiles import Parameter
 
 
 def device_rows(
@@ -47,3 +48,20 @@ def device_rows(
             raise ConfigError(f"device {path!r} is there twice", where=f"{file}:{number}")
         out[path] = fields
     return list(out.items())
+
+
+def device_parameters(fields: Mapping[str, Any], columns: Collection[str]) -> dict[str, Parameter]:
+    """What a device gives for the parameters of its profile: a table, or all other columns of a CSV file.
+
+    Parameters
+    ----------
+    columns : that say something else of a device.
+
+    Raises
+    ------
+    ConfigError : a CSV file has them in one column.
+    """
+    table = fields.get("parameters", {})
+    if not isinstance(table, Mapping):
+        raise ConfigError("parameters have a column each, named as they are")
+    return {**table, **{key: value for key, value in fields.items() if key not in (*columns, "parameters")}}

@@ -31,15 +31,18 @@ from headrace.core.settings import (
     PlainUrl,
     SecretRef,
     Section,
+    SignalTreatment,
     SizeBytes,
     check_url,
     with_texts,
 )
+from headrace.core.specificity import ties
 from headrace.core.tier_settings import RESOLUTIONS, Resolutions, TierSection, tier_problems
 
 VERSION = 1
 MIN_TOKEN_CHARACTERS = 16
 _LATER = ("health", "scaling", "alerts")
+_NOT_OPTIONS = ("tags", "signals", "process")
 _LEVEL = re.compile(r"[a-z][a-z0-9_]*")
 _AT_LINE = re.compile(r"(.*) \(at line (\d+), column \d+\)")
 _LOOPBACK = re.compile(r"localhost|127(?:\.\d{1,3}){3}|\[::1\]")
@@ -234,6 +237,10 @@ class AdapterSection(Section):
         description="name of a CSV file with profiles of the adapter's own, a signal a line: profile, signal, address",
     )
 
+    signals: dict[PathPattern, SignalTreatment] = Field(
+        default_factory=dict,
+        description="what is made of the values of sensors, by a pattern of their paths; the most specific one counts",
+    )
     process: Literal["engine", "own"] = Field(
         default="engine",
         description="where it runs: in the engine, or in a process of its own, whose end is not the engine's",
@@ -243,8 +250,13 @@ class AdapterSection(Section):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The section as written, without `tags` and `process`: what the adapter's own model is made from."""
-        return {key: value for key, value in self._written.items() if key not in ("tags", "process")}
+        """The section as written, without `tags`, `signals` and `process`: what the adapter's own model is made from."""
+        return {key: value for key, value in self._written.items() if key not in _NOT_OPTIONS}
+
+    @property
+    def has_signal_table(self) -> bool:
+        """Whether its table of tags names signals, as its rules for topics or metrics leave no devices to name."""
+        return self.tags is not None and self.devices is None
 
     @property
     def table_names(self) -> list[str]:
@@ -543,6 +555,10 @@ def _cross_problems(config: PlantConfig) -> list[Problem]:
                 nearest(section.profile, list(config.profiles)) or "; there are none, write [profiles.NAME]"
             )
             problems.append(Problem(f"{where}.profile", f"no profile {section.profile!r}{known}"))
+        patterns = list(section.signals)
+        for one, other in ties(patterns):
+            text = f"{patterns[one]!r} and {patterns[other]!r} can both match a path, and neither is more specific"
+            problems.append(Problem(f"{where}.signals", f"{text}; say more in one of them"))
         if isinstance(section.devices, dict):
             for path, device in section.devices.items():
                 key = dotted(("adapters", name, "devices", path))

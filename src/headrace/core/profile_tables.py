@@ -65,8 +65,9 @@ def profiles_of(config: PlantConfig, adapter: str) -> dict[str, Profile]:
     ------
     ConfigError, InvalidConfig : the table can't be read, or has problems; or both have a profile of one name.
     """
-    name = config.adapters[adapter].tags
-    if name is None:
+    section = config.adapters[adapter]
+    name = section.tags
+    if name is None or section.has_signal_table:
         return resolve_profiles(config.profiles)
     where = f"adapters.{adapter}.tags"
     try:

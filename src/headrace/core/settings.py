@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -200,14 +200,13 @@ class Calibration(Section):
         return (since.days * 86_400 + since.seconds) * NS + since.microseconds * 1_000
 
 
-class SignalSettings(Section):
-    """One signal of a profile: where the device keeps it and what it means.
+class SignalTreatment(Section):
+    """What is made of the values of a signal, whichever adapter they come from.
 
-    What the device sends becomes a value step by step: scale and add of the address, those of the signal, the
+    What the source sends becomes a value step by step: scale and add of its address, those of the signal, the
     calibration of the day, the conversion to another unit. All of it is the column's grid: stored is what was sent.
     """
 
-    address: str = Field(description="where the device keeps it, as its protocol writes addresses")
     unit: str = Field(default="", description="engineering unit of the values")
     kind: KindName = Field(
         default="analog",
@@ -237,23 +236,22 @@ class SignalSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> SignalSettings:
+    def _fits(self) -> Self:
         if "heartbeat" in self.model_fields_set and self.dead_band is None:
             raise ValueError("a heartbeat belongs to a dead_band; write dead_band = 0 for values that change")
-        if self.convert_to is not None and not self.unit:
-            raise ValueError("convert_to needs the unit of what is converted; write unit = ...")
         return self
 
-    def grid(self, at_ns: int = NO_TIME, zone: tzinfo = UTC) -> tuple[float, float]:
+    def grid(self, at_ns: int = NO_TIME, zone: tzinfo = UTC, unit: str = "") -> tuple[float, float]:
         """(scale, offset) from what the address gives to stored values, as it holds at a time.
 
         Parameters
         ----------
         at_ns : `NO_TIME`: before every calibration. zone : of calibrations' dates without an offset.
+        unit : that the source says, where none is written.
 
         Raises
         ------
-        ConfigError : a unit that can't be converted.
+        ConfigError : a unit that can't be converted, or is not known.
         """
         grid = self.scale, self.add
         begun = [one for one in self.calibration if one.from_ns(zone) <= at_ns]
@@ -263,7 +261,13 @@ class SignalSettings(Section):
         if self.convert_to is not None:
             from headrace.core.units import conversion
 
-            grid = composed(grid, conversion(self.unit, self.convert_to))
+            source_unit = self.unit or unit
+            if not source_unit:
+                raise ConfigError(
+                    f"convert_to = {self.convert_to!r} needs the unit of what is converted, and its source tells none; "
+                    "write unit = ..."
+                )
+            grid = composed(grid, conversion(source_unit, self.convert_to))
         return grid
 
     def changes_ns(self, zone: tzinfo = UTC) -> list[int]:
@@ -278,15 +282,28 @@ class SignalSettings(Section):
         return Column(name, self.kind, unit, scale, offset, low, high, self.labels)
 
     @property
-    def extras(self) -> list[str]:
-        """Keys that say more of its values than what they are; an adapter that does none of it refuses them."""
-        plain = {"address", "unit", "kind", "limits", "labels"}
-        return [name for name in type(self).model_fields if name in self.model_fields_set - plain]
+    def is_treated(self) -> bool:
+        """Whether more is said of its values than what they are."""
+        return bool(self.model_fields_set & {"scale", "add", "convert_to", "calibration", "dead_band"})
 
     @property
     def band(self) -> SignalBand | None:
         """Its dead band, where it has one."""
         return None if self.dead_band is None else SignalBand(self.dead_band, self.heartbeat)
+
+
+class _Addressed(Section):
+    address: str = Field(description="where the device keeps it, as its protocol writes addresses")
+
+
+class SignalSettings(SignalTreatment, _Addressed):
+    """One signal of a profile: where the device keeps it, and what is made of its values."""
+
+    @model_validator(mode="after")
+    def _has_unit(self) -> Self:
+        if self.convert_to is not None and not self.unit:
+            raise ValueError("convert_to needs the unit of what is converted; write unit = ...")
+        return self
 
 
 class CodecSettings(Section):

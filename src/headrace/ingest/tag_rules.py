@@ -137,7 +137,7 @@ class TagRules:
             cells = {
                 "device": tag.device, "signal": tag.name, "address": tag.address, "dtype": tag.dtype, "unit": tag.unit,
                 "kind": tag.kind if tag.kind != "analog" else "", "value": value_text(tag.value),
-                "quality": tag.quality if tag.value is not None or tag.quality != GOOD else "",
+                "quality": tag.quality if tag.value is not None or tag.quality != GOOD else "", "path": tag.path,
             }  # fmt: skip
             row = self._row({name: " ".join(text.split()) for name, text in cells.items() if text}, {})
             rows.append(row.with_problem(tag.problem) if tag.problem else row)

@@ -15,6 +15,8 @@ from typing import Any
 
 from headrace.core.config import AdapterSection, PlantConfig
 from headrace.core.errors import ConfigError
+from headrace.core.paths import check_path
+from headrace.core.problems import InvalidConfig, Problem
 from headrace.core.profile_tables import (
     MORE_COLUMNS,
     SIGNAL_COLUMNS,
@@ -26,6 +28,7 @@ from headrace.core.profile_tables import (
     write_lines,
 )
 from headrace.core.profiles import resolve_profiles
+from headrace.core.registry import nearest
 from headrace.core.settings import SignalSettings
 from headrace.ingest.tag_checks import device_of, signal_cells, signal_of_row
 from headrace.ingest.tag_rows import TagRow
@@ -62,12 +65,52 @@ def devices_of(config: PlantConfig, adapter: str) -> dict[str, TaggedDevice]:
     ConfigError, InvalidConfig : a table can't be read, or has problems.
     """
     section = config.adapters[adapter]
+    if section.has_signal_table:
+        return _devices_of_table(config, str(section.tags))
     profiles = profiles_of(config, adapter)
     found: dict[str, TaggedDevice] = {}
     for path, cells in _device_cells(config, section):
         profile = cells.pop("profile", "") or section.profile or ""
         found[path] = TaggedDevice(path, cells, profiles.get(profile, {}), profile)
     return found
+
+
+def _devices_of_table(config: PlantConfig, name: str) -> dict[str, TaggedDevice]:
+    """Devices of a table of single signals, which an adapter without a table of devices has."""
+    known = ["path", *SIGNAL_COLUMNS, *MORE_COLUMNS]
+    signals: dict[str, dict[str, SignalSettings]] = {}
+    problems: list[Problem] = []
+    for number, cells in read_lines(table_text(config, name), name):
+        where, path = f"{name}:{number}", cells.pop("path", "")
+        device, _, signal = path.rpartition("/")
+        unknown = [column for column in cells if column not in known]
+        try:
+            if unknown:
+                raise ConfigError(f"unknown column {unknown[0]!r}{nearest(unknown[0], known)}", where)
+            if not device or "address" not in cells:
+                raise ConfigError("a line needs the path of a sensor and an address", where)
+            if signal in signals.setdefault(device, {}):
+                raise ConfigError(f"path {path!r} is there twice", where)
+            check_path(path)
+            signals[device][signal] = signal_of(cells, where)
+        except InvalidConfig as e:
+            problems += e.problems
+        except ConfigError as e:
+            problems.append(Problem(e.where or where, e.message))
+    if problems:
+        raise InvalidConfig(problems)
+    return {device: TaggedDevice(device, {}, some) for device, some in signals.items()}
+
+
+def _table_of_signals(devices: Devices) -> str:
+    """The inverse of `_devices_of_table`."""
+    rows = [
+        {"path": f"{path}/{name}", **cells_of(signal)}
+        for path, device in devices.items()
+        for name, signal in device.signals.items()
+    ]
+    more = [name for name in MORE_COLUMNS if any(name in row for row in rows)]
+    return write_lines(["path", *SIGNAL_COLUMNS, *more], rows)
 
 
 def _device_cells(config: PlantConfig, section: AdapterSection) -> Iterable[tuple[str, dict[str, str]]]:
@@ -86,13 +129,14 @@ def _device_cells(config: PlantConfig, section: AdapterSection) -> Iterable[tupl
 
 
 def devices_of_rows(
-    rows: Sequence[TagRow], levels: Sequence[str], before: Devices
+    rows: Sequence[TagRow], levels: Sequence[str], before: Devices, has_urls: bool = True
 ) -> dict[str, TaggedDevice]:
     """Devices that a table names, each with all signals that the table gives it.
 
     Parameters
     ----------
     before : devices that are there already: one of them keeps its url where the table has none.
+    has_urls : whether each device has a url, and whatever else a table of devices says.
 
     Raises
     ------
@@ -108,13 +152,15 @@ def devices_of_rows(
             known[key] = signal_of(cells, row.path)
         signals.setdefault(device, {})[signal_of_row(row, levels)] = known[key]
         mine = fields.setdefault(device, {})
-        for name, text in (("url", row.url), ("interval", row.interval), *row.more.items()):
+        for name, text in (
+            (("url", row.url), ("interval", row.interval), *row.more.items()) if has_urls else ()
+        ):
             if text and name not in SignalSettings.model_fields:
                 mine.setdefault(name, text)
     found = {}
     for device, mine in fields.items():
         old = before.get(device)
-        if "url" not in mine and (old is None or "url" not in old.fields):
+        if has_urls and "url" not in mine and (old is None or "url" not in old.fields):
             raise ConfigError(f"device {device!r} has no url: say where it is in the column url")
         if old is not None and "url" in old.fields:
             mine = {"url": old.fields["url"], **mine}
@@ -252,6 +298,8 @@ def tables_of(config: PlantConfig, adapter: str, devices: Devices) -> dict[str, 
     """
     section = config.adapters[adapter]
     where = f"adapters.{adapter}"
+    if section.has_signal_table:
+        return {str(section.tags): _table_of_signals(devices)}
     if not isinstance(section.devices, str):
         raise ConfigError(
             f'its devices stand in the plant file, which is never rewritten: write devices = "{adapter}.csv" there, '

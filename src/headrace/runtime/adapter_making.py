@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from headrace.adapters.base import Adapter, PlantFacts
@@ -13,6 +13,7 @@ from headrace.core.config import PlantConfig
 from headrace.core.errors import ConfigError, HeadraceError
 from headrace.core.problems import validate_section
 from headrace.core.profile_tables import profiles_of
+from headrace.runtime.treating import has_rules, rules_of, treated_kind
 
 ADAPTER_STATE = "adapters"
 """Folder in the store with a folder for each adapter that keeps something; see `PlantFacts.state`."""
@@ -40,5 +41,10 @@ def make_adapter(
     except HeadraceError as e:
         raise ConfigError(str(e), f"{where}.protocol") from e
     settings = validate_section(kind.Config, section.options, where)
-    adapter: Adapter = kind.from_config(name, settings, profiles_of(config, name), facts)
-    return adapter
+    is_treated = has_rules(config, name, kind)
+    made = treated_kind(kind) if is_treated else kind
+    adapter: Any = made.from_config(name, settings, profiles_of(config, name), facts)
+    if is_treated:
+        adapter.signal_rules = rules_of(config, name, adapter)
+        adapter.made_of = section.options, plant, config.folder
+    return cast("Adapter", adapter)

@@ -146,8 +146,14 @@ def _ingredients(section: AdapterSection, config: PlantConfig, tables: Mapping[s
 
 
 def _options(section: AdapterSection) -> dict[str, Any]:
-    """What an adapter is made of, and where it runs where that is not the engine."""
-    return section.options | ({} if section.process == "engine" else {"process": section.process})
+    """What an adapter is made of, what is made of its values, and where it runs where that is not the engine."""
+    more: dict[str, Any] = {} if section.process == "engine" else {"process": section.process}
+    if section.signals:
+        more["signals"] = {
+            pattern: one.model_dump(mode="json", by_alias=True, exclude_unset=True)
+            for pattern, one in section.signals.items()
+        }
+    return section.options | more
 
 
 def _profiles_used(section: AdapterSection, config: PlantConfig, table: str | None) -> list[str]:

@@ -173,7 +173,8 @@ def plan_tags(file: PlantConfig, wish: TagWish, running: Fingerprints | None, me
         present |= _present(base, name, running)
         base = base.with_tables(present)
         before = _before(base, name, running)
-        after = joined(before, devices_of_rows(rows, base.plant.levels, before), wish.is_whole)
+        has_urls = not base.adapters[name].has_signal_table
+        after = joined(before, devices_of_rows(rows, base.plant.levels, before, has_urls), wish.is_whole)
         found = differences[name] = TagDifference.between(before, after)
         _check_types(name, found, reader)
         if found:
@@ -224,10 +225,11 @@ def _check_takes_tables(file: PlantConfig, name: str) -> None:
             f'with its protocol, devices = "{name}.csv" and tags = "{name}-tags.csv"; the tables are made by this command'
         )
     section = file.adapters[name]
-    kind = ADAPTERS.load(section.protocol)
-    if "devices" not in kind.Config.model_fields:
+    kind: Any = ADAPTERS.load(section.protocol)
+    if "devices" not in kind.Config.model_fields and not section.has_signal_table:
         raise ConfigError(
-            f"{section.protocol} knows its devices by rules, not by a table: write what it takes in the plant file",
+            f"{section.protocol} knows its signals by rules: for a table of those that it takes write "
+            f'tags = "{name}-tags.csv" in the plant file; the table is made by this command',
             f"adapters.{name}",
         )
 

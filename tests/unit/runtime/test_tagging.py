@@ -127,7 +127,7 @@ def test_nothing_that_differs_is_nothing_to_do(folder):
         ([row(url="")], "", "device 'leon/o2' has no url"),
         ([row(adapter="oven")], "", "the plant file has no adapter 'oven'; did you mean 'ovens'"),
         ([row()], "new", r'no adapter .new.* write there: \[adapters.new\] with its protocol, devices = "new.csv"'),
-        ([row()], "broker", "adapters.broker: mqtt knows its devices by rules, not by a table"),
+        ([row()], "broker", r'adapters.broker: mqtt knows its signals by rules: for a table .* write tags = "broker-tags.csv"'),
         ([row("leon/o1/t", "", "holding:10:I32")], "", "leon/o1/t: its values would change from f32 to i32; a sensor keeps"),
         ([row(url="modbus+tcp://h?unit=777")], "", "unit is 0 to 255"),
         ([row(more={"colour": "red"})], "", "the profile has no parameter 'colour'"),

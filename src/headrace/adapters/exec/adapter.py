@@ -120,7 +120,7 @@ class ExecAdapter:
         run.task = asyncio.create_task(self._supervise(run), name=f"exec {self.name}")
 
     def _groups(self, directory: SensorDirectory) -> DeviceGroups:
-        return DeviceGroups(directory, self._config.max_devices, owns_units=False)
+        return DeviceGroups(directory, self._config.max_devices, owns_units=False, keeps_grids=False)
 
     def _formats(self, directory: SensorDirectory, groups: DeviceGroups) -> LineFormats:
         return LineFormats(self.name, directory, groups, self._plant.levels, self._plant.timezone)

@@ -114,7 +114,7 @@ class FilesAdapter:
         )
 
     def _groups(self, directory: SensorDirectory) -> DeviceGroups:
-        return DeviceGroups(directory, self._config.max_devices, owns_units=False)
+        return DeviceGroups(directory, self._config.max_devices, owns_units=False, keeps_grids=False)
 
     def _formats(self, directory: SensorDirectory, groups: DeviceGroups) -> LineFormats:
         return LineFormats(self.name, directory, groups, self._plant.levels, self._plant.timezone)

@@ -139,7 +139,7 @@ class HttpAdapter:
         self._since_ns = sink.clock.now_ns()
 
     def _groups(self, directory: SensorDirectory) -> DeviceGroups:
-        return DeviceGroups(directory, self._config.max_devices, self._config.max_sensors)
+        return DeviceGroups(directory, self._config.max_devices, self._config.max_sensors, keeps_grids=False)
 
     def _decoder(self, directory: SensorDirectory, groups: DeviceGroups) -> BodyDecoder:
         rule = self._config.rule

@@ -20,7 +20,13 @@ from headrace.adapters.meters import seconds, spread
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.line_decoder import warm_lines
-from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules, warm_messages
+from headrace.adapters.payloads.router import (
+    MessageRouter,
+    TopicRule,
+    compile_rules,
+    own_path,
+    warm_messages,
+)
 from headrace.adapters.payloads.rows import cut_short
 from headrace.core.clock import NO_TIME, Clock, monotonic_ns
 from headrace.core.events import Reject
@@ -83,7 +89,7 @@ class KafkaAdapter:
 
     async def start(self, sink: Sink) -> None:
         """Begin to connect."""
-        groups = DeviceGroups(sink.directory, self._config.max_devices)
+        groups = DeviceGroups(sink.directory, self._config.max_devices, keeps_grids=False)
         router = MessageRouter(self.name, self._rules, groups)
         session = GroupSession(
             self.name, self._config, self._start, self._rules, self._folder, sink.clock, self._pacer
@@ -162,6 +168,10 @@ class KafkaAdapter:
         finally:
             worker.end()
 
+    def own_path(self, address: str) -> str:
+        """The path that the topic rules give what is at ``topic#key``. Raises `ConfigError`."""
+        return own_path(self._rules, address)
+
     def redecode(
         self, reject: Reject, directory: SensorDirectory
     ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
@@ -170,7 +180,11 @@ class KafkaAdapter:
         if cut is not None:
             return [], [cut]
         run = self._running
-        groups = DeviceGroups(directory, self._config.max_devices) if run is None else run.groups
+        groups = (
+            DeviceGroups(directory, self._config.max_devices, keeps_grids=False)
+            if run is None
+            else run.groups
+        )
         message = _past(reject)
         return MessageRouter(self.name, self._rules, groups).again(message)
 
@@ -183,7 +197,9 @@ class KafkaAdapter:
         self, captured: Sequence[Captured], directory: SensorDirectory
     ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
         """Decode messages by the present rules."""
-        router = MessageRouter(self.name, self._rules, DeviceGroups(directory, self._config.max_devices))
+        router = MessageRouter(
+            self.name, self._rules, DeviceGroups(directory, self._config.max_devices, keeps_grids=False)
+        )
         messages = [of_captured(one) for one in captured]
         return router.decode(messages, messages[-1].arrival_ns if messages else NO_TIME)
 

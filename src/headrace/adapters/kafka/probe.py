@@ -201,7 +201,7 @@ def found_tags(seen: Seen, name: str, rules: Sequence[TopicRule]) -> list[FoundT
         if not one.newest:
             out.append(refused(topic, "no messages are there"))
         elif rule_of(topic, rules) is not None:
-            out += by_rule(router, one.newest, directory)
+            out += by_rule(router, rules, one.newest, directory)
         else:
             for key, message in {message.key: message for message in one.newest}.items():
                 shown_key = "" if key is None else shown(key)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from headrace.adapters.base import PlantFacts
-from headrace.adapters.device_tables import device_rows
+from headrace.adapters.device_tables import device_parameters, device_rows
 from headrace.adapters.modbus.endpoints import URLS, DeviceTls, DeviceUrl, Endpoint, ModbusLink, parse_url
 from headrace.adapters.payloads.register_addresses import (
     MAX_BITS,
@@ -222,7 +222,7 @@ class _Planner:
         name = fields.get("profile") or self._config.profile
         if name not in self._profiles:
             raise ConfigError(f"unknown profile {name!r}{nearest(name, list(self._profiles))}")
-        given = device_parameters(fields)
+        given = device_parameters(fields, _COLUMNS)
         key = name, tuple(sorted(given.items()))
         if key not in self._made:
             self._made[key] = self._make(name, given)
@@ -267,19 +267,6 @@ class _Planner:
         # Devices whose tables only begin elsewhere have images that are alike: they are decoded together.
         key = one.image_bytes, tuple(part.key for part in one.parts)
         return replace(one, parts=self._parts.setdefault(key, one.parts))
-
-
-def device_parameters(fields: Mapping[str, Any]) -> dict[str, Parameter]:
-    """What a device gives for the parameters of its profile: a table, or all other columns of a CSV file.
-
-    Raises
-    ------
-    ConfigError : a CSV file has them in one column.
-    """
-    table = fields.get("parameters", {})
-    if not isinstance(table, Mapping):
-        raise ConfigError("parameters have a column each, named as they are")
-    return {**table, **{key: value for key, value in fields.items() if key not in (*_COLUMNS, "parameters")}}
 
 
 def _with_grid(address: RegisterAddress, scale: float, add: float) -> RegisterAddress:

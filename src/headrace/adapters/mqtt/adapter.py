@@ -20,7 +20,13 @@ from headrace.adapters.mqtt.probe import Listening, heard
 from headrace.adapters.mqtt.scan import KEPT_BYTES, TOPICS_MAX, offered
 from headrace.adapters.payloads.base import TopicMessage
 from headrace.adapters.payloads.keys import DeviceGroups
-from headrace.adapters.payloads.router import MessageRouter, TopicRule, compile_rules, warm_messages
+from headrace.adapters.payloads.router import (
+    MessageRouter,
+    TopicRule,
+    compile_rules,
+    own_path,
+    warm_messages,
+)
 from headrace.adapters.payloads.rows import cut_short
 from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.events import Reject
@@ -80,7 +86,7 @@ class MqttAdapter:
 
     async def start(self, sink: Sink) -> None:
         """Begin to connect."""
-        groups = DeviceGroups(sink.directory, self._config.max_devices)
+        groups = DeviceGroups(sink.directory, self._config.max_devices, keeps_grids=False)
         router = MessageRouter(self.name, self._rules, groups)
         filters = [rule.pattern.filter for rule in self._rules]
         session = BrokerSession(self.name, self._config, self._address, filters, self._folder, sink.clock)
@@ -149,6 +155,10 @@ class MqttAdapter:
         adapter = cls("scan", config, broker_address(config, Path(), ""), (), PlantFacts())
         return await adapter.scan({k: v for k, v in wanted.items() if k != "url"}, clock)
 
+    def own_path(self, address: str) -> str:
+        """The path that the topic rules give what is at ``topic#key``. Raises `ConfigError`."""
+        return own_path(self._rules, address)
+
     def redecode(
         self, reject: Reject, directory: SensorDirectory
     ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
@@ -157,7 +167,11 @@ class MqttAdapter:
         if cut is not None:
             return [], [cut]
         run = self._running
-        groups = DeviceGroups(directory, self._config.max_devices) if run is None else run.groups
+        groups = (
+            DeviceGroups(directory, self._config.max_devices, keeps_grids=False)
+            if run is None
+            else run.groups
+        )
         message = TopicMessage(reject.source, reject.raw, reject.arrival_ns)
         return MessageRouter(self.name, self._rules, groups).again(message)
 
@@ -170,7 +184,9 @@ class MqttAdapter:
         self, captured: Sequence[Captured], directory: SensorDirectory
     ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
         """Decode messages by the present rules."""
-        router = MessageRouter(self.name, self._rules, DeviceGroups(directory, self._config.max_devices))
+        router = MessageRouter(
+            self.name, self._rules, DeviceGroups(directory, self._config.max_devices, keeps_grids=False)
+        )
         messages = [TopicMessage(one.source, one.data, one.ts_ns) for one in captured]
         return router.decode(messages, messages[-1].arrival_ns if messages else NO_TIME)
 

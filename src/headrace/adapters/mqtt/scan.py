@@ -25,7 +25,7 @@ def offered(ear: Ear, name: str, rules: Sequence[TopicRule]) -> list[FoundTag]:
         if heard.n_bytes > ear.kept_bytes:
             found.append(refused(topic, f"{heard.n_bytes:,} bytes are too many to look into here"))
         elif rule_of(topic, rules) is not None:
-            found += by_rule(router, [heard.newest], directory)
+            found += by_rule(router, rules, [heard.newest], directory)
         else:
             parent, _, last = topic.rpartition("/")
             found += by_payload(heard.newest, topic, (parent, last))

@@ -40,6 +40,7 @@ from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
 from headrace.core.registry import nearest
 from headrace.core.sensors import SensorDirectory
+from headrace.core.settings import SignalSettings
 
 N_CONNECTING_MAX = 16
 N_NAMED_MAX = 50
@@ -102,6 +103,16 @@ class OpcuaAdapter:
         ConfigError : an unknown profile, a bad path, url or address, or a certificate that is not there.
         """
         return cls(name, config, opcua_plans(name, config, profiles, plant), plant)
+
+    def signals(self) -> dict[str, SignalSettings]:
+        """Settings of the signals whose profiles say more of their values than what they are, by path."""
+        return {
+            f"{plan.path}/{name}": signal.settings
+            for plan in self._plans
+            for signal in plan.signals
+            if signal.settings.is_treated
+            for name in signal.columns
+        }
 
     def declare(self, directory: SensorDirectory) -> None:
         """Define the groups whose types are known: from the configuration, or an earlier run. Raises `ConfigError`."""

@@ -11,12 +11,13 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field
 
 from headrace.adapters.base import PlantFacts
-from headrace.adapters.device_tables import device_rows
-from headrace.adapters.opcua.addresses import NodeAddress, parse_node
+from headrace.adapters.device_tables import device_parameters, device_rows
+from headrace.adapters.opcua.addresses import DEVICE_NODE, NodeAddress, parse_node
 from headrace.core.clock import NS
 from headrace.core.errors import ConfigError
 from headrace.core.paths import check_path, parse_duration_ns
 from headrace.core.problems import dotted
+from headrace.core.profiles import Parameter, bind
 from headrace.core.profiles import Profile as ProfileOfType
 from headrace.core.registry import nearest
 from headrace.core.settings import DurationNs, PlainUrl, SecretRef, Section, SignalSettings
@@ -28,6 +29,7 @@ TimeChoice = Literal["auto", "source", "server", "ingest"]
 URL_FORM = "opc.tcp://host[:4840][/path][?node=...&timeout=4s]"
 DEFAULT_PORT = 4_840
 _COLUMNS = ("url", "node", "profile", "interval")
+_Key = tuple[Any, ...]
 
 
 class OpcuaDevice(Section):
@@ -37,6 +39,9 @@ class OpcuaDevice(Section):
     node: str | None = Field(default=None, description="what {node} in the profile's addresses stands for")
     profile: str | None = Field(default=None, description="where it is not the adapter's")
     interval: DurationNs | None = Field(default=None, description="where it is not the adapter's")
+    parameters: dict[str, Parameter] = Field(
+        default={}, description="values of {name} in the addresses of its profile, besides {node}"
+    )
 
 
 class OpcuaConfig(Section):
@@ -45,7 +50,8 @@ class OpcuaConfig(Section):
     protocol: Literal["opcua"] = "opcua"
     profile: str = Field(default="", description="what the devices report, unless a device names its own")
     devices: str | dict[str, PlainUrl | OpcuaDevice] = Field(
-        description=f"path = {URL_FORM!r}, or the name of a CSV file with columns path, url[, node, profile, interval]"
+        description=f"path = {URL_FORM!r}, or the name of a CSV file with columns path, url[, node, profile, interval] "
+        "and one for each parameter of the profiles"
     )
     mode: Literal["subscribe", "read"] = Field(
         default="subscribe", description="be told what changes, or read everything each interval"
@@ -202,7 +208,7 @@ def opcua_plans(
     ConfigError : an unknown profile, or a bad path, url, interval or address.
     """
     check_files(config, plant.folder, f"adapters.{name}")
-    known: dict[str, tuple[UaSignal, ...]] = {}
+    known: dict[_Key, tuple[UaSignal, ...]] = {}
     plans: list[UaDevicePlan] = []
     for path, fields in device_rows(config.devices, plant.folder, plant.tables):
         try:
@@ -226,38 +232,37 @@ def _device_plan(
     fields: Mapping[str, Any],
     config: OpcuaConfig,
     profiles: Mapping[str, Profile],
-    known: dict[str, tuple[UaSignal, ...]],
+    known: dict[_Key, tuple[UaSignal, ...]],
 ) -> UaDevicePlan:
-    unknown = set(fields) - set(_COLUMNS)
-    if unknown:
-        raise ConfigError(f"unknown column {min(unknown)!r}; known: path, {', '.join(_COLUMNS)}")
+    given = device_parameters(fields, _COLUMNS)
     server, node, timeout_s = parse_url(fields["url"])
     node = fields.get("node", node)
     name = fields.get("profile") or config.profile
-    if name not in known:
-        if name not in profiles:
-            raise ConfigError(f"unknown profile {name!r}{nearest(name, list(profiles))}")
-        known[name] = _signals(name, profiles[name], config)
-    for signal in known[name]:
+    if name not in profiles:
+        raise ConfigError(f"unknown profile {name!r}{nearest(name, list(profiles))}")
+    key = name, *sorted(given.items())
+    if key not in known:
+        known[key] = _signals(name, _bound(profiles[name], given), config)
+    for signal in known[key]:
         signal.address.of_device(node)
     interval = fields.get("interval", config.interval)
     interval_ns = parse_duration_ns(interval) if isinstance(interval, str) else interval
     if interval_ns <= 0:
         raise ConfigError(f"interval {interval!r} must be above 0")
-    return UaDevicePlan(check_path(path), server, node, timeout_s, interval_ns, name, known[name])
+    return UaDevicePlan(check_path(path), server, node, timeout_s, interval_ns, name, known[key])
+
+
+def _bound(profile: Profile, given: Mapping[str, Parameter]) -> Profile:
+    """The profile of devices that give these parameters; `{node}` stays, so that they share it."""
+    own = profile.parameters if isinstance(profile, ProfileOfType) else {}
+    return bind(ProfileOfType(profile, {**own, "node": DEVICE_NODE}), given)
 
 
 def _signals(name: str, profile: Profile, config: OpcuaConfig) -> tuple[UaSignal, ...]:
     signals: list[UaSignal] = []
-    if isinstance(profile, ProfileOfType) and profile.parameters:
-        raise ConfigError("addresses of nodes have no parameters", where=f"profiles.{name}.parameters")
     for key, settings in profile.items():
         try:
             check_path(key)
-            if settings.extras:
-                raise ConfigError(
-                    f"{settings.extras[0]} is nothing that opcua does: values are stored as they come"
-                )
             address = parse_node(settings.address)
         except ConfigError as e:
             raise ConfigError(e.message, where=f"profiles.{name}.{key}") from e
@@ -276,7 +281,7 @@ def _signals(name: str, profile: Profile, config: OpcuaConfig) -> tuple[UaSignal
     return tuple(signals)
 
 
-def _check_signals(config: OpcuaConfig, known: Mapping[str, tuple[UaSignal, ...]], where: str) -> None:
+def _check_signals(config: OpcuaConfig, known: Mapping[_Key, tuple[UaSignal, ...]], where: str) -> None:
     """What is said of single signals must be of signals that exist, and make sense."""
     names = [signal.name for signals in known.values() for signal in signals]
     for table in ("dead_band", "arrays", "types"):

@@ -6,6 +6,7 @@ configuration, an earlier run, or the first value that comes. From then on it st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -225,8 +226,10 @@ class TagTable:
 
 def _column(signal: UaSignal, name: str, part: str, is_truth: bool) -> Column:
     """The column of a signal; what is true or false, and texts, are discrete unless the profile says otherwise."""
-    column = signal.settings.column(name)
-    is_discrete = (is_truth or part == TEXT) and column.kind is Kind.ANALOG
-    kind = Kind.DISCRETE if is_discrete else column.kind
-    labels = column.labels or (_TRUTH if is_truth else ())
-    return Column(name, kind, column.unit, low=column.low, high=column.high, labels=labels)
+    said = signal.settings
+    low, high = (None if v is None or math.isinf(v) else v for v in said.limits)
+    is_discrete = (is_truth or part == TEXT) and said.kind is Kind.ANALOG
+    kind = Kind.DISCRETE if is_discrete else said.kind
+    return Column(
+        name, kind, said.unit, low=low, high=high, labels=said.labels or (_TRUTH if is_truth else ())
+    )

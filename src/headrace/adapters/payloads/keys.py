@@ -25,6 +25,7 @@ from headrace.core.paths import check_path, check_paths
 from headrace.core.sensors import SensorDirectory, join_path
 
 DTYPE_OF: dict[ValueType, str] = {"f64": "f64", "i64": "i64", "bool": "u8", "string": "u32"}
+_STORED_AS_SENT = ("f64", "i64")
 EXACT_MAX = 2**53
 """Integers up to this are exact in f64."""
 I64_MAX = 2**63 - 1
@@ -172,6 +173,8 @@ class DeviceGroups:
     ----------
     n_max, n_sensors_max : bounds on devices and on keys of all of them; more are refused.
     owns_units : whether a unit that the settings do not give is none; else what is known of it stays.
+    keeps_grids : whether values are looked up on the grids that sensors have already; else numbers are stored as they
+        come, and a grid of an earlier configuration is none any more.
 
     Attributes
     ----------
@@ -185,6 +188,7 @@ class DeviceGroups:
         n_max: int = 100_000,
         n_sensors_max: int = 10_000_000,
         owns_units: bool = True,
+        keeps_grids: bool = True,
     ) -> None:
         self.n_sensors = 0
         self.version = 0
@@ -193,6 +197,7 @@ class DeviceGroups:
         self._n_max = n_max
         self._n_sensors_max = n_sensors_max
         self._owns_units = owns_units
+        self._keeps_grids = keeps_grids
         self._tables = KeyTables()
         self._by_path: dict[str, DeviceGroup] = {}
 
@@ -228,7 +233,9 @@ class DeviceGroups:
         return group
 
     def _known(self, column: Column, dtype: str, settings: RuleSettings) -> Column:
-        """A column of the directory; what another source said of it (grid, limits, labels) stays."""
+        """A column of the directory; what another source said of it (labels, and see `keeps_grids`) stays."""
+        if not self._keeps_grids and dtype in _STORED_AS_SENT:
+            column = replace(column, scale=1.0, offset=0.0, low=None, high=None)
         own = _column(column.name, dtype, settings)
         if self._owns_units and own == replace(column, unit=own.unit):
             return own

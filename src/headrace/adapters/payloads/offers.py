@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.adapters.abilities import FoundTag
 from headrace.adapters.payloads.base import TopicMessage
-from headrace.adapters.payloads.router import MessageRouter
+from headrace.adapters.payloads.router import MessageRouter, TopicRule, written_address
 from headrace.core.quality import word
 from headrace.core.readings import Reading, readings
 from headrace.core.sensors import SensorDirectory, sensor_id
@@ -31,7 +31,10 @@ def refused(topic: str, why: str) -> FoundTag:
 
 
 def by_rule(
-    router: MessageRouter, messages: Sequence[TopicMessage], directory: SensorDirectory
+    router: MessageRouter,
+    rules: Sequence[TopicRule],
+    messages: Sequence[TopicMessage],
+    directory: SensorDirectory,
 ) -> Iterator[FoundTag]:
     """What the adapter would make of messages of one topic, oldest first: each sensor once, with its newest value."""
     topic = messages[-1].topic
@@ -48,8 +51,8 @@ def by_rule(
         layout = directory.layout(slot).columns[column]
         device, _, signal = path.rpartition("/")
         yield FoundTag(
-            device, signal, topic, dtype, layout.unit, layout.kind.name.lower(), reading.value, reading.ts_ns,
-            word(reading.quality),
+            device, signal, written_address(rules, topic, path), dtype, layout.unit, layout.kind.name.lower(),
+            reading.value, reading.ts_ns, word(reading.quality), path=path,
         )  # fmt: skip
     for problem in dict.fromkeys(f"{reject.code}: {reject.detail}" for reject in rejects):
         yield refused(topic, problem)

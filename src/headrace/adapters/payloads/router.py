@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headrace.adapters.abilities import OWN_PATH
 from headrace.adapters.payloads.base import (
     Decoded,
     ManyReader,
@@ -164,6 +165,41 @@ class _AnyName(dict[str, str]):
 
     def get(self, name: str, default: object = None) -> str:
         return "x"
+
+
+def own_path(rules: Sequence[TopicRule], address: str) -> str:
+    """The path that rules give what is at an address: ``topic#key``, or ``topic`` where its messages are one value.
+
+    Raises
+    ------
+    ConfigError : no rule takes the topic, the rule's messages have keys and the address none, or the other way round.
+    """
+    topic, mark, key = address.partition("#")
+    for rule in rules:
+        names = match_topic(rule.pattern, topic)
+        if names is None:
+            continue
+        path = rule.template.fill(names)
+        if rule.has_key or "{" in path:
+            raise ConfigError(
+                f"rule {rule.pattern.text!r} takes names from its messages: write {OWN_PATH} and the path that it gives"
+            )
+        if bool(mark) != rule.decoder.has_keys:
+            need = f"one value: write {topic}" if mark else f"keys: write {topic}#KEY"
+            raise ConfigError(f"messages of rule {rule.pattern.text!r} have {need}")
+        return check_path(f"{path}/{key}" if mark else path)
+    raise ConfigError(f"no rule of the adapter takes topic {topic!r}: write one under topics")
+
+
+def written_address(rules: Sequence[TopicRule], topic: str, path: str) -> str:
+    """Where the sensor at `path` comes from, as a table of tags writes it: the inverse of `own_path`."""
+    for address in (f"{topic}#{path.rpartition('/')[2]}", topic):
+        try:
+            if own_path(rules, address) == path:
+                return address
+        except ConfigError:
+            pass
+    return f"{OWN_PATH}{path}"
 
 
 class MessageRouter:

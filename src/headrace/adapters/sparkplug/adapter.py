@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from headrace.adapters.abilities import Captured, FoundTag, Listener
@@ -19,7 +20,7 @@ from headrace.adapters.payloads.rows import cut_short
 from headrace.adapters.payloads.sparkplug_decoder import warm_sparkplug
 from headrace.adapters.sparkplug.config import SparkplugConfig
 from headrace.adapters.sparkplug.host import HostState, RebirthDesk
-from headrace.adapters.sparkplug.naming import MetricNaming, compile_naming
+from headrace.adapters.sparkplug.naming import MetricNaming, compile_naming, own_path
 from headrace.adapters.sparkplug.nodes import EdgeDevice, NodeSessions
 from headrace.adapters.sparkplug.order import SequenceGate, warm_order
 from headrace.adapters.sparkplug.probe import BirthEar, found_tags, heard_nodes, wanted_nodes
@@ -150,6 +151,18 @@ class SparkplugAdapter:
         client_id = self._config.client_id or f"headrace-{self.name}"
         await listen(ear, (topics, listen_ns), self._config, self._address, self._folder, client_id)
         return ear, listen_ns
+
+    @classmethod
+    async def scan_url(cls, wanted: Mapping[str, str], clock: Clock) -> Sequence[FoundTag]:
+        """The metrics of a broker that no adapter has: ``url``; else as `scan`."""
+        config = SparkplugConfig(url=wanted["url"])
+        naming = compile_naming(None, {}, None, (), "")
+        adapter = cls("scan", config, broker_address(config, Path(), ""), naming, PlantFacts())
+        return await adapter.scan({k: v for k, v in wanted.items() if k != "url"}, clock)
+
+    def own_path(self, address: str) -> str:
+        """The path that the naming gives a metric at ``group/node[/device]#metric``. Raises `ConfigError`."""
+        return own_path(self._naming, self._config.node_device, address)
 
     def redecode(
         self, reject: Reject, directory: SensorDirectory

@@ -82,6 +82,28 @@ class MetricNaming:
         return path, self.joiner.join(parts[self.n_folders :])
 
 
+def own_path(naming: MetricNaming, node_device: str, address: str) -> str:
+    """The path that is given to a metric at ``group/node[/device]#metric``.
+
+    Parameters
+    ----------
+    node_device : stands for the device of a node's own metrics.
+
+    Raises
+    ------
+    ConfigError : it is no such address, or its metric can't be named.
+    """
+    names, mark, metric = address.partition("#")
+    ids = names.split("/")
+    if not mark or not metric or len(ids) not in (2, 3) or not all(ids):
+        raise ConfigError(f"{address!r} is no metric; write group/node/device#metric, or group/node#metric")
+    by_name = {"group": ids[0], "node": ids[1], "device": ids[2] if len(ids) == 3 else node_device}
+    try:
+        return "/".join(naming.place(naming.names(by_name), metric))
+    except PayloadError as e:
+        raise ConfigError(e.detail) from e
+
+
 def compile_naming(
     path: str | None, ids: Mapping[str, str], joiner: str | None, levels: tuple[str, ...], where: str
 ) -> MetricNaming:

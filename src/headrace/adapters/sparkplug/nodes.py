@@ -109,7 +109,7 @@ class NodeSessions:
         ask: Callable[[tuple[str, str]], None],
         born: Callable[[tuple[str, str]], None],
     ) -> None:
-        self.groups = DeviceGroups(directory, config.max_devices, owns_units=False)
+        self.groups = DeviceGroups(directory, config.max_devices, owns_units=False, keeps_grids=False)
         self.nodes: dict[tuple[str, str], EdgeNode] = {}
         self.n_old_deaths = 0
         settings = RuleSettings(path="{metric}", max_keys=config.max_keys)

@@ -28,7 +28,7 @@ from headrace.adapters.payloads.sparkplug import (
     value_of,
 )
 from headrace.adapters.sparkplug.host import rebirth_request
-from headrace.adapters.sparkplug.naming import MetricNaming
+from headrace.adapters.sparkplug.naming import MetricNaming, own_path
 from headrace.adapters.sparkplug.topics import NodeTopic, filters, read_topic
 from headrace.core.clock import NO_TIME, Clock
 from headrace.core.errors import ConfigError
@@ -165,22 +165,21 @@ def _tags(
         for member in () if metric.value.is_definition else metric.value.metrics:
             yield from _tags(device, member, f"{name}.", rule)
         return
-    naming, node_device = rule
-    topic = device.topic
     datatype = metric.datatype or 0
     value, quality, problem = _reading(metric, datatype)
+    source = "/".join(filter(None, (device.topic.group, device.topic.node, device.topic.device)))
+    address, path = f"{source}#{name}", ""
     try:
-        ids = {"group": topic.group, "node": topic.node, "device": topic.device or node_device}
-        address = "/".join(naming.place(naming.names(ids), name))
-    except PayloadError as e:
-        address, problem = name, e.detail
+        path = own_path(*rule, address)
+    except ConfigError as e:
+        problem = e.message
     time_ms = device.time_ms if metric.time_ms is None else metric.time_ms
     ts_ns = NO_TIME if time_ms is None or time_ms * _MS >= -NO_TIME else time_ms * _MS
     is_discrete = datatype == DataType.BOOLEAN or datatype in TEXTS
     dtype = "string" if datatype in TEXTS else DTYPE_OF.get(datatype, "")
     yield FoundTag(
-        "/".join(filter(None, (topic.group, topic.node, topic.device))), name, address, dtype, metric.unit or "",
-        "discrete" if is_discrete else "analog", value, ts_ns, quality, problem,
+        source, name, address, dtype, metric.unit or "", "discrete" if is_discrete else "analog", value, ts_ns,
+        quality, problem, path,
     )  # fmt: skip
 
 
@@ -207,7 +206,7 @@ def heard_nodes(ear: BirthEar, naming: MetricNaming, node_device: str) -> dict[s
         tags = by_device.get(name, [])
         state = "dead" if device.is_dead else "online" if device.metrics is not None else "no birth heard"
         values = [
-            {"path": t.address, "ts_ns": t.ts_ns, "value": t.value, "quality": t.quality}
+            {"path": t.path, "ts_ns": t.ts_ns, "value": t.value, "quality": t.quality}
             for t in tags
             if not t.problem
         ]

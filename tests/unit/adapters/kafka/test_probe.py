@@ -108,7 +108,7 @@ def test_what_the_newest_messages_offer():
     }  # fmt: skip
     tags = found_tags(Seen(topics, 3), "x", RULES)
     assert [(t.device, t.name, t.address, t.dtype, t.value) for t in tags] == [
-        ("l/a", "v", "p.a", "f64", 2), ("p.a", "", "p.a", "", None), ("p.b", "", "p.b", "", None),
+        ("l/a", "v", "p.a#v", "f64", 2), ("p.a", "", "p.a", "", None), ("p.b", "", "p.b", "", None),
         ("q:e", "x", "q", "i64", 1), ("q", "d", "q", "i64", 7), ("q", "value", "q", "i64", 8), ("#", "", "#", "", None),
     ]  # fmt: skip
     assert [t.problem.partition(":")[0] for t in tags] == [

@@ -45,9 +45,9 @@ def test_a_topic_that_a_rule_takes_offers_its_sensors():
         ("plant/o1", b'{"ts": 4, "t": 21.5, "on": true, "s": "up", "bad": [1]}'),
     )
     assert found == [
-        FoundTag("leon/o1", "t", "plant/o1", "f64", "degC", "analog", 21.5, 4),
-        FoundTag("leon/o1", "on", "plant/o1", "u8", "", "discrete", 1, 4),
-        FoundTag("leon/o1", "s", "plant/o1", "string", "", "discrete", "up", 4),
+        FoundTag("leon/o1", "t", "plant/o1#t", "f64", "degC", "analog", 21.5, 4, path="leon/o1/t"),
+        FoundTag("leon/o1", "on", "plant/o1#on", "u8", "", "discrete", 1, 4, path="leon/o1/on"),
+        FoundTag("leon/o1", "s", "plant/o1#s", "string", "", "discrete", "up", 4, path="leon/o1/s"),
         FoundTag(
             "plant/o1", "", "plant/o1",
             problem="wrong-type: key 'bad' has a list, expected a number, text, true or false",

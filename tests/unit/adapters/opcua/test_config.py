@@ -18,7 +18,7 @@ PROFILES = {
     "empty": {},
     "bad": {"t": SignalSettings(address="holding:100")},
     "scaled": {"t": SignalSettings(address="i=1", scale=0.5)},
-    "braced": Profile({"t": SignalSettings(address="i=1")}, {"base": 1}),
+    "braced": Profile({"t": SignalSettings(address="ns=2;s={line}.{node}.t{n+1}")}, {"n": 1}),
     "path": {"a//b": SignalSettings(address="i=1")},
     "twice": {"spectrum": SignalSettings(address="i=1"), "spectrum_1": SignalSettings(address="i=2")},
 }
@@ -75,12 +75,35 @@ def test_devices_come_from_a_table_or_a_file(tmp_path):
     )
 
 
+def test_addresses_may_have_parameters_of_devices(tmp_path):
+    devices = {
+        "l/d": {"url": "opc.tcp://h", "node": "a", "parameters": {"line": "L1"}},
+        "l/e": {"url": "opc.tcp://h", "node": "b", "parameters": {"line": "L1"}},
+        "l/f": {"url": "opc.tcp://h", "node": "c", "parameters": {"line": "L2", "n": 7}},
+    }
+    one, two, three = plans(devices, profile="braced")
+    assert one.signals is two.signals
+    found = [str(plan.signals[0].address.of_device(plan.node)) for plan in (one, two, three)]
+    assert found == ["ns=2;s=L1.a.t2", "ns=2;s=L1.b.t2", "ns=2;s=L2.c.t8"]
+    (tmp_path / "d.csv").write_text("path,url,node,line\nl/d,opc.tcp://h,a,L9\n")
+    (plan,) = plans("d.csv", tmp_path, profile="braced")
+    assert str(plan.signals[0].address) == "ns=2;s=L9.{node}.t2"
+
+
+def test_what_profiles_say_of_values_is_for_whoever_takes_them():
+    settings = validate_section(OpcuaConfig, {"devices": {"l/d": URL}, "profile": "scaled"}, "adapters.x")
+    scaled = OpcuaAdapter.from_config("x", settings, PROFILES, PlantFacts())
+    assert scaled.signals() == {"l/d/t": PROFILES["scaled"]["t"]}
+    settings = validate_section(OpcuaConfig, {"devices": {"l/d": URL}, "profile": "oven"}, "adapters.x")
+    assert OpcuaAdapter.from_config("x", settings, PROFILES, PlantFacts()).signals() == {}
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
         ("path,url\n,opc.tcp://h", "needs a path and a url"), ("path,url\na,", "needs a path and a url"),
         ("path,url,node\na,opc.tcp://h,x\na,opc.tcp://h,x", "'a' is there twice"),
-        ("path,url,nodes\na,opc.tcp://h,x", "unknown column 'nodes'"),
+        ("path,url,nodes\na,opc.tcp://h,x", "no parameter 'nodes'; did you mean 'node'"),
         ("path,url,node,interval\na,opc.tcp://h,x,0s", "interval '0s' must be above 0"),
     ],
 )  # fmt: skip
@@ -97,8 +120,8 @@ def test_a_wrong_file_is_told_with_its_line(tmp_path, text, error):
     [
         ({"devices": {}}, "there is no device"), ({"profile": "ovn"}, "unknown profile 'ovn'; did you mean 'oven'"),
         ({"profile": "empty"}, "has no signals"), ({"profile": "bad"}, "profiles.bad.t: 'holding:100' is no node id"),
-        ({"profile": "path"}, "profiles.path"), ({"profile": "scaled"}, "profiles.scaled.t: scale is nothing that opcua does"),
-        ({"profile": "braced"}, "addresses of nodes have no parameters"),
+        ({"profile": "path"}, "profiles.path"),
+        ({"profile": "braced"}, "gives no value for {line}; write parameters"),
         ({"profile": "twice", "arrays": {"spectrum": 2}}, "signal 'spectrum_1' is there twice"),
         ({"devices": {"l/d": "opc.tcp://h"}}, "needs the device's node"),
         ({"levels": ("a", "b", "c", "d")}, "the path has 2 levels, expected 3"),

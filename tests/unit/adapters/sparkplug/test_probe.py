@@ -70,13 +70,8 @@ def test_what_births_name():
     by_name = {t.name: t for t in found_tags(ear, NAMING, "node")}
     assert list(by_name) == ["Zone/T", "s", "on", "list", "/x", "odd", "late", "Motor.RPM"]
     one = by_name["Zone/T"]
-    assert (one.device, one.address, one.dtype, one.unit, one.kind) == (
-        "g/n",
-        "g/n/node/Zone.T",
-        "f64",
-        "degC",
-        "analog",
-    )
+    assert (one.device, one.address, one.path) == ("g/n", "g/n#Zone/T", "g/n/node/Zone.T")
+    assert (one.dtype, one.unit, one.kind) == ("f64", "degC", "analog")
     assert (one.value, one.ts_ns, one.quality) == (1.5, T_MS * 1_000_000, "uncertain-stale")
     assert (by_name["s"].dtype, by_name["s"].kind, by_name["s"].value, by_name["s"].quality) == (
         "string",
@@ -86,7 +81,7 @@ def test_what_births_name():
     )
     assert (by_name["on"].kind, by_name["on"].value, by_name["on"].ts_ns) == ("discrete", True, 5_000_000)
     assert by_name["late"].ts_ns == NO_TIME
-    assert (by_name["Motor.RPM"].value, by_name["Motor.RPM"].address) == (1_480, "g/n/node/Motor.RPM")
+    assert (by_name["Motor.RPM"].value, by_name["Motor.RPM"].path) == (1_480, "g/n/node/Motor.RPM")
     assert {name: t.problem[:12] for name, t in by_name.items() if t.problem} == {
         "list": "values of ty", "/x": "metric '/x' ", "odd": "it has a tex",
     }  # fmt: skip
