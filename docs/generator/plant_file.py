@@ -65,11 +65,19 @@ A source of data. `protocol` says which adapter it is; it decides what else ther
 
 `tags = "ovens-tags.csv"`, with every adapter whose devices read by profiles: a CSV file beside the plant file with profiles of
 the adapter's own, a line a signal: `profile, signal, address, unit, kind, low, high, labels` (states parted by `|`). `headrace
-tags apply` [writes it](../how-to/onboarding.md).
+tags apply` [writes it](../how-to/onboarding.md). With every other adapter it is a table of the signals that are taken, and where
+they go: `path, address, unit, kind, ...`; see [a table of tags](../how-to/signals.md#say-which-signals-are-taken-a-table-of-tags).
 
 `process = "own"`, with every adapter: it runs in a process of its own instead of the engine (`"engine"`, the default). A library
 that crashes or computes for long disturbs nobody else then, for 20 to 50 ns of CPU a sample.
 [New code of an adapter](../how-to/operate.md#load-new-code-of-an-adapter) runs there in any case.
+"""
+SIGNALS = """\
+### `[adapters.NAME.signals]` { #adapter-signals }
+
+What is made of the values of sensors, with every adapter, by a pattern of their paths: see
+[units, scales, calibrations](../how-to/signals.md). The most specific pattern counts:
+`"**/temperature" = { unit = "degF", convert_to = "degC", limits = [-40, 400] }`.
 """
 PIPELINES = """\
 ## `[pipelines.NAME]` { #pipelines }
@@ -148,6 +156,7 @@ def page() -> str:
         parts += [_section(name, model, text)]
     parts += [PROFILES, _keys(settings.SignalSettings), CALIBRATION, _keys(settings.Calibration)]
     parts += [PROFILE_KEYS, _keys(profiles.ProfileSection), ADAPTERS_TEXT]
+    parts += [SIGNALS, _keys(settings.SignalTreatment)]
     for name in ADAPTERS.built_in:
         parts += [_adapter(name)]
     parts += [PIPELINES, _keys(config.PipelineSection)]

@@ -5,6 +5,7 @@ all of them, and the same has to come out of the intake's own steps: units, cali
 limits, dead bands.
 """
 
+import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from headrace.adapters.payloads.register_addresses import Area
 from headrace.adapters.payloads.sparkplug import DataType
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
 from headrace.core.config import parse_plant
+from headrace.core.errors import ConfigError
 from headrace.core.quality import Quality
 from headrace.core.readings import readings
 from headrace.core.sensors import SensorDirectory
@@ -222,3 +224,55 @@ def test_a_profile_or_a_pattern_may_say_it(name):
         signals = None
     found, _ = taken_in(make_adapter(plant(case, signals), "x"), case)
     check(found, STORED)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rules_that_come_and_go_hold_for_what_comes_then(name):
+    """The directory is that of the run before: what it knows is what was stored, which the adapter must not take for its own."""
+    case = CASES[name]
+    _, directory = taken_in(make_adapter(plant(case), "x"), case)
+    again, _ = taken_in(make_adapter(plant(case), "x"), case, directory)
+    check(again, STORED)
+    without, _ = taken_in(make_adapter(plant(case, signals=None), "x"), case, directory)
+    check(without, [(day, v, Quality.GOOD) for day, v in SENT])
+    back, _ = taken_in(make_adapter(plant(case), "x"), case, directory)
+    check(back, STORED)
+
+
+REFUSED = [
+    ({"**/t": {"unit": "degF", "convert_to": "bar"}}, 'adapters.x.signals."../t": .*can\'t be converted'),
+    ({"**/t": {"scale": 0}}, 'adapters.x.signals."../t".scale: .*a finite number that is not 0'),
+    ({"**/t": {"heartbeat": "1m"}}, "a heartbeat belongs to a dead_band"),
+    ({"**/t": {"limit": [0, 1]}}, "unknown key; did you mean 'limits'"),
+    ({"*/d/t": {"add": 1.0}, "s/*/t": {"add": 2.0}}, "neither is more specific; say more in one of them"),
+    ({"": {"add": 1.0}}, "an empty pattern matches nothing"),
+]
+
+
+@pytest.mark.parametrize(("signals", "said"), REFUSED)
+@pytest.mark.parametrize("name", ["mqtt", "opcua", "modbus", "sparkplug"])
+def test_what_is_wrong_is_told_with_adapter_and_pattern(name, signals, said):
+    with pytest.raises(ConfigError) as e:
+        make_adapter(plant(CASES[name], signals), "x")
+    assert re.search(said, str(e.value))
+
+
+def test_modbus_says_the_same_in_profile_and_section_without_counting_it_twice():
+    """Grids of addresses stay what they are; what the section says goes on top."""
+    case = CASES["modbus"]
+    profile = {
+        "profiles": {
+            "p": {
+                "t": {
+                    "address": "holding:0:F32;scale=0.5",
+                    "unit": "degF",
+                    "dead_band": 2.0,
+                    "heartbeat": "30d",
+                }
+            }
+        }
+    }
+    case = Case(case.section, case.pieces, profile)
+    found, directory = taken_in(make_adapter(plant(case, {"**/t": {"scale": 2.0}}), "x"), case)
+    check(found, [(0, 212.0, 0), (2, 500.0, 0), (40, 40.0, 0)])
+    assert directory.layout(0).columns[0].unit == "degF"

@@ -130,7 +130,8 @@ class SignalRules:
             labels=treatment.labels or own.labels,
         )
         asked = [key for key in _OF_NUMBERS if key in given]
-        if part == TEXT_PART or (own.kind is Kind.DISCRETE and "kind" not in given):
+        is_text = part == TEXT_PART or (part == "u32" and own.kind is Kind.DISCRETE and not own.labels)
+        if is_text or (own.kind is Kind.DISCRETE and "kind" not in given):
             if asked and taken.is_named:
                 self._tell(
                     taken.path, f"its values are states or texts, which have no {asked[0]}; remove that"

@@ -93,7 +93,9 @@ class OwnDirectory(SensorDirectory):
         self._looked_for: set[tuple[str, str]] = set()
         self._columns: dict[tuple[Any, ...], tuple[TreatedColumn, object]] = {}
         self._forms: dict[tuple[Any, ...], _Form] = {}
-        # By own slot: how its frames are taken; their row, or where their cells begin.
+        # By own slot: the one slot to which its frames go, -1 where more is to be looked at: how they are taken, and
+        # their row, or where their cells begin.
+        self._direct = Growing(np.int64)
         self._how, self._at = Growing(np.uint8), Growing(np.int64)
         # By cell, a column of an own slot that is taken apart: row and column where it goes; row -1 for nowhere.
         self._cell_row, self._cell_column = Growing(np.int64), Growing(np.uint16)
@@ -288,11 +290,15 @@ class OwnDirectory(SensorDirectory):
         group.shares, group.rows = shares, rows
         missing = self.n_slots - self._how.n
         if missing > 0:
+            self._direct.extend(-1, missing)
             self._how.extend(_APART, missing)
             self._at.extend(0, missing)
         width = group.layout.width
+        self._direct.view[group.slot] = -1
         if len(shares) == 1 and len(shares[0].columns) == width:
             self._how.view[group.slot], self._at.view[group.slot] = _WHOLE, rows[0]
+            if len(shares[0].form.layouts) == 1:
+                self._direct.view[group.slot] = self._first_slot.view[rows[0]]
         else:
             first = self._cell_row.n
             self._cell_row.extend(-1, width)
@@ -388,13 +394,15 @@ class OwnDirectory(SensorDirectory):
         now_ns = self._now_ns()
         if now_ns >= self._next_ns:
             self._advance(now_ns)
-        if not batch.n_frames:
-            return [batch]
-        if int(batch.slot.max()) >= self._how.n:
+        try:
+            slot = self._direct.view[batch.slot]
+        except IndexError:
             raise PluginError(
                 f"adapter={batch.origin}: slot {int(batch.slot.max())} of a frame is unknown, {self._how.n} are defined; "
                 "this is a defect of the adapter"
-            )
+            ) from None
+        if not batch.n_frames or slot.min() >= 0:
+            return [batch.with_(slot=slot.astype(np.uint32))]
         is_apart, at = self._how.view[batch.slot] == _APART, self._at.view[batch.slot]
         if not is_apart.any():
             return [batch.with_(slot=self._slots(at, batch.ts_ns, now_ns))]

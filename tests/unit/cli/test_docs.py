@@ -172,6 +172,8 @@ def test_plant_files_are_right(name, text, tmp_path, monkeypatch, capsys):
             (tmp_path / "ovens.csv").write_text(table, encoding="utf-8")
         if table.startswith("profile,signal"):
             (tmp_path / "ovens-tags.csv").write_text(table, encoding="utf-8")
+        if table.startswith("path,address"):
+            (tmp_path / "broker-tags.csv").write_text(table, encoding="utf-8")
     if "cert_file" in text:
         make_certificate(tmp_path)
         for made, named in (("cert.pem", "plant.pem"), ("cert.pem", "clients.pem"), ("key.pem", "plant.key")):

@@ -9,7 +9,7 @@ from headrace.adapters.payloads import keys, router, words
 from headrace.adapters.payloads.base import MessageColumns, RuleSettings, TopicMessage
 from headrace.adapters.payloads.json import FieldsDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
-from headrace.adapters.payloads.router import MessageRouter, compile_rules
+from headrace.adapters.payloads.router import MessageRouter, compile_rules, own_path, written_address
 from headrace.adapters.payloads.topics import TopicDialect
 from headrace.core.clock import NO_TIME
 from headrace.core.errors import ConfigError
@@ -859,3 +859,33 @@ def test_what_one_rule_refuses_another_may_take():
     out = bench.feed(*[(f"{name}/d", '{"ts": 5, "a": 1, "b": 2}') for name in ("one", "two")])
     assert [(r.code, r.source) for r in out.rejects] == [("unknown-tag", "one/d")]
     assert bench.sensors() == ["leon/d/a", "rio/d/a", "rio/d/b"]
+
+
+def test_addresses_of_a_table_of_tags_are_the_paths_that_rules_give():
+    topics = {
+        "plant/{device}": RuleSettings(path="leon/{device}/{key}"),
+        "plant/{device}/{name}": RuleSettings(path="leon/{device}/{name}", values="number"),
+        "lines": RuleSettings(path="leon/{measurement}/{key}", values="line"),
+        "open": RuleSettings(path="leon/{host}_{measurement}/{key}", values="line"),
+    }
+    rules = compile_rules(topics, (), "UTC", "")
+    for address, path in (
+        ("plant/d#t", "leon/d/t"),
+        ("plant/d#a.b", "leon/d/a.b"),
+        ("plant/d/t", "leon/d/t"),
+    ):
+        assert own_path(rules, address) == path
+    for address, said in (
+        ("plant/d", "have keys: write plant/d#KEY"), ("plant/d/t#x", "have one value: write plant/d/t"),
+        ("other#t", "no rule of the adapter takes topic 'other'"), ("lines#t", "write path: and the path that it gives"),
+        ("plant/d#", "path"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=said):
+            own_path(rules, address)
+    assert written_address(rules, "plant/d", "leon/d/t") == "plant/d#t"
+    assert written_address(rules, "plant/d/t", "leon/d/t") == "plant/d/t"
+    assert written_address(rules, "open", "leon/h_m/t") == "path:leon/h_m/t"
+    keyed = compile_rules(
+        {"q": RuleSettings(path="leon/{message_key}/{key}")}, (), "UTC", "", TopicDialect(".", True)
+    )
+    assert written_address(keyed, "q", "leon/k/t") == "path:leon/k/t"

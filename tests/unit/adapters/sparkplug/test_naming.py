@@ -6,7 +6,7 @@ from headrace.adapters.base import AdapterState, PlantFacts
 from headrace.adapters.payloads.base import PayloadError
 from headrace.adapters.sparkplug.adapter import SparkplugAdapter
 from headrace.adapters.sparkplug.config import SparkplugConfig
-from headrace.adapters.sparkplug.naming import compile_naming
+from headrace.adapters.sparkplug.naming import compile_naming, own_path
 from headrace.adapters.sparkplug.topics import command_topic, filters, read_topic, state_topic
 from headrace.core.errors import ConfigError
 from headrace.core.problems import validate_section
@@ -147,3 +147,16 @@ async def test_before_start_and_after_stop():
     assert adapter.diagnostics().state is AdapterState.STARTING
     await adapter.stop()
     assert adapter.diagnostics().state is AdapterState.STOPPED
+
+
+def test_addresses_of_a_table_of_tags_are_named_like_metrics():
+    naming = compile_naming(
+        "{site}/{area}/{node}/{device}/{metric}", {"group": "{site}:{area}"}, None, tuple("abcde"), "x"
+    )
+    assert own_path(naming, "node", "leon:paint/line1/oven#Inlet/T") == "leon/paint/line1/oven/Inlet.T"
+    assert own_path(naming, "node", "leon:paint/line1#T") == "leon/paint/line1/node/T"
+    for address in ("leon:paint/line1/oven", "line1#T", "a/b/c/d#T", "a//c#T", "leon:paint/line1/oven#"):
+        with pytest.raises(ConfigError, match="write group/node/device#metric"):
+            own_path(naming, "node", address)
+    with pytest.raises(ConfigError, match=r"is not as ids\.group says"):
+        own_path(naming, "node", "leon/line1/oven#T")
