@@ -73,7 +73,7 @@ that crashes or computes for long disturbs nobody else then, for 20 to 50 ns of 
 [New code of an adapter](../how-to/operate.md#load-new-code-of-an-adapter) runs there in any case.
 """
 SIGNALS = """\
-### `[adapters.NAME.signals]` { #adapter-signals }
+### `[adapters.NAME.treatments]` { #adapter-treatments }
 
 What is made of the values of sensors, with every adapter, by a pattern of their paths: see
 [units, scales, calibrations](../how-to/signals.md). The most specific pattern counts:

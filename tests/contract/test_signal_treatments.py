@@ -168,7 +168,7 @@ CASES = {
 
 def plant(case, signals=SIGNALS, **section):
     data = {"version": 1, "plant": {"levels": LEVELS}, **case.more}
-    section = {**case.section, **section} | ({"signals": signals} if signals else {})
+    section = {**case.section, **section} | ({"treatments": signals} if signals else {})
     return parse_plant({**data, "adapters": {"x": section}}, Path())
 
 
@@ -240,8 +240,8 @@ def test_rules_that_come_and_go_hold_for_what_comes_then(name):
 
 
 REFUSED = [
-    ({"**/t": {"unit": "degF", "convert_to": "bar"}}, 'adapters.x.signals."../t": .*can\'t be converted'),
-    ({"**/t": {"scale": 0}}, 'adapters.x.signals."../t".scale: .*a finite number that is not 0'),
+    ({"**/t": {"unit": "degF", "convert_to": "bar"}}, 'adapters.x.treatments."../t": .*can\'t be converted'),
+    ({"**/t": {"scale": 0}}, 'adapters.x.treatments."../t".scale: .*a finite number that is not 0'),
     ({"**/t": {"heartbeat": "1m"}}, "a heartbeat belongs to a dead_band"),
     ({"**/t": {"limit": [0, 1]}}, "unknown key; did you mean 'limits'"),
     ({"*/d/t": {"add": 1.0}, "s/*/t": {"add": 2.0}}, "neither is more specific; say more in one of them"),

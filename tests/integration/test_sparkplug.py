@@ -312,11 +312,12 @@ async def test_probe_and_scan(broker):
         assert node.n_commands == 1
         tags = await adapter.scan({"node": "leon/line2", "for": "400ms"}, SystemClock())
         assert silent.n_commands == 1
-        assert [(t.device, t.name, t.address, t.dtype, t.unit, t.kind, t.problem) for t in tags[:3]] == [
+        assert [(t.device, t.name, t.path, t.dtype, t.unit, t.kind, t.problem) for t in tags[:3]] == [
             ("leon/line2", "Load", "leon/line2/node/Load", "u16", "%", "analog", ""),
             ("leon/line2/pump", "Temperature", "leon/line2/pump/Temperature", "f64", "degC", "analog", ""),
             ("leon/line2/pump", "Inlet/Flow", "leon/line2/pump/Inlet/Flow", "f32", "m3/h", "analog", ""),
         ]  # fmt: skip
+        assert [t.address for t in tags[:2]] == ["leon/line2#Load", "leon/line2/pump#Temperature"]
         assert tags[0].value == silent.sent[8].value
         assert tags[0].ts_ns == silent.time_ms * MS
     finally:

@@ -42,7 +42,7 @@ from headrace.core.tier_settings import RESOLUTIONS, Resolutions, TierSection, t
 VERSION = 1
 MIN_TOKEN_CHARACTERS = 16
 _LATER = ("health", "scaling", "alerts")
-_NOT_OPTIONS = ("tags", "signals", "process")
+_NOT_OPTIONS = ("tags", "treatments", "process")
 _LEVEL = re.compile(r"[a-z][a-z0-9_]*")
 _AT_LINE = re.compile(r"(.*) \(at line (\d+), column \d+\)")
 _LOOPBACK = re.compile(r"localhost|127(?:\.\d{1,3}){3}|\[::1\]")
@@ -237,7 +237,7 @@ class AdapterSection(Section):
         description="name of a CSV file with profiles of the adapter's own, a signal a line: profile, signal, address",
     )
 
-    signals: dict[PathPattern, SignalTreatment] = Field(
+    treatments: dict[PathPattern, SignalTreatment] = Field(
         default_factory=dict,
         description="what is made of the values of sensors, by a pattern of their paths; the most specific one counts",
     )
@@ -250,7 +250,7 @@ class AdapterSection(Section):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The section as written, without `tags`, `signals` and `process`: what the adapter's own model is made from."""
+        """The section as written, without `tags`, `treatments` and `process`: what the adapter's own model is made from."""
         return {key: value for key, value in self._written.items() if key not in _NOT_OPTIONS}
 
     @property
@@ -555,10 +555,10 @@ def _cross_problems(config: PlantConfig) -> list[Problem]:
                 nearest(section.profile, list(config.profiles)) or "; there are none, write [profiles.NAME]"
             )
             problems.append(Problem(f"{where}.profile", f"no profile {section.profile!r}{known}"))
-        patterns = list(section.signals)
+        patterns = list(section.treatments)
         for one, other in ties(patterns):
             text = f"{patterns[one]!r} and {patterns[other]!r} can both match a path, and neither is more specific"
-            problems.append(Problem(f"{where}.signals", f"{text}; say more in one of them"))
+            problems.append(Problem(f"{where}.treatments", f"{text}; say more in one of them"))
         if isinstance(section.devices, dict):
             for path, device in section.devices.items():
                 key = dotted(("adapters", name, "devices", path))

@@ -1,6 +1,6 @@
 """What is made of an adapter's signals: which are taken, where they go, and how their values are to be read.
 
-An adapter knows a signal by its *own path*: what its profile, topic rule or naming makes of it. ``[adapters.<name>.signals]``
+An adapter knows a signal by its *own path*: what its profile, topic rule or naming makes of it. ``[adapters.<name>.treatments]``
 says by patterns of paths what is made of values, profiles say it of single signals, and a table of tags besides which
 signals are taken, and under which path. All of it is decided once, when a group is defined: what comes of it is columns,
 dead bands and slots (`headrace.ingest.signal_sink`), so a value costs nothing more.
@@ -87,7 +87,7 @@ class SignalRules:
         self._own_paths = sorted(table or ())
         self._told: set[str] = set()
         for pattern, treatment in patterns.items():
-            _check(treatment, dotted(("adapters", adapter, "signals", pattern)))
+            _check(treatment, dotted(("adapters", adapter, "treatments", pattern)))
 
     def __bool__(self) -> bool:
         return any(self._said) or self.table is not None

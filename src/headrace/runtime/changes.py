@@ -148,10 +148,10 @@ def _ingredients(section: AdapterSection, config: PlantConfig, tables: Mapping[s
 def _options(section: AdapterSection) -> dict[str, Any]:
     """What an adapter is made of, what is made of its values, and where it runs where that is not the engine."""
     more: dict[str, Any] = {} if section.process == "engine" else {"process": section.process}
-    if section.signals:
-        more["signals"] = {
+    if section.treatments:
+        more["treatments"] = {
             pattern: one.model_dump(mode="json", by_alias=True, exclude_unset=True)
-            for pattern, one in section.signals.items()
+            for pattern, one in section.treatments.items()
         }
     return section.options | more
 

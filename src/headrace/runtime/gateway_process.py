@@ -340,7 +340,7 @@ class GatewayService:
         return RECEIPT.dump_python(receipt, mode="json"), b""
 
     async def _call_retag(self, given: dict[str, Any], blob: memoryview) -> Answer:
-        new = await asyncio.to_thread(self._make, _config_of(given), self._name)
+        new: Any = await asyncio.to_thread(self._make, _config_of(given), self._name)
         # Of another class is one whose signals have rules, where this one's have none, or the other way round.
         found = type(new) is type(self._adapter) and await self._adapter.retag(new)
         self._sink.tell()

@@ -124,7 +124,7 @@ def treated_kind(kind: type[Any]) -> type[Any]:
 def has_rules(config: PlantConfig, name: str, kind: type[Any]) -> bool:
     """Whether an adapter may have rules for its signals."""
     section = config.adapters[name]
-    return bool(section.signals) or section.has_signal_table or issubclass(kind, NamesSignals)
+    return bool(section.treatments) or section.has_signal_table or issubclass(kind, NamesSignals)
 
 
 def rules_of(config: PlantConfig, name: str, adapter: object) -> SignalRules:
@@ -137,7 +137,7 @@ def rules_of(config: PlantConfig, name: str, adapter: object) -> SignalRules:
     section = config.adapters[name]
     single = adapter.signals() if isinstance(adapter, NamesSignals) else {}
     table = _table(config, name, adapter) if section.has_signal_table else None
-    return SignalRules(name, section.signals, single, table, config.plant.zone)
+    return SignalRules(name, section.treatments, single, table, config.plant.zone)
 
 
 def _table(config: PlantConfig, name: str, adapter: object) -> dict[str, TakenSignal]:

@@ -77,7 +77,7 @@ def test_the_most_specific_pattern_counts_and_what_is_said_of_a_signal_itself_mo
 def test_a_conversion_that_cannot_be_is_told_with_its_key():
     with pytest.raises(ConfigError, match="can't be converted") as e:
         rules({"**/t": {"unit": "degC", "convert_to": "bar"}})
-    assert e.value.where == 'adapters.x.signals."**/t"'
+    assert e.value.where == 'adapters.x.treatments."**/t"'
 
 
 def test_the_source_may_say_the_unit_that_is_converted(caplog):

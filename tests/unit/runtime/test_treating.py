@@ -45,10 +45,10 @@ def values(batches, directory):
 
 def test_an_adapter_without_rules_is_what_it_was():
     assert type(made()) is MqttAdapter
-    treated = made(signals=SCALED)
+    treated = made(treatments=SCALED)
     assert type(treated) is not MqttAdapter
     assert isinstance(treated, MqttAdapter)
-    assert type(treated) is type(made(signals={"**": {"unit": "V"}}))
+    assert type(treated) is type(made(treatments={"**": {"unit": "V"}}))
     assert (type(treated).__name__, type(treated).__module__) == (
         "MqttAdapter",
         "headrace.adapters.mqtt.adapter",
@@ -60,9 +60,9 @@ def test_an_adapter_without_rules_is_what_it_was():
 
 
 def test_rules_are_a_part_of_what_an_adapter_is_made_of():
-    before, after = (Fingerprints.of(plant(signals=one)) for one in (SCALED, {"**/t": {"scale": 20.0}}))
+    before, after = (Fingerprints.of(plant(treatments=one)) for one in (SCALED, {"**/t": {"scale": 20.0}}))
     (change,) = difference(before, after).changes
-    assert change.lines == ('signals."**/t".scale: 10.0 → 20.0',)
+    assert change.lines == ('treatments."**/t".scale: 10.0 → 20.0',)
     assert not difference(before, before)
 
 
@@ -78,7 +78,7 @@ def test_groups_that_are_declared_are_those_that_are_stored():
 def test_what_was_refused_is_taken_in_as_it_is_stored():
     reject = Reject(RejectCode.MALFORMED, "x", "p/d", "", b'{"t": 2.5}', NOW)
     for signals, expected in ((SCALED, 25.0), ({}, 2.5)):
-        adapter, directory = made(signals=signals), SensorDirectory()
+        adapter, directory = made(treatments=signals), SensorDirectory()
         batches, rejects = adapter.redecode(reject, directory)
         assert (values(batches, directory), rejects) == ([("s/d/t", expected)], [])
     opcua = {"protocol": "opcua", "profile": "p", "devices": {"s/d": "opc.tcp://h"}, "types": {"t": "f64"}}
@@ -87,7 +87,7 @@ def test_what_was_refused_is_taken_in_as_it_is_stored():
 
 
 async def test_while_it_runs_its_own_directory_counts():
-    adapter, sink = made(signals=SCALED), RecordingSink()
+    adapter, sink = made(treatments=SCALED), RecordingSink()
     await adapter.start(sink)
     try:
         reject = Reject(RejectCode.MALFORMED, "x", "p/d", "", b'{"t": 2.5}', NOW)
@@ -98,10 +98,10 @@ async def test_while_it_runs_its_own_directory_counts():
         assert values(batches, other) == [("s/e/t", 10.0)]
         assert sink.directory.n_sensors == 1
         # Other rules alone: it goes on; with anything else it is to be made anew.
-        assert await adapter.retag(made(signals={"**/t": {"scale": 20.0}}))
+        assert await adapter.retag(made(treatments={"**/t": {"scale": 20.0}}))
         batches, _ = adapter.redecode(reject, sink.directory)
         assert values(batches, sink.directory) == [("s/d/t", 50.0)]
-        assert not await adapter.retag(made({**MQTT, "qos": 0}, signals=SCALED))
+        assert not await adapter.retag(made({**MQTT, "qos": 0}, treatments=SCALED))
         batches, _ = adapter.redecode(reject, sink.directory)
         assert values(batches, sink.directory) == [("s/d/t", 50.0)]
     finally:
@@ -114,22 +114,24 @@ async def test_an_adapter_that_changes_its_tags_by_itself_does_both():
         "q": {"t": {"address": "holding:0:F32"}, "u": {"address": "holding:2:F32"}},
     }
     modbus = {"protocol": "modbus", "profile": "p", "devices": {"s/d": "modbus+tcp://127.0.0.1:1"}}
-    adapter, sink = made(modbus, profiles=profile, signals=SCALED), RecordingSink()
+    adapter, sink = made(modbus, profiles=profile, treatments=SCALED), RecordingSink()
     assert isinstance(adapter, ModbusAdapter)
     await adapter.start(sink)
     try:
         new = made(
             {**modbus, "profile": "q"},
             profiles=profile,
-            signals={"**/t": {"scale": 20.0}, "**/u": {"scale": 5.0}},
+            treatments={"**/t": {"scale": 20.0}, "**/u": {"scale": 5.0}},
         )
         assert await adapter.retag(new)
         layout = sink.directory.layout(sink.directory.slot("s/d", "f32"))
         assert [(c.name, c.scale) for c in layout.columns] == [("t", 20.0), ("u", 5.0)]
-        assert not await adapter.retag(made({**modbus, "bridge_gaps": 3}, profiles=profile, signals=SCALED))
+        assert not await adapter.retag(
+            made({**modbus, "bridge_gaps": 3}, profiles=profile, treatments=SCALED)
+        )
         assert adapter.signal_rules is new.signal_rules
         stolen = made(
-            {**modbus, "devices": {"s/e": "modbus+tcp://127.0.0.1:1"}}, profiles=profile, signals=SCALED
+            {**modbus, "devices": {"s/e": "modbus+tcp://127.0.0.1:1"}}, profiles=profile, treatments=SCALED
         )
         sink.directory.define("s", parse_layout("e/t"), "other")
         with pytest.raises(ConfigError, match="is defined twice"):
@@ -168,7 +170,7 @@ async def test_an_opcua_adapter_whose_profiles_say_nothing_goes_on_as_before():
 
 async def test_any_adapter_can_have_rules():
     adapter, sink = (
-        made(SIM, signals={"**/temperature": {"convert_to": "K", "unit": "degC"}}),
+        made(SIM, treatments={"**/temperature": {"convert_to": "K", "unit": "degC"}}),
         RecordingSink(),
     )
     assert isinstance(adapter, SimAdapter)
