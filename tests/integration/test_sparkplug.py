@@ -318,6 +318,11 @@ async def test_probe_and_scan(broker):
             ("leon/line2/pump", "Inlet/Flow", "leon/line2/pump/Inlet/Flow", "f32", "m3/h", "analog", ""),
         ]  # fmt: skip
         assert [t.address for t in tags[:2]] == ["leon/line2#Load", "leon/line2/pump#Temperature"]
+        assert adapter.own_path(tags[0].address) == tags[0].path
+        wanted = {"url": broker.url, "node": "leon/line2", "for": "400ms"}
+        assert [t.path for t in await SparkplugAdapter.scan_url(wanted, SystemClock())] == [
+            t.path for t in tags
+        ]
         assert tags[0].value == silent.sent[8].value
         assert tags[0].ts_ns == silent.time_ms * MS
     finally:

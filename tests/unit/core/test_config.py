@@ -318,6 +318,17 @@ def test_each_problem_is_a_sentence_at_its_key(text, where, message):
     assert problem(text) == (where, message)
 
 
+def test_of_two_treatments_one_counts_more():
+    text = "[adapters.b]\nprotocol = 'mqtt'\n[adapters.b.treatments]\n'a/*/t' = {{ scale = 2 }}\n'{}' = {{ scale = {} }}"
+    assert problem(text.format("*/b/t", 3)) == (
+        "adapters.b.treatments",
+        "'a/*/t' and '*/b/t' can both match a path, and neither is more specific; say more in one of them",
+    )
+    assert problem(text.format("a/b/t", 0)) == (
+        'adapters.b.treatments."a/b/t".scale', "0 is not a scale: a finite number that is not 0",
+    )  # fmt: skip
+
+
 def test_a_section_of_a_later_version_stands_beside_other_problems():
     assert [where for where, _ in problems("[alerts.x]\n[runtime]\nthreads = 0")] == [
         "alerts",

@@ -269,8 +269,9 @@ def test_a_table_says_what_is_taken_and_where_it_goes(caplog):
         ("leon/oven", "f64@l/d"): ["t"], ("leon/fan", "f64@l/d"): ["speed"], ("leon/oven", "f64@l/e"): ["p"],
         ("l/e", "f64"): ["b", "c"], ("leon/solo/x", "f64"): [""],
     }  # fmt: skip
-    directory.become(rules({"leon/oven/*": {"limits": [0, 9]}}, table=TABLE))
-    directory.define_many(["l/d", "l/e"], F64, "f64")
+    told = len(caplog.records)
+    d = directory.define("l/d", Layout("f64", (Column("a", unit="W"), *F64.columns[1:])), "f64")
+    assert len(caplog.records) == told, "it is told once"
     assert "1 signals of l/d are not in its table of tags and are left out: b" in caplog.text
     assert "left out: v" in caplog.text
     batch = dense(

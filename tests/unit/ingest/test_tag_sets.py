@@ -6,6 +6,8 @@ import pytest
 
 from headrace.core.config import parse_plant
 from headrace.core.errors import ConfigError
+from headrace.core.problems import InvalidConfig
+from headrace.core.profile_tables import profiles_of
 from headrace.core.settings import SignalSettings
 from headrace.ingest import tag_changes
 from headrace.ingest.tag_changes import TagDifference
@@ -237,3 +239,47 @@ def test_long_differences_are_cut_and_counted_whole(monkeypatch):
     found = TagDifference.between(after, moved).to_dict()
     assert (found["devices_changed"], found["signals_changed"]) == (10, 0)
     assert found["devices"][0]["lines"] == ["url: - → u"]
+
+
+# --- tables of signals -------------------------------------------------------------------------------
+
+SIGNAL_TABLE = "path,address,unit,dead_band\np/o1/t,a#t,K,\np/o1/s,a#s,,0.5\np/o2/t,b#t,,\n"
+
+
+def ruled(tmp_path, table=SIGNAL_TABLE):
+    section = {"protocol": "mqtt", "tags": "s.csv"}
+    data = {"version": 1, "plant": {"levels": list(LEVELS)}, "adapters": {"b": section}}
+    return parse_plant(data, tmp_path).with_tables({"s.csv": table})
+
+
+def test_a_table_of_signals_is_read_and_written_back(tmp_path):
+    config = ruled(tmp_path)
+    found = devices_of(config, "b")
+    assert {path: list(device.signals) for path, device in found.items()} == {
+        "p/o1": ["t", "s"],
+        "p/o2": ["t"],
+    }
+    assert (found["p/o1"].signals["s"].address, found["p/o1"].signals["s"].dead_band) == ("a#s", 0.5)
+    assert tables_of(config, "b", found) == {
+        "s.csv": "path,address,unit,kind,low,high,labels,dead_band\np/o1/t,a#t,K,,,,,\np/o1/s,a#s,,,,,,0.5\np/o2/t,b#t,,,,,,\n"
+    }
+    rows = rows_of_devices("b", found)
+    assert [(row.path, row.address, row.more) for row in rows][1] == ("p/o1/s", "a#s", {"dead_band": "0.5"})
+    assert devices_of_rows(rows, LEVELS, {}, has_urls=False) == found
+    with pytest.raises(ConfigError, match="has no url"):
+        devices_of_rows(rows, LEVELS, {})
+    assert profiles_of(config, "b") == {}, "it is no table of profiles"
+
+
+def test_all_that_is_wrong_with_a_table_of_signals_is_told_at_once(tmp_path):
+    table = "path,address,unit,low,colour\np/o1/t,a,,x,\np/o1/t,,,,\nt,a,,,\np/o1/u,a,,,red\np/o1/v,a,,,\np/o1/v,b,,,\np//v,b,,,\n"
+    with pytest.raises(InvalidConfig) as e:
+        devices_of(ruled(tmp_path, table), "b")
+    told = [(one.where, one.message) for one in e.value.problems]
+    expected = [
+        ("s.csv:2.low", "'x' is not a number"), ("s.csv:3", "a line needs the path of a sensor and an address"),
+        ("s.csv:4", "a line needs the path of a sensor and an address"), ("s.csv:5", "unknown column 'colour'"),
+        ("s.csv:7", "path 'p/o1/v' is there twice"), ("s.csv:8", "'p//v' can't name a sensor"),
+    ]  # fmt: skip
+    assert [where for where, _ in told] == [where for where, _ in expected]
+    assert all(text.startswith(start) for (_, text), (_, start) in zip(told, expected, strict=True)), told

@@ -132,3 +132,8 @@ def test_a_time_of_a_message_is_one_or_none(ts_ms, offset):
 @given(st.integers(1, 2**40), st.integers(0, 2**40), st.integers(1, 9_999))
 def test_messages_of_a_millisecond_do_not_meet(ts_ms, offset, step):
     assert message_time(ts_ms, offset) != message_time(ts_ms, offset + step)
+
+
+def test_a_table_of_tags_names_topics_and_keys():
+    adapter = adapter_of(topics={"plant.{line}": {"path": "leon/{line}/{key}"}})
+    assert adapter.own_path("plant.line1#t") == "leon/line1/t"

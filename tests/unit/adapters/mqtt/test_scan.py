@@ -57,6 +57,11 @@ def test_a_topic_that_a_rule_takes_offers_its_sensors():
     assert one.problem == "too-large: 18 bytes, expected at most 10"
 
 
+def test_what_is_offered_can_stand_in_a_table_of_tags():
+    for tag in scanned(("plant/o1", b'{"ts": 4, "t": 21.5, "on": true}')):
+        assert adapter_of().own_path(tag.address) == tag.path
+
+
 def test_any_other_topic_offers_what_its_message_carries():
     found = scanned(
         ("a/o1", b'{"motor": {"rpm": 7, "on": false}, "name": "x", "none": null, "list": [1]}'),

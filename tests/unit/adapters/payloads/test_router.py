@@ -94,6 +94,21 @@ def test_of_known_columns_only_units_are_the_settings_to_change():
     assert parts["u16"].columns == (scaled,), "another source says it"
 
 
+def test_what_is_stored_as_it_comes_has_no_grid_of_an_earlier_configuration():
+    directory = SensorDirectory()
+    scaled = Column("t", unit="K", scale=0.1, low=0.0)
+    for part in ("f64", "u16"):
+        directory.define(f"leon/{part}", Layout(part, (scaled,)), part)
+    for keeps, column in ((True, scaled), (False, Column("t", unit="K"))):
+        groups = DeviceGroups(directory, owns_units=False, keeps_grids=keeps)
+        for part in ("f64", "u16"):
+            groups.group(f"leon/{part}", RuleSettings(path=""))
+        assert directory.layout(directory.slot("leon/f64", "f64")).columns == (column,)
+    assert directory.layout(directory.slot("leon/u16", "u16")).columns == (scaled,), (
+        "it is none that messages fill"
+    )
+
+
 def test_tables_keep_units_that_they_do_not_give():
     directory = SensorDirectory()
     directory.define("leon/d", Layout("f64", (Column("t", unit="degC"), Column("p", unit="bar"))), "f64")
@@ -884,6 +899,7 @@ def test_addresses_of_a_table_of_tags_are_the_paths_that_rules_give():
             own_path(rules, address)
     assert written_address(rules, "plant/d", "leon/d/t") == "plant/d#t"
     assert written_address(rules, "plant/d/t", "leon/d/t") == "plant/d/t"
+    assert written_address(rules, "plant/d", "leon/e/t") == "path:leon/e/t"
     assert written_address(rules, "open", "leon/h_m/t") == "path:leon/h_m/t"
     keyed = compile_rules(
         {"q": RuleSettings(path="leon/{message_key}/{key}")}, (), "UTC", "", TopicDialect(".", True)
