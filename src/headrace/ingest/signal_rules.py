@@ -85,6 +85,7 @@ class SignalRules:
         ordered = sorted(patterns, key=specificity, reverse=True)
         self._patterns = [(pattern_regex(one), patterns[one]) for one in ordered]
         self._own_paths = sorted(table or ())
+        self._merged: dict[tuple[int, int], tuple[SignalTreatment, object]] = {}
         self._told: set[str] = set()
         for pattern, treatment in patterns.items():
             _check(treatment, dotted(("adapters", adapter, "treatments", pattern)))
@@ -99,9 +100,20 @@ class SignalRules:
             row = self.table.get(own_path)
             if row is None:
                 return None
-            path, said = row.path, row.treatment if said is None else _over(said, row.treatment)
+            path, said = row.path, self._over(said, row.treatment)
         general = next((one for regex, one in self._patterns if regex.fullmatch(path)), None)
-        return TakenSignal(path, said if general is None else _over(general, said), said is not None)
+        return TakenSignal(path, self._over(general, said), said is not None)
+
+    def _over(self, general: SignalTreatment | None, said: SignalTreatment | None) -> SignalTreatment | None:
+        """A treatment with what is said of a signal itself in place of what is said in general; one object for the same two."""
+        if general is None or said is None:
+            return said if general is None else general
+        key = id(general), id(said)
+        if key not in self._merged:
+            keys = said.model_fields_set & SignalTreatment.model_fields.keys()
+            merged = general.model_copy(update={key: getattr(said, key) for key in keys})
+            self._merged[key] = merged, (general, said)
+        return self._merged[key][0]
 
     def below(self, own_path: str) -> Iterator[str]:
         """Own paths that the table has at a path and below it."""
@@ -179,17 +191,6 @@ class SignalRules:
                 "adapter=%s: %d signals of %s are not in its table of tags and are left out: %s",
                 self.adapter, len(names), own_path, shown,
             )  # fmt: skip
-
-
-def _over(general: SignalTreatment, said: SignalTreatment | None) -> SignalTreatment:
-    """A treatment with what is said of a signal itself in place of what is said in general."""
-    if said is None:
-        return general
-    return general.model_copy(
-        update={
-            key: getattr(said, key) for key in said.model_fields_set & SignalTreatment.model_fields.keys()
-        }
-    )
 
 
 def _check(treatment: SignalTreatment, where: str) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.adapters.base import Ack, Sink
-from headrace.core.clock import NS, Clock
+from headrace.core.clock import NO_TIME, NS, Clock
 from headrace.core.dead_bands import DeadBands, SignalBand
 from headrace.core.errors import PluginError
 from headrace.core.events import Reject
@@ -93,8 +93,8 @@ class OwnDirectory(SensorDirectory):
         self._looked_for: set[tuple[str, str]] = set()
         self._columns: dict[tuple[Any, ...], tuple[TreatedColumn, object]] = {}
         self._forms: dict[tuple[Any, ...], _Form] = {}
-        # By own slot: the one slot to which its frames go, -1 where more is to be looked at: how they are taken, and
-        # their row, or where their cells begin.
+        # By own slot: the slot to which its newest frames go as a whole, -1 where it is taken apart; how it is taken, and
+        # its row, or where its cells begin.
         self._direct = Growing(np.int64)
         self._how, self._at = Growing(np.uint8), Growing(np.int64)
         # By cell, a column of an own slot that is taken apart: row and column where it goes; row -1 for nowhere.
@@ -103,7 +103,7 @@ class OwnDirectory(SensorDirectory):
         self._row_width, self._first_slot = Growing(np.int64), Growing(np.int64)
         self._from_ns, self._later_slot = np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64)
         self._waiting: dict[int, _Share] = {}
-        self._next_ns = NEVER_NS
+        self._latest_ns, self._next_ns = NO_TIME, NEVER_NS
 
     # --- what the adapter defines --------------------------------------------------------------------
 
@@ -152,6 +152,8 @@ class OwnDirectory(SensorDirectory):
         ConfigError : another group has one of the sensors; the old rules go on.
         """
         before, self._rules = self._rules, rules
+        self._columns.clear()
+        self._forms.clear()
         alike: dict[tuple[int, str], list[str]] = {}
         for (path, part), group in self._own.items():
             alike.setdefault((group.layout.id, part), []).append(path)
@@ -260,6 +262,7 @@ class OwnDirectory(SensorDirectory):
         self._make_room(row + 1, len(later))
         for k, (slot, (from_ns, _)) in enumerate(zip(slots, later, strict=False)):
             self._from_ns[row, k], self._later_slot[row, k] = from_ns, slot
+            self._latest_ns = max(self._latest_ns, from_ns)
         if len(slots) < len(later):
             self._waiting[row] = share
             self._next_ns = min(self._next_ns, later[len(slots)][0])
@@ -280,8 +283,15 @@ class OwnDirectory(SensorDirectory):
         for row, share in list(self._waiting.items()):
             self._begin_eras(row, share, self._define_eras(share, now_ns)[1:])
         for group in self._own.values():
+            self._point(group)
             if group.bands is not None:
                 self._set_bands(group)
+
+    def _point(self, group: _Group) -> None:
+        """Send the newest frames of an own slot, if they are not taken apart, straight to where they go."""
+        if self._how.view[group.slot] == _WHOLE:
+            n_eras = len(group.shares[0].form.layouts)
+            self._direct.view[group.slot] = self._slots_of(group.rows[0], n_eras)[-1]
 
     def _aim(self, group: _Group, shares: tuple[_Share, ...], rows: tuple[int, ...]) -> None:
         """Send the frames of an own slot to rows."""
@@ -297,8 +307,7 @@ class OwnDirectory(SensorDirectory):
         self._direct.view[group.slot] = -1
         if len(shares) == 1 and len(shares[0].columns) == width:
             self._how.view[group.slot], self._at.view[group.slot] = _WHOLE, rows[0]
-            if len(shares[0].form.layouts) == 1:
-                self._direct.view[group.slot] = self._first_slot.view[rows[0]]
+            self._point(group)
         else:
             first = self._cell_row.n
             self._cell_row.extend(-1, width)
@@ -401,7 +410,7 @@ class OwnDirectory(SensorDirectory):
                 f"adapter={batch.origin}: slot {int(batch.slot.max())} of a frame is unknown, {self._how.n} are defined; "
                 "this is a defect of the adapter"
             ) from None
-        if not batch.n_frames or slot.min() >= 0:
+        if not batch.n_frames or (slot.min() >= 0 and self._are_of_now(batch.ts_ns, now_ns)):
             return [batch.with_(slot=slot.astype(np.uint32))]
         is_apart, at = self._how.view[batch.slot] == _APART, self._at.view[batch.slot]
         if not is_apart.any():
@@ -412,6 +421,12 @@ class OwnDirectory(SensorDirectory):
             some = batch.take(whole)
             out.append(some.with_(slot=self._slots(at[whole], some.ts_ns, now_ns)))
         return out + self._taken_apart(batch if not out else batch.take(apart), at[apart], now_ns)
+
+    def _are_of_now(self, ts_ns: I64, now_ns: int) -> bool:
+        """Whether all times lie behind the newest calibration that has begun."""
+        if self._latest_ns == NO_TIME:
+            return True
+        return bool(ts_ns.min() >= max(self._latest_ns, YEAR_2000_NS) and ts_ns.max() <= now_ns + _AHEAD_NS)
 
     def _slots(self, row: I64, ts_ns: I64, now_ns: int) -> U32:
         """The slot of each frame: that of the era in which its time lies; without a time that can be right, of now."""

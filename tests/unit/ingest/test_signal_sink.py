@@ -359,6 +359,16 @@ def test_a_table_that_changes_holds_from_the_next_frame_on():
     assert len(values(directory, directory.stored(dense([d], [NOW], [[1, 2, 3]])))) == 3
 
 
+def test_a_calibration_of_a_table_begins_while_it_runs():
+    clock = Clock()
+    calibrated = said(calibration=[{"from": "2026-06-01", "scale": 2.0}])
+    directory = own(rules(table={"l/d/a": TakenSignal("leon/oven/a", calibrated)}), clock=clock)
+    d = directory.define("l/d", F64, "f64")
+    clock.now_ns += 100 * DAY
+    batch = dense([d, d], [NOW, clock.now_ns], [[1, 2, 3], [4, 5, 6]])
+    assert [v for _, _, v in values(directory, directory.stored(batch))] == [1.0, 8.0]
+
+
 def test_calibrations_that_wait_are_those_of_the_newest_rules():
     clock = Clock()
     directory = own(rules({"**/a": {"calibration": [{"from": "2026-06-01", "scale": 2.0}]}}), clock=clock)
