@@ -473,8 +473,8 @@ async def test_a_look_at_the_newest_messages(cluster):
 
     tags = await adapter.scan({"topic": "#"}, SystemClock())
     assert [(t.device, t.name, t.address, t.dtype, t.value) for t in tags if not t.problem] == [
-        ("leon/a/d0", "v", "plant.a", "f64", 8), ("leon/a/d1", "v", "plant.a", "f64", 9),
-        ("leon/h/m", "a", "plant.b", "f64", 1.5), ("leon/h/m", "b", "plant.b", "i64", 2),
+        ("leon/a/d0", "v", "path:leon/a/d0/v", "f64", 8), ("leon/a/d1", "v", "path:leon/a/d1/v", "f64", 9),
+        ("leon/h/m", "a", "path:leon/h/m/a", "f64", 1.5), ("leon/h/m", "b", "path:leon/h/m/b", "i64", 2),
     ]  # fmt: skip
     assert [(t.device, t.problem.partition(":")[0]) for t in tags if t.problem] == [
         ("other", "no rule of the adapter takes this topic"), ("plant.b", "malformed"), ("plant.empty", "no messages are there"),
