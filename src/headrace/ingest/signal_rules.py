@@ -79,7 +79,7 @@ class SignalRules:
         zone: tzinfo = UTC,
     ) -> None:
         self.adapter = adapter
-        self.table = table
+        self.table = None if table is None else _shared(table)
         self._zone = zone
         self._said = dict(patterns), dict(single or {})
         ordered = sorted(patterns, key=specificity, reverse=True)
@@ -191,6 +191,19 @@ class SignalRules:
                 "adapter=%s: %d signals of %s are not in its table of tags and are left out: %s",
                 self.adapter, len(names), own_path, shown,
             )  # fmt: skip
+
+
+def _shared(table: Mapping[str, TakenSignal]) -> dict[str, TakenSignal]:
+    """The same, with one treatment for all signals of which the same is said: what is made of it is made once."""
+    known: dict[tuple[tuple[str, object], ...], SignalTreatment] = {}
+    found = {}
+    for own_path, taken in table.items():
+        one = taken.treatment
+        if one is not None:
+            keys = sorted(one.model_fields_set & SignalTreatment.model_fields.keys())
+            one = known.setdefault(tuple((key, getattr(one, key)) for key in keys), one)
+        found[own_path] = taken._replace(treatment=one)
+    return found
 
 
 def _check(treatment: SignalTreatment, where: str) -> None:

@@ -135,13 +135,12 @@ class OwnDirectory(SensorDirectory):
 
     def slots_at(self, path: str, parts: Sequence[str]) -> dict[str, int]:
         """As that of the plant's directory: what is stored there from earlier runs is known here, too."""
-        for part in parts:
-            self._remember(path, part)
+        self._remember(path, parts)
         return super().slots_at(path, parts)
 
     def slot(self, path: str, part: str = "") -> int:
         """As that of the plant's directory. Raises `NotFound`."""
-        self._remember(path, part)
+        self._remember(path, [part])
         return super().slot(path, part)
 
     def become(self, rules: SignalRules) -> None:
@@ -349,16 +348,20 @@ class OwnDirectory(SensorDirectory):
 
     # --- what is known from earlier runs -------------------------------------------------------------
 
-    def _remember(self, path: str, part: str) -> None:
-        """Know an own group that is stored since an earlier run."""
-        key = path, part
-        if key in self._own or key in self._looked_for:
-            return
-        self._looked_for.add(key)
-        found = self._from_plant(path, part) if self._rules.table is None else self._from_table(path, part)
-        if found:
-            dtype = self.plant.layout(found[0][0]).dtype
-            self.define(path, Layout(dtype, tuple(column for *_, column in found)), part)
+    def _remember(self, path: str, parts: Sequence[str]) -> None:
+        """Know own groups of a path that are stored since an earlier run."""
+        new = [
+            part for part in parts if (path, part) not in self._own and (path, part) not in self._looked_for
+        ]
+        self._looked_for.update((path, part) for part in new)
+        named = None
+        if new and self._rules.table is not None:
+            named = [(one[len(path) + 1 :], self._rules.find(one)) for one in self._rules.below(path)]
+        for part in new:
+            found = self._from_plant(path, part) if named is None else self._from_table(path, part, named)
+            if found:
+                dtype = self.plant.layout(found[0][0]).dtype
+                self.define(path, Layout(dtype, tuple(column for *_, column in found)), part)
 
     def _from_plant(self, path: str, part: str) -> list[tuple[int, int, Column]]:
         """Slot, place and own column of all that is stored of an own group."""
@@ -372,22 +375,22 @@ class OwnDirectory(SensorDirectory):
             out.append((slot, at, self._rules.own_column(column, column.name, taken)))
         return out
 
-    def _from_table(self, path: str, part: str) -> list[tuple[int, int, Column]]:
-        places: dict[int, dict[str, tuple[int, Column]]] = {}
+    def _from_table(
+        self, path: str, part: str, named: Sequence[tuple[str, TakenSignal | None]]
+    ) -> list[tuple[int, int, Column]]:
+        """The same, where a table says where the columns `named` of the group go."""
+        places: dict[tuple[str, str], tuple[int, dict[str, tuple[int, Column]]]] = {}
         out = []
-        for own_path in self._rules.below(path):
-            taken = self._rules.find(own_path)
+        for own_name, taken in named:
             assert taken is not None
-            own_name = own_path[len(path) + 1 :]
             group, name, its_part = _place(path, own_name, part, taken)
-            slot = self.plant.slots_at(group, [its_part]).get(its_part)
-            if slot is None:
-                continue
-            if slot not in places:
-                columns = self.plant.layout(slot).columns
-                places[slot] = {column.name: (at, column) for at, column in enumerate(columns)}
-            if name in places[slot]:
-                at, column = places[slot][name]
+            if (group, its_part) not in places:
+                slot = self.plant.slots_at(group, [its_part]).get(its_part, -1)
+                columns = self.plant.layout(slot).columns if slot >= 0 else ()
+                places[group, its_part] = slot, {one.name: (at, one) for at, one in enumerate(columns)}
+            slot, known = places[group, its_part]
+            if name in known:
+                at, column = known[name]
                 out.append((slot, at, self._rules.own_column(column, own_name, taken)))
         return sorted(out, key=lambda one: one[:2])
 
