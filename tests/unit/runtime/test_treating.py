@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tests.gateway_pair import Pair
 
 from headrace.adapters.abilities import Captured, Captures, Declares, Probes, Redecodes, Retags
 from headrace.adapters.modbus.adapter import ModbusAdapter
@@ -181,6 +182,26 @@ async def test_any_adapter_can_have_rules():
         await adapter.stop()
     columns = {c.name: c.unit for layout in sink.directory.layouts for c in layout.columns}
     assert columns["temperature"] == "K"
+
+
+async def test_an_adapter_in_a_process_of_its_own_has_its_rules_there():
+    kelvin = {"**/temperature": {"convert_to": "K", "unit": "degC", "dead_band": 1.0}}
+    pair, sink = Pair(lambda: made(SIM, treatments=kelvin)), RecordingSink()
+    near = pair.adapter()
+    await near.start(sink)
+    try:
+        await until(lambda: sink.batches, "something comes")
+        (layout,) = [one for one in sink.directory.layouts if one.columns[0].name == "temperature"]
+        assert layout.columns[0].unit == "K"
+        assert sink.directory.dead_bands, "the engine was told"
+        pair.make = lambda: made(SIM, treatments={"**/temperature": {"convert_to": "degF", "unit": "degC"}})
+        assert await near.retag(pair.adapter())
+        units = {c.unit for one in sink.directory.layouts for c in one.columns if c.name == "temperature"}
+        assert units == {"K", "degF"}
+        pair.make = lambda: made(SIM)
+        assert not await near.retag(pair.adapter()), "without rules it has to be made anew"
+    finally:
+        await near.stop()
 
 
 def test_a_table_needs_addresses_that_the_adapter_knows():
