@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import ssl
+import struct
 import subprocess
+from types import MappingProxyType
 
 import pytest
 
@@ -54,6 +56,12 @@ class LinkRig:
     can_lose = True
     is_pushed_to = False
     link = ModbusLink.TCP
+    cannot = MappingProxyType({
+        "wire": "it is a line: what a line does to frames is shown through a device server",
+        "fleet": "shown over TCP", "registers": "shown over TCP",
+        "times": "a register has no time of its own", "types": "what a register holds is what the profile says",
+        "order": "an answer is asked for", "process": "a polled device is told nothing",
+    })  # fmt: skip
 
     def __init__(self, folder):
         self.folder = folder
@@ -65,13 +73,17 @@ class LinkRig:
             self.options = {"ca_file": "cert.pem", "cert_file": "cert.pem", "key_file": "key.pem"}
         link = ModbusLink.RTU_TCP if self.link.is_rtu else self.link
         self.simulator = ModbusSimulator({1: SimulatedUnit()}, port=free_port(), link=link, tls=tls)
-        self.peer = self.simulator
+        self.device = self.simulator
         if self.link is ModbusLink.RTU:
-            self.peer = SimulatedLine(folder / "ttyS0", self.simulator, has_echo=True)
+            self.device = SimulatedLine(folder / "ttyS0", self.simulator, has_echo=True)
+
+    @property
+    def url(self):
+        return self.device.url()
 
     def make(self):
         config = {
-            "protocol": "modbus", "profile": "tank", "interval": "20ms", "devices": {"leon/a/tank": self.peer.url()},
+            "protocol": "modbus", "profile": "tank", "interval": "20ms", "devices": {"leon/a/tank": self.url},
             "reconnect_first": "50ms", "reconnect_most": "200ms", **self.options,
         }  # fmt: skip
         settings = validate_section(ModbusAdapter.Config, config, "adapters.tanks")
@@ -79,11 +91,11 @@ class LinkRig:
         return ModbusAdapter.from_config("tanks", settings, {"tank": PROFILE}, facts)
 
     async def up(self):
-        await self.peer.start()
+        await self.device.start()
 
     async def down(self):
         self.simulator.corrupt = None
-        await self.peer.stop()
+        await self.device.stop()
 
     async def send(self):
         self.simulator.corrupt = None
@@ -104,13 +116,55 @@ class LinkRig:
         raise AssertionError("a polled device is told nothing")
 
 
-class TlsRig(LinkRig):
+class WireRig(LinkRig):
+    """The same where bytes go by TCP, so that a proxy may stand between."""
+
+    deadline_s = 0.15
+    cannot = MappingProxyType({name: why for name, why in LinkRig.cannot.items() if name != "wire"})
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.address = self.peer()
+
+    @property
+    def url(self):
+        host, port = self.address
+        return f"modbus+{self.link}://{host}:{port}?timeout={self.deadline_s}s"
+
+    def peer(self):
+        return self.simulator.host, self.simulator.port
+
+    def talk_to(self, host, port):
+        self.address = host, port
+
+    async def send(self):
+        self.simulator.units[1].coil[0] ^= True
+        return await super().send()
+
+    def offered(self):
+        unit = self.simulator.units[1]
+        (temperature,) = struct.unpack(">f", unit.holding[:2].astype(">u2").tobytes())
+        return {
+            ("leon/a/tank/temperature", temperature),
+            ("leon/a/tank/level", float(unit.holding[2])),
+            ("leon/a/tank/running", float(unit.coil[0])),
+        }
+
+
+class TlsRig(WireRig):
     link = ModbusLink.TLS
+    deadline_s = 0.6  # a handshake, byte by byte
+
+    def absurd(self, data):
+        return data[:3] + b"\xff\xff" + data[5:]  # of a record
 
 
 class RtuRig(LinkRig):
     link = ModbusLink.RTU
 
 
-class RtuTcpRig(LinkRig):
+class RtuTcpRig(WireRig):
     link = ModbusLink.RTU_TCP
+
+    def absurd(self, data):
+        return data[:2] + b"\xff" + data[3:]

@@ -170,7 +170,8 @@ class ReplayRig:
         return self.folder / f"{self.n_files:03}{suffix}"
 
     async def send(self):
-        table = as_long(walks(10, 4, 1_700_000_000 * 10**9, 10**9, self.n_files), "leon/a/d1")
+        first_ns = (1_700_000_000 + 10 * self.n_files) * 10**9
+        table = as_long(walks(10, 4, first_ns, 10**9, self.n_files), "leon/a/d1")
         write_table(table, self.next_file(".csv" if self.n_files % 2 else ".parquet"))
         return 40
 

@@ -1,6 +1,7 @@
-"""The exec adapter passes the public kit, faults of clocks and values among it."""
+"""The exec adapter passes the public kit."""
 
 import sys
+from types import MappingProxyType
 
 import pytest
 
@@ -8,8 +9,7 @@ from headrace.adapters.base import PlantFacts
 from headrace.adapters.exec import simulator
 from headrace.adapters.exec.adapter import ExecAdapter
 from headrace.core.problems import validate_section
-from headrace.testing import adapter_faults as faults
-from headrace.testing import adapters as kit
+from headrace.testing.adapter_contract import contract
 
 
 class ExecRig:
@@ -18,6 +18,10 @@ class ExecRig:
     acknowledges = False
     can_lose = True
     is_pushed_to = False
+    cannot = MappingProxyType({
+        "wire": "it reads a pipe", "fleet": "it is one program", "registers": "a line says itself what it holds",
+        "process": "a pipe is told nothing",
+    })  # fmt: skip
 
     def __init__(self, folder):
         self.folder = folder
@@ -54,6 +58,14 @@ class ExecRig:
             out.write(f"oven,host=pi n={self.n_sent}i,t=1.5 {ts_ns}\n")
         return 2
 
+    async def send_swapped(self):
+        with self.spool.open("a") as out:
+            for number in (2, 0, 1):
+                ts_ns = 1_700_000_000_000_000_000 + self.n_sent + number
+                out.write(f"oven,host=pi n={self.n_sent + number}i,t=1.5 {ts_ns}\n")
+        self.n_sent += 3
+        return 6
+
     async def send_other_type(self):
         self.n_sent += 1
         with self.spool.open("a") as out:
@@ -64,8 +76,6 @@ class ExecRig:
         raise AssertionError("a pipe is told nothing")
 
 
-@pytest.mark.parametrize(
-    "check", [*kit.CHECKS, *faults.checks_for(ExecRig)], ids=lambda check: check.__name__
-)
+@pytest.mark.parametrize("check", contract(ExecRig, "exec"))
 async def test_adapter(check, tmp_path):
-    await check(ExecRig(tmp_path))
+    await check(tmp_path)

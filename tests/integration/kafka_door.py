@@ -20,6 +20,7 @@ class Door:
         self.target = int(broker.rpartition(":")[2])
         self.tls, self.user = tls, user
         self.port = 0
+        self.told_port = 0  # what answers name, if not our own: somebody stands before us
         self.is_mute = False
         self.tasks = set()
 
@@ -87,7 +88,7 @@ class Door:
                 more = struct.pack(">hhhhhh", _HANDSHAKE, 0, 1, _AUTHENTICATE, 0, 1) * (not error)
                 frame = frame[:6] + struct.pack(">i", n + len(more) // 6) + more + frame[10:]
             frame = frame.replace(
-                _HOST + struct.pack(">i", self.target), _HOST + struct.pack(">i", self.port)
+                _HOST + struct.pack(">i", self.target), _HOST + struct.pack(">i", self.told_port or self.port)
             )
             if not self.is_mute:
                 writer.write(struct.pack(">i", len(frame)) + frame)

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -46,6 +47,10 @@ class ScaleRig:
 
     acknowledges, can_lose, is_pushed_to = False, True, False
     deadline_s = 0.4
+    cannot = MappingProxyType({
+        "fleet": "it is one device", "times": "a scale has no clock", "types": "it sends a weight and nothing else",
+        "order": "an answer is asked for", "registers": "it sends text", "process": "it is told nothing",
+    })  # fmt: skip
 
     def __init__(self, folder):
         self.scale = Scale()

@@ -6,12 +6,14 @@
 
     class MyRig:
         ...  # see headrace.testing.adapters.AdapterRig; more of headrace.testing.fault_rigs, as far as it can
+        cannot = {"registers": "it sends texts"}  # and why not further
 
     @pytest.mark.parametrize("check", contract(MyRig, "my_protocol"))
     async def test_my_adapter(check, tmp_path):
         await check(tmp_path)
 
-What a rig can do it shows by its methods: checks that need others are not among those returned.
+Every check is among those returned. One that needs an ability which the rig has not is skipped where the rig says in
+``cannot`` why, and fails where it says nothing: what was not checked can't look as if it had passed.
 """
 
 from __future__ import annotations
@@ -20,18 +22,25 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headrace.adapters.registry import ADAPTERS
 from headrace.runtime.catalogue import manifest_of
-from headrace.testing import adapter_faults, adapters
+from headrace.testing import adapter_faults, adapter_inputs, adapter_process, adapters
 from headrace.testing.adapters import AdapterRig
+from headrace.testing.fault_rigs import check_is_able
 
 MakeRig = Callable[[Path], AdapterRig]
 """A new rig; it may use the folder."""
+RIG_CHECKS: tuple[Callable[[Any], Awaitable[None]], ...] = (
+    *adapters.CHECKS, *adapter_inputs.CHECKS, *adapter_faults.CHECKS, *adapter_process.CHECKS,
+)  # fmt: skip
+"""All that are of an adapter and its peer, the one of the peer first."""
+NEEDS = {**adapter_inputs.NEEDS, **adapter_faults.NEEDS, **adapter_process.NEEDS}
+"""Abilities that a rig needs for a check: see `headrace.testing.fault_rigs.ABILITIES`."""
 FIELDS = ("name", "title", "stability", "protocols", "direction", "delivery", "time", "library")
 STABILITIES = ("alpha", "beta", "stable")
 RULES = ("start-returns-at-once", "stop-leaves-nothing", "logs-once", "garbage-is-a-value", "no-credit-slows")
@@ -49,17 +58,19 @@ print(json.dumps([alone, sorted(set(sys.modules) - before)]))
 """
 
 
-def contract(make: MakeRig, name: str = "") -> list[Any]:
-    """Every check that the rig allows, for ``pytest.mark.parametrize``: each is called with a folder, and awaited.
+def contract(
+    make: MakeRig, name: str = "", checks: Sequence[Callable[[Any], Awaitable[None]]] = RIG_CHECKS
+) -> list[Any]:
+    """Every check, for ``pytest.mark.parametrize``: each is called with a folder, and awaited.
 
     Parameters
     ----------
     make : makes a rig; the class itself, where it takes a folder. name : of the protocol, for the checks of its folder.
+    checks : some of them, as where they are in several files.
     """
     import pytest
 
-    wanted = [*adapters.CHECKS, *adapter_faults.checks_for(make)]
-    out = [pytest.param(partial(_on_rig, check, make), id=check.__name__) for check in wanted]
+    out = [pytest.param(partial(_on_rig, check, make), id=check.__name__) for check in checks]
     if name:
         out += [pytest.param(partial(_on_folder, check, name), id=check.__name__) for check in FOLDER_CHECKS]
     return out
@@ -67,12 +78,7 @@ def contract(make: MakeRig, name: str = "") -> list[Any]:
 
 async def _on_rig(check: Callable[[Any], Awaitable[None]], make: MakeRig, folder: Path) -> None:
     rig = make(folder)
-    absent = [
-        fact
-        for method, fact in adapter_faults.FACTS.items()
-        if hasattr(rig, method) and not hasattr(rig, fact)
-    ]
-    assert not absent, f"the rig does not say: {', '.join(absent)}"
+    check_is_able(rig, NEEDS.get(check, ()))
     await check(rig)
 
 

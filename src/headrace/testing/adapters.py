@@ -24,6 +24,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 from unittest import SkipTest
 
@@ -33,12 +34,15 @@ from headrace.core.clock import Clock, SystemClock, monotonic_ns
 from headrace.core.errors import Closed
 from headrace.core.events import Reject
 from headrace.core.frames import FrameBatch
+from headrace.core.readings import readings
 from headrace.core.sensors import SensorDirectory
+from headrace.testing.engines import flat
 
 WAIT_S = 20.0
 START_S_MAX = 1.0
 STOP_S_MAX = 2.0
 NOT_TOLD = "the peer is not told what is durable"
+LOSES_NOBODY = "the adapter looks for nobody, so it loses nobody"
 
 
 class RecordingSink:
@@ -102,6 +106,17 @@ class RecordingSink:
             ack()
 
 
+def identities(sink: RecordingSink) -> list[tuple[int, int, int]]:
+    """(slot, column, time) of every sample that was taken."""
+    return [(slot, column, ts_ns) for batch in sink.batches for slot, column, ts_ns, _ in flat(batch)]
+
+
+def taken(sink: RecordingSink, first: int = 0) -> set[tuple[str, float | str]]:
+    """(path, value) of all samples from the batch numbered `first` on."""
+    found = (one for batch in sink.batches[first:] for one in readings(batch, sink.directory, 100_000))
+    return {(one.path, one.value) for one in found if one.value is not None}
+
+
 class AdapterRig(Protocol):
     """An adapter and the peer it talks to, as the checks need them."""
 
@@ -111,6 +126,10 @@ class AdapterRig(Protocol):
     """Whether the peer can go away and come back."""
     is_pushed_to: bool = False
     """Whether peers come to the adapter, so that it looks for none."""
+    # May be left out; see `headrace.testing.fault_rigs`:
+    # gives_more: whether more may come than `send` says although nothing is polled.
+    # forgets: whether the peer has nothing but its present values for an adapter that was stopped, though it is told.
+    # cannot: why it lacks an ability.
 
     def make(self) -> Adapter:
         """A new adapter for the peer, started or not; retries within a second."""
@@ -159,6 +178,34 @@ async def running(rig: AdapterRig, sink: RecordingSink, is_up: bool = True) -> A
         sink.set_credit(True)
         await adapter.stop()
         await rig.down()
+
+
+async def check_sent_is_received(rig: AdapterRig) -> None:
+    """Before anything goes wrong: what the peer says that it sends is what comes, each sample once, and nothing else."""
+    sink, offered = RecordingSink(), getattr(rig, "offered", set)
+    async with running(rig, sink) as adapter:
+        n_sent, known = 0, set(offered())
+        for _ in range(3):
+            n = await rig.send()
+            n_sent, wanted = n_sent + n, sink.n_samples + n
+            known |= offered()
+            await until(partial(_has, sink, wanted), f"{n} samples arrived that were sent")
+        is_polled = any(device.n_polls for device in adapter.diagnostics().devices)
+        await SystemClock().sleep(0.1)  # what is too much comes, too
+    assert not sink.rejects, sink.rejects[0].detail
+    if known:
+        found = taken(sink)
+        assert found <= known, f"nobody has sent {sorted(found - known, key=str)}"
+    if not is_polled and not getattr(rig, "gives_more", False):
+        assert sink.n_samples == n_sent, f"{sink.n_samples} samples came of {n_sent} that were sent"
+        n_different = len(set(identities(sink)))
+        assert n_different == n_sent, (
+            f"{n_sent} samples were sent, and {n_different} of them have a time of their own"
+        )
+
+
+def _has(sink: RecordingSink, n: int) -> bool:
+    return sink.n_samples >= n
 
 
 async def check_samples_arrive(rig: AdapterRig) -> None:
@@ -285,7 +332,7 @@ async def check_lost_peer_comes_back(rig: AdapterRig) -> None:
 async def check_logs_once(rig: AdapterRig) -> None:
     """One line when the peer is lost, however often it is looked for, and one when it is back."""
     if rig.is_pushed_to:
-        raise SkipTest("the adapter looks for nobody, so it loses nobody")
+        raise SkipTest(LOSES_NOBODY)
     sink, lines = RecordingSink(), _Lines()
     log = logging.getLogger("headrace.adapters")
     level = log.level
@@ -399,7 +446,40 @@ async def check_sink_that_refuses(rig: AdapterRig) -> None:
             await until(lambda: sink.n_samples >= n, "samples arrive once the sink takes them")
 
 
+async def check_reload_loses_nothing(rig: AdapterRig) -> None:
+    """One instance is stopped and the next goes on: nothing of what was sent before, between and after is missing.
+
+    What the next one can't read, as it has not heard what was said before, it may refuse: refused input is kept.
+    """
+    sink = RecordingSink(is_durable=False)
+
+    def n_accounted() -> int:
+        return len(set(identities(sink))) + sum(reject.n_samples for reject in sink.rejects)
+
+    async with running(rig, sink) as old:
+        n_sent = await rig.send()
+        await until(partial(_has, sink, n_sent), "samples arrive")
+        n_sent += await rig.send()
+        await old.stop()
+        sink.land()
+        sink.is_durable = True  # a peer may wait after so many
+        n_sent += await rig.send()
+        new = rig.make()
+        try:
+            await new.start(sink)
+            if rig.acknowledges and not getattr(rig, "forgets", False):
+                await until(lambda: n_accounted() >= n_sent, "what came between is there")
+            wanted = sink.n_samples + await rig.send()
+            await until(partial(_has, sink, wanted), "samples arrive at the next instance")
+        finally:
+            await new.stop()
+    found = (one for batch in sink.batches for one in readings(batch, sink.directory, 100_000))
+    n_different = len({(one.path, one.ts_ns) for one in found})
+    assert n_different == len(set(identities(sink))), "the next instance takes its sensors for others"
+
+
 CHECKS: tuple[Callable[[AdapterRig], Awaitable[None]], ...] = (
+    check_sent_is_received,
     check_samples_arrive,
     check_lifecycle_is_idempotent,
     check_start_returns_at_once,
@@ -411,4 +491,6 @@ CHECKS: tuple[Callable[[AdapterRig], Awaitable[None]], ...] = (
     check_no_credit_slows,
     check_acknowledged_means_durable,
     check_sink_that_refuses,
+    check_reload_loses_nothing,
 )
+"""The first is on the peer as much as on the adapter: where it fails, the others say nothing."""

@@ -1,17 +1,25 @@
-"""What checks of faults need: what a rig may be able to do besides the plain ones, and how samples are counted."""
+"""What a rig may be able to do besides the plain things, and how samples are counted.
+
+Each ability of `ABILITIES` is a protocol here. A rig has it, or says in ``cannot`` why it can have none: a check that
+needs it is then skipped with that reason, and otherwise fails::
+
+    class MyRig:
+        cannot = {"fleet": "a scale is one device", "registers": "it sends texts"}
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
+from unittest import SkipTest
 
 from headrace.adapters.base import Adapter
 from headrace.core.clock import SystemClock
-from headrace.core.readings import readings
-from headrace.testing.adapters import AdapterRig, RecordingSink, until
-from headrace.testing.engines import flat
+from headrace.testing.adapters import AdapterRig, RecordingSink, identities, until
 from headrace.testing.proxy import FaultProxy, WireFault
 
 NO_PROXY = "nothing goes over a wire of ours: the rig has no peer, talk_to, absurd and offered"
@@ -26,11 +34,11 @@ class ProxiedRig(AdapterRig, Protocol):
     """Within which the adapter has to notice that the peer has fallen silent."""
 
     def peer(self) -> tuple[str, int]:
-        """Host and port of the peer."""
+        """Host and port of the peer; where the adapter is pushed to, of its own door."""
         ...
 
     def talk_to(self, host: str, port: int) -> None:
-        """Adapters that are made from now on talk to this address."""
+        """Adapters that are made from now on talk to this address; where they are pushed to, the peer does."""
         ...
 
     def absurd(self, data: bytes) -> bytes:
@@ -70,6 +78,82 @@ class RetypingRig(AdapterRig, Protocol):
     async def send_other_type(self) -> int:
         """Offer what `send` does, but one known sensor with another type; returns how many samples that concerns."""
         ...
+
+
+@runtime_checkable
+class OrderedRig(AdapterRig, Protocol):
+    """A rig whose peer may send the later of two messages first."""
+
+    async def send_swapped(self) -> int:
+        """As `send`, in two messages at least, of which a later one comes first."""
+        ...
+
+
+@runtime_checkable
+class RegisterRig(AdapterRig, Protocol):
+    """A rig whose peer offers registers, 16 bits each."""
+
+    has_texts: bool
+    """Whether they may hold texts, too."""
+
+    def make_registers(self, addresses: Sequence[str]) -> Adapter:
+        """A new adapter that reads these tag addresses of the peer; their signals are ``r0``, ``r1``, ... in order."""
+        ...
+
+    async def send_registers(self, data: bytes) -> None:
+        """Make the peer offer these holding registers from the first on, as their bytes are on the wire."""
+        ...
+
+
+@runtime_checkable
+class KilledRig(AdapterRig, Protocol):
+    """A rig whose adapter can also run in a process of its own, ``headrace run``, which is killed."""
+
+    folder: Path
+    """Where that process may have its plant file and store."""
+    acknowledges_by: str
+    """The way of the proxy by which acknowledgements go: ``to_peer`` where the adapter connects, ``to_client`` where it is
+    pushed to; the rig is a `ProxiedRig` then. Empty where they do not go by TCP, and can't be held back."""
+    # withhold: a method that makes the fault for that way which lets no acknowledgement through; may be left out: silence.
+
+    def plant_section(self) -> str:
+        """The adapter that `make` makes, with profiles, as text of a plant file. Its levels: site, area, device, signal."""
+        ...
+
+
+ABILITIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "wire": ("peer", "talk_to", "absurd", "offered", "deadline_s"),
+        "fleet": ("make_fleet", "connects_per_s"),
+        "times": ("send_at",),
+        "types": ("send_other_type",),
+        "order": ("send_swapped",),
+        "registers": ("make_registers", "send_registers", "has_texts"),
+        "process": ("folder", "acknowledges_by", "plant_section"),
+    }
+)
+"""What each takes: methods and facts of `ProxiedRig`, `FleetRig`, `TimedRig`, `RetypingRig`, `OrderedRig`,
+`RegisterRig` and `KilledRig`."""
+
+
+def check_is_able(rig: Any, abilities: Sequence[str]) -> None:
+    """Whether a rig has what a check needs.
+
+    Raises
+    ------
+    SkipTest : it says in ``cannot`` why it has not. AssertionError : it says nothing, or names what there is not.
+    """
+    cannot: Mapping[str, str] = getattr(rig, "cannot", {})
+    unknown = sorted(set(cannot) - set(ABILITIES))
+    assert not unknown, f"cannot: there is no {', '.join(unknown)}, only {', '.join(ABILITIES)}"
+    for ability in abilities:
+        if cannot.get(ability):
+            raise SkipTest(cannot[ability])
+        absent = [name for name in ABILITIES[ability] if not hasattr(rig, name)]
+        assert not absent, (
+            f"the rig has no {', '.join(absent)}: give it them, or say why it has none: "
+            f'cannot = {{"{ability}": "..."}}'
+        )
 
 
 class JumpingClock:
@@ -127,20 +211,9 @@ async def proxied(
     assert not defects.found, defects.found[0]
 
 
-def identities(sink: RecordingSink) -> list[tuple[int, int, int]]:
-    """(slot, column, time) of every sample that was taken."""
-    return [(slot, column, ts_ns) for batch in sink.batches for slot, column, ts_ns, _ in flat(batch)]
-
-
 def n_distinct(sink: RecordingSink) -> int:
     """Samples that differ in sensor or time: what a store keeps of them."""
     return len(set(identities(sink)))
-
-
-def taken(sink: RecordingSink, first: int = 0) -> Offered:
-    """(path, value) of all samples from the batch numbered `first` on."""
-    found = (one for batch in sink.batches[first:] for one in readings(batch, sink.directory, 100_000))
-    return {(one.path, one.value) for one in found if one.value is not None}
 
 
 class SampleFlow:

@@ -67,15 +67,20 @@ class PushingClient:
             wait_s = min(2 * wait_s, _MOST_WAIT_S)
 
 
-def http_post(url: str, token: str = "") -> Post:
-    """A `Post` over HTTP to ``http://host:port/api/v2/write?bucket=name`` or any address that takes line protocol."""
+def http_post(url: str, token: str = "", timeout_s: float = 5.0) -> Post:
+    """A `Post` over HTTP to ``http://host:port/api/v2/write?bucket=name`` or any address that takes line protocol.
+
+    Parameters
+    ----------
+    timeout_s : how long an answer may take before the body is sent again.
+    """
     import httpx
 
     headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def post(body: bytes, key: str) -> PushAnswer:
         try:
-            async with httpx.AsyncClient(headers=headers, trust_env=False) as client:
+            async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=timeout_s) as client:
                 answer = await client.post(url, content=body, headers={"Idempotency-Key": key})
         except httpx.TransportError as e:
             raise NotConnected(f"no answer from {url}: {e}") from e
