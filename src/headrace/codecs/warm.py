@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.codecs.block import decode_block, encode_blocks
+from headrace.codecs.bounds import Reach
+from headrace.codecs.choice import lossy_candidates
 from headrace.codecs.integers import decode_integers, encode_integers
 from headrace.codecs.origin import OriginCodec, type_mark
 from headrace.codecs.origin_coding import packed
@@ -16,7 +18,7 @@ from headrace.codecs.wave import WaveRuns, decode_wave, encode_wave
 def warm_kernels() -> None:
     """Encode and decode a few values by every kernel. All value types share them.
 
-    Cost: about 0.15 s of CPU from the cache (beside Numba's own start), 20 s without one.
+    Cost: about 0.2 s of CPU from the cache (beside Numba's own start), 25 s without one.
     """
     values = np.arange(8, dtype=np.uint16)
     blocks = encode_blocks(values.reshape(4, 2), np.arange(4), None, np.arange(4), np.array([0, 4]))
@@ -39,7 +41,21 @@ def _warm_series() -> None:
     )
     ticks = TicksTime()
     ticks.unpack(ticks.pack(numbers), numbers.size)
+    steps = np.arange(64) % 61
+    for values in (
+        steps / 3.0,
+        np.floor(steps * 24.414 + 0.5) / 100,
+    ):  # of a converter, as floats and as decimals
+        origin.unpack(origin.pack(values), values.size, values.dtype)
+    _warm_lossy()
     _warm_reading()
+
+
+def _warm_lossy() -> None:
+    """The kernels of what is within a bound, on levels that stay and come again: none is unfit for them."""
+    levels = np.tile(np.repeat([0.0, 5.0, 2.0, 9.0], 40), 4)
+    for codec in lossy_candidates(levels, Reach(eps=0.1)):
+        codec.unpack(codec.pack(levels), levels.size, levels.dtype)
 
 
 def _warm_reading() -> None:

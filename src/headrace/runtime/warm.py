@@ -30,7 +30,13 @@ from headrace.runtime.engine_core import EngineCore
 from headrace.runtime.memory import keep_freed_memory
 from headrace.store.aggregates import Weighting, partials_of
 from headrace.store.chunks import RowEncoder, ShardFrames
-from headrace.store.runs import SensorSamples
+from headrace.store.grouping import plan_blocks
+from headrace.store.resolutions import SAMPLES_MIN, encode_rollups
+from headrace.store.runs import Runs, SensorSamples
+from headrace.store.series import SeriesMap
+from headrace.store.wanted import Lane, Wanted, to_bits
+from headrace.store.warm_rows import encode_warm
+from headrace.store.words import Words
 
 LIVE_TYPES = ("u8", "u16", "i16", "u32", "i32", "f32", "f64")
 """Value types that devices send every day; 64-bit integers compile when the first one comes."""
@@ -72,6 +78,31 @@ def warm_kernels(
     buffer = core.buffers()[0]
     taken = buffer.take(seq)
     RowEncoder(directory).encode([ShardFrames(0, taken.logs, [], seq, _START_NS)])
+    _warm_compaction(dtypes)
+
+
+def _warm_compaction(dtypes: tuple[str, ...]) -> None:
+    """Chunks of single sensors, and their rollups: a compiler that starts with the first compaction would take turns with the intake."""
+    one = np.zeros(1, np.int64)
+    plan_blocks(one, None, 1, one, 1)  # a flush of few frames of many groups
+    directory, n = SensorDirectory(shard_bits=0), 2 * SAMPLES_MIN
+    for dtype in dtypes:
+        directory.define(f"warm/{dtype}", Layout(dtype, (Column("a"), Column("b", scale=0.5))))
+    wanted = Wanted(directory, SeriesMap(directory), directory.find("**"), is_raw=True)
+    start = np.arange(wanted.n + 1) * n
+    ts_ns = np.tile(_START_NS + np.arange(n) * NS // 2, wanted.n)
+    bits = [to_bits(np.zeros(n, numpy_dtype(dtype))) for dtype in dtypes for _ in range(2)]
+    runs = Runs(Lane.SIGNED)
+    runs.add(
+        ts_ns,
+        np.concatenate(bits),
+        None,
+        (np.full(wanted.n, n), np.arange(wanted.n), np.zeros(wanted.n, np.int64)),
+    )
+    samples, seq = runs.merge(_START_NS, _START_NS + NS * n), np.zeros(wanted.n, np.int64)
+    assert np.array_equal(samples.start, start)
+    rows = encode_warm(wanted, samples, Words(), seq)
+    encode_rollups(wanted, samples, Words(), seq, rows, np.full(wanted.n, NS))
 
 
 def _warm_adapters(protocols: Iterable[str]) -> None:

@@ -1,5 +1,9 @@
 """Warming: a plant's own operators are compiled before its first batch."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -40,6 +44,14 @@ def test_the_operators_of_the_plants_pipelines_are_compiled_too():
     scanners = (json_scanner.scan, json_frames.give_arrivals, line_scanner.scan, hashed_rows.insert)
     for kernel in (merge_panes, weigh_dense, weigh_loose, *scanners):
         assert kernel.signatures, kernel
+
+
+@pytest.mark.timeout(400)  # where kernels are not cached yet, they are compiled first
+def test_the_first_flush_compaction_and_ageing_compile_nothing():
+    """In a process of its own: in this one others may have compiled what is missing."""
+    life = Path(__file__).with_name("compaction_life.py")
+    done = subprocess.run([sys.executable, life], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "\n")
 
 
 @pytest.mark.timeout(240)
