@@ -2,7 +2,7 @@
 
     python examples/read_store.py STORE plant/oven/temp
 
-docs/format.md says what is read here, in 175 lines of code: values const, raw, rle, pco and origin; times
+docs/format.md says what is read here, in 150 lines of code: values const, raw, rle, pco and origin; times
 regular and ticks; integers by every coder. Anything else is refused by name. Aggregates need no codec: headers
 are columns, which `read_means` reads, or DuckDB:
 
@@ -10,9 +10,7 @@ are columns, which `read_means` reads, or DuckDB:
 """
 
 import json
-import struct
 import sys
-from bisect import bisect
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -23,16 +21,11 @@ from pcodec.standalone import simple_decompress
 
 
 def varint(b):  # all bytes are read from the front of a BytesIO
-    byte = b.read(1)[0]
-    return byte if byte < 128 else byte - 128 + (varint(b) << 7)
-
-
-def unzigzag(z):
-    return z >> 1 ^ -(z & 1)
+    return byte if (byte := b.read(1)[0]) < 128 else byte - 128 + (varint(b) << 7)
 
 
 def signed(b):
-    return unzigzag(varint(b))
+    return (z := varint(b)) >> 1 ^ -(z & 1)
 
 
 def part(b, n):  # n numbers behind the size of their bytes
@@ -40,7 +33,7 @@ def part(b, n):  # n numbers behind the size of their bytes
 
 
 def summed(zs, order):  # residuals of an order: less the first number, the one before, the change before
-    r = np.array([unzigzag(z) for z in zs], "i8")
+    r = np.array([z >> 1 ^ -(z & 1) for z in zs], "i8")
     r[1:] = np.cumsum(r[1:]) if order == 2 else r[1:] + r[:1] * (order == 0)
     return np.cumsum(r) if order in (1, 2) else r
 
@@ -72,14 +65,12 @@ def model(b, n, head):  # how large numbers are by rANS over a model that learns
     body, log_mean, zs = b.read(), head - 8 >> 2, []
     words, low, mean, m = BytesIO(body), int.from_bytes(body, "big"), 8 << log_mean, 3 << min(log_mean + 4, 8)
     states = [int.from_bytes(words.read(4), "little") for _ in range(2 if n >= 512 else 1)]
-    above = [(1 << 64) * m**e // (m + 32) ** e for e in EDGES]
+    above, new, starts = [(1 << 64) * m**e // (m + 32) ** e for e in EDGES], np.zeros(42, "i8"), []
     counts = np.array([*(1 + (150 * (above[i] - above[i + 1]) >> 64) for i in range(39)), 1])
-    new = np.zeros(42, "i8")
     for i in range(n):
         k, state = max((mean + 4).bit_length() - 8, 0), states.pop(0)
-        if i in (0, 9, 17, 33, 65) or (i > 1 and i % 128 == 1):
-            starts = frequencies(counts, new, k)
-        at = bisect(starts, state & 4095) - 1
+        starts = frequencies(counts, new, k) if i in (0, 9, 17, 33, 65) or i % 128 == 1 < i else starts
+        at = int(np.searchsorted(starts, state & 4095, "right")) - 1
         state = (starts[at + 1] - starts[at]) * (state >> 12) + (state & 4095) - starts[at]
         states.append(state if state > 65535 else state << 16 | int.from_bytes(words.read(2), "big"))
         new[at + 1] += 1
@@ -101,9 +92,8 @@ def centred(b, n):  # linear prediction around a centre
     return y + centre
 
 
-def steps(b, n):
-    step, rest = varint(b), varint(b)
-    return (integers(b, n).view("u8") * step + rest).view("i8")
+def steps(step, rest, y):
+    return (y.view("u8") * step + rest).view("i8")
 
 
 def sparse(b, n):  # they rise by the same but at some places
@@ -112,69 +102,59 @@ def sparse(b, n):  # they rise by the same but at some places
     return np.cumsum(rise)
 
 
-def palette(b, n):  # few different numbers
-    known, which = part(b, varint(b)), integers(b, n)
+def palette(known, which):  # few different numbers
     return known[which << 1 ^ which >> 63]
 
 
 CODERS = {
-    0: palette, 1: lambda b, n: simple_decompress(b.read()), 2: adaptive, 3: centred, 4: steps, 5: sparse,
+    0: lambda b, n: palette(part(b, varint(b)), integers(b, n)), 1: lambda b, n: simple_decompress(b.read()),
+    2: adaptive, 3: centred, 4: lambda b, n: steps(varint(b), varint(b), integers(b, n)), 5: sparse,
     6: lambda b, n: signed(b) + integers(b, n), 7: lambda b, n: np.full(n, signed(b)),
 }  # fmt: skip
 
 
-def integers(b, n):
-    if n == 0:  # they have no bytes
-        return np.empty(0, "i8")
-    coder = b.read(1)[0]
-    return CODERS[coder](b, n) if coder < 8 else model(b, n, coder)
+def integers(b, n):  # none have no bytes
+    coder = b.read(1)[0] if n else 0
+    return model(b, n, coder) if coder > 7 else CODERS[coder](b, n) if n else np.empty(0, "i8")
 
 
 def origin(b, n):  # floats by the integers behind them
     if (head := b.read(1)[0]) < 0x80:
         return integers(b, n)
-    how = b.read(1)[0]
-    kind, cast, digits, form = 1 + (how >> 6 & 1), how >> 4 & 3, how & 15, ""  # decimals in one byte
+    # Decimals in one byte, or anything in more.
+    kind, cast, digits, form = 1 + ((how := b.read(1)[0]) >> 6 & 1), how >> 4 & 3, how & 15, ""
     if how < 0x80:
         kind, cast, digits = how & 7, how >> 3 & 3, b.read(1)[0] if how & 7 in (1, 2) else 0
-        form = ("<dd" if how & 0x40 else "<ff") if how & 0x20 or kind == 4 else ""
+        form = ("<f8" if how & 0x40 else "<f4") if how & 0x20 or kind == 4 else ""
     if head & 0x70 or cast > 1:
         raise NotImplementedError("an origin with patches or texts is not read here")
-    step, offset = struct.unpack(form, b.read(struct.calcsize(form))) or (1, 0)
+    step, offset = np.frombuffer(b.read(2 * int(form[2])), form).tolist() if form else (1.0, 0.0)
     y = integers(b, n).astype("i4" if kind == 3 else "i8")
     if kind in (0, 3):  # floats whose neighbours have neighbouring bits
-        sign = 8 * y.itemsize - 1
-        return (y ^ y >> sign & 2**sign - 1).view(f"f{y.itemsize}")
-    y = y * step + offset if form else y.astype("f8")
-    y = np.floor(y + 0.5) if form and kind != 4 else y
-    y = y / 10.0**digits if kind == 1 else y * float(f"1e-{digits}")
-    return y.astype("f4") if cast else y
+        return (y ^ y >> 8 * y.itemsize - 1 & np.iinfo(y.dtype).max).view(f"f{y.itemsize}")
+    y = np.floor(y * step + offset + 0.5) if form and kind != 4 else y * step + offset
+    return (y / 10.0**digits if kind == 1 else y * float(f"1e-{digits}")).astype("f4" if cast else "f8")
 
 
 def rle(b, _, dtype):  # runs: of which value, and how long
     _, runs, n_known = b.read(1), varint(b), varint(b)
-    lengths = part(b, runs) + 1
-    known = np.frombuffer(b.read(n_known * dtype.itemsize), dtype)
-    which = np.cumsum([0, *integers(b, runs - 1) + 1]) % n_known
-    return np.repeat(known[which], lengths)
+    lengths, known = part(b, runs) + 1, np.frombuffer(b.read(n_known * dtype.itemsize), dtype)
+    return np.repeat(known[np.cumsum([0, *integers(b, runs - 1) + 1]) % n_known], lengths)
 
 
 def ticks(b, n, span):  # nearly all of them on a line
     has_line, start, tick = b.read(1)[0], signed(b), signed(b)
-    step, offset = struct.unpack("<df", b.read(12)) if has_line else (0.0, 0.0)
-    line = np.floor(np.arange(n) * step + (offset + 0.5)).astype("i8")
-    return span[0] + start + tick * (integers(b, n) + line)
+    ((step, offset),) = np.frombuffer(b.read(12), "<f8,<f4").tolist() if has_line else [(0.0, 0.0)]
+    number = np.floor(np.arange(n) * step + (offset + 0.5)).astype("i8") + integers(b, n)
+    return span[0] + start + tick * number
 
 
 CODECS = {
-    "=regular": lambda b, n, span: span[0] + (span[1] - span[0]) // max(1, n - 1) * np.arange(n),
-    "=ticks": ticks,
-    "const": lambda b, n, dtype: np.frombuffer(b.read() * n, dtype),
+    "=regular": lambda b, n, span: span[0] + (span[1] - span[0]) // max(1, n - 1) * np.arange(n), "=ticks": ticks,
+    "const": lambda b, n, dtype: np.frombuffer(b.read() * n, dtype), "rle": rle,
     "raw": lambda b, n, dtype: np.frombuffer(b.read(), dtype),
-    "rle": rle,
-    "pco": lambda b, n, dtype: simple_decompress(b.read()),
-    "origin": lambda b, n, dtype: origin(b, n).astype(dtype),
-}
+    "pco": lambda b, n, dtype: simple_decompress(b.read()), "origin": lambda b, n, dtype: origin(b, n).astype(dtype),
+}  # fmt: skip
 
 
 def decoded(codec, b, n, of):  # values of a dtype, or times of a span
@@ -184,11 +164,10 @@ def decoded(codec, b, n, of):  # values of a dtype, or times of a span
 
 
 def files(store):  # that the newest manifests name: of 30 days, and of days that came since
-    folders = Path(store, "manifests").glob("*/*")
-    newest = [json.loads(max(folder.iterdir()).read_text())["data"] for folder in folders]
-    taken = {int(day): one["number"] for m in newest for day, one in m.get("days", {}).items()}
-    newest = [m for m in newest if m["number"] > taken.get(m.get("day"), 0)]
-    return [f"{store}/{f['name']}" for m in newest for f in m["files"]]
+    new = {f.parent: json.loads(f.read_text())["data"] for f in sorted(Path(store).glob("manifests/*/*/*"))}
+    taken = {int(day): one["number"] for m in new.values() for day, one in m.get("days", {}).items()}
+    live = [m for m in new.values() if m["number"] > taken.get(m.get("day"), 0)]
+    return [f"{store}/{f['name']}" for m in live for f in m["files"]]
 
 
 USUAL = {"times_back": 0, "scale": 1.0, "offset": 0.0, "dictionary": None}  # of columns that a file has not
@@ -203,35 +182,32 @@ def rows_of(file, path):  # with the payload that has the row's times: its own, 
 
 
 def parts(payload):  # times, values, and a codec with the quality
-    b = BytesIO(payload[4:])
-    n_times, n_values = varint(b), varint(b)
-    return BytesIO(b.read(n_times)), BytesIO(b.read(n_values or -1)), b.read()
+    n_times, n_values = varint(b := BytesIO(payload[4:])), varint(b)
+    return BytesIO(b.read(n_times)), BytesIO(b.read(n_values or -1)), *b.read().partition(b"\0")[::2]
 
 
 def meaning(row, numbers):  # what raw numbers stand for
     if row["dictionary"] is not None:
         return [row["dictionary"][i] for i in numbers.tolist()]
-    scale, offset = Fraction(repr(row["scale"])), Fraction(repr(row["offset"]))
-    raw = (scale, offset) == (1, 0)
-    return [x if raw else float(Fraction(x) * scale + offset) for x in numbers.tolist()]
+    scale, offset = (Fraction(repr(row[name])) for name in ("scale", "offset"))
+    return [x if (scale, offset) == (1, 0) else float(Fraction(x) * scale + offset) for x in numbers.tolist()]
 
 
 def read_sensor(store, path):
-    """{ts_ns: (value, quality)}; of versions of a sample the one of the row with the highest seq counts."""
+    # {ts_ns: (value, quality)}: of versions of a sample that of the row with the highest seq counts
     found, rows = {}, (row for file in files(store) for row in rows_of(file, path))
     for row in sorted(rows, key=lambda row: row["seq"]):
         n, kind, size = row["n_frames"], row["dtype"][0], int(row["dtype"][1:]) // 8
-        times, (_, values, rest) = parts(row["leader"])[0], parts(row["payload"])
+        (times, *_), (_, values, codec, marks) = parts(row["leader"]), parts(row["payload"])
         ts_ns = decoded(row["time_codec"], times, n, (row["t_min"].value, row["t_max"].value))
         numbers = decoded(row["value_codec"], values, n, np.dtype(f"{kind}{size}"))
-        codec, _, marks = rest.partition(b"\0")
         quality = decoded(codec.decode() or "const", BytesIO(marks or b"\0"), n, np.dtype("u1"))
         found |= zip(ts_ns.tolist(), zip(meaning(row, numbers), quality.tolist(), strict=True), strict=True)
     return dict(sorted(found.items()))
 
 
 def read_means(store):
-    """{path: (count, mean)} from headers alone, where no day has two versions of a sample."""
+    # {path: (count, mean)} from headers alone, where no day has two versions of a sample
     headers = pq.read_table(files(store), columns=["path", "count", "sum"]).group_by("path")
     rows = headers.aggregate([("count", "sum"), ("sum", "sum")]).to_pylist()
     return {r["path"]: (n, r["sum_sum"] / n) for r in rows if (n := r["count_sum"]) and r["sum_sum"]}
