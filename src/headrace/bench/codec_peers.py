@@ -18,7 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.codecs.gorilla import GorillaCodec
+from headrace.codecs.base import Unfit
+from headrace.codecs.gorilla import GorillaCodec, gorilla_block, gorilla_samples
 from headrace.codecs.line_kernels import find_knots
 from headrace.codecs.run_kernels import longest_runs
 from headrace.core.kernels import kernel
@@ -41,19 +42,21 @@ def encode_pcodec(block: Block) -> tuple[bytes, bytes]:
     return standalone.simple_compress(block[0], config), standalone.simple_compress(block[1], config)
 
 
-def decode_pcodec(encoded: tuple[bytes, bytes], block: Block) -> None:
-    """Both back, into arrays."""
+def decode_pcodec(encoded: tuple[bytes, bytes], block: Block) -> Block:
+    """Both back, into new arrays that are like those of the block."""
     from pcodec import standalone
 
-    for part, like in zip(encoded, block, strict=True):
-        standalone.simple_decompress_into(part, np.empty_like(like))
+    ts_ns, values = np.empty_like(block[0]), np.empty_like(block[1])
+    standalone.simple_decompress_into(encoded[0], ts_ns)
+    standalone.simple_decompress_into(encoded[1], values)
+    return ts_ns, values
 
 
 def _pcodec(block: Block) -> int:
     return sum(map(len, encode_pcodec(block)))
 
 
-def _parquet(block: Block, dictionary: bool) -> int:
+def _parquet_file(block: Block, dictionary: bool) -> pa.Buffer:
     table = pa.table({"ts_ns": block[0], "value": block[1]})
     sink = pa.BufferOutputStream()
     encoding = {"ts_ns": "DELTA_BINARY_PACKED"} | ({} if dictionary else {"value": "BYTE_STREAM_SPLIT"})
@@ -61,13 +64,36 @@ def _parquet(block: Block, dictionary: bool) -> int:
         table, sink, compression="zstd", compression_level=3, column_encoding=encoding, write_statistics=False,
         use_dictionary=["value"] if dictionary else False, store_schema=False,
     )  # fmt: skip
-    group = pq.read_metadata(pa.BufferReader(sink.getvalue())).row_group(0)
+    return sink.getvalue()
+
+
+def _read_parquet(file: pa.Buffer, block: Block) -> Block:
+    table = pq.read_table(pa.BufferReader(file), use_threads=False)
+    return table["ts_ns"].to_numpy(), table["value"].to_numpy()
+
+
+def _parquet(block: Block, dictionary: bool) -> int:
+    group = pq.read_metadata(pa.BufferReader(_parquet_file(block, dictionary))).row_group(0)
     return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
 
 
-def _zstd(block: Block) -> int:
+def _encode_zstd(block: Block) -> tuple[bytes, bytes]:
     codec = pa.Codec("zstd", 3)
-    return sum(len(codec.compress(np.ascontiguousarray(part).tobytes(), asbytes=True)) for part in block)
+    ts_ns, values = (codec.compress(np.ascontiguousarray(part).tobytes(), asbytes=True) for part in block)
+    return ts_ns, values
+
+
+def _decode_zstd(encoded: tuple[bytes, bytes], block: Block) -> Block:
+    codec = pa.Codec("zstd", 3)
+    ts_ns, values = (
+        np.frombuffer(codec.decompress(part, like.nbytes, asbytes=True), like.dtype)
+        for part, like in zip(encoded, block, strict=True)
+    )
+    return ts_ns, values
+
+
+def _zstd(block: Block) -> int:
+    return sum(map(len, _encode_zstd(block)))
 
 
 def _gorilla(block: Block) -> int:
@@ -76,6 +102,28 @@ def _gorilla(block: Block) -> int:
     tick = max(1, int(np.gcd.reduce(distance)))
     times = (int(gorilla_time_bits(distance // tick)) + 7) // 8
     return times + len(GorillaCodec().pack(np.ascontiguousarray(values, np.float64)))
+
+
+def _encode_gorilla(block: Block) -> tuple[int, int, bytes]:
+    """As published, but for times in their largest common tick; these in 8 bytes each where intervals change by too much."""
+    ts_ns, values = block
+    tick = max(1, int(np.gcd.reduce(ts_ns - ts_ns[0])))
+    start = int(ts_ns[0]) % tick
+    values = np.ascontiguousarray(values, np.float64)
+    try:
+        return tick, start, gorilla_block((ts_ns - start) // tick, values)
+    except Unfit:
+        return 0, 0, ts_ns.tobytes() + GorillaCodec().pack(values)
+
+
+def _decode_gorilla(encoded: tuple[int, int, bytes], block: Block) -> Block:
+    tick, start, body = encoded
+    if tick:
+        ticks, values = gorilla_samples(body, len(block[0]))
+        return ticks * tick + start, values
+    n_bytes = block[0].nbytes
+    values = GorillaCodec().unpack(body[n_bytes:], len(block[1]), np.dtype(np.float64))
+    return np.frombuffer(body[:n_bytes], np.int64), values
 
 
 @kernel
@@ -110,6 +158,16 @@ PEERS: dict[str, Callable[[Block], int]] = {
     "gorilla": _gorilla,
 }
 """Bytes of one block, by name of the peer."""
+
+
+SPEEDS: dict[str, tuple[Callable[[Block], Any], Callable[[Any, Block], Block]]] = {
+    "pcodec": (encode_pcodec, decode_pcodec),
+    "parquet_zstd_dict": (lambda block: _parquet_file(block, True), _read_parquet),
+    "parquet_bss": (lambda block: _parquet_file(block, False), _read_parquet),
+    "zstd": (_encode_zstd, _decode_zstd),
+    "gorilla": (_encode_gorilla, _decode_gorilla),
+}
+"""What encodes a block and what decodes it again, which is told what the block was like, by name of the peer."""
 
 
 def _pco_integers(*parts: I64) -> int:

@@ -312,7 +312,7 @@ def chart(result: dict[str, Any], block: int) -> str:
 
 
 def speeds(series: list[Series]) -> dict[str, Any]:
-    """Million samples a second of one core, time and value together, the best of some repeats by turns with the peer.
+    """Million samples a second of one core, time and value together, the best of some repeats by turns with the peers.
 
     Each series' chunks are encoded as the compactor does it, plain numbers by one kernel, and decoded as a query does it,
     those of the same codecs together.
@@ -323,23 +323,27 @@ def speeds(series: list[Series]) -> dict[str, Any]:
     theirs = [block for each in blocks for block in each]
     encode: list[int] = []
     decode: list[int] = []
-    peer_encode: list[int] = []
-    peer_decode: list[int] = []
+    peers: dict[str, list[tuple[int, int]]] = {name: [] for name in codec_peers.SPEEDS}
     for _ in range(SPEED_REPEATS):
         ns, encoded = _timed(_encoded, blocks)
         encode.append(ns)
         chunks = [one for pair in zip(encoded, blocks, strict=True) for one in _as_stored(*pair)]
         decode.append(_timed_alone(lambda one: decode_chunks(one, _no_times), chunks))
-        ns, bodies = _timed(codec_peers.encode_pcodec, theirs)
-        peer_encode.append(ns)
-        pairs = list(zip(bodies, theirs, strict=True))
-        peer_decode.append(_timed_alone(lambda pair: codec_peers.decode_pcodec(*pair), pairs))
+        for name, of_peer in codec_peers.SPEEDS.items():
+            peers[name].append(_timed_peer(of_peer, theirs))
     return {
         "encode_msps": _msps(n, min(encode)),
         "decode_msps": _msps(n, min(decode)),
-        "peer_encode_msps": {"pcodec": _msps(n, min(peer_encode))},
-        "peer_decode_msps": {"pcodec": _msps(n, min(peer_decode))},
+        "peer_encode_msps": {name: _msps(n, min(ns for ns, _ in found)) for name, found in peers.items()},
+        "peer_decode_msps": {name: _msps(n, min(ns for _, ns in found)) for name, found in peers.items()},
     }
+
+
+def _timed_peer(of_peer: tuple[Callable[..., Any], Callable[..., Any]], blocks: list[Any]) -> tuple[int, int]:
+    """CPU time in ns of encoding blocks, and of decoding them."""
+    encode, decode = of_peer
+    ns, bodies = _timed(encode, blocks)
+    return ns, _timed_alone(lambda pair: decode(*pair), list(zip(bodies, blocks, strict=True)))
 
 
 def _msps(n: int, ns: int) -> float:

@@ -46,7 +46,10 @@ def test_the_object_has_what_it_promises(result):
     assert result["mismatches"] == result["bound_violations"] == 0
     assert 0 < result["worst_error_over_bound"] <= 1
     assert set(result["peers"]["600"]) == set(codec_peers.PEERS)
-    assert result["encode_msps"] > 0 < result["peer_decode_msps"]["pcodec"]
+    for way in ("encode", "decode"):
+        speeds = result[f"{way}_msps"], *result[f"peer_{way}_msps"].values()
+        assert all(one > 0 for one in speeds)
+        assert set(result[f"peer_{way}_msps"]) == set(codec_peers.PEERS)
     real = [row["ratio"] for row in result["series"] if row["kind"] == "oven" and row["block"] == 600]
     assert result["geomean"]["600"] == pytest.approx(np.sqrt(np.prod(real)), abs=2e-3)
     assert result["geomean_by_kind"]["oven"]["600"] == result["geomean"]["600"]
@@ -96,6 +99,15 @@ def test_peers_keep_what_they_encode(folder):
         assert same_bits(standalone.simple_decompress(encoded[1]), block[1])
         for name, cost in codec_peers.PEERS.items():
             assert 0 < cost(block) < 3 * 16 * N, name
+
+
+@pytest.mark.parametrize("name", codec_peers.SPEEDS)
+def test_what_a_peer_decodes_is_what_it_encoded(folder, name):
+    encode, decode = codec_peers.SPEEDS[name]
+    odd = np.array([5, 10**18, 10**18 + 3, 10**18 + 4]), np.array([1.0, -0.0, np.inf, 2.5])
+    for block in (odd, *(next(one.blocks(N)) for one in codecs.load(folder))):
+        back = decode(encode(block), block)
+        assert all(same_bits(np.asarray(x), y) for x, y in zip(back, block, strict=True))
 
 
 def test_ratios_as_a_picture(folder):
