@@ -194,6 +194,12 @@ async def test_what_adapters_receive_is_captured_and_decoded_again(world):
     assert "gmqtt 0.8" in out
     code, out, _ = await world.run("adapters", "show", "ovens")
     assert " ago" in out
+    assert "closed" in out, "its circuit"
+    assert "normalise" in out
+    code, out, _ = await world.run("adapters", "show", "ovens", "--tags")
+    assert (code, "plant/oven1/temperature" in out, "0 of 1 without a usable value" in out) == (0, True, True)
+    found = await world.json("adapters", "show", "ovens", "--tags", "--stale", "--stale-after", "1ms")
+    assert (found["tags"], found["stale_after_s"]) == (1, 0.001)
     for name, said in (("plant.toml", "no JSON object"), ("ovens.jsonl", "no adapter 'nobody'")):
         one = world.headrace.folder / name
         code, _, err = await world.run("adapters", "probe", "nobody", "--capture", one)

@@ -83,6 +83,7 @@ async def test_a_hung_unit_and_a_dead_port_do_not_delay_the_others(plant):
     await adapter.start(sink)
     try:
         await until(lambda: all(latest(sink, f"l/d{unit}") for unit in (1, 2, 3)), "all answer")
+        assert adapter.diagnostics().n_bytes > 100
         plant.units[2].hang()
         await until(
             lambda: adapter.diagnostics().devices[1].state is AdapterState.BACKOFF, "the hung one is noticed"

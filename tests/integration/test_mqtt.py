@@ -87,6 +87,7 @@ async def test_messages_arrive_in_order_at_both_qualities(broker, version):
         assert (found.n_samples, found.n_frames, found.n_duplicates, found.n_sensors) == (400, 400, 0, 1)
         assert found.devices[0].path == f"127.0.0.1:{broker.port}"
         assert found.latency_s_p99 > 0
+        assert (found.n_bytes > 400, found.transport_ns > 0) == (True, True)
     assert adapter.diagnostics().state is AdapterState.STOPPED
 
 

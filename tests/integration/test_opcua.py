@@ -194,6 +194,7 @@ async def test_it_tells_how_it_is_doing(plant, mode):
         await life.value("l/e/a", 1.0)
         found = life.adapter.diagnostics()
         assert (found.n_connects, found.n_gaps) == (1, 0)
+        assert found.n_bytes > 100
         assert 0 < found.n_unacknowledged <= 4
         assert 0 <= time.time_ns() - found.unacknowledged_ns < 5 * 10**9
         one, other, away, _ = found.devices

@@ -81,6 +81,21 @@ class AdapterState(StrEnum):
     STOPPED = "stopped"
 
 
+class Circuit(StrEnum):
+    """The circuit breaker of a device: whether it is asked at all, so that one that is away costs little."""
+
+    CLOSED = "closed"
+    """It answers; it is asked as configured."""
+    HALF_OPEN = "half-open"
+    """One attempt is due or under way, and decides."""
+    OPEN = "open"
+    """It is left alone until its back-off, which grows with every failure, has passed."""
+
+
+_ANSWERING = (AdapterState.CONNECTED, AdapterState.DEGRADED)
+_WAITING = (AdapterState.BACKOFF, AdapterState.FAILED)
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceDiagnostics:
     """One device (or broker, or file) of an adapter. Times are int64 ns; `NO_TIME` where there is none.
@@ -104,6 +119,13 @@ class DeviceDiagnostics:
     clock_skew_ns: int = NO_TIME
     problems: tuple[tuple[str, str], ...] = ()
     """Signals without a good value although the device answers, the first of them, each with the reason."""
+
+    def circuit(self, now_ns: int) -> Circuit:
+        """The state of its circuit breaker; that of one which is paused or stopped is open."""
+        if self.state in _ANSWERING:
+            return Circuit.CLOSED
+        is_due = self.state in _WAITING and self.next_retry_ns <= now_ns
+        return Circuit.HALF_OPEN if is_due or self.state is AdapterState.STARTING else Circuit.OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +157,7 @@ class AdapterDiagnostics:
     """How many durations fell into each bucket of the metric ``adapter_request_duration_seconds``."""
     latency_total_s: float = 0.0
     normalise_ns: int = 0
+    """Filled in by the plant, whose intake gives every frame its time and every value its quality."""
     n_connects: int = 0
     n_out_of_order: int = 0
     n_gaps: int = 0
@@ -144,6 +167,8 @@ class AdapterDiagnostics:
     config_hash: str = ""
     pid: int = 0
     n_killed: int = 0
+    n_bytes: int = 0
+    """Bytes of what was received: payloads, bodies, answers, lines of files; of tables as they are in memory."""
 
 
 @dataclass(frozen=True, slots=True)

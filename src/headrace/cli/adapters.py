@@ -63,13 +63,26 @@ def list_(target: str | None, as_json: bool) -> None:
 
 @adapters.command(
     cls=TaughtCommand,
-    examples=("headrace adapters show ovens", "headrace adapters show broker -t demo-store --json"),
+    examples=(
+        "headrace adapters show ovens",
+        "headrace adapters show broker -t demo-store --json",
+        "headrace adapters show ovens --tags --stale      # signals that are silent, the longest first",
+    ),
 )
 @click.argument("name")
 @target_option
+@click.option("--tags", is_flag=True, help="When each signal was last good, the longest silent first.")
+@click.option("--stale", is_flag=True, help="With --tags: only those silent for longer than --stale-after.")
+@click.option("--stale-after", metavar="DURATION", help="With --tags; default: [runtime] stale_after, 5m.")
+@click.option("--limit", type=click.IntRange(1), default=1_000, show_default=True, help="With --tags.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def show(name: str, target: str | None, as_json: bool) -> None:
-    """One adapter and all its devices, those in trouble first."""
+def show(
+    name: str, target: str | None, tags: bool, stale: bool, stale_after: str | None, limit: int, as_json: bool
+) -> None:
+    """One adapter and all its devices, those in trouble first; or with --tags its signals."""
+    if tags:
+        _show_tags(find_target(target), name, stale, stale_after, limit, as_json)
+        return
     found = {one["name"]: one for one in _reports(find_target(target))}
     if name not in found:
         raise NotFound(f"no adapter {name!r}{nearest(name, list(found))}")
@@ -84,10 +97,13 @@ def show(name: str, target: str | None, as_json: bool) -> None:
         *([("process", f"its own, {one['pid']}")] if one["pid"] else []),
         ("since", one["since"] or "-"),
         ("sensors", output.count(one["sensors"])),
-        ("samples", f"{one['samples']:,} in {one['frames']:,} frames, {_rejected(one)}"),
+        (
+            "samples",
+            f"{one['samples']:,} in {one['frames']:,} frames, {output.size(one['bytes'])}, {_rejected(one)}",
+        ),
         ("delivery", _delivery(one)),
         ("connections", f"{one['connects']:,} made, {one['timeouts']:,} time-outs"),
-        ("cpu", f"transport {cpu['transport']:.0f} ns, decode {cpu['decode']:.0f} ns a sample"),
+        ("cpu", ", ".join(f"{part} {cpu[part]:.0f} ns" for part in cpu) + " a sample"),
         (
             "latency",
             f"{output.span(latency['p50'])} (median), {output.span(latency['p99'])} (99 in 100 are faster)",
@@ -102,6 +118,32 @@ def show(name: str, target: str | None, as_json: bool) -> None:
     problems = _problems(one["devices"])
     if problems:
         click.echo("\n" + problems)
+
+
+def _show_tags(
+    target: Target, name: str, stale: bool, stale_after: str | None, limit: int, as_json: bool
+) -> None:
+    from headrace.core.paths import parse_duration_ns
+
+    wanted = {"stale": str(stale).lower(), "limit": str(limit)}
+    if stale_after is not None:
+        wanted["stale_after_ns"] = str(parse_duration_ns(stale_after))
+    found = target.running().json(f"/api/v1/adapters/{quote(name)}/tags?{urlencode(wanted)}")
+    if as_json:
+        output.emit_json(found)
+        return
+    rows = [
+        [
+            tag["path"],
+            "never" if tag["last_good_age_s"] is None else f"{output.span(tag['last_good_age_s'])} ago",
+            "stale" if tag["stale"] else "-",
+            tag["problem"],
+        ]
+        for tag in found["shown"]
+    ]
+    click.echo(output.table(("tag", "last good", "state", "problem"), rows))
+    after = output.span(found["stale_after_s"])
+    click.echo(f"\n{found['stale']:,} of {found['tags']:,} without a usable value for longer than {after}")
 
 
 def _rejected(one: dict[str, Any]) -> str:
@@ -288,6 +330,7 @@ def _devices(devices: list[dict[str, Any]]) -> str:
         [
             d["path"],
             d["state"],
+            d["circuit"],
             "-" if d["last_good_age_s"] is None else f"{output.span(d['last_good_age_s'])} ago",
             "-" if d["next_retry_in_s"] is None else f"in {output.span(d['next_retry_in_s'])}",
             output.count(d["requests"]),
@@ -301,10 +344,10 @@ def _devices(devices: list[dict[str, Any]]) -> str:
         for d in in_order
     ]
     header = (
-        "device", "state", "last good", "next retry", "requests", "errors", "timeouts", "skipped", "late", "clock",
+        "device", "state", "circuit", "last good", "next retry", "requests", "errors", "timeouts", "skipped", "late", "clock",
         "reason",
     )  # fmt: skip
-    return output.table(header, rows, (4, 5, 6, 7, 8, 9))
+    return output.table(header, rows, (5, 6, 7, 8, 9, 10))
 
 
 def _problems(devices: list[dict[str, Any]]) -> str:

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from headrace.core.clock import NS
 from headrace.core.disk import BUCKET_SCHEMES
 from headrace.core.errors import ConfigError
 from headrace.core.paths import check_path, parse_duration_ns
@@ -279,10 +280,14 @@ class PipelineSection(Section):
 
 
 class RuntimeSection(Section):
-    """``[runtime]``: how the work is spread. `threads` runs shards; default: a thread a core."""
+    """``[runtime]``: how the work is spread, and what is told of it. `threads` runs shards; default: a thread a core."""
 
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
         default=None, description="threads that run shards; default: one a core"
+    )
+    stale_after: DurationNs = Field(
+        default=300 * NS,
+        description="after this long without a usable value a signal counts as stale in metrics and `adapters show --tags`",
     )
 
 

@@ -175,6 +175,16 @@ class SensorDirectory:
         return self._width.view
 
     @property
+    def first_sensor(self) -> npt.NDArray[np.int64]:
+        """Number of the first sensor of each slot, below `n_sensor_rows`; the others follow. Derived slots have none."""
+        return self._first.view
+
+    @property
+    def n_sensor_rows(self) -> int:
+        """Sensors of all slots, each counted once a slot."""
+        return self._sensor.n
+
+    @property
     def previous(self) -> npt.NDArray[np.int64]:
         """The slot that each slot replaced; -1 for none."""
         return self._previous.view

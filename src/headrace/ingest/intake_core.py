@@ -34,6 +34,7 @@ from headrace.ingest.journal_format import Index, RecordKind, define_payload, sh
 from headrace.ingest.normalize import Normalised, TimePolicy, normalise
 from headrace.ingest.ordering import in_place_order
 from headrace.ingest.rejects import encode_rejects
+from headrace.ingest.signal_health import SignalHealth
 from headrace.ingest.thinning import Thinner
 
 Deliver = Callable[[int, RecordKind, FrameBatch | int], None]
@@ -76,8 +77,8 @@ class IntakeCounters:
     """Samples that dead bands left out, by adapter."""
     n_records: int = 0
     n_acked: int = 0
-    normalise_ns: int = 0
-    """CPU time of normalising."""
+    normalise_ns: Counter[str] = field(default_factory=Counter)
+    """CPU time of normalising, by adapter."""
     record_ns: int = 0
     """CPU time of putting records together: concatenation, order by shard, appending."""
 
@@ -136,6 +137,7 @@ class IntakeCore:
         self.counters = IntakeCounters()
         self.on_rejects: Callable[[int, Sequence[Reject]], None] = lambda seq, rejects: None
         """Told of each REJECT record, before it is durable: whoever keeps rejects longer than the journal."""
+        self.health = SignalHealth(directory, clock.now_ns())
         self._thinner = Thinner(directory)
         self._deliver = deliver
         self._n_defined = n_saved_slots
@@ -209,9 +211,10 @@ class IntakeCore:
             raise
         frames, last = normalised.batch, self._rejects_bucket
         self.counters.received[batch.origin] += frames.n_samples
+        self.health.note(frames)
         frames, n_thinned = self._thinner.thin(frames)
         self.counters.thinned[batch.origin] += n_thinned
-        self.counters.normalise_ns += thread_cpu_ns() - started_ns
+        self.counters.normalise_ns[batch.origin] += thread_cpu_ns() - started_ns
         for piece in self._pieces(frames):
             bucket = self._bucket_for(piece)
             bucket.add(piece)

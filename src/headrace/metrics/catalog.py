@@ -72,6 +72,34 @@ ADAPTER_POLLS_SKIPPED = Metric(
     "", ("adapter",),
 )  # fmt: skip
 
+ADAPTER_FRAMES = Metric("adapter_frames", _C, "Frames that were handed on.", "", ("adapter",))
+ADAPTER_BYTES = Metric(
+    "adapter_received_bytes", _C, "Bytes received: payloads of messages and bodies, answers, files.", "bytes",
+    ("adapter",),
+)  # fmt: skip
+ADAPTER_DUPLICATES = Metric(
+    "adapter_duplicates", _C, "Inputs that came again, recognised before they were decoded.", "", ("adapter",)
+)
+ADAPTER_CPU = Metric(
+    "adapter_cpu_seconds", _C, "CPU time of an adapter: transport, decode, normalise.", "seconds",
+    ("adapter", "part"),
+)  # fmt: skip
+ADAPTER_STATE = Metric(
+    "adapter_state", _G, "1 for the state that the adapter is in, 0 for the others.", "", ("adapter", "state")
+)
+ADAPTER_CIRCUITS = Metric(
+    "adapter_circuits", _G, "Devices by the state of their circuit: closed, half-open, open.", "",
+    ("adapter", "circuit"),
+)  # fmt: skip
+ADAPTER_TAGS = Metric("adapter_tags", _G, "Signals that the adapter has.", "", ("adapter",))
+ADAPTER_TAGS_STALE = Metric(
+    "adapter_tags_stale", _G, "Signals without a usable value for longer than `[runtime] stale_after`.", "",
+    ("adapter",),
+)  # fmt: skip
+ADAPTER_TAGS_STALEST = Metric(
+    "adapter_tags_stalest_timestamp_seconds", _G, "When the stalest of these last gave a usable value.", "seconds",
+    ("adapter",),
+)  # fmt: skip
 ADAPTER_POLLS = Metric("adapter_polls", _C, "Polls that were begun.", "", ("adapter",))
 ADAPTER_POLLS_LATE = Metric(
     "adapter_polls_late", _C, "Polls that began a tenth of their interval too late.", "", ("adapter",)
@@ -135,6 +163,8 @@ BUILD = Metric("build", _I, "The version that runs.", "", ("version",))
 CATALOG: tuple[Metric, ...] = (
     SAMPLES_RECEIVED, SAMPLES_STORED, SAMPLES_DUPLICATE, SAMPLES_THINNED, SAMPLES_REJECTED, SAMPLES_IN_FLIGHT,
     DEVICE_UP, DEVICE_LAST_GOOD, ADAPTER_REQUEST_DURATION, ADAPTER_POLLS_SKIPPED,
+    ADAPTER_FRAMES, ADAPTER_BYTES, ADAPTER_DUPLICATES, ADAPTER_CPU, ADAPTER_STATE, ADAPTER_CIRCUITS,
+    ADAPTER_TAGS, ADAPTER_TAGS_STALE, ADAPTER_TAGS_STALEST,
     ADAPTER_POLLS, ADAPTER_POLLS_LATE, ADAPTER_TIMEOUTS, ADAPTER_CONNECTS, ADAPTER_OUT_OF_ORDER, ADAPTER_GAPS,
     ADAPTER_KILLED, ADAPTER_UNACKNOWLEDGED, ADAPTER_UNACKNOWLEDGED_AGE, DEVICE_CLOCK_SKEW,
     STAGE_CPU, QUEUE_UTILISATION, CREDIT_UTILISATION, LAG, WINDOW_REVISIONS,

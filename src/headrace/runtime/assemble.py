@@ -31,13 +31,14 @@ from headrace.core.frames import FrameBatch
 from headrace.core.problems import InvalidConfig, Problem
 from headrace.core.tls import tls_files
 from headrace.ingest.intake import Intake
-from headrace.ingest.intake_core import IntakeSettings
+from headrace.ingest.intake_core import IntakeCounters, IntakeSettings
 from headrace.ingest.journal import DamagePolicy, JournalSettings
 from headrace.metrics.exposition import Metrics
 from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.adapter_making import make_adapter
 from headrace.runtime.codec_choice import CodecChoices
 from headrace.runtime.compaction import BackgroundCompaction, share_of
+from headrace.runtime.diagnostics import TagsWish, tags_report
 from headrace.runtime.engine import is_fatal
 from headrace.runtime.engine_core import EngineSettings
 from headrace.runtime.event_log import EventLog
@@ -190,7 +191,7 @@ class Plant:
         self.intake = Intake(host.core, on_event=self.events.append, on_failed=self._failed)
         host.wait_durable = self.intake.wait_durable
         host.on_processed = self.intake.processed
-        self._report.watch(host, self.intake, self.adapters)
+        self._report.watch(host, self.intake, self.adapters, self.config.runtime.stale_after)
         await self.intake.start()
         host.engine.start()
         self._compaction = self._background(host)
@@ -333,18 +334,27 @@ class Plant:
 
     def adapters(self) -> list[AdapterDiagnostics]:
         """Diagnostics of every adapter, with what the plant counts and configures for it."""
-        rejected = {} if self._host is None else self._host.core.counters.rejected
+        counters = IntakeCounters() if self._host is None else self._host.core.counters
         hashes = self.reconfiguring.running.by_adapter
         return [
             replace(
                 found,
                 rejects_by_code=tuple(
-                    (str(code), n) for (name, code), n in rejected.items() if name == found.name
+                    (str(code), n) for (name, code), n in counters.rejected.items() if name == found.name
                 ),
+                normalise_ns=counters.normalise_ns[found.name],
                 config_hash=hashes.get(found.name, ""),
             )
             for found in self.supervisor.diagnostics()
         ]
+
+    def tags(self, name: str, wish: TagsWish) -> dict[str, Any]:
+        """When each signal of an adapter was last good, see `tags_report`; while it runs. Raises `NotFound`."""
+        adapter = self.supervisor.get(name)
+        devices = adapter.diagnostics().devices
+        assert self._host is not None
+        ages = self._host.core.health.of_adapter(name, [device.path for device in devices])
+        return tags_report(self.directory, ages, devices, self._clock.now_ns(), wish)
 
     def tail(self, slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
         """Frames of `slots` that are not flushed yet; later ones win."""

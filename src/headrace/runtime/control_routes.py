@@ -18,6 +18,7 @@ such method answers 501. The methods are those of `headrace.runtime.operations`.
 ``GET /api/v1/adapters/{name}/capture``             `Operations.capture`: JSON lines
 ``POST /api/v1/adapters/{name}/probe``              `Operations.probe`: JSON
 ``POST /api/v1/adapters/{name}/scan``               `Operations.scan`: JSON
+``GET /api/v1/adapters/{name}/tags?stale=true``      `Plant.tags`: JSON
 ``GET /api/v1/adapters/{name}/tail?pattern=p``      `Operations.follow`: one JSON object a line
 ``POST /api/v1/receive/{name}``                     ``await plant.receive(name, pushed)``: 204 once it is durable
 ``POST /api/v1/rejects/replay``                     ``await plant.replay_rejects(document)``: JSON
@@ -57,7 +58,13 @@ from headrace.core.errors import (
 from headrace.core.registry import nearest
 from headrace.metrics.exposition import CONTENT_TYPE
 from headrace.runtime.audit import ACTOR_HEADER
-from headrace.runtime.diagnostics import adapter_report, adapter_summary
+from headrace.runtime.diagnostics import (
+    TAGS_SHOWN,
+    TAGS_SHOWN_MAX,
+    TagsWish,
+    adapter_report,
+    adapter_summary,
+)
 from headrace.runtime.tail_format import tail_parts
 from headrace.runtime.times import rfc3339
 
@@ -142,6 +149,7 @@ class ControlRoutes:
             Route("/api/v1/directory", self.directory),
             Route("/api/v1/tail", self.tail, methods=["POST"]),
             Route("/api/v1/events", self.events),
+            Route(adapter + "/tags", self.tags),
             Route(adapter + "/tail", self.follow),
             Route(adapter + "/capture", self.capture),
             Route(adapter + "/probe", self.probe, methods=["POST"]),
@@ -187,6 +195,16 @@ class ControlRoutes:
         name = self._adapter_name(request)
         found = next(a for a in self.plant.adapters() if a.name == name)
         return JSONResponse(adapter_report(found, self._clock.now_ns()))
+
+    async def tags(self, request: Request) -> Response:
+        """When each signal of an adapter was last good: ``stale`` ones only, ``stale_after_ns``, at most ``limit``."""
+        self._started()
+        wish = TagsWish(
+            _number(request, "stale_after_ns") or self.plant.config.runtime.stale_after,
+            request.query_params.get("stale", "false").lower() in ("true", "1"),
+            min(_number(request, "limit") or TAGS_SHOWN, TAGS_SHOWN_MAX),
+        )
+        return JSONResponse(self.plant.tags(self._adapter_name(request), wish))
 
     def _adapter_name(self, request: Request) -> str:
         name = str(request.path_params["name"])

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import Any
 
+import numpy as np
+
 from headrace.adapters.base import AdapterDiagnostics, DeviceDiagnostics
 from headrace.adapters.registry import ADAPTERS
 from headrace.core.clock import NO_TIME, NS
+from headrace.core.sensors import SensorDirectory
+from headrace.ingest.signal_health import SignalAges
 from headrace.runtime.catalogue import manifest_of
 from headrace.runtime.times import rfc3339
+
+TAGS_SHOWN, TAGS_SHOWN_MAX = 1_000, 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class TagsWish:
+    """Which signals of an adapter to show, and when one counts as stale."""
+
+    stale_after_ns: int
+    only_stale: bool = False
+    limit: int = TAGS_SHOWN
 
 
 def adapter_summary(adapter: AdapterDiagnostics) -> dict[str, Any]:
@@ -33,6 +49,7 @@ def adapter_summary(adapter: AdapterDiagnostics) -> dict[str, Any]:
         "last_good_ns": None if last_good_ns == NO_TIME else last_good_ns,
         "samples": adapter.n_samples,
         "frames": adapter.n_frames,
+        "bytes": adapter.n_bytes,
         "rejects": adapter.n_rejects,
         "rejects_by_code": dict(adapter.rejects_by_code),
         "duplicates": adapter.n_duplicates,
@@ -86,6 +103,7 @@ def device_report(device: DeviceDiagnostics, now_ns: int = NO_TIME) -> dict[str,
     return {
         "path": device.path,
         "state": str(device.state),
+        "circuit": str(device.circuit(now_ns)),
         "reason": device.reason,
         "last_good": rfc3339(device.last_good_ns),
         "last_good_age_s": round(max(0, now_ns - device.last_good_ns) / NS, 3) if knows_age else None,
@@ -102,6 +120,39 @@ def device_report(device: DeviceDiagnostics, now_ns: int = NO_TIME) -> dict[str,
     }
 
 
+def tags_report(
+    directory: SensorDirectory,
+    ages: SignalAges,
+    devices: Sequence[DeviceDiagnostics],
+    now_ns: int,
+    wish: TagsWish,
+) -> dict[str, Any]:
+    """Signals of an adapter and when each was last good, the longest silent first, JSON-ready."""
+    stale = ages.is_stale(now_ns, wish.stale_after_ns)
+    order = np.argsort(ages.last_good_ns, kind="stable")
+    if wish.only_stale:
+        order = order[stale[order]]
+    some = order[: wish.limit]
+    problems = {f"{d.path}/{name}": text for d in devices for name, text in d.problems}
+    paths = directory.sensor_paths(ages.slot[some], ages.column[some]).tolist()
+    rows = zip(paths, ages.last_good_ns[some].tolist(), stale[some].tolist(), strict=True)
+    return {
+        "tags": len(ages),
+        "stale": int(stale.sum()),
+        "stale_after_s": wish.stale_after_ns / NS,
+        "shown": [
+            {
+                "path": path,
+                "last_good": rfc3339(last_ns),
+                "last_good_age_s": None if last_ns == NO_TIME else round(max(0, now_ns - last_ns) / NS, 3),
+                "stale": is_stale,
+                "problem": problems.get(path, ""),
+            }
+            for path, last_ns, is_stale in rows
+        ],
+    }
+
+
 def carried(before: AdapterDiagnostics, now: AdapterDiagnostics) -> AdapterDiagnostics:
     """The present instance's diagnostics with the counts of those before it: what is counted only grows."""
     known = {device.path: device for device in before.devices}
@@ -109,6 +160,7 @@ def carried(before: AdapterDiagnostics, now: AdapterDiagnostics) -> AdapterDiagn
         now,
         n_samples=before.n_samples + now.n_samples,
         n_frames=before.n_frames + now.n_frames,
+        n_bytes=before.n_bytes + now.n_bytes,
         n_rejects=before.n_rejects + now.n_rejects,
         n_duplicates=before.n_duplicates + now.n_duplicates,
         n_out_of_order=before.n_out_of_order + now.n_out_of_order,

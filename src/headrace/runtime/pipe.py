@@ -121,7 +121,7 @@ class Pipe:
         """CPU time of each stage so far, ns."""
         counters, flushed = self._core.counters, self.host.engine.committer.counters
         return {
-            "normalise": counters.normalise_ns,
+            "normalise": counters.normalise_ns.total(),
             "journal": counters.record_ns + self._writer.cpu_ns,
             "pipeline": sum(core.counters.cpu_ns for core in self.host.engine.cores),
             "encode": flushed.encode_ns,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from headrace.adapters.base import AdapterDiagnostics, AdapterState
+from headrace.adapters.base import AdapterDiagnostics, AdapterState, Circuit
 from headrace.core.clock import NO_TIME, NS, Clock, monotonic_ns
 from headrace.core.disk import Disk, LocalDisk
 from headrace.core.errors import HeadraceError, StorageError
 from headrace.ingest.intake import Intake
 from headrace.metrics import catalog
+from headrace.metrics.catalog import Metric
 from headrace.metrics.exposition import Metrics
 from headrace.metrics.process import measure_process
 from headrace.runtime.diagnostics import adapter_summary
@@ -21,6 +23,7 @@ from headrace.runtime.version import version
 from headrace.store.disks import url_of
 
 _RATE_NS = 2 * NS
+_TAGS_PAUSE = 20
 
 
 class Report:
@@ -38,10 +41,19 @@ class Report:
         self._started_ns = NO_TIME
         self._rate = (0, 0, 0.0)
         self._devices: dict[tuple[str, str], None] = {}
+        self._names: set[str] = set()
+        self._tags_due_ns = 0
 
-    def watch(self, host: Host, intake: Intake, adapters: Callable[[], list[AdapterDiagnostics]]) -> None:
-        """Begin: these are the parts."""
+    def watch(
+        self,
+        host: Host,
+        intake: Intake,
+        adapters: Callable[[], list[AdapterDiagnostics]],
+        stale_after_ns: int,
+    ) -> None:
+        """Begin: these are the parts, and how long a signal may be without a usable value."""
         self._host, self._intake, self._adapters = host, intake, adapters
+        self._stale_after_ns = stale_after_ns
         self._started_ns = self._clock.now_ns()
         self._rate = (monotonic_ns(), 0, 0.0)
         measure_process(self._metrics, version(), self._disk)
@@ -76,7 +88,7 @@ class Report:
         total = {
             "transport": sum(a.transport_ns for a in adapters),
             "decode": sum(a.decode_ns for a in adapters),
-            "normalise": counters.normalise_ns,
+            "normalise": counters.normalise_ns.total(),
             "journal": counters.record_ns + self._intake.writer_cpu_ns,
             "pipeline": sum(core.counters.cpu_ns for core in self._host.engine.cores),
             "encode": flushed.encode_ns,
@@ -219,6 +231,8 @@ class Report:
             self._metrics.forget(catalog.DEVICE_LAST_GOOD, *gone)
             self._metrics.forget(catalog.DEVICE_CLOCK_SKEW, *gone)
         self._devices = devices
+        self._forget_adapters({adapter.name for adapter in adapters})
+        self._scrape_tags(adapters)
         for adapter in adapters:
             skipped = 0
             for device in adapter.devices:
@@ -237,18 +251,66 @@ class Report:
                 took = self._metrics.histogram(catalog.ADAPTER_REQUEST_DURATION, adapter.name)
                 took.replace(adapter.latency_counts, adapter.latency_total_s)
 
+    def _forget_adapters(self, names: set[str]) -> None:
+        """An adapter that is there no more has no state."""
+        gauges: tuple[tuple[Metric, *tuple[str, ...]], ...] = (
+            *((catalog.ADAPTER_STATE, state) for state in AdapterState),
+            *((catalog.ADAPTER_CIRCUITS, circuit) for circuit in Circuit),
+            (catalog.ADAPTER_TAGS,), (catalog.ADAPTER_TAGS_STALE,), (catalog.ADAPTER_TAGS_STALEST,),
+            (catalog.ADAPTER_UNACKNOWLEDGED,), (catalog.ADAPTER_UNACKNOWLEDGED_AGE,),
+        )  # fmt: skip
+        for gone in self._names - names:
+            for metric, *labels in gauges:
+                self._metrics.forget(metric, gone, *labels)
+        self._names = names
+
+    def _scrape_tags(self, adapters: list[AdapterDiagnostics]) -> None:
+        """How many signals are stale. Millions of them take a while to look at: at most a twentieth of the time."""
+        began_ns = monotonic_ns()
+        if began_ns < self._tags_due_ns:
+            return
+        assert self._host is not None
+        health, now_ns = self._host.core.health, self._clock.now_ns()
+        for adapter in adapters:
+            paths = [device.path for device in adapter.devices]
+            found = health.summary(adapter.name, paths, now_ns, self._stale_after_ns)
+            self._metrics.gauge(catalog.ADAPTER_TAGS, adapter.name).set(found.n)
+            self._metrics.gauge(catalog.ADAPTER_TAGS_STALE, adapter.name).set(found.n_stale)
+            if found.oldest_ns == NO_TIME:
+                self._metrics.forget(catalog.ADAPTER_TAGS_STALEST, adapter.name)
+            else:
+                self._metrics.gauge(catalog.ADAPTER_TAGS_STALEST, adapter.name).set(found.oldest_ns / NS)
+        ended_ns = monotonic_ns()
+        self._tags_due_ns = ended_ns + _TAGS_PAUSE * (ended_ns - began_ns)
+
     def _scrape_counts(self, adapter: AdapterDiagnostics) -> None:
         counts = {
             catalog.ADAPTER_POLLS: sum(d.n_polls for d in adapter.devices),
             catalog.ADAPTER_POLLS_LATE: sum(d.n_polls_late for d in adapter.devices),
             catalog.ADAPTER_TIMEOUTS: sum(d.n_timeouts for d in adapter.devices),
             catalog.ADAPTER_CONNECTS: adapter.n_connects,
+            catalog.ADAPTER_FRAMES: adapter.n_frames,
+            catalog.ADAPTER_BYTES: adapter.n_bytes,
+            catalog.ADAPTER_DUPLICATES: adapter.n_duplicates,
             catalog.ADAPTER_OUT_OF_ORDER: adapter.n_out_of_order,
             catalog.ADAPTER_GAPS: adapter.n_gaps,
             catalog.ADAPTER_KILLED: adapter.n_killed,
         }
         for metric, n in counts.items():
             self._metrics.counter(metric, adapter.name).reach(n)
+        cpu = {
+            "transport": adapter.transport_ns,
+            "decode": adapter.decode_ns,
+            "normalise": adapter.normalise_ns,
+        }
+        for part, ns in cpu.items():
+            self._metrics.counter(catalog.ADAPTER_CPU, adapter.name, part).reach(ns / NS)
+        now_ns = self._clock.now_ns()
+        circuits = Counter(device.circuit(now_ns) for device in adapter.devices)
+        for circuit in Circuit:
+            self._metrics.gauge(catalog.ADAPTER_CIRCUITS, adapter.name, circuit).set(circuits[circuit])
+        for state in AdapterState:
+            self._metrics.gauge(catalog.ADAPTER_STATE, adapter.name, state).set(float(state is adapter.state))
         self._metrics.gauge(catalog.ADAPTER_UNACKNOWLEDGED, adapter.name).set(adapter.n_unacknowledged)
         if adapter.unacknowledged_ns == NO_TIME:
             self._metrics.forget(catalog.ADAPTER_UNACKNOWLEDGED_AGE, adapter.name)

@@ -23,7 +23,7 @@ def test_names_and_units():
 
 def test_there_is_never_a_label_per_sensor():
     assert {label for m in CATALOG for label in m.labels} == {
-        "adapter", "code", "device", "queue", "stage", "tier", "version",
+        "adapter", "circuit", "code", "device", "part", "queue", "stage", "state", "tier", "version",
     }  # fmt: skip
 
 

@@ -1,8 +1,14 @@
 """What the API and the command line are told about an adapter."""
 
-from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics
+import numpy as np
+import pytest
+
+from headrace.adapters.base import AdapterDiagnostics, AdapterState, Circuit, DeviceDiagnostics
 from headrace.core.clock import NO_TIME, NS
-from headrace.runtime.diagnostics import adapter_report, carried, versions_of
+from headrace.core.layouts import Column, Layout
+from headrace.core.sensors import SensorDirectory
+from headrace.ingest.signal_health import SignalAges
+from headrace.runtime.diagnostics import TagsWish, adapter_report, carried, tags_report, versions_of
 
 NOW_NS = 1_767_225_600 * NS
 
@@ -26,6 +32,41 @@ def test_ages_are_told_where_the_time_is_known():
     assert (found["rejects_by_code"], found["config_hash"]) == ({"malformed": 2}, "ab12")
     assert adapter_report(one)["devices"][0]["last_good_age_s"] is None
     assert adapter_report(AdapterDiagnostics("x", "x", AdapterState.STOPPED))["unacknowledged_since"] is None
+
+
+@pytest.mark.parametrize(
+    ("state", "retry_ns", "circuit"),
+    [
+        (AdapterState.CONNECTED, NO_TIME, Circuit.CLOSED),
+        (AdapterState.DEGRADED, NO_TIME, Circuit.CLOSED),
+        (AdapterState.STARTING, NO_TIME, Circuit.HALF_OPEN),
+        (AdapterState.BACKOFF, NOW_NS + 1, Circuit.OPEN),
+        (AdapterState.BACKOFF, NOW_NS, Circuit.HALF_OPEN),
+        (AdapterState.FAILED, NOW_NS + 1, Circuit.OPEN),
+        (AdapterState.PAUSED, NO_TIME, Circuit.OPEN),
+    ],
+)
+def test_a_circuit_is_open_while_a_device_is_left_alone(state, retry_ns, circuit):
+    device = DeviceDiagnostics("a/d", state, next_retry_ns=retry_ns)
+    assert device.circuit(NOW_NS) is circuit
+    one = AdapterDiagnostics("ovens", "modbus", state, devices=(device,))
+    assert adapter_report(one, NOW_NS)["devices"][0]["circuit"] == circuit.value
+
+
+def test_tags_are_told_the_longest_silent_first_with_what_their_device_says():
+    directory = SensorDirectory()
+    slot = directory.define("a/d", Layout("f64", (Column("t"), Column("p"), Column("q"))))
+    slots, columns = np.full(3, slot, np.uint32), np.arange(3, dtype=np.uint16)
+    last_ns = np.array([NOW_NS - NS, NOW_NS - 60 * NS, NO_TIME])
+    ages = SignalAges(slots, columns, last_ns, NOW_NS - 100 * NS)
+    devices = [DeviceDiagnostics("a/d", AdapterState.CONNECTED, problems=(("q", "illegal data address"),))]
+    found = tags_report(directory, ages, devices, NOW_NS, TagsWish(30 * NS))
+    assert (found["tags"], found["stale"], found["stale_after_s"]) == (3, 2, 30.0)
+    assert [(one["path"], one["last_good_age_s"], one["stale"], one["problem"]) for one in found["shown"]] == [
+        ("a/d/q", None, True, "illegal data address"), ("a/d/p", 60.0, True, ""), ("a/d/t", 1.0, False, ""),
+    ]  # fmt: skip
+    found = tags_report(directory, ages, devices, NOW_NS, TagsWish(30 * NS, only_stale=True, limit=1))
+    assert [one["path"] for one in found["shown"]] == ["a/d/q"]
 
 
 def test_versions_are_of_what_the_manifest_names():

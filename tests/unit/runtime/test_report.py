@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from headrace.core.dead_bands import DeadBands, SignalBand
 from headrace.core.disk import LocalDisk
 from headrace.core.errors import StorageError
 from headrace.metrics.exposition import Metrics
+from headrace.runtime import report
+from headrace.runtime.diagnostics import TagsWish
 from headrace.runtime.report import Report
 from headrace.testing.plants import hand_fed_plant
 
@@ -184,6 +187,45 @@ async def test_metrics_follow_the_counts(tmp_path):
         "headrace_window_revisions_total 0",
         'headrace_queue_utilisation_ratio{queue="hot_buffers"} ',
         'headrace_stage_cpu_seconds_total{stage="pipeline"} ',
+        'headrace_adapter_frames_total{adapter="hand"} ',
+        'headrace_adapter_received_bytes_total{adapter="hand"} 0',
+        'headrace_adapter_state{adapter="hand",state="connected"} 1',
+        'headrace_adapter_state{adapter="hand",state="backoff"} 0',
+        'headrace_adapter_circuits{adapter="hand",circuit="open"} 0',
     ):
         assert line in text, line
+    cpu_s = re.search(r'adapter_cpu_seconds_total{adapter="hand",part="normalise"} (\S+)', text)
+    assert float(cpu_s[1]) > 0
+    assert plant.adapters()[0].normalise_ns > 0
+    await plant.stop()
+
+
+async def test_a_scrape_tells_of_stale_signals_in_bounded_numbers(tmp_path, monkeypatch):
+    clock = VirtualClock(T0)
+    plant, hand = hand_fed_plant(tmp_path, '[runtime]\nstale_after = "1m"\n', clock=clock)
+    monkeypatch.setattr(report, "_TAGS_PAUSE", 0)
+    await plant.start()
+    slots = hand.define([f"plant/hall/line/d{i}" for i in range(3)])
+    await hand.emit(slots, T0, np.ones((3, 2)))
+    await settled(plant)
+    clock.advance(50.0)
+    await hand.emit(slots[:2], T0 + 50 * NS, np.ones((2, 2)))
+    await settled(plant)
+    assert 'headrace_adapter_tags_stale{adapter="hand"} 0' in plant.metrics.expose()
+    clock.advance(11.0)
+    text = plant.metrics.expose()
+    assert 'headrace_adapter_tags{adapter="hand"} 6' in text
+    assert 'headrace_adapter_tags_stale{adapter="hand"} 2' in text
+    assert f'headrace_adapter_tags_stalest_timestamp_seconds{{adapter="hand"}} {T0 // NS}' in text
+    monkeypatch.setattr(report, "_TAGS_PAUSE", 10**9)  # looking takes long: a while from now on nobody does
+    plant.metrics.expose()
+    await hand.emit(slots, T0 + 61 * NS, np.ones((3, 2)))
+    await settled(plant)
+    assert 'headrace_adapter_tags_stale{adapter="hand"} 2' in plant.metrics.expose()
+    found = plant.tags("hand", TagsWish(60 * NS, only_stale=True))
+    assert (found["tags"], found["stale"], found["shown"]) == (6, 0, [])
+    await plant.supervisor.remove("hand")
+    text = plant.metrics.expose()
+    assert "headrace_adapter_tags{" not in text
+    assert "headrace_adapter_state{" not in text
     await plant.stop()

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import urllib.request
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +61,11 @@ class HandMadePlant:
                 "ovens", "modbus", AdapterState.DEGRADED, "one is away", 3 * NS, 4, devices, 100
             )
         ]
+
+    config = SimpleNamespace(runtime=SimpleNamespace(stale_after=300 * NS))
+
+    def tags(self, name, wish):
+        return {"name": name, "wish": [wish.stale_after_ns, wish.only_stale, wish.limit]}
 
     def status(self):
         return {"state": self.state}
@@ -134,6 +140,18 @@ async def test_adapters(client):
     assert whole["devices"][1]["last_good"] is None
     with pytest.raises(NotFound, match="did you mean 'ovens'"):
         await client("/api/v1/adapters/oven")
+
+
+async def test_tags_of_an_adapter(client):
+    for query, wish in (
+        ("", [300 * NS, False, 1_000]),
+        ("?stale=true&stale_after_ns=7&limit=3", [7, True, 3]),
+        ("?limit=999999999", [300 * NS, False, 100_000]),
+    ):
+        found = json.loads((await client(f"/api/v1/adapters/ovens/tags{query}")).body)
+        assert found == {"name": "ovens", "wish": wish}
+    with pytest.raises(NotFound, match="did you mean 'ovens'"):
+        await client("/api/v1/adapters/oven/tags")
 
 
 async def test_tail_by_slots_and_by_pattern(client, plant):

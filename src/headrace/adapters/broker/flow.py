@@ -83,8 +83,8 @@ class BrokerFlow:
         counts, total_s = spread([inbox.latency])
         return AdapterDiagnostics(
             *who, state, reason, since_ns, n_sensors, tuple(devices),
-            n_samples=inbox.n_samples, n_frames=inbox.n_frames, n_rejects=inbox.n_rejects,
-            n_duplicates=inbox.n_duplicates, decode_ns=inbox.decode_ns, latency_s_p50=p50, latency_s_p99=p99,
+            n_samples=inbox.n_samples, n_frames=inbox.n_frames, n_bytes=inbox.n_bytes, n_rejects=inbox.n_rejects,
+            n_duplicates=inbox.n_duplicates, transport_ns=session.transport_ns, decode_ns=inbox.decode_ns, latency_s_p50=p50, latency_s_p99=p99,
             latency_counts=counts, latency_total_s=total_s, n_connects=session.n_connects,
             n_unacknowledged=n_unacknowledged, unacknowledged_ns=unacknowledged_ns,
         )  # fmt: skip

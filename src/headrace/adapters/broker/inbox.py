@@ -191,7 +191,7 @@ class Inbox:
         self._sequence = 0
         self._finishing = False
         self.last_good_ns = NO_TIME
-        self.n_messages = 0
+        self.n_messages = self.n_bytes = 0
         self.n_frames = 0
         self.n_samples = 0
         self.n_rejects = 0
@@ -207,6 +207,7 @@ class Inbox:
     def take(self, came: Arrivals) -> None:
         """Take messages."""
         self.n_messages += len(came)
+        self.n_bytes += len(came.payloads.data)
         generation = self._courier.generation
         if came.marks & WITH_ID and generation == self._refused_in:
             came = came.where(came.packet_ids == NO_ID)

@@ -67,6 +67,7 @@ class _Counts:
     rejects: int = 0
     not_kept: int = 0
     decode_ns: int = 0
+    bytes: int = 0
     last_good_ns: int = field(default=NO_TIME)
 
 
@@ -229,7 +230,8 @@ class ExecAdapter:
         )  # fmt: skip
         return AdapterDiagnostics(
             self.name, "exec", self._state, self._reason, self._since_ns, run.groups.n_sensors if run else 0, (device,),
-            counts.samples, counts.frames, counts.rejects, decode_ns=counts.decode_ns,
+            counts.samples, counts.frames, n_bytes=counts.bytes, n_rejects=counts.rejects,
+            decode_ns=counts.decode_ns,
         )  # fmt: skip
 
     def _enter(self, state: AdapterState, reason: str, clock: Clock) -> None:
@@ -383,6 +385,7 @@ class ExecAdapter:
             async with asyncio.timeout(SLICE_S):
                 while len(data) < SLICE_BYTES and (more := await child.stdout.read(SLICE_BYTES - len(data))):
                     data += more
+        self._counts.bytes += len(data)
         return data
 
     def _timed(self, parts: Iterator[Decoded]) -> Iterator[Decoded]:

@@ -373,7 +373,7 @@ class FilesAdapter:
         return AdapterDiagnostics(
             self.name, "files", state, reason, self._since_ns, run.groups.n_sensors if run else 0,
             (folder, *files[:DEVICES_MAX]), counts.n_samples, counts.n_frames, counts.n_rejects,
-            transport_ns=counts.transport_ns, decode_ns=counts.decode_ns,
+            n_bytes=counts.n_bytes, transport_ns=counts.transport_ns, decode_ns=counts.decode_ns,
         )  # fmt: skip
 
 

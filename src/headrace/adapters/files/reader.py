@@ -61,6 +61,7 @@ class ReadCounts:
     """What was read and handed on since the start."""
 
     n_samples: int = 0
+    n_bytes: int = 0
     n_frames: int = 0
     n_rejects: int = 0
     transport_ns: int = 0
@@ -236,7 +237,9 @@ class FileReader:
         self, file: FollowedFile, end: int | None, cut: Callable[[bytes], int] | None
     ) -> ReadLines:
         assert file.source is not None
-        return await self.block(file.source.read, file.position, file.read_at, end, cut)
+        read = await self.block(file.source.read, file.position, file.read_at, end, cut)
+        self.counts.n_bytes += len(read.data)
+        return read
 
     async def _take(self, file: FollowedFile, read: ReadLines, ahead: Ahead | None) -> None:
         assert file.decoder is not None
@@ -337,6 +340,7 @@ class FileReader:
                 decoded = Decoded([], [reject])
             self.counts.decode_ns += thread_cpu_ns() - cpu_ns
             n_rows += table.num_rows
+            self.counts.n_bytes += table.nbytes
             flight.n_open += 1
             await self._hand_on(file, flight, decoded)
 

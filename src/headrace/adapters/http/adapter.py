@@ -97,7 +97,7 @@ class HttpAdapter:
         self._last_good_ns = NO_TIME
         self._waiting_bytes = 0
         self._n_requests = self._n_overloaded = self._n_sent_again = 0
-        self._n_samples = self._n_frames = self._n_rejects = 0
+        self._n_samples = self._n_frames = self._n_rejects = self._n_bytes = 0
         self._decode_ns = 0
         self._latency = LatencyRing()
         self._skew = SkewMeter()
@@ -199,7 +199,7 @@ class HttpAdapter:
         counts, total_s = spread([self._latency])
         return AdapterDiagnostics(
             self.name, "http", self._state, self._reason, self._since_ns, run.groups.n_sensors if run else 0, (device,),
-            n_samples=self._n_samples, n_frames=self._n_frames, n_rejects=self._n_rejects,
+            n_samples=self._n_samples, n_frames=self._n_frames, n_bytes=self._n_bytes, n_rejects=self._n_rejects,
             n_duplicates=self._n_sent_again, decode_ns=self._decode_ns, latency_s_p50=p50, latency_s_p99=p99,
             latency_counts=counts, latency_total_s=total_s, n_unacknowledged=len(self._open),
             unacknowledged_ns=next(iter(self._open.values()), NO_TIME),
@@ -213,6 +213,7 @@ class HttpAdapter:
         if run is None:
             raise Closed(f"adapter {self.name} does not run")
         self._n_requests += 1
+        self._n_bytes += len(pushed.body)
         if pushed.arrival_ns == NO_TIME:
             pushed = replace(pushed, arrival_ns=run.sink.clock.now_ns())
         if self._listener is not None:

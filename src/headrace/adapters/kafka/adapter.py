@@ -231,6 +231,7 @@ class KafkaAdapter:
             (cluster, *partitions),
             n_samples=inbox.n_samples,
             n_frames=inbox.n_frames,
+            n_bytes=inbox.n_bytes,
             n_rejects=inbox.n_rejects,
             transport_ns=inbox.transport_ns,
             decode_ns=inbox.decode_ns,

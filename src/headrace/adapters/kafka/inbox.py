@@ -90,7 +90,7 @@ class KafkaInbox:
         self._open: dict[_Slice, None] = {}
         self._sequence = 0
         self.last_good_ns = NO_TIME
-        self.n_messages = 0
+        self.n_messages = self.n_bytes = 0
         self.n_frames = 0
         self.n_samples = 0
         self.n_rejects = 0
@@ -115,6 +115,7 @@ class KafkaInbox:
         """
         taken = self._taken(found)
         self.n_messages += len(taken.messages)
+        self.n_bytes += sum(map(len, taken.messages.payloads))
         cpu_ns = thread_cpu_ns()
         batches, rejects = self._router.decode(taken.messages, self._sink.clock.now_ns())
         self.decode_ns += thread_cpu_ns() - cpu_ns

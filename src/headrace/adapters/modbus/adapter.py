@@ -308,6 +308,7 @@ class ModbusAdapter:
             tuple(device.diagnostics() for device in run.devices),
             n_samples=run.collector.n_samples,
             n_frames=run.collector.n_frames,
+            n_bytes=run.past.n_bytes + sum(poller.n_bytes for poller in run.pollers),
             n_rejects=run.collector.n_rejects,
             transport_ns=run.past.transport_ns + sum(poller.transport_ns for poller in run.pollers),
             decode_ns=run.collector.decode_ns,

@@ -183,7 +183,7 @@ class ConnectionPoller:
         self._backoff = backoff
         self.endpoint: Endpoint = devices[0].plan.endpoint
         self._transport: ModbusTransport | None = None
-        self._closed_cpu_ns = 0
+        self._closed_cpu_ns = self._closed_bytes = 0
         self._retry_ns = 0
         self._next_request_ns = 0
         self._suspects_ns = 0
@@ -201,6 +201,11 @@ class ConnectionPoller:
     def transport_ns(self) -> int:
         """CPU of socket and framing so far."""
         return self._closed_cpu_ns + (self._transport.cpu_ns if self._transport else 0)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes received so far."""
+        return self._closed_bytes + (self._transport.n_bytes if self._transport else 0)
 
     async def run(self) -> None:
         """Poll until cancelled; a defect of ours in one poll does not end the others.
@@ -261,6 +266,7 @@ class ConnectionPoller:
         """Close the connection."""
         if self._transport is not None:
             self._closed_cpu_ns += self._transport.cpu_ns
+            self._closed_bytes += self._transport.n_bytes
             self._transport.close()
             self._transport = None
 

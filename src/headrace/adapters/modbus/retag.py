@@ -71,13 +71,15 @@ class PastPolling:
     latency_counts: tuple[int, ...] = ()
     latency_total_s: float = 0.0
     n_connects: int = 0
+    n_bytes: int = 0
 
     def with_pollers(self, pollers: Sequence[ConnectionPoller]) -> PastPolling:
         """The same and some more."""
         counts, total_s = self.spread(pollers)
         transport_ns = self.transport_ns + sum(p.transport_ns for p in pollers)
+        n_connects = self.n_connects + sum(p.n_connects for p in pollers)
         return PastPolling(
-            transport_ns, counts, total_s, self.n_connects + sum(p.n_connects for p in pollers)
+            transport_ns, counts, total_s, n_connects, self.n_bytes + sum(p.n_bytes for p in pollers)
         )
 
     def spread(self, pollers: Sequence[ConnectionPoller]) -> tuple[tuple[int, ...], float]:

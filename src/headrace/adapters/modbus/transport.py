@@ -81,7 +81,7 @@ class ModbusTransport(asyncio.Protocol):
         # A server with TLS 1.3 refuses who has no certificate after the handshake, and only by closing.
         has_none = endpoint.tls is not None and endpoint.tls.cert_file is None
         self._hint = "; it may ask for a certificate, see cert_file" if has_none else ""
-        self.cpu_ns = 0
+        self.cpu_ns = self.n_bytes = 0
 
     @classmethod
     async def connect(
@@ -219,6 +219,7 @@ class ModbusTransport(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes, split and joined in any way, and hand out whole answers."""
         cpu_ns = thread_cpu_ns() if self._weight else 0
+        self.n_bytes += len(data)
         if self._silence_s:
             self._free_s = asyncio.get_running_loop().time() + self._silence_s
         self._hint = ""

@@ -384,6 +384,7 @@ class OpcuaAdapter:
             devices,
             n_samples=run.inbox.n_samples,
             n_frames=run.inbox.n_frames,
+            n_bytes=totals.n_bytes,
             n_rejects=run.inbox.n_rejects,
             n_duplicates=run.inbox.n_repeats,
             transport_ns=totals.transport_ns,

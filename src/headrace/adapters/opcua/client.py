@@ -113,7 +113,7 @@ class UaConnection:
         self._client.session_timeout = _SESSION_MS
         self._client.connection_lost_callback = self._lost
         self._namespaces: list[str] = []
-        self.cpu_ns = 0
+        self.cpu_ns = self.n_bytes = 0
 
     async def open(self) -> None:
         """Connect, log in, learn the server's namespaces.
@@ -176,6 +176,7 @@ class UaConnection:
 
         def measured(data: bytes) -> None:
             began_ns = thread_cpu_ns()
+            self.n_bytes += len(data)
             receive(data)
             self.cpu_ns += thread_cpu_ns() - began_ns
 

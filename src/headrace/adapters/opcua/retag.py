@@ -121,6 +121,7 @@ class PastSessions:
     decode_ns: int = 0
     n_connects: int = 0
     n_gaps: int = 0
+    n_bytes: int = 0
     latency_counts: tuple[int, ...] = ()
     latency_total_s: float = 0.0
 
@@ -132,6 +133,7 @@ class PastSessions:
             self.decode_ns + sum(one.meters.decode_ns for one in sessions),
             self.n_connects + sum(one.meters.n_connects for one in sessions),
             self.n_gaps + sum(one.meters.n_gaps for one in sessions),
+            self.n_bytes + sum(one.n_bytes for one in sessions),
             counts,
             total_s,
         )

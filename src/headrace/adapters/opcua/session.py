@@ -61,7 +61,7 @@ class ServerSession:
         self._ended = asyncio.Event()
         self._end_reason = ""
         self._is_told = False
-        self._closed_cpu_ns = 0
+        self._closed_cpu_ns = self._closed_bytes = 0
         self._reader: Reader | None = None
         self._up_reader: Reader | None = None
         self._left: tuple[UaConnection, Reader] | None = None
@@ -79,6 +79,11 @@ class ServerSession:
     def transport_ns(self) -> int:
         """CPU of reading the socket, framing and decryption so far."""
         return self._closed_cpu_ns + (self.connection.cpu_ns if self.connection else 0)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes received so far."""
+        return self._closed_bytes + (self.connection.n_bytes if self.connection else 0)
 
     @property
     def is_connected(self) -> bool:
@@ -124,6 +129,7 @@ class ServerSession:
         connection, self.connection = self.connection, None
         if connection is not None:
             self._closed_cpu_ns += connection.cpu_ns
+            self._closed_bytes += connection.n_bytes
             await connection.close(says_goodbye)
 
     def drop(self, reason: str) -> None:

@@ -54,7 +54,7 @@ class ReplayAdapter:
         self._shift_ns: int | None = None if config.shift else 0
         self._began: tuple[int, int] | None = None
         self._seen: set[Path] = set()
-        self._n_samples = 0
+        self._n_samples = self._n_bytes = 0
         self._n_frames = 0
         self._n_rejects = 0
         self._decode_ns = 0
@@ -119,7 +119,7 @@ class ReplayAdapter:
         return AdapterDiagnostics(
             self.name, "replay", state, self._reason, self._since_ns,
             self._groups.n_sensors if self._groups else 0, (device,), self._n_samples, self._n_frames,
-            self._n_rejects, decode_ns=self._decode_ns,
+            self._n_rejects, n_bytes=self._n_bytes, decode_ns=self._decode_ns,
         )  # fmt: skip
 
     def _enter(self, state: AdapterState, reason: str, sink: Sink) -> None:
@@ -180,6 +180,7 @@ class ReplayAdapter:
                 table = next(tables, None)
                 if table is None:
                     return
+                self._n_bytes += table.nbytes
                 batches, rejects = reader.read(table, file.name)
             except PayloadError as e:
                 await self._refuse(

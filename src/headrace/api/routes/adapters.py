@@ -49,6 +49,21 @@ async def adapter(name: Name, backend: Asked) -> dict[str, Any]:
     return await backend.adapter(name)
 
 
+class WantedTags(BaseModel):
+    """Which signals of an adapter."""
+
+    stale: bool = Field(False, description="only those without a usable value for longer than stale_after")
+    stale_after_ns: int | None = Field(None, ge=1, lt=2**63, description="default: [runtime] stale_after")
+    limit: int = Field(1_000, ge=1, le=100_000, description="so many, the longest silent first")
+
+
+@router.get("/adapters/{name}/tags")
+async def tags(name: Name, backend: Asked, wanted: Annotated[WantedTags, Query()]) -> Response:
+    """When each signal of an adapter last gave a usable value, and why it gives none where its device says so."""
+    parameters = {key: str(value) for key, value in wanted.model_dump().items() if value is not None}
+    return handed_on(await backend.control.get(_of(name, "/tags"), parameters))
+
+
 @router.get("/adapters/{name}/tail", response_class=Response)
 async def tail(
     name: Name,

@@ -80,6 +80,7 @@ async def test_messages_of_a_slice_are_one_batch_acknowledged_together():
         assert desk.inbox.latency.percentiles()[0] > 0
         assert (desk.inbox.n_messages, desk.inbox.n_samples, desk.inbox.n_frames) == (20, 20, 20)
         assert desk.inbox.last_good_ns > 0
+        assert desk.inbox.n_bytes > 20
 
 
 async def test_a_message_is_acknowledged_when_the_last_of_its_parts_is_durable():

@@ -249,6 +249,7 @@ async def test_without_credit_it_is_put_off():
         await until(lambda: device_of(adapter).n_polls_skipped == 1, "counted")
         sink.set_credit(True)
         await until(lambda: sink.n_samples == 1, "taken")
+        assert adapter.diagnostics().n_bytes == len(LINE) + 1
 
 
 # --- decoded again -----------------------------------------------------------------------------------

@@ -129,6 +129,7 @@ async def test_a_half_written_line_waits_for_its_end(tmp_path):
         await until(lambda: next(iter(adapter._running.files.values())).is_drained, "no more for now")
         written(tmp_path, "a.csv", f".5\n{rows(3, 1)}")
         await until(lambda: sink.n_samples == 4, "the rest")
+        assert adapter.diagnostics().n_bytes >= file.stat().st_size, "a line that waited is read again"
     assert values_of(sink) == [0, 1, 2.5, 3]
     assert not sink.rejects
     assert file.exists()

@@ -55,6 +55,7 @@ async def test_a_body_is_answered_when_it_is_durable(running, sink):
     assert found.latency_s_p50 > 0
     assert found.decode_ns > 0
     assert found.devices[0].last_good_ns > 0
+    assert found.n_bytes > 20
     assert {batch.arrival_ns for batch in sink.batches} == {7}
 
 

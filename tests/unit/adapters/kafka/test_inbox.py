@@ -132,5 +132,6 @@ async def test_what_comes_is_heard_and_is_the_same_again():
     again = [of_captured(one) for one in heard]
     assert again == [topic_message(one, heard[0].ts_ns) for one in (timed, plain)]
     assert desk.inbox.unacknowledged == (2, heard[0].ts_ns)
+    assert desk.inbox.n_bytes == sum(len(one.data) for one in heard)
     desk.sink.land()
     assert desk.inbox.unacknowledged == (0, NO_TIME)

@@ -58,7 +58,7 @@ class Wire:
 
 
 class FakeTransport:
-    cpu_ns = 5
+    cpu_ns, n_bytes = 5, 7
 
     def __init__(self, wire, endpoint, on_lost):
         self.wire, self.endpoint, self.on_lost = wire, endpoint, on_lost

@@ -68,6 +68,7 @@ async def test_a_request_is_answered():
         assert await peer.ask(unit=18) == DATA
         assert peer.requests == [(1, 17, READ), (2, 18, READ)]
         assert peer.transport.cpu_ns >= 0
+        assert peer.transport.n_bytes > 0
         assert not peer.lost
 
 

@@ -88,7 +88,7 @@ class ScriptedConnection(UaConnection):
         self._answers = {kind: list(some) for kind, some in answers.items()}
         self.asked = []
         self._access = SimpleNamespace(server=ServerAddress("h", 1))
-        self.cpu_ns = 0
+        self.cpu_ns = self.n_bytes = 0
         self.is_resumed = False
 
     is_cut = False

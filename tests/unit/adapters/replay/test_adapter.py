@@ -58,6 +58,7 @@ async def test_files_are_played_in_the_order_of_their_names(tmp_path):
         adapter_of(tmp_path, ("site", "device", "signal"), files=["*.*"], path="leon/d/{key}")
     )
     assert [int(b.ts_ns[0] - START_NS) // NS for b in sink.batches] == [0, 10, 20]
+    assert found.n_bytes >= 3 * 10 * 16
     assert (found.state, found.reason) == (AdapterState.STOPPED, "all 3 files were played")
     assert (found.n_samples, found.n_frames, found.n_sensors, found.devices[0].n_requests) == (90, 30, 3, 3)
     assert found.decode_ns > 0
