@@ -279,10 +279,10 @@ async def test_a_poison_message_is_a_reject_with_its_place(cluster):
         assert rows(sink)[-1][1:] == (1_700_000_000_000_000_500, 4.0), "it is the sample that was there"
         assert still.source == "plant.a:1:5:d"
         _, (cut,) = adapter.redecode(
-            rejects[0].__class__.from_dict({**rejects[0].to_dict(), "raw": "20" * 4_096}),
+            rejects[0].__class__.from_dict({**rejects[0].to_dict(), "raw": "20" * (1 << 20)}),
             sink.directory,
         )
-        assert cut.detail == "only its first 4,096 bytes were kept"
+        assert cut.detail == "only its first 1,048,576 bytes were kept"
 
 
 async def test_a_sink_that_refuses_gets_it_again(cluster):

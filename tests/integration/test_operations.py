@@ -367,7 +367,7 @@ async def test_rejects_are_taken_in_once_after_the_rule_was_mended(tmp_path, bro
         await until(lambda: state_of(plant, "broker").state is AdapterState.CONNECTED)
         async with device(broker) as dev:
             for i in range(30):
-                await dev.publish("load/d", f'{{"v": {i}.5}}')
+                await dev.publish("load/d", f'{{"v": {i}.5}}' + " " * 20_000 * (i % 3))
         await until(lambda: plant.summary()["rejected"] == 30)
         await plant.intake.drain()
         mended = strict.replace("plant/rest/{key}", "plant/mended/{key}").replace(

@@ -14,6 +14,7 @@ from headrace.cli.target import Target, find_target, target_option
 from headrace.cli.teaching import TaughtCommand
 
 _REPLAY_S = 120.0
+_DUMPED_BYTES = 4_096
 _BATCH = 1_000
 
 
@@ -117,12 +118,14 @@ def show(reject_id: str, target: str | None, raw: bool, as_json: bool) -> None:
 
 
 def dump(data: bytes) -> str:
-    """Bytes as hexadecimal digits with their text beside them, sixteen a line."""
+    """Bytes as hexadecimal digits with their text beside them, sixteen a line; the beginning of many."""
     lines = []
-    for at in range(0, len(data), 16):
+    for at in range(0, min(len(data), _DUMPED_BYTES), 16):
         part = data[at : at + 16]
         text = "".join(chr(b) if 32 <= b < 127 else "." for b in part)
         lines.append(f"{at:06x}  {part.hex(' ').ljust(47)}  {text}")
+    if len(data) > _DUMPED_BYTES:
+        lines.append(f"... {len(data) - _DUMPED_BYTES:,} bytes more; --raw writes all of them")
     return "\n".join(lines) or "(no bytes were kept)"
 
 

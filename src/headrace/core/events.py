@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-MAX_RAW_BYTES = 4_096
+MAX_RAW_BYTES = 1 << 20
+"""What is kept of one refused input: a longer one can be looked at, but not decoded again."""
+PACKED_RAW_BYTES = 4_096
+"""Small inputs that are refused one after the other for the same reason share a reject up to this size."""
 
 
 class RejectCode(StrEnum):
@@ -40,7 +43,7 @@ class Reject:
     ----------
     adapter : the adapter instance; source : topic, device, file, or how pushed input is written.
     detail : what was expected and what came.
-    raw : the input itself or the part of it that was refused, its first 4 KiB.
+    raw : the input itself or the part of it that was refused, its first MiB.
     n_samples : samples that are lost with it, at least 1.
     """
 

@@ -41,7 +41,7 @@ Deliver = Callable[[int, RecordKind, FrameBatch | int], None]
 """Takes (seq, FRAMES, batch in shard order) and (seq, TICK, now_ns), in order of seq, before they are durable."""
 
 _BUCKETS_MAX = 64
-_REJECTS_MAX = 256
+_REJECTS_MAX, _REJECTS_BYTES = 256, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,7 @@ class IntakeCore:
         self._open: dict[object, _Bucket] = {}
         self._sealed: deque[_Bucket] = deque()
         self._rejects: list[Reject] = []
+        self._rejects_bytes = 0
         self._rejects_bucket = _Bucket()
         self._due: list[Ack] = []
         self._acks: deque[tuple[int, list[Ack]]] = deque()
@@ -221,8 +222,7 @@ class IntakeCore:
             if not normalised.rejects:
                 last = bucket
         for reject in normalised.rejects:
-            self._count(reject)
-            self._rejects.append(reject)
+            self._keep(reject)
         if not frames.n_frames and not normalised.rejects:
             self.credits.give(weight)
             self._due += [ack] if ack else []
@@ -233,8 +233,7 @@ class IntakeCore:
 
     def accept_reject(self, reject: Reject, ack: Ack | None = None) -> bool:
         """Take a reject for which credit was taken; whether a flush is due."""
-        self._count(reject)
-        self._rejects.append(reject)
+        self._keep(reject)
         self._rejects_bucket.weight += credit_of(reject)
         self._rejects_bucket.acks += [ack] if ack else []
         return self._is_due()
@@ -244,7 +243,9 @@ class IntakeCore:
         policy = self.settings.policies.get(batch.origin, TimePolicy())
         return normalise(batch, self.directory, arrival_ns, policy)
 
-    def _count(self, reject: Reject) -> None:
+    def _keep(self, reject: Reject) -> None:
+        self._rejects.append(reject)
+        self._rejects_bytes += len(reject.raw)
         self.counters.received[reject.adapter] += reject.n_samples
         self.counters.rejected[reject.adapter, reject.code] += reject.n_samples
 
@@ -287,6 +288,7 @@ class IntakeCore:
         return (
             bool(self._sealed)
             or len(self._rejects) >= _REJECTS_MAX
+            or self._rejects_bytes >= _REJECTS_BYTES
             or any(b.n_values >= full for b in self._open.values())
         )
 
@@ -332,7 +334,7 @@ class IntakeCore:
         self._reject_weights.append((seq, self._rejects_bucket.weight))
         self._written(seq, self._rejects_bucket.acks)
         self.on_rejects(seq, self._rejects)
-        self._rejects, self._rejects_bucket = [], _Bucket()
+        self._rejects, self._rejects_bucket, self._rejects_bytes = [], _Bucket(), 0
 
     def define(self) -> None:
         """Write definitions of slots that the journal does not know yet; a record of frames does it by itself.

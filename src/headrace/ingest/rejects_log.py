@@ -37,6 +37,7 @@ PENDING_BYTES_MAX = 16 << 20
 _PATH = re.compile(r"rejects/(\d{16})-(\d{16})-(\d{6})\.parquet")
 _ID = re.compile(r"(\d+)-(\d+)")
 _ROW_BYTES = 200
+_DICTIONARY_BYTES = 64 << 20
 Key = tuple[int, int]
 
 
@@ -205,7 +206,10 @@ def _encoded(table: pa.Table) -> bytes:
     import pyarrow.parquet as pq
 
     out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd", write_page_checksum=True)
+    # The bytes that several rejects of one input have in common are there once.
+    pq.write_table(
+        table, out, compression="zstd", write_page_checksum=True, dictionary_pagesize_limit=_DICTIONARY_BYTES
+    )
     return out.getvalue()
 
 
@@ -249,14 +253,22 @@ class RejectTables:
             except CorruptionError as e:
                 self.problems.append(str(e))
 
-    def chosen(self, wanted: RejectFilter, limit: int | None = None) -> list[KeptReject]:
-        """The rejects that are meant, oldest first."""
+    def chosen(
+        self, wanted: RejectFilter, limit: int | None = None, limit_bytes: int | None = None
+    ) -> list[KeptReject]:
+        """The rejects that are meant, oldest first; no more once they have `limit_bytes` together."""
         out: list[KeptReject] = []
+        n_bytes = 0
         for table in self.tables:
             room = None if limit is None else limit - len(out)
-            if room == 0:
+            if room == 0 or (limit_bytes is not None and n_bytes >= limit_bytes):
                 break
-            out += from_table(table.filter(wanted.mask(table)).slice(0, room))
+            meant = table.filter(wanted.mask(table)).slice(0, room)
+            if limit_bytes is not None:
+                before = n_bytes + np.cumsum(meant["raw_bytes"].to_numpy()) - meant["raw_bytes"].to_numpy()
+                meant = meant.slice(0, int(np.count_nonzero(before < limit_bytes)))
+            n_bytes += sum(meant["raw_bytes"].to_pylist())
+            out += from_table(meant)
         return out
 
     def newest(self, wanted: RejectFilter, limit: int) -> list[KeptReject]:
@@ -363,10 +375,20 @@ class RejectsLog:
         kept = [KeptReject(seq, place, bounded(one)) for place, one in enumerate(rejects)]
         with self._lock:
             self._pending += kept
-            self._pending_bytes += sum(_weight(one) for one in kept)
-            while self._pending_bytes > PENDING_BYTES_MAX:  # the disk takes nothing; the journal has them
-                self._pending_bytes -= _weight(self._pending.pop(0))
-                self.n_dropped += 1
+            self._pending_bytes += sum(_weights(kept))
+            if self._pending_bytes > PENDING_BYTES_MAX:  # the disk takes nothing; the journal has them
+                self._drop_pending()
+
+    def _drop_pending(self) -> None:
+        """Drop the oldest of what waits, down to the bound."""
+        n, left = 0, self._pending_bytes
+        for weight in _weights(self._pending):
+            if left <= PENDING_BYTES_MAX:
+                break
+            n, left = n + 1, left - weight
+        self._pending = self._pending[n:]
+        self._pending_bytes = sum(_weights(self._pending))
+        self.n_dropped += n
 
     def save(self, durable_seq: int) -> None:
         """Write what the journal has made durable; afterwards its records are not needed for rejects.
@@ -383,7 +405,7 @@ class RejectsLog:
                 self._put(some[:n])
                 with self._lock:
                     self._pending = [one for one in self._pending if one.key > some[n - 1].key]
-                    self._pending_bytes = sum(_weight(one) for one in self._pending)
+                    self._pending_bytes = sum(_weights(self._pending))
                 some = some[n:]
             self._bound()
 
@@ -469,17 +491,22 @@ class RejectsLog:
         return n
 
 
-def _weight(one: KeptReject) -> int:
-    r = one.reject
-    return _ROW_BYTES + len(r.raw) + len(r.source) + len(r.detail)
+def _weights(some: Sequence[KeptReject]) -> list[int]:
+    """Bytes of each; those of one input have its bytes together."""
+    out, before = [], None
+    for r in (one.reject for one in some):
+        n_raw = 0 if r.raw is before else len(r.raw)
+        out.append(_ROW_BYTES + n_raw + len(r.source) + len(r.detail))
+        before = r.raw
+    return out
 
 
 def _fitting(some: Sequence[KeptReject], size_bytes: int) -> int:
     """How many of the first rejects go into an object: whole journal records, at least one."""
     total = n = 0
-    for i, one in enumerate(some):
+    for i, (one, weight) in enumerate(zip(some, _weights(some), strict=True)):
         if total >= size_bytes and one.seq != some[i - 1].seq:
             break
-        total += _weight(one)
+        total += weight
         n = i + 1
     return n

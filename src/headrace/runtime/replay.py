@@ -25,7 +25,7 @@ from headrace.ingest.intake import Intake, IntakeState
 from headrace.ingest.normalize import TimePolicy, normalise
 from headrace.ingest.rejects_log import Key, RejectFilter, RejectsLog, parse_reject_id
 
-LIMIT_MAX = 5_000
+LIMIT_MAX, LIMIT_BYTES = 5_000, 64 << 20
 _REASONS_MAX = 20
 _LOOK_S = 1.0
 
@@ -77,7 +77,7 @@ class RejectsReplay:
         self._lock = asyncio.Lock()
 
     async def run(self, wanted: RejectFilter, limit: int, is_trial: bool) -> dict[str, Any]:
-        """Replay the oldest `limit` that are meant.
+        """Replay the oldest `limit` that are meant, or fewer where these are large.
 
         Parameters
         ----------
@@ -98,7 +98,9 @@ class RejectsReplay:
             else:
                 await asyncio.to_thread(self._log.save, self._intake.core.journal.durable_seq)
                 tables = await asyncio.to_thread(self._log.saved)
-            some = await asyncio.to_thread(tables.chosen, wanted, min(limit, LIMIT_MAX))
+            limit = min(limit, LIMIT_MAX)
+            some = await asyncio.to_thread(tables.chosen, wanted, limit, LIMIT_BYTES)
+            is_cut = len(some) == limit or sum(len(kept.reject.raw) for kept in some) >= LIMIT_BYTES
             clock = SystemClock()
             reasons: Counter[tuple[str, str, str]] = Counter()
             batches: list[FrameBatch] = []
@@ -126,7 +128,7 @@ class RejectsReplay:
                 "reasons": [
                     {"adapter": a, "code": c, "why": w, "rejects": n} for (a, c, w), n in reasons.most_common(_REASONS_MAX)
                 ],
-                "next": some[-1].id if len(some) == min(limit, LIMIT_MAX) else None,
+                "next": some[-1].id if is_cut else None,
                 "problems": tables.problems,
             }  # fmt: skip
 

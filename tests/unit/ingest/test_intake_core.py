@@ -235,6 +235,9 @@ def test_rejects_are_journalled_counted_and_acknowledged() -> None:
     for _ in range(256):
         bench.core.offer_reject(reject())
     assert not bench.core.has_waiting  # flushed at its bound
+    for n_bytes, waits in ((700_000, True), (700_000, False), (400_000, True)):
+        bench.core.offer_reject(reject(bytes(n_bytes)))
+        assert bench.core.has_waiting is waits, "so many bytes are one record"
 
 
 def test_frames_with_wrong_times_are_rejected_and_acknowledged_with_the_rest() -> None:

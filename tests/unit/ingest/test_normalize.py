@@ -172,11 +172,11 @@ def test_wrong_times_are_rejected_where_the_policy_says_so(directory: SensorDire
 
 
 def test_a_large_reject_keeps_the_frames_that_fit(directory: SensorDirectory) -> None:
-    batch = dense(np.zeros(1_000), np.arange(1_000), np.ones((1_000, 2)))
+    batch = dense(np.zeros(200_000), np.arange(200_000), np.ones((200_000, 2)))
     (reject,) = normalise(batch, directory, NOW, TimePolicy(bad_time=BadTime.REJECT)).rejects
-    assert len(reject.raw) <= 4_096
-    assert FrameBatch.from_bytes(reject.raw).n_frames > 50
-    assert reject.n_samples == 2_000
+    assert len(reject.raw) <= 1 << 20
+    assert FrameBatch.from_bytes(reject.raw).n_frames > 20_000
+    assert reject.n_samples == 400_000
 
 
 def test_arrival_tells_frames_of_a_group_apart(directory: SensorDirectory) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -166,6 +168,9 @@ def test_what_the_disk_does_not_take_is_bounded_in_memory(disk, monkeypatch):
         log.note(seq, [reject(seq, size=2_000)])
     assert log.pending_bytes <= 10_000
     assert log.n_dropped == 10 - len(ids(log.tables()))
+    shared = replace(reject(1, size=4_000))
+    log.note(11, [replace(shared, detail=f"line {n}") for n in range(5)])
+    assert ids(log.tables())[-5:] == [f"11-{n}" for n in range(5)], "of one input: its bytes count once"
 
     def refuse(*_):
         raise StorageError("the disk is full")
@@ -175,6 +180,27 @@ def test_what_the_disk_does_not_take_is_bounded_in_memory(disk, monkeypatch):
     with pytest.raises(StorageError):
         log.save(10)
     assert ids(log.tables()) == before
+
+
+def test_inputs_of_a_mib_are_kept_once_each(disk):
+    log, large = opened(disk), reject(1, size=1_000_000)
+    log.note(1, [replace(large, detail=f"line {n}") for n in range(16)] + [reject(2, size=900_000)])
+    assert log.pending_bytes < 2_000_000
+    log.save(1)
+    assert log.size_bytes < 2_100_000, "random bytes: what is there once takes as much as it has"
+    found = opened(disk).tables().chosen(EVERYTHING)
+    assert [one.reject.raw for one in found] == [large.raw] * 16 + [reject(2, size=900_000).raw]
+
+
+def test_no_more_is_chosen_than_fits(disk):
+    log = opened(disk)
+    for seq in range(1, 7):
+        log.note(seq, [reject(seq, size=1_000)])
+        log.save(seq)
+    tables = log.tables()
+    for limit_bytes, n in ((1, 1), (1_000, 1), (1_001, 2), (5_000, 5), (10_000, 6)):
+        assert len(tables.chosen(EVERYTHING, None, limit_bytes)) == n
+    assert len(tables.chosen(EVERYTHING, 3, 5_000)) == 3
 
 
 def test_what_was_replayed_is_out_for_good(disk):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from headrace.adapters.abilities import Captured, FoundTag, Listener, TagAddress
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, PlantFacts, Sink
 from headrace.adapters.meters import Backoff
+from headrace.adapters.modbus.again import redecode_poll
 from headrace.adapters.modbus.captured import decode_answers
 from headrace.adapters.modbus.collector import Collector
 from headrace.adapters.modbus.config import (
@@ -287,6 +288,12 @@ class ModbusAdapter:
     ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
         """Decode answers by the present profiles."""
         return decode_answers(self.name, self._plans, directory, captured)
+
+    def redecode(
+        self, reject: Reject, directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """Decode a refused poll by the present profile."""
+        return redecode_poll(self.name, self._plans, directory, reject)
 
     def diagnostics(self) -> AdapterDiagnostics:
         """State and counts of the adapter and of every device."""

@@ -93,7 +93,7 @@ class _Device:
                 image.put(read, answer)
             else:
                 holes.append(read.hole)
-        if not _covers(seen, read_map):
+        if not covers(seen, read_map):
             return None
         if read_map.parts != self._defined:
             self._slots, self._defined = self.plan.define(read_map, self._directory), read_map.parts
@@ -108,7 +108,7 @@ def _placed(asked: Block, read_map: ReadMap) -> BlockRead | None:
     return None
 
 
-def _covers(seen: Iterable[ImageHole], read_map: ReadMap) -> bool:
+def covers(seen: Iterable[ImageHole], read_map: ReadMap) -> bool:
     """Whether all values of a profile were asked for, or are known to be refused."""
     return all(
         any(one.block == number and one.start <= span.start and span.end <= one.end for one in seen)

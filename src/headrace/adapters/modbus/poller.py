@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from headrace.adapters.abilities import Captured, Direction, Listener
 from headrace.adapters.base import AdapterState, DeviceDiagnostics, Sink
 from headrace.adapters.meters import Backoff, LatencyRing, fraction, seconds
+from headrace.adapters.modbus.again import poll_text
 from headrace.adapters.modbus.captured import about_piece
 from headrace.adapters.modbus.collector import Collector, PollImage
 from headrace.adapters.modbus.config import DevicePlan
@@ -56,8 +57,10 @@ _log = logging.getLogger("headrace.adapters.modbus")
 class _Malformed(Exception):
     """An answer that does not fit its request."""
 
-    def __init__(self, detail: str, pdu: bytes) -> None:
-        self.detail, self.pdu = detail, pdu
+    def __init__(self, detail: str, request: bytes, pdu: bytes) -> None:
+        self.detail = detail
+        self.pieces = [(request, pdu)]
+        """All answers of the poll, each with its request; this one is the last."""
 
 
 class _NoDevice(Exception):
@@ -379,7 +382,7 @@ class ConnectionPoller:
         except _NoDevice as e:
             return self._away(device, str(e), began_ns)
         except _Malformed as e:
-            self._malformed(device, e.detail, e.pdu)
+            self._malformed(device, e.detail, poll_text(e.pieces))
         return 0
 
     async def _read_all(self, device: PolledDevice, transport: ModbusTransport, began_ns: int) -> None:
@@ -387,14 +390,17 @@ class ConnectionPoller:
         reads = device.reads
         again, due = reads.retry(began_ns), tuple(reads.due)
         total = len(due) + (again is not None)
-        answers = [
-            await self._read(device, transport, read, (number, total), is_again=False)
-            for number, read in enumerate(due, 1)
-        ]
+        answers: list[bytes | int] = []
         back = None
-        if again is not None:
-            answer = await self._read(device, transport, again, (total, total), is_again=True)
-            back = again if isinstance(answer, bytes) else None
+        try:
+            for number, read in enumerate(due, 1):
+                answers.append(await self._read(device, transport, read, (number, total), is_again=False))
+            if again is not None:
+                answer = await self._read(device, transport, again, (total, total), is_again=True)
+                back = again if isinstance(answer, bytes) else None
+        except _Malformed as e:
+            e.pieces[:0] = [(read.request, read.pdu(one)) for read, one in zip(due, answers, strict=False)]
+            raise
         now_ns = self._clock.now_ns()
         whole = reads.whole_image(answers)
         if whole is None:
@@ -471,7 +477,7 @@ class ConnectionPoller:
             answer = read.answered(pdu)
         except ValueError as e:
             device.n_errors += 1
-            raise _Malformed(str(e), pdu) from None
+            raise _Malformed(str(e), read.request, pdu) from None
         if isinstance(answer, bytes):
             return answer
         device.n_errors += 1
@@ -539,9 +545,9 @@ class ConnectionPoller:
         device.enter(AdapterState.BACKOFF, reason, now_ns)
         return now_ns + device.backoff.next_ns()
 
-    def _malformed(self, device: PolledDevice, detail: str, pdu: bytes) -> None:
+    def _malformed(self, device: PolledDevice, detail: str, poll: bytes) -> None:
         """The answer does not fit the request: keep it as a reject."""
-        self._reject(device, detail, pdu)
+        self._reject(device, detail, poll)
         reason = f"{detail.rpartition(', got ')[0]}, got something else"
         self._answered(device, reason, self._clock.now_ns())
 

@@ -114,6 +114,10 @@ class BlockRead:
             return pdu[2:]
         return answered_data(self.block, pdu)
 
+    def pdu(self, answer: bytes | int) -> bytes:
+        """The answer that `answered` has read."""
+        return self.head + answer if isinstance(answer, bytes) else bytes((self.head[0] | 0x80, answer))
+
     @property
     def hole(self) -> ImageHole:
         """What is missing where it is refused."""

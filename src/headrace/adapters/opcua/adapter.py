@@ -12,6 +12,7 @@ from headrace.adapters.abilities import Captured, FoundTag, Listener, TagAddress
 from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics, PlantFacts, Sink
 from headrace.adapters.meters import Backoff
 from headrace.adapters.opcua.addresses import parse_node, tag_address
+from headrace.adapters.opcua.again import Refiling
 from headrace.adapters.opcua.asking import Feed
 from headrace.adapters.opcua.browsing import Browsing, scan_server
 from headrace.adapters.opcua.captured import AnswerTap, decode_answers, mark_of
@@ -82,6 +83,7 @@ class OpcuaAdapter:
         self._plans = plans
         self._folder, self._pacer = plant.folder, plant.pacer
         self._listener: Listener | None = None
+        self._refiling: Refiling | None = None
         self._running: _Running | None = None
         self._stopped_ns = NO_TIME
         self._is_stopped = False
@@ -359,6 +361,14 @@ class OpcuaAdapter:
         tags.begin()
         filing = Filing(self.name, tags, directory, self._config.time)
         return decode_answers(self.name, tags, filing, captured)
+
+    def redecode(
+        self, reject: Reject, directory: SensorDirectory
+    ) -> tuple[Sequence[FrameBatch], Sequence[Reject]]:
+        """File refused values by the present profiles."""
+        if self._refiling is None or not self._refiling.is_for(self._plans, directory):
+            self._refiling = Refiling(self.name, self._plans, directory, self._config.time)
+        return self._refiling.redecode(reject)
 
     # --- how it is -----------------------------------------------------------------------------------
 

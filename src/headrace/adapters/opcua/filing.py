@@ -38,7 +38,7 @@ from headrace.adapters.opcua.tags import TagTable
 from headrace.adapters.opcua.texts import text_of
 from headrace.adapters.payloads.words import TEXT_MAX, WordTable, is_word
 from headrace.core.clock import NO_TIME
-from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
+from headrace.core.events import MAX_RAW_BYTES, PACKED_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import numpy_dtype
 from headrace.core.quality import USABLE_BELOW, Quality
@@ -324,7 +324,8 @@ class Filing:
         if there > n:
             tag = int(values.columns.tag[row])
             detail = f"{self._tags.path(tag)} has {there:,} elements, arrays says {n:,}; the rest is refused"
-            out.rejects.append(self._reject(RejectCode.WRONG_TYPE, tag, detail, raw, arrival_ns, there - n))
+            kept = values.data_value(row)
+            out.rejects.append(self._reject(RejectCode.WRONG_TYPE, tag, detail, kept, arrival_ns, there - n))
         return native(elements, kind)
 
     def _texts(
@@ -338,7 +339,8 @@ class Filing:
             if text is None or not is_word(text):
                 tag = int(values.columns.tag[row])
                 detail = f"{self._tags.path(tag)}: no text of at most {TEXT_MAX:,} characters without NUL"
-                out.rejects.append(self._reject(RejectCode.WRONG_TYPE, tag, detail, raw, arrival_ns))
+                kept = values.data_value(row)
+                out.rejects.append(self._reject(RejectCode.WRONG_TYPE, tag, detail, kept, arrival_ns))
                 continue
             texts.append(text)
             source.append(at)
@@ -375,10 +377,11 @@ class Filing:
         else:
             detail = f"{self._tags.path(tag)} is {kind_text(kind)}, {self._expected(tag, part, kind)}"
             self._tags.problem[tag] = detail.partition(" is ")[2]
-        raw = values.raw(row)
+        raw = values.data_value(row)
         for number, other in enumerate(out.rejects):
-            if other.source == self._source(tag) and other.detail == detail:
-                out.rejects[number] = replace(other, n_samples=other.n_samples + 1)
+            is_same = other.source == self.source(tag) and other.detail == detail
+            if is_same and len(other.raw) + len(raw) < PACKED_RAW_BYTES:
+                out.rejects[number] = replace(other, raw=other.raw + raw, n_samples=other.n_samples + 1)
                 return
         out.rejects.append(self._reject(code, tag, detail, raw, arrival_ns))
 
@@ -405,13 +408,14 @@ class Filing:
         self._state(tag, reason, out, arrival_ns)
         return out.rejects[0] if out.rejects else None
 
-    def _source(self, tag: int) -> str:
+    def source(self, tag: int) -> str:
+        """Server and node of a tag, as rejects name it."""
         return f"{self._tags.plans[int(self._tags.device[tag])].server} {self._tags.address(tag)}"
 
     def _reject(
         self, code: RejectCode, tag: int, detail: str, raw: bytes, arrival_ns: int, n_samples: int = 1
     ) -> Reject:
-        return Reject(code, self._name, self._source(tag), detail, raw[:MAX_RAW_BYTES], arrival_ns, n_samples)
+        return Reject(code, self._name, self.source(tag), detail, raw[:MAX_RAW_BYTES], arrival_ns, n_samples)
 
     def _unknown(self, values: Values, rows: Rows, arrival_ns: int) -> Reject:
         handles = sorted(set(values.columns.tag[rows].tolist()))[:5]

@@ -55,6 +55,18 @@ class Values:
         first = int(self.columns.first[row])
         return self.data[first : first + int(self.columns.size[row])]
 
+    def data_value(self, row: int) -> bytes:
+        """A row as OPC UA writes it: variant, status, times; what `scan_values` reads."""
+        columns, raw = self.columns, self.raw(row)
+        parts = [raw, struct.pack("<I", int(columns.status[row]))]
+        mask = (1 if raw else 0) | 2
+        for bit, time_ns in ((4, int(columns.source_ns[row])), (8, int(columns.server_ns[row]))):
+            if time_ns != NO_TIME:
+                mask |= bit | bit << 2  # with its picoseconds: ticks are 100 ns
+                ticks, rest_ns = divmod(time_ns, 100)
+                parts.append(struct.pack("<qH", ticks + TICKS_1970, rest_ns * 100))
+        return bytes([mask]) + b"".join(parts)
+
     def rows(self, chosen: npt.NDArray[np.bool_]) -> Values:
         """Some of them."""
         some: list[Any] = [column[chosen] for column in self.columns]

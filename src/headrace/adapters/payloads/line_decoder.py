@@ -33,7 +33,7 @@ from headrace.adapters.payloads.line_series import PARTS, LineSeries, Refusal
 from headrace.adapters.payloads.tag_paths import TagPath
 from headrace.adapters.payloads.words import TEXT_MAX, WordTable, is_word
 from headrace.core.clock import NO_TIME
-from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
+from headrace.core.events import MAX_RAW_BYTES, PACKED_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import numpy_dtype
 from headrace.core.sensors import SensorDirectory
@@ -344,9 +344,9 @@ def _part_columns(columns: LineColumns) -> PartColumns:
 
 
 class LinePacker:
-    """Makes rejects of refused lines: those that follow each other with the same code share one, below 4 KiB.
+    """Makes rejects of refused lines: those that follow each other with the same code share one, below 4 KiB if they can.
 
-    So a reject that has 4 KiB is of one line, of which the rest is missing. The arrival of a reject is that of its
+    So a reject that has a MiB is of one line, of which the rest is missing. The arrival of a reject is that of its
     first line, each line of a body being a nanosecond later than the one before.
     """
 
@@ -364,7 +364,7 @@ class LinePacker:
 
     def refuse(self, start: int, raw: bytes, code: RejectCode, detail: str, n_samples: int) -> None:
         """Take the line at `start`, of which `n_samples` values can't be taken; `raw` is what of it is kept."""
-        if code is not self._code or len(self._raw) + len(raw) >= MAX_RAW_BYTES:
+        if code is not self._code or len(self._raw) + len(raw) >= PACKED_RAW_BYTES:
             self.close()
             self._code, self._number = code, self.numbers.at(start)
             self._detail = f"line {self._number}: {detail}"

@@ -36,7 +36,7 @@ from headrace.adapters.payloads.metric_series import KEY_BYTES_MAX, N_SYMBOLS_MA
 from headrace.adapters.payloads.tag_paths import TagPath
 from headrace.adapters.payloads.wire import WireError, wrap
 from headrace.core.clock import NO_TIME
-from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
+from headrace.core.events import MAX_RAW_BYTES, PACKED_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
@@ -504,7 +504,7 @@ _SAID = {
 
 
 class _Packer:
-    """Makes rejects of refused points: those that follow each other with the same code share one, below 4 KiB."""
+    """Makes rejects of refused points: those that follow each other with the same code share one, below 4 KiB if they can."""
 
     def __init__(self, origin: str, form: MetricForm, arrival_ns: int) -> None:
         self.rejects: list[Reject] = []
@@ -518,7 +518,7 @@ class _Packer:
     def refuse(self, frame: int, one: PointRefusal) -> None:
         """Take points of a frame that can't be taken."""
         raw = one.raw[:MAX_RAW_BYTES]
-        if one.code is not self._code or len(self._raw) + len(raw) >= MAX_RAW_BYTES:
+        if one.code is not self._code or len(self._raw) + len(raw) >= PACKED_RAW_BYTES:
             self.close()
             self._code, self._detail = one.code, f"{self._what} {frame + 1}: {one.detail}"
         self._raw += raw

@@ -192,7 +192,7 @@ class Rows:
             self._refused, self._n_refused = message, 0
         self._n_refused += 1
         if self._n_refused > N_REJECTS_MAX:
-            # One message of a megabyte can have half a million mistakes; each would keep 4 KiB of it.
+            # One message of a megabyte can have half a million mistakes; each would keep all of it.
             for i in range(1, N_REJECTS_MAX + 1):
                 same = self._rejects[-i]
                 if same.code is code:
@@ -298,7 +298,7 @@ class Rows:
 def make_reject(
     adapter: str, message: TopicMessage, code: RejectCode, detail: str, n_samples: int = 1
 ) -> Reject:
-    """The reject of a message, with the first 4 KiB of it; its arrival is what samples without a time would get."""
+    """The reject of a message, with the first MiB of it; its arrival is what samples without a time would get."""
     raw = message.payload[:MAX_RAW_BYTES]
     first_ns = message.arrival_ns if message.time_ns == NO_TIME else message.time_ns
     return Reject(code, adapter, message.source, detail, raw, first_ns, n_samples)

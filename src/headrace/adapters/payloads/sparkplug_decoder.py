@@ -49,7 +49,7 @@ from headrace.adapters.payloads.sparkplug_scanner import MetricColumns, MetricPa
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
 from headrace.adapters.payloads.wire import whole
 from headrace.adapters.payloads.words import WordTable
-from headrace.core.events import MAX_RAW_BYTES, Reject, RejectCode
+from headrace.core.events import MAX_RAW_BYTES, PACKED_RAW_BYTES, Reject, RejectCode
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.core.quality import Quality
@@ -317,7 +317,7 @@ class NodeMetricDecoder:
             before = None
             for metric, refusal in some:
                 record = b"" if metric is before else message.payload[metric.start : metric.end]
-                if n and len(raw) + len(record) >= MAX_RAW_BYTES:
+                if n and len(raw) + len(record) >= PACKED_RAW_BYTES:
                     self._reject(message, first, raw, n)
                     raw, first, n = head, refusal, 0
                 raw += record

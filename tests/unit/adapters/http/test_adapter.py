@@ -132,7 +132,7 @@ async def test_requests_that_can_not_be_read_are_rejects(sink, request_, code, t
         code,
         "request",
         "push",
-        request_.body[:4_096],
+        request_.body[: 1 << 20],
     )
     await adapter.stop()
 

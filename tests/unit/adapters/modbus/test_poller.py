@@ -11,6 +11,7 @@ from headrace.adapters.abilities import Direction
 from headrace.adapters.base import AdapterState, PlantFacts
 from headrace.adapters.modbus import poller, reads
 from headrace.adapters.modbus.adapter import ModbusAdapter
+from headrace.adapters.modbus.again import poll_text
 from headrace.adapters.modbus.config import DevicePlan
 from headrace.adapters.modbus.endpoints import parse_url
 from headrace.adapters.modbus.poller import phase_ns
@@ -451,7 +452,7 @@ async def test_an_answer_that_does_not_fit_is_a_reject(monkeypatch, answer):
             "malformed",
             "leon/l1/d0",
             3,
-            answer,
+            poll_text([(b"\x01\x00\x00\x00\x01", answer)]),
         )
         assert "expected function 1 with 1 data bytes for coil:0..0" in first.detail
         assert scene.adapter.diagnostics().n_rejects == 2

@@ -199,7 +199,7 @@ async def test_refused_input_is_decoded_again_by_the_present_rules():
     _, (still,) = adapter.redecode(reject_of(b"1", "else"), directory)
     assert still.code is RejectCode.UNKNOWN_TOPIC
     _, (still,) = adapter.redecode(reject_of(b" " * MAX_RAW_BYTES), directory)
-    assert still.detail == "only its first 4,096 bytes were kept"
+    assert still.detail == "only its first 1,048,576 bytes were kept"
 
 
 async def test_a_message_of_the_past_keeps_its_time_in_a_running_adapter(unused_port):

@@ -170,7 +170,7 @@ def test_what_is_refused_is_told_once_as_long_as_it_stays_the_same():
     again = desk.file(*first[1:])
     assert (again.rejects, again.n_repeats) == ([], 3)
     out = desk.file((1, b"y", "ByteString", 2), (2, b"y", "ByteString", None), (0, 3.5, "Float", 3))
-    assert [r.raw[-1:] for r in out.rejects] == [b"y", b"y"]
+    assert [b"y" in r.raw for r in out.rejects] == [True, True]
     assert set(desk.tags.problem) == {1, 2}
 
 

@@ -394,9 +394,9 @@ def test_levels_of_a_rest_are_counted():
     assert bench.sensors() == ["leon/d/a"]
 
 
-def test_rejects_keep_the_first_4_kib():
-    out = Bench().feed(("plant/d", "x" * 10_000))
-    assert out.rejects[0].raw == b"x" * 4_096
+def test_rejects_keep_the_first_mib():
+    out = Bench().feed(("plant/d", "x" * 2_000_000), ("plant/d", "x" * 10_000))
+    assert [reject.raw for reject in out.rejects] == [b"x" * (1 << 20), b"x" * 10_000]
 
 
 @pytest.mark.parametrize(

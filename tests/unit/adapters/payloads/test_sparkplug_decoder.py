@@ -310,10 +310,10 @@ def test_of_a_message_that_is_taken_but_for_some_the_reject_has_these():
 
 def test_a_message_can_be_refused_as_a_whole():
     desk = Desk()
-    desk.decoder.begin([TopicMessage("t", b"x" * 5_000, 1)])
+    desk.decoder.begin([TopicMessage("t", b"x" * 2_000_000, 1)])
     desk.decoder.refuse(0, RejectCode.TOO_LARGE, "too large", 3)
     batches, (reject,) = desk.decoder.end(1)
-    assert (batches, len(reject.raw), reject.n_samples) == ([], 4_096, 3)
+    assert (batches, len(reject.raw), reject.n_samples) == ([], MAX_RAW_BYTES, 3)
 
 
 def test_templates_are_their_members():

@@ -301,7 +301,7 @@ def test_refused_input_is_decoded_again_by_what_is_known_by_then():
     _, (reject,) = adapter.redecode(reject_of(named, "a/b"), directory)
     assert str(reject.code) == "unknown-topic"
     _, (reject,) = adapter.redecode(reject_of(bytes(MAX_RAW_BYTES)), directory)
-    assert reject.detail == "only its first 4,096 bytes were kept"
+    assert reject.detail == "only its first 1,048,576 bytes were kept"
 
 
 async def test_diagnostics_name_nodes_and_devices_up_to_a_bound(monkeypatch):
