@@ -52,6 +52,8 @@ def test_batches_are_frozen():
             assert not column.flags.writeable, name
         with pytest.raises(AttributeError):
             batch.origin = "other"
+    with pytest.raises(TypeError, match="a batch has no colour, size"):
+        dense().with_(colour=1, origin="x", size=2)
     changed = dense().with_(values=np.zeros((3, 2), np.uint16), origin="x")
     assert changed.origin == "x"
     assert not changed.values.flags.writeable

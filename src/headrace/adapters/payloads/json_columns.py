@@ -17,7 +17,7 @@ from headrace.adapters.payloads.base import (
     given_times_of,
 )
 from headrace.adapters.payloads.columns import joined
-from headrace.adapters.payloads.json_frames import are_current, give_arrivals, take_floats
+from headrace.adapters.payloads.json_frames import are_current, give_arrivals, scan, take_floats
 from headrace.adapters.payloads.json_scanner import JsonColumns
 from headrace.adapters.payloads.json_shapes import N_SHAPES_MAX, JsonShape, JsonShapes
 from headrace.adapters.payloads.keys import DeviceGroup, KeyTable, PartPlan
@@ -57,6 +57,7 @@ class ShapedRows:
         self._table_of = np.full(64, -1, np.int64)
         self._slots = np.zeros((len(_PARTS), 64), np.int64)
         self._version = np.full(64, -1, np.int64)
+        self._current = -1, 0
         self._columns = _columns(1 << 12)
 
     def read(self, pile: MessagePile, shapes: JsonShapes) -> list[int]:
@@ -70,7 +71,7 @@ class ShapedRows:
             self._columns = _columns(len(data) * 5 // 4)
         columns = self._columns
         is_read = np.empty(len(payloads), np.uint8)
-        scanner.scan(data, lengths, shapes.tables, columns, is_read)
+        scan(data, lengths, shapes.tables, columns, is_read)
         n, _, n_left, n_others, n_untimed = columns.counts.tolist()
         self._look_up(pile, is_read, shapes)
         if n and not n_left and not n_others and not n_untimed and len(self._tables) == 1:
@@ -116,7 +117,7 @@ class ShapedRows:
             self._table_of = np.concatenate([self._table_of, np.full_like(self._table_of, -1)])
             self._slots = np.concatenate([self._slots, np.zeros_like(self._slots)], axis=1)
             self._version = np.concatenate([self._version, np.full_like(self._version, -1)])
-        if are_current(device, self._version, version):
+        if self._current == (version, len(pile.devices)) or are_current(device, self._version, version):
             return
         if len(self._tables) > N_DEAD_MAX + 2 * len(pile.devices):
             self._forget()
@@ -131,12 +132,15 @@ class ShapedRows:
             self._table_of[number] = self._tables.setdefault(group.table, len(self._tables))
             self._slots[:, number] = [group.slots.get(dtype, 0) for dtype in _PARTS]
             self._version[number] = version
+        n = len(pile.devices)
+        self._current = (version, n) if (self._version[:n] == version).all() else (-1, 0)
 
     def _forget(self) -> None:
         """Most of these tables are of no device any more."""
         self._tables.clear()
         self._lanes.clear()
         self._version.fill(-1)
+        self._current = -1, 0
 
     def _introduce(self, new: I64, pile: MessagePile, shapes: JsonShapes) -> None:
         """Make the keys of devices' first rows known, of all whose messages were read: those left may hold the first."""

@@ -1,16 +1,22 @@
-"""What the scanner of JSON has read → columns of frames, in kernels."""
+"""What the scanner of JSON has read → columns of frames, in kernels.
+
+Those that are called for every slice take their arrays one by one: Numba looks at a tuple of arrays for 2 to 3 us at each call,
+which is as long as it takes to read fifty small messages.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace.adapters.payloads.json_scanner import JsonColumns
+from headrace.adapters.payloads import json_scanner as scanner
+from headrace.adapters.payloads.json_scanner import JsonColumns, JsonTables
 from headrace.core.kernels import lean_kernel
 
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
 F64 = npt.NDArray[np.float64]
+U8 = npt.NDArray[np.uint8]
 _NO_TIME = -(2**63)
 
 
@@ -23,19 +29,43 @@ def are_current(device: I64, version_of: I64, version: int) -> bool:
     return n_stale == 0
 
 
+def scan(data: U8, lengths: I64, tables: JsonTables, columns: JsonColumns, is_read: U8) -> None:
+    """See `headrace.adapters.payloads.json_scanner.scan`."""
+    c = columns
+    _scan(
+        data, lengths, is_read, *tables, c.message, c.shape, c.ts_ns, c.first, c.step, c.ints, c.floats, c.counts
+    )  # fmt: skip
+
+
 @lean_kernel
+def _scan(  # noqa: PLR0913 see the module's text
+    data: U8, lengths: I64, is_read: U8, arena: U8, nodes: I64, facts: I64, front: I64, message: I64, shape: I64,
+    ts_ns: I64, first: I64, step: I64, ints: I64, floats: F64, counts: I64,
+) -> None:  # fmt: skip
+    columns = JsonColumns(message, shape, ts_ns, first, step, ints, floats, counts)
+    scanner.scan(data, lengths, JsonTables(arena, nodes, facts, front), columns, is_read)
+
+
 def take_floats(
     rows: I64, columns: JsonColumns, places: I64, device: I64, slots: I64, frames: tuple[U32, I64, F64]
 ) -> None:
     """Fill frames of rows: slot (``slots`` has one for each device), time, and the values at places of their shape."""
-    slot, ts_ns, cells = frames
+    c = columns
+    _take_floats(rows, c.message, c.ts_ns, c.first, c.step, c.floats, places, device, slots, *frames)
+
+
+@lean_kernel
+def _take_floats(  # noqa: PLR0913 see the module's text
+    rows: I64, message: I64, times_ns: I64, firsts: I64, steps: I64, floats: F64, places: I64, device: I64, slots: I64,
+    slot: U32, ts_ns: I64, cells: F64,
+) -> None:  # fmt: skip
     for r in range(len(rows)):
         row = rows[r]
-        slot[r] = slots[device[columns.message[row]]]
-        ts_ns[r] = columns.ts_ns[row]
-        first, step = columns.first[row], columns.step[row]
+        slot[r] = slots[device[message[row]]]
+        ts_ns[r] = times_ns[row]
+        first, step = firsts[row], steps[row]
         for k in range(len(places)):
-            cells[r, k] = columns.floats[first + step * places[k]]
+            cells[r, k] = floats[first + step * places[k]]
 
 
 @lean_kernel

@@ -217,9 +217,12 @@ class MessageRouter:
         self._rows = Rows(name, groups)
         self._routes: dict[str, _Route] = {}
         self._is_keyed = any(rule.has_key for rule in rules)
-        self._codes: dict[str | tuple[str, bytes | None], int] = {}
+        self._codes: dict[str, dict[bytes | None, int]] = {}
+        self._n_codes = 0
+        self._code_of_topic: dict[str, int] = {}
         self._numbered: list[str] = []
         self._code_of = np.zeros(0, np.int64)
+        self._n_looked_at, self._are_all_coded = 0, False
         self._at_once = PILE_BYTES
         self._piles: dict[TopicPattern, _Waiting] = {}
         self._readers: dict[tuple[TopicPattern, str], SliceReader] = {}
@@ -294,12 +297,19 @@ class MessageRouter:
             known = self._code_of if self._numbered is names else self._code_of[:0]
             more = np.full(max(len(names), 2 * len(known)) - len(known), _UNKNOWN, np.int64)
             self._numbered, self._code_of = names, np.concatenate([known, more])
+            self._n_looked_at = 0
         codes = self._code_of[topics.ids]
+        if self._n_looked_at != len(names):
+            self._n_looked_at = len(names)
+            self._are_all_coded = bool((self._code_of[: len(names)] != _UNKNOWN).all())
+        if self._are_all_coded:
+            return codes
         if codes.min() == _UNKNOWN:
             new = np.unique(topics.ids[codes == _UNKNOWN]).tolist()
             if not self._learn((names[number], None) for number in new):
                 return None
-            self._code_of[new] = [self._codes.get(names[number], _UNKNOWN) for number in new]
+            self._code_of[new] = [self._code_of_topic.get(names[number], _UNKNOWN) for number in new]
+            self._n_looked_at = 0
             codes = self._code_of[topics.ids]
             return None if codes.min() == _UNKNOWN else codes
         return codes
@@ -307,16 +317,24 @@ class MessageRouter:
     def _known_codes(
         self, topics: Sequence[str], keys: Sequence[bytes | None]
     ) -> npt.NDArray[np.int64] | None:
-        names = zip(topics, keys, strict=True) if self._is_keyed else topics
+        n = len(topics)
         try:
-            return np.fromiter(map(self._codes.__getitem__, names), np.int64, len(topics))
+            if not self._is_keyed:
+                return np.fromiter(map(self._code_of_topic.__getitem__, topics), np.int64, n)
+            if topics.count(topics[0]) == n:  # as a rule: the keys tell devices apart
+                return np.fromiter(map(self._codes[topics[0]].__getitem__, keys), np.int64, n)
+            codes = self._codes
+            return np.array([codes[topic][key] for topic, key in zip(topics, keys, strict=True)], np.int64)
         except KeyError:
             return None
+
+    def _is_coded(self, topic: str, key: bytes | None) -> bool:
+        return key in self._codes.get(topic, ()) if self._is_keyed else topic in self._code_of_topic
 
     def _learn(self, names: Iterable[tuple[str, bytes | None]]) -> bool:
         """Look up topics and keys that are new; False where messages of one of them do not wait for others."""
         for topic, key in names:
-            if ((topic, key) if self._is_keyed else topic) in self._codes:
+            if self._is_coded(topic, key):
                 continue
             try:
                 route = self._find(topic, key)
@@ -336,10 +354,19 @@ class MessageRouter:
 
     def _keep_code(self, topic: str, key: bytes | None, route: _Route) -> None:
         """Remember whose messages wait for each other in which pile."""
-        if len(self._codes) >= N_ROUTES_MAX:
-            self._codes.clear()
-        name = (topic, key) if self._is_keyed else topic
-        self._codes[name] = route.pile.number << _DEVICE_BITS | route.taker.number  # type: ignore[union-attr]
+        if self._n_codes >= N_ROUTES_MAX:
+            self._forget_codes()
+        self._n_codes += not self._is_coded(topic, key)
+        code = route.pile.number << _DEVICE_BITS | route.taker.number  # type: ignore[union-attr]
+        if self._is_keyed:
+            self._codes.setdefault(topic, {})[key] = code
+        else:
+            self._code_of_topic[topic] = code
+
+    def _forget_codes(self) -> None:
+        self._codes.clear()
+        self._code_of_topic.clear()
+        self._n_codes = 0
 
     def _are_fit(self, lengths: npt.NDArray[np.int64], n_bytes: int) -> bool:
         """Whether payloads can be read together: either all are small, or none is too large and all are not too many."""
@@ -490,7 +517,7 @@ class MessageRouter:
         self._n_routes += 1
         if self._n_routes > N_ROUTES_MAX:
             self._routes.clear()
-            self._codes.clear()
+            self._forget_codes()
             self._n_routes = 1
         return _Route(rule, taker, self._pile(rule), names, by_key)
 

@@ -39,6 +39,7 @@ from headrace.adapters.payloads.sparkplug import (
     read_payload,
     value_of,
 )
+from headrace.adapters.payloads.sparkplug_frames import scan, take_part
 from headrace.adapters.payloads.sparkplug_metrics import (
     KnownMetric,
     MetricRefusal,
@@ -92,7 +93,7 @@ class NodeMetricDecoder:
         directory: SensorDirectory,
         metrics: SparkplugMetrics,
         takes_transient: bool = False,
-        scan: Scan = scanner.scan,
+        scan: Scan = scan,
     ) -> None:
         self.unknown: dict[MetricSpace, None] = {}
         self.n_transient = 0
@@ -360,7 +361,7 @@ class NodeMetricDecoder:
     def _part(self, part: int, arrival_ns: int) -> list[FrameBatch]:
         """The batches of one value type: one for each width of frames, so that frames of a device keep their order."""
         columns, into = self._columns, self._parts
-        n_frames, n_values, is_ordered, has_times, has_quality = scanner.take_part(
+        n_frames, n_values, is_ordered, has_times, has_quality = take_part(
             part, self._metrics.tables.rows, columns, into
         )
         start, at = into.start[: n_frames + 1], into.at[:n_values]

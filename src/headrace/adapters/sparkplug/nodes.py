@@ -168,7 +168,8 @@ class NodeSessions:
         topics, arrivals_ns = messages.topics, arrivals_of(messages)
         found = self._tally.count(topics)
         ways = [self._routes.get(topics.names[number]) for number, _, _ in found]
-        if joined(messages.payloads).lengths.max() > self._config.max_payload:
+        payloads, most = joined(messages.payloads), self._config.max_payload
+        if len(payloads.data) > most and payloads.lengths.max() > most:
             return False
         if any(way is None or not way.is_data for way in ways):
             return False

@@ -738,7 +738,7 @@ def test_keys_of_messages_that_name_no_device_are_remembered_up_to_a_bound(monke
     for number in range(1, 9):
         slice_of = [TopicMessage("p", b'{"ts": %d, "a": 1}' % number, 5, key=b"%d" % number)]
         assert one.decode(slice_of, 5).batches[0].n_samples == 1
-        assert len(one._codes) <= 3
+        assert one._n_codes <= 3
     slice_of = [TopicMessage("p", b'{"ts": %d, "a": 1}' % (i + 9), 5, key=b"%d" % i) for i in range(4)]
     assert sum(b.n_samples for b in one.decode(slice_of, 5).batches) == 4, "more than are remembered"
 
