@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from headrace.adapters.modbus.captured import covers
-from headrace.adapters.modbus.collector import PollImage, decode_images
+from headrace.adapters.modbus.collector import PollImages, decode_images
 from headrace.adapters.modbus.config import DevicePlan
 from headrace.adapters.modbus.reads import BlockRead, Image, block_text, requested_block
 from headrace.adapters.payloads.registers import Block, ImageHole, ReadMap
@@ -59,8 +59,9 @@ def redecode_poll(
         data, holes = _image(read_map, pieces)
     except ValueError as e:
         return [], [replace(reject, detail=str(e))]
-    image = PollImage(plan.define(read_map, directory), ts_ns, data, tuple(holes))
-    return decode_images(read_map, [image], reject.arrival_ns, name), []
+    images = PollImages()
+    images.add(plan.define(read_map, directory), ts_ns, data, holes)
+    return decode_images(read_map, images, reject.arrival_ns, name), []
 
 
 def _image(read_map: ReadMap, pieces: Sequence[Piece]) -> tuple[bytes, list[ImageHole]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from headrace.adapters.abilities import Captured, Direction
-from headrace.adapters.modbus.collector import PollImage, decode_images
+from headrace.adapters.modbus.collector import PollImages, decode_images
 from headrace.adapters.modbus.config import DevicePlan
 from headrace.adapters.modbus.reads import (
     GATEWAY,
@@ -28,6 +28,8 @@ from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 
 _MS = 1_000_000
+_Image = tuple[tuple[int, ...], int, bytes, list[ImageHole]]
+"""As `PollImages.add` takes it."""
 
 
 def about_piece(
@@ -56,7 +58,7 @@ class _Device:
         self._answers: list[tuple[Block, bytes | int]] = []
         self._n = 0
 
-    def take(self, one: Captured) -> tuple[ReadMap, PollImage] | None:
+    def take(self, one: Captured) -> tuple[ReadMap, _Image] | None:
         """Take an answer; the poll's image once it is whole. Raises ValueError: it does not fit its request."""
         number, _, total = one.about.get("part", "").partition("/")
         if number == "1":
@@ -78,7 +80,7 @@ class _Device:
             self._answers.append((asked, answer))
         return self._image(one.ts_ns // _MS * _MS, one.about) if number == total else None
 
-    def _image(self, ts_ns: int, about: Mapping[str, str]) -> tuple[ReadMap, PollImage] | None:
+    def _image(self, ts_ns: int, about: Mapping[str, str]) -> tuple[ReadMap, _Image] | None:
         read_map = self.plan.map_at(ts_ns)
         image, seen, holes = Image(read_map), [], []
         for block, answer in (
@@ -97,7 +99,7 @@ class _Device:
             return None
         if read_map.parts != self._defined:
             self._slots, self._defined = self.plan.define(read_map, self._directory), read_map.parts
-        return read_map, PollImage(self._slots, ts_ns, image.finish(), tuple(holes))
+        return read_map, (self._slots, ts_ns, image.finish(), holes)
 
 
 def _placed(asked: Block, read_map: ReadMap) -> BlockRead | None:
@@ -127,7 +129,7 @@ def decode_answers(
     ConfigError : another group has one of the sensors.
     """
     devices = {plan.path: _Device(plan, directory) for plan in plans}
-    images: dict[tuple[PartMap, ...], tuple[ReadMap, list[PollImage]]] = {}
+    images: dict[tuple[PartMap, ...], tuple[ReadMap, PollImages]] = {}
     rejects: list[Reject] = []
     last_ns = NO_TIME
     for one in captured:
@@ -142,7 +144,7 @@ def decode_answers(
             rejects.append(Reject(RejectCode.MALFORMED, name, one.source, str(e), one.data, one.ts_ns, width))
             continue
         if found is not None:
-            images.setdefault(found[0].parts, (found[0], []))[1].append(found[1])
+            images.setdefault(found[0].parts, (found[0], PollImages()))[1].add(*found[1])
     batches = [
         batch for read_map, some in images.values() for batch in decode_images(read_map, some, last_ns, name)
     ]

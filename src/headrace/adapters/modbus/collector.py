@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Coroutine, Iterable
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -21,18 +22,29 @@ SLICE_S = 0.02
 _log = logging.getLogger("headrace.adapters.modbus")
 
 
-class PollImage(NamedTuple):
-    """One answered poll: the groups' slots (one a part), time, image bytes, what the device refused of it."""
+class PollImages:
+    """Answered polls by columns: the groups' slots (one a part), time, image bytes; and what devices refused."""
 
-    slots: tuple[int, ...]
-    ts_ns: int
-    data: bytes
-    holes: tuple[ImageHole, ...] = ()
+    __slots__ = ("data", "holes", "slots", "ts_ns")
+
+    def __init__(self) -> None:
+        self.slots: list[tuple[int, ...]] = []
+        self.ts_ns: list[int] = []
+        self.data: list[bytes] = []
+        self.holes: list[tuple[int, ImageHole]] = []
+
+    def add(self, slots: tuple[int, ...], ts_ns: int, data: bytes, holes: Iterable[ImageHole] = ()) -> None:
+        """Take a poll."""
+        for hole in holes:
+            self.holes.append((len(self.data), hole))
+        self.slots.append(slots)
+        self.ts_ns.append(ts_ns)
+        self.data.append(data)
 
 
 def decode_images(
     read_map: ReadMap,
-    images: Sequence[PollImage],
+    images: PollImages,
     arrival_ns: int,
     origin: str,
     words: WordTable | None = None,
@@ -44,13 +56,13 @@ def decode_images(
     ----------
     sequence : of the first batch; -1: they have none.
     """
-    ts_ns = np.array([image.ts_ns for image in images], np.int64)
-    holes = [(frame, hole) for frame, image in enumerate(images) for hole in image.holes]
+    ts_ns = np.array(images.ts_ns, np.int64)
+    slots = np.fromiter(chain.from_iterable(images.slots), np.uint32).reshape(len(ts_ns), -1)
     batches = []
-    decoded = read_map.decode(b"".join([image.data for image in images]), words=words)
+    decoded = read_map.decode(b"".join(images.data), words=words)
     for number, (part, columns) in enumerate(zip(read_map.parts, decoded, strict=True)):
         quality = columns.quality
-        for frame, hole in holes:
+        for frame, hole in images.holes:
             refused = part.inside(hole)
             if quality is None and refused.any():
                 quality = np.zeros(columns.values.shape, np.uint8)
@@ -58,7 +70,7 @@ def decode_images(
                 quality[frame, refused] = Quality.BAD_DEVICE
         batches.append(
             FrameBatch.dense(
-                np.array([image.slots[number] for image in images], np.uint32), ts_ns, columns.values, quality,
+                slots[:, number], ts_ns, columns.values, quality,
                 dictionary=columns.dictionary, arrival_ns=arrival_ns, origin=origin,
                 sequence=sequence + number if sequence >= 0 else -1,
             )
@@ -78,7 +90,7 @@ class Collector:
         self._name = name
         self._sink = sink
         self._slice_s = slice_s
-        self._images: dict[tuple[PartMap, ...], tuple[ReadMap, list[PollImage]]] = {}
+        self._images: dict[tuple[PartMap, ...], tuple[ReadMap, PollImages]] = {}
         self._words = WordTable()
         self._rejects: list[Reject] = []
         self._ready = asyncio.Event()
@@ -91,9 +103,19 @@ class Collector:
         self.n_rejects = 0
         self.decode_ns = 0
 
-    def add(self, read_map: ReadMap, image: PollImage) -> None:
+    def add(
+        self,
+        read_map: ReadMap,
+        slots: tuple[int, ...],
+        ts_ns: int,
+        data: bytes,
+        holes: Iterable[ImageHole] = (),
+    ) -> None:
         """Take one poll. Read maps that share their parts are decoded together."""
-        self._images.setdefault(read_map.parts, (read_map, []))[1].append(image)
+        found = self._images.get(read_map.parts)
+        if found is None:
+            found = self._images[read_map.parts] = read_map, PollImages()
+        found[1].add(slots, ts_ns, data, holes)
         self._start_timer()
 
     def reject(self, reject: Reject) -> None:
@@ -149,7 +171,7 @@ class Collector:
         await self._sink.reject(reject)
         self.n_rejects += 1
 
-    async def _emit(self, read_map: ReadMap, images: list[PollImage]) -> None:
+    async def _emit(self, read_map: ReadMap, images: PollImages) -> None:
         cpu_ns = thread_cpu_ns()
         arrival_ns = self._sink.clock.now_ns()
         batches = decode_images(read_map, images, arrival_ns, self._name, self._words, self._sequence)

@@ -24,7 +24,7 @@ from headrace.adapters.base import AdapterState, DeviceDiagnostics, Sink
 from headrace.adapters.meters import Backoff, LatencyRing, fraction, seconds
 from headrace.adapters.modbus.again import poll_text
 from headrace.adapters.modbus.captured import about_piece
-from headrace.adapters.modbus.collector import Collector, PollImage
+from headrace.adapters.modbus.collector import Collector
 from headrace.adapters.modbus.config import DevicePlan
 from headrace.adapters.modbus.endpoints import Endpoint
 from headrace.adapters.modbus.reads import (
@@ -450,7 +450,7 @@ class ConnectionPoller:
         ts_ns = now_ns // _MS * _MS
         if ts_ns >= device.until_ns:
             device.renew(ts_ns, self._sink.directory)
-        self._collector.add(device.read_map, PollImage(device.slots, ts_ns, data, tuple(device.troubles)))
+        self._collector.add(device.read_map, device.slots, ts_ns, data, device.troubles)
 
     async def _read(
         self,

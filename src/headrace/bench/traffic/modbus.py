@@ -12,7 +12,7 @@ import numpy as np
 
 from headrace.adapters.base import Adapter
 from headrace.adapters.modbus.adapter import ModbusAdapter
-from headrace.adapters.modbus.collector import PollImage, decode_images
+from headrace.adapters.modbus.collector import PollImages, decode_images
 from headrace.adapters.payloads.register_addresses import parse_address
 from headrace.adapters.payloads.registers import RegisterTag, compile_read_map
 from headrace.bench.traffic.base import FACTS, Count, Peer
@@ -89,7 +89,9 @@ class ModbusTraffic:
         slots = tuple(directory.define("bench/line/oven", part.layout) for part in read_map.parts)
 
         def work() -> Any:
-            images = [PollImage(slots, i, data, ()) for i, data in enumerate(payloads)]
+            images = PollImages()
+            for i, data in enumerate(payloads):
+                images.add(slots, i, data)
             return decode_images(read_map, images, 0, "modbus")
 
         return work
