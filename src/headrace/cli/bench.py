@@ -390,6 +390,17 @@ def adapters(names: tuple[str, ...], repeats: int, as_json: bool) -> None:
     ]
     click.echo(output.table(header, rows, tuple(range(1, 9))))
     click.echo("ns of CPU a sample; gate A: median and upper end of its interval, at most 5 %")
+    parts = ("transport", "decode", "normalise")
+    rows = [
+        [name, *(f"{one['shares'][part]:.1%}" for part in parts)] for name, one in result["adapters"].items()
+    ]
+    click.echo("\n" + output.table(("share of the plant", *parts), rows, (1, 2, 3)))
+    if result["floors"]:
+        rows = [
+            [name, f"{one['decode_ns']:.1f}", f"{one['floor_ns']:.0f} {_passed(one)}", f"{one['ratio']:.2f}"]
+            for name, one in result["floors"].items()
+        ]
+        click.echo("\n" + output.table(("decoder", "ns", "at most", "to orjson"), rows, (1, 2, 3)))
 
 
 def _passed(gate: dict[str, Any]) -> str:

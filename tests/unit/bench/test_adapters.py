@@ -18,6 +18,9 @@ from headrace.core.frames import FrameBatch
 from headrace.core.sensors import SensorDirectory
 
 SEVEN = np.full(7, 100.0)
+FLOORS_FOUND = {
+    "mqtt": {"decode_ns": 31.0, "floor_ns": 200.0, "orjson_ns": 40.0, "ratio": 0.775, "pass": True}
+}
 
 
 def batches(found):
@@ -83,6 +86,7 @@ def test_gate_b_is_what_decoding_costs_beyond_parsing(batched, alone, passes):
     assert found["normalise_ns"] >= 0
     assert (found["bare_ns"], found["pipeline_ns"], found["share_of_pipeline"]) == (100.0, 1_000.0, 0.3)
     assert found["gate_a"]["median"] == 0.2
+    assert sum(found["shares"].values()) == pytest.approx(found["share_of_pipeline"], abs=0.002)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +170,9 @@ def test_the_object(quick):
     assert found["adapter_ns"] > 0
     assert found["bare_ns"] > 0
     assert said[-1] == "http: 2 of 2"
+    floor = result["floors"]["http"]
+    assert (set(floor), floor["floor_ns"]) == ({"decode_ns", "floor_ns", "orjson_ns", "ratio", "pass"}, 100.0)
+    assert floor["ratio"] == pytest.approx(floor["decode_ns"] / floor["orjson_ns"], rel=0.05)
     json.dumps(result)
 
 
@@ -211,11 +218,17 @@ async def test_a_peer_that_fails_says_why():
 
 def test_the_table(monkeypatch, capsys):
     figures = figures_of(SEVEN + 60, SEVEN, 1_000.0, (150.0, 100.0), (150.0, 100.0))
-    monkeypatch.setattr(adapters, "run", lambda *given: {"adapters": {"mqtt": figures}, "skipped": {}})
+    monkeypatch.setattr(
+        adapters, "run", lambda *given: {"adapters": {"mqtt": figures}, "floors": FLOORS_FOUND, "skipped": {}}
+    )
     assert run_command(["bench", "adapters", "mqtt"]) == Exit.DONE
     out = capsys.readouterr().out
     assert "6.0% to 6.0% missed" in out
     assert "50 ok" in out
+    assert [line.split() for line in out.splitlines() if line.startswith("mqtt")][1] == [
+        "mqtt", "1.0%", "10.0%", "5.0%",
+    ]  # fmt: skip
+    assert "200 ok" in out
     assert run_command(["bench", "adapters", "--json"]) == Exit.DONE
     assert json.loads(capsys.readouterr().out)["adapters"]["mqtt"]["gate_b"]["pass"] is True
 

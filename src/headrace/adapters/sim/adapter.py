@@ -113,9 +113,10 @@ class SimAdapter:
 
     def declare(self, directory: SensorDirectory) -> None:
         """Define the groups of all devices. Raises `ConfigError` where another adapter has one of the sensors."""
-        self._define(directory)
+        self.define(directory)
 
-    def _define(self, directory: SensorDirectory) -> list[npt.NDArray[np.uint32]]:
+    def define(self, directory: SensorDirectory) -> list[npt.NDArray[np.uint32]]:
+        """Define the groups of all devices: for each value type their slots, as `batches` takes them. Raises as `declare`."""
         return [directory.define_many(self._paths, part.layout, part.layout.dtype) for part in self._parts]
 
     async def start(self, sink: Sink) -> None:
@@ -125,7 +126,7 @@ class SimAdapter:
         ------
         ConfigError : another adapter has one of the sensors.
         """
-        slots = self._define(sink.directory)
+        slots = self.define(sink.directory)
         self._began_ns = sink.clock.now_ns()
         self._enter(AdapterState.STARTING, "the first values come with the next interval", sink.clock)
         self._task = asyncio.create_task(self._run(sink, slots), name=f"sim {self.name}")
@@ -201,7 +202,12 @@ class SimAdapter:
         values, is_silent = self._values(ts_ns)
         out = []
         for part, slot in zip(self._parts, slots, strict=True):
-            some = values[:, part.columns].astype(numpy_dtype(part.layout.dtype))
+            some = values if len(self._parts) == 1 else values[:, part.columns]
+            some = some.astype(numpy_dtype(part.layout.dtype), copy=False)
+            if is_silent is None:
+                ts = np.full(len(slot), ts_ns, np.int64)
+                out.append(FrameBatch.dense(slot, ts, some, origin=self.name))
+                continue
             absent = is_silent[:, part.columns]
             rows = np.flatnonzero(~absent.all(axis=1))
             quality = (
@@ -212,17 +218,17 @@ class SimAdapter:
                 out.append(FrameBatch.dense(slot[rows], ts, some[rows], quality, origin=self.name))
         return out
 
-    def _values(self, ts_ns: int) -> tuple[F64, Bool]:
-        """Values at a time with all faults, and which are silent."""
+    def _values(self, ts_ns: int) -> tuple[F64, Bool | None]:
+        """Values at a time with all faults, and which are silent; None where none is."""
         interval_ns = self._config.interval
         values = self._model.values(ts_ns, ts_ns // interval_ns)
-        is_silent = np.zeros(values.shape, np.bool_)
+        is_silent: Bool | None = None
         for fault in self._faults:
             lasted_ns = fault.onset_ns(ts_ns - self._began_ns)
             if lasted_ns is None:
                 continue
             if fault.settings.kind == "silent":
-                is_silent |= fault.has
+                is_silent = fault.has if is_silent is None else is_silent | fault.has
             elif fault.settings.kind == "drift":
                 values[fault.has] += fault.settings.by * lasted_ns / NS
             else:
@@ -257,7 +263,7 @@ class SimAdapter:
         return [
             FoundTag(
                 path, name, name, signal.dtype, signal.unit, signal.column(name).kind.name.lower(),
-                None if is_silent[row, at] else values[row, at].item(), now_ns,
+                None if is_silent is not None and is_silent[row, at] else values[row, at].item(), now_ns,
             )
             for row, path in enumerate(self._paths)
             for at, (name, signal) in enumerate(self._config.signals.items())
