@@ -78,14 +78,19 @@ def _about(family: str, registry: Registry, name: str) -> Plugin:
 
 
 def manifest_of(registry: Registry, name: str) -> dict[str, object]:
-    """``manifest.toml`` beside the part's module, where there is one; nothing of the part is imported."""
+    """``manifest.toml`` beside the part's module, where there is one; nothing of the part is imported.
+
+    Where several parts lie in one folder each has a table of its own there: ``[parts.csv]``.
+    """
     target = registry.built_in.get(name) or registry.targets()[name]
     package = target.partition(":")[0].rpartition(".")[0]
     try:
         text = files(package).joinpath("manifest.toml").read_text(encoding="utf-8")
-        return tomllib.loads(text)
+        facts = tomllib.loads(text)
     except (ImportError, OSError, ValueError, TypeError):
         return {}
+    parts = facts.get("parts")
+    return parts.get(name, {}) if isinstance(parts, dict) else facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ def _page(registry: Registry, name: str) -> str:
     """Where a built-in part is described: its folder's README, or else the text of its module."""
     module = registry.targets()[name].partition(":")[0]
     package = module.rpartition(".")[0]
-    if files(package).joinpath("manifest.toml").is_file():
+    if files(package).joinpath("README.md").is_file():
         return f"{package.replace('.', '/')}/README.md"
     return module
 
