@@ -28,12 +28,14 @@ from headrace.core.registry import nearest
 from headrace.core.settings import (
     CodecSettings,
     DurationNs,
+    ListenAddress,
     PathPattern,
     PlainUrl,
     SecretRef,
     Section,
     SignalTreatment,
     SizeBytes,
+    WriteTemplate,
     check_url,
     with_texts,
 )
@@ -43,7 +45,6 @@ from headrace.core.tier_settings import RESOLUTIONS, Resolutions, TierSection, t
 VERSION = 1
 MIN_TOKEN_CHARACTERS = 16
 _LATER = ("health", "scaling", "alerts")
-_NOT_OPTIONS = ("tags", "treatments", "process")
 _LEVEL = re.compile(r"[a-z][a-z0-9_]*")
 _AT_LINE = re.compile(r"(.*) \(at line (\d+), column \d+\)")
 _LOOPBACK = re.compile(r"localhost|127(?:\.\d{1,3}){3}|\[::1\]")
@@ -86,25 +87,6 @@ def _store_url(value: str) -> str:
         raise ValueError(f"there are no stores at {scheme}://; write a folder, './store', or {known}")
     if not value or (scheme and urlsplit(value).netloc not in ("", "localhost")):
         raise ValueError(f"{value!r} is not a folder; write './store' or 'file:///var/lib/store'")
-    return value
-
-
-def _listen(value: str) -> str:
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65_535:
-        raise ValueError(f"{value!r} is not host:port; write '127.0.0.1:8844'")
-    if not host or host == "*":
-        raise ValueError("names no address; write '0.0.0.0:8844' for every one of this machine")
-    return value
-
-
-def _write_template(value: str) -> str:
-    left = re.sub(r"\{(parent|signal|agg)\}", "x", value)
-    if left == value or re.search(r"[{}]", left):
-        raise ValueError(
-            f"{value!r} is not a template; write a path with {{parent}}, {{signal}} and {{agg}}: "
-            "'{parent}/{signal}_{agg}_1m'"
-        )
     return value
 
 
@@ -235,9 +217,8 @@ class AdapterSection(Section):
     topics: dict[str, dict[str, Any]] = Field(default_factory=dict)
     tags: str | None = Field(
         default=None,
-        description="name of a CSV file with profiles of the adapter's own, a signal a line: profile, signal, address",
+        description="name of a CSV file, a signal a line: profiles of the adapter's own, or which signals it takes",
     )
-
     treatments: dict[PathPattern, SignalTreatment] = Field(
         default_factory=dict,
         description="what is made of the values of sensors, by a pattern of their paths; the most specific one counts",
@@ -252,7 +233,9 @@ class AdapterSection(Section):
     @property
     def options(self) -> dict[str, Any]:
         """The section as written, without `tags`, `treatments` and `process`: what the adapter's own model is made from."""
-        return {key: value for key, value in self._written.items() if key not in _NOT_OPTIONS}
+        return {
+            key: value for key, value in self._written.items() if key not in ("tags", "treatments", "process")
+        }
 
     @property
     def has_signal_table(self) -> bool:
@@ -274,7 +257,7 @@ class PipelineSection(Section):
     steps: Annotated[tuple[dict[str, Any], ...], Field(strict=False, min_length=1)] = Field(
         description='operators in order, each a table: { op = "window", every = "1m", agg = ["mean"] }'
     )
-    write: Annotated[str, AfterValidator(_write_template)] = Field(
+    write: WriteTemplate = Field(
         description="path of what is written: {parent}, {signal}, {agg}, as in '{parent}/{signal}_{agg}_1m'"
     )
 
@@ -324,7 +307,7 @@ class TokensSection(Section):
 class ApiSection(Section):
     """``[api]``: where the process answers, and to whom."""
 
-    listen: Annotated[str, AfterValidator(_listen)] = Field(
+    listen: ListenAddress = Field(
         default="127.0.0.1:8844", description="host:port; beyond loopback only with [api.tokens]"
     )
     cert_file: str | None = Field(
@@ -560,8 +543,7 @@ def _cross_problems(config: PlantConfig) -> list[Problem]:
                 nearest(section.profile, list(config.profiles)) or "; there are none, write [profiles.NAME]"
             )
             problems.append(Problem(f"{where}.profile", f"no profile {section.profile!r}{known}"))
-        patterns = list(section.treatments)
-        for one, other in ties(patterns):
+        for one, other in ties(patterns := list(section.treatments)):
             text = f"{patterns[one]!r} and {patterns[other]!r} can both match a path, and neither is more specific"
             problems.append(Problem(f"{where}.treatments", f"{text}; say more in one of them"))
         if isinstance(section.devices, dict):

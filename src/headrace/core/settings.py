@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
@@ -74,6 +75,25 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _template(value: str) -> str:
+    left = re.sub(r"\{(parent|signal|agg)\}", "x", value)
+    if left == value or re.search(r"[{}]", left):
+        raise ValueError(
+            f"{value!r} is not a template; write a path with {{parent}}, {{signal}} and {{agg}}: "
+            "'{parent}/{signal}_{agg}_1m'"
+        )
+    return value
+
+
+def _listen(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65_535:
+        raise ValueError(f"{value!r} is not host:port; write '127.0.0.1:8844'")
+    if not host or host == "*":
+        raise ValueError("names no address; write '0.0.0.0:8844' for every one of this machine")
+    return value
+
+
 def _moment(value: Any) -> Any:
     if isinstance(value, str):
         try:
@@ -136,6 +156,12 @@ KindName = Annotated[
 
 PathPattern = Annotated[str, AfterValidator(_pattern)]
 """A pattern of sensor paths."""
+
+WriteTemplate = Annotated[str, AfterValidator(_template)]
+"""The path of what a pipeline writes, with places."""
+
+ListenAddress = Annotated[str, AfterValidator(_listen)]
+"""host:port of our own."""
 
 PlainUrl = Annotated[str, AfterValidator(check_url)]
 """A URL without a password."""
