@@ -54,6 +54,7 @@ PARTS = (
             "headrace.codecs.spacing",
             "headrace.codecs.runs",
             "headrace.codecs.lines",
+            "headrace.codecs.sibling",
             "headrace.codecs.shared_pages",
             "headrace.codecs.gorilla",
         ),

@@ -157,11 +157,16 @@ class BoundedCodec(SeriesCodec):
             if body or n:
                 raise self.damaged(f"{len(body)} bytes for {n} values")
             return np.empty(0, dtype)
+        room = self._room(body, dtype)
+        with np.errstate(all="ignore"):  # levels that no encoder writes may overflow
+            return self._unpack(body[1:], n, room).astype(dtype)
+
+    def _room(self, body: bytes, dtype: np.dtype[Any]) -> Room:
+        """What the head byte says. Raises `CorruptionError` where it is not of such values."""
         room = Room.of(body[0])
         if dtype.kind != "f" or room.single != (dtype.itemsize == 4) or room.variant > self.variant_max:
             raise self.damaged(f"it does not hold values of {dtype}")
-        with np.errstate(all="ignore"):  # levels that no encoder writes may overflow
-            return self._unpack(body[1:], n, room).astype(dtype)
+        return room
 
     def _spare(self, x: F64, dtype: np.dtype[Any]) -> int:
         return spare_bits(x, self.eps, dtype)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from headrace.codecs.base import I64, Array, SeriesCodec, Unfit, same_bits
-from headrace.codecs.packing import put_sized, put_varint
+from headrace.codecs.packing import get_varint, put_sized, put_varint
 from headrace.core.errors import CorruptionError
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ class OriginCodec(SeriesCodec):
 
     def unpack(self, body: bytes, n: int, dtype: np.dtype[Any]) -> Array:
         """Decode n values; CorruptionError where the payload holds others."""
-        flags = _NEAR | _FAR | _NEAR_BY_NUMBER if body and body[0] & _FLOAT else 0
-        if not body or body[0] & ~flags != type_mark(dtype):
+        if not body or body[0] & ~_flags(body) != type_mark(dtype):
             raise self.damaged(f"it does not hold {dtype}")
         try:
             if dtype.kind in "iu":
@@ -81,6 +80,45 @@ class OriginCodec(SeriesCodec):
                 return values.astype(dtype)
         except (ValueError, IndexError, struct.error, CorruptionError) as e:
             raise self.damaged(str(e)) from e
+
+    def integers_at(self, body: bytes) -> int:
+        """Where the integers of a body begin. Raises ValueError, IndexError or struct.error where it is no such body."""
+        from headrace.codecs.origins import Origin
+
+        if not body[0] & _FLOAT:
+            return 1
+        at = 1 + Origin.from_bytes(body[1:])[1]
+        if body[0] & (_NEAR | _NEAR_BY_NUMBER):
+            at = _behind(body, at)
+        if body[0] & _FAR:
+            n_far, at = get_varint(body, at)
+            at = _behind(body, at) + 8 * n_far
+        if at > len(body):
+            raise ValueError("it ends before its integers")
+        return at
+
+    def of_integers(self, head: bytes, numbers: I64, dtype: np.dtype[Any]) -> Array:
+        """What a body without its integers, and these, are decoded to. Raises as `unpack`."""
+        if not head or head[0] & ~_flags(head) != type_mark(dtype):
+            raise self.damaged(f"it does not hold {dtype}")
+        try:
+            if dtype.kind in "iu":
+                return numbers.astype(dtype)
+            with np.errstate(invalid="ignore", over="ignore"):
+                return _values(head, len(numbers), numbers).astype(dtype, copy=False)
+        except (ValueError, IndexError, struct.error, CorruptionError) as e:
+            raise self.damaged(str(e)) from e
+
+
+def _flags(body: bytes) -> int:
+    """The bits of patches in the first byte of a body."""
+    return _NEAR | _FAR | _NEAR_BY_NUMBER if body[0] & _FLOAT else 0
+
+
+def _behind(body: bytes, at: int) -> int:
+    """Where a part of a body that has its length before it ends."""
+    size, start = get_varint(body, at)
+    return start + size
 
 
 def type_mark(dtype: np.dtype[Any]) -> int:
@@ -153,15 +191,17 @@ def _kernels() -> tuple[Any, Any, Any, Any]:
     return decode_floats, patch_room, scratch_for, wrapping
 
 
-def _values(body: bytes, n: int) -> Array:
-    """In one kernel, unless pco wrote the integers: then they are read first, and coded for it as they are."""
+def _values(body: bytes, n: int, given: I64 | None = None) -> Array:
+    """In one kernel, unless pco wrote the integers, or they are given: then it takes them as they are."""
     decode_floats, patch_room, scratch_for, wrapping = _kernels()
     has_patches = body[0] & (_NEAR | _FAR | _NEAR_BY_NUMBER)
-    numbers, out = np.empty(n, np.int64), np.empty(n)
+    numbers, out = np.empty(n, np.int64) if given is None else given, np.empty(n)
     patches, known = patch_room(n) if has_patches else _NO_PATCHES
     data = np.frombuffer(body, np.uint8)
     with wrapping():
-        found, at = decode_floats(data, scratch_for(len(body)), numbers, patches, known, out, False)
+        found, at = decode_floats(
+            data, scratch_for(len(body)), numbers, patches, known, out, given is not None
+        )
         if found == _ELSEWHERE:
             from headrace.codecs.integers import decode_integers
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from headrace.codecs.base import Array, Unfit
+from headrace.codecs.base import I64, Array, Unfit
 from headrace.codecs.integers import decode_integers, encode_integers
 from headrace.codecs.levels import (
     F64,
@@ -114,12 +114,27 @@ class QuantiseCodec(BoundedCodec):
         return min(bodies, key=len)
 
     def _unpack(self, body: bytes, n: int, room: Room) -> F64:
+        at = Spacing.unpack(body)[1] if room.variant == _SPACED else 0
+        return self._of_integers(body, decode_integers(body[at:], n), room)
+
+    def _of_integers(self, body: bytes, numbers: I64, room: Room) -> F64:
         if room.variant == _SPACED:
-            spacing, at = Spacing.unpack(body)
-            return spacing.middles(decode_integers(body[at:], n))
+            return Spacing.unpack(body)[0].middles(numbers)
         if not room.spare and not self.step:
             raise self.damaged("it does not say its step")
-        return decode_integers(body, n).astype(np.float64) * self._width(room)
+        return numbers.astype(np.float64) * self._width(room)
+
+    def integers_at(self, body: bytes) -> int:
+        """Where the integers of a body begin. Raises ValueError, IndexError or struct.error where it is no such body."""
+        return 1 + (Spacing.unpack(body[1:])[1] if Room.of(body[0]).variant == _SPACED else 0)
+
+    def of_integers(self, head: bytes, numbers: I64, dtype: np.dtype[Any]) -> Array:
+        """What a body without its integers, and these, are decoded to. Raises as `unpack`."""
+        if not head:
+            raise self.damaged("it is empty")
+        room = self._room(head, dtype)
+        with np.errstate(all="ignore"):  # levels that no encoder writes may overflow
+            return self._of_integers(head[1:], numbers, room).astype(dtype)
 
     def _width(self, room: Room) -> float:
         return 2.0 * usable(self.eps, room.spare) if room.spare else self.step

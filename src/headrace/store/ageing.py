@@ -9,7 +9,7 @@ published: killed at any moment, the next run finds the old partition, and files
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ from headrace.store.rolled_days import Series, complete_series, rolled_series, s
 from headrace.store.rollups import forget_rollups
 from headrace.store.row_bounds import RowBounds
 from headrace.store.segment import write_segment
+from headrace.store.siblings import are_siblings, share_values
 from headrace.store.tiers import Step, TierFate, TierRules, TierStage
 from headrace.store.time_axes import own_times, share_times
 from headrace.store.view import Source, StoreView
@@ -60,6 +61,8 @@ Bools = npt.NDArray[np.bool_]
 KEEP, RECODE, DROP, ALONE = 0, 1, 2, 3
 _LONG_ENOUGH = 0.5
 """Of a cold chunk: rows as long as that are not merged where nothing else is to be gained."""
+_JOINED_BYTES_MAX = 64 << 20
+"""Of encoded rows that are held in memory so that those of a device get into one file."""
 _WIDER = 1.0 + 1e-6
 _TRIALS = 12
 _ROUNDED = 1.0 - 1e-9
@@ -163,6 +166,7 @@ class Ager:
             rolled = self._sorted(view, step, rolled, lambda table: _left_alone(work.dropped, table))
         changed = np.zeros(len(infos), np.bool_)
         changed[np.unique(work.rows.place[work.action != KEEP, 0])] = True
+        changed |= self._promising(view, work, changed)
         done.bytes_before = sum(info.size_bytes for info in infos)
         done.n_samples = int(work.rows.n_samples.sum())
         self._pace.tick(done.bytes_before - int(work.rows.n_bytes.sum()))  # headers
@@ -310,10 +314,28 @@ class Ager:
         gains: Bools = np.where(lossless, (eps > 0.0) | short, eps > rows.bound * _WIDER)
         return gains
 
+    def _promising(self, view: StoreView, work: _Work, changed: Bools) -> Bools:
+        """Files of days that get cold, nothing of which has to change, but whose rows are likely to follow from each other."""
+        out = np.zeros(len(changed), np.bool_)
+        late = {info.name for day in work.step.late_days for info in view.manifests[day].files}
+        for number, file in enumerate(work.rows.files if work.step.is_cold else ()):
+            if changed[number] or file.info.name not in late:
+                continue
+            tables = work.rows.tables(work.rows.place[:, 0] == number)
+            out[number] = any(are_siblings(share_times(one), self._may_predict) for one in tables)
+            self._pace.tick()
+        return out
+
     # --- writing -------------------------------------------------------------------------------------
 
-    def _tables(self, work: _Work, changed: Bools, done: Aged) -> Any:
-        """What stays of the changed files, by path: a table for each slice of the sensors."""
+    def _tables(self, work: _Work, changed: Bools, done: Aged) -> Iterator[pa.Table]:
+        """What stays of the changed files, by path: a table for each file. Rows of a device share what they can."""
+        for table in _whole_devices(self._slices(work, changed, done)):
+            shared = share_times(table)
+            yield share_values(shared, self._may_predict, self._pace.tick) if work.step.is_cold else shared
+
+    def _slices(self, work: _Work, changed: Bools, done: Aged) -> Iterator[pa.Table]:
+        """The same for each slice of the sensors."""
         rows = work.rows
         inside = changed[rows.place[:, 0]] & (work.action != DROP)
         weight = np.bincount(rows.path[inside], rows.n_samples[inside], len(rows.paths))
@@ -326,9 +348,11 @@ class Ager:
             tables += self._recoded_lossy(work, mine & (work.action == RECODE) & (rows.bound > 0.0), done)
             tables += self._recoded_lossless(work, mine & (work.action == RECODE) & (rows.bound == 0.0), done)
             table = pa.concat_tables(tables).combine_chunks()
-            yield share_times(
-                table.take(pc.sort_indices(table, [("path", "ascending"), ("t_min", "ascending")]))
-            )
+            yield table.take(pc.sort_indices(table, [("path", "ascending"), ("t_min", "ascending")]))
+
+    def _may_predict(self, path: str) -> bool:
+        """Whether values may be coded by those of a sibling: where nothing is said about their codec."""
+        return self._choice_of(path).is_free
 
     def _recoded_lossless(self, work: _Work, mine: Bools, done: Aged) -> list[pa.Table]:
         """Long chunks of what was measured, one table for each length of chunks."""
@@ -462,6 +486,23 @@ class Ager:
         self._faults.reach("commit.publish")
         if not write_manifest(self._store.disk, manifest):
             raise CorruptionError(f"{manifest.name} was written by another compactor; run one only")
+
+
+def _whole_devices(slices: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Slices by path, joined where they part a device; one that is too large stays parted."""
+    waiting: list[pa.Table] = []
+    for table in slices:
+        size = sum(one.nbytes for one in waiting)
+        if waiting and (_device(waiting[-1], -1) != _device(table, 0) or size > _JOINED_BYTES_MAX):
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting = []
+        waiting.append(table)
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _device(table: pa.Table, row: int) -> str:
+    return str(table["path"][row].as_py()).rpartition("/")[0]
 
 
 def recoded(

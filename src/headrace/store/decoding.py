@@ -20,7 +20,7 @@ from headrace.store.runs import Runs, SensorSamples
 from headrace.store.schema import BLOCK, WAVE
 from headrace.store.segment import RowHeaders, SegmentFile
 from headrace.store.wanted import NOWHERE, Lane, Wanted, to_bits
-from headrace.store.warm import decode_chunk, decode_times, unknown_codec
+from headrace.store.warm import decode_chunk, decode_times, decode_values, unknown_codec
 from headrace.store.warm_reads import Chunks, decode_chunks
 from headrace.store.words import Words
 
@@ -32,7 +32,7 @@ TAIL_RANK = 1 << 62
 """Rank of the first tail batch; the next ones have more. Committed rows have twice their seq, and one more where
 they came late."""
 
-_AXES_KEPT = 64
+_AXES_KEPT, _SIBLING_BYTES = 64, 32 << 20
 _VALUES_MAX = 1 << 24
 """Of rows that are decoded together, about: the codecs refuse to read 16 times as many at once."""
 _FIRST = np.zeros(1, np.int64)
@@ -65,7 +65,7 @@ class Decoding:
         self.bad_segments: set[str] = set()
         self.n_rows_decoded = 0
         self._runs: dict[Lane, Runs] = {}
-        self._times = SharedTimes()
+        self._times, self._siblings = SharedTimes(), SiblingValues()
 
     def samples(self, start_ns: int, end_ns: int, same: I64 | None = None) -> dict[Lane, SensorSamples]:
         """Everything added since the last call, merged; `same` as in `Runs.merge`."""
@@ -138,7 +138,11 @@ class Decoding:
                 payload, starts, one.codecs, one.dtype, rows.n_frames[index].astype(np.int64), *spans,
                 SharedTimes.sharing(rows, index),
             )  # fmt: skip
-            parts = decode_chunks(chunks, lambda g: self._times.of(found, int(index[g])))
+            parts = decode_chunks(
+                chunks,
+                lambda g: self._times.of(found, int(index[g])),
+                lambda g: self._siblings.of(found, int(index[g])),
+            )
         except CorruptionError:
             return None
         ts_ns, values, quality = parts
@@ -158,6 +162,8 @@ class Decoding:
             unknown = unknown_codec(one.codecs)
             if unknown:
                 what = f"was written by the codec {unknown!r}; install the package that adds it"
+            elif self._siblings.problem(found, row):
+                what = f"can't be read: {self._siblings.problem(found, row)}"
             sentence = f"segment {name}: a row of {int(found.rows.n_samples[row]):,} samples of group {int(group):016x} {what}"
             if sentence not in self.damaged:
                 self.damaged.append(sentence)
@@ -293,6 +299,55 @@ class SharedTimes:
         return times
 
 
+class SiblingValues:
+    """Values that other rows are predicted from; the last ones are kept, since the rows of a device follow."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, int], Array] = OrderedDict()
+        self._n_bytes = 0
+
+    def of(self, found: FoundRows, row: int) -> tuple[Array, ...]:
+        """``T[n]`` of each; none where the row is not predicted. Raises `CorruptionError`, which names both sensors."""
+        return () if found.rows.references is None else self.read(found.file_of(row), found.rows, row)
+
+    def problem(self, found: FoundRows, row: int) -> str:
+        """Why what a row is predicted from can't be read; "" where it can."""
+        try:
+            self.of(found, row)
+        except CorruptionError as e:
+            return str(e)
+        return ""
+
+    def read(self, file: SegmentFile, rows: RowHeaders, row: int) -> tuple[Array, ...]:
+        """The same of a row of one file."""
+        if rows.references is None:
+            return ()
+        n = int(rows.n_frames[row])
+        return tuple(
+            self._one(file, one, rows.codecs[int(one["codec"])][1], n, int(rows.offset[row]))
+            for one in rows.references[row]
+            if one["n_bytes"]
+        )
+
+    def _one(self, file: SegmentFile, one: Any, text: str, n: int, asked_by: int) -> Array:
+        offset = int(one["offset"])
+        values = self._known.get((file.info.name, offset))
+        if values is None:
+            payload, _ = file.payloads(np.array([offset]), np.array([one["n_bytes"]], np.uint32))
+            try:
+                values = decode_values(payload.tobytes(), text, n, numpy_dtype(DTYPES[int(one["dtype"])]))
+            except CorruptionError as e:
+                raise CorruptionError(
+                    f"the values of {file.path_at(asked_by)} are predicted from those of {file.path_at(offset)}, which are "
+                    "damaged; restore the segment from a backup"
+                ) from e
+            self._known[file.info.name, offset] = values
+            self._n_bytes += values.nbytes
+            while self._n_bytes > _SIBLING_BYTES and len(self._known) > 1:
+                self._n_bytes -= self._known.popitem(last=False)[1].nbytes
+        return values
+
+
 def decode_row(
     payload: bytes,
     codecs: tuple[str, str],
@@ -300,12 +355,14 @@ def decode_row(
     n: int,
     span: tuple[int, int],
     times: I64 | None = None,
+    siblings: tuple[Array, ...] = (),
 ) -> tuple[I64, Array, U8 | None]:
     """Times, values and quality of a row that is no block.
 
     Parameters
     ----------
-    span : first and last time, by its header. times : of the row, where another has them (`SharedTimes`).
+    span : first and last time, by its header. times : of the row, where another has them (`SharedTimes`). siblings : values
+        that its own are predicted from (`SiblingValues`).
 
     Raises
     ------
@@ -314,7 +371,7 @@ def decode_row(
     if codecs[1] == WAVE:
         read = decode_waves(payload, np.array([0, len(payload)]), dtype)
         return read.ts_ns, read.values, read.quality
-    return decode_chunk(payload, codecs, n, dtype, span, times)
+    return decode_chunk(payload, codecs, n, dtype, span, times, siblings)
 
 
 def _bounded(index: I64, n_frames: Array, width: int) -> list[I64]:

@@ -3,7 +3,7 @@
 Three follow from the path, 17 bytes a row. ``sensor`` is the hash of the path that the sensor was first given; ``group``
 that of the group's key, which is the same where the sensor has a group to itself; ``shard`` the top six bits of ``group``.
 ``n_samples`` is ``n_frames`` where none is absent. Others say what is usual in most files: no bound, no error, no grid, no
-words, no times of another row. A file has one of these columns only if it says something else in one of its rows; of the
+words, no times or values of another row. A file has one of these columns only if it says something else in one of its rows; of the
 first three it has all that others follow from. What some columns say in all rows alike stands once in the file's
 metadata: in a file of a few long rows a column costs more than a byte of each.
 """
@@ -27,7 +27,7 @@ SAME = ("kind", "column", "layout", "layout_json", "dtype", "quality", "seq")
 """Columns of rows of samples that may say the same in all rows of a file."""
 Same = Mapping[str, Any]
 USUAL: dict[str, float | None] = {
-    "bound": 0.0, "max_error": 0.0, "rmse": 0.0, "scale": 1.0, "offset": 0.0, "times_back": 0,
+    "bound": 0.0, "max_error": 0.0, "rmse": 0.0, "scale": 1.0, "offset": 0.0, "times_back": 0, "sibling": 0, "sibling_2": 0,
     "raw_sum": None, "dictionary": None,
 }  # fmt: skip
 """Of rows of samples; rollups have all the columns that are theirs."""

@@ -15,6 +15,7 @@ from headrace.core.sensors import SensorDirectory
 from headrace.store.commits import SegmentInfo
 from headrace.store.query import Store
 from headrace.store.segment import SegmentFile
+from headrace.store.siblings import own_values
 from headrace.store.time_axes import own_times
 from headrace.store.warm_rows import WARM, WARM_SCHEMA
 
@@ -161,7 +162,7 @@ class PartitionRows:
         return out
 
     def tables(self, rows: npt.NDArray[np.bool_]) -> list[pa.Table]:
-        """The chosen rows as they are, payloads and all, each with its own times, in the columns of today."""
+        """The chosen rows as they are, payloads and all, each with its own times and values, in the columns of today."""
         out = []
         index = np.flatnonzero(rows)
         file_group = self.place[index, 0] << 32 | self.place[index, 1]
@@ -170,7 +171,8 @@ class PartitionRows:
             file = self.files[one >> 32]
             table = file.row_group(one & 0xFFFFFFFF, [n for n in WARM if n in file.names])
             assert table is not None
-            out.append(as_warm(own_times(table).take(self.place[mine, 2])))
+            place = self.place[mine, 2]
+            out.append(as_warm(own_values(own_times(table), place).take(place)))
         return out
 
     def offsets(self, rows: npt.NDArray[np.bool_]) -> dict[str, I64]:

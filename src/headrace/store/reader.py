@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from headrace.core.disk import Disk
 from headrace.store.commits import SegmentInfo
-from headrace.store.segment import RARE, RowHeaders, SegmentFile
+from headrace.store.segment import RARE, REFERENCE, RowHeaders, SegmentFile
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -234,12 +234,13 @@ def _concat(parts: list[RowHeaders]) -> RowHeaders:
     if len(parts) == 1:
         return parts[0]
     pairs = {pair: i for i, pair in enumerate(dict.fromkeys(pair for p in parts for pair in p.codecs))}
-    codec = [np.array([pairs[c] for c in p.codecs], np.uint16)[p.codec] for p in parts]
+    number = [np.array([pairs[c] for c in p.codecs], np.uint16) for p in parts]
+    codec = [of[p.codec] for of, p in zip(number, parts, strict=True)]
     names = parts[0].statistics.keys()
     fixed: dict[str, Any] = {
         "codecs": tuple(pairs), "codec": np.concatenate(codec),
         "statistics": {n: np.concatenate([p.statistics[n] for p in parts]) for n in names},
-        **{n: _concat_rare(parts, n) for n in RARE},
+        **{n: _concat_rare(parts, n) for n in RARE if n != "references"}, "references": _concat_references(parts, number),
     }  # fmt: skip
     arrays: dict[str, Any] = {
         n: np.concatenate([getattr(p, n) for p in parts]) for n in RowHeaders.__slots__ if n not in fixed
@@ -257,3 +258,19 @@ def _concat_rare(parts: list[RowHeaders], name: str) -> npt.NDArray[Any] | None:
         return None
     others = [getattr(p, _OWN[name]) if name in _OWN else np.empty(len(p), np.object_) for p in parts]
     return np.concatenate([other if one is None else one for one, other in zip(found, others, strict=True)])
+
+
+def _concat_references(
+    parts: list[RowHeaders], number: list[npt.NDArray[np.uint16]]
+) -> npt.NDArray[Any] | None:
+    """`RowHeaders.references` of all; `number`: the numbers that codecs have now."""
+    if all(part.references is None for part in parts):
+        return None
+    out = []
+    for part, of in zip(parts, number, strict=True):
+        if part.references is None:
+            out.append(np.zeros((len(part), 2), REFERENCE))
+            continue
+        out.append(part.references.copy())
+        out[-1]["codec"] = of[part.references["codec"]]
+    return np.concatenate(out)

@@ -26,7 +26,10 @@ scale,offset float64      the grid: engineering value = raw * scale + offset (wa
 time_codec   string       how times are coded; ``block``, ``wave``: in one payload with the values
 times_back   uint32       so many rows before it in its row group is the row whose payload has its times, which are the
                           same (sensors of one device); 0: they are in its own
-value_codec  string       how values are coded
+value_codec  string       how values are coded; behind ``sibling `` stands how, once they are predicted from those of other rows
+sibling      int32        so many rows behind it in its row group, before it where negative, is the row whose values its own are
+                          predicted from (sensors of one device); 0: none
+sibling_2    int32        the same of a second one
 bound        float64      largest error against the original that was allowed so far, in engineering units as the
                           next two; 0 where lossless
 max_error    float64      no value is further from the original (0 where lossless; null: not further than `bound`)
@@ -65,12 +68,15 @@ COLUMNS: dict[str, Any] = {
     "count": pa.uint32(), "quality": pa.uint8(), "min": pa.float64(), "max": pa.float64(),
     "sum": pa.float64(), "sum_low": pa.float64(), "first": pa.float64(), "last": pa.float64(), "m2": pa.float64(),
     "raw_sum": pa.int64(), "scale": pa.float64(), "offset": pa.float64(), "time_codec": pa.string(), "times_back": pa.uint32(),
-    "value_codec": pa.string(), "bound": pa.float64(), "max_error": pa.float64(), "rmse": pa.float64(), "seq": pa.int64(), "arrival": _TIME,
+    "value_codec": pa.string(), "sibling": pa.int32(), "sibling_2": pa.int32(), "bound": pa.float64(), "max_error": pa.float64(), "rmse": pa.float64(), "seq": pa.int64(), "arrival": _TIME,
     "dictionary": pa.list_(pa.string()), "n_bytes": pa.uint32(), "payload": pa.binary(),
 }  # fmt: skip
 
 WORDS = ("kind", "layout_json", "dtype", "time_codec", "value_codec")
 """Columns with few different values: built and written as dictionaries."""
+
+SIBLINGS = ("sibling", "sibling_2")
+"""Columns that say which rows a row's values are predicted from."""
 
 STATISTICS = ("shard", "t_min", "t_max", "path")
 """Columns whose Parquet statistics are written: what readers prune by."""

@@ -29,7 +29,7 @@ from headrace.core.layouts import DTYPES
 from headrace.store.commits import SegmentInfo
 from headrace.store.grouping import DAY_NS
 from headrace.store.known_columns import names_of, needed_for, same_of, with_known, without_known
-from headrace.store.schema import HEADER, KINDS, STATISTICS, VERSION, WORDS
+from headrace.store.schema import HEADER, KINDS, SIBLINGS, STATISTICS, VERSION, WORDS
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
@@ -113,7 +113,7 @@ def _row_groups(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     for table in tables:
         size = np.cumsum(_numbers(table["n_bytes"]), dtype=np.int64)
-        cuts = _cuts(table)
+        cuts = row_cuts(table)
         first = 0
         while first < len(table):
             n_waiting = sum(len(t) for t in waiting)
@@ -134,14 +134,17 @@ def _row_groups(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def _cuts(table: pa.Table) -> I64:
-    """Ascending: before which rows a row group may end, so that none is parted from the row that has its times."""
+def row_cuts(table: pa.Table) -> I64:
+    """Ascending: before which rows a row group may end, so that none is parted from a row that has its times, or values it needs."""
     row = np.arange(len(table) + 1)
-    if "times_back" not in table.column_names:
-        return row
-    leader = row.copy()
-    leader[:-1] -= _numbers(table["times_back"])
-    return np.flatnonzero(np.minimum.accumulate(leader[::-1])[::-1] >= row)
+    first, last = row.copy(), row.copy()
+    for name, sign in (("times_back", -1), *((name, 1) for name in SIBLINGS)):
+        if name in table.column_names:
+            other = row[:-1] + sign * _numbers(table[name].fill_null(0)).astype(np.int64)
+            np.minimum(first[:-1], other, out=first[:-1])
+            np.maximum(last[:-1], other, out=last[:-1])
+    before = np.append(-1, np.maximum.accumulate(last[:-1]))
+    return np.flatnonzero((np.minimum.accumulate(first[::-1])[::-1] >= row) & (before < row))
 
 
 def _numbers(column: Any) -> Array:
@@ -162,7 +165,10 @@ def _footer_digest(file: ReadFile) -> str:
     return xxhash.xxh3_64_hexdigest(file.read(size - _FOOTER_TAIL - length, size))
 
 
-RARE = ("dictionary", "times_offset", "times_bytes")
+REFERENCE = np.dtype([("offset", "<i8"), ("n_bytes", "<u4"), ("codec", "<u2"), ("dtype", "u1")])
+"""A row whose values others are predicted from: where its payload is, and its codec and type as `RowHeaders` has them; no bytes for none."""
+
+RARE = ("dictionary", "times_offset", "times_bytes", "references")
 """Fields of `RowHeaders` that are None where no row has any."""
 
 
@@ -173,7 +179,8 @@ class RowHeaders:
     ``kind`` and ``dtype`` are indices in `KINDS` and `DTYPES`; ``codec`` is an index in `codecs`, pairs of time
     and value codec; ``offset`` is where the payload starts in the file. ``statistics`` are the columns of warm
     rows: min, max, sum, first, last, m2, raw_sum, sum_low. ``dictionary`` is None where no row has one. ``times_offset`` and
-    ``times_bytes`` say where the payload is that has a row's times; None where each has its own.
+    ``times_bytes`` say where the payload is that has a row's times; None where each has its own. ``references``:
+    `REFERENCE`[n, 2], of the rows whose values each is predicted from; None where none is.
     """
 
     group: npt.NDArray[np.uint64]
@@ -195,6 +202,7 @@ class RowHeaders:
     dictionary: npt.NDArray[np.object_] | None
     times_offset: I64 | None
     times_bytes: npt.NDArray[np.uint32] | None
+    references: Array | None
 
     def __len__(self) -> int:
         return len(self.group)
@@ -335,14 +343,16 @@ class SegmentFile:
         codecs, codec = _codec_pairs(table)
         offset = self._offsets(group, n_bytes)
         times_offset, times_bytes = _time_places(table, offset, n_bytes)
+        dtype = _codes(table["dtype"], DTYPES)
         has_words = "dictionary" in table.column_names and table["dictionary"].null_count < len(table)
         return RowHeaders(
             group=_numbers(table["group"]), layout=_numbers(table["layout"]), column=_numbers(table["column"]),
-            kind=_codes(table["kind"], KINDS), dtype=_codes(table["dtype"], DTYPES),
+            kind=_codes(table["kind"], KINDS), dtype=dtype,
             t_min=_int64(table["t_min"]), t_max=_int64(table["t_max"]),
             n_frames=_numbers(table["n_frames"]), n_samples=_numbers(table["n_samples"]),
             count=_numbers(table["count"]), seq=_numbers(table["seq"]), codec=codec, codecs=codecs,
             offset=offset, n_bytes=n_bytes, times_offset=times_offset, times_bytes=times_bytes,
+            references=_references(table, (offset, n_bytes, codec, dtype)),
             statistics={n: _nullable(table[n]) for n in _STATISTICS if n in table.column_names},
             dictionary=_word_lists(table["dictionary"]) if has_words else None,
         )  # fmt: skip
@@ -373,6 +383,15 @@ class SegmentFile:
         parts = self._bytes.read_many(offset.tolist(), (offset + sizes).tolist())
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
         return np.frombuffer(b"".join(parts), np.uint8), starts
+
+    def path_at(self, offset: int) -> str:
+        """The path of the row whose payload is there; for messages."""
+        for group in range(self.n_groups):
+            found = np.flatnonzero(self.headers(group).offset == offset)
+            paths = self.row_group(group, ("path",))
+            if len(found) and paths is not None:
+                return str(paths["path"][int(found[0])].as_py())
+        return "a row that is not there"
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Whole columns, every page checked."""
@@ -498,6 +517,22 @@ def _time_places(
     if row.min() < 0 or back[row].any():
         raise ValueError("rows refer to times that are not there")
     return offset[row], n_bytes[row]
+
+
+def _references(table: pa.Table, of: tuple[Array, ...]) -> Array | None:
+    """Where the rows are that values are predicted from. Raises ValueError."""
+    if not set(SIBLINGS) <= set(table.column_names):
+        return None
+    ahead = np.stack([_numbers(table[name]).astype(np.int64) for name in SIBLINGS], axis=1)
+    if not ahead.any():
+        return None
+    row = np.arange(len(ahead))[:, None] + ahead
+    if row.min() < 0 or row.max() >= len(ahead) or ahead[row[ahead != 0]].any():
+        raise ValueError("rows refer to values that are not there")
+    found = np.zeros(ahead.shape, REFERENCE)
+    for name, array in zip(REFERENCE.names or (), of, strict=True):
+        found[name] = np.where(ahead != 0, array[row], 0)
+    return found
 
 
 def _nullable(column: Any) -> Array:

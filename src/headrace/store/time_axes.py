@@ -69,7 +69,7 @@ def own_times(table: pa.Table) -> pa.Table:
     payloads = table["payload"].to_pylist()
     for row in np.flatnonzero(back).tolist():
         leader = payloads[row - int(back[row])]
-        first, second, _ = _sound_parts(leader)
+        first, second, _ = sound_parts(leader)
         payloads[row] = _with_times(payloads[row], leader[first:second])
     return _with(table, payloads, np.zeros(len(table), np.uint32))
 
@@ -84,7 +84,7 @@ def share_times(table: pa.Table) -> pa.Table:
     for row, payload in enumerate(payloads):
         axis, is_bare = b"", names[row].startswith(BARE)
         if is_bare:
-            first, second, _ = _sound_parts(payload)
+            first, second, _ = sound_parts(payload)
             axis = payload[first:second]
         if axis:
             axis = f"{names[row]} {frames[row]} {spans[0][row]} {spans[1][row]} ".encode() + axis
@@ -94,7 +94,8 @@ def share_times(table: pa.Table) -> pa.Table:
     return _with(table, payloads, np.array(axes.back, np.uint32))
 
 
-def _sound_parts(payload: bytes) -> tuple[int, int, int]:
+def sound_parts(payload: bytes) -> tuple[int, int, int]:
+    """`headrace.store.warm.parts` of a row that may be damaged. Raises `CorruptionError`."""
     try:
         return parts(payload)
     except (ValueError, struct.error) as e:
@@ -102,7 +103,7 @@ def _sound_parts(payload: bytes) -> tuple[int, int, int]:
 
 
 def _with_times(payload: bytes, times: bytes) -> bytes:
-    _, second, third = _sound_parts(payload)
+    _, second, third = sound_parts(payload)
     n_values = third - second if third < len(payload) else 0
     return sealed(b"".join([put_varint(len(times)), put_varint(n_values), times, payload[second:]]))
 

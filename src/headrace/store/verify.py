@@ -25,7 +25,7 @@ from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.core.quality import Quality, usable
 from headrace.store.aggregates import in_units, partials_of
 from headrace.store.commits import SegmentInfo
-from headrace.store.decoding import SharedTimes, decode_row
+from headrace.store.decoding import SharedTimes, SiblingValues, decode_row
 from headrace.store.manifests import HOT_FOLDER, ROLLUP_FOLDER
 from headrace.store.query import Store
 from headrace.store.resolutions import rollup_problem
@@ -109,14 +109,14 @@ def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> N
     if not info.name.startswith(HOT_FOLDER) and xxhash.xxh3_64_hexdigest(data) != digest:
         found.harms.append(Harm(info.name, "its content is not what its name says; restore it from a backup"))
     n_rows = n_samples = 0
-    times = SharedTimes()
+    others = SharedTimes(), SiblingValues()
     for group in range(file.n_groups):
         rows = file.headers(group)
         grid, errors = _grids(file, group), _errors(file, group, len(rows))
         n_rows += len(rows)
         n_samples += int(rows.n_samples.sum())
         for row in range(len(rows)):
-            problem = _row_problem(file, (rows, row), grid, float(errors[row]), times)
+            problem = _row_problem(file, (rows, row), grid, float(errors[row]), others)
             if problem:
                 name = f"row {row} of row group {group} (group {int(rows.group[row]):016x})"
                 found.harms.append(Harm(info.name, f"{name}: {problem}"))
@@ -149,7 +149,11 @@ def _errors(file: SegmentFile, group: int, n: int) -> Array:
 
 
 def _row_problem(
-    file: SegmentFile, of: tuple[RowHeaders, int], grid: Grid | None, error: float, times: SharedTimes
+    file: SegmentFile,
+    of: tuple[RowHeaders, int],
+    grid: Grid | None,
+    error: float,
+    others: tuple[SharedTimes, SiblingValues],
 ) -> str:
     """What is wrong with a row; "" for nothing. `error` : how far its values may be from the original."""
     rows, row = of
@@ -162,9 +166,10 @@ def _row_problem(
         if codecs[1] == BLOCK:
             ts_ns, values, quality = decode_block(data.tobytes(), dtype)
         else:
-            shared, n = times.read(file, rows, row), int(rows.n_frames[row])
+            times, siblings = others[0].read(file, rows, row), others[1].read(file, rows, row)
+            n = int(rows.n_frames[row])
             span = int(rows.t_min[row]), int(rows.t_max[row])
-            ts_ns, values, quality = decode_row(data.tobytes(), codecs, dtype, n, span, shared)
+            ts_ns, values, quality = decode_row(data.tobytes(), codecs, dtype, n, span, times, siblings)
     except CorruptionError as e:
         return f"its payload can't be decoded: {e}"
     marks = np.zeros(values.shape, np.uint8) if quality is None else quality

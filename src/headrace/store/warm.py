@@ -8,7 +8,9 @@ time codec's name stands behind a `=`. Behind an `@` stand names of settings, pa
 little endian, in front of the values: so sensors of different bounds have one codec to the reader. A codec with a bound holds integers as float64, and the reader rounds them
 to the nearest whole number of their type. Times count from
 ``t_min`` of the header; those of ``=regular`` have no bytes, since their interval is ``(t_max - t_min) / (n - 1)``. A row
-whose times are those of another (``times_back`` of `headrace.store.schema`) has no bytes of times.
+whose times are those of another (``times_back`` of `headrace.store.schema`) has no bytes of times. Where ``sibling `` stands before
+the value codec, what follows its numbers is a body of `headrace.codecs.sibling`: its integers are predicted from the values of
+other rows (``sibling`` and ``sibling_2`` of the header), which are not predicted themselves.
 
 Where there is no `=`, an earlier release wrote ``<u32 bytes of times> <u32 bytes of values> times values quality``, in
 which each part has an envelope with a checksum of its own.
@@ -20,8 +22,9 @@ import json
 import math
 import re
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +56,7 @@ from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.rle import RleCodec, may_be_runs, runs_may_be
 from headrace.codecs.select import ChosenValues, likely, smallest, smallest_times, smallest_within
+from headrace.codecs.sibling import IntegerCodec, SiblingCodec
 from headrace.codecs.ticks import TicksTime, packed_ticks
 from headrace.core.errors import ConfigError, CorruptionError
 from headrace.store.schema import BLOCK, WAVE
@@ -66,6 +70,8 @@ BARE = "="
 """Before a time codec: no part of the payload has an envelope, and times count from ``t_min``."""
 EVEN = BARE + RegularTime.name
 """Times at one interval: they have no bytes."""
+SIBLING = SiblingCodec.name + " "
+"""Before a value codec: its integers are predicted from the values of other rows."""
 NUMBERS, SHORT_NUMBERS = "@", "~"
 """Between a value codec and its settings that stand in front of the values, as float64 or float32."""
 
@@ -197,10 +203,10 @@ def _with_numbers(chosen: ChosenValues) -> tuple[str, bytes]:
 
 
 def _value_codec_of(text: str, body: bytes) -> tuple[ValueCodec, bytes]:
-    """The inverse of `_with_numbers`. Raises ValueError, ConfigError."""
-    name, mark, names = _MARKED.match(text).groups("")  # type: ignore[union-attr]
+    """The inverse of `_with_numbers`; of what is predicted the codec behind it. Raises ValueError, ConfigError."""
+    name, mark, names = _MARKED.match(text.removeprefix(SIBLING)).groups("")  # type: ignore[union-attr]
     if not mark or " " in name:
-        return _value_codec(text), body
+        return _value_codec(text.removeprefix(SIBLING)), body
     keys, width = names.split(","), 4 if mark == SHORT_NUMBERS else 8
     front = width * len(keys)
     numbers = np.frombuffer(body[:front], f"<f{width}").tolist()
@@ -327,12 +333,14 @@ def decode_chunk(
     dtype: np.dtype[Any],
     span: tuple[int, int],
     times: I64 | None = None,
+    siblings: Sequence[Array] = (),
 ) -> tuple[I64, Array, U8 | None]:
     """The inverse of `encode_chunk`.
 
     Parameters
     ----------
     span : its first and last time, ns: ``t_min`` and ``t_max`` of its header. times : of the chunk that it refers to, by `decode_times`; None where it has its own.
+    siblings : the values that its own are predicted from, by `decode_values`.
 
     Raises
     ------
@@ -346,8 +354,7 @@ def decode_chunk(
             times = _decode_times(payload[at:first], codecs[0], n, span)
         elif first > at or len(times) != n:
             raise ValueError("the times it refers to are not its own")
-        codec, body = _value_codec_of(codecs[1], payload[first:second])
-        values = _unpacked(codec, body, n, dtype)
+        values = _decode_values(payload[first:second], codecs[1], n, dtype, siblings)
         quality = None
         if len(payload) > second:
             name, _, marks = payload[second:].partition(b"\x00")
@@ -355,6 +362,22 @@ def decode_chunk(
     except (struct.error, ValueError, ConfigError) as e:
         raise CorruptionError(f"a chunk of {len(payload):,} bytes can't be read: {e}") from e
     return times, values, quality
+
+
+def _decode_values(body: bytes, text: str, n: int, dtype: np.dtype[Any], siblings: Sequence[Array]) -> Array:
+    codec, body = _value_codec_of(text, body)
+    if not text.startswith(SIBLING):
+        return _unpacked(codec, body, n, dtype)
+    return _unpacked(SiblingCodec(cast("IntegerCodec", codec), tuple(siblings)), body, n, dtype)
+
+
+def decode_values(payload: bytes, text: str, n: int, dtype: np.dtype[Any]) -> Array:
+    """The values alone of a chunk that is not predicted: T[n]. Raises `CorruptionError`."""
+    try:
+        _, first, second = parts(payload)
+        return _decode_values(payload[first:second], text, n, dtype, ())
+    except (struct.error, ValueError, ConfigError) as e:
+        raise CorruptionError(f"the values of a chunk of {len(payload):,} bytes can't be read: {e}") from e
 
 
 def decode_times(payload: bytes, time_name: str, n: int, span: tuple[int, int]) -> I64:
@@ -379,7 +402,7 @@ def parts(payload: bytes) -> tuple[int, int, int]:
 
 def unknown_codec(codecs: tuple[str, str]) -> str:
     """The name among a row's codecs that no part here has; "" where all are known."""
-    names = codec_name(codecs[0]), codec_name(codecs[1])
+    names = codec_name(codecs[0]), codec_name(codecs[1].removeprefix(SIBLING))
     if names[0] not in (*TIME_CODECS.built_in, BLOCK, WAVE) and names[0] not in TIME_CODECS:
         return names[0]
     if names[1] not in (*VALUE_CODECS.built_in, BLOCK, WAVE) and names[1] not in VALUE_CODECS:

@@ -22,6 +22,9 @@ U8 = npt.NDArray[np.uint8]
 TimesOf = Callable[[int], I64 | None]
 """The times that a chunk has in another's payload, by its number."""
 
+SiblingsOf = Callable[[int], tuple[Array, ...]]
+"""The values that those of a chunk are predicted from, by its number."""
+
 _TICKS = BARE + TicksTime.name
 
 
@@ -45,7 +48,9 @@ class Chunks(NamedTuple):
     shared: I64
 
 
-def decode_chunks(chunks: Chunks, times_of: TimesOf) -> tuple[I64, Array, U8 | None]:
+def decode_chunks(
+    chunks: Chunks, times_of: TimesOf, siblings_of: SiblingsOf = lambda g: ()
+) -> tuple[I64, Array, U8 | None]:
     """Times, values and quality of all, one behind the other; quality is None where all are good.
 
     Raises
@@ -69,7 +74,7 @@ def decode_chunks(chunks: Chunks, times_of: TimesOf) -> tuple[I64, Array, U8 | N
         if g == len(chunks.n_frames):
             break
         here = slice(int(at[g]), int(at[g + 1]))
-        ts_ns[here], part, marks = _decode_one(chunks, g, given.get(g))
+        ts_ns[here], part, marks = _decode_one(chunks, g, given.get(g), siblings_of(g))
         alone.append((here, part))
         if marks is not None:
             quality = np.zeros(ts_ns.size, np.uint8) if quality is None else quality
@@ -85,10 +90,12 @@ def _are_known(codecs: tuple[str, str]) -> bool:
     return codecs[1] == OriginCodec.name and codecs[0] in (EVEN, _TICKS)
 
 
-def _decode_one(chunks: Chunks, g: int, times: I64 | None) -> tuple[I64, Array, U8 | None]:
+def _decode_one(
+    chunks: Chunks, g: int, times: I64 | None, siblings: tuple[Array, ...]
+) -> tuple[I64, Array, U8 | None]:
     data = chunks.payload[chunks.starts[g] : chunks.starts[g + 1]].tobytes()
     span = int(chunks.first[g]), int(chunks.last[g])
-    return decode_chunk(data, chunks.codecs, int(chunks.n_frames[g]), chunks.dtype, span, times)
+    return decode_chunk(data, chunks.codecs, int(chunks.n_frames[g]), chunks.dtype, span, times, siblings)
 
 
 class _Together:

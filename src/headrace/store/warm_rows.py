@@ -39,7 +39,7 @@ I64 = npt.NDArray[np.int64]
 WARM = (
     "shard", "kind", "path", "group", "sensor", "column", "layout", "layout_json", "dtype", "t_min", "t_max",
     "n_frames", "n_samples", "count", "quality", "min", "max", "sum", "first", "last", "m2", "raw_sum", "scale",
-    "offset", "time_codec", "times_back", "value_codec", "bound", "max_error", "rmse", "seq", "dictionary", "n_bytes",
+    "offset", "time_codec", "times_back", "value_codec", "sibling", "sibling_2", "bound", "max_error", "rmse", "seq", "dictionary", "n_bytes",
     "payload",
 )  # fmt: skip
 WARM_SCHEMA = schema_of(WARM)
@@ -107,7 +107,7 @@ def encode_warm(
         "t_min": _times(samples.ts_ns[first]), "t_max": _times(samples.ts_ns[last - 1]),
         "n_frames": (last - first).astype(np.uint32), "n_samples": (last - first).astype(np.uint32),
         "quality": np.bitwise_or.reduceat(_FLAG_OF_CLASS[samples.quality >> 6], first),
-        "seq": seq[sensor],
+        "seq": seq[sensor], "sibling": np.zeros(n, np.int32), "sibling_2": np.zeros(n, np.int32),
         "scale": by_layout(wanted, slots, columns, "scale"), "offset": by_layout(wanted, slots, columns, "offset"),
     }  # fmt: skip
     used, place = np.unique(directory.layout_index[slots], return_inverse=True)
