@@ -182,6 +182,13 @@ def test_what_the_disk_does_not_take_is_bounded_in_memory(disk, monkeypatch):
     assert ids(log.tables()) == before
 
 
+def test_one_that_passes_the_bound_alone_is_dropped(disk, monkeypatch):
+    monkeypatch.setattr(rejects_log, "PENDING_BYTES_MAX", 10_000)
+    log = opened(disk)
+    log.note(1, [reject(1, size=20_000)])
+    assert (log.n_dropped, log.pending_bytes, ids(log.tables())) == (1, 0, [])
+
+
 def test_inputs_of_a_mib_are_kept_once_each(disk):
     log, large = opened(disk), reject(1, size=1_000_000)
     log.note(1, [replace(large, detail=f"line {n}") for n in range(16)] + [reject(2, size=900_000)])

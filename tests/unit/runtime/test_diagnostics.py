@@ -1,9 +1,8 @@
 """What the API and the command line are told about an adapter."""
 
 import numpy as np
-import pytest
 
-from headrace.adapters.base import AdapterDiagnostics, AdapterState, Circuit, DeviceDiagnostics
+from headrace.adapters.base import AdapterDiagnostics, AdapterState, DeviceDiagnostics
 from headrace.core.clock import NO_TIME, NS
 from headrace.core.layouts import Column, Layout
 from headrace.core.sensors import SensorDirectory
@@ -34,23 +33,10 @@ def test_ages_are_told_where_the_time_is_known():
     assert adapter_report(AdapterDiagnostics("x", "x", AdapterState.STOPPED))["unacknowledged_since"] is None
 
 
-@pytest.mark.parametrize(
-    ("state", "retry_ns", "circuit"),
-    [
-        (AdapterState.CONNECTED, NO_TIME, Circuit.CLOSED),
-        (AdapterState.DEGRADED, NO_TIME, Circuit.CLOSED),
-        (AdapterState.STARTING, NO_TIME, Circuit.HALF_OPEN),
-        (AdapterState.BACKOFF, NOW_NS + 1, Circuit.OPEN),
-        (AdapterState.BACKOFF, NOW_NS, Circuit.HALF_OPEN),
-        (AdapterState.FAILED, NOW_NS + 1, Circuit.OPEN),
-        (AdapterState.PAUSED, NO_TIME, Circuit.OPEN),
-    ],
-)
-def test_a_circuit_is_open_while_a_device_is_left_alone(state, retry_ns, circuit):
-    device = DeviceDiagnostics("a/d", state, next_retry_ns=retry_ns)
-    assert device.circuit(NOW_NS) is circuit
-    one = AdapterDiagnostics("ovens", "modbus", state, devices=(device,))
-    assert adapter_report(one, NOW_NS)["devices"][0]["circuit"] == circuit.value
+def test_the_circuit_of_a_device_is_told():
+    device = DeviceDiagnostics("a/d", AdapterState.BACKOFF, next_retry_ns=NOW_NS + 1)
+    one = AdapterDiagnostics("ovens", "modbus", AdapterState.BACKOFF, devices=(device,))
+    assert adapter_report(one, NOW_NS)["devices"][0]["circuit"] == "open"
 
 
 def test_tags_are_told_the_longest_silent_first_with_what_their_device_says():

@@ -7,6 +7,7 @@ import pytest
 
 from headrace.adapters.payloads import keys, router, words
 from headrace.adapters.payloads.base import MessageColumns, RuleSettings, TopicMessage
+from headrace.adapters.payloads.columns import CodedTopics, joined
 from headrace.adapters.payloads.json import FieldsDecoder
 from headrace.adapters.payloads.keys import DeviceGroups
 from headrace.adapters.payloads.router import MessageRouter, compile_rules, own_path, written_address
@@ -741,6 +742,51 @@ def test_keys_of_messages_that_name_no_device_are_remembered_up_to_a_bound(monke
         assert one._n_codes <= 3
     slice_of = [TopicMessage("p", b'{"ts": %d, "a": 1}' % (i + 9), 5, key=b"%d" % i) for i in range(4)]
     assert sum(b.n_samples for b in one.decode(slice_of, 5).batches) == 4, "more than are remembered"
+
+
+def test_messages_of_several_topics_with_keys_are_read_together():
+    rules = {
+        "p": RuleSettings(path="l/p{message_key}/{key}", time="ts", time_unit="ns"),
+        "q": RuleSettings(path="l/q{message_key}/{key}", time="ts", time_unit="ns"),
+    }
+    directory = SensorDirectory()
+    one = MessageRouter(
+        "x", compile_rules(rules, (), "UTC", "t", TopicDialect(".", True)), DeviceGroups(directory)
+    )
+    for ts_ns in range(1, 4):
+        slice_of = [
+            TopicMessage(topic, b'{"ts": %d, "a": %d}' % (ts_ns, value), 5, key=key)
+            for value, (topic, key) in enumerate((("p", b"1"), ("q", b"1"), ("p", b"2"), ("q", b"1")))
+        ]
+        found = {
+            directory.paths[slot]: row[0]
+            for batch in one.decode(slice_of, 5).batches
+            for slot, row in zip(batch.slot.tolist(), batch.values.tolist(), strict=True)
+        }
+        assert found == {"l/p1": 0, "l/p2": 2, "l/q1": 3}
+    assert one._n_codes == 3
+
+
+def test_topics_with_numbers_are_looked_up_until_all_are_known():
+    names, rules = ["a/x"], {"a/{d}": RuleSettings(path="l/{d}/{key}", time="ts", time_unit="ns")}
+    one = MessageRouter("x", compile_rules(rules, (), "UTC", "t"), DeviceGroups(SensorDirectory()))
+
+    def decode(*ids):
+        texts = [b'{"ts": %d, "a": 1}' % (i + 1) for i in range(len(ids))]
+        topics, payloads = CodedTopics(names, np.array(ids, np.int64)), joined(texts)
+
+        def make(number):
+            return TopicMessage(topics[number], texts[number], 5)
+
+        times_ns = np.full(len(ids), 5, np.int64)
+        found = one.decode(MessageColumns(topics, payloads, [None] * len(ids), make, times_ns), 5)
+        return sum(b.n_samples for b in found.batches), len(found.rejects)
+
+    assert [decode(0), decode(0, 0), decode(0)] == [(1, 0), (2, 0), (1, 0)]
+    assert one._are_all_coded
+    names += ["none", "a/y"]
+    assert [decode(0, 1), decode(2, 0), decode(2, 0)] == [(1, 1), (2, 0), (2, 0)]
+    assert not one._are_all_coded, "nobody takes one of them"
 
 
 JSON_RULES = {
