@@ -43,6 +43,11 @@ def is_click_command(node):
     return any("command" in ast.unparse(d) or "option" in ast.unparse(d) for d in node.decorator_list)
 
 
+def is_way_in(node):
+    """A kernel's own door, behind a function with few parameters: it gets arrays one by one."""
+    return node.name.startswith("_") and any("kernel" in ast.unparse(d) for d in node.decorator_list)
+
+
 def n_parameters(node):
     arguments = node.args
     names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
@@ -54,8 +59,10 @@ def test_functions_are_short():
 
 
 def test_functions_take_few_parameters():
-    # A command has a parameter for each of its options; the options are the interface there.
-    found = {w: n_parameters(node) for w, node in functions() if not is_click_command(node)}
+    # A command has a parameter for each of its options; the options are the interface there. Arrays of a tuple take
+    # Numba's dispatcher a microsecond each.
+    measured = ((w, node) for w, node in functions() if not (is_click_command(node) or is_way_in(node)))
+    found = {where: n_parameters(node) for where, node in measured}
     assert not {where: n for where, n in found.items() if n > MAX_PARAMETERS}
 
 
