@@ -70,8 +70,10 @@ async def session(monkeypatch):
 
 async def ran(session, pulls, until_made):
     Scripted.pulls = pulls
+    n_losses = sum(isinstance(one, Exception) for one in pulls)
     task = asyncio.ensure_future(session.run(None))
     await until(lambda: not Scripted.pulls and len(Scripted.made) == until_made, "it has come so far")
+    await until(lambda: session.n_connects == 1 + n_losses, "it has connected after each loss")
     await until(lambda: session.state in (AdapterState.CONNECTED, AdapterState.DEGRADED), "it is back")
     session.finish()
     await asyncio.wait_for(task, 5)
