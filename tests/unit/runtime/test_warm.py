@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.adapters.payloads import hashed_rows, json_frames, json_scanner, line_scanner
+from headrace.adapters.payloads import hashed_rows, json_frames, line_scanner
 from headrace.adapters.registry import ADAPTERS
 from headrace.codecs import block_kernels
 from headrace.core.clock import NS, VirtualClock
@@ -41,7 +41,7 @@ def test_the_operators_of_the_plants_pipelines_are_compiled_too():
         ),
     ]
     warm_kernels(("u16",), specs, ADAPTERS.names())
-    scanners = (json_scanner.scan, json_frames.give_arrivals, line_scanner.scan, hashed_rows.insert)
+    scanners = (json_frames._scan, json_frames.give_arrivals, line_scanner.scan, hashed_rows.insert)
     for kernel in (merge_panes, weigh_dense, weigh_loose, *scanners):
         assert kernel.signatures, kernel
 
