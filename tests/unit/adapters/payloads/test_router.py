@@ -494,6 +494,12 @@ def test_a_message_gives_its_time_to_what_has_none():
     assert reject.arrival_ns == 5, "what samples without a time would have"
 
 
+def test_refused_messages_that_came_at_once_get_times_of_their_own():
+    _, one = keyed(path="l/{x}/{key}")
+    found = one.decode([message(payload) for payload in (b"junk", b"more", b"junk")], 7).rejects
+    assert [(r.raw, r.arrival_ns) for r in found] == [(b"junk", 5), (b"more", 6), (b"junk", 5)]
+
+
 class Failing:
     has_keys, has_places = True, False
 
