@@ -188,7 +188,6 @@ class BrokerSession:
         address = self._address.host, self._address.port
         await self.pacer.turn()
         await client.open(address, tls, config.keepalive, self._version)
-        self.n_connects += 1
         refused = await client.subscribe_all(self._filters, config.qos, config.take_retained)
         if len(refused) == len(self._filters):
             raise Refused(f"the broker refuses our subscriptions: {', '.join(refused)}")
@@ -222,8 +221,8 @@ class BrokerSession:
 
     # --- called by the client ------------------------------------------------------------------------
 
-    @staticmethod
-    def _on_session(receiver: MessageTaker, is_resumed: bool) -> None:
+    def _on_session(self, receiver: MessageTaker, is_resumed: bool) -> None:
+        self.n_connects += 1  # before its first message, which may come with the broker's answer
         if not is_resumed:
             receiver.forget()
 

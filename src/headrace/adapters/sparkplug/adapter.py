@@ -121,6 +121,7 @@ class SparkplugAdapter:
         self._is_stopped = True
         self._stopped_ns = run.clock.now_ns()
         run.session.pause()
+        run.desk.close()
         run.gate.finish()
         await run.end()
 

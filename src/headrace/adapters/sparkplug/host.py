@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 
 from headrace.adapters.broker.client import Publication
-from headrace.adapters.meters import Backoff
+from headrace.adapters.meters import Backoff, seconds
 from headrace.adapters.payloads.sparkplug import DataType
 from headrace.adapters.payloads.sparkplug_writer import SparkplugValue, write_payload
 from headrace.adapters.sparkplug.topics import REBIRTH, command_topic, state_topic
@@ -15,6 +17,7 @@ from headrace.core.clock import NS, Clock
 
 MS = 1_000_000
 ASKED_A_SECOND_MAX = 20
+_AGAIN_NS = 100 * MS
 Publish = Callable[[Publication], bool]
 
 
@@ -59,7 +62,8 @@ class HostState:
 class RebirthDesk:
     """Asks nodes for their births, each at most once in a while, all of them at most 20 times a second.
 
-    A request that is not made now is made with a later message of the node.
+    A request that can't be made now (no connection yet, asked just now, too many at once) is made when it can: the node
+    may have nothing to say for a long time. One that was made is repeated with a later message of the node.
     """
 
     def __init__(self, name: str, clock: Clock, first_ns: int, most_ns: int, publish: Publish) -> None:
@@ -70,27 +74,64 @@ class RebirthDesk:
         self._publish = publish
         self._waits: dict[tuple[str, str], tuple[Backoff, int]] = {}
         self._latest: deque[int] = deque(maxlen=ASKED_A_SECOND_MAX)
+        self._due: list[tuple[int, tuple[str, str]]] = []
+        self._wanted: set[tuple[str, str]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def ask(self, node_id: tuple[str, str]) -> None:
-        """Ask a node, unless it was asked just now."""
+        """Ask a node, now or as soon as it may be asked."""
+        if node_id in self._wanted or self._is_closed:
+            return
         now_ns = self._clock.now_ns()
-        wait = self._waits.get(node_id)
-        if wait is not None and now_ns < wait[1]:
-            return
+        due_ns = self._waits[node_id][1] if node_id in self._waits else now_ns
+        if now_ns < due_ns or not self._asked(node_id, now_ns):
+            self._wanted.add(node_id)
+            heappush(self._due, (due_ns, node_id))
+            self._wait(now_ns)
+
+    def born(self, node_id: tuple[str, str]) -> None:
+        """A node has told its birth."""
+        self._waits.pop(node_id, None)
+        self._wanted.discard(node_id)
+
+    def close(self) -> None:
+        """Ask nobody any more."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _asked(self, node_id: tuple[str, str], now_ns: int) -> bool:
+        """Ask a node whose time has come; False where nobody can be asked now."""
         if len(self._latest) == ASKED_A_SECOND_MAX and now_ns < self._latest[0] + NS:
-            return
+            return False
         if not self._publish(rebirth_request(node_id, now_ns)):
-            return
+            return False
+        wait = self._waits.get(node_id)
         backoff = (
             Backoff(f"{self._name}:{node_id}", self._first_ns, self._most_ns) if wait is None else wait[0]
         )
         self._waits[node_id] = backoff, now_ns + backoff.next_ns()
         self._latest.append(now_ns)
         self.n_asked += 1
+        return True
 
-    def born(self, node_id: tuple[str, str]) -> None:
-        """A node has told its birth."""
-        self._waits.pop(node_id, None)
+    def _wait(self, now_ns: int) -> None:
+        """Look again when the first one is due, and not at once where nobody could be asked."""
+        if self._timer is None and self._due:
+            wait_ns = max(self._due[0][0] - now_ns, _AGAIN_NS)
+            self._timer = asyncio.get_running_loop().call_later(seconds(wait_ns), self._ask_due)
+
+    def _ask_due(self) -> None:
+        self._timer = None
+        now_ns = self._clock.now_ns()
+        while self._due and self._due[0][0] <= now_ns:
+            node_id = self._due[0][1]
+            if node_id in self._wanted and not self._asked(node_id, now_ns):
+                break
+            self._wanted.discard(node_id)
+            heappop(self._due)
+        self._wait(now_ns)
 
 
 def rebirth_request(node_id: tuple[str, str], now_ns: int) -> Publication:

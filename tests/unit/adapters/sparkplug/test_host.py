@@ -5,6 +5,7 @@ import json
 import pytest
 
 from headrace.adapters.payloads.sparkplug import read_payload
+from headrace.adapters.sparkplug import host
 from headrace.adapters.sparkplug.host import HostState, RebirthDesk
 from headrace.core.clock import NS, VirtualClock
 
@@ -19,13 +20,13 @@ def told(publication):
 
 def test_state_has_the_time_of_its_connection_until_we_leave():
     clock = VirtualClock(NOW_NS)
-    host = HostState("h", clock)
+    own = HostState("h", clock)
     ms = NOW_NS // 1_000_000
-    assert told(host.will()) == (False, ms)
+    assert told(own.will()) == (False, ms)
     clock.advance(5)
-    (online,) = host.arrived()
+    (online,) = own.arrived()
     assert told(online) == (True, ms)
-    assert told(host.leaving()) == (False, ms + 5_000)
+    assert told(own.leaving()) == (False, ms + 5_000)
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,9 @@ def test_state_has_the_time_of_its_connection_until_we_leave():
     ],
 )
 def test_a_wrong_word_on_us_is_put_right(said, is_wrong):
-    host = HostState("h", VirtualClock(NOW_NS))
-    host.will()
-    answer = host.answer(said)
+    own = HostState("h", VirtualClock(NOW_NS))
+    own.will()
+    answer = own.answer(said)
     assert (answer is not None) == is_wrong
     assert answer is None or told(answer)[0] is True
 
@@ -59,12 +60,49 @@ class Line:
         return self.is_up
 
 
-def test_a_node_is_asked_ever_more_rarely_until_it_is_born():
-    clock, line = VirtualClock(NOW_NS), Line()
-    desk = RebirthDesk("p", clock, 10 * NS, 60 * NS, line.publish)
+class Wait:
+    """A timer of `Loop`."""
+
+    def __init__(self, loop, at_ns, call):
+        self.loop, self.at_ns, self.call = loop, at_ns, call
+
+    def cancel(self):
+        self.loop.waits.remove(self)
+
+
+class Loop:
+    """Timers that go by the clock of the test."""
+
+    def __init__(self, clock):
+        self.clock, self.waits = clock, []
+
+    def call_later(self, delay_s, call):
+        self.waits.append(Wait(self, self.clock.now_ns() + round(delay_s * 1e9), call))
+        return self.waits[-1]
+
+    def advance(self, duration_s):
+        until_ns = self.clock.now_ns() + round(duration_s * 1e9)
+        while due := [one for one in self.waits if one.at_ns <= until_ns]:
+            first = min(due, key=lambda one: one.at_ns)
+            self.waits.remove(first)
+            self.clock.advance((first.at_ns - self.clock.now_ns()) / 1e9)
+            first.call()
+        self.clock.advance((until_ns - self.clock.now_ns()) / 1e9)
+
+
+@pytest.fixture
+def loop(monkeypatch):
+    made = Loop(VirtualClock(NOW_NS))
+    monkeypatch.setattr(host.asyncio, "get_running_loop", lambda: made)
+    return made
+
+
+def test_a_node_is_asked_ever_more_rarely_until_it_is_born(loop):
+    line = Line()
+    desk = RebirthDesk("p", loop.clock, 10 * NS, 60 * NS, line.publish)
     for _ in range(3_600):
         desk.ask(("g", "n"))
-        clock.advance(1)
+        loop.advance(1)
     assert 60 <= desk.n_asked <= 125, "every 30 to 60 s in the end"
     one = line.said[0]
     assert (one.topic, one.qos, one.is_retained) == ("spBv1.0/g/NCMD/n", 0, False)
@@ -77,24 +115,53 @@ def test_a_node_is_asked_ever_more_rarely_until_it_is_born():
     assert desk.n_asked == before + 1
 
 
-def test_many_nodes_are_asked_one_after_the_other():
-    clock, line = VirtualClock(NOW_NS), Line()
-    desk = RebirthDesk("p", clock, 10 * NS, 60 * NS, line.publish)
+def test_many_nodes_are_asked_one_after_the_other(loop):
+    desk = RebirthDesk("p", loop.clock, 1_000 * NS, 6_000 * NS, Line().publish)
     for _ in range(2):
         for i in range(1_000):
             desk.ask(("g", str(i)))
         assert desk.n_asked == 20
-    clock.advance(1.001)
-    for i in range(1_000):
-        desk.ask(("g", str(i)))
-    assert desk.n_asked == 40
+    loop.advance(1.2)
+    assert desk.n_asked == 40, "though none of them says anything more"
+    loop.advance(60)
+    assert desk.n_asked == 1_000
 
 
-def test_without_a_connection_nobody_was_asked():
+def test_without_a_connection_a_node_is_asked_when_there_is_one(loop):
     line = Line()
-    desk = RebirthDesk("p", VirtualClock(NOW_NS), 10 * NS, 60 * NS, line.publish)
+    desk = RebirthDesk("p", loop.clock, 10 * NS, 60 * NS, line.publish)
     line.is_up = False
     desk.ask(("g", "n"))
+    desk.ask(("g", "born"))
+    loop.advance(3)
+    desk.born(("g", "born"))
     line.is_up = True
     desk.ask(("g", "n"))
-    assert (desk.n_asked, len(line.said)) == (1, 1)
+    assert desk.n_asked == 0
+    loop.advance(0.2)
+    assert [one.topic for one in line.said] == ["spBv1.0/g/NCMD/n"]
+
+
+def test_a_node_that_speaks_too_soon_is_asked_when_it_may_be(loop):
+    desk = RebirthDesk("p", loop.clock, 10 * NS, 60 * NS, Line().publish)
+    desk.ask(("g", "n"))
+    loop.advance(0.1)
+    desk.ask(("g", "n"))
+    assert desk.n_asked == 1
+    loop.advance(10)
+    assert desk.n_asked == 2
+    loop.advance(3_600)
+    assert desk.n_asked == 2, "it has said nothing since"
+
+
+def test_a_closed_desk_asks_nobody(loop):
+    line = Line()
+    line.is_up = False
+    desk = RebirthDesk("p", loop.clock, 10 * NS, 60 * NS, line.publish)
+    desk.close()
+    desk = RebirthDesk("p", loop.clock, 10 * NS, 60 * NS, line.publish)
+    desk.ask(("g", "n"))
+    desk.close()
+    assert not loop.waits
+    desk.ask(("g", "n"))
+    assert not loop.waits
