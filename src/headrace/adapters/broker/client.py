@@ -55,6 +55,7 @@ _PUBREC = 0x50_02_00_00
 _HANDLERS = "_handle_qos_1_publish_packet", "_handle_qos_2_publish_packet"
 CONNECT_S = 5.0
 _CLOSE_S = 0.5
+_DELIVERED_S = 30.0
 # What matters of it we say ourselves, once.
 logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
 
@@ -98,6 +99,22 @@ class SingleConnection(gmqtt.Client):  # type: ignore[misc]
 
     async def reconnect(self, delay: bool = False) -> None:
         """Called by gmqtt when the connection is lost or the version refused; does nothing."""
+
+    async def delivered(self) -> None:
+        """Wait until the broker has acknowledged everything that was sent at QoS 1.
+
+        Raises
+        ------
+        NotConnected : it has not within 30 s; on a lost connection it never will.
+        """
+        try:
+            async with asyncio.timeout(_DELIVERED_S):
+                await self._persistent_storage.wait_empty()
+        except TimeoutError as e:
+            n_waiting = len(self._persistent_storage.get_all())
+            raise NotConnected(
+                f"{n_waiting} messages not acknowledged by the broker within {_DELIVERED_S:g} s"
+            ) from e
 
 
 class BrokerClient(SingleConnection):

@@ -36,8 +36,8 @@ class PublishingDevice:
         self._client.publish(topic, payload, qos=qos, retain=is_retained)
 
     async def delivered(self) -> None:
-        """Wait until the broker has acknowledged everything that was sent at QoS 1."""
-        await self._client._persistent_storage.wait_empty()
+        """Wait until the broker has acknowledged everything that was sent at QoS 1. Raises NotConnected after 30 s."""
+        await self._client.delivered()
 
     async def stop(self) -> None:
         """Disconnect."""

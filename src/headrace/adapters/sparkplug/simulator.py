@@ -155,9 +155,9 @@ class SimulatedEdge:
         await self._client.disconnect()
 
     async def delivered(self) -> None:
-        """Wait until the broker has acknowledged everything that was sent at QoS 1."""
+        """Wait until the broker has acknowledged everything that was sent at QoS 1. Raises NotConnected after 30 s."""
         assert self._client is not None
-        await self._client._persistent_storage.wait_empty()
+        await self._client.delivered()
 
     # --- messages ------------------------------------------------------------------------------------
 
