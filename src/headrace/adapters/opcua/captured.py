@@ -6,7 +6,7 @@ that was made when the adapter had others can't be decoded, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,21 +106,32 @@ def decode_answers(
     return batches, rejects
 
 
-def _values(one: Captured, mark: str, n_tags: int) -> Sequence[Values]:
+def _values(one: Captured, mark: str, n_tags: int) -> Iterator[Values]:
+    """The values of an answer by tag. Raises what `decode_answers` refuses, behind the values that are good."""
     if one.about.get("variables") != mark:
         raise Rejected("it was captured when the adapter had other variables")
-    if "tags" not in one.about:
-        return publish_answer(one.data).values
-    tags = numbers_of(one.about["tags"], n_tags) if one.about["tags"] else []
-    if "handles" in one.about:
-        handles = _known(one.about["handles"], tags)
-        return [_of_tags(handles, values) for values in publish_answer(one.data).values]
-    values = read_answer(one.data)
+    if "tags" not in one.about or "handles" in one.about:
+        yield from _published_values(one, n_tags)
+        return
+    tags, values = _tags_told(one, n_tags), read_answer(one.data)
     if "places" in one.about:
-        return [_of_tags(_known(one.about["places"], tags), values)]
-    if len(values) != len(tags):
+        yield _of_tags(_known(one.about["places"], tags), values)
+    elif len(values) != len(tags):
         raise Rejected(f"{len(values)} values for {len(tags)} nodes")
-    return [numbered(values, tags)]
+    else:
+        yield numbered(values, tags)
+
+
+def _published_values(one: Captured, n_tags: int) -> Iterator[Values]:
+    answer = publish_answer(one.data)
+    handles = _known(one.about["handles"], _tags_told(one, n_tags)) if "handles" in one.about else None
+    for values in answer.values:
+        yield values if handles is None else _of_tags(handles, values)
+    answer.check_known()
+
+
+def _tags_told(one: Captured, n_tags: int) -> list[int]:
+    return numbers_of(one.about["tags"], n_tags) if one.about["tags"] else []
 
 
 def _known(numbers: str, tags: Sequence[int]) -> Handles:

@@ -80,6 +80,7 @@ class Published:
     Parameters
     ----------
     status : of the subscription, where the server says that it has changed; else 0.
+    n_other : notifications of kinds that we have not asked for.
     """
 
     subscription: int
@@ -87,6 +88,11 @@ class Published:
     values: tuple[Values, ...] = ()
     status: int = 0
     n_other: int = field(default=0)
+
+    def check_known(self) -> None:
+        """Raise Rejected where something came that we have not asked for; what else came is good."""
+        if self.n_other:
+            raise Rejected(f"{self.n_other} notifications are neither values nor a word on the subscription")
 
 
 def sent_ns(body: bytes) -> int:
@@ -152,7 +158,18 @@ def _scanned(body: bytes, at: int, end: int, has_handles: bool) -> Values:
     after = scan_values(data, at + _COUNT.size, end, len(columns.tag), has_handles, columns)
     if after == GAVE_UP or (after != end and not has_handles):
         raise _Unusual
+    if has_handles:
+        _check_nothing_more(body, int(after), end)
     return Values(columns, body)
+
+
+def _check_nothing_more(body: bytes, at: int, end: int) -> None:
+    """Behind the values of a notification stand their diagnostics: none. asyncua passes over what else is there."""
+    n_left = end - at
+    if n_left < _COUNT.size or _COUNT.unpack_from(body, at)[0] > 0:
+        raise _Unusual
+    if n_left > _COUNT.size:
+        raise Rejected(f"{n_left - _COUNT.size:,} bytes of a notification are no values")
 
 
 def _scan_read(body: bytes) -> Values:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from asyncua import ua
 from asyncua.ua.ua_binary import struct_to_binary
 from tests.unit.adapters.opcua.desk import NOW_NS, Desk, plan, publish_response, read_response, signal
 
@@ -64,6 +65,22 @@ def test_answers_are_decoded_as_they_were():
         "invalid literal for int() with base 10", "the server answers a read with BadNodeIdUnknown",
         f"{len(read) + 1} bytes are a ReadResponse and 1 more",
     ]  # fmt: skip
+
+
+def test_what_nobody_asked_for_is_refused_and_the_values_beside_it_are_not():
+    desk = Desk(plan("l/d", signal("a"), signal("b")))
+    heard = []
+    response = publish_response(1, 1.5, 2.5)
+    found = response.Parameters.NotificationMessage
+    found.NotificationData = [*found.NotificationData, ua.EventNotificationList()]
+    AnswerTap(mark_of(desk.tags), heard.append).hear(
+        NOW_NS, "h:1", bytes(struct_to_binary(response)), Handles(range(2))
+    )
+    batches, rejects = decode_answers("x", desk.tags, desk.filing, heard)
+    assert [b.values.reshape(-1).tolist() for b in batches] == [[1.5, 2.5]]
+    assert [r.detail for r in rejects] == [
+        "1 notifications are neither values nor a word on the subscription"
+    ]
 
 
 def test_answers_of_a_connection_whose_tags_have_changed():

@@ -141,12 +141,20 @@ def test_notifications_are_values_statuses_and_others():
         (values,) = found.values
         assert values.columns.tag.tolist() == [100, 101]
         assert [value_at(values, 0), value_at(values, 1)] == [1.5, "x"]
+        with pytest.raises(Rejected, match="1 notifications are neither values"):
+            found.check_known()
     keep_alive = publish_answer(struct_to_binary(publish()))
+    keep_alive.check_known()
     assert (keep_alive.values, keep_alive.status) == ((), 0)
     odd = struct_to_binary(publish(changes(V(1.5, T.Double))))
     at = odd.index(b"\x01\x00\x2b\x03")
     with pytest.raises(Rejected, match="are no PublishResponse"):
         publish_answer(odd[: at + 5] + b"\xff\xff\xff\x7f" + odd[at + 9 :])
+    (size,) = struct.unpack_from("<i", odd, at + 5)
+    end = at + 9 + size
+    longer = odd[: at + 5] + struct.pack("<i", size + 3) + odd[at + 9 : end] + b"abc" + odd[end:]
+    with pytest.raises(Rejected, match="3 bytes of a notification are no values"):
+        publish_answer(longer)
 
 
 def test_a_scan_never_passes_the_end():

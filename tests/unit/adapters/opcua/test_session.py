@@ -419,7 +419,10 @@ async def test_what_got_lost_on_its_way_is_asked_for_again():
         await one.resume(link(desk, again))
     assert [r.Parameters.RetransmitSequenceNumber for r in again.asked] == [2, 3, 3, 3]
     one._take(b"what is this?")
-    assert (one._meters.n_errors, len(desk.waiting.rejects)) == (1, 1)
+    odd = publish_response(3)
+    odd.Parameters.NotificationMessage.NotificationData = [ua.EventNotificationList()]
+    one._take(bytes(struct_to_binary(odd)))
+    assert (one._meters.n_errors, len(desk.waiting.rejects)) == (2, 2)
     desk.feed.inbox.finish()
     await desk.feed.inbox.run()
     await asyncio.sleep(0)
