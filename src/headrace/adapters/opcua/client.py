@@ -24,11 +24,14 @@ from headrace.adapters.opcua.addresses import NodeAddress
 from headrace.adapters.opcua.config import ServerAddress
 from headrace.adapters.opcua.security import ServerAccess, ServerRefuses, offers
 from headrace.adapters.opcua.statuses import status_text
+from headrace.adapters.pacing import ConnectPacer
 from headrace.core.clock import thread_cpu_ns
 from headrace.core.errors import HeadraceError, NotConnected
 
 _CLOSE_S = 0.5
 _SESSION_MS = 60_000
+_BURST = 16
+"""Requests that are sent at once after a quiet time: those of a beginning, or of one round of reads."""
 _FORMS = {
     "i": ua.NodeIdType.Numeric, "s": ua.NodeIdType.String, "g": ua.NodeIdType.Guid, "b": ua.NodeIdType.ByteString,
 }  # fmt: skip
@@ -114,6 +117,7 @@ class UaConnection:
         self._client.connection_lost_callback = self._lost
         self._namespaces: list[str] = []
         self.cpu_ns = self.n_bytes = 0
+        self._pacer = ConnectPacer(access.config.max_requests_per_s, _BURST)
 
     async def open(self) -> None:
         """Connect, log in, learn the server's namespaces.
@@ -246,7 +250,7 @@ class UaConnection:
         return self._namespaces
 
     async def request(self, request: Any, what: str, deadline_s: float | None = None) -> bytes:
-        """Send a request; the bytes of its answer, from its type on.
+        """Send a request when the cap allows; the bytes of its answer, from its type on.
 
         Parameters
         ----------
@@ -259,6 +263,8 @@ class UaConnection:
         protocol = self._client.uaclient.protocol
         if protocol is None:
             raise NotConnected("the connection is closed")
+        if deadline_s != 0:
+            await self._pacer.turn()
         try:
             return bytes(await protocol.send_request(request, deadline_s))
         except ua.UaStatusCodeError as e:

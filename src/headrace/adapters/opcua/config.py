@@ -108,6 +108,9 @@ class OpcuaConfig(Section):
     max_nodes: int = Field(
         default=1_000, ge=1, description="nodes in one request, where the server allows as many"
     )
+    max_requests_per_s: float = Field(
+        default=200.0, gt=0, description="cap for each connection; what a server publishes does not count"
+    )
     verify: DurationNs = Field(
         default="60s", validate_default=True,
         description="how often some subscribed variables are read, to see that the subscription tells the truth",

@@ -9,6 +9,7 @@ from tests.unit.adapters.opcua.desk import ScriptedConnection
 
 from headrace.adapters.opcua.client import UaConnection
 from headrace.adapters.opcua.config import ServerAddress
+from headrace.adapters.pacing import ConnectPacer
 from headrace.core.errors import NotConnected
 
 OLD, NEW = ua.NodeId(b"old", 0), ua.NodeId(b"new", 0)
@@ -19,7 +20,8 @@ async def nothing(*args):
 
 
 def connection(before=None):
-    access = SimpleNamespace(server=ServerAddress("h", 1), timeout_s=1.0, prepare=nothing)
+    config = SimpleNamespace(max_requests_per_s=50.0)
+    access = SimpleNamespace(server=ServerAddress("h", 1), timeout_s=1.0, prepare=nothing, config=config)
     one = UaConnection(access, lambda reason: None, before)
     one._client.uaclient.protocol = SimpleNamespace(data_received=None, authentication_token=None)
     one._client.get_namespace_array = nothing
@@ -102,3 +104,21 @@ async def test_an_answer_that_can_not_be_read_ends_the_connection(answer):
         NotConnected, match="the answer to a request to publish again is no RepublishResponse"
     ):
         await one.ask(ua.RepublishRequest(), ua.RepublishResponse, "a request to publish again")
+
+
+async def test_requests_wait_for_their_turn_and_those_for_what_is_published_do_not(monkeypatch):
+    one, turns, sent = connection(), [], []
+
+    async def send_request(request, deadline_s):
+        sent.append((request, len(turns)))
+        return b"answer"
+
+    async def turn(pacer):
+        turns.append(pacer.per_s)
+
+    monkeypatch.setattr(ConnectPacer, "turn", turn)
+    one._client.uaclient.protocol = SimpleNamespace(send_request=send_request)
+    for request, deadline_s in (("read", None), ("publish", 0), ("browse", 2.0)):
+        assert await one.request(request, request, deadline_s) == b"answer"
+    assert sent == [("read", 1), ("publish", 1), ("browse", 2)]
+    assert turns == [50.0, 50.0]
