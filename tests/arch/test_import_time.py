@@ -79,7 +79,6 @@ print(*compiled, *(m for m in ("pandas", "polars", "duckdb") if m in sys.modules
 """
 
 
-@pytest.mark.timeout(240)  # where kernels are not cached yet, they are compiled first
 def test_the_second_engine_compiles_nothing_and_needs_no_pandas():
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=True)

@@ -7,9 +7,6 @@ import pytest
 from headrace.codecs import registry
 from headrace.testing import codecs as kit
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
-
 CODECS = {
     kit.VALUE_CHECKS: (registry.VALUE_CODECS, kit.value_codecs()),
     kit.LOSSY_CHECKS: (registry.VALUE_CODECS, kit.lossy_codecs()),

@@ -45,7 +45,6 @@ def test_every_operator_has_steps_here():
     assert sorted(STEPS) == OPERATORS.names()
 
 
-@pytest.mark.timeout(300)  # the first run compiles kernels
 @pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("step", CASES, ids=lambda step: " ".join(f"{k}={v}" for k, v in step.items()))
 def test_operator(step, check):

@@ -14,8 +14,6 @@ from headrace.store.base import SeriesStore, Tail
 from headrace.testing.store_machine import StoreUnderTest, check_store
 from headrace.testing.stores import StoreRig
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 
 class OurStore(StoreUnderTest):
     """Hot buffers, segments, compaction, and a journal that survives."""

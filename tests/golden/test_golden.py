@@ -27,7 +27,6 @@ from headrace.runtime.soundness import verify_folder
 from headrace.store import rollup_answers
 from headrace.store.warm import codec_name
 
-pytestmark = pytest.mark.timeout(240)  # the first test may compile kernels
 HERE = Path(__file__).parent
 SETS = sorted(p for p in HERE.iterdir() if p.is_dir() and p.name[0].isdigit())
 WITH_BODIES = [p for p in SETS if (p / "bodies.json").exists()]

@@ -12,7 +12,6 @@ import pytest
 from tests.integration.api_client import ask
 from tests.integration.test_cli import N_SECONDS, SPAN, RunningPlant, write_plant
 
-pytestmark = pytest.mark.timeout(240)
 FROM, TO = SPAN[1], SPAN[3]
 INLET = "leon/paint/line1/oven1/inlet"
 

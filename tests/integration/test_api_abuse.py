@@ -24,7 +24,6 @@ from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout
 from headrace.runtime.pipe import Pipe
 
-pytestmark = pytest.mark.timeout(240)
 PLANT = """
 version = 1
 [store]

@@ -11,7 +11,6 @@ import pytest
 from tests.integration.test_cli import RunningPlant, command, write_plant
 
 # Where kernels are not cached yet, several processes compile them at once.
-pytestmark = pytest.mark.timeout(240)
 
 
 def ask(address, path, timeout_s=30):

@@ -15,7 +15,6 @@ from tests.integration.test_cli import RunningPlant
 
 schemathesis.serializer.alias("application/x-protobuf", "application/octet-stream")
 
-pytestmark = pytest.mark.timeout(240)
 PLANT = """
 version = 1
 [store]

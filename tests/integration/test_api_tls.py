@@ -15,7 +15,6 @@ from tests.integration.test_tiers import run
 from headrace.core.disk import LocalDisk
 from headrace.runtime.announcement import EngineClient, read_announcement
 
-pytestmark = pytest.mark.timeout(120)
 PLANT = """
 version = 1
 [store]

@@ -12,7 +12,6 @@ from influxdb_client.rest import ApiException
 from tests.integration.api_client import ask
 from tests.integration.test_cli import RunningPlant
 
-pytestmark = pytest.mark.timeout(240)
 VIEWER, OPERATOR, ADMIN = "v" * 20, "o" * 20, "a" * 20
 PLANT = """
 version = 1

@@ -39,7 +39,6 @@ from headrace.store.tiers import TierRules
 from headrace.testing.hosts import flush_all, work_off
 from headrace.testing.plants import hand_fed_plant
 
-pytestmark = pytest.mark.timeout(240)  # the first test may compile kernels
 T0 = 1_767_225_600 * NS
 PAIR = Layout("f64", (Column("a"), Column("b")))
 SECONDS = FlowSpec(

@@ -16,7 +16,6 @@ from headrace.cli.exits import Exit
 from headrace.cli.main import run_command
 
 # Where kernels are not cached yet, several processes compile them at once.
-pytestmark = pytest.mark.timeout(240)
 PLANT = """
 version = 1
 [plant]

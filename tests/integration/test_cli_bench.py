@@ -12,8 +12,6 @@ from headrace.cli.exits import Exit
 from headrace.cli.main import run_command
 from headrace.core.errors import HeadraceError
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def test_throughput_as_one_json_object(capfd):
     arguments = ["bench", "throughput", "--sensors", "1000", "--group", "50", "--rounds", "16", "--json"]

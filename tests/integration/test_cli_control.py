@@ -17,10 +17,7 @@ from headrace.adapters.mqtt.simulator import PublishingDevice
 from headrace.adapters.sparkplug.simulator import TANK, SimulatedNode
 from headrace.cli.main import run_command
 
-pytestmark = [
-    pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed"),
-    pytest.mark.timeout(180),
-]
+pytestmark = pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
 PLANT = """version = 1
 [plant]
 levels = ["site", "device", "signal"]

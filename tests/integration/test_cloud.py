@@ -267,7 +267,6 @@ def plant_file(tmp_path: Path, bucket, monkeypatch) -> Path:
     return file
 
 
-@pytest.mark.timeout(180)
 def test_files_are_imported_into_a_bucket_and_found_by_every_name_of_the_store(
     plant_file, bucket, say, monkeypatch
 ):
@@ -329,7 +328,6 @@ def test_another_machine_must_say_that_it_takes_over(plant_file, say, tmp_path):
     assert "the store's journal is gone, its commits know of" in said
 
 
-@pytest.mark.timeout(180)
 def test_a_bucket_that_is_not_there_is_told_at_the_start(plant_file, bucket, say):
     plant_file.write_text(plant_file.read_text().replace(bucket.name, "no-such-bucket"))
     code, _, said = say("query", "**", "-t", plant_file)
@@ -354,7 +352,6 @@ def counts(where: Path | str) -> list[int]:
     return [int(row["value"]) for row in found.to_rows()]
 
 
-@pytest.mark.timeout(180)
 async def test_neither_an_outage_of_the_bucket_nor_a_kill_loses_what_was_acknowledged(
     mqtt_plant, bucket, say
 ):

@@ -15,7 +15,6 @@ from headrace.cli.demo import next_commands
 from headrace.core.errors import PluginError
 
 # Where kernels are not cached yet, they are compiled first.
-pytestmark = pytest.mark.timeout(240)
 HEADRACE = [sys.executable, "-m", "headrace.cli.main"]
 FATES = ("stored", "duplicates", "rejected", "thinned")
 

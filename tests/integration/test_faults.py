@@ -13,7 +13,6 @@ import pytest
 from headrace.cli.exits import Exit
 
 # Each test starts processes; where kernels are not cached yet they compile them first.
-pytestmark = pytest.mark.timeout(240)
 
 IDLE = """version = 1
 [plant]

@@ -22,7 +22,6 @@ from headrace.runtime.host import HostSettings
 from headrace.runtime.pipe import Pipe
 from headrace.runtime.reader import open_store
 
-pytestmark = pytest.mark.timeout(240)
 T0 = 1_767_225_600 * NS
 SECONDS = FlowSpec(
     "seconds", "**", ({"op": "window", "every": "1s", "agg": ["count"]},), "{parent}/{signal}_{agg}_1s"

@@ -8,11 +8,7 @@ import resource
 import shutil
 from pathlib import Path
 
-import pytest
-
 from headrace.cli.exits import Exit
-
-pytestmark = pytest.mark.timeout(240)
 
 
 def fill(file: Path) -> None:

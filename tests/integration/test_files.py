@@ -20,7 +20,6 @@ from headrace.core.config import load_plant
 from headrace.runtime.assemble import build_plant
 from headrace.runtime.reader import open_store
 
-pytestmark = pytest.mark.timeout(60)
 PLANT = """version = 1
 [plant]
 levels = ["site", "line", "device", "signal"]

@@ -41,7 +41,6 @@ def test_it_is_small_enough_to_be_copied() -> None:
     assert len(written) < LINES_MAX
 
 
-@pytest.mark.timeout(120)
 def test_its_own_tests_pass(installed: Path) -> None:
     tests = str(PACKAGE / "tests")
     out = python(

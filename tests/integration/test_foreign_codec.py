@@ -24,7 +24,6 @@ from headrace.testing.stores import StoreRig
 
 PACKAGE = EXAMPLES / "headrace-zlib-planes"
 ENTRY_POINTS = "[headrace.codecs]\nzlib_planes = headrace_zlib_planes.codec:ZlibPlanesCodec\n"
-pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")

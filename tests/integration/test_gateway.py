@@ -93,7 +93,6 @@ class Package:
         os.utime(file, (time.time() + self.n_written, time.time() + self.n_written))
 
 
-@pytest.mark.timeout(120)
 def test_new_code_is_loaded_while_the_plant_runs(headrace, tmp_path) -> None:
     """Through good and bad versions and deaths of processes: every number is there once, in order."""
     numbers, package = Numbers(), Package(tmp_path / "site")

@@ -12,7 +12,6 @@ from tests.integration.test_cli import N_SECONDS, RunningPlant, write_plant
 
 from headrace.metrics.catalog import CATALOG, PREFIX
 
-pytestmark = pytest.mark.timeout(240)
 DASHBOARD = json.loads((Path(__file__).parents[2] / "deploy/grafana/headrace.json").read_text())
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 VARIABLES = [one for one in DASHBOARD["templating"]["list"] if one["type"] == "query"]

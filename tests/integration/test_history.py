@@ -19,7 +19,6 @@ from headrace.runtime.history import RunCounts
 from headrace.testing.plants import hand_fed_plant
 from headrace.testing.tables import T0, import_table, long_table
 
-pytestmark = pytest.mark.timeout(240)  # the first run compiles kernels
 ROOT = Path(__file__).parents[2]
 HOUR = 3_600
 SPAN = {"from_": "2026-03-02 08:00", "to": "2026-03-02 10:00"}

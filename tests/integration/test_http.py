@@ -18,7 +18,6 @@ from headrace.runtime.assemble import build_plant
 from headrace.runtime.reader import open_store
 from headrace.runtime.server import ControlServer
 
-pytestmark = pytest.mark.timeout(240)
 KEY = "k" * 48
 PLANT = """
 [adapters.telegraf]

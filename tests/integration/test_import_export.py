@@ -25,7 +25,6 @@ from headrace.store.segment import open_segment, write_segment
 from headrace.store.verify import Verification, verify_segment_rows, verify_store
 from headrace.testing.tables import T0, import_table, long_table
 
-pytestmark = pytest.mark.timeout(240)  # the first run compiles kernels
 HOUR = 3_600
 DAY = {"from_": "2026-03-02 00:00", "to": "2026-03-03 00:00"}
 SPAN = ("--from", "2026-03-02 08:00", "--until", "2026-03-02 10:00")

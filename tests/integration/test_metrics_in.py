@@ -17,7 +17,6 @@ from tests.integration.api_client import ask
 from tests.integration.test_cli import RunningPlant
 from tests.unit.adapters.payloads.protos import CLASSES, new
 
-pytestmark = pytest.mark.timeout(60)
 OPERATOR, VIEWER = "o" * 20, "v" * 20
 PLANT = """
 version = 1

@@ -27,10 +27,7 @@ from headrace.core.problems import InvalidConfig
 from headrace.runtime.assemble import build_plant
 from headrace.runtime.reader import open_store
 
-pytestmark = [
-    pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed"),
-    pytest.mark.timeout(120),
-]
+pytestmark = pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
 
 HEAD = """version = 1
 [plant]

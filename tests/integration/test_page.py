@@ -16,7 +16,6 @@ from tests.integration.test_cli import RunningPlant, write_plant
 from headrace.api.settings import ApiSettings
 
 # Where kernels are not cached yet, they are compiled first.
-pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")

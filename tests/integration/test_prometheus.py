@@ -22,7 +22,6 @@ from headrace.runtime.pipe import Pipe
 from headrace.runtime.reader import open_store
 from headrace.runtime.tree import SensorTree
 
-pytestmark = pytest.mark.timeout(120)
 LEVELS = ("site", "area", "line", "device", "signal")
 T0 = 1_767_225_600 * NS
 # Samples beside full seconds: whether a window has its first instant differs between versions of Prometheus.

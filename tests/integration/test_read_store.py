@@ -31,7 +31,6 @@ GOLDEN = ROOT / "tests" / "golden"
 LINES_MAX = 150
 T0 = 1_728_043_200 * NS
 N = 3_000
-pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")

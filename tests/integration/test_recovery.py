@@ -29,7 +29,6 @@ SECONDS = FlowSpec(
 N = 20
 
 
-@pytest.mark.timeout(300)
 def test_kills_under_load_lose_nothing_acknowledged_and_store_nothing_twice():
     found = bench.run(kills=4, seed=7, per_s=800.0, with_web=False)
     assert (found["lost"], found["duplicated"], found["kills"]) == (0, 0, 4)

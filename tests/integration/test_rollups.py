@@ -16,7 +16,6 @@ from headrace.store.query import Store
 from headrace.store.rollups import HOUR_NS, RollupPolicy, Rollups
 from headrace.testing.tables import T0, import_table, long_table
 
-pytestmark = pytest.mark.timeout(240)  # the first run compiles kernels
 HOUR = 3_600
 LEVELS = ("site", "area", "line", "device", "signal")
 

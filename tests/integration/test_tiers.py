@@ -22,7 +22,6 @@ from headrace.store.query import Store
 from headrace.store.verify import verify_store
 from headrace.testing.tables import T0, import_table
 
-pytestmark = pytest.mark.timeout(240)  # the first run compiles kernels
 N, STEP_S = 6_000, 600
 SENSOR = "leon/paint/line1/oven1/temperature"
 NO_TIERS = """version = 1

@@ -12,8 +12,6 @@ from headrace.core.errors import CorruptionError
 from headrace.store.warm import Chunk, decode_chunk, encode_chunk, sealed
 from headrace.store.warm_reads import Chunks, decode_chunks
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 KINDS = ("even", "clock", "gaps")
 SIGNALS = ("walk", "text", "noise", "hum", "few", "steps", "patched")
 DTYPES = ("f8", "f4", "i8", "u8", "i4", "u2")

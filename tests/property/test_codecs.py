@@ -22,8 +22,6 @@ from headrace.core.errors import CorruptionError
 from headrace.core.layouts import DTYPES, dtype_name, numpy_dtype
 from headrace.testing.codecs import extreme_values, value_samples
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 PLAIN = bool(numba.config.DISABLE_JIT)
 """Plain Python checks every index, at a hundredth of the speed."""
 

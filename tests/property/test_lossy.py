@@ -13,8 +13,6 @@ from headrace.codecs.quantise import QuantiseCodec
 from headrace.codecs.registry import VALUE_CODECS
 from headrace.testing.codecs import lossy_codecs
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 float_types = st.sampled_from([np.dtype(np.float32), np.dtype(np.float64)])
 
 

@@ -20,8 +20,6 @@ from headrace.pipeline.windowing import AGGREGATES
 from headrace.sim.auditors import Aggregates, by_window
 from headrace.testing.engines import PlainEngine, Series, cut
 
-pytestmark = pytest.mark.timeout(300)  # the first run compiles kernels for every value type
-
 S = 1_000_000_000
 T0 = 1_700_000_040 * S
 EVERY_NS = 60 * S

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +15,6 @@ from headrace.store.siblings import own_values, share_values
 from headrace.store.warm import decode_chunk, decode_values, encode_chunk
 from headrace.store.warm_rows import WARM_SCHEMA
 from headrace.testing.strategies import values_of
-
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
 
 DTYPES = ("u8", "i16", "u32", "i64", "u64", "f32", "f64")
 weights = st.floats(width=32) | st.sampled_from([0.0, 1.0, -0.1, 10.0])

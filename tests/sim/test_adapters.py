@@ -17,7 +17,6 @@ from headrace.sim.plants import PLANTS, run_plant
 SEEDS = {"malformed": (1, 2, 3), "onboarding": (1, 2), "outages": (1, 2, 3)}
 
 
-@pytest.mark.timeout(300)  # the first run compiles kernels
 @pytest.mark.parametrize(("scenario", "seed"), [(name, seed) for name in PLANTS for seed in SEEDS[name]])
 def test_a_plant_keeps_its_promises(scenario: str, seed: int) -> None:
     report = run_plant(seed, scenario)

@@ -11,14 +11,12 @@ CHUNK = 8
 SEEDS = range(104)
 
 
-@pytest.mark.timeout(300)  # the first run compiles kernels
 @pytest.mark.parametrize("first", SEEDS[::CHUNK])
 def test_no_seed_breaks_a_promise(first: int) -> None:
     wrong = run_seeds(range(first, first + CHUNK))
     assert not wrong, "\n".join(map(str, wrong))
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("n_sensors", [1, 50, 1_000])  # a thousand or more: few long steps
 @pytest.mark.parametrize("scenario", [s for s in Scenario if s is not Scenario.SPINE])
 def test_invariants_hold_in_any_size_and_way_to_report(scenario: Scenario, n_sensors: int) -> None:

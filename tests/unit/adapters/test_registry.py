@@ -49,7 +49,6 @@ def test_polling_needs_no_protocol_library():
     )
 
 
-@pytest.mark.timeout(240)  # where kernels are not cached yet, they are compiled first
 @pytest.mark.parametrize("name", ADAPTERS.names())
 def test_what_has_kernels_can_be_made_ready(name):
     kind = ADAPTERS.load(name)

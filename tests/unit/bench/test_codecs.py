@@ -12,7 +12,6 @@ from headrace.codecs.base import same_bits
 from headrace.core.errors import ConfigError
 from headrace.store.warm import decode_chunk, encode_chunk
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
 NS = 1_000_000_000
 N = 600
 RANDOM = np.random.default_rng(2)

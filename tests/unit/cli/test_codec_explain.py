@@ -15,8 +15,6 @@ from headrace.cli.main import run_command
 from headrace.codecs.registry import TIME_CODECS, VALUE_CODECS
 from headrace.testing.tables import import_table, long_table
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 NS = 1_000_000_000
 TIMES = 1_772_431_200 * NS + np.arange(2_000) * NS
 WALK = np.round(50 + np.cumsum(np.random.default_rng(0).normal(0, 0.2, 2_000)), 2)

@@ -17,8 +17,6 @@ from headrace.codecs.loss import measure
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.core.errors import ConfigError
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 NS = 1_000_000_000
 TIMES = 1_772_431_200 * NS + np.arange(4_000) * NS // 1_000
 WAVE = 3 * np.sin(2 * np.pi * 40 * np.arange(4_000) / 1_000) + np.arange(4_000) / 1_000

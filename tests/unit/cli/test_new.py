@@ -60,7 +60,6 @@ def test_what_can_not_be_is_told(cwd, capsys, arguments, said):
     assert list(cwd.iterdir()) == []
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ["adapter", "payload", "operator", "codec"])
 def test_a_new_plugin_passes_its_own_tests(cwd, kind):
     assert run_command(["new", "plugin", kind, "acme_part"]) == Exit.DONE

@@ -8,8 +8,6 @@ import xxhash
 
 from headrace.codecs import bits
 
-pytestmark = pytest.mark.timeout(300)  # each kernel is compiled here on its own
-
 WORDS = [0, 1, 2, 127, 128, 300, 2**14 - 1, 2**14, 2**32, 2**63, 2**64 - 1]
 
 

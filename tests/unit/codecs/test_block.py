@@ -17,8 +17,6 @@ from headrace.codecs.block import decode_block, decode_blocks, decode_columns, e
 from headrace.core.errors import CorruptionError
 from headrace.core.layouts import DTYPES, numpy_dtype
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 U16 = np.dtype(np.uint16)
 
 

@@ -22,8 +22,6 @@ from headrace.codecs.raw import RawCodec
 from headrace.codecs.registry import VALUE_CODECS
 from headrace.core.errors import ConfigError
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 LOSSLESS = Reach()
 WALK = np.round(20 + np.cumsum(np.random.default_rng(0).normal(0, 0.1, 1_000)), 1)
 

@@ -14,8 +14,6 @@ from headrace.codecs.base import same_bits
 from headrace.codecs.block import decode_block
 from headrace.codecs.wave import decode_wave
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 HERE = Path(__file__).parent
 GOLDEN = {
     name: bytes.fromhex(text) for name, text in json.loads((HERE / "golden/v1.json").read_text()).items()

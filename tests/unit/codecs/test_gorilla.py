@@ -14,8 +14,6 @@ from headrace.codecs.base import Unfit, same_bits
 from headrace.codecs.gorilla import BLOCK_S, GorillaCodec, gorilla_block, gorilla_samples
 from headrace.core.errors import CorruptionError
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 MARCH_24_2015_2AM = 1_427_162_400
 
 

@@ -21,8 +21,6 @@ from headrace.codecs.swinging_door import SwingingDoorCodec
 from headrace.core.errors import ConfigError, CorruptionError
 from headrace.testing.codecs import lossy_codecs, relative_codecs, value_codecs
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 CODECS = (HoldCodec, PiecewiseConstantCodec, QuantiseCodec, SeasonalCodec, SwingCodec, SwingingDoorCodec)
 F64 = np.dtype(np.float64)
 

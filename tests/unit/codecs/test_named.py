@@ -25,8 +25,6 @@ from headrace.core.errors import ConfigError, CorruptionError
 from headrace.core.layouts import DTYPES, numpy_dtype
 from headrace.testing.codecs import MEMORY_MAX, check_tolerance, damages
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 T0 = 1_750_000_000 * 10**9
 _spec = importlib.util.spec_from_file_location("golden_named", Path(__file__).parent / "golden_named.py")
 assert _spec is not None

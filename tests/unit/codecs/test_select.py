@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pytest
 
 from headrace.codecs.base import SeriesCodec
 from headrace.codecs.const import ConstCodec
@@ -17,8 +16,6 @@ from headrace.codecs.raw import RawCodec
 from headrace.codecs.regular import RegularTime
 from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.codecs.select import smallest, smallest_times
-
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
 
 ALL = (ConstCodec(), RiceDeltaCodec(), PcoCodec())
 

@@ -13,8 +13,6 @@ from headrace.codecs.wave import WaveRuns, decode_waves, encode_waves
 from headrace.store.warm import encode_chunk
 from headrace.store.warm_reads import Chunks, decode_chunks
 
-pytestmark = pytest.mark.timeout(300)  # it may compile the kernels
-
 ENTRIES = (
     block_kernels.encode_blocks,
     block_kernels.measure_blocks,

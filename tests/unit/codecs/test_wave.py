@@ -20,8 +20,6 @@ from headrace.codecs.wave import WaveRuns, decode_wave, decode_waves, encode_wav
 from headrace.core.errors import CorruptionError
 from headrace.core.frames import FrameBatch, Shape
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 F32 = np.dtype(np.float32)
 
 

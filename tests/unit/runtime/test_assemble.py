@@ -28,7 +28,6 @@ from headrace.runtime.reader import open_store
 from headrace.store.flush import Flusher
 from headrace.testing.plants import HandFed, hand_fed_plant
 
-pytestmark = pytest.mark.timeout(120)
 T0 = 1_767_225_600 * NS
 PATHS = [f"plant/hall/line/d{i}" for i in range(12)]
 WINDOWS = """

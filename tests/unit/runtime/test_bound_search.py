@@ -14,8 +14,6 @@ from headrace.codecs.rice_delta import RiceDeltaCodec
 from headrace.core.errors import ConfigError, NotFound, PluginError
 from headrace.runtime.bound_search import BoundSearch
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 NS = 1_000_000_000
 N = 6_000
 RNG = np.random.default_rng(11)

@@ -12,8 +12,6 @@ from headrace.runtime.assemble import check_plant
 from headrace.runtime.codec_choice import CodecChoices
 from headrace.store.warm import decode_chunk, encode_chunk
 
-pytestmark = pytest.mark.timeout(300)  # the first test may compile the kernels
-
 PLANT = """
 version = 1
 [codecs.fast]

@@ -92,7 +92,6 @@ CHANGES = [
 ]
 
 
-@pytest.mark.timeout(120)
 async def test_a_replay_changes_pipelines_where_they_were_changed(tmp_path):
     """Feed, change, feed, ...; a copy that was cut off and replays everything ends with the same derived samples."""
     live, copy = tmp_path / "live", tmp_path / "copy"
@@ -116,7 +115,6 @@ async def test_a_replay_changes_pipelines_where_they_were_changed(tmp_path):
     assert derived(copy) == expected
 
 
-@pytest.mark.timeout(120)
 async def test_snapshots_in_between_say_which_pipelines_they_were_taken_under(tmp_path):
     live, copy = tmp_path / "live", tmp_path / "copy"
     live.mkdir()
@@ -138,7 +136,6 @@ async def test_snapshots_in_between_say_which_pipelines_they_were_taken_under(tm
     assert derived(copy) == derived(live)
 
 
-@pytest.mark.timeout(120)
 async def test_a_file_that_was_changed_while_the_plant_stood_still_counts_from_the_start_on(tmp_path):
     """What the journal holds is replayed by the pipelines of its time; then the new ones are put in force."""
     live, copy = tmp_path / "live", tmp_path / "copy"

@@ -23,7 +23,6 @@ from headrace.store import aggregate_kernels
 from headrace.store.aggregates import QUERY_AGGREGATES
 
 
-@pytest.mark.timeout(240)
 def test_the_operators_of_the_plants_pipelines_are_compiled_too():
     specs = [
         FlowSpec(
@@ -54,7 +53,6 @@ def test_the_first_flush_compaction_and_ageing_compile_nothing():
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "\n")
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("dtype", ["u16", "f32", "f64"])
 def test_the_first_query_compiles_nothing(tmp_path, dtype):
     entries = (

@@ -150,7 +150,6 @@ def check_day(rig, line, day):
     assert ask(rig, "**/starts", day).columns["value"].tolist() == (ts_ns // HOUR % 60_000).tolist()
 
 
-@pytest.mark.timeout(180)  # half a minute of CPU, on whatever machine
 def test_a_year_of_ageing(line):
     rig = start(line)
     for quarter in range(4):
