@@ -163,7 +163,8 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         now_ns = monotonic_ns()
         assert now_ns < deadline_ns, f"after {WAIT_S:g} s still not: {what}"
-        await clock.sleep(max(0.005, 4 * (now_ns - began_ns) / 1e9))  # to look at a thousand devices takes time
+        look_s = (now_ns - began_ns) / 1e9  # at a thousand devices takes time
+        await clock.sleep(max(0.005, 4 * look_s))
         began_ns = monotonic_ns()
 
 
