@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from headrace import open_store
+from headrace.cli import tiers
 from headrace.cli.exits import Exit
 from headrace.cli.main import run_command
 from headrace.core.clock import NS
@@ -122,6 +123,27 @@ def test_explain_says_who_governs_and_why(cwd, capsys):
     assert (code, "no sensor matches" in err) == (Exit.FAILED, True)
     code, _, err = run(capsys, "tiers", "status", "-t", "store")
     assert (code, "name it with -t plant.toml" in err) == (Exit.CONFIG, True)
+
+
+def test_explain_says_how_a_sensor_is_kept(cwd, capsys):
+    assert run(capsys, "tiers", "run")[0] == Exit.DONE
+    (one,) = json.loads(run(capsys, "tiers", "explain", SENSOR, "--json")[1])
+    cold = one["kept"]["cold"]
+    assert (cold["samples"], sum(cold["codecs"].values())) == (N, N)
+    assert 0 < cold["rmse"] <= cold["max_error"] <= 0.11
+    assert cold["ratio"] > 10
+    assert f"{N:,} samples, {cold['ratio']:g}:1, by " in run(capsys, "tiers", "explain", SENSOR)[1]
+
+
+def test_a_sentence_says_from_whom_a_sensor_is_predicted():
+    found = {
+        "samples": 10,
+        "ratio": 20.5,
+        "codecs": {"origin": 10},
+        "max_error": 0.0,
+        "predicted_from": {"a/b": 5},
+    }
+    assert tiers._kept(found) == "10 samples, 20.5:1, by origin; 50% predicted from a/b"
 
 
 def test_a_process_that_is_killed_goes_on_where_it_was(cwd, capsys):

@@ -148,10 +148,21 @@ def _explained(one: dict[str, Any]) -> str:
             else ", the range is fixed when it first gets cold"
         )
         pairs.append(("bound", one["bound"] + eps))
+    pairs += [(f"kept {tier}", _kept(found)) for tier, found in one.get("kept", {}).items()]
     dates = [f"from {n['from'][:10]} {n['stage']}" for n in one["next"]]
     if dates:
         pairs.append(("a sample of now", ", ".join(dates)))
     return output.fields([*pairs, *(("says", text) for text in one["says"])])
+
+
+def _kept(found: dict[str, Any]) -> str:
+    said = f"{found['samples']:,} samples, {found['ratio']:g}:1, by {', '.join(found['codecs'])}"
+    if found["max_error"]:
+        said += f"; error up to {found['max_error']:g}, rmse {found['rmse']:g}"
+    if found["predicted_from"]:
+        share = max(found["predicted_from"].values()) / found["samples"]
+        said += f"; {share:.0%} predicted from {', '.join(found['predicted_from'])}"
+    return said
 
 
 @tiers.command(

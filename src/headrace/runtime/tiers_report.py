@@ -13,6 +13,7 @@ from headrace.core.sensors import Selection
 from headrace.runtime.times import rfc3339
 from headrace.store.ageing import Ager
 from headrace.store.holdings import Holdings, cold_ratio
+from headrace.store.kept import kept_of
 from headrace.store.pace import Pace
 from headrace.store.partition_rows import never_lossy
 from headrace.store.query import Store
@@ -141,7 +142,21 @@ class TiersView:
                 out["eps"] = known[0] * bound.range if known else None
             elif bound.absolute is not None:
                 out["eps"] = bound.absolute
+        if len(paths) == 1:
+            out["kept"] = self._kept(paths[0])
         return out
+
+    def _kept(self, path: str) -> dict[str, Any]:
+        """How a sensor's samples are coded in each tier that has files of single sensors."""
+        found = kept_of(self.store, self.store.refresh(), path)
+        return {
+            tier: {
+                "samples": one.n_samples, "bytes": one.n_bytes, "ratio": _ratio(one.n_samples, one.n_bytes),
+                "codecs": dict(one.codecs.most_common()), "predicted_from": dict(one.siblings.most_common()),
+                "max_error": one.max_error, "rmse": one.rmse,
+            }
+            for tier, one in found.items()
+        }  # fmt: skip
 
     def _dates(self, rule: str) -> list[dict[str, Any]]:
         """When a sample of this moment becomes what, at the earliest."""

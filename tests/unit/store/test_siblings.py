@@ -17,6 +17,7 @@ from headrace.store import segment as segment_module
 from headrace.store import siblings, time_axes
 from headrace.store.compactor import Compactor
 from headrace.store.decoding import SiblingValues
+from headrace.store.kept import kept_of
 from headrace.store.query import Store
 from headrace.store.segment import SegmentFile
 from headrace.store.tiers import TierRules
@@ -140,6 +141,29 @@ def test_rows_that_follow_from_others_are_smaller_and_each_is_read_alone(bound, 
     for row, other in zip(plant.rows(), plain.rows(), strict=True):  # no header says anything else
         for key in set(row) - {"payload", "n_bytes", "value_codec", "sibling", "sibling_2"}:
             assert row[key] == other[key], key
+
+
+@pytest.mark.parametrize("bound", [0.0, BOUND])
+def test_what_is_kept_of_a_sensor_says_from_whom_it_is_predicted(bound):
+    plant = Plant(all=COLD | ({"bound": {"range": bound}} if bound else {}))
+    store, found = plant.rig.store, plant.predicted()
+    for name in NAMES:
+        path, rows = f"{plant.path}/{name}", [row for row in plant.rows() if row["path"].endswith("/" + name)]
+        (tier, kept), *more = kept_of(store, store.refresh(), path).items()
+        assert (tier, more) == ("cold", [])
+        assert kept.n_samples == sum(kept.codecs.values()) == len(plant.ts_ns)
+        assert kept.n_bytes == sum(row["n_bytes"] for row in rows)
+        assert set(kept.siblings) == {f"{plant.path}/{one}" for one in found.get(name, ())}
+        assert kept.max_error == max(row["max_error"] or 0.0 for row in rows) <= bound * np.ptp(plant.values)
+    assert kept_of(store, store.refresh(), plant.path + "/nothing") == {}
+
+
+def test_what_is_damaged_is_passed_over_by_what_is_kept():
+    plant = Plant()
+    (info,) = plant.files
+    plant.rig.disk.replace(info.name, bytes(plant.rig.disk.read(info.name))[:-1] + b"?")
+    store = Store.open(plant.rig.disk, plant.directory, plant.rig.clock)
+    assert kept_of(store, store.refresh(), f"{plant.path}/other") == {}
 
 
 def test_aggregates_need_no_payload():
