@@ -23,7 +23,7 @@ _NAMES = ("path", "n_samples", "n_bytes", "value_codec", "bound", "max_error", "
 
 
 @dataclass(slots=True)
-class Kept:
+class KeptSamples:
     """Of one tier.
 
     Parameters
@@ -40,9 +40,9 @@ class Kept:
     siblings: Counter[str] = field(default_factory=Counter)
 
 
-def kept_of(store: Store, view: StoreView, path: str) -> dict[str, Kept]:
+def kept_of(store: Store, view: StoreView, path: str) -> dict[str, KeptSamples]:
     """By tier, warm and cold; tiers without samples of it are left out. Segments that can't be read are passed over."""
-    found: dict[str, Kept] = {}
+    found: dict[str, KeptSamples] = {}
     for info in (one for tier, infos in view.segments.items() if tier != "hot" for one in infos):
         tier = "cold" if info.name.startswith(COLD_FOLDER) else "warm"
         try:
@@ -54,14 +54,14 @@ def kept_of(store: Store, view: StoreView, path: str) -> dict[str, Kept]:
     return found
 
 
-def _add(found: dict[str, Kept], tier: str, file: SegmentFile, group: int, path: str) -> None:
+def _add(found: dict[str, KeptSamples], tier: str, file: SegmentFile, group: int, path: str) -> None:
     """Add the rows of a row group that are the sensor's."""
     paths = file.row_group(group, ["path"])
     rows = [] if paths is None else np.flatnonzero(np.asarray(paths["path"]) == path).tolist()
     table = file.row_group(group, [name for name in _NAMES if name in file.names]) if rows else None
     if table is None:
         return
-    kept = found.setdefault(tier, Kept())
+    kept = found.setdefault(tier, KeptSamples())
     for at in rows:
         row = {name: table[name][at].as_py() for name in table.column_names}
         codec = row["value_codec"]

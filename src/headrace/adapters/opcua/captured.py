@@ -127,7 +127,8 @@ def _published_values(one: Captured, n_tags: int) -> Iterator[Values]:
     handles = _known(one.about["handles"], _tags_told(one, n_tags)) if "handles" in one.about else None
     for values in answer.values:
         yield values if handles is None else _of_tags(handles, values)
-    answer.check_known()
+    if answer.surplus:
+        raise Rejected(answer.surplus)
 
 
 def _tags_told(one: Captured, n_tags: int) -> list[int]:

@@ -89,10 +89,14 @@ class Published:
     status: int = 0
     n_other: int = field(default=0)
 
-    def check_known(self) -> None:
-        """Raise Rejected where something came that we have not asked for; what else came is good."""
-        if self.n_other:
-            raise Rejected(f"{self.n_other} notifications are neither values nor a word on the subscription")
+    @property
+    def surplus(self) -> str:
+        """What came that we have not asked for, as a reason to refuse it; empty for nothing. What else came is good."""
+        return (
+            f"{self.n_other} notifications are neither values nor a word on the subscription"
+            if self.n_other
+            else ""
+        )
 
 
 def sent_ns(body: bytes) -> int:

@@ -454,21 +454,15 @@ class Subscribing(Reader):
         self._feed.ear.hear(now_ns, str(self._connection.server), body, self._handles)
         cpu_ns = thread_cpu_ns()
         try:
-            answer = self._known(publish_answer(body), body)
+            answer = publish_answer(body)
         except Rejected as e:
             self._refuse("publish response", "notifications", e, body)
             return None
         finally:
             self._meters.decode_ns += thread_cpu_ns() - cpu_ns
         self._meters.note_sent(body, now_ns)
-        return answer
-
-    def _known(self, answer: Published, body: bytes) -> Published:
-        """The answer; what we have not asked for is kept as a reject."""
-        try:
-            answer.check_known()
-        except Rejected as e:
-            self._refuse("publish response", "values", e, body)
+        if answer.surplus:
+            self._refuse("publish response", "values", Rejected(answer.surplus), body)
         return answer
 
     def _hand_on(self, answer: Published) -> None:
