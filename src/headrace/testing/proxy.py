@@ -47,8 +47,15 @@ class Way:
         """What a fault keeps back for now."""
 
     async def send(self, data: bytes) -> None:
-        """Forward bytes; on a dead way they are lost."""
+        """Forward bytes; on a dead way they are lost.
+
+        Raises
+        ------
+        ConnectionResetError : the other side is gone; the rest of what came need not be sent.
+        """
         if data and not self.is_dead:
+            if self._writer.is_closing():
+                raise ConnectionResetError
             self._writer.write(data)
             with contextlib.suppress(OSError):
                 await self._writer.drain()
@@ -296,7 +303,8 @@ class _Link:
     async def release(self, way: Way) -> None:
         """Send what was kept back."""
         held, way.held = way.held, []
-        await way.send(b"".join(held))
+        with contextlib.suppress(OSError):
+            await way.send(b"".join(held))
 
 
 class FaultProxy:
