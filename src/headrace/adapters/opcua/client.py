@@ -260,11 +260,11 @@ class UaConnection:
         ------
         NotConnected : the connection is lost. TimeoutError : no answer in time. ServiceFailed : an error for answer.
         """
+        if deadline_s != 0:
+            await self._pacer.turn()
         protocol = self._client.uaclient.protocol
         if protocol is None:
             raise NotConnected("the connection is closed")
-        if deadline_s != 0:
-            await self._pacer.turn()
         try:
             return bytes(await protocol.send_request(request, deadline_s))
         except ua.UaStatusCodeError as e:

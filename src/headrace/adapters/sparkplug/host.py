@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
 
 from headrace.adapters.broker.client import Publication
 from headrace.adapters.meters import Backoff, seconds
@@ -74,26 +73,24 @@ class RebirthDesk:
         self._publish = publish
         self._waits: dict[tuple[str, str], tuple[Backoff, int]] = {}
         self._latest: deque[int] = deque(maxlen=ASKED_A_SECOND_MAX)
-        self._due: list[tuple[int, tuple[str, str]]] = []
-        self._wanted: set[tuple[str, str]] = set()
+        self._due_ns: dict[tuple[str, str], int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     def ask(self, node_id: tuple[str, str]) -> None:
         """Ask a node, now or as soon as it may be asked."""
-        if node_id in self._wanted or self._is_closed:
+        if node_id in self._due_ns or self._is_closed:
             return
         now_ns = self._clock.now_ns()
         due_ns = self._waits[node_id][1] if node_id in self._waits else now_ns
         if now_ns < due_ns or not self._asked(node_id, now_ns):
-            self._wanted.add(node_id)
-            heappush(self._due, (due_ns, node_id))
-            self._wait(now_ns)
+            self._due_ns[node_id] = due_ns
+            self._look_after(due_ns - now_ns)
 
     def born(self, node_id: tuple[str, str]) -> None:
         """A node has told its birth."""
         self._waits.pop(node_id, None)
-        self._wanted.discard(node_id)
+        self._due_ns.pop(node_id, None)
 
     def close(self) -> None:
         """Ask nobody any more."""
@@ -116,22 +113,26 @@ class RebirthDesk:
         self.n_asked += 1
         return True
 
-    def _wait(self, now_ns: int) -> None:
-        """Look again when the first one is due, and not at once where nobody could be asked."""
-        if self._timer is None and self._due:
-            wait_ns = max(self._due[0][0] - now_ns, _AGAIN_NS)
-            self._timer = asyncio.get_running_loop().call_later(seconds(wait_ns), self._ask_due)
+    def _look_after(self, wait_ns: int) -> None:
+        """Look who is due, no later than then, and not at once: it may be that nobody can be asked."""
+        loop = asyncio.get_running_loop()
+        at = loop.time() + seconds(max(wait_ns, _AGAIN_NS))
+        if self._timer is not None and self._timer.when() <= at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self._ask_due)
 
     def _ask_due(self) -> None:
+        """Ask those whose time has come, who has waited longest first, as many as may be asked."""
         self._timer = None
         now_ns = self._clock.now_ns()
-        while self._due and self._due[0][0] <= now_ns:
-            node_id = self._due[0][1]
-            if node_id in self._wanted and not self._asked(node_id, now_ns):
+        for node_id in [one for one, due_ns in self._due_ns.items() if due_ns <= now_ns]:
+            if not self._asked(node_id, now_ns):
                 break
-            self._wanted.discard(node_id)
-            heappop(self._due)
-        self._wait(now_ns)
+            del self._due_ns[node_id]
+        if self._due_ns:
+            self._look_after(min(self._due_ns.values()) - now_ns)
 
 
 def rebirth_request(node_id: tuple[str, str], now_ns: int) -> Publication:

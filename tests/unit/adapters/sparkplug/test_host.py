@@ -63,8 +63,11 @@ class Line:
 class Wait:
     """A timer of `Loop`."""
 
-    def __init__(self, loop, at_ns, call):
-        self.loop, self.at_ns, self.call = loop, at_ns, call
+    def __init__(self, loop, at_s, call):
+        self.loop, self.at_s, self.call = loop, at_s, call
+
+    def when(self):
+        return self.at_s
 
     def cancel(self):
         self.loop.waits.remove(self)
@@ -76,18 +79,21 @@ class Loop:
     def __init__(self, clock):
         self.clock, self.waits = clock, []
 
-    def call_later(self, delay_s, call):
-        self.waits.append(Wait(self, self.clock.now_ns() + round(delay_s * 1e9), call))
+    def time(self):
+        return (self.clock.now_ns() - NOW_NS) / 1e9
+
+    def call_at(self, at_s, call):
+        self.waits.append(Wait(self, at_s, call))
         return self.waits[-1]
 
     def advance(self, duration_s):
-        until_ns = self.clock.now_ns() + round(duration_s * 1e9)
-        while due := [one for one in self.waits if one.at_ns <= until_ns]:
-            first = min(due, key=lambda one: one.at_ns)
+        until_s = self.time() + duration_s
+        while due := [one for one in self.waits if one.at_s <= until_s]:
+            first = min(due, key=Wait.when)
             self.waits.remove(first)
-            self.clock.advance((first.at_ns - self.clock.now_ns()) / 1e9)
+            self.clock.advance(max(0.0, first.at_s - self.time()))
             first.call()
-        self.clock.advance((until_ns - self.clock.now_ns()) / 1e9)
+        self.clock.advance(until_s - self.time())
 
 
 @pytest.fixture
@@ -152,6 +158,40 @@ def test_a_node_that_speaks_too_soon_is_asked_when_it_may_be(loop):
     assert desk.n_asked == 2
     loop.advance(3_600)
     assert desk.n_asked == 2, "it has said nothing since"
+
+
+def test_who_was_born_meanwhile_waits_as_long_as_anybody(loop):
+    """What was due before the birth does not make the next request come sooner."""
+    desk = RebirthDesk("p", loop.clock, 10 * NS, 60 * NS, Line().publish)
+    node = ("g", "n")
+    for _ in range(2):
+        desk.ask(node)
+    assert (desk.n_asked, len(loop.waits)) == (1, 1)
+    loop.advance(4)
+    desk.born(node)
+    for _ in range(2):
+        desk.ask(node)
+    before_ns, wait_ns = loop.clock.now_ns(), desk._waits[node][1]
+    while desk.n_asked == 2:
+        loop.advance(0.05)
+    assert loop.clock.now_ns() >= wait_ns > before_ns
+    assert desk.n_asked == 3
+    for _ in range(1_000):  # it flaps
+        desk.born(node)
+        desk.ask(node)
+    assert len(desk._due_ns) <= 1 >= len(loop.waits)
+
+
+def test_a_request_that_is_due_soon_does_not_wait_for_one_that_is_due_later(loop):
+    line = Line()
+    desk = RebirthDesk("p", loop.clock, 100 * NS, 600 * NS, line.publish)
+    for _ in range(2):
+        desk.ask(("g", "late"))
+    line.is_up = False
+    desk.ask(("g", "soon"))
+    line.is_up = True
+    loop.advance(0.2)
+    assert [one.topic for one in line.said] == ["spBv1.0/g/NCMD/late", "spBv1.0/g/NCMD/soon"]
 
 
 def test_a_closed_desk_asks_nobody(loop):
