@@ -153,7 +153,7 @@ class WireRig(LinkRig):
 
 class TlsRig(WireRig):
     link = ModbusLink.TLS
-    deadline_s = 0.6  # a handshake, byte by byte, on a busy machine
+    deadline_s = 0.3  # a handshake, byte by byte
 
     def absurd(self, data):
         return data[:3] + b"\xff\xff" + data[5:]  # of a record
