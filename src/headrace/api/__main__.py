@@ -7,6 +7,7 @@ engine is killed, ends this process. It says ``ready`` on stdout when it answers
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -30,6 +31,7 @@ READY = b"ready\n"
 _GRACE_S = 2
 _KEEP_ALIVE_S = 15
 _RENEW_S = 1.0
+_CYCLES = (10_000, 50, 50)  # new objects before a look at them, and such looks before one at older ones
 _log = logging.getLogger("headrace.api")
 
 
@@ -38,8 +40,15 @@ class _ApiServer(QuietServer):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        _look_for_cycles_seldom()
         os.write(sys.stdout.fileno(), READY)
         threading.Thread(target=warm_queries, name="headrace-warm", daemon=True).start()
+
+
+def _look_for_cycles_seldom() -> None:
+    """Half of what it costs to accept thousands of connections at once went into looking for cycles among them."""
+    gc.freeze()
+    gc.set_threshold(*_CYCLES)
 
 
 def _renew(context: RenewedContext) -> None:

@@ -16,6 +16,8 @@ from headrace.core.layouts import Column, Layout
 from headrace.metrics.exposition import Metrics
 from headrace.pipeline.flows import FlowSpec
 from headrace.runtime.announcement import Announcement, announce
+from headrace.runtime.engine_core import EngineSettings
+from headrace.runtime.host import HostSettings
 from headrace.runtime.pipe import Pipe
 from headrace.runtime.reader import StoreReader, open_store
 from headrace.runtime.server import ControlServer, announced
@@ -33,9 +35,10 @@ MINUTES = FlowSpec(
 class Fed:
     """A pipe with two ovens; every second each gives a frame."""
 
-    def __init__(self, folder, specs=()):
+    def __init__(self, folder, specs=(), engine=None):
         self.clock = VirtualClock(T0)
-        self.pipe = Pipe(folder, list(specs), self.clock)
+        settings = HostSettings(nonce=1, engine=engine or EngineSettings())
+        self.pipe = Pipe(folder, list(specs), self.clock, settings)
         self.paths = ["p/l1/o1", "p/l1/o2"]
         self.slots = self.pipe.directory.define_many(self.paths, LAYOUT)
         self.n = 0
@@ -188,8 +191,8 @@ class PipePlant:
 
 @pytest.fixture
 async def served(tmp_path):
-    """A pipe that answers on a port."""
-    fed = Fed(tmp_path / "store", [MINUTES])
+    """A pipe that answers on a port, and flushes when it is drained only."""
+    fed = Fed(tmp_path / "store", [MINUTES], EngineSettings(flush_ns=86_400 * NS))
     server = ControlServer(PipePlant(fed.pipe), fed.clock, "key")
     server.bind()
     await server.start()
