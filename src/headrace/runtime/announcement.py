@@ -33,6 +33,8 @@ from headrace.core.errors import (
 
 RUNNING_FILE = "running.json"
 PID_HEADER, NOW_HEADER = "Headrace-Pid", "Headrace-Now-Ns"
+BEHIND_HEADER = "Headrace-Behind"
+"""How many journal records were taken before the question and are not in the answer; left out where all are."""
 TOKEN_VARIABLE = "HEADRACE_TOKEN"
 """Environment variable with the token for an engine that is named by its public address."""
 CA_VARIABLE, CERT_VARIABLE = "HEADRACE_CA_FILE", "HEADRACE_CERT_FILE"
@@ -111,10 +113,11 @@ def read_announcement(disk: Disk) -> Announcement | None:
 
 @dataclass(frozen=True, slots=True)
 class EngineAnswer:
-    """What an engine said, and what time it was in the plant."""
+    """What an engine said, what time it was in the plant, and how many records its answer is behind."""
 
     body: bytes
     now_ns: int
+    n_behind: int = 0
 
     def json(self) -> Any:
         """The body, which is JSON. Raises `Unreachable`: it is not."""
@@ -235,7 +238,8 @@ class EngineClient:
         try:
             with self._opener.open(request, timeout=self.timeout_s) as answer:
                 now_ns = self._check_engine(answer.headers)
-                return EngineAnswer(answer.read(MAX_ANSWER_BYTES), now_ns)
+                n_behind = int(answer.headers.get(BEHIND_HEADER, "0"))
+                return EngineAnswer(answer.read(MAX_ANSWER_BYTES), now_ns, n_behind)
         except urllib.error.HTTPError as e:
             with e:
                 self._check_engine(e.headers)

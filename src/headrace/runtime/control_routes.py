@@ -41,7 +41,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from headrace.adapters.base import PartlyRejected, Pushed, Receipt
-from headrace.core.clock import Clock, SystemClock
+from headrace.core.clock import NS, Clock, SystemClock, monotonic_ns
 from headrace.core.errors import (
     ChangedMeanwhile,
     ConfigError,
@@ -57,6 +57,7 @@ from headrace.core.errors import (
 )
 from headrace.core.registry import nearest
 from headrace.metrics.exposition import CONTENT_TYPE
+from headrace.runtime.announcement import BEHIND_HEADER
 from headrace.runtime.audit import ACTOR_HEADER
 from headrace.runtime.diagnostics import (
     TAGS_SHOWN,
@@ -74,6 +75,8 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 64 << 20
 SAMPLES_HEADER = "Headrace-Samples"
 """How many samples of a pushed body are durable."""
+_BEHIND_S, _BEHIND_LOOK_S = 2.0, 0.002
+"""For how long a question about the newest frames waits for an engine that is behind its intake, and how often it looks."""
 _LOOK_S = 0.2
 """How often somebody who follows events is told of new ones."""
 _HEARTBEAT_S = 10.0
@@ -225,8 +228,20 @@ class ControlRoutes:
         self._started()
         body = await body_of(request)
         slots = await asyncio.to_thread(self._slots, request.headers.get("content-type", ""), body)
+        n_behind = await self._worked_off()
         batches = await asyncio.to_thread(self.plant.tail, slots)
-        return StreamingResponse(tail_parts(batches), media_type="application/vnd.headrace.frames")
+        headers = {BEHIND_HEADER: str(n_behind)} if n_behind else {}
+        return StreamingResponse(
+            tail_parts(batches), headers=headers, media_type="application/vnd.headrace.frames"
+        )
+
+    async def _worked_off(self) -> int:
+        """Wait a moment until all that was taken before is worked off, as who has its receipt asks for it; how much is not."""
+        clock, taken_seq = SystemClock(), self.plant.progress()[0]
+        until_ns = monotonic_ns() + int(_BEHIND_S * NS)
+        while (n_behind := taken_seq - self.plant.progress()[1]) > 0 and monotonic_ns() < until_ns:
+            await clock.sleep(_BEHIND_LOOK_S)
+        return max(0, n_behind)
 
     def _slots(self, content_type: str, body: bytes) -> npt.NDArray[np.uint32]:
         directory = self.plant.directory

@@ -430,6 +430,11 @@ class Engine:
         if is_news:
             self._on_processed(done)
 
+    @property
+    def processed_seq(self) -> int:
+        """The last record that all runners have worked off; -1 where there is none."""
+        return self._told_seq
+
     def wait_processed(self, seq: int, timeout_s: float) -> bool:
         """Wait until all runners have worked off record `seq`; False after `timeout_s`."""
         with self._changed:

@@ -76,6 +76,7 @@ class EngineTail:
             with store.defining:
                 store.directory.apply_bytes(known.body)
         self.now_ns = known.now_ns
+        self._n_behind = 0
 
     def _ask(self, path: str, body: bytes | None = None) -> EngineAnswer:
         try:
@@ -86,12 +87,16 @@ class EngineTail:
     def frames(self, slots: Slots) -> list[FrameBatch]:
         """Asks the engine."""
         answer = self._ask("/api/v1/tail", np.ascontiguousarray(slots, np.uint32).tobytes())
-        self.now_ns = answer.now_ns
+        self.now_ns, self._n_behind = answer.now_ns, answer.n_behind
         return read_tail(answer.body)
 
     def notes(self, slots: Slots) -> tuple[str, ...]:
-        """Nothing is missing."""
-        return ()
+        """Whether the engine is behind its intake."""
+        if not self._n_behind:
+            return ()
+        return (
+            f"the engine is {self._n_behind:,} records behind what it took: the newest samples are missing",
+        )
 
 
 @dataclass

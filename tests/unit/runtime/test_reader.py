@@ -186,7 +186,10 @@ class PipePlant:
 
     def __init__(self, pipe):
         self.directory, self.journal, self.metrics = pipe.directory, pipe.host.journal, Metrics()
-        self.tail = pipe.host.tail
+        self.tail, self._host = pipe.host.tail, pipe.host
+
+    def progress(self):
+        return self._host.delivered_seq, self._host.engine.processed_seq
 
 
 @pytest.fixture
@@ -218,6 +221,19 @@ async def test_the_running_engine_is_asked(served, tmp_path):
         await asyncio.to_thread(fed.pipe.drain)
         raw = await asyncio.to_thread(reader.query, "**/o2/speed", last="1h")
         assert raw.n_rows == 150
+
+
+async def test_an_engine_that_is_behind_its_intake_is_told(served, tmp_path, monkeypatch):
+    fed, server = served
+    monkeypatch.setattr("headrace.runtime.control_routes._BEHIND_S", 0.01)
+    monkeypatch.setattr(PipePlant, "progress", lambda self: (1_203, 3))
+    reader = await asyncio.to_thread(open_store, tmp_path / "store", UTC)
+    async with announced(LocalDisk(tmp_path / "store"), server.address, server, fed.clock):
+        await asyncio.to_thread(fed.feed, 5)
+        result = await asyncio.to_thread(reader.query, "**/o1/speed", last="1h")
+    assert result.missing == (
+        "the engine is 1,200 records behind what it took: the newest samples are missing",
+    )
 
 
 def test_an_engine_that_does_not_answer_is_told_and_its_journal_read(fed, tmp_path):

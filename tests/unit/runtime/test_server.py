@@ -46,6 +46,8 @@ class HandMadePlant:
 
     def __init__(self):
         self.state, self.failure = "running", ""
+        self.taken_seq = self.done_seq = -1
+        self.n_looks = 0
         self.journal, self.metrics, self.events = _Journal(), Metrics(), EventLog(3)
         self.directory = SensorDirectory()
         self.slots = self.directory.define_many(["a/l1/o1", "a/l1/o2"], LAYOUT)
@@ -69,6 +71,10 @@ class HandMadePlant:
 
     def status(self):
         return {"state": self.state}
+
+    def progress(self):
+        self.n_looks += 1
+        return self.taken_seq, self.done_seq
 
     def tail(self, slots):
         keep = np.isin(self.slots, slots)
@@ -163,6 +169,27 @@ async def test_tail_by_slots_and_by_pattern(client, plant):
     (by_pattern,) = read_tail((await client("/api/v1/tail", body)).body)
     assert by_pattern.values.tolist() == [[2, 3]]
     assert read_tail((await client("/api/v1/tail", b"", "application/octet-stream")).body) == []
+
+
+async def test_a_tail_waits_for_what_was_taken_before(client, plant):
+    plant.taken_seq, plant.done_seq = 7, 5
+    asked = asyncio.create_task(client("/api/v1/tail", plant.slots.tobytes(), "application/octet-stream"))
+    while plant.n_looks < 5:
+        await asyncio.sleep(0.001)
+    assert not asked.done()
+    # What comes after the question is not waited for.
+    plant.taken_seq, plant.done_seq = 9, 7
+    answer = await asked
+    assert len(read_tail(answer.body)) == 1
+    assert answer.n_behind == 0
+
+
+async def test_a_tail_that_is_behind_says_so(client, plant, monkeypatch):
+    monkeypatch.setattr("headrace.runtime.control_routes._BEHIND_S", 0.01)
+    plant.taken_seq, plant.done_seq = 7, 5
+    answer = await client("/api/v1/tail", plant.slots.tobytes(), "application/octet-stream")
+    assert answer.n_behind == 2
+    assert len(read_tail(answer.body)) == 1
 
 
 async def test_a_pattern_takes_earlier_layouts_along(client, plant):

@@ -56,8 +56,10 @@ def decode_images(
     ----------
     sequence : of the first batch; -1: they have none.
     """
-    ts_ns = np.array(images.ts_ns, np.int64)
-    slots = np.fromiter(chain.from_iterable(images.slots), np.uint32).reshape(len(ts_ns), -1)
+    n, n_parts = len(images.ts_ns), len(read_map.parts)
+    ts_ns = np.fromiter(images.ts_ns, np.int64, n)
+    # Where it knows how many come NumPy takes half as long.
+    slots = np.fromiter(chain.from_iterable(images.slots), np.uint32, n * n_parts).reshape(n, n_parts)
     batches = []
     decoded = read_map.decode(b"".join(images.data), words=words)
     for number, (part, columns) in enumerate(zip(read_map.parts, decoded, strict=True)):
