@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from headrace.bench.machine import Machine
 from headrace.bench.traffic.base import Count, NullSink, Traffic, WholeWay, missing_packages
-from headrace.core.clock import SystemClock, cpu_ns
+from headrace.core.clock import SystemClock, cpu_ns, monotonic_ns
 from headrace.core.config import parse_plant
 from headrace.core.errors import ConfigError, HeadraceError
 from headrace.core.faults import FaultPoints
@@ -62,6 +62,7 @@ SHARE_MAX, BATCHED_NS_MAX, UNBATCHED_NS_MAX = 0.05, 50.0, 400.0
 FLOORS = {"modbus": 10.0, "http": 100.0, "sparkplug": 250.0, "mqtt": 200.0}
 """Adapter whose decoder has one → ns a sample: registers, line protocol, Sparkplug, JSON of known shape."""
 _REPEATS_MIN, _PLANTS, _DECODES, _RESAMPLES = 7, 3, 15, 4_000
+_ROUND_NS, _DECODING_NS = 4_000_000, 1_500_000_000
 _WAIT_S, _DUPLICATES_MAX = 120.0, 0.01
 F64 = npt.NDArray[np.float64]
 Progress = Callable[[str], None]
@@ -234,16 +235,30 @@ def _ways(traffic: WholeWay, is_batched: bool) -> tuple[float, float]:
 
 
 def best_of(works: Sequence[tuple[Callable[[], Any], int]]) -> list[float]:
-    """Ns of CPU a sample of each (work, its samples), which take turns: the best of some."""
+    """Ns of CPU a sample of each (work, its samples), which take turns: the best of some.
+
+    Each takes milliseconds, so that a cold cache at its begin does not count, and all take a second and more: where others
+    share a core it is slow for as long as they work.
+    """
     best = [float("inf")] * len(works)
-    for _ in range(_DECODES):
+    rounds = [_rounds(work) for work, _ in works]
+    taken, until_ns = 0, monotonic_ns() + _DECODING_NS
+    while taken < _DECODES or monotonic_ns() < until_ns:
         for number, (work, n) in enumerate(works):
-            rounds = max(1, 20_000 // n)
             begun = cpu_ns()
-            for _ in range(rounds):
+            for _ in range(rounds[number]):
                 work()
-            best[number] = min(best[number], (cpu_ns() - begun) / (n * rounds))
+            best[number] = min(best[number], (cpu_ns() - begun) / (n * rounds[number]))
+        taken += 1
     return best
+
+
+def _rounds(work: Callable[[], Any]) -> int:
+    """How often work is done for some milliseconds of CPU."""
+    work()
+    begun = cpu_ns()
+    work()
+    return max(1, _ROUND_NS // max(1, cpu_ns() - begun))
 
 
 async def _again(take: Callable[[], Awaitable[N]], progress: Progress) -> N:

@@ -145,6 +145,7 @@ def quick(monkeypatch):
     for name, value in {
         "_PLANTS": 1,
         "_DECODES": 1,
+        "_DECODING_NS": 0,
         "_plant": given,
         "warm_kernels": lambda **_: None,
     }.items():

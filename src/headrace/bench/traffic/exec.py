@@ -21,7 +21,7 @@ from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
 
-_FIELDS, _LINES, _BLOCKS, _READ_BYTES = 5, 1_000, 40, 256 << 10
+_FIELDS, _LINES, _BLOCKS, _READ_BYTES = 5, 1_000, 200, 256 << 10
 _PATH = "bench/{line}/{host}/{measurement}/{field}"
 _RULE = {"path": _PATH, "other_tags": "keep"}
 _PROGRAM = """import shutil, sys

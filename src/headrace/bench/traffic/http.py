@@ -21,7 +21,7 @@ from headrace.core.clock import NS, SystemClock
 from headrace.core.problems import validate_section
 from headrace.core.sensors import SensorDirectory
 
-_FIELDS, _LINES, _BODIES, _HOSTS = 5, 1_000, 40, 50
+_FIELDS, _LINES, _BODIES, _HOSTS = 5, 1_000, 120, 50
 _PATH = "bench/{line}/{host}/{measurement}/{field}"
 
 
