@@ -31,7 +31,7 @@ from headrace.adapters.broker.packets import (
     all_arrivals,
 )
 from headrace.adapters.meters import LatencyRing, SkewMeter, seconds
-from headrace.adapters.payloads.base import Decoded, MessageColumns, TopicMessage, add_defects
+from headrace.adapters.payloads.base import Decoded, MessageColumns, TopicMessage, add_defects, arrivals_of
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import PluginError
 from headrace.core.events import Reject
@@ -141,16 +141,18 @@ class Gathered:
     def columns(self) -> MessageColumns:
         """As decoders take them."""
         topics, payloads = self.came.topics, self.came.payloads
+
+        def make(number: int) -> TopicMessage:
+            return TopicMessage(topics[number], payloads[number], int(arrivals_of(columns)[number]))
+
+        columns = MessageColumns(topics, payloads, [None] * self.n, make, self._arrivals)
+        return columns
+
+    def _arrivals(self) -> npt.NDArray[np.int64]:
         # One clock reading for what came together; but what is refused is decoded by itself some day, and of two frames
         # of one time only the later would stay.
         parts = zip(self._parts, self._arrivals_ns, strict=True)
-        ranges = [np.arange(at_ns, at_ns + len(part)) for part, at_ns in parts]
-        arrivals_ns = ranges[0] if len(ranges) == 1 else np.concatenate(ranges)
-
-        def make(number: int) -> TopicMessage:
-            return TopicMessage(topics[number], payloads[number], int(arrivals_ns[number]))
-
-        return MessageColumns(topics, payloads, [None] * self.n, make, arrivals_ns)
+        return np.concatenate([np.arange(at_ns, at_ns + len(part)) for part, at_ns in parts])
 
     def without_ids(self) -> list[tuple[Arrivals, int]]:
         """Those that do not come again, and when they came."""

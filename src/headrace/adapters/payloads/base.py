@@ -19,6 +19,7 @@ on one topic: it gives the router a `SliceReader` for each path, and names devic
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -106,7 +107,7 @@ class MessageColumns(Sequence[TopicMessage]):
     Parameters
     ----------
     make : makes the message of a number.
-    arrivals_ns : when each came, where none has a time from its protocol.
+    arrivals : gives when each came, int64[n] in ns, where none has a time from its protocol; asked once, where it is needed.
     """
 
     def __init__(
@@ -115,12 +116,17 @@ class MessageColumns(Sequence[TopicMessage]):
         payloads: Sequence[bytes],
         keys: Sequence[bytes | None],
         make: Callable[[int], TopicMessage],
-        arrivals_ns: npt.NDArray[np.int64] | None = None,
+        arrivals: Callable[[], npt.NDArray[np.int64]] | None = None,
     ) -> None:
         self.topics, self.payloads, self.keys = topics, payloads, keys
-        self.arrivals_ns = arrivals_ns
+        self._arrivals = arrivals
         self._make = make
         self._made: dict[int, TopicMessage] = {}
+
+    @cached_property
+    def arrivals_ns(self) -> npt.NDArray[np.int64] | None:
+        """When each came, int64[n]; None where they have times from their protocol."""
+        return None if self._arrivals is None else self._arrivals()
 
     def __len__(self) -> int:
         return len(self.payloads)
@@ -148,7 +154,7 @@ class MessageColumns(Sequence[TopicMessage]):
             [payloads[i] for i in which],
             [keys[i] for i in which],
             lambda number: self[which[number]],
-            None if self.arrivals_ns is None else self.arrivals_ns[np.array(which, np.int64)],
+            None if self._arrivals is None else lambda: arrivals_of(self)[np.array(which, np.int64)],
         )
 
 

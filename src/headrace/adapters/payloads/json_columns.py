@@ -31,6 +31,7 @@ I64 = npt.NDArray[np.int64]
 N_DEAD_MAX = 1_024
 """Tables that are remembered though no device has them any more; all are looked up anew when there are more."""
 _PARTS = ("f64", "i64", "u8", "u32")
+_N_OF_ROWS = 5
 _ROW_BYTES_MIN, _VALUE_BYTES_MIN = 4, 2
 """A row has a key, or lies in a table beside a time; a value lies in a list."""
 
@@ -58,7 +59,7 @@ class ShapedRows:
         self._slots = np.zeros((len(_PARTS), 64), np.int64)
         self._version = np.full(64, -1, np.int64)
         self._current = -1, 0
-        self._columns = _columns(1 << 12)
+        self._columns, self._each = _columns(1 << 12), np.arange(64)
 
     def read(self, pile: MessagePile, shapes: JsonShapes) -> list[int]:
         """Add the rows of messages of known shape; the numbers of the others.
@@ -78,7 +79,7 @@ class ShapedRows:
             key = 0, int(columns.shape[0])
             lanes = self._lanes_of(key, pile.devices[int(device[0])], shapes)
             if lanes is not None:
-                self._rows.add_batches(self._batches(lanes, np.arange(n), pile, data))
+                self._rows.add_batches(self._batches(lanes, self._numbers(n), pile, data))
                 return []
         return self._read_mixed(n, is_read, pile, shapes, data)
 
@@ -107,6 +108,12 @@ class ShapedRows:
                 batches += self._batches(lanes, at, pile, data)
         self._rows.add_batches(batches)
         return left
+
+    def _numbers(self, n: int) -> npt.NDArray[np.intp]:
+        """The first so many, which are at hand as a rule."""
+        if n > len(self._each):
+            self._each = np.arange(2 * n)
+        return self._each[:n]
 
     # --- devices -------------------------------------------------------------------------------------
 
@@ -284,8 +291,7 @@ def _frames(
 def _columns(n_bytes: int) -> JsonColumns:
     """Room for what so many bytes can hold, most of which is never touched: the scanner writes before anybody reads."""
     n_rows, n_values = n_bytes // _ROW_BYTES_MIN + 1, n_bytes // _VALUE_BYTES_MIN + 2
-    ints = np.empty(n_values, np.int64)
+    rows, ints = np.empty((_N_OF_ROWS, n_rows), np.int64), np.empty(n_values, np.int64)
     return JsonColumns(
-        np.empty(n_rows, np.int64), np.empty(n_rows, np.int64), np.empty(n_rows, np.int64), np.empty(n_rows, np.int64),
-        np.empty(n_rows, np.int64), ints, ints.view(np.float64), np.zeros(scanner.N_COUNTS, np.int64),
+        rows, rows[0], rows[1], rows[2], rows[3], rows[4], ints, ints.view(np.float64), np.zeros(scanner.N_COUNTS, np.int64)
     )  # fmt: skip

@@ -31,18 +31,16 @@ def are_current(device: I64, version_of: I64, version: int) -> bool:
 
 def scan(data: U8, lengths: I64, tables: JsonTables, columns: JsonColumns, is_read: U8) -> None:
     """See `headrace.adapters.payloads.json_scanner.scan`."""
-    c = columns
-    _scan(
-        data, lengths, is_read, *tables, c.message, c.shape, c.ts_ns, c.first, c.step, c.ints, c.floats, c.counts
-    )  # fmt: skip
+    _scan(data, lengths, is_read, *tables, columns.rows, columns.ints, columns.counts)
 
 
 @lean_kernel
 def _scan(  # noqa: PLR0913 see the module's text
-    data: U8, lengths: I64, is_read: U8, arena: U8, nodes: I64, facts: I64, front: I64, message: I64, shape: I64,
-    ts_ns: I64, first: I64, step: I64, ints: I64, floats: F64, counts: I64,
+    data: U8, lengths: I64, is_read: U8, arena: U8, nodes: I64, facts: I64, front: I64, rows: I64, ints: I64, counts: I64,
 ) -> None:  # fmt: skip
-    columns = JsonColumns(message, shape, ts_ns, first, step, ints, floats, counts)
+    columns = JsonColumns(
+        rows, rows[0], rows[1], rows[2], rows[3], rows[4], ints, ints.view(np.float64), counts
+    )
     scanner.scan(data, lengths, JsonTables(arena, nodes, facts, front), columns, is_read)
 
 
@@ -50,15 +48,14 @@ def take_floats(
     rows: I64, columns: JsonColumns, places: I64, device: I64, slots: I64, frames: tuple[U32, I64, F64]
 ) -> None:
     """Fill frames of rows: slot (``slots`` has one for each device), time, and the values at places of their shape."""
-    c = columns
-    _take_floats(rows, c.message, c.ts_ns, c.first, c.step, c.floats, places, device, slots, *frames)
+    _take_floats(rows, columns.rows, columns.floats, places, device, slots, *frames)
 
 
 @lean_kernel
 def _take_floats(  # noqa: PLR0913 see the module's text
-    rows: I64, message: I64, times_ns: I64, firsts: I64, steps: I64, floats: F64, places: I64, device: I64, slots: I64,
-    slot: U32, ts_ns: I64, cells: F64,
+    rows: I64, columns: I64, floats: F64, places: I64, device: I64, slots: I64, slot: U32, ts_ns: I64, cells: F64,
 ) -> None:  # fmt: skip
+    message, times_ns, firsts, steps = columns[0], columns[2], columns[3], columns[4]
     for r in range(len(rows)):
         row = rows[r]
         slot[r] = slots[device[message[row]]]

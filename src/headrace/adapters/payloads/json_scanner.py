@@ -68,9 +68,11 @@ class JsonTables(NamedTuple):
 class JsonColumns(NamedTuple):
     """What the scanner has read: rows (message, shape, time, first value, step from value to value), values, counts.
 
-    ``ints`` and ``floats`` are the same memory. The bits of a text are where it lies, ``start << 16 | length``.
+    ``rows`` has the five columns that follow it, in one array; ``ints`` and ``floats`` are the same memory. The bits of a
+    text are where it lies, ``start << 16 | length``.
     """
 
+    rows: I64
     message: I64
     shape: I64
     ts_ns: I64

@@ -84,9 +84,9 @@ def test_columns_without_room_leave_a_message_aside(n_rows, n_values, payload, i
     shapes = JsonShapes((), ("ts",), 10**9)
     for item in ({"ts": [1, 2], "a": [1, 2]}, {"ts": 1, "a": 1, "b": 2}):
         shapes.learn(item)
-    rows = [np.zeros(n_rows, np.int64) for _ in range(5)]
+    rows = np.zeros((5, n_rows), np.int64)
     ints = np.zeros(n_values, np.int64)
-    columns = JsonColumns(*rows, ints, ints.view(np.float64), np.zeros(scanner.N_COUNTS, np.int64))
+    columns = JsonColumns(rows, *rows, ints, ints.view(np.float64), np.zeros(scanner.N_COUNTS, np.int64))
     found = np.zeros(1, np.uint8)
     data = np.frombuffer(payload, np.uint8)
     scanner.scan(data, np.array([len(payload)]), shapes.tables, columns, found)

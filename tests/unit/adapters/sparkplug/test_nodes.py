@@ -76,7 +76,7 @@ def columns(names, *messages):
         topic, payload = messages[number]
         return TopicMessage(topic, payload, int(arrivals_ns[number]))
 
-    return MessageColumns(CodedTopics(names, ids), payloads, [None] * len(ids), make, arrivals_ns)
+    return MessageColumns(CodedTopics(names, ids), payloads, [None] * len(ids), make, lambda: arrivals_ns)
 
 
 def test_messages_by_columns_are_taken_as_one_by_one():
