@@ -2,9 +2,9 @@
 
     python examples/read_store.py STORE plant/oven/temp
 
-docs/format.md says what is read here, in 150 lines of code: values const, raw, rle, pco and origin; times
-regular and ticks; integers by every coder. Anything else is refused by name. Aggregates need no codec: headers
-are columns, which `read_means` reads, or DuckDB:
+docs/format.md says what is read here, in 150 lines of code: values const, raw, rle, pco and origin, within a
+bound quantise; times regular and ticks; integers by every coder. Anything else is refused by name. Aggregates need
+no codec: headers are columns, which `read_means` reads, or DuckDB:
 
     SELECT path, sum(sum) / sum(count) AS mean FROM 'STORE/segments/warm/*/*.parquet' GROUP BY path
 """
@@ -92,25 +92,18 @@ def centred(b, n):  # linear prediction around a centre
     return y + centre
 
 
-def steps(step, rest, y):
-    return (y.view("u8") * step + rest).view("i8")
-
-
 def sparse(b, n):  # they rise by the same but at some places
     rise, n_others = np.append(signed(b), np.full(n - 1, signed(b))), varint(b)
     rise[np.cumsum(part(b, n_others) + 1)] += integers(b, n_others)
     return np.cumsum(rise)
 
 
-def palette(known, which):  # few different numbers
-    return known[which << 1 ^ which >> 63]
-
-
-CODERS = {
-    0: lambda b, n: palette(part(b, varint(b)), integers(b, n)), 1: lambda b, n: simple_decompress(b.read()),
-    2: adaptive, 3: centred, 4: lambda b, n: steps(varint(b), varint(b), integers(b, n)), 5: sparse,
-    6: lambda b, n: signed(b) + integers(b, n), 7: lambda b, n: np.full(n, signed(b)),
-}  # fmt: skip
+# fmt: off
+CODERS = {2: adaptive, 3: centred, 5: sparse, 7: lambda b, n: np.full(n, signed(b)),  # 0: few different numbers
+    0: lambda b, n: part(b, varint(b))[(which := integers(b, n)) << 1 ^ which >> 63],
+    4: lambda b, n: (lambda step, rest: (integers(b, n).view("u8") * step + rest).view("i8"))(varint(b), varint(b)),
+    1: lambda b, n: simple_decompress(b.read()), 6: lambda b, n: signed(b) + integers(b, n)}
+# fmt: on
 
 
 def integers(b, n):  # none have no bytes
@@ -136,6 +129,13 @@ def origin(b, n):  # floats by the integers behind them
     return (y / 10.0**digits if kind == 1 else y * float(f"1e-{digits}")).astype("f4" if cast else "f8")
 
 
+def quantise(b, n, dtype, eps, step=0.0):  # numbers of levels, or of cells of the values' own grid
+    if not (head := b.read(1)[0]) >> 6:
+        return integers(b, n) * (2 * eps * (1 - 2.0 ** -(head & 31)) if head & 31 else step)
+    width, phase, points = float(np.frombuffer(b.read(4), "<f4")[0]), b.read(1)[0] / 256, varint(b)
+    return (integers(b, n) * float(points) + ((points - 1) / 2 - points // 2 + phase)) * width
+
+
 def rle(b, _, dtype):  # runs: of which value, and how long
     _, runs, n_known = b.read(1), varint(b), varint(b)
     lengths, known = part(b, runs) + 1, np.frombuffer(b.read(n_known * dtype.itemsize), dtype)
@@ -143,24 +143,26 @@ def rle(b, _, dtype):  # runs: of which value, and how long
 
 
 def ticks(b, n, span):  # nearly all of them on a line
-    has_line, start, tick = b.read(1)[0], signed(b), signed(b)
+    has_line, start, tick = b.read(1)[0], span[0] + signed(b), signed(b)
     ((step, offset),) = np.frombuffer(b.read(12), "<f8,<f4").tolist() if has_line else [(0.0, 0.0)]
-    number = np.floor(np.arange(n) * step + (offset + 0.5)).astype("i8") + integers(b, n)
-    return span[0] + start + tick * number
+    return start + tick * (np.floor(np.arange(n) * step + (offset + 0.5)).astype("i8") + integers(b, n))
 
 
+# fmt: off
 CODECS = {
     "=regular": lambda b, n, span: span[0] + (span[1] - span[0]) // max(1, n - 1) * np.arange(n), "=ticks": ticks,
-    "const": lambda b, n, dtype: np.frombuffer(b.read() * n, dtype), "rle": rle,
-    "raw": lambda b, n, dtype: np.frombuffer(b.read(), dtype),
-    "pco": lambda b, n, dtype: simple_decompress(b.read()), "origin": lambda b, n, dtype: origin(b, n).astype(dtype),
-}  # fmt: skip
+    "const": lambda b, n, dtype: np.frombuffer(b.read() * n, dtype), "rle": rle, "quantise": quantise,
+    "raw": lambda b, n, dtype: np.frombuffer(b.read(), dtype), "origin": lambda b, n, dtype: origin(b, n),
+    "pco": lambda b, n, dtype: simple_decompress(b.read())}
+# fmt: on
 
 
-def decoded(codec, b, n, of):  # values of a dtype, or times of a span
-    if (name := codec.partition(" ")[0]) not in CODECS:
+def decoded(codec, b, n, of):  # values of a dtype, or times of a span; settings are in front of a body
+    name, *keys = codec.partition(" ")[0].replace("~", "@").replace(",", "@").split("@")
+    if name not in CODECS:
         raise NotImplementedError(f"what {codec} wrote is not read here")
-    return CODECS[name](b, n, of)
+    floats = np.frombuffer(b.read((4 if "~" in codec else 8) * len(keys)), "<f4" if "~" in codec else "<f8")
+    return CODECS[name](b, n, of, *floats.tolist())
 
 
 def files(store):  # that the newest manifests name: of 30 days, and of days that came since
@@ -200,7 +202,7 @@ def read_sensor(store, path):
         n, kind, size = row["n_frames"], row["dtype"][0], int(row["dtype"][1:]) // 8
         (times, *_), (_, values, codec, marks) = parts(row["leader"]), parts(row["payload"])
         ts_ns = decoded(row["time_codec"], times, n, (row["t_min"].value, row["t_max"].value))
-        numbers = decoded(row["value_codec"], values, n, np.dtype(f"{kind}{size}"))
+        numbers = decoded(row["value_codec"], values, n, dtype := np.dtype(f"{kind}{size}")).astype(dtype)
         quality = decoded(codec.decode() or "const", BytesIO(marks or b"\0"), n, np.dtype("u1"))
         found |= zip(ts_ns.tolist(), zip(meaning(row, numbers), quality.tolist(), strict=True), strict=True)
     return dict(sorted(found.items()))

@@ -150,6 +150,37 @@ def test_it_reads_what_is_cold_and_what_came_late_to_it(reader: ModuleType, tmp_
     assert found[T0 + 5 * NS] == (30.0, 0)
 
 
+LOSSY = {
+    "noise": lambda i: 20.0 + np.random.default_rng(1).normal(size=len(i)),
+    "tenths": lambda i: np.round(
+        20.0 + 5 * np.sin(i / 40) + np.random.default_rng(2).normal(size=len(i)) / 3, 1
+    ),
+    "single": lambda i: np.float32(3 * np.sin(i / 70) + np.random.default_rng(3).normal(size=len(i))),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LOSSY))
+def test_it_reads_what_is_kept_within_a_bound(reader: ModuleType, tmp_path: Path, name: str) -> None:
+    section = TierSection.model_validate({"match": "**", "after": {"cold": "30d"}, "bound": {"range": 0.01}})
+    rig = StoreRig(LocalDisk(tmp_path), SensorDirectory(shard_bits=1), rules=TierRules({"all": section}))
+    values = LOSSY[name](np.arange(N))
+    slot = rig.directory.define(f"plant/{name}", Layout("f32" if name == "single" else "f64", (Column(""),)))
+    rig.add(FrameBatch.dense(np.full(N, slot, np.uint32), T0 + np.arange(N) * NS, values[:, None]))
+    rig.flush()
+    rig.compact()
+    rig.clock.set_ns(T0 + 100 * DAY_NS)
+    rig.compact()
+    codecs = {
+        row["value_codec"] for file in reader.files(tmp_path) for row in reader.rows_of(file, f"plant/{name}")
+    }
+    assert {one.split("~")[0].split("@")[0] for one in codecs} == {"quantise"}
+    found, expected = reader.read_sensor(tmp_path, f"plant/{name}"), answer(tmp_path, f"plant/{name}")
+    assert bits([value for value, _ in found.values()]) == bits([row["value"] for row in expected])
+    assert list(found) == [row["ts"] for row in expected]
+    error = np.abs(np.array([value for value, _ in found.values()]) - values)
+    assert 0 < error.max() <= 0.01 * np.ptp(values) * (1 + 1e-9)
+
+
 def test_headers_alone_give_the_means_to_it_and_to_duckdb(reader: ModuleType, folder: Path) -> None:
     means = reader.read_means(folder)
     files = reader.files(folder)
