@@ -357,8 +357,8 @@ class Plant:
         return tags_report(self.directory, ages, devices, self._clock.now_ns(), wish)
 
     def progress(self) -> tuple[int, int]:
-        """The last record that the engine was given, and the last that it has worked off; -1 where there is none."""
-        return (-1, -1) if self._host is None else (self._host.delivered_seq, self._host.engine.processed_seq)
+        """The last record that the engine was given, and the last that it has worked off; both -1 until it has begun."""
+        return (-1, -1) if self._host is None else self._host.progress()
 
     def tail(self, slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
         """Frames of `slots` that are not flushed yet; later ones win."""

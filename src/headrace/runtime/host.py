@@ -179,6 +179,12 @@ class Host:
         self.recovered.catch_up()
         self.engine.backlog.release()
 
+    def progress(self) -> tuple[int, int]:
+        """The last record that the engine was given, and the last that it has worked off; both -1 while it replays."""
+        if not self.recovered.replay.is_done:
+            return -1, -1  # who asks is sent to the journal at once
+        return self.delivered_seq, self.engine.processed_seq
+
     def tail(self, slots: npt.NDArray[np.uint32]) -> list[FrameBatch]:
         """Frames of `slots` that are not flushed yet; later ones win.
 

@@ -9,6 +9,7 @@ import pytest
 
 from headrace.core.clock import NS, VirtualClock
 from headrace.core.disk import LocalDisk
+from headrace.core.errors import RetryLater
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout
 from headrace.core.sensors import SensorDirectory
@@ -151,6 +152,23 @@ def test_a_restarted_host_goes_on_where_it_was() -> None:
     assert len(again.tail(slots)) > 0
     assert sum(batch.n_frames for batch in again.tail(slots)) == 10
     assert again.tail(np.empty(0, np.uint32)) == []
+
+
+def test_while_it_replays_who_asks_for_its_frames_is_sent_away_at_once() -> None:
+    disk, clock = SimulatedDisk(), VirtualClock(T0)
+    host = make(disk, clock)
+    slots = host.directory.define_many(["plant/d0"], PAIR)
+    feed(host, slots, T0)
+    settings = HostSettings(nonce=2, threads=2)
+    again = Host(disk.crash(), clock, [], settings=settings, on_failed=lambda error: pytest.fail(repr(error)))
+    assert again.progress() == (-1, -1)
+    with pytest.raises(RetryLater, match=r"catching up with its journal, 0 of 1 records"):
+        again.tail(slots)
+    again.catch_up()
+    feed(again, slots, T0 + NS)
+    given, done = again.progress()
+    assert given == again.delivered_seq > done
+    assert sum(batch.n_frames for batch in again.tail(slots)) == 1
 
 
 def test_a_pipe_feeds_a_host_and_finds_everything_in_its_store(tmp_path) -> None:

@@ -186,10 +186,7 @@ class PipePlant:
 
     def __init__(self, pipe):
         self.directory, self.journal, self.metrics = pipe.directory, pipe.host.journal, Metrics()
-        self.tail, self._host = pipe.host.tail, pipe.host
-
-    def progress(self):
-        return self._host.delivered_seq, self._host.engine.processed_seq
+        self.tail, self.progress = pipe.host.tail, lambda: pipe.host.progress()
 
 
 @pytest.fixture
@@ -226,7 +223,7 @@ async def test_the_running_engine_is_asked(served, tmp_path):
 async def test_an_engine_that_is_behind_its_intake_is_told(served, tmp_path, monkeypatch):
     fed, server = served
     monkeypatch.setattr("headrace.runtime.control_routes._BEHIND_S", 0.01)
-    monkeypatch.setattr(PipePlant, "progress", lambda self: (1_203, 3))
+    monkeypatch.setattr(fed.pipe.host, "progress", lambda: (1_203, 3))
     reader = await asyncio.to_thread(open_store, tmp_path / "store", UTC)
     async with announced(LocalDisk(tmp_path / "store"), server.address, server, fed.clock):
         await asyncio.to_thread(fed.feed, 5)
