@@ -31,7 +31,7 @@ READY = b"ready\n"
 _GRACE_S = 2
 _KEEP_ALIVE_S = 15
 _RENEW_S = 1.0
-_CYCLES = (10_000, 50, 50)  # new objects before a look at them, and such looks before one at older ones
+_CYCLES = (10_000, 10, 10)  # new objects before a look at them, and such looks before one at older ones
 _log = logging.getLogger("headrace.api")
 
 
