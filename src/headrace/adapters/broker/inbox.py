@@ -31,7 +31,7 @@ from headrace.adapters.broker.packets import (
     all_arrivals,
 )
 from headrace.adapters.meters import LatencyRing, SkewMeter, seconds
-from headrace.adapters.payloads.base import Decoded, MessageColumns, TopicMessage, add_defects, arrivals_of
+from headrace.adapters.payloads.base import Decoded, MessageColumns, TopicMessage, add_defects
 from headrace.core.clock import NO_TIME, monotonic_ns, thread_cpu_ns
 from headrace.core.errors import PluginError
 from headrace.core.events import Reject
@@ -104,7 +104,7 @@ class Gathered:
     """Messages that are decoded and acknowledged together, numbered from `first` on."""
 
     __slots__ = (
-        "_arrivals_ns", "_parts", "_whole", "began_ns", "first", "n", "n_held", "n_open", "unread",
+        "_arrivals_ns", "_each_ns", "_parts", "_whole", "began_ns", "first", "n", "n_held", "n_open", "unread",
     )  # fmt: skip
 
     def __init__(self, first: int) -> None:
@@ -114,6 +114,7 @@ class Gathered:
         self._parts: list[Arrivals] = []
         self._arrivals_ns: list[int] = []
         self._whole: Arrivals | None = None
+        self._each_ns: npt.NDArray[np.int64] | None = None
 
     def add(self, came: Arrivals, arrival_ns: int, n_held: int) -> None:
         """More messages; so many of them hold a packet id."""
@@ -121,7 +122,7 @@ class Gathered:
         self._arrivals_ns.append(arrival_ns)
         self.n += len(came)
         self.n_held += n_held
-        self._whole = None
+        self._whole = self._each_ns = None
 
     def __bool__(self) -> bool:
         return bool(self.n or self.unread)
@@ -142,17 +143,21 @@ class Gathered:
         """As decoders take them."""
         topics, payloads = self.came.topics, self.came.payloads
 
-        def make(number: int) -> TopicMessage:
-            return TopicMessage(topics[number], payloads[number], int(arrivals_of(columns)[number]))
+        def make(
+            number: int,
+        ) -> TopicMessage:  # it must not know the columns: they would be a cycle, and stay
+            return TopicMessage(topics[number], payloads[number], int(self.each_ns()[number]))
 
-        columns = MessageColumns(topics, payloads, [None] * self.n, make, self._arrivals)
-        return columns
+        return MessageColumns(topics, payloads, [None] * self.n, make, self.each_ns)
 
-    def _arrivals(self) -> npt.NDArray[np.int64]:
-        # One clock reading for what came together; but what is refused is decoded by itself some day, and of two frames
-        # of one time only the later would stay.
-        parts = zip(self._parts, self._arrivals_ns, strict=True)
-        return np.concatenate([np.arange(at_ns, at_ns + len(part)) for part, at_ns in parts])
+    def each_ns(self) -> npt.NDArray[np.int64]:
+        """When each came, int64[n]: made where somebody asks."""
+        if self._each_ns is None:
+            # One clock reading for what came together; but what is refused is decoded by itself some day, and of two
+            # frames of one time only the later would stay.
+            parts = zip(self._parts, self._arrivals_ns, strict=True)
+            self._each_ns = np.concatenate([np.arange(at_ns, at_ns + len(part)) for part, at_ns in parts])
+        return self._each_ns
 
     def without_ids(self) -> list[tuple[Arrivals, int]]:
         """Those that do not come again, and when they came."""

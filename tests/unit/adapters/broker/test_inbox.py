@@ -1,6 +1,8 @@
 """Slices, acknowledgements and messages that come again: without a broker."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -453,3 +455,18 @@ def test_messages_of_one_read_arrive_one_after_the_other():
     columns = gathered.columns()
     assert columns.arrivals_ns.tolist() == [100, 101, 500]
     assert [columns[i].arrival_ns for i in range(3)] == [100, 101, 500]
+
+
+def test_messages_go_as_soon_as_nobody_has_them():
+    """Not when Python looks for cycles next: a slice has megabytes."""
+    gathered = Gathered(1)
+    gathered.add(one_arrival("p/d", b"1"), 100, 0)
+    columns = gathered.columns()
+    assert columns[0].arrival_ns == 100
+    gone = weakref.ref(columns)
+    gc.disable()
+    try:
+        del gathered, columns
+        assert gone() is None
+    finally:
+        gc.enable()
