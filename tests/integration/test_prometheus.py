@@ -19,7 +19,7 @@ from headrace.core.clock import NS, VirtualClock
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Kind, Layout
 from headrace.runtime.pipe import Pipe
-from headrace.runtime.reader import open_store
+from headrace.runtime.reader import JournalTail, open_store
 from headrace.runtime.tree import SensorTree
 
 LEVELS = ("site", "area", "line", "device", "signal")
@@ -266,3 +266,11 @@ def test_too_much_is_refused(store, monkeypatch):
     assert caught.value.kind == "execution"
     with pytest.raises(PromQlError, match="exceeded maximum resolution of 11,000 points"):
         ours.ranged("1", T0, T0 + 20_000 * NS, NS)
+
+
+def test_what_the_newest_samples_lack_is_a_warning(store, monkeypatch):
+    ours, _ = store
+    said = "the engine is 3 records behind what it took: the newest samples are missing"
+    assert ours.instant("temperature", T0 + 3_600 * NS).warnings == []
+    monkeypatch.setattr(JournalTail, "notes", lambda self, slots: (said,) if len(slots) else ())
+    assert ours.instant("temperature", T0 + 3_600 * NS).warnings == [said]

@@ -68,7 +68,8 @@ class StoreSamples:
         result = self._reader.store.query_sensors(
             found.sensors, span[0], span[1], every_ns, agg, tail=self._tail.frames
         )
-        self.warnings += [one for one in result.missing if one not in self.warnings]
+        said = (*result.missing, *self._tail.notes(found.sensors.slot))
+        self.warnings += [one for one in said if one not in self.warnings]
         return result
 
     def _samples(self, found: FoundSeries, wanted: WantedSamples) -> list[RawSeries]:

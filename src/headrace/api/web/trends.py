@@ -141,7 +141,8 @@ def _read(
         selection, start_ns, span.end_ns, every_ns, () if every_ns is None else _AGG, tail=tail.frames
     )
     asked = [path for path in sensors.paths if path not in sensors.gone]
-    return Trend(span, every_ns, start_ns, curves_of(result, asked), result.missing, sensors.gone)
+    missing = (*result.missing, *tail.notes(selection.slot))
+    return Trend(span, every_ns, start_ns, curves_of(result, asked), missing, sensors.gone)
 
 
 def curves_of(result: QueryResult, paths: Sequence[str]) -> tuple[Curve, ...]:
