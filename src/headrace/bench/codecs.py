@@ -362,8 +362,8 @@ def _encoded(blocks: list[tuple[I64, Array]]) -> list[Chunk]:
     mark = np.full(len(blocks), type_mark(values[0].dtype), np.uint8)
     coded = packed(np.concatenate(values).view(np.uint64), start, mark)
     return [
-        encode_chunk(ts_ns, each, None, packed=Packed(body, n_runs) if body else None)
-        for (ts_ns, each), body, n_runs in zip(blocks, *coded, strict=True)
+        encode_chunk(ts_ns, each, None, packed=Packed(body, n_runs, n_known) if body else None)
+        for (ts_ns, each), body, n_runs, n_known in zip(blocks, *coded, strict=True)
     ]
 
 

@@ -29,6 +29,7 @@ _M32 = _U((1 << 32) - 1)
 _SIGNED, _FLOAT, _WIDTH = 0x10, 0x80, 0x0F
 _DIGITS_FEW = 5
 _LOOK = 256
+_SEEN, _MIX = 1_024 // 8, _U(0x9E3779B185EBCA87)
 
 
 @step
@@ -119,6 +120,21 @@ def _packed(
     )
 
 
+@step
+def _known(bits: U64, room: I64) -> Int:
+    """How many different words these are at least: of as many slots of a table as they fall into."""
+    seen = room.view(np.uint8)
+    for i in range(seen.size):
+        seen[i] = np.uint8(0)
+    n: Int = np.int64(0)
+    for i in range(bits.size):
+        if i == 0 or bits[i] != bits[i - 1]:
+            slot = (bits[i] * _MIX) >> _U(54)
+            n += 1 if seen[slot] == np.uint8(0) else 0
+            seen[slot] = np.uint8(1)
+    return n
+
+
 @entry
 def pack_chunks(
     bits: U64,
@@ -126,11 +142,11 @@ def pack_chunks(
     marks: U8,
     rooms: tuple[U64, I64, I64, U8, U8],
     out: U8,
-    found: tuple[I64, I64],
+    found: tuple[I64, I64, I64],
     final: bool,
 ) -> None:
     """Fill ``out: uint8[8 * n]`` with bodies, one behind the other; for the rest see `packed`."""
-    ends, runs = found
+    ends, runs, known = found
     work, room, long, best, trial = rooms
     at = np.int64(0)
     for c in range(marks.size):
@@ -138,7 +154,9 @@ def pack_chunks(
         changes = 0
         for i in range(1, part.size):
             changes += 1 if part[i] != part[i - 1] else 0
-        runs[c] = changes + 1
+        runs[c], known[c] = changes + 1, 0
+        if 2 * runs[c] <= part.size:
+            known[c] = _known(part, long[long.size - _SEEN :])
         if marks[c] != NO_KIND and changes > 0:
             mark = np.int64(marks[c])
             room_for = out[at : at + mark % 16 * part.size]
@@ -146,8 +164,11 @@ def pack_chunks(
         ends[c] = at
 
 
-def packed(bits: U64, start: I64, marks: U8, final: bool = False) -> tuple[list[bytes], list[int]]:
-    """Bodies of chunks, empty for those that are left to the caller; and how many runs of one value each chunk has.
+def packed(bits: U64, start: I64, marks: U8, final: bool = False) -> tuple[list[bytes], list[int], list[int]]:
+    """Bodies of chunks, empty for those that are left to the caller.
+
+    Beside them how many runs of one value each chunk has; and, where runs are two values and more long, how many different
+    values they are of at least.
 
     Parameters
     ----------
@@ -160,10 +181,10 @@ def packed(bits: U64, start: I64, marks: U8, final: bool = False) -> tuple[list[
     n_chunks, longest = len(marks), int(np.diff(start).max(initial=0))
     room, outs = integers.rooms(longest)
     out = np.empty(int(start[-1] - start[0]) * 8, np.uint8)
-    ends, runs = np.empty(n_chunks, np.int64), np.empty(n_chunks, np.int64)
-    long = np.empty(4 * longest + _LOOK + 3, np.int64)
+    ends, runs, known = (np.empty(n_chunks, np.int64) for _ in range(3))
+    long = np.empty(4 * longest + _LOOK + 3 + _SEEN, np.int64)
     with wrapping():
         work = scratch_for(24 * longest)
-        pack_chunks(bits, start, marks, (work, room, long, *outs), out, (ends, runs), final)
+        pack_chunks(bits, start, marks, (work, room, long, *outs), out, (ends, runs, known), final)
     data, bounds = out[: int(ends[-1]) if n_chunks else 0].tobytes(), [0, *ends.tolist()]
-    return [data[a:b] for a, b in itertools.pairwise(bounds)], runs.tolist()
+    return [data[a:b] for a, b in itertools.pairwise(bounds)], runs.tolist(), known.tolist()

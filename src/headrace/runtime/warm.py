@@ -99,6 +99,7 @@ def _warm_compaction(dtypes: tuple[str, ...]) -> None:
         None,
         (np.full(wanted.n, n), np.arange(wanted.n), np.zeros(wanted.n, np.int64)),
     )
+    runs.merge(_START_NS + 1, _START_NS + NS * n)  # with gaps to close
     samples, seq = runs.merge(_START_NS, _START_NS + NS * n), np.zeros(wanted.n, np.int64)
     assert np.array_equal(samples.start, start)
     rows = encode_warm(wanted, samples, Words(), seq)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from headrace.core.disk import Disk
 from headrace.store.commits import SegmentInfo
-from headrace.store.segment import RARE, REFERENCE, RowHeaders, SegmentFile
+from headrace.store.segment import RARE, REFERENCE, RowHeaders, SegmentFile, joined_payloads
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -54,9 +54,7 @@ class FoundRows:
         numbers = self.file_number[index]
         first = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1]))
         each = zip(first.tolist(), [*first[1:].tolist(), len(numbers)], strict=True)
-        parts = [self.files[int(numbers[a])].payloads(offset[a:b], n_bytes[a:b])[0] for a, b in each]
-        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(n_bytes, dtype=np.int64)])
-        return np.concatenate(parts), starts
+        return joined_payloads((self.files[int(numbers[a])], offset[a:b], n_bytes[a:b]) for a, b in each)
 
     @classmethod
     def join(cls, parts: Sequence[FoundRows]) -> FoundRows:

@@ -6,8 +6,9 @@ of many sensors lie one behind the other in columns, one set of columns for each
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,20 +43,16 @@ class Runs:
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
-        self._ts_ns: list[I64] = []
-        self._values: list[Array] = []
-        self._quality: list[U8 | None] = []
-        self._length: list[I64] = []
-        self._sensor: list[I64] = []
-        self._rank: list[I64] = []
+        self._parts: list[_Part] = []
 
     def add(self, ts_ns: I64, values: Array, quality: U8 | None, of: tuple[I64, I64, I64]) -> None:
-        """Add runs; ``of`` are the length, sensor and rank of each. Of two versions the higher rank wins."""
-        self._ts_ns.append(ts_ns)
-        self._values.append(values)
-        self._quality.append(quality)
-        for columns, one in zip((self._length, self._sensor, self._rank), of, strict=True):
-            columns.append(one)
+        """Add runs, one behind the other; ``of`` are the length, sensor and rank of each. Of two versions the higher rank wins."""
+        length, sensor, rank = (np.ascontiguousarray(one, np.int64) for one in of)
+        start = np.cumsum(length) - length
+        filled = length > 0
+        if not filled.all():
+            start, length, sensor, rank = start[filled], length[filled], sensor[filled], rank[filled]
+        self._parts.append(_Part(ts_ns, values, quality, start, length, sensor, rank))
 
     def merge(self, start_ns: int, end_ns: int, same: I64 | None = None) -> SensorSamples:
         """The newest version of every sample in [start_ns, end_ns), absent ones left out.
@@ -64,28 +61,18 @@ class Runs:
         ----------
         same : int64[n_sensors], equal for what is one sensor under several layouts: versions count across them.
         """
-        dtype = LANE_DTYPES[self.lane]
-        ts_ns = _joined(self._ts_ns, np.dtype(np.int64))
-        values = _joined([v.astype(dtype, copy=False) for v in self._values], dtype)
-        quality = _joined(
-            [
-                np.zeros(len(t), np.uint8) if q is None else q
-                for t, q in zip(self._ts_ns, self._quality, strict=True)
-            ],
-            np.dtype(np.uint8),
+        dtype, parts = LANE_DTYPES[self.lane], self._parts
+        length, sensor, rank, first = (
+            _joined(c)
+            for c in zip(*((p.length, p.sensor, p.rank, p.ts_ns[p.start]) for p in parts), strict=True)
         )
-        length, sensor, rank = (
-            _joined(c, np.dtype(np.int64)) for c in (self._length, self._sensor, self._rank)
-        )
-        filled = length > 0
-        start = np.cumsum(length) - length
-        order = _run_order(ts_ns, start[filled], sensor[filled], rank[filled])
-        runs = np.flatnonzero(filled)[order]
-        each = start[runs], length[runs], sensor[runs]
-        ts_ns, values, quality, kept, falls = _gathered(each, (ts_ns, values, quality), (start_ns, end_ns))
-        if same is None and not falls:
-            return _of_runs(each[2], kept, ts_ns, values, quality)
-        of_each, ranks = np.repeat(each[2], kept), np.repeat(rank[runs], kept)
+        order = np.lexsort((rank, first, sensor))
+        length, sensor, rank = length[order], sensor[order], rank[order]
+        ts_ns, values, quality, kept, falls = _scattered(parts, (order, length), dtype, (start_ns, end_ns))
+        begin = np.cumsum(kept) - kept
+        if same is None and not falls and not _fall_between(sensor, begin, kept, ts_ns):
+            return _of_runs(sensor, kept, ts_ns, values, quality)
+        of_each, ranks = np.repeat(sensor, kept), np.repeat(rank, kept)
         newest = _newest(of_each if same is None else same[of_each], ts_ns, ranks)
         if same is not None:
             newest = newest[np.lexsort((ts_ns[newest], of_each[newest]))]
@@ -93,21 +80,64 @@ class Runs:
         return _of_runs(of_each[newest], one, ts_ns[newest], values[newest], quality[newest])
 
 
-def _gathered(
-    runs: tuple[I64, I64, I64], samples: tuple[I64, Array, U8], span: tuple[int, int]
-) -> tuple[I64, Array, U8, I64, bool]:
-    """Samples of runs in a span, one run behind the other; how many of each; whether a sensor's times fall."""
-    from headrace.codecs.values import readonly
-    from headrace.store.merge_kernels import gather_samples
+class _Part(NamedTuple):
+    """Runs that were added together: their samples, and where each starts, its length, sensor and rank."""
 
-    ts_ns, values, quality = samples
-    bits = np.ascontiguousarray(values).view(np.uint64)
-    source = readonly(ts_ns, np.int64), readonly(bits, np.uint64), readonly(quality, np.uint8)
-    out = np.empty(len(ts_ns), np.int64), np.empty(len(ts_ns), np.uint64), np.empty(len(ts_ns), np.uint8)
-    kept = np.empty(len(runs[0]), np.int64)
-    falls = gather_samples(runs, source, (np.int64(span[0]), np.int64(span[1])), out, kept)
-    n = int(kept.sum())
-    return out[0][:n], out[1][:n].view(values.dtype), out[2][:n], kept, bool(falls)
+    ts_ns: I64
+    values: Array
+    quality: U8 | None
+    start: I64
+    length: I64
+    sensor: I64
+    rank: I64
+
+
+def _scattered(
+    parts: list[_Part], runs: tuple[I64, I64], dtype: np.dtype[Any], span: tuple[int, int]
+) -> tuple[I64, Array, U8, I64, bool]:
+    """Samples of runs in a span, one run behind the other; how many of each; whether times of one fall.
+
+    Parameters
+    ----------
+    runs : in which order those of all parts are to lie, and the length of each, in that order.
+    """
+    from headrace.codecs.values import readonly
+    from headrace.store.merge_kernels import close_gaps, scatter_samples
+
+    order, length = runs
+    places = np.cumsum(length) - length
+    n, place, kept = int(length.sum()), np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    place[order] = places
+    out = np.empty(n, np.int64), np.empty(n, np.uint64), np.empty(n, np.uint8)
+    within = np.int64(span[0]), np.int64(span[1])
+    falls, done = False, 0
+    for part in parts:
+        bits = np.ascontiguousarray(part.values.astype(dtype, copy=False)).view(np.uint64)
+        marks = _NO_MARKS if part.quality is None else readonly(part.quality, np.uint8)
+        source = readonly(part.ts_ns, np.int64), readonly(bits, np.uint64), marks
+        mine = slice(done, done + len(part.length))
+        done = mine.stop
+        falls |= bool(
+            scatter_samples((part.start, part.length, place[mine]), source, within, out, kept[mine])
+        )
+    kept = kept[order]
+    n_kept = int(kept.sum())
+    if n_kept < n:
+        close_gaps(places, kept, out)
+    return out[0][:n_kept], out[1][:n_kept].view(dtype), out[2][:n_kept], kept, falls
+
+
+_NO_MARKS: U8 = np.empty(0, np.uint8)
+_NO_MARKS.flags.writeable = False
+
+
+def _fall_between(sensor: I64, begin: I64, kept: I64, ts_ns: I64) -> bool:
+    """Whether a run begins no later than the one before it ends, which is of the same sensor."""
+    filled = kept > 0
+    if not filled.all():
+        sensor, begin, kept = sensor[filled], begin[filled], kept[filled]
+    first, last = ts_ns[begin], ts_ns[begin + kept - 1]
+    return bool(((sensor[1:] == sensor[:-1]) & (first[1:] <= last[:-1])).any())
 
 
 def _of_runs(sensor: I64, kept: I64, ts_ns: I64, values: Array, quality: U8) -> SensorSamples:
@@ -119,15 +149,8 @@ def _of_runs(sensor: I64, kept: I64, ts_ns: I64, values: Array, quality: U8) -> 
     return SensorSamples(sensor[first], start, ts_ns, values, quality)
 
 
-def _joined(parts: list[Array], dtype: np.dtype[Any]) -> Array:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else np.empty(0, dtype)
-
-
-def _run_order(ts_ns: I64, start: I64, sensor: I64, rank: I64) -> I64:
-    """Runs by sensor and time."""
-    return np.lexsort((rank, ts_ns[start], sensor)) if len(start) else np.empty(0, np.int64)
+def _joined(parts: Sequence[I64]) -> I64:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _newest(each: I64, ts_ns: I64, rank: I64) -> I64:

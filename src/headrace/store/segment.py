@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -379,10 +379,11 @@ class SegmentFile:
 
     def payloads(self, offset: I64, n_bytes: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint8], I64]:
         """Payloads one behind the other, and where each starts: uint8[n], int64[G + 1]."""
-        sizes = n_bytes.astype(np.int64)
-        parts = self._bytes.read_many(offset.tolist(), (offset + sizes).tolist())
-        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        return np.frombuffer(b"".join(parts), np.uint8), starts
+        return joined_payloads([(self, offset, n_bytes)])
+
+    def pieces(self, starts: Sequence[int], ends: Sequence[int]) -> list[Buffer]:
+        """Bytes [start, end) of each."""
+        return self._bytes.read_many(starts, ends)
 
     def path_at(self, offset: int) -> str:
         """The path of the row whose payload is there; for messages."""
@@ -403,6 +404,20 @@ class SegmentFile:
         except (OSError, pa.ArrowException) as e:
             raise self.damaged(str(e)) from e
 
+
+def joined_payloads(
+    parts: Iterable[tuple[SegmentFile, I64, npt.NDArray[np.uint32]]],
+) -> tuple[npt.NDArray[np.uint8], I64]:
+    """Payloads of several segments one behind the other, and where each starts; of a segment its offsets and sizes are given."""
+    pieces: list[Buffer] = []
+    sizes = [_NONE]
+    for file, offset, n_bytes in parts:
+        pieces += file.pieces(offset.tolist(), (offset + n_bytes).tolist())
+        sizes.append(n_bytes)
+    return np.frombuffer(b"".join(pieces), np.uint8), np.cumsum(np.concatenate(sizes), dtype=np.int64)
+
+
+_NONE = np.zeros(1, np.uint32)
 
 STATISTIC_COLUMNS = ("min", "max", "sum", "first", "last", "m2", "raw_sum")
 _STATISTICS = (*STATISTIC_COLUMNS, "sum_low")  # which rollups have

@@ -24,6 +24,11 @@ _DEVICE_BYTES_MAX, _DEVICE_ROWS_MAX = 4 << 20, 1_024
 """Rows that share times stand in one row group: no more than half of what one may hold."""
 
 
+_Known = tuple[int, Array, str]
+"""A row, its times, and their codec."""
+_NOBODY: _Known = (0, np.empty(0, np.int64), "")
+
+
 class TimeAxes:
     """Which row has the same times as the next one: of its device, and not so far before it that they part.
 
@@ -33,7 +38,8 @@ class TimeAxes:
     def __init__(self) -> None:
         self.back: list[int] = []
         self._device = ""
-        self._rows: dict[int, tuple[int, Array, str]] = {}
+        self._rows: dict[int, _Known] = {}
+        self._last, self._is_new = _NOBODY, True
         self._key, self._axis = 0, np.empty(0)
         self._size = self._first = 0
 
@@ -48,17 +54,33 @@ class TimeAxes:
         n_rows = len(self.back) - self._first
         if device != self._device or self._size > _DEVICE_BYTES_MAX or n_rows > _DEVICE_ROWS_MAX:
             self._device, self._rows, self._size, self._first = device, {}, 0, len(self.back)
-        self._key, self._axis = xxhash.xxh3_64_intdigest(axis.data), axis
-        row, same, name = self._rows.get(self._key, (0, axis[:0], ""))
-        is_known = len(axis) > 0 and np.array_equal(same, axis)
+            self._last = _NOBODY
+        self._key, self._axis = 0, axis
+        row, same, name = self._last
+        # Mostly it is that of the sensor before.
+        is_known = len(axis) > 0 and _are_same(same, axis)
+        if not is_known:
+            self._key = xxhash.xxh3_64_intdigest(axis.data)
+            row, same, name = self._rows.get(self._key, (0, axis[:0], ""))
+            is_known = len(axis) > 0 and _are_same(same, axis)
+        if is_known:
+            self._last = row, same, name
         # Even times have no bytes that one could refer to.
         self.back.append(len(self.back) - row if is_known and name != EVEN else 0)
+        self._is_new = not is_known
         return name if is_known else None
 
     def add(self, chunk: Chunk) -> None:
         """The row that `of` was asked about is this one."""
         self._size += len(chunk.payload)
-        self._rows.setdefault(self._key, (len(self.back) - 1, self._axis, chunk.time_codec))
+        if self._is_new:
+            self._last = len(self.back) - 1, self._axis, chunk.time_codec
+            self._rows.setdefault(self._key, self._last)
+
+
+def _are_same(one: Array, other: Array) -> bool:
+    """Two that are not empty."""
+    return len(one) == len(other) and bool(one[0] == other[0] and (one == other).all())
 
 
 def own_times(table: pa.Table) -> pa.Table:

@@ -108,10 +108,11 @@ def _time_codec(text: str) -> TimeCodec:
 
 
 class Packed(NamedTuple):
-    """A body of `headrace.codecs.origin` that was compared, shorter than the values are; and in how many runs of one value they come."""
+    """Values that `headrace.codecs.origin_coding` has coded: the body; in how many runs of one value they come, and of how many different values these are at least."""
 
     body: bytes
     n_runs: int
+    n_known: int
 
 
 class Chunk(NamedTuple):
@@ -311,7 +312,8 @@ def choose_values(values: Array, packed: Packed | None = None) -> ChosenValues:
 def _choose_beside(values: Array, packed: Packed) -> ChosenValues:
     """What `_choose_ours` finds, of values whose integers are coded: they differ, and are explained."""
     chosen = ChosenValues(_ORIGIN, packed.body)
-    if runs_may_be(packed.n_runs, values.size, len(packed.body)):
+    few = packed.n_known * values.itemsize < len(packed.body)  # runs have these as they are
+    if few and runs_may_be(packed.n_runs, values.size, len(packed.body)):
         chosen = smallest(values, [RleCodec()], chosen)
     return chosen if len(values) >= _RICE_TO else smallest(values, [RiceDeltaCodec()], chosen)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,15 +15,11 @@ from headrace.codecs.choice import ANY, CodecChoice
 from headrace.codecs.origin import type_mark
 from headrace.codecs.origin_coding import NO_KIND, packed
 from headrace.core.layouts import DTYPES, numpy_dtype
-from headrace.core.quality import USABLE_BELOW
 from headrace.store.aggregates import in_units, partials_of, rounded
 from headrace.store.runs import SensorSamples
 from headrace.store.schema import (
     COLUMNS,
     FRAMES,
-    HAS_BAD,
-    HAS_GOOD,
-    HAS_UNCERTAIN,
     coded,
     constant,
     schema_of,
@@ -35,6 +32,7 @@ from headrace.store.words import Words
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
 
 WARM = (
     "shard", "kind", "path", "group", "sensor", "column", "layout", "layout_json", "dtype", "t_min", "t_max",
@@ -45,16 +43,22 @@ WARM = (
 WARM_SCHEMA = schema_of(WARM)
 ERRORS = ("bound", "max_error", "rmse")
 """Header columns that say how far a row's values are from what was measured."""
-_FLAG_OF_CLASS = np.array([HAS_GOOD, HAS_UNCERTAIN, HAS_BAD, 0], np.uint8)
 _STRING_DTYPE = "u32"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Chunks:
-    """Where chunks start in the samples, and the sensor of each."""
+    """Where chunks start in the samples, and the sensor of each.
+
+    ``flags``: classes of quality that each has. ``n_usable``: its samples that enter aggregates. ``is_marked``: not 0 where
+    some of its samples have a quality other than 0.
+    """
 
     start: I64
     sensor: I64
+    flags: U8
+    n_usable: I64
+    is_marked: U8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +110,7 @@ def encode_warm(
         "sensor": sensor_ids(wanted, sensor), "column": columns.astype(np.int32),
         "t_min": _times(samples.ts_ns[first]), "t_max": _times(samples.ts_ns[last - 1]),
         "n_frames": (last - first).astype(np.uint32), "n_samples": (last - first).astype(np.uint32),
-        "quality": np.bitwise_or.reduceat(_FLAG_OF_CLASS[samples.quality >> 6], first),
+        "quality": chunks.flags,
         "seq": seq[sensor], "sibling": np.zeros(n, np.int32), "sibling_2": np.zeros(n, np.int32),
         "scale": by_layout(wanted, slots, columns, "scale"), "offset": by_layout(wanted, slots, columns, "offset"),
     }  # fmt: skip
@@ -121,13 +125,20 @@ def encode_warm(
 
 def _cut(samples: SensorSamples, most: int) -> _Chunks:
     """Chunks of nearly equal length, none above `most`."""
+    from headrace.codecs.values import readonly
+    from headrace.store.mark_kernels import look_at_marks
+
     length = np.diff(samples.start)
     parts = -(-length // most)
     sensor = np.repeat(samples.sensor, parts)
     first = np.repeat(samples.start[:-1], parts)
     number = np.arange(len(sensor)) - np.repeat(np.cumsum(parts) - parts, parts)
     start = first + np.repeat(length, parts) * number // np.repeat(parts, parts)
-    return _Chunks(np.append(start, len(samples)).astype(np.int64), sensor)
+    bounds = np.append(start, len(samples)).astype(np.int64)
+    flags, is_marked = np.empty(len(sensor), np.uint8), np.empty(len(sensor), np.uint8)
+    n_usable = np.empty(len(sensor), np.int64)
+    look_at_marks(readonly(samples.quality, np.uint8), bounds, flags, n_usable, is_marked)
+    return _Chunks(bounds, sensor, flags, n_usable, is_marked)
 
 
 def _payloads(
@@ -139,28 +150,26 @@ def _payloads(
 ) -> dict[str, Any]:
     rules, axes = settings
     encoded: list[Chunk] = []
-    dtypes: list[str] = []
     dictionaries: list[list[str] | None] = []
-    directory = wanted.directory
+    directory, lossless = wanted.directory, (0.0, ANY)
     bodies = _packed(wanted, samples, chunks, words)
-    for sensor, a, b, one in zip(
-        chunks.sensor.tolist(), chunks.start[:-1].tolist(), chunks.start[1:].tolist(), bodies, strict=True
-    ):
-        dtype = directory.layout(int(wanted.slot[sensor])).dtype
-        bits = samples.values[a:b]
+    index = directory.layout_index[wanted.slot[chunks.sensor]]
+    dtypes = [directory.layouts[i].dtype for i in index.tolist()]
+    paths = wanted.paths[chunks.sensor].tolist()
+    bounds, is_marked = itertools.pairwise(chunks.start.tolist()), chunks.is_marked.tolist()
+    for i, (sensor, (a, b), one) in enumerate(zip(chunks.sensor.tolist(), bounds, bodies, strict=True)):
+        bits, own_words = samples.values[a:b], None
+        eps, choice = rules[sensor]
         if sensor in words.sensors:
             used, bits = np.unique(bits, return_inverse=True)
-            dtype = _STRING_DTYPE
-            dictionaries.append([words.list[i] for i in used.tolist()])
-        else:
-            dictionaries.append(None)
-        plain = from_bits(bits.view(np.int64), numpy_dtype(dtype))
-        eps, choice = (0.0, ANY) if sensor in words.sensors else rules[sensor]
-        ts_ns, quality = samples.ts_ns[a:b], samples.quality[a:b]
-        times_of = axes.of(str(wanted.paths[sensor]), ts_ns)
+            dtypes[i], (eps, choice) = _STRING_DTYPE, lossless
+            own_words = [words.list[j] for j in used.tolist()]
+        dictionaries.append(own_words)
+        plain = from_bits(bits.view(np.int64), numpy_dtype(dtypes[i]))
+        ts_ns, quality = samples.ts_ns[a:b], samples.quality[a:b] if is_marked[i] else None
+        times_of = axes.of(paths[i], ts_ns)
         encoded.append(encode_chunk(ts_ns, plain, quality, eps, choice, times_of, one))
         axes.add(encoded[-1])
-        dtypes.append(dtype)
     payloads, times, values, *errors = zip(*encoded, strict=True)
     scale = np.abs(by_layout(wanted, wanted.slot[chunks.sensor], wanted.column[chunks.sensor], "scale"))
     return {
@@ -177,14 +186,14 @@ def _packed(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: Word
     marks = np.array([type_mark(dtype) for dtype in dtypes], np.uint8)
     mark = marks[wanted.directory.layout_index[wanted.slot[chunks.sensor]]]
     mark[np.isin(chunks.sensor, np.array(sorted(words.sensors), np.int64))] = NO_KIND
-    bodies, n_runs = packed(samples.values.view(np.uint64), chunks.start, mark)
-    return [Packed(body, n) if body else None for body, n in zip(bodies, n_runs, strict=True)]
+    coded = packed(samples.values.view(np.uint64), chunks.start, mark)
+    return [Packed(*one) if one[0] else None for one in zip(*coded, strict=True)]
 
 
 def _statistics(wanted: Wanted, samples: SensorSamples, chunks: _Chunks, words: Words) -> dict[str, Any]:
     """Header columns, by the code that aggregates samples; null for 64-bit integers and strings."""
     n = len(chunks.sensor)
-    count = np.add.reduceat((samples.quality < USABLE_BELOW).astype(np.int64), chunks.start[:-1])
+    count = chunks.n_usable.copy()
     out: dict[str, Array] = {name: np.zeros(n) for name in STATISTIC_COLUMNS if name != "raw_sum"}
     raw_sum = np.zeros(n, np.int64)
     has, has_raw = np.zeros(n, np.bool_), np.zeros(n, np.bool_)

@@ -183,7 +183,7 @@ def _times_part(number: bytes) -> bytes:
 def _parts(columns: list[_Column]) -> list[bytes]:
     """Of each column one a block: the shortest that is found."""
     chunks = _Chunks.of(columns)
-    bodies, n_runs = packed(chunks.bits.view(np.uint64), chunks.start, chunks.marks, final=True)
+    bodies, n_runs, *_ = packed(chunks.bits.view(np.uint64), chunks.start, chunks.marks, final=True)
     out: list[bytes] = []
     at = 0
     for column in columns:
@@ -232,7 +232,7 @@ def _by_bits(chunks: _Chunks) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
     kind = np.where(is_stepped, 2, np.where(is_single, 1, 0))
     numbers = np.choose(np.repeat(kind, length), [_BITS.numbers(doubles), single, units])
     marks = np.where(is_lost, NO_KIND, _INTEGERS).astype(np.uint8)
-    bodies, _ = packed(numbers.view(np.uint64), chunks.start, marks, final=True)
+    bodies, *_ = packed(numbers.view(np.uint64), chunks.start, marks, final=True)
     found = []
     for body, mark, which, of in zip(
         bodies, chunks.marks.tolist(), kind.tolist(), steps.tolist(), strict=True

@@ -46,14 +46,14 @@ def bodies_of(chunks, marks=None, *, final=False):
 
 
 def test_bodies_are_those_that_the_codec_makes_of_each_chunk():
-    bodies, _ = bodies_of(list(SIGNALS.values()))
+    bodies, *_ = bodies_of(list(SIGNALS.values()))
     for name, body, values in zip(SIGNALS, bodies, SIGNALS.values(), strict=True):
         assert body == OriginCodec().pack(values), name
         assert OriginCodec().unpack(body, len(values), values.dtype).tobytes() == values.tobytes(), name
 
 
 def test_what_needs_more_than_integers_is_left():
-    bodies, _ = bodies_of([*LEFT.values(), SIGNALS["tenths"]])
+    bodies, *_ = bodies_of([*LEFT.values(), SIGNALS["tenths"]])
     left = dict(zip(LEFT, bodies, strict=False))
     assert {name for name, body in left.items() if body} == set()
     assert bodies[-1] == OriginCodec().pack(SIGNALS["tenths"])
@@ -69,22 +69,29 @@ def test_what_is_final_is_coded_where_others_may_be_shorter():
 
 
 def test_chunks_without_a_kind_are_left():
-    bodies, _ = bodies_of([SIGNALS["counts"], SIGNALS["counts"]], [NO_KIND, type_mark(np.dtype(np.int32))])
+    bodies, *_ = bodies_of([SIGNALS["counts"], SIGNALS["counts"]], [NO_KIND, type_mark(np.dtype(np.int32))])
     assert bodies == [b"", OriginCodec().pack(SIGNALS["counts"])]
+
+
+def test_of_runs_it_says_how_many_values_they_have_at_least():
+    rising, states = np.repeat(np.arange(3_000), 2), np.repeat(RANDOM.integers(0, 5, 400), 3)
+    known = bodies_of([rising, states, np.arange(9)])[2]
+    assert 900 < known[0] <= 1_024  # as many as it can tell
+    assert known[1:] == [5, 0]
 
 
 def test_runs_are_counted_and_no_chunks_are_none():
     assert bodies_of([np.array([3, 3, 4, 3, 3]), np.array([1.5, 1.5])])[1] == [3, 1]
-    assert packed(np.empty(0, np.uint64), np.zeros(1, np.int64), np.empty(0, np.uint8)) == ([], [])
+    assert packed(np.empty(0, np.uint64), np.zeros(1, np.int64), np.empty(0, np.uint8)) == ([], [], [])
 
 
 @pytest.mark.parametrize("name", [*SIGNALS, "states"])
 def test_a_chunk_is_the_same_whichever_way_it_is_coded(name):
     values = SIGNALS.get(name, np.repeat(RANDOM.integers(0, 4, 90), 11).astype(np.uint8))
     ts_ns = np.arange(len(values)) * 1_000_000_000
-    bodies, n_runs = bodies_of([values])
-    assert bodies[0]
-    one = encode_chunk(ts_ns, values, None, packed=Packed(bodies[0], n_runs[0]))
+    coded = [part[0] for part in bodies_of([values])]
+    assert coded[0]
+    one = encode_chunk(ts_ns, values, None, packed=Packed(*coded))
     assert one == encode_chunk(ts_ns, values, None)
 
 
