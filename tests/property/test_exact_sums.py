@@ -140,3 +140,57 @@ def test_windows_are_full_enough_where_their_average_is(gaps, every_ns, samples_
     n = [len(np.unique(ts_ns[a:b] // every_ns)) for a, b in zip(*spans, strict=True)]
     enough = [every_ns * (b - a >= samples_min * k) for a, b, k in zip(*spans, n, strict=True)]
     assert out.tolist() == [enough[0], every_ns, enough[2] if len(ts_ns) > 5 else 0]
+
+
+def two_sum(a, b):
+    total = a + b
+    apart = total - a
+    return total, (a - (total - apart)) + (b - apart)
+
+
+def moments_by_hand(values):
+    """Mean and sum of squares of one window as they are defined: distances from the first, one by one, what rounding took carried."""
+    shifted = carried = squares = 0.0
+    for value in values[1:]:
+        apart = float(value) - float(values[0])
+        shifted, left = two_sum(shifted, apart)
+        carried += left
+        squares += apart * apart
+    total, n = shifted + carried, len(values)
+    return float(values[0]) + total / n, max(squares - total * total / n, 0.0)
+
+
+SIZES = st.sampled_from([0.0, -0.0, 1e-300, 1e-9, 1e-3, 1.0, 1e3, 1e9, 1e18, 1e300])
+LIKE_SENSORS = st.one_of(
+    NUMBERS,
+    st.tuples(st.floats(-1, 1), SIZES).map(lambda one: one[0] * one[1]),
+    st.sampled_from([0.0, -0.0, math.nan]),
+    st.integers(-(10**6), 10**6).map(lambda k: k / 100),
+)
+
+
+@given(st.data(), st.integers(1, 300), st.booleans())
+def test_what_is_summed_side_by_side_is_what_is_summed_one_by_one(data, n, whole):
+    kinds = data.draw(st.lists(WHOLE if whole else LIKE_SENSORS, min_size=1, max_size=12))
+    values = np.array(kinds, np.int64 if whole else np.float64)
+    values = values[np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, len(values), n)]
+    quality = np.where(np.arange(n) % data.draw(st.integers(2, 99)) == 1, 255, 0).astype(np.uint8)
+    samples = SensorSamples(np.zeros(1, np.int64), np.array([0, n]), np.arange(n), values, quality)
+    found = partials_of(samples, 0)
+    usable = values[(quality == 0) & (values == values)]
+    assert len(found) == (1 if len(usable) else 0)
+    if not len(usable):
+        return
+    ends = [min(usable.tolist()), max(usable.tolist()), usable[0], usable[-1]]
+    columns = found.low, found.high, found.first, found.last
+    expected = np.array(ends, values.dtype)
+    assert np.concatenate(columns).tobytes() == expected.tobytes()
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments = moments_by_hand([float(one) for one in usable])
+    assert np.array([found.mean[0], found.squares[0]]).tobytes() == np.array(moments).tobytes()
+    if not math.isnan(found.sum_low[0]):
+        exact = sum(map(Fraction, usable.tolist()))
+        assert Fraction(found.sum[0]) + Fraction(found.sum_low[0]) == exact
+        assert found.sum[0] == float(exact)
+    is_near = np.abs(usable).max() < 2**33 * np.abs(usable[usable != 0]).min(initial=1)
+    assert not (math.isnan(found.sum_low[0]) and is_near)

@@ -105,7 +105,7 @@ def partials_of(
     ----------
     spans : from which sample on, and before which, each sensor's lie, where these are some of the samples only.
 
-    Cost: 4 to 6 ns a sample, 5 more with a `weighting`.
+    Cost: 1 to 2 ns a sample of integers, 3 to 5 of floats, and 25 to 50 ns a window; 5 ns a sample more with a `weighting`.
     """
     from headrace.store.aggregate_kernels import reduce_windows, weigh_windows
 
@@ -113,29 +113,27 @@ def partials_of(
     one = spans, samples.ts_ns, samples.values, samples.quality
     most = _windows_at_most(samples.ts_ns, spans, every_ns)
     rows: tuple[Array, Array, Array] = (
-        np.empty((most, 5), np.int64), np.empty((most, 5), samples.values.dtype), np.empty((most, 4)),
+        np.empty((6, most), np.int64), np.empty((4, most), samples.values.dtype), np.empty((4, most)),
     )  # fmt: skip
     n = reduce_windows(*one, every_ns, samples.values.dtype == np.int64, rows)
-    times, kept, sums = (table[:n] for table in rows)
+    (place, window_ns, first_ns, last_ns, count, raw_sum), kept, sums = (table[:, :n] for table in rows)
     twa = np.full(n, np.nan)
     if weighting is not None:
         span = weighting.start_ns, weighting.end_ns
         weigh_windows(one, weighting.is_step[samples.sensor], every_ns, span, twa)
-    raw_sum = kept[:, 4] if kept.dtype == np.int64 else np.zeros(n, np.int64)
-    low, high, first, last = (kept[:, j].copy() for j in range(4))
+    (low, high, first, last), (total, mean, squares, sum_low) = kept, sums
     return Partials(
-        samples.sensor[times[:, 0]], times[:, 1].copy(), times[:, 2].copy(), times[:, 4].copy(), times[:, 3].copy(),
-        low, high, first, last, sums[:, 0].copy(), raw_sum.copy(), sums[:, 1].copy(), sums[:, 2].copy(), twa,
-        sums[:, 3].copy(),
+        samples.sensor[place], window_ns, first_ns, last_ns, count, low, high, first, last, total, raw_sum, mean, squares, twa,
+        sum_low,
     )  # fmt: skip
 
 
 def _windows_at_most(ts_ns: I64, spans: tuple[I64, I64], every_ns: int) -> int:
     """No more (sensor, window) than this have samples."""
+    if every_ns <= 0:
+        return len(spans[0])
     length = spans[1] - spans[0]
     first, last = spans[0][length > 0], spans[1][length > 0] - 1
-    if every_ns <= 0:
-        return len(first)
     n = ts_ns[last] // every_ns - ts_ns[first] // every_ns + 1
     return int(np.minimum(n, last - first + 1).sum())
 
