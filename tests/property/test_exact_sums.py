@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.store.aggregate_kernels import finest_windows
-from headrace.store.aggregates import Partials, join, means_of, partials_of
+from headrace.store.aggregates import Partials, coarser, join, means_of, partials_of
 from headrace.store.runs import SensorSamples
 
 NUMBERS = st.one_of(
@@ -127,6 +127,25 @@ def test_windows_of_integers_are_those_of_their_usable_samples(sensors, every_ns
     if np.array_equal(wide.values.astype(np.int64), values):
         for name in ("mean", "squares"):
             assert np.allclose(getattr(partials_of(wide, every_ns), name), getattr(found, name), rtol=1e-15)
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(1, 40), NUMBERS, st.booleans()), max_size=30), max_size=3),
+    st.integers(2, 99),
+)
+def test_longer_windows_are_what_shorter_ones_are_joined_to(sensors, factor):
+    start = np.concatenate([[0], np.cumsum([len(rows) for rows in sensors])]).astype(np.int64)
+    flat = [row for rows in sensors for row in rows]
+    times = [np.cumsum([gap for gap, _, _ in rows], dtype=np.int64) - 300 for rows in sensors]
+    samples = SensorSamples(
+        np.arange(len(sensors)), start, np.concatenate([np.empty(0, np.int64), *times]),
+        np.array([value for _, value, _ in flat], np.float64), np.array([0 if usable else 255 for _, _, usable in flat], np.uint8),
+    )  # fmt: skip
+    short = partials_of(samples, 7)
+    found = coarser(short, 7 * factor)
+    expected = join(replace(short, window_ns=short.window_ns // (7 * factor) * (7 * factor)))
+    for name in Partials.__slots__:
+        assert getattr(found, name).tobytes() == getattr(expected, name).tobytes(), name
 
 
 @given(

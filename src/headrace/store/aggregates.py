@@ -143,8 +143,6 @@ def join(parts: Partials) -> Partials:
 
     They are in that order; but where no two stretches have to be joined they stay in the order they have.
     """
-    from headrace.store.aggregate_kernels import sum_stretches
-
     rank, is_distinct = ranked(parts.sensor, parts.window_ns)
     if is_distinct:
         return parts
@@ -153,19 +151,40 @@ def join(parts: Partials) -> Partials:
     )
     if not np.array_equal(order, np.arange(len(order))):
         parts = parts.take(order)
-    new = np.append(
-        True, (parts.sensor[1:] != parts.sensor[:-1]) | (parts.window_ns[1:] != parts.window_ns[:-1])
-    )
-    at = np.flatnonzero(new)
-    row = np.cumsum(new) - 1
+    is_first = _begins(parts)
     # Stretches may enclose one another: the last sample is that of the stretch that ends last.
-    latest = np.lexsort((parts.last_ns, row))[np.append(at[1:], len(parts)) - 1]
+    by_end = np.lexsort((parts.last_ns, np.cumsum(is_first)))
+    at = np.flatnonzero(is_first)
+    return _joined(parts, at, by_end[np.append(at[1:], len(parts)) - 1])
+
+
+def coarser(parts: Partials, every_ns: int) -> Partials:
+    """Longer windows of shorter ones, by sensor and time: what `join` makes of them."""
+    parts = replace(parts, window_ns=parts.window_ns // every_ns * every_ns)
+    at = np.flatnonzero(_begins(parts))
+    if len(at) == len(parts):
+        return parts
+    return _joined(parts, at, np.append(at[1:], len(parts)) - 1)
+
+
+def _begins(parts: Partials) -> npt.NDArray[np.bool_]:
+    """Which rows are of another (sensor, window) than the one before."""
+    sensor, window_ns = parts.sensor, parts.window_ns
+    is_other = (sensor[1:] != sensor[:-1]) | (window_ns[1:] != window_ns[:-1])
+    return np.append(True, is_other)[: len(parts)]
+
+
+def _joined(parts: Partials, at: I64, latest: I64) -> Partials:
+    """One row of all from each `at` on; `latest` is the one of them that ends last."""
+    from headrace.store.aggregate_kernels import sum_stretches
+
+    length = np.diff(at, append=len(parts))
     count = np.add.reduceat(parts.count, at)
     total = np.empty(len(at)), np.empty(len(at))
     sum_stretches(at, parts.sum, parts.sum_low, total)
     with np.errstate(over="ignore", invalid="ignore"):
         mean = np.add.reduceat(parts.mean * parts.count, at) / count
-        apart = parts.mean - mean[row]
+        apart = parts.mean - np.repeat(mean, length)
         squares = np.add.reduceat(parts.squares + parts.count * apart * apart, at)
     return Partials(
         parts.sensor[at], parts.window_ns[at], parts.first_ns[at], parts.last_ns[latest], count,
@@ -232,13 +251,16 @@ def in_units(parts: Partials, grid: Grid, exact: bool) -> Partials:
 
     ``exact``: `raw_sum` holds the sums.
     """
-    scaled, step = grid.values, grid.step
-    ends = scaled(parts.low), scaled(parts.high)
+    step = grid.step
+    raw = np.empty((6, len(parts)))
+    raw[0], raw[1], raw[2], raw[3] = parts.low, parts.high, parts.first, parts.last
+    raw[4], raw[5] = parts.mean, parts.twa
+    low, high, first, last, mean, twa = grid.values(raw)
     falling = step < 0
-    total = grid.totals(parts.raw_sum if exact else parts.sum, parts.count)
+    if falling.any():
+        low, high = np.where(falling, high, low), np.where(falling, low, high)
     return replace(
-        parts, low=np.where(falling, ends[1], ends[0]), high=np.where(falling, ends[0], ends[1]),
-        first=scaled(parts.first), last=scaled(parts.last), sum=total, mean=scaled(parts.mean),
-        squares=parts.squares * step * step, twa=scaled(parts.twa),
+        parts, low=low, high=high, first=first, last=last, mean=mean, twa=twa,
+        sum=grid.totals(parts.raw_sum if exact else parts.sum, parts.count), squares=parts.squares * step * step,
         sum_low=np.zeros(len(parts)) if exact else parts.sum_low * step,
     )  # fmt: skip

@@ -45,7 +45,7 @@ from headrace.core.clock import NS
 from headrace.core.errors import CorruptionError
 from headrace.core.grids import Grid
 from headrace.core.layouts import DTYPES, numpy_dtype
-from headrace.store.aggregates import Partials, in_units, join, partials_of, rounded
+from headrace.store.aggregates import Partials, coarser, in_units, partials_of, rounded
 from headrace.store.grouping import DAY_NS
 from headrace.store.runs import SensorSamples
 from headrace.store.schema import COLUMNS, FRAMES, ROLLUP, coded, constant, schema_of
@@ -157,12 +157,15 @@ def encode_rollups(
     rules = _Rules(_weights(warm), asked, resolutions_ns)
     strings = np.isin(samples.sensor, np.array(sorted(words.sensors), np.int64))
     enough = (np.diff(samples.start) >= SAMPLES_MIN) | (asked[samples.sensor] > 0)
-    lanes = _lanes(wanted, samples.sensor)
+    chosen = np.flatnonzero(enough & ~strings)
+    sensors = samples.sensor[chosen]
+    chosen = chosen[(rules.room(wanted, sensors) >= _ROW_BYTES) | (asked[sensors] > 0)]
+    lanes, blocks = _lanes(wanted, samples.sensor[chosen]), _Blocks()
     found: list[_Rolled] = []
     for lane in Lane:
-        chosen = np.flatnonzero((lanes == lane) & enough & ~strings)
-        if len(chosen):
-            found += _roll(wanted, samples, chosen, lane, rules)
+        if (lanes == lane).any():
+            found += _roll(wanted, samples, chosen[lanes == lane], lane, rules, blocks)
+    blocks.encode()
     return _rows(wanted, found, seq) if any(len(one.sensor) for one in found) else None
 
 
@@ -234,17 +237,15 @@ def _lanes(wanted: Wanted, sensors: I64) -> I64:
 
 
 def _roll(
-    wanted: Wanted, samples: SensorSamples, chosen: I64, lane: Lane, rules: _Rules
+    wanted: Wanted, samples: SensorSamples, chosen: I64, lane: Lane, rules: _Rules, blocks: _Blocks
 ) -> Iterator[_Rolled]:
-    """Sensors (places in `samples`) of one lane."""
+    """Sensors (places in `samples`) of one lane; their `blocks` are encoded later."""
     part = _part_of(wanted, samples, chosen, lane)
     sensors, (first, last) = samples.sensor[chosen], part.spans
-    asked = rules.asked[sensors]
+    asked, room = rules.asked[sensors], rules.room(wanted, sensors)
     finest = _finest(part.samples.ts_ns, part.spans, rules.resolutions_ns)
-    for tables, mine in _windows(part.samples, part.spans, finest, asked):
-        most = rules.room(wanted, sensors[mine])
-        is_rolled = (most >= _ROW_BYTES) | (asked[mine] > 0)
-        mine, most = mine[is_rolled], most[is_rolled]
+    finest = np.where((asked > 0) & ((finest == 0) | (asked < finest)), asked, finest)
+    for tables, mine in _windows(part, finest):
         days = tables[DAY_NS].take(np.searchsorted(tables[DAY_NS].sensor, mine))
         if lane is Lane.RAW:
             days = in_units(days, part.grid.take(mine), exact=True)
@@ -255,45 +256,60 @@ def _roll(
         )  # fmt: skip
         for every_ns, windows in tables.items():
             if every_ns == DAY_NS:
-                limit = np.full(len(mine), -np.inf if lane in HEADED else np.inf)
+                most = np.full(len(mine), -np.inf if lane in HEADED else np.inf)
             else:
                 is_asked = (asked[mine] > 0) & (asked[mine] <= every_ns)
-                limit = np.where(is_asked, np.inf, most if every_ns in rules.resolutions_ns else -np.inf)
-            _add_blocks(rolled, windows, mine, every_ns, limit)
+                most = np.where(is_asked, np.inf, room[mine] if every_ns in rules.resolutions_ns else -np.inf)
+            blocks.add(rolled, windows, mine, every_ns, most)
         yield rolled
 
 
-def _add_blocks(rolled: _Rolled, windows: Partials, mine: I64, every_ns: int, most: F64) -> None:
-    """Blocks of those sensors whose take no more than so many bytes; some sensors at a time, by their rows' type."""
-    first, last = np.searchsorted(windows.sensor, [mine, mine + 1])
-    may = most >= _LEAST_BYTES + _LEAST_BYTES_A_WINDOW * (last - first)
-    for dtype in np.unique(rolled.dtype[may]).tolist():
-        which = np.flatnonzero(may & (rolled.dtype == dtype))
-        day = int(rolled.span_ns[0][0]) // DAY_NS
-        batch = np.cumsum((last - first)[which]) // _WINDOWS
-        for some in np.split(which, np.flatnonzero(np.diff(batch)) + 1):
-            table = Table(windows, (first[some], last[some]), every_ns, day, numpy_dtype(DTYPES[dtype]))
-            for i, block in zip(some.tolist(), encode_blocks(table), strict=True):
-                if len(block) <= most[i]:
-                    rolled.blocks[i][every_ns] = block
+class _Blocks:
+    """Blocks of windows still to be encoded: of many sensors and resolutions at once."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Table, _Rolled, I64, F64]] = []
+        self._n_windows = 0
+
+    def add(self, rolled: _Rolled, windows: Partials, mine: I64, every_ns: int, most: F64) -> None:
+        """Those of sensors whose may take no more than so many bytes; some sensors at a time, by their rows' type."""
+        first, last = np.searchsorted(windows.sensor, [mine, mine + 1])
+        may = most >= _LEAST_BYTES + _LEAST_BYTES_A_WINDOW * (last - first)
+        for dtype in np.unique(rolled.dtype[may]).tolist():
+            which = np.flatnonzero(may & (rolled.dtype == dtype))
+            day = int(rolled.span_ns[0][0]) // DAY_NS
+            batch = np.cumsum((last - first)[which]) // _WINDOWS
+            for some in np.split(which, np.flatnonzero(np.diff(batch)) + 1):
+                table = Table(windows, (first[some], last[some]), every_ns, day, numpy_dtype(DTYPES[dtype]))
+                self._waiting.append((table, rolled, some, most[some]))
+                self._n_windows += int((last - first)[some].sum())
+                if self._n_windows >= _WINDOWS:
+                    self.encode()
+
+    def encode(self) -> None:
+        """Give each sensor its blocks, where they take no more than they may."""
+        waiting, self._waiting, self._n_windows = self._waiting, [], 0
+        found = iter(encode_blocks(*(one[0] for one in waiting)) if waiting else ())
+        for table, rolled, sensors, most in waiting:
+            for i, limit in zip(sensors.tolist(), most.tolist(), strict=True):
+                block = next(found)
+                if len(block) <= limit:
+                    rolled.blocks[i][table.every_ns] = block
 
 
-def _windows(
-    part: SensorSamples, spans: Spans, finest: I64, asked: I64
-) -> Iterator[tuple[dict[int, Partials], I64]]:
+def _windows(part: _Part, finest: I64) -> Iterator[tuple[dict[int, Partials], I64]]:
     """Windows of sensors at every resolution that is full enough, coarser ones from finer ones; and which sensors these are.
 
     Sensors whose sums two floats can't hold, or that have no usable sample, are none of them.
     """
-    finest = np.where((asked > 0) & ((finest == 0) | (asked < finest)), asked, finest)
     for first_ns in np.unique(finest[finest > 0]).tolist():
         mine = np.flatnonzero(finest == first_ns)
-        of_mine = spans[0][mine], spans[1][mine]
-        windows = partials_of(replace(part, sensor=mine), first_ns, spans=of_mine)
+        of_mine = part.spans[0][mine], part.spans[1][mine]
+        windows = partials_of(replace(part.samples, sensor=mine), first_ns, spans=of_mine)
         lost = windows.sensor[np.isnan(windows.sum_low)]
         tables = {first_ns: windows}
         for every_ns in RESOLUTIONS_NS[RESOLUTIONS_NS.index(first_ns) + 1 :]:
-            windows = join(replace(windows, window_ns=windows.window_ns // every_ns * every_ns))
+            windows = coarser(windows, every_ns)
             tables[every_ns] = windows
         lost = np.union1d(lost, windows.sensor[np.isnan(windows.sum_low)])
         yield tables, np.setdiff1d(windows.sensor, lost)

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headrace.codecs.base import same_bits
 from headrace.codecs.origin import OriginCodec, explains, type_mark
 from headrace.codecs.origin_coding import NO_KIND, packed
 from headrace.codecs.origin_kernels import SCALED, SINGLE, lie_close
@@ -56,6 +55,7 @@ _PCO_FROM = 256
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 _INTEGERS, _SHORT_MARK, _FLOAT = type_mark(np.dtype(np.int64)), type_mark(_F32), 0x80
 _BITS, _SINGLE = Origin(), Origin(SINGLE)
+_BITS_HEAD, _SINGLE_HEAD = _BITS.to_bytes(), _SINGLE.to_bytes()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,19 +134,24 @@ class _Chunks:
             )
 
 
-def encode_blocks(table: Table) -> list[bytes]:
-    """The block of each of its spans, of which none is empty.
+def encode_blocks(*tables: Table) -> list[bytes]:
+    """The block of each of their spans, of which none is empty, table by table.
 
-    Cost: 30 us a block and 1 us a window.
+    Cost: 10 us a block and 1 us a window, where there are hundreds of blocks.
     """
-    first, last = table.spans
-    number = (table.windows.window_ns - table.day * DAY_NS) // table.every_ns
-    spans = zip(first.tolist(), last.tolist(), strict=True)
-    times = [_times_part(number[a:b].tobytes()) for a, b in spans]
-    heads = [put_varint(n) for n in (last - first).tolist()]
-    parts, n = _parts(_columns(table)), len(heads)
-    of_columns = [parts[i : i + n] for i in range(0, len(parts), n)]
-    return [b"".join(one) for one in zip(heads, times, *of_columns, strict=True)]
+    columns = [_columns(one) for one in tables]
+    parts, at, out = _parts([one for of_table in columns for one in of_table]), 0, []
+    for table, of_table in zip(tables, columns, strict=True):
+        first, last = table.spans
+        n, end = len(first), at + len(first) * len(of_table)
+        number = (table.windows.window_ns - table.day * DAY_NS) // table.every_ns
+        spans = zip(first.tolist(), last.tolist(), strict=True)
+        times = [_times_part(number[a:b].tobytes()) for a, b in spans]
+        heads = [put_varint(size) for size in (last - first).tolist()]
+        of_columns = [parts[i : i + n] for i in range(at, end, n)]
+        out += [b"".join(one) for one in zip(heads, times, *of_columns, strict=True)]
+        at = end
+    return out
 
 
 def _columns(table: Table) -> list[_Column]:
@@ -185,24 +190,22 @@ def _parts(columns: list[_Column]) -> list[bytes]:
     chunks = _Chunks.of(columns)
     bodies, n_runs, *_ = packed(chunks.bits.view(np.uint64), chunks.start, chunks.marks, final=True)
     out: list[bytes] = []
-    at = 0
+    each = zip(bodies, n_runs, strict=True)
     for column in columns:
-        data, size = column.values.tobytes(), column.values.dtype.itemsize
-        a = 0
+        data, size, a = column.values.tobytes(), column.values.dtype.itemsize, 0
         for n in (size * column.length).tolist():
-            body, b = bodies[at], a + n
-            if n_runs[at] == 1:
+            body, n_of_one = next(each)
+            if n_of_one == 1:
                 out.append(_part(_CONST, data[a : a + size]))
             else:
-                out.append(_part(_ORIGIN, body) if 0 < len(body) < n else _part(_RAW, data[a:b]))
-            a, at = b, at + 1
+                out.append(_part(_ORIGIN, body) if 0 < len(body) < n else _part(_RAW, data[a : a + n]))
+            a += n
     is_float = (chunks.marks & _FLOAT > 0) & (np.array(n_runs) > 1)
     has_body = np.array(list(map(len, bodies))) > 0
     which = np.flatnonzero(is_float & (~has_body | (chunks.role == _Role.M2)))
     found, is_noise = _by_bits(chunks.take(which))
     for i, body in zip(which.tolist(), found, strict=True):
-        part = _part(_ORIGIN, body)
-        if body and len(part) < len(out[i]) and _is_kept(body, chunks.values(i)):
+        if body and len(part := _part(_ORIGIN, body)) < len(out[i]):
             out[i] = part
     is_long = is_float & (np.diff(chunks.start) >= _SEARCHED_FROM)
     stepped = np.flatnonzero(is_long & has_body & (chunks.role == _Role.ENDS)).tolist()
@@ -216,6 +219,7 @@ def _by_bits(chunks: _Chunks) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
     """Origin's bodies of floats that are no decimals, empty for none, and which of them are no other whole numbers either.
 
     The integers are the bits of float32 where all are such, else their own; of what rounding left out they count its last bit.
+    They are the values again, all compared here, and the kernel compares what a reader gets of them.
     """
     if not len(chunks.marks):
         return [], np.empty(0, np.bool_)
@@ -238,14 +242,9 @@ def _by_bits(chunks: _Chunks) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
         bodies, chunks.marks.tolist(), kind.tolist(), steps.tolist(), strict=True
     ):
         # An integer's first byte says that they are values themselves; a float's that an origin follows.
-        origin = Origin(SCALED, step=of) if which == 2 else (_SINGLE if which else _BITS)
-        found.append(bytes([mark]) + origin.to_bytes() + body[1:] if body else b"")
+        origin = Origin(SCALED, step=of).to_bytes() if which == 2 else (_SINGLE_HEAD if which else _BITS_HEAD)
+        found.append(bytes([mark]) + origin + body[1:] if body else b"")
     return found, (kind == 0) & (chunks.role != _Role.M2)
-
-
-def _is_kept(body: bytes, values: Array) -> bool:
-    """Whether a reader gets back what was there."""
-    return same_bits(OriginCodec().unpack(body, values.size, values.dtype), values)
 
 
 def _units(doubles: F64, first: I64, length: I64) -> tuple[F64, I64]:

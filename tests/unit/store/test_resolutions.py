@@ -9,7 +9,7 @@ import pytest
 
 from headrace.core.errors import CorruptionError
 from headrace.core.frames import FrameBatch
-from headrace.core.layouts import Column, Kind, Layout
+from headrace.core.layouts import Column, Kind, Layout, numpy_dtype
 from headrace.core.quality import Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.sim.disk import SimulatedDisk
@@ -122,6 +122,32 @@ def test_resolutions_are_kept_where_windows_hold_enough(rig, directory, generous
     rig.compact()
     found = {path: row["time_codec"] for path, row in rows_of(rig).items()}
     assert found == {"a/fast/x": "3600,60,1", "a/slow/x": "3600"}
+
+
+@pytest.mark.parametrize("n_at_once", [1, 200, 1 << 16])
+def test_sensors_get_their_own_blocks_however_many_are_encoded_at_once(
+    rig, directory, generous, monkeypatch, n_at_once
+):
+    """Those of all types, lanes and resolutions are."""
+    monkeypatch.setattr(resolutions, "_WINDOWS", n_at_once)
+    kinds = {"u8": 1.0, "i16": 0.5, "f32": 1.0, "f64": 1.0, "u64": 1.0, "i64": 0.1}
+    expected = {}
+    for i, (dtype, scale) in enumerate(kinds.items()):
+        slot = directory.define(f"a/{dtype}", Layout(dtype, (Column("x", scale=scale),)))
+        n = 2_400 + 600 * i
+        fill(rig, slot, (np.arange(n) // 7 % 90).astype(numpy_dtype(dtype)), NS // 10 * (1 + 9 * (i % 2)))
+        expected[f"a/{dtype}/x"] = n
+    rig.flush()
+    rig.compact()
+    found = rows_of(rig)
+    for path, n in expected.items():
+        row = found[path]
+        blocks = unpack_blocks(row["payload"], row["time_codec"])
+        assert len(blocks) >= 2, path
+        for every_ns, block in blocks.items():
+            windows = decode_windows(block, DAY_0, every_ns, numpy_dtype(row["dtype"]))
+            assert int(windows.count.sum()) == n
+    assert verify_store(rig.disk, rig.store).is_sound
 
 
 def test_a_block_that_takes_too_much_is_not_kept(rig, directory):

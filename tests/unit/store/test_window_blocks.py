@@ -101,6 +101,25 @@ def test_blocks_of_many_sensors_are_those_of_each():
         check(one, decode_windows(block, DAY_0, HOUR, dtype), dtype)
 
 
+def test_blocks_of_many_tables_are_those_of_each():
+    """Types, resolutions and numbers of windows differ."""
+    kinds = [("noise", HOUR), ("tenths", MINUTE), ("counter above 2**63", HOUR), ("float32 noise", HOUR)]
+    tables = []
+    for name, every_ns in [*kinds, ("noise", MINUTE), ("equal", DAY)]:
+        windows = windows_of(SIGNALS[name], every_ns)
+        cut = np.array([0, len(windows) // 3]), np.array([len(windows) // 2, len(windows)])
+        tables.append(
+            Table(
+                windows,
+                cut if len(windows) > 6 else (cut[0][:1], cut[1][1:]),
+                every_ns,
+                DAY_0,
+                SIGNALS[name].dtype,
+            )
+        )
+    assert encode_blocks(*tables) == [block for one in tables for block in encode_blocks(one)]
+
+
 def test_windows_may_be_some_of_a_table():
     windows, dtype = windows_of(SIGNALS["noise"], HOUR), np.dtype(np.uint16)
     spans = np.array([3, 20]), np.array([9, 24])
