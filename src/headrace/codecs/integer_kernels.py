@@ -236,7 +236,7 @@ _PALETTE, _ADAPTIVE, _CENTRED, _STEPS, _SPARSE, _AROUND, _SAME = 0, 2, 3, 4, 5, 
 
 
 COEFFICIENTS_AT = MODEL_WORDS
-"""Where in the words of scratch coefficients lie, behind the model."""
+"""Where in the words of scratch coefficients lie, behind the model; and behind them the same as floats."""
 
 
 @entry
@@ -304,7 +304,10 @@ def _centred(data: U8, pos: Int, end: Int, work: U64, out: I64) -> Int:
         return DAMAGED
     found = decode_direct(data, pos, end, work, out.view(np.uint64))
     if found == SOUND:
-        restore(out, np.int64(unzigzag(centre)), coefficients, order, shift)
+        floats = work[COEFFICIENTS_AT + ORDER_MAX + PAD : COEFFICIENTS_AT + 2 * (ORDER_MAX + PAD)].view(
+            np.float64
+        )
+        restore(out, np.int64(unzigzag(centre)), coefficients, order, shift, floats)
     return found
 
 

@@ -34,6 +34,9 @@ _BITS = 14  # of a coefficient; the sum of 32 products with 44-bit numbers stays
 NUMBER_MAX = 2**44
 _0, _1, _2, _3, _4, _5, _6, _7 = (np.uint64(i) for i in range(8))
 _EXACT = 2.0**53
+_FLOATS_FROM = 16
+_SMALL = 2**33
+"""Sums of `ORDER_MAX` products of numbers up to this with coefficients of 16 bits are up to 2**53."""
 _BLOCK = 1024
 _SAVED_MIN = 0.02  # bits a number, below which the trial costs more than it saves
 
@@ -73,7 +76,7 @@ def _predict(numbers: I64, centre: Int, coefficients: I64, shift: Int, out: I64)
         out[i] >>= shift
 
 
-@lean_leaf
+@exact_sums
 def _predict_floats(numbers: I64, centre: Int, coefficients: I64, shift: Int, total: F64, out: I64) -> None:
     """The same in whole floats, which a processor multiplies faster: none is beyond 2**53, so all are exact."""
     order, n = len(coefficients), len(numbers)
@@ -144,18 +147,75 @@ def _older(x: I64, i: np.uint64, coefficients: I64, order: Int) -> Eight:
     return p0, p1, p2, p3, p4, p5, p6, p7
 
 
+@exact_sums
+def _older_floats(x: F64, i: np.uint64, weights: F64, order: np.uint64) -> Eight:
+    """As `_older`, of whole floats, which a processor multiplies several at a time; weights: coefficients backwards."""
+    p0 = p1 = p2 = p3 = p4 = p5 = p6 = p7 = 0.0
+    at = i - order
+    for m in range(_0, order):
+        h = x[at + m]
+        p0, p1 = p0 + weights[m + _U(8)] * h, p1 + weights[m + _7] * h
+        p2, p3 = p2 + weights[m + _6] * h, p3 + weights[m + _5] * h
+        p4, p5 = p4 + weights[m + _4] * h, p5 + weights[m + _3] * h
+        p6, p7 = p6 + weights[m + _2] * h, p7 + weights[m + _1] * h
+    return (
+        np.int64(p0), np.int64(p1), np.int64(p2), np.int64(p3), np.int64(p4), np.int64(p5), np.int64(p6), np.int64(p7),
+    )  # fmt: skip
+
+
+@lean_leaf
+def _are_small(x: Eight) -> bool:
+    """Whether sums of `ORDER_MAX` products of such numbers with coefficients of 16 bits are whole as floats."""
+    most = np.int64(_SMALL)
+    a = _U(x[0] + most) | _U(x[1] + most) | _U(x[2] + most) | _U(x[3] + most)
+    a |= _U(x[4] + most) | _U(x[5] + most) | _U(x[6] + most) | _U(x[7] + most)
+    return bool(a < _U(2 * _SMALL))
+
+
+@lean_leaf
+def _restore_small(numbers: I64, coefficients: I64, order: Int, shift: Int, floats: F64) -> Int:
+    """`restore` from the first predicted number on, as long as all are small: then sums of floats are whole and exact.
+
+    Returns where it ended, so that the rest is done in integers.
+    """
+    plain = numbers.view(np.float64)
+    for k in range(order + PAD):
+        floats[k] = np.float64(coefficients[order + PAD - 1 - k])
+    end: Int = np.int64(order)
+    for i in range(order):
+        if not -_SMALL <= numbers[i] < _SMALL:
+            return end
+    for i in range(order):
+        plain[i] = np.float64(numbers[i])
+    first = _load(coefficients, _0)
+    while end + 8 <= len(numbers):
+        at = _U(end)
+        x = _eight(_load(numbers, at), _older_floats(plain, at, floats, _U(order)), first, shift)
+        if not _are_small(x):
+            break
+        for j in range(8):
+            plain[at + _U(j)] = np.float64(x[j])
+        end += 8
+    for i in range(end):
+        numbers[i] = np.int64(plain[i])
+    return end
+
+
 @lean_kernel
-def restore(numbers: I64, centre: Int, coefficients: I64, order: Int, shift: Int) -> None:
-    """Inverse of `residuals`, in place; behind the coefficients lie `PAD` zeros.
+def restore(numbers: I64, centre: Int, coefficients: I64, order: Int, shift: Int, floats: F64) -> None:
+    """Inverse of `residuals`, in place; behind the coefficients lie `PAD` zeros, and ``floats`` has room for as many.
 
     Eight at a time, so that only what these add to each other has to be waited for.
     """
     n = len(numbers)
     for i in range(1, min(order, n)):
         numbers[i] += numbers[i - 1]
-    first = _load(coefficients, _U(0))
-    whole = order + max(n - order, 0) // 8 * 8
-    for i in range(order, whole, 8):
+    done: Int = np.int64(order)
+    if order >= _FLOATS_FROM and n >= order:
+        done = _restore_small(numbers, coefficients, order, shift, floats)
+    first = _load(coefficients, _0)
+    whole = done + max(np.int64(n - done), np.int64(0)) // 8 * 8
+    for i in range(done, whole, 8):
         at = _U(i)
         _store(
             numbers, at, _eight(_load(numbers, at), _older(numbers, at, coefficients, order), first, shift)

@@ -95,8 +95,8 @@ def lean_leaf(function: F) -> F:
 
 
 def exact_sums(function: F) -> F:
-    """Compile a small function of lean kernels whose sums may be formed in any order, many terms side by side.
+    """Compile a small function of lean kernels whose sums may be formed in any order, many terms side by side, multiplied and added at once.
 
     For sums that are exact in whatever order: of whole numbers that never pass 2**53. So all machines agree.
     """
-    return by_type(function, _nrt=False, error_model="numpy", fastmath={"reassoc"})
+    return by_type(function, _nrt=False, error_model="numpy", fastmath={"reassoc", "contract"})

@@ -11,8 +11,9 @@ way still finds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,10 @@ from headrace.store.view import Source, StoreView
 from headrace.store.warm_rows import ChunkRules
 
 I64 = npt.NDArray[np.int64]
+_FILE_BYTES = 32 << 20
+"""Payloads of a file, about: slices of little data share one, since what a file costs to write and to open is no small part."""
+_HEADER_LEVEL = 9
+"""Of zstd: what gets cold is written again, at 13, which takes twice as long for headers a thousandth smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,14 +287,15 @@ class Compactor:
         left_out: list[str] = []
         while True:
             try:
-                files, rollups = [], []
-                for part, selection in enumerate(self._slices(self._weigh(sources))):
-                    table, rolled = self._merge(sources, selection, day, makes_rollups)
-                    if table is not None:
-                        files.append(self._write(WARM_FOLDER, day, (number, part), table))
-                    if rolled is not None:
-                        rollups.append(self._write(ROLLUP_FOLDER, day, (number, part), rolled))
-                return files, rollups, sources, left_out
+                warm, rolled = (
+                    _Files(partial(self._write, folder, day, number))
+                    for folder in (WARM_FOLDER, ROLLUP_FOLDER)
+                )
+                for selection in self._slices(self._weigh(sources)):
+                    rows, windows = self._merge(sources, selection, day, makes_rollups)
+                    warm.add(rows)
+                    rolled.add(windows)
+                return warm.all(), rolled.all(), sources, left_out
             except Unreadable as e:
                 if any(s.is_warm for s in sources if s.info.name in e.names):
                     raise  # to go on would publish a day without what this file has
@@ -362,11 +368,13 @@ class Compactor:
         asked = np.array([self.rules.finest_rollup_ns(path) for path in paths], np.int64)
         return table, merged.rolled(table, asked, self._policy.resolutions_ns)
 
-    def _write(self, folder: str, day: int, number: tuple[int, int], table: pa.Table) -> SegmentInfo:
-        """Write a file; `number` is the manifest's version and the file's part of it."""
-        draft = write_segment(f"{folder}/{day:06d}/", [table])
+    def _write(
+        self, folder: str, day: int, number: int, part: int, tables: Sequence[pa.Table]
+    ) -> SegmentInfo:
+        """Write a file; `number` is the manifest's version, `part` the file's of that."""
+        draft = write_segment(f"{folder}/{day:06d}/", tables, level=_HEADER_LEVEL)
         digest = xxhash.xxh3_64_hexdigest(draft.data)
-        name = f"{folder}/{day:06d}/{number[0]:06d}-{number[1]:04d}-{digest}.parquet"
+        name = f"{folder}/{day:06d}/{number:06d}-{part:04d}-{digest}.parquet"
         self._faults.reach("segment.write")
         # Where it exists, a run that was killed wrote the same bytes.
         self._store.disk.put_if_absent(name, draft.data)
@@ -413,6 +421,35 @@ class Compactor:
                 gone |= cold.get(bucket, set()) - in_cold
                 gone |= {manifest_path(bucket, n, COLD_MANIFESTS) for n in numbers[:-1]}
         return gone
+
+
+class _Files:
+    """Rows of a day on their way into files, those of several slices in one: `write` gets a file's number and its tables."""
+
+    def __init__(self, write: Callable[[int, Sequence[pa.Table]], SegmentInfo]) -> None:
+        self._write = write
+        self._written: list[SegmentInfo] = []
+        self._waiting: list[pa.Table] = []
+        self._n_bytes = 0
+
+    def add(self, rows: pa.Table | None) -> None:
+        """Rows behind those before, by path; None for none."""
+        if rows is None:
+            return
+        self._waiting.append(rows)
+        self._n_bytes += int(np.sum(rows["n_bytes"].to_numpy(), dtype=np.int64))
+        if self._n_bytes >= _FILE_BYTES:
+            self._end()
+
+    def all(self) -> list[SegmentInfo]:
+        """The files, the last one too."""
+        self._end()
+        return self._written
+
+    def _end(self) -> None:
+        if self._waiting:
+            self._written.append(self._write(len(self._written), self._waiting))
+        self._waiting, self._n_bytes = [], 0
 
 
 def _by_partition(names: list[str]) -> dict[int, set[str]]:

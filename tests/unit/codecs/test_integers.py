@@ -13,7 +13,17 @@ from headrace.codecs import adaptive, model
 from headrace.codecs.adaptive import PLAIN, SLACK_WORDS
 from headrace.codecs.compiled import wrapping
 from headrace.codecs.integers import decode_integers, encode_integers
-from headrace.codecs.lpc import ORDER_MAX, ROOM, correlate, fill_window, predictor, residuals, whole_signal
+from headrace.codecs.lpc import (
+    ORDER_MAX,
+    PAD,
+    ROOM,
+    correlate,
+    fill_window,
+    predictor,
+    residuals,
+    restore,
+    whole_signal,
+)
 from headrace.codecs.origin import OriginCodec
 from headrace.codecs.packing import get_signed, get_sized, get_varint, put_signed, put_sized, put_varint
 from headrace.core.errors import CorruptionError
@@ -196,6 +206,28 @@ def test_predictions_are_the_same_in_floats_as_in_integers(bits, n, order, shift
         later = around[order:] - np.array([one >> shift for one in later.tolist()], object)
     first = [around[0], *np.diff(numbers[:order]).tolist()]
     assert left.tolist() == [*first, *later.tolist()][: n + 1]
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(34, 44),
+    st.integers(1, 900),
+    st.integers(1, ORDER_MAX),
+    st.integers(0, 15),
+    st.integers(0, 99),
+)
+def test_what_was_predicted_comes_back_whether_numbers_stay_small_or_not(bits, more, n, order, shift, seed):
+    """Sums of small numbers are made in floats: where they get larger, the rest is done in integers."""
+    random = np.random.default_rng(seed)
+    numbers, centre = random.integers(-(2**bits), 2**bits, n), np.int64(random.integers(-9, 9))
+    large = int(random.integers(0, 2 * n))
+    numbers[large : large + 9] = random.integers(-(2**more), 2**more, numbers[large : large + 9].size)
+    weights = np.zeros(order + PAD, np.int64)
+    weights[:order] = random.integers(-(2**15), 2**15, order)
+    reach, left = float(np.abs(numbers - centre).max()), np.empty(n, np.int64)
+    residuals(numbers, centre, weights[:order], shift, 2.0 * reach, np.empty(n), left)
+    restore(left, centre, weights, order, shift, np.empty(order + PAD))
+    assert left.tolist() == numbers.tolist()
 
 
 @pytest.mark.parametrize("top", [3, 2**15, 2**43])
