@@ -77,8 +77,17 @@ class FrameLog:
         self._marks: list[tuple[int, int, int, int]] = []  # seq, then frames, rows, samples up to there
         self._columns: dict[str, Array] = {}
         rows = n_frames if self.shape is Shape.DENSE else n_values
+        self._frame_bytes = self._row_bytes = 0  # of all columns: asked for more often than one is added
         for name in _COLUMNS[self.shape]:
-            self._columns[name] = self._room(name, n_frames if name in _BY_FRAME else rows)
+            self._add(name, n_frames if name in _BY_FRAME else rows)
+
+    def _add(self, name: str, n: int) -> None:
+        """A new column with room for n frames or rows."""
+        column = self._columns[name] = self._room(name, n)
+        if name in _BY_FRAME:
+            self._frame_bytes += column.itemsize
+        else:
+            self._row_bytes += column.itemsize * (self.width if column.ndim == 2 else 1)
 
     def _room(self, name: str, n: int) -> Array:
         n = max(n, _ROWS_MIN)
@@ -91,16 +100,12 @@ class FrameLog:
     @property
     def size_bytes(self) -> int:
         """Bytes of the filled columns."""
-        total = 0
-        for name, column in self._columns.items():
-            n = self.n_frames if name in _BY_FRAME else self.n_rows
-            total += n * column.itemsize * (self.width if column.ndim == 2 else 1)
-        return total
+        return self.n_frames * self._frame_bytes + self.n_rows * self._row_bytes
 
     @property
     def kind_key(self) -> KindKey:
         """As `FrameBatch.kind_key`."""
-        return (*self.key[:3], self.dictionary)
+        return self.key if self._words is None else (*self.key[:3], self._words.all)
 
     @property
     def last_seq(self) -> int:
@@ -176,7 +181,7 @@ class FrameLog:
     def _reserve(self, name: str, first: int, n: int) -> None:
         column = self._columns.get(name)
         if column is None:
-            column = self._columns[name] = self._room(name, first + n)
+            self._add(name, first + n)
         elif first + n > len(column):
             twice = 2 * len(column)
             if self._words is None and len(column) < self._rows_max:
@@ -245,13 +250,18 @@ class FrameLog:
         """Make samples of a sparse log absent. They still count as samples that came."""
         if len(rows):
             if "quality" not in self._columns:
-                self._columns["quality"] = self._room("quality", len(self._columns["values"]))
+                self._add("quality", len(self._columns["values"]))
             self._columns["quality"][rows] = Quality.ABSENT
 
     @property
     def has_quality(self) -> bool:
         """Whether a batch had quality."""
         return "quality" in self._columns
+
+    def value_times(self) -> I64:
+        """Time of each value: int64, as `FrameBatch.value_times`."""
+        own = "value_ts_ns" in self._columns
+        return self.column("value_ts_ns") if own else self.batch().value_times()
 
     def column(self, name: str) -> Array:
         """What is filled of a column: a view; quality 0 where no batch had any."""
@@ -286,13 +296,31 @@ class FrameLog:
 def joined(logs: Sequence[FrameLog]) -> FrameBatch:
     """All frames of some logs of one `FrameLog.kind_key`, in order: without a batch of each, as a flush has hundreds."""
     first = logs[0]
-    if len(logs) == 1 or first.shape is not Shape.DENSE:
-        return FrameBatch.concat([log.batch() for log in logs])
-    slot, ts_ns, values = (
-        np.concatenate([log.column(name) for log in logs]) for name in _COLUMNS[Shape.DENSE]
-    )
-    quality = None
-    if any(log.has_quality for log in logs):
-        quality = np.concatenate([log.column("quality") for log in logs])
-    rest: dict[str, Any] = {"dictionary": first.dictionary, "arrival_ns": first.last_arrival_ns}
-    return FrameBatch.dense(slot, ts_ns, values, quality, **rest)
+    if len(logs) == 1:
+        return first.batch()
+    columns = [log._columns for log in logs]
+    n_frames, n_rows = [log.n_frames for log in logs], [log.n_rows for log in logs]
+    one: dict[str, Any] = {}
+    for name in _COLUMNS[first.shape]:
+        n = n_frames if name in _BY_FRAME else n_rows
+        filled = [some[name][:k] for some, k in zip(columns, n, strict=True)]
+        if name == "end":
+            one["start"] = _starts(filled, n_rows)
+        else:
+            one[name] = np.concatenate(filled)
+    if any("quality" in some for some in columns):
+        one["quality"] = np.concatenate([log.column("quality") for log in logs])
+    if any("value_ts_ns" in some for some in columns):
+        one["value_ts_ns"] = np.concatenate([log.value_times() for log in logs])
+    for column in one.values():
+        column.setflags(False)
+    return FrameBatch(first.shape, dictionary=first.dictionary, arrival_ns=first.last_arrival_ns, **one)
+
+
+def _starts(ends: Sequence[I64], n_rows: Sequence[int]) -> I64:
+    """Where each frame's values start in those of all logs; `ends` are where they end in their own."""
+    n_frames = [len(end) for end in ends]
+    start = np.zeros(sum(n_frames) + 1, np.int64)
+    np.concatenate(ends, out=start[1:])
+    start[1:] += np.repeat(np.cumsum(n_rows) - n_rows, n_frames)
+    return start
