@@ -28,33 +28,28 @@ def plan_blocks(entry: Array, slots: Array | None, n_entries: int, ts_ns: I64, w
     ``order: int64[M]`` and ``starts: int64[G + 1]`` as `encode_blocks` takes them. Times strictly rise inside
     each entry: where two frames have the same, the later one stays.
     """
-    from headrace.store.grouping_kernels import UNORDERED, count_entries, cut, sort_by_entry
+    from headrace.codecs.values import readonly
+    from headrace.store.grouping_kernels import plan
 
-    use_slots = slots is not None
-    frames = entry if slots is None else slots
+    if slots is not None:
+        entry = entry[slots]
+    ts_ns = readonly(ts_ns, np.int64)
     frames_max = max(1, min(FRAMES_MAX, VALUES_MAX // width))
-    entry_start = np.zeros(n_entries + 1, np.int64)
-    count_entries(entry, frames, use_slots, entry_start[1:])
-    np.cumsum(entry_start, out=entry_start)
-    order = np.empty(len(frames), np.int64)
-    sort_by_entry(entry, frames, use_slots, entry_start[:-1].copy(), order)
-    starts = np.empty(len(frames) + 1, np.int64)
-    n, state = cut(order, entry_start, ts_ns, frames_max, starts)
-    if state == UNORDERED:
-        order, entry_start = _by_time(entry[slots] if slots is not None else entry, n_entries, ts_ns)
-        n, _ = cut(order, entry_start, ts_ns, frames_max, starts)
-    return order, starts[: n + 1]
+    order, starts = np.empty(len(entry), np.int64), np.empty(len(entry) + 1, np.int64)
+    entries = np.zeros(n_entries + 1, np.int64), np.empty(n_entries, np.int64)
+    n, in_order = plan(entry, ts_ns, frames_max, entries, order, starts)
+    if in_order:
+        return order, starts[: n + 1]
+    chosen = _by_time(entry, ts_ns)
+    order, starts = plan_blocks(entry[chosen], None, n_entries, ts_ns[chosen], width)
+    return chosen[order], starts
 
 
-def _by_time(entry: Array, n_entries: int, ts_ns: I64) -> tuple[I64, I64]:
-    """Frames by (entry, time), the last of equal ones; where each entry starts."""
+def _by_time(entry: Array, ts_ns: I64) -> I64:
+    """Frames by (entry, time), the last of equal ones."""
     order = np.lexsort((ts_ns, entry))
     e, ts = entry[order], ts_ns[order]
-    last = np.append((e[1:] != e[:-1]) | (ts[1:] != ts[:-1]), True)
-    order = order[last]
-    entry_start = np.zeros(n_entries + 1, np.int64)
-    np.cumsum(np.bincount(e[last], minlength=n_entries), out=entry_start[1:])
-    return order, entry_start
+    return order[np.append((e[1:] != e[:-1]) | (ts[1:] != ts[:-1]), True)]
 
 
 def number_series(group: Array, column: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[np.uint32], int]:
