@@ -8,7 +8,7 @@ rows are many: a million lone sensors are a million rows.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 from headrace.codecs.block import EncodedBlocks, encode_blocks
 from headrace.codecs.wave import WaveRuns, encode_waves
 from headrace.core.frames import FrameBatch, Shape, wave_offsets_ns
-from headrace.core.quality import USABLE_BELOW, Quality
 from headrace.core.sensors import SensorDirectory
 from headrace.store.frame_log import FrameLog, joined
 from headrace.store.grouping import DAY_NS, number_series, plan_blocks
@@ -61,11 +60,11 @@ def group_keys(directory: SensorDirectory, slots: U32) -> pa.Array:
     starts, data = directory.paths.buffers(n)
     every = pa.LargeStringArray.from_buffers(n, pa.py_buffer(starts), pa.py_buffer(data))
     path = every.take(pa.array(slots)).cast(pa.string())
-    number = directory.parts.number[slots]
-    if not number.any() and directory.parts.names[:1] == [""]:
+    number, names = directory.parts.number[slots], directory.parts.names
+    if not number.any() and names[:1] == [""]:
         return path
-    part = pa.array(directory.parts.names, pa.string()).take(pa.array(number))
-    return pc.if_else(pc.equal(part, ""), path, pc.binary_join_element_wise(path, part, "#"))
+    ends = pa.array([f"#{name}" if name else "" for name in names], pa.string())
+    return pc.binary_join_element_wise(path, ends.take(pa.array(number)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +90,17 @@ class _Rows:
 
     Parameters
     ----------
-    slots, column : of each row. codec : how blocks are encoded. counts : ``n_samples``, ``count`` and ``quality`` of each
-        row. words : of each row of texts.
+    slots : of each row. column : int32[G], the one that each row holds; None: all of them. codec : how blocks are encoded.
+    n_of_class : int64[G, 4], values of each quality class; None: all good. words : of each row of texts.
     """
 
     kind: str
     dtype: str
     codec: str
     slots: U32
-    column: npt.NDArray[np.int32]
+    column: npt.NDArray[np.int32] | None
     blocks: EncodedBlocks
-    counts: dict[str, Array]
+    n_of_class: I64 | None
     words: list[list[str]] | None = None
 
     def __len__(self) -> int:
@@ -149,9 +148,7 @@ class RowEncoder:
         quality = None if batch.quality is None else np.ascontiguousarray(batch.quality)
         blocks = encode_blocks(values, batch.ts_ns, quality, order, starts)
         slots = batch.slot[order[starts[:-1]]]
-        column = np.full(len(slots), ALL_COLUMNS, np.int32)
-        counts = _counts(quality, order, starts, batch.width)
-        return [_Rows(kind, batch.dtype, BLOCK, slots, column, blocks, counts)]
+        return [_Rows(kind, batch.dtype, BLOCK, slots, None, blocks, _classes(quality, order, starts))]
 
     def _plan(self, batch: FrameBatch, width: int) -> tuple[I64, I64]:
         """`plan_blocks` by shard and group."""
@@ -177,8 +174,8 @@ class RowEncoder:
         blocks = encode_blocks(values, samples.ts_ns, quality, order, starts)
         first = order[starts[:-1]]
         slots, column = samples.slot[first], samples.column[first].astype(np.int32)
-        counts = _counts(quality, order, starts, 1)
-        return [_Rows(kind, batch.dtype, BLOCK, slots, column, blocks, counts, words)]
+        n_of_class = _classes(quality, order, starts)
+        return [_Rows(kind, batch.dtype, BLOCK, slots, column, blocks, n_of_class, words)]
 
     def _waves(self, kind: str, batch: FrameBatch) -> _Rows:
         """One row for each group and day; every wave has values (`split_waves`)."""
@@ -191,18 +188,13 @@ class RowEncoder:
         first = starts[:-1]
         t_min = np.minimum.reduceat(batch.ts_ns[order], first)
         t_max = np.maximum.reduceat(_last_times(batch)[order], first)
-        n_good, n_uncertain, n_bad, n_absent = done.n_of_class.T
-        usable = n_good + n_uncertain
-        n = usable + n_bad + n_absent
+        n_of_class = done.n_of_class
+        n = n_of_class.sum(axis=1).astype(np.int32)
         blocks = EncodedBlocks(
-            done.payload, done.offsets, t_min, t_max, n.astype(np.int32), n_good, done.n_fallbacks
+            done.payload, done.offsets, t_min, t_max, n, n_of_class[:, 0], done.n_fallbacks
         )
-        counts = {
-            "n_samples": (usable + n_bad).astype(np.uint32), "count": usable.astype(np.uint32),
-            "quality": np.bitwise_or.reduce((done.n_of_class > 0) * _FLAG_OF_CLASS, axis=1),
-        }  # fmt: skip
         slots = batch.slot[order[first]]
-        return _Rows(kind, batch.dtype, WAVE, slots, np.zeros(len(first), np.int32), blocks, counts)
+        return _Rows(kind, batch.dtype, WAVE, slots, np.zeros(len(first), np.int32), blocks, n_of_class)
 
     def _table(self, parts: list[_Rows], seq: I64, arrival_ns: I64) -> pa.Table:
         """Columns of all parts at once: a part has few rows, and a call of Arrow costs more than these."""
@@ -214,7 +206,7 @@ class RowEncoder:
         codec = _each([one.codec for one in parts], parts)
         rows: dict[str, Any] = {
             "shard": shard, "kind": _each([one.kind for one in parts], parts), "path": group_keys(directory, slots),
-            "group": directory.group_id[slots], "column": np.concatenate([one.column for one in parts]),
+            "group": directory.group_id[slots], "column": _columns(parts),
             "layout": np.array([one.id for one in layouts], np.uint64)[place],
             "layout_json": coded(place.astype(np.int32), [one.to_json() for one in layouts]),
             "dtype": _each([one.dtype for one in parts], parts),
@@ -223,9 +215,9 @@ class RowEncoder:
             "n_frames": np.concatenate([one.n_frames for one in blocks]).astype(np.uint32),
             "time_codec": codec, "value_codec": codec, "bound": np.zeros(n), "dictionary": _dictionaries(parts),
             "seq": seq[shard], "arrival": _times(arrival_ns[shard]),
-            "n_bytes": np.concatenate([np.diff(one.offsets) for one in blocks]).astype(np.uint32),
+            "n_bytes": np.concatenate([one.offsets[1:] - one.offsets[:-1] for one in blocks]).astype(np.uint32),
             "payload": pa.chunked_array([binary(one.payload, one.offsets) for one in blocks]),
-            **{name: np.concatenate([one.counts[name] for one in parts]) for name in parts[0].counts},
+            **_counts(parts),
         }  # fmt: skip
         return pa.Table.from_pydict({name: rows[name] for name in HOT}, schema=HOT_SCHEMA)
 
@@ -305,16 +297,45 @@ def _small(local: Array) -> Array:
     return local.astype(np.uint16) if len(local) and int(local.max()) < 65_536 else local
 
 
-def _counts(quality: npt.NDArray[np.uint8] | None, order: I64, starts: I64, width: int) -> dict[str, Any]:
-    """``n_samples``, ``count`` and ``quality`` of each block."""
+def _classes(quality: npt.NDArray[np.uint8] | None, order: I64, starts: I64) -> I64 | None:
+    """How many values of each block are of each quality class, int64[G, 4]; None where all are good."""
     if quality is None:
-        n = (np.diff(starts) * width).astype(np.uint32)
-        return {"n_samples": n, "count": n, "quality": np.full(len(n), HAS_GOOD, np.uint8)}
-    there = (quality < Quality.ABSENT).sum(axis=1)[order]
-    usable = (quality < USABLE_BELOW).sum(axis=1)[order]
-    flags = np.bitwise_or.reduce(_FLAG_OF_CLASS[quality >> 6], axis=1)[order]
+        return None
+    from headrace.codecs.values import readonly
+    from headrace.store.class_kernels import count_classes
+
+    n_of_class = np.empty((len(starts) - 1, 4), np.int64)
+    count_classes(readonly(quality, np.uint8), order, starts, n_of_class)
+    return n_of_class
+
+
+def _columns(parts: Sequence[_Rows]) -> npt.NDArray[np.int32]:
+    """The column of each row, or `ALL_COLUMNS`."""
+    out = np.full(sum(map(len, parts)), ALL_COLUMNS, np.int32)
+    for one, rows in _rows_of_each(parts):
+        if one.column is not None:
+            out[rows] = one.column
+    return out
+
+
+def _counts(parts: Sequence[_Rows]) -> dict[str, Any]:
+    """``n_samples``, ``count`` and ``quality`` of each row."""
+    n_of_class = np.zeros((sum(map(len, parts)), 4), np.int64)
+    np.concatenate([one.blocks.n_good for one in parts], out=n_of_class[:, 0])
+    for one, rows in _rows_of_each(parts):
+        if one.n_of_class is not None:
+            n_of_class[rows] = one.n_of_class
+    usable = n_of_class[:, 0] + n_of_class[:, 1]
     return {
-        "n_samples": np.add.reduceat(there, starts[:-1]).astype(np.uint32),
-        "count": np.add.reduceat(usable, starts[:-1]).astype(np.uint32),
-        "quality": np.bitwise_or.reduceat(flags, starts[:-1]),
+        "n_samples": (usable + n_of_class[:, 2]).astype(np.uint32),
+        "count": usable.astype(np.uint32),
+        "quality": np.bitwise_or.reduce((n_of_class > 0) * _FLAG_OF_CLASS, axis=1),
     }
+
+
+def _rows_of_each(parts: Sequence[_Rows]) -> Iterator[tuple[_Rows, slice]]:
+    """Each part, and where its rows are among those of all."""
+    end = 0
+    for one in parts:
+        yield one, slice(end, end + len(one))
+        end += len(one)
