@@ -49,7 +49,8 @@ def _by_time(entry: Array, ts_ns: I64) -> I64:
     """Frames by (entry, time), the last of equal ones."""
     order = np.lexsort((ts_ns, entry))
     e, ts = entry[order], ts_ns[order]
-    return order[np.append((e[1:] != e[:-1]) | (ts[1:] != ts[:-1]), True)]
+    last: I64 = order[np.append((e[1:] != e[:-1]) | (ts[1:] != ts[:-1]), True)]
+    return last
 
 
 def number_series(group: Array, column: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[np.uint32], int]:
