@@ -19,7 +19,7 @@ import threading
 
 import numpy as np
 
-from headrace.codecs.adaptive import SLACK_WORDS, append_bits, first_mean, get_bits, residual
+from headrace.codecs.adaptive import PLAIN, SLACK_WORDS, append_bits, first_mean, get_bits, residual
 from headrace.codecs.bits import U8, U32, U64, ZERO, bit_length, unzigzag, zigzag
 from headrace.codecs.compiled import Int, entry, leaf, step
 
@@ -115,13 +115,36 @@ def _next_mean(mean: np.uint64, what: np.uint64, k: np.uint64) -> np.uint64:
 
 
 @leaf
-def _bucket(v: np.uint64) -> tuple[Int, np.uint64]:
-    """The bucket of a cut number, and how many of its low bits are stored."""
-    if v < _16:
-        return np.int64(v), _0
-    octave = _U(bit_length(v) - 1)
-    b = np.int64((octave << _2) | ((v >> (octave - _2)) & _U(3)))
-    return min(b, np.int64(_ESCAPE)), octave - _2
+def _bucket(v: np.uint64) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """The bucket of a cut number, how many of its low bits are stored, and what `_WIDTHS` says of twice its middle.
+
+    The middle without the table, and without the bucket: the mean waits for it, and all of the next number for the mean.
+    """
+    low = _U(bit_length(v | _8) - 4)
+    low = _0 if v < _16 else low + _1
+    begins = v >> low
+    b = v if v < _16 else min(((low + _2) << _2) | (begins & _3), _U(_ESCAPE))
+    return b, low, min(((begins << _1) | _1) << min(low, _8), _U(_MIDDLE_MAX))
+
+
+@step
+def _residuals(x: U64, order: Int, out: U64) -> None:
+    """What is coded of each number: its residual of an order, as zigzag."""
+    n = _U(x.size)
+    for i in range(_0, min(n, _2)):
+        out[i] = zigzag(residual(x, np.int64(i), order))
+    if order == PLAIN:
+        for i in range(_2, n):
+            out[i] = zigzag(x[i])
+    elif order == 0:
+        for i in range(_2, n):
+            out[i] = zigzag(x[i] - x[0])
+    elif order == 1:
+        for i in range(_2, n):
+            out[i] = zigzag(x[i] - x[i - _1])
+    else:
+        for i in range(_2, n):
+            out[i] = zigzag(x[i] - x[i - _1] - x[i - _1] + x[i - _2])
 
 
 @step
@@ -175,37 +198,38 @@ def encode(x: U64, order: Int, work: U64, out: U8) -> Int:
     words[0] = _0
     log_first = first_mean(x, order)
     first = _8 << log_first
+    _residuals(x, order, taken)
     bit, mean = _0, first
     _begin(work, first)
-    due: Int = np.int64(8)
-    for i in range(n):
-        z = zigzag(residual(x, i, order))
+    due, end = _8, _U(n)
+    for i in range(_0, end):
+        z = taken[i]
         k = _cut(mean)
         v = z >> k
-        b, low = _bucket(v)
-        if b == _ESCAPE:
+        b, low, middle = _bucket(v)
+        if b == _U(_ESCAPE):
             size = _U(bit_length(z))
             bit = append_bits(words, bit, size - _1, _6)
             bit = append_bits(words, bit, z, size)
         else:
             bit = append_bits(words, bit, z, k + low)
-        taken[i] = (work[_STARTS_AT + b] << _U(32)) | work[_SIZES_AT + b]
-        work[_NEW_AT + 1 + b] += _1
-        mean = _next_mean(mean, work[_WIDTHS_AT + b], k) if i > 0 else mean
+        taken[i] = (work[_U(_STARTS_AT) + b] << _32) | work[_U(_SIZES_AT) + b]
+        work[_U(_NEW_AT + 1) + b] += _1
+        mean = _next_mean(mean, middle << _8, k) if i > _0 else mean
         if i == due:
             _share(work, _cut(mean))
-            due += min(due, np.int64(_PER))
+            due += min(due, _U(_PER))
     out[0] = np.uint8(_U(order) | (_U(log_first + _U(FIRST_BYTE // 4)) << _2))
     at = _put_states(taken, out)
-    end = at + np.int64((bit + _U(7)) >> _U(3))
-    for i in range((end - at) // 8):
+    last = at + np.int64((bit + _U(7)) >> _U(3))
+    for i in range((last - at) // 8):
         word = words[i]
-        p = np.uint64(end - 8 * i - 8)
+        p = np.uint64(last - 8 * i - 8)
         for j in range(8):
             out[p + np.uint64(7 - j)] = np.uint8((word >> np.uint64(8 * j)) & _U(255))
-    for i in range((end - at) & ~7, end - at):
-        out[end - 1 - i] = np.uint8((words[i >> 3] >> np.uint64(8 * (i & 7))) & _U(255))
-    return end
+    for i in range((last - at) & ~7, last - at):
+        out[last - 1 - i] = np.uint8((words[i >> 3] >> np.uint64(8 * (i & 7))) & _U(255))
+    return last
 
 
 @leaf
@@ -217,18 +241,18 @@ def _states_of(n: Int) -> Int:
 @step
 def _put_states(taken: U64, out: U8) -> Int:
     """The words of numbers with these shares from out[1] on; returns where they end."""
-    n, top = taken.size, out.size
-    n_states: Int = _states_of(n)
+    n, top = _U(taken.size), _U(out.size)
+    n_states: Int = _states_of(np.int64(n))
     state = other = _LOW
     at = top
-    if n_states == 2 and n & 1 == 0:
+    if n_states == 2 and n & _1 == _0:
         state, other = other, state
-    for j in range(n):
-        share = taken[n - 1 - j]
+    for j in range(_0, n):
+        share = taken[n - _1 - j]
         size = share & _M32
         if state >= size << _U(20):
-            at -= 2
-            out[at], out[at + 1] = np.uint8((state >> _8) & _U(255)), np.uint8(state & _U(255))
+            at -= _2
+            out[at], out[at + _1] = np.uint8((state >> _8) & _U(255)), np.uint8(state & _U(255))
             state >>= _16
         whole = np.uint64(np.uint32(state) // np.uint32(size))
         state = (whole << _U(_TOTAL_BITS)) + (state - whole * size) + (share >> _U(32))
@@ -242,9 +266,10 @@ def _put_states(taken: U64, out: U8) -> Int:
     if n_states == 2:
         for i in range(4):
             out[5 + i] = np.uint8((other >> np.uint64(8 * i)) & _U(255))
-    for i in range(top - at):
-        out[start + i] = out[at + i]
-    return start + top - at
+    size = top - at
+    for i in range(_0, size):
+        out[_U(start) + i] = out[at + i]
+    return start + np.int64(size)
 
 
 @step

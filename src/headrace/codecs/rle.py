@@ -18,6 +18,7 @@ from headrace.codecs.packing import get_sized, get_varint, put_sized, put_varint
 from headrace.core.errors import CorruptionError
 
 _MEAN_MIN, _RUN_BITS = 2, 1
+_FEW = 64  # different values, which are looked for one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,11 @@ class RleCodec(SeriesCodec):
         """Encode ``values: T[n]``; `Unfit` where runs are shorter than two values on average."""
         words = _words(values)
         is_other = words[1:] != words[:-1]
-        n_changes = np.count_nonzero(is_other)
+        n_changes = int(np.count_nonzero(is_other))
         if n_changes >= max(1, words.size // _MEAN_MIN):  # said soon: most series are tried in vain
             raise Unfit(f"{n_changes + 1:,} runs in {words.size:,} values")
-        first = np.flatnonzero(np.append(words.size > 0, is_other))
-        lengths = np.diff(first, append=words.size)
-        known, number = _numbered(words[first])
-        head = type_byte(values.dtype) + put_varint(first.size) + put_varint(known.size)
+        lengths, known, number = _cut(words, is_other, n_changes + 1)
+        head = type_byte(values.dtype) + put_varint(lengths.size) + put_varint(known.size)
         steps = (np.diff(number) - 1) % max(1, known.size)
         tail = encode_direct(steps) if steps.size else b""
         return head + put_sized(encode_direct(lengths - 1)) + known.tobytes() + tail
@@ -101,6 +100,20 @@ def _decoded(body: bytes, n: int, width: int) -> Array:
 
 def _words(values: Array) -> Array:
     return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
+
+
+def _cut(words: Array, is_other: Array, n_runs: int) -> tuple[I64, Array, I64]:
+    """Lengths of runs; different words, in the order in which they come first; and which of them each run has."""
+    if words.size:
+        from headrace.codecs.run_kernels import runs_of_few
+
+        lengths, number = np.empty(n_runs, np.int64), np.empty(n_runs, np.int64)
+        known = np.empty(_FEW, np.uint64)
+        count = runs_of_few(words.astype(np.uint64), lengths, number, known)
+        if count > 0:
+            return lengths, known[:count].astype(words.dtype), number
+    first = np.flatnonzero(np.append(words.size > 0, is_other))
+    return np.diff(first, append=words.size), *_numbered(words[first])
 
 
 def _numbered(words: Array) -> tuple[Array, I64]:

@@ -1,4 +1,4 @@
-"""Runs of one level: found and written out again."""
+"""Runs of one level, or of one value: found and written out again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from headrace.core.kernels import lean_kernel
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
 
 FAR = 2.0**60
 """Further than any level."""
@@ -57,3 +58,36 @@ def write_runs(lengths: I64, levels: I64, step: float, out: F64) -> None:
         for i in range(at, at + lengths[r]):
             out[i] = value
         at += lengths[r]
+
+
+@lean_kernel
+def runs_of_few(words: U64, lengths: I64, numbers: I64, known: U64) -> int:
+    """Cut words into runs of equal ones, of a few different words.
+
+    Parameters
+    ----------
+    lengths, numbers : int64[runs], filled: how long each run is, and which of the different words it has. known : filled with
+        these, in the order in which they come first.
+
+    Returns
+    -------
+    int : how many different words there are; -1 where they are more than `known` has room for.
+    """
+    n, r, first, which = 0, 0, 0, 0
+    for i in range(len(words)):
+        if i > 0 and words[i] == words[i - 1]:
+            continue
+        if i > 0:
+            lengths[r] = i - first
+            r, first = r + 1, i
+        which = 0
+        while which < n and known[which] != words[i]:
+            which += 1
+        if which == n:
+            if n == len(known):
+                return -1
+            known[n] = words[i]
+            n += 1
+        numbers[r] = which
+    lengths[r] = len(words) - first
+    return n

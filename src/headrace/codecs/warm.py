@@ -11,6 +11,7 @@ from headrace.codecs.integers import decode_integers, encode_integers
 from headrace.codecs.origin import OriginCodec, type_mark
 from headrace.codecs.origin_coding import packed
 from headrace.codecs.rice_delta import RiceDeltaCodec
+from headrace.codecs.rle import RleCodec
 from headrace.codecs.ticks import TicksTime
 from headrace.codecs.wave import WaveRuns, decode_wave, encode_wave
 
@@ -39,6 +40,8 @@ def _warm_series() -> None:
     packed(
         numbers.view(np.uint64), np.array([0, numbers.size]), np.array([type_mark(numbers.dtype)], np.uint8)
     )
+    runs = RleCodec()
+    runs.unpack(runs.pack(numbers // 600), numbers.size, numbers.dtype)
     ticks = TicksTime()
     ticks.unpack(ticks.pack(numbers), numbers.size)
     steps = np.arange(64) % 61
