@@ -101,17 +101,14 @@ class Decoding:
         is_text = np.zeros(len(useful), np.bool_)
         if rows.dictionary is not None:
             is_text = np.array([words is not None for words in rows.dictionary[useful]], np.bool_)
-        key = np.stack([rows.dtype[useful], rows.codec[useful], sets[useful], is_text], axis=1).astype(
-            np.int64
-        )
+        kinds = rows.dtype[useful], rows.codec[useful], sets[useful], is_text
         out = []
-        if len(useful):
-            different, inverse = np.unique(key, axis=0, return_inverse=True)
-            for number, (dtype, codec, column_set, text) in enumerate(different.tolist()):
-                index = useful[inverse.reshape(-1) == number]
-                width = 1 if column_set == NOWHERE else len(self.wanted.column_sets[column_set])
-                of = numpy_dtype(DTYPES[dtype]), rows.codecs[codec], bool(text), column_set
-                out += [_Class(part, *of) for part in _bounded(index, rows.n_frames[index], width)]
+        for mine in _alike(kinds) if len(useful) else ():
+            dtype, codec, column_set, text = (one[mine[0]] for one in kinds)
+            index = useful[mine]
+            width = 1 if column_set == NOWHERE else len(self.wanted.column_sets[column_set])
+            of = numpy_dtype(DTYPES[dtype]), rows.codecs[codec], bool(text), int(column_set)
+            out += [_Class(part, *of) for part in _bounded(index, rows.n_frames[index], width)]
         return out
 
     def _texts(self, values: Array, length: I64, found: FoundRows, rows: I64) -> I64:
@@ -372,6 +369,16 @@ def decode_row(
         read = decode_waves(payload, np.array([0, len(payload)]), dtype)
         return read.ts_ns, read.values, read.quality
     return decode_chunk(payload, codecs, n, dtype, span, times, siblings)
+
+
+def _alike(columns: Sequence[Array]) -> list[I64]:
+    """Places at which all columns say the same: by one number each, as sorting rows of several takes ten times as long."""
+    key = np.zeros(len(columns[0]), np.int64)
+    for one in columns:
+        least = int(one.min())
+        key = key * (int(one.max()) - least + 1) + (one.astype(np.int64) - least)
+    different, inverse = np.unique(key, return_inverse=True)
+    return [np.flatnonzero(inverse == number) for number in range(len(different))]
 
 
 def _bounded(index: I64, n_frames: Array, width: int) -> list[I64]:

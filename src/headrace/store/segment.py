@@ -110,6 +110,10 @@ def _encodings(names: Sequence[str], n_rows: int) -> tuple[list[str], dict[str, 
 
 def _row_groups(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
     """Rows in runs of bounded size; small shards share one."""
+    n_bytes = sum(int(np.sum(_numbers(t["n_bytes"]), dtype=np.int64)) for t in tables)
+    if n_bytes <= _GROUP_BYTES_MAX and sum(map(len, tables)) <= _ROWS_MAX:  # as in most flushes
+        yield pa.concat_tables(tables).combine_chunks()
+        return
     waiting: list[pa.Table] = []
     for table in tables:
         size = np.cumsum(_numbers(table["n_bytes"]), dtype=np.int64)
