@@ -12,7 +12,7 @@ import json
 import math
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ DTYPES: tuple[str, ...] = ("u8", "i8", "u16", "i16", "u32", "i32", "u64", "i64",
 MAX_COLUMNS = 65_535
 
 
+@lru_cache(maxsize=64)
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The NumPy type of a value type's name: ``u16`` → ``uint16``."""
     return np.dtype(name[0] + str(int(name[1:]) // 8))

@@ -62,8 +62,8 @@ def to_bits(values: Array) -> I64:
 
 
 def from_bits(bits: I64, dtype: np.dtype[Any]) -> Array:
-    """The inverse of `to_bits`."""
-    return bits.astype(f"i{dtype.itemsize}").view(dtype)
+    """The inverse of `to_bits`; of types of 64 bits a view."""
+    return bits.astype(f"i{dtype.itemsize}", copy=False).view(dtype)
 
 
 def _distinct(numbers: I64) -> list[int]:
