@@ -280,12 +280,10 @@ class LocalDisk:
             raise storage_error("repair", full, e) from e
 
     def list(self, folder: str) -> list[str]:
-        root = os.path.join(os.fspath(self.root), "")
-        top, found = root + folder, []
+        top = os.path.join(os.fspath(self.root), folder)
+        found: list[str] = []
         try:
-            for where, _, names in os.walk(top, onerror=_raise_unless_gone):
-                prefix = os.path.join(where[len(root) :], "")
-                found += [prefix + n for n in names if not n.startswith(".")]
+            _gather(top, folder and folder + "/", found)
         except OSError as e:
             raise storage_error("list", top, e) from e
         return sorted(found)
@@ -375,9 +373,18 @@ def _link(temporary: Path, full: Path) -> bool:
     return True
 
 
-def _raise_unless_gone(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
+def _gather(top: str, prefix: str, found: list[str]) -> None:
+    """Files below a folder; none of one that is gone. Every query lists some: `os.walk` takes twice as long."""
+    try:
+        entries = os.scandir(top)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _gather(entry.path, f"{prefix}{entry.name}/", found)
+            elif not entry.name.startswith("."):
+                found.append(prefix + entry.name)
 
 
 def _remove(path: Path) -> None:

@@ -233,14 +233,17 @@ def _recover_nothing(disk: Disk, incarnation: int, m: int) -> Commit:
     raise NotFound(f"nothing to rebuild {commit_path(incarnation, m)} from")
 
 
-def list_commits(disk: Disk) -> list[tuple[int, int]]:
-    """(incarnation, m) of all commits that are kept, in order."""
-    out = []
+def list_commits(disk: Disk, behind: tuple[int, int] = (-1, -1)) -> list[tuple[int, int]]:
+    """(incarnation, m) of all commits that are kept and come behind one, in order."""
+    out, last = [], commit_path(*behind)
     for path in disk.list(FOLDER):
+        # Numbers of as many digits are in order as words: each query looks, and mostly there is nothing new.
+        if path <= last and len(path) == len(last):
+            continue
         parts = path.removesuffix(".json").split("/")
         if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit():
             out.append((int(parts[1]), int(parts[2])))
-    return sorted(out)
+    return sorted(key for key in out if key > behind)
 
 
 def load_commits(
@@ -262,7 +265,7 @@ def load_commits(
 
 
 def _load(disk: Disk, view: CommitView, recover: Recover) -> CommitView:
-    new = [key for key in list_commits(disk) if key > view.last]
+    new = list_commits(disk, view.last)
     commits: list[Commit | str] = []
     disk.prefetch([commit_path(*key) for key in new[-FOLD_EVERY:]])
     for key in reversed(new):

@@ -373,6 +373,8 @@ def decode_row(
 
 def _alike(columns: Sequence[Array]) -> list[I64]:
     """Places at which all columns say the same: by one number each, as sorting rows of several takes ten times as long."""
+    if all((one == one[0]).all() for one in columns):
+        return [np.arange(len(columns[0]))]
     key = np.zeros(len(columns[0]), np.int64)
     for one in columns:
         least = int(one.min())

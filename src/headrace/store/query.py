@@ -113,6 +113,7 @@ class Store:
         self._owns_directory = owns_directory
         self._lock = threading.Lock()
         self._asked: OrderedDict[tuple[str, int], Wanted] = OrderedDict()
+        self._n_asked = 0  # sensors in these
         self.uses_rollups = True  # where false, they answer only what has no samples any more
 
     @classmethod
@@ -270,9 +271,11 @@ class Store:
                 return known
         wanted = Wanted(self.directory, self.series, self.select(pattern))
         with self._lock:
-            self._asked[key] = wanted
-            while len(self._asked) > 1 and sum(w.n for w in self._asked.values()) > _ASKED_SENSORS:
-                self._asked.popitem(last=False)
+            if key not in self._asked:  # another thread may have been as fast
+                self._asked[key] = wanted
+                self._n_asked += wanted.n
+            while len(self._asked) > 1 and self._n_asked > _ASKED_SENSORS:
+                self._n_asked -= self._asked.popitem(last=False)[1].n
         return wanted
 
     def select(self, pattern: str) -> Selection:
