@@ -117,8 +117,11 @@ class Answer:
 
     def _texts(self, one: SensorSamples, sensor: I64, words: Words) -> Array | None:
         """Words of string values and of labelled states; None where no sensor has any."""
+        labelled = self.wanted.is_labelled[one.sensor]
+        if not words.sensors and not labelled.any():
+            return None
         strings = np.isin(one.sensor, np.array(sorted(words.sensors), np.int64))
-        named = np.flatnonzero(strings | self.wanted.is_labelled[one.sensor])
+        named = np.flatnonzero(strings | labelled)
         if not len(named):
             return None
         out = np.full(len(sensor), None, np.object_)

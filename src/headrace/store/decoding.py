@@ -78,7 +78,7 @@ class Decoding:
         """Decode rows; `place` says where each stands in the selection."""
         sensor = self.wanted.elements(found.rows.column, place)
         rank = found.rows.seq * 2 + found.rows.kind
-        for one in self._classes(found, place):
+        for one in self._classes(found, place, sensor):
             part = one.index
             columns = _FIRST if one.column_set == NOWHERE else self.wanted.column_sets[one.column_set]
             decoded = self._decode(found, one, part, columns)
@@ -93,9 +93,8 @@ class Decoding:
                 self._add(ts_ns, mine, marks, (length, element, rank[part]), is_text=one.is_text)
             self.n_rows_decoded += len(one.index)
 
-    def _classes(self, found: FoundRows, place: I64) -> list[_Class]:
+    def _classes(self, found: FoundRows, place: I64, element: I64) -> list[_Class]:
         rows = found.rows
-        element = self.wanted.elements(rows.column, place)
         sets = np.where(rows.column >= 0, NOWHERE, self.wanted.column_set[np.maximum(place, 0)])
         useful = np.flatnonzero((place >= 0) & ((rows.column < 0) | (element >= 0)))
         is_text = np.zeros(len(useful), np.bool_)

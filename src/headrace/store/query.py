@@ -468,6 +468,8 @@ def _weights(wanted: Wanted, scan: Scan, answer: Answer | None = None) -> npt.ND
 
 def slices_of(wanted: Wanted, scan: Scan, answer: Answer | None = None) -> tuple[I64, int]:
     """Slice of each group, in the order of its first sensor, so that a slice has a bounded number of samples."""
+    if len(wanted.groups) == 1:
+        return np.zeros(1, np.int64), 1
     weight = _weights(wanted, scan, answer)
     if weight.sum() < SLICE_SAMPLES:
         return np.zeros(len(weight), np.int64), 1
