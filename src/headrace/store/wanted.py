@@ -105,13 +105,36 @@ class Wanted:
         self.paths: npt.NDArray[np.object_] = paths[order]
         self.slot, self.column = selection.slot[order], selection.column[order]
         self.n = len(order)
-        self._index(series)
-        self._find_lanes()
+        others = [] if is_raw else self._other_layouts(series)
+        if self.n == 1 and not others:  # as most queries: all that follows is known
+            self._index_one()
+        else:
+            self._index(others)
+            self._find_lanes()
 
-    def _index(self, series: SeriesMap) -> None:
+    def _index_one(self) -> None:
+        """What `_index` and `_find_lanes` find of one sensor under one layout."""
+        zero = np.zeros(1, np.int64)
+        layout = self.directory.layout(int(self.slot[0]))
+        self.slots, self.columns, self.sensor = self.slot, self.column.astype(np.int64), zero
+        self.start: I64 = np.array([0, 1])
+        self.column_sets: list[I64] = [self.columns]
+        self.column_set: I64 = zero
+        self.layout_id: U64 = np.array([layout.id], np.uint64)
+        self.groups: U64 = self.directory.group_id[self.slot]
+        self._newest_place: I64 = zero
+        self.group_of_place: I64 = zero
+        self.first_sensor_of_group: I64 = zero
+        self._place_of_layout: dict[tuple[int, int], int] = {}
+        lane = Lane.SIGNED if self.is_raw else lane_of(layout, int(self.columns[0]))
+        self.lane: npt.NDArray[np.uint8] = np.array([lane], np.uint8)
+        self.grid = layout.grid.take(self.columns)
+        self.sensor_grid = Grid.plain(1) if lane == Lane.FLOAT else self.grid
+
+    def _index(self, others: list[tuple[int, I64, I64]]) -> None:
         directory = self.directory
         slots, columns, sensors = [self.slot], [self.column.astype(np.int64)], [np.arange(self.n)]
-        for other, its_columns, its_sensors in [] if self.is_raw else self._other_layouts(series):
+        for other, its_columns, its_sensors in others:
             slots.append(np.full(len(its_columns), other, np.uint32))
             columns.append(its_columns)
             sensors.append(its_sensors)
@@ -119,18 +142,18 @@ class Wanted:
         order = np.lexsort((column, slot))
         slot, self.columns, self.sensor = slot[order], column[order], sensor[order]
         self.slots, first, count = np.unique(slot, return_index=True, return_counts=True)
-        self.start: I64 = np.append(first, len(slot)).astype(np.int64)
+        self.start = np.append(first, len(slot)).astype(np.int64)
         self._find_column_sets(count)
         group = directory.group_id[self.slots]
         used, which = np.unique(directory.layout_index[self.slots], return_inverse=True)
         ids = np.array([directory.layouts[i].id for i in used.tolist()], np.uint64)
-        self.layout_id: U64 = ids[which]
+        self.layout_id = ids[which]
         order = np.lexsort((self.slots, group))
         last = np.append(group[order][1:] != group[order][:-1], True) if len(order) else np.empty(0, np.bool_)
-        self.groups: U64 = group[order][last]
-        self._newest_place: I64 = order[last]
-        self.group_of_place: I64 = np.searchsorted(self.groups, group).astype(np.int64)
-        self.first_sensor_of_group: I64 = np.full(len(self.groups), self.n, np.int64)
+        self.groups = group[order][last]
+        self._newest_place = order[last]
+        self.group_of_place = np.searchsorted(self.groups, group).astype(np.int64)
+        self.first_sensor_of_group = np.full(len(self.groups), self.n, np.int64)
         np.minimum.at(self.first_sensor_of_group, np.repeat(self.group_of_place, count), self.sensor)
         self._place_of_layout = (
             {
@@ -170,9 +193,9 @@ class Wanted:
 
     def _find_column_sets(self, count: Array) -> None:
         """Number the different sets of columns."""
-        self.column_sets: list[I64] = []
+        self.column_sets = []
         known: dict[bytes, int] = {}
-        self.column_set: I64 = np.empty(len(self.slots), np.int64)
+        self.column_set = np.empty(len(self.slots), np.int64)
         single = count == 1
         only = self.columns[self.start[:-1][single]]
         different, inverse = np.unique(only, return_inverse=True)
@@ -204,7 +227,7 @@ class Wanted:
             self.grid.terms[:, mine] = layout.grid.terms[:, columns]
             by_column = [_lane(layout.dtype, c.scale, c.offset) for c in layout.columns]
             lanes[mine] = Lane.SIGNED if self.is_raw else np.array(by_column, np.uint8)[columns]
-        self.lane: npt.NDArray[np.uint8] = np.empty(self.n, np.uint8)
+        self.lane = np.empty(self.n, np.uint8)
         self.lane[self.sensor] = lanes
         self.sensor_grid = Grid.plain(self.n)
         terms = self.sensor_grid.terms
