@@ -212,6 +212,9 @@ class Answer:
                 None,
             )
         ]
+        if len(raw) == 1:
+            sensor, ts_ns, values, quality, text = raw[0]
+            return sensor, ts_ns, {"value": values, "quality": quality}, text
         text = None
         if any(part[4] is not None for part in raw):
             text = np.concatenate(

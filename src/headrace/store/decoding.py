@@ -19,7 +19,7 @@ from headrace.store.reader import FoundRows
 from headrace.store.runs import Runs, SensorSamples
 from headrace.store.schema import BLOCK, WAVE
 from headrace.store.segment import RowHeaders, SegmentFile
-from headrace.store.wanted import NOWHERE, Lane, Wanted, to_bits
+from headrace.store.wanted import NOWHERE, Lane, Wanted, distinct, to_bits
 from headrace.store.warm import decode_chunk, decode_times, decode_values, unknown_codec
 from headrace.store.warm_reads import Chunks, decode_chunks
 from headrace.store.words import Words
@@ -234,7 +234,7 @@ class Decoding:
         if wanted.is_raw:
             values = to_bits(values)
         lanes = wanted.lane[sensor]
-        for lane in np.unique(lanes).tolist():
+        for lane in distinct(lanes):
             runs = self._runs.setdefault(Lane(lane), Runs(Lane(lane)))
             chosen = np.flatnonzero(lanes == lane)
             if len(chosen) == len(lanes):
@@ -372,7 +372,7 @@ def decode_row(
 
 def _alike(columns: Sequence[Array]) -> list[I64]:
     """Places at which all columns say the same: by one number each, as sorting rows of several takes ten times as long."""
-    if all((one == one[0]).all() for one in columns):
+    if len(columns[0]) == 1 or all((one == one[0]).all() for one in columns):
         return [np.arange(len(columns[0]))]
     key = np.zeros(len(columns[0]), np.int64)
     for one in columns:
@@ -384,6 +384,8 @@ def _alike(columns: Sequence[Array]) -> list[I64]:
 
 def _bounded(index: I64, n_frames: Array, width: int) -> list[I64]:
     """Rows in parts that hold no more than `_VALUES_MAX` values, but for a row that does alone."""
+    if int(n_frames.sum(dtype=np.int64)) * width < _VALUES_MAX:
+        return [index]
     number = np.cumsum(n_frames.astype(np.int64) * width) // _VALUES_MAX
     return np.split(index, np.flatnonzero(np.diff(number)) + 1)
 

@@ -137,11 +137,15 @@ class Store:
         return store
 
     def refresh(self) -> StoreView:
+        """Look at what was committed since, and for sensors that were defined since."""
+        view = self._look()
+        self._learn()
+        return view
+
+    def _look(self) -> StoreView:
         """Look at what was committed since."""
         with self._lock:
             self.view = self._loader.load()
-            if self._owns_directory:
-                load_directory(self.disk, self.directory)
             return self.view
 
     def _learn(self) -> None:
@@ -240,7 +244,7 @@ class Store:
         for attempt in (1, 2):
             asked_ns = self._clock.now_ns()
             batches = [] if tail is None else tail(wanted.slots)
-            view = self.refresh()
+            view = self._look()
             scan = self._scan_for(answer, view, batches)
             if attempt == 2 or not scan.is_stale:
                 break

@@ -133,6 +133,8 @@ _NO_MARKS.flags.writeable = False
 
 def _fall_between(sensor: I64, begin: I64, kept: I64, ts_ns: I64) -> bool:
     """Whether a run begins no later than the one before it ends, which is of the same sensor."""
+    if len(sensor) == 1:
+        return False
     filled = kept > 0
     if not filled.all():
         sensor, begin, kept = sensor[filled], begin[filled], kept[filled]

@@ -66,8 +66,8 @@ def from_bits(bits: I64, dtype: np.dtype[Any]) -> Array:
     return bits.astype(f"i{dtype.itemsize}", copy=False).view(dtype)
 
 
-def _distinct(numbers: I64) -> list[int]:
-    """The different numbers; mostly there is one."""
+def distinct(numbers: Array) -> list[int]:
+    """The different numbers, rising; mostly there is one."""
     is_one = not len(numbers) or bool((numbers == numbers[0]).all())
     found: list[int] = (numbers[:1] if is_one else np.unique(numbers)).tolist()
     return found
@@ -272,7 +272,7 @@ class Wanted:
         out = np.full(len(place), NOWHERE, np.int64)
         single = np.flatnonzero((column >= 0) & (place >= 0))
         sets = self.column_set[place[single]]
-        for number in _distinct(sets):
+        for number in distinct(sets):
             mine = single[sets == number]
             columns = self.column_sets[number]
             at = np.searchsorted(columns, column[mine])

@@ -138,6 +138,7 @@ async def test_half_a_line_of_a_program_that_was_ended_is_a_reject():
     async with Running(adapter_of("printf 'm,host=h a=1'; kill -9 $$")) as (adapter, sink):
         await until(lambda: bool(sink.rejects), "refused")
         assert sink.rejects[0].code is RejectCode.MALFORMED
+        await until(lambda: device_of(adapter).n_errors >= 1, "told")
         assert device_of(adapter).reason.startswith("sh was ended by SIGKILL")
 
 
