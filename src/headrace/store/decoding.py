@@ -84,6 +84,8 @@ class Decoding:
             decoded = self._decode(found, one, part, columns)
             if decoded is None:  # a row is damaged: find out which
                 part, decoded = self._decode_sound(found, one, columns)
+                if not len(part):
+                    continue
             ts_ns, values, quality, length = decoded
             for j in range(len(columns)):
                 element = sensor[part] if one.column_set == NOWHERE else self.wanted.start[place[part]] + j

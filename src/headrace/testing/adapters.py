@@ -395,7 +395,8 @@ async def check_garbage_is_a_value(rig: AdapterRig) -> None:
         assert sink.rejects[0].source, "it is told where it came from"
         wanted = sink.n_samples + await rig.send()
         await until(lambda: sink.n_samples >= wanted, "good samples arrive after it")
-        assert adapter.diagnostics().n_rejects == len(sink.rejects)
+        # What runs elsewhere reports now and then.
+        await until(lambda: adapter.diagnostics().n_rejects == len(sink.rejects), "rejects are counted")
 
 
 async def check_no_credit_slows(rig: AdapterRig) -> None:
