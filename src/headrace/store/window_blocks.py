@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.codecs.base import same_bits
 from headrace.codecs.origin import OriginCodec, explains, type_mark
 from headrace.codecs.origin_coding import NO_KIND, packed
 from headrace.codecs.origin_kernels import SCALED, SINGLE, lie_close
@@ -205,7 +206,8 @@ def _parts(columns: list[_Column]) -> list[bytes]:
     which = np.flatnonzero(is_float & (~has_body | (chunks.role == _Role.M2)))
     found, is_noise = _by_bits(chunks.take(which))
     for i, body in zip(which.tolist(), found, strict=True):
-        if body and len(part := _part(_ORIGIN, body)) < len(out[i]):
+        part = _part(_ORIGIN, body)
+        if body and len(part) < len(out[i]) and _is_kept(body, chunks.values(i)):
             out[i] = part
     is_long = is_float & (np.diff(chunks.start) >= _SEARCHED_FROM)
     stepped = np.flatnonzero(is_long & has_body & (chunks.role == _Role.ENDS)).tolist()
@@ -219,7 +221,6 @@ def _by_bits(chunks: _Chunks) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
     """Origin's bodies of floats that are no decimals, empty for none, and which of them are no other whole numbers either.
 
     The integers are the bits of float32 where all are such, else their own; of what rounding left out they count its last bit.
-    They are the values again, all compared here, and the kernel compares what a reader gets of them.
     """
     if not len(chunks.marks):
         return [], np.empty(0, np.bool_)
@@ -245,6 +246,11 @@ def _by_bits(chunks: _Chunks) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
         origin = Origin(SCALED, step=of).to_bytes() if which == 2 else (_SINGLE_HEAD if which else _BITS_HEAD)
         found.append(bytes([mark]) + origin + body[1:] if body else b"")
     return found, (kind == 0) & (chunks.role != _Role.M2)
+
+
+def _is_kept(body: bytes, values: Array) -> bool:
+    """Whether a reader gets back what was there: the kernel has compared the integers, not what stands before them."""
+    return same_bits(OriginCodec().unpack(body, values.size, values.dtype), values)
 
 
 def _units(doubles: F64, first: I64, length: I64) -> tuple[F64, I64]:
