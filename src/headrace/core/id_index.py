@@ -53,6 +53,18 @@ class IdIndex:
             runs.append(_merged(older, newer))
         self._runs = tuple(runs)
 
+    def find_one(self, one: int) -> int:
+        """Newest row of an id; -1 where unknown."""
+        row = self._recent.get(one)
+        if row is not None:
+            return row
+        wanted = np.uint64(one)
+        for known, its_rows in reversed(self._runs):
+            at = int(known.searchsorted(wanted))
+            if at < len(known) and known[at] == wanted:
+                return int(its_rows[at])
+        return -1
+
     def find(self, ids: U64) -> I64:
         """Newest row of each id; -1 where unknown. Many are looked up in rising order, which finds them in the cache."""
         if len(ids) > self.SINGLE_MAX and not (ids[1:] >= ids[:-1]).all():

@@ -234,7 +234,8 @@ class SensorDirectory:
     ) -> npt.NDArray[np.object_]:
         """Paths of many sensors; runs of one slot share the work."""
         out = np.empty(len(slot), np.object_)
-        if not len(slot):
+        if len(slot) < 2:
+            out[:] = [self.sensor_path(*one) for one in zip(slot.tolist(), column.tolist(), strict=True)]
             return out
         first = np.flatnonzero(np.append(True, slot[1:] != slot[:-1]))
         columns, ends = column.tolist(), [*first[1:].tolist(), len(slot)]
@@ -463,7 +464,7 @@ class SensorDirectory:
 
     def _locate(self, index: int) -> tuple[int, int]:
         """(slot, column) of a sensor's row in the column of ids."""
-        slot = int(np.searchsorted(self._first.view, index, side="right")) - 1
+        slot = int(self._first.view.searchsorted(index, side="right")) - 1
         return slot, index - int(self._first.view[slot])
 
     def locate(self, sensor: int) -> tuple[int, int]:
@@ -473,7 +474,7 @@ class SensorDirectory:
         ------
         NotFound : no such sensor.
         """
-        index = int(self._ids.find(np.array([sensor], np.uint64))[0])
+        index = self._ids.find_one(sensor)
         if index < 0:
             raise NotFound(f"no sensor with id {sensor:016x}")
         return self._locate(index)

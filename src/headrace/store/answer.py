@@ -187,7 +187,8 @@ class Answer:
             sensor, ts_ns, columns = self._windows()
         else:
             sensor, ts_ns, columns, text = self._samples()
-        may_be_mixed = self.is_aggregate or not self._is_in_order or (sensor[1:] < sensor[:-1]).any()
+        may_be_mixed = self.is_aggregate or not self._is_in_order
+        may_be_mixed |= self.wanted.n > 1 and bool((sensor[1:] < sensor[:-1]).any())
         order = order_of(sensor, ts_ns) if may_be_mixed else None
         n = len(sensor) if self._limit is None else min(len(sensor), self._limit)
         chosen: Any = slice(0, n) if order is None else order[:n]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -235,11 +236,11 @@ def _recover_nothing(disk: Disk, incarnation: int, m: int) -> Commit:
 
 def list_commits(disk: Disk, behind: tuple[int, int] = (-1, -1)) -> list[tuple[int, int]]:
     """(incarnation, m) of all commits that are kept and come behind one, in order."""
-    out, last = [], commit_path(*behind)
-    for path in disk.list(FOLDER):
+    out, paths, last = [], disk.list(FOLDER), commit_path(*behind)
+    if set(map(len, paths)) == {len(last)}:
         # Numbers of as many digits are in order as words: each query looks, and mostly there is nothing new.
-        if path <= last and len(path) == len(last):
-            continue
+        paths = paths[bisect_right(paths, last) :]
+    for path in paths:
         parts = path.removesuffix(".json").split("/")
         if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit():
             out.append((int(parts[1]), int(parts[2])))

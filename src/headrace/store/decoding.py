@@ -97,6 +97,11 @@ class Decoding:
 
     def _classes(self, found: FoundRows, place: I64, element: I64) -> list[_Class]:
         rows = found.rows
+        if len(place) == 1 and rows.dictionary is None and rows.column[0] >= 0:  # as for most queries
+            if element[0] < 0:
+                return []
+            of = numpy_dtype(DTYPES[rows.dtype[0]]), rows.codecs[rows.codec[0]], False, NOWHERE
+            return [_Class(_FIRST, *of)]
         sets = np.where(rows.column >= 0, NOWHERE, self.wanted.column_set[np.maximum(place, 0)])
         useful = np.flatnonzero((place >= 0) & ((rows.column < 0) | (element >= 0)))
         is_text = np.zeros(len(useful), np.bool_)
@@ -108,8 +113,8 @@ class Decoding:
             dtype, codec, column_set, text = (one[mine[0]] for one in kinds)
             index = useful[mine]
             width = 1 if column_set == NOWHERE else len(self.wanted.column_sets[column_set])
-            of = numpy_dtype(DTYPES[dtype]), rows.codecs[codec], bool(text), int(column_set)
-            out += [_Class(part, *of) for part in _bounded(index, rows.n_frames[index], width)]
+            kind = numpy_dtype(DTYPES[dtype]), rows.codecs[codec], bool(text), int(column_set)
+            out += [_Class(part, *kind) for part in _bounded(index, rows.n_frames[index], width)]
         return out
 
     def _texts(self, values: Array, length: I64, found: FoundRows, rows: I64) -> I64:
@@ -236,22 +241,25 @@ class Decoding:
         if wanted.is_raw:
             values = to_bits(values)
         lanes = wanted.lane[sensor]
-        for lane in distinct(lanes):
-            runs = self._runs.setdefault(Lane(lane), Runs(Lane(lane)))
-            chosen = np.flatnonzero(lanes == lane)
-            if len(chosen) == len(lanes):
-                part = ts_ns, values, quality
-            else:
+        different = distinct(lanes)
+        for lane in different:
+            part, runs = (ts_ns, values, quality), (length, element, sensor, rank)
+            if len(different) > 1:
+                chosen = np.flatnonzero(lanes == lane)
                 start = np.cumsum(length) - length
                 at = np.repeat(start[chosen] - (np.cumsum(length[chosen]) - length[chosen]), length[chosen])
                 at += np.arange(len(at))
                 part = ts_ns[at], values[at], None if quality is None else quality[at]
+                runs = length[chosen], element[chosen], sensor[chosen], rank[chosen]
             numbers = part[1]
             if lane == Lane.FLOAT and not is_text:
-                numbers = self._converted(numbers, length[chosen], element[chosen])
-            runs.add(part[0], numbers, part[2], (length[chosen], sensor[chosen], rank[chosen]))
+                numbers = self._converted(numbers, *runs[:2])
+            known = self._runs.setdefault(Lane(lane), Runs(Lane(lane)))
+            known.add(part[0], numbers, part[2], (runs[0], *runs[2:]))
 
     def _converted(self, values: Array, length: I64, element: I64) -> Array:
+        if values.dtype == np.float64 and self.wanted.is_plain:
+            return values
         grid = self.wanted.grid.take(element)
         with np.errstate(invalid="ignore"):  # what a register held may be a signalling NaN
             if grid.is_plain:

@@ -13,6 +13,7 @@ the days' manifests first: what it sees in both places is in the cold one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -205,8 +206,13 @@ def hot_number(name: str) -> tuple[int, int]:
 
 def list_manifests(disk: Disk, folder: str = FOLDER) -> dict[int, list[int]]:
     """Versions of each partition, oldest first."""
+    return versions_of(disk.list(folder))
+
+
+def versions_of(paths: Sequence[str]) -> dict[int, list[int]]:
+    """The same of the paths below a folder of manifests."""
     out: dict[int, list[int]] = {}
-    for path in disk.list(folder):
+    for path in paths:
         parts = path.removesuffix(".json").split("/")
         if len(parts) == 4 and parts[2].lstrip("-").isdigit() and parts[3].isdigit():
             out.setdefault(int(parts[2]), []).append(int(parts[3]))

@@ -195,18 +195,31 @@ class SegmentReader:
             inside = (rows.t_max[row] >= start_ns) & (rows.t_min[row] < end_ns)
             if not inside.all():
                 row, index = row[inside], index[inside]
-            if (row[1:] < row[:-1]).any():
+            if len(row) > 1 and (row[1:] < row[:-1]).any():
                 in_order = np.argsort(row, kind="stable")
                 row, index = row[in_order], index[in_order]
             if len(row):
-                parts.append((rows if len(row) == len(rows) else rows.take(row), index))
+                parts.append((_taken(rows, row), index))
         if not parts:
             return None
         return FoundRows((file,), _concat([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
 
 
+def _taken(rows: RowHeaders, row: npt.NDArray[np.int32]) -> RowHeaders:
+    """The rows at `row`, which rises; what lies together, as those of a group mostly do, is not copied."""
+    first, last = int(row[0]), int(row[-1]) + 1
+    if last - first != len(row):
+        return rows.take(row)
+    return rows if len(row) == len(rows) else rows.take(slice(first, last))
+
+
 def _match(cached: _Cached, groups: U64) -> tuple[npt.NDArray[np.int32], I64]:
     """(row, index in `groups`) of every row of these groups: by the shorter of the two lists."""
+    if len(groups) == 1:  # as for most queries
+        one = int(cached.groups.searchsorted(groups[0]))
+        is_there = one < len(cached.groups) and cached.groups[one] == groups[0]
+        found = cached.order[cached.start[one] : cached.start[one + 1]] if is_there else cached.order[:0]
+        return found, np.zeros(len(found), np.int64)
     if len(groups) < len(cached.groups):
         run = cached.groups.searchsorted(groups)
         run[run == len(cached.groups)] = 0

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headrace.core.quality import Quality
 from headrace.store.wanted import LANE_DTYPES, Lane
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
+
+_FIRST = np.zeros(1, np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,10 +50,10 @@ class Runs:
 
     def add(self, ts_ns: I64, values: Array, quality: U8 | None, of: tuple[I64, I64, I64]) -> None:
         """Add runs, one behind the other; ``of`` are the length, sensor and rank of each. Of two versions the higher rank wins."""
-        length, sensor, rank = (np.ascontiguousarray(one, np.int64) for one in of)
-        start = np.cumsum(length) - length
-        filled = length > 0
-        if not filled.all():
+        length, sensor, rank = [np.ascontiguousarray(one, np.int64) for one in of]
+        start = _FIRST if length.size == 1 else np.cumsum(length) - length
+        if not length.all():
+            filled = length > 0
             start, length, sensor, rank = start[filled], length[filled], sensor[filled], rank[filled]
         self._parts.append(_Part(ts_ns, values, quality, start, length, sensor, rank))
 
@@ -62,6 +65,10 @@ class Runs:
         same : int64[n_sensors], equal for what is one sensor under several layouts: versions count across them.
         """
         dtype, parts = LANE_DTYPES[self.lane], self._parts
+        if len(parts) == 1 and parts[0].length.size == 1:  # as for most queries
+            alone = _of_one(parts[0], dtype, (start_ns, end_ns))
+            if alone is not None:
+                return alone
         length, sensor, rank, first = (
             _joined(c)
             for c in zip(*((p.length, p.sensor, p.rank, p.ts_ns[p.start]) for p in parts), strict=True)
@@ -90,6 +97,18 @@ class _Part(NamedTuple):
     length: I64
     sensor: I64
     rank: I64
+
+
+def _of_one(part: _Part, dtype: np.dtype[Any], span: tuple[int, int]) -> SensorSamples | None:
+    """What a single run has in a span; None where its times do not rise, or some of its samples are absent."""
+    ts_ns, quality = part.ts_ns, part.quality
+    if not (ts_ns[1:] > ts_ns[:-1]).all() or (quality is not None and (quality >= Quality.ABSENT).any()):
+        return None
+    first, last = ts_ns.searchsorted(span).tolist()
+    marks = np.zeros(last - first, np.uint8) if quality is None else np.ascontiguousarray(quality[first:last])
+    values = np.ascontiguousarray(part.values[first:last].astype(dtype, copy=False))
+    start: I64 = np.array([0, last - first] if last > first else [0])
+    return SensorSamples(part.sensor[: start.size - 1], start, ts_ns[first:last], values, marks)
 
 
 def _scattered(

@@ -211,22 +211,22 @@ class RowHeaders:
     def __len__(self) -> int:
         return len(self.group)
 
-    def take(self, index: Array) -> RowHeaders:
+    def take(self, index: Array | slice) -> RowHeaders:
         """The rows at `index`."""
-        fixed: dict[str, Any] = {
-            "codecs": self.codecs, "statistics": {k: v[index] for k, v in self.statistics.items()},
-        }  # fmt: skip
-        for name in RARE:
-            array = getattr(self, name)
-            fixed[name] = None if array is None else array[index]
-        arrays = {n: getattr(self, n)[index] for n in self.__slots__ if n not in fixed}
-        return RowHeaders(**arrays, **fixed)
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
+        taken: dict[str, Any] = {n: None if a is None else a[index] for n, a in arrays.items()}
+        return RowHeaders(
+            **taken, codecs=self.codecs, statistics={k: v[index] for k, v in self.statistics.items()}
+        )
 
     @property
     def size_bytes(self) -> int:
         """Memory that the headers take."""
         arrays = [getattr(self, n) for n in self.__slots__ if n not in ("codecs", "statistics", "dictionary")]
         return sum(a.nbytes for a in (*arrays, *self.statistics.values()) if a is not None)
+
+
+_ARRAYS = tuple(name for name in RowHeaders.__slots__ if name not in ("codecs", "statistics"))
 
 
 class SegmentFile:

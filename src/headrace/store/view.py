@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,11 +17,12 @@ from headrace.store.manifests import (
     ColdManifest,
     Manifest,
     hot_path,
-    list_manifests,
     manifest_path,
     read_cold_manifest,
     read_manifest,
+    versions_of,
 )
+from headrace.store.manifests import FOLDER as DAYS
 from headrace.store.segment import open_segment
 
 _TRIES = 8
@@ -181,6 +183,7 @@ class ViewLoader:
         self._commits = CommitView()
         self._days: dict[int, tuple[int, Manifest, str]] = {}
         self._cold: dict[int, tuple[int, ColdManifest | None, str]] = {}
+        self._listed: dict[str, list[str]] = {}  # manifests, by folder, as of the last look
         self._view = StoreView()
         self._parts: tuple[Manifest | ColdManifest | None, ...] = ()
 
@@ -190,10 +193,14 @@ class ViewLoader:
         Commits first, then days, then the cold tier: what is newer than what was read before it only repeats that.
         """
         for _ in range(_TRIES):
-            self._commits = load_commits(self._disk, self._commits, self._recover)
+            before, self._commits = self._commits, load_commits(self._disk, self._commits, self._recover)
             try:
-                self._load_days()
-                self._load_cold()
+                is_new = [
+                    self._look_into(DAYS, self._load_days),
+                    self._look_into(COLD_MANIFESTS, self._load_cold),
+                ]
+                if self._commits is before and not any(is_new):  # as for most queries
+                    return self._view
                 break
             except NotFound:  # replaced while we looked
                 continue
@@ -212,8 +219,16 @@ class ViewLoader:
         same = len(parts) == len(self._parts) and all(a is b for a, b in zip(parts, self._parts, strict=True))
         return same and self._view.commits is self._commits and self._view.damaged == damaged
 
-    def _load_days(self) -> None:
-        listed = list_manifests(self._disk)
+    def _look_into(self, folder: str, load: Callable[[dict[int, list[int]]], None]) -> bool:
+        """Load what a folder of manifests has, if that is not what it had; whether it was."""
+        paths = self._disk.list(folder)
+        if paths == self._listed.get(folder):
+            return False
+        load(versions_of(paths))
+        self._listed[folder] = paths
+        return True
+
+    def _load_days(self, listed: dict[int, list[int]]) -> None:
         known_of = {day: found[0] for day, found in self._days.items()}
         new = [(day, numbers[-1]) for day, numbers in listed.items() if known_of.get(day) != numbers[-1]]
         self._disk.prefetch([manifest_path(day, number) for day, number in new])
@@ -227,8 +242,7 @@ class ViewLoader:
                 self._days[day] = (numbers[-1], manifest, sentence)
         self._days = {d: m for d, m in self._days.items() if d in listed}
 
-    def _load_cold(self) -> None:
-        listed = list_manifests(self._disk, COLD_MANIFESTS)
+    def _load_cold(self, listed: dict[int, list[int]]) -> None:
         for bucket, numbers in listed.items():
             known = self._cold.get(bucket)
             if known is None or known[0] != numbers[-1]:

@@ -19,6 +19,7 @@ Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 NOWHERE = -1
+_PLAIN = Grid.plain(1)
 _SORTED_BY_NUMPY_MAX = 1_000
 
 
@@ -68,6 +69,8 @@ def from_bits(bits: I64, dtype: np.dtype[Any]) -> Array:
 
 def distinct(numbers: Array) -> list[int]:
     """The different numbers, rising; mostly there is one."""
+    if numbers.size == 1:
+        return [int(numbers[0])]
     is_one = not len(numbers) or bool((numbers == numbers[0]).all())
     found: list[int] = (numbers[:1] if is_one else np.unique(numbers)).tolist()
     return found
@@ -100,11 +103,12 @@ class Wanted:
     ) -> None:
         self.directory = directory
         self.is_raw = is_raw
-        paths = directory.sensor_paths(selection.slot, selection.column)
-        order = _path_order(paths)
-        self.paths: npt.NDArray[np.object_] = paths[order]
-        self.slot, self.column = selection.slot[order], selection.column[order]
-        self.n = len(order)
+        self.n = len(selection)
+        self.slot, self.column = selection.slot, selection.column
+        self.paths: npt.NDArray[np.object_] = directory.sensor_paths(self.slot, self.column)
+        if self.n > 1:
+            order = _path_order(self.paths)
+            self.paths, self.slot, self.column = self.paths[order], self.slot[order], self.column[order]
         others = [] if is_raw else self._other_layouts(series)
         if self.n == 1 and not others:  # as most queries: all that follows is known
             self._index_one()
@@ -129,7 +133,7 @@ class Wanted:
         lane = Lane.SIGNED if self.is_raw else lane_of(layout, int(self.columns[0]))
         self.lane: npt.NDArray[np.uint8] = np.array([lane], np.uint8)
         self.grid = layout.grid.take(self.columns)
-        self.sensor_grid = Grid.plain(1) if lane == Lane.FLOAT else self.grid
+        self.sensor_grid = _PLAIN if lane == Lane.FLOAT else self.grid
 
     def _index(self, others: list[tuple[int, I64, I64]]) -> None:
         directory = self.directory
@@ -234,7 +238,7 @@ class Wanted:
         terms[:, self.sensor] = self.grid.terms
         mixed = (self.lane[self.sensor] != lanes) | (terms[:, self.sensor] != self.grid.terms).any(axis=0)
         self.lane[self.sensor[mixed]] = Lane.FLOAT
-        terms[:, self.lane == Lane.FLOAT] = Grid.plain(1).terms
+        terms[:, self.lane == Lane.FLOAT] = _PLAIN.terms
 
     def places_of_slots(self, slot: npt.NDArray[np.uint32]) -> I64:
         """Place of each slot; `NOWHERE` where nothing of it is wanted."""
@@ -251,12 +255,17 @@ class Wanted:
     @cached_property
     def lanes(self) -> tuple[Lane, ...]:
         """The lanes that there are."""
-        return tuple(Lane(one) for one in np.unique(self.lane).tolist())
+        return tuple(Lane(one) for one in distinct(self.lane))
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether all raw values are engineering values."""
+        return self.grid.is_plain
 
     @cached_property
     def has_plain_integers(self) -> bool:
         """Whether raw integers are engineering values, of all sensors in that lane."""
-        return not self.sensor_grid.has_steps[self.lane == Lane.RAW].any()
+        return Lane.RAW not in self.lanes or not self.sensor_grid.has_steps[self.lane == Lane.RAW].any()
 
     def places_of_groups(self, group_index: I64, layout_id: U64) -> I64:
         """Place of each (index in `groups`, layout); `NOWHERE` where the layout has nothing wanted."""
@@ -269,6 +278,8 @@ class Wanted:
 
     def elements(self, column: npt.NDArray[np.int32], place: I64) -> I64:
         """Index in `columns` and `sensor` of rows that hold one column; `NOWHERE` where it is not self."""
+        if self.columns.size == 1:  # as for most queries
+            return np.where((column == self.columns) & (place >= 0), 0, NOWHERE)
         out = np.full(len(place), NOWHERE, np.int64)
         single = np.flatnonzero((column >= 0) & (place >= 0))
         sets = self.column_set[place[single]]
@@ -303,6 +314,9 @@ class Wanted:
 
     def _of_columns(self, ask: Callable[[Column], Any]) -> npt.NDArray[np.object_]:
         """Something of each sensor's column."""
+        if self.n == 1:
+            column = self.directory.layout(int(self.slot[0])).columns[int(self.column[0])]
+            return np.array([ask(column)], np.object_)
         layout_index = self.directory.layout_index[self.slot]
         out = np.empty(self.n, np.object_)
         for index in np.unique(layout_index).tolist():
