@@ -22,7 +22,8 @@ class TicksTime(SeriesCodec):
     """``t0 + tick * k[i]``, where k is coded as integers, or what it is beyond ``floor(i * step + offset + 0.5)``.
 
     Milliseconds in nanoseconds waste 20 bits a time unless divided out first; a clock of 12 kHz, cut to whole
-    nanoseconds, wastes one or two unless its line is known. The body is a flag, t0 and the tick as signed varints, step and offset as
+    nanoseconds, wastes one or two unless its line is known; gaps of which there are few, far apart, have a code each in
+    pco's integers. The body is a flag, t0 and the tick as signed varints, step and offset as
     float64 and float32 where the flag says so, and the integers (`headrace.codecs.integers`).
     """
 
@@ -34,7 +35,7 @@ class TicksTime(SeriesCodec):
 
     def _packed(self, ts_ns: I64) -> bytes:
         """Of times too far apart for the kernel, or that pco may make shorter."""
-        from headrace.codecs.integers import encode_integers, encode_sparse
+        from headrace.codecs.integers import encode_integers, encode_pco, encode_sparse
         from headrace.codecs.packing import put_signed
 
         start = ts_ns[0] if ts_ns.size else np.int64(0)
@@ -43,9 +44,13 @@ class TicksTime(SeriesCodec):
         sparse = encode_sparse(number)
         line = None if sparse else _line_of(number)
         if line is None:
-            return bytes([_PLAIN]) + head + (sparse or encode_integers(number))
-        left = number - _on_line(number.size, *line)
-        return bytes([_ON_LINE]) + head + _LINE.pack(*line) + encode_integers(left)
+            body = bytes([_PLAIN]) + head + (sparse or encode_integers(number))
+        else:
+            left = number - _on_line(number.size, *line)
+            body = bytes([_ON_LINE]) + head + _LINE.pack(*line) + encode_integers(left)
+        if not _has_few_gaps(number, len(body)):
+            return body
+        return min(body, bytes([_PLAIN]) + head + encode_pco(number), key=len)
 
     def unpack(self, body: bytes, n: int) -> I64:
         """Decode n times."""
@@ -113,6 +118,14 @@ def _kernels() -> tuple[Any, Any, Any]:
     from headrace.codecs.tick_kernels import decode_ticks
 
     return decode_ticks, scratch_for, wrapping
+
+
+def _has_few_gaps(number: I64, size: int) -> bool:
+    from headrace.codecs.compiled import wrapping
+    from headrace.codecs.tick_kernels import has_few_gaps
+
+    with wrapping():
+        return bool(has_few_gaps(number, size, np.empty(1024, np.int64)))
 
 
 def _line_of(number: I64) -> tuple[float, float] | None:

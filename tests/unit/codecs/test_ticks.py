@@ -20,6 +20,11 @@ TIMES = {
     "12 kHz, cut out": (START + (AT + 777) * NS // 12_000, 40),
     "ms jitter": (START + AT * NS + RANDOM.integers(0, 4, AT.size) * 1_000_000, 400),
     "now and then late": (START + (AT + np.cumsum(RANDOM.random(AT.size) < 0.06)) * NS, 100),
+    "two intervals": (
+        START + np.cumsum(RANDOM.choice([999, 1_000, 1_001, 60_000], AT.size)) * 1_000_000,
+        350,
+    ),
+    "few gaps": (START + np.cumsum(RANDOM.choice([1, 2, 5, 10, 30], AT.size)) * NS, 420),
 }
 
 
@@ -29,6 +34,26 @@ def test_a_clock_costs_next_to_nothing(name):
     payload = TicksTime().encode(ts_ns)
     assert np.array_equal(TicksTime().decode(payload, ts_ns.size), ts_ns)
     assert len(payload) <= most
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(0, 2**40), min_size=1, max_size=300),
+    st.integers(500, 1_500),
+    st.integers(1, 10**9),
+    st.integers(0, 2**32),
+)
+def test_few_gaps_come_back_and_take_what_their_shares_say(gaps, n, tick, seed):
+    """However many there are and far apart they lie: about what a code of whole gaps takes, where it has to be told of few."""
+    random = np.random.default_rng(seed)
+    chosen = random.choice(np.array(gaps, np.int64), n)
+    ts_ns = START + np.cumsum(chosen) * tick
+    payload = TicksTime().encode(ts_ns)
+    assert np.array_equal(TicksTime().decode(payload, n), ts_ns)
+    counts = np.unique(chosen, return_counts=True)[1]
+    bits = float((counts * np.log2(n / counts)).sum())
+    if len(counts) <= 256 and n > 512:
+        assert len(payload) <= 1.15 * bits / 8 + 9 * len(counts) + 80
 
 
 @settings(deadline=None, max_examples=60)
