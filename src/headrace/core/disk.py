@@ -198,7 +198,6 @@ class LocalDisk:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self._top = os.fspath(self.root)
         self._listings = Listings()
         self._lock_fd: int | None = None
 
@@ -283,7 +282,7 @@ class LocalDisk:
             raise storage_error("repair", full, e) from e
 
     def list(self, folder: str) -> list[str]:
-        top = os.path.join(self._top, folder)
+        top = os.path.join(self.root, folder)
         try:
             return self._listings.list(top, folder and folder + "/")
         except OSError as e:

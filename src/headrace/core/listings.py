@@ -10,31 +10,37 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from headrace.core.clock import NS, monotonic_ns
 
 _SETTLED_NS = 3 * NS  # the longest step of a file system's times is 2 s, FAT's
-_KEPT = 32  # folders
+_TRUSTED_NS = 30 * NS  # for as long at most, as some file systems give their folders no times
+_KEPT, _NAMES_MAX = 64, 20_000  # folders, and names below one
 
 _Stamp = tuple[int, int, int, int] | None
 """Device, number and times of change of a folder; None for one that is not there."""
 
 
 class _Listing(NamedTuple):
-    """``stamps`` of a folder and those below it, first seen at `since_ns`; is_settled: whether they were old when `names` was read."""
+    """``names`` below a folder, read at `read_ns`; `stamps` of it and of those below, all seen by `since_ns` for the first time."""
 
+    names: list[str]
+    read_ns: int
     stamps: dict[str, _Stamp]
     since_ns: int
-    is_settled: bool
-    names: list[str]
+
+    def is_settled(self, now_ns: int) -> bool:
+        """Whether it holds while the stamps do."""
+        return self.read_ns - self.since_ns >= _SETTLED_NS and now_ns - self.read_ns < _TRUSTED_NS
 
 
 class Listings:
     """Lists folders; for any thread.
 
-    A file system's times have steps, so that two changes may leave the same time. Names are therefore remembered only
-    where they were read when the times had been seen some seconds before: what changes after that has another time.
+    A file system's times have steps, so that two changes may leave the same time. Names are therefore trusted only
+    where they were read some seconds after all times had been seen: what changes after that has another time.
 
     Parameters
     ----------
@@ -52,19 +58,22 @@ class Listings:
         ----------
         prefix : what they begin with; for a folder always the same.
         """
-        known = self._known.get(top)
-        if known is not None and known.is_settled and _are_as_before(known.stamps):
-            return known.names.copy()
         begun_ns = self._now_ns()
-        stamps: dict[str, _Stamp] = {}
-        names: list[str] = []
-        _gather(top, prefix, stamps, names)
-        names.sort()
-        since_ns = known.since_ns if known is not None and known.stamps == stamps else begun_ns
-        self._known[top] = _Listing(stamps, since_ns, begun_ns - since_ns >= _SETTLED_NS, names)
+        known = self._known.get(top)
+        if known is None or not (known.is_settled(begun_ns) and _are_as_before(known.stamps)):
+            stamps: dict[str, _Stamp] = {}
+            names: list[str] = []
+            _gather(top, prefix, stamps, names)
+            names.sort()
+            since_ns = known.since_ns if known is not None and known.stamps == stamps else self._now_ns()
+            known = _Listing(names, begun_ns, stamps, since_ns)
+            if len(names) <= _NAMES_MAX:
+                self._known[top] = known
+        with suppress(KeyError):  # another thread may have let go of it
+            self._known.move_to_end(top)
         if len(self._known) > _KEPT:
             self._known.popitem(last=False)
-        return names.copy()
+        return known.names.copy()
 
 
 def _are_as_before(stamps: dict[str, _Stamp]) -> bool:

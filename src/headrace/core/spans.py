@@ -50,7 +50,12 @@ def parse_time_ns(text: str, zone: tzinfo) -> int:
     if at.tzinfo is None:
         at = at.replace(tzinfo=zone)
     whole_s = (at - _EPOCH) // timedelta(seconds=1)
-    return whole_s * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
+    ns = whole_s * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
+    if not -(2**63) <= ns < 2**63:
+        raise ConfigError(
+            f"{text!r} is not a time that samples can have: these are from 1677-09-22 to 2262-04-11"
+        )
+    return ns
 
 
 def parse_range(

@@ -19,8 +19,7 @@ from headrace.ingest.journal_reader import Damage, list_objects, read_records
 from headrace.ingest.rejects_log import FOLDER as REJECTS
 from headrace.store.commits import FOLDER as COMMITS
 from headrace.store.commits import Commit, list_commits, read_state, unsealed_json
-from headrace.store.manifests import COLD_MANIFESTS, ColdManifest, Manifest
-from headrace.store.manifests import FOLDER as MANIFESTS
+from headrace.store.manifests import COLD_MANIFESTS, WARM_MANIFESTS, ColdManifest, Manifest
 from headrace.store.query import Store
 from headrace.store.rollups import FOLDER as ROLLUPS
 from headrace.store.rollups import STATE_FILE
@@ -51,14 +50,14 @@ def verify_folder(disk: Disk, tell: Tell = lambda i, n, name: None) -> Verificat
 
 def _sealed(disk: Disk) -> Iterator[Harm]:
     """Commits, manifests and the rollups' notes whose checksum or content is wrong."""
-    for path in [*disk.list(COMMITS), *disk.list(MANIFESTS.partition("/")[0]), *disk.list(STATE_FILE)]:
+    for path in [*disk.list(COMMITS), *disk.list(WARM_MANIFESTS.partition("/")[0]), *disk.list(STATE_FILE)]:
         if not path.endswith(".json"):
             continue
         try:
             data = unsealed_json(disk.read(path), path)
             if path.startswith(COMMITS):
                 Commit.from_dict(data)
-            elif path.startswith(MANIFESTS):
+            elif path.startswith(WARM_MANIFESTS):
                 Manifest.from_dict(data)
             elif path.startswith(COLD_MANIFESTS):
                 ColdManifest.from_dict(data)

@@ -97,7 +97,7 @@ class Decoding:
 
     def _classes(self, found: FoundRows, place: I64, element: I64) -> list[_Class]:
         rows = found.rows
-        if len(place) == 1 and rows.dictionary is None and rows.column[0] >= 0:  # as for most queries
+        if len(place) == 1 and rows.dictionary is None and rows.column[0] >= 0:
             if element[0] < 0:
                 return []
             of = numpy_dtype(DTYPES[rows.dtype[0]]), rows.codecs[rows.codec[0]], False, NOWHERE

@@ -21,7 +21,7 @@ from headrace.core.disk import Disk
 from headrace.core.errors import CorruptionError, NotFound
 from headrace.store.commits import SegmentInfo, checked, sealed_json, unsealed_json
 
-FOLDER, COLD_MANIFESTS = "manifests/warm", "manifests/cold"
+WARM_MANIFESTS, COLD_MANIFESTS = "manifests/warm", "manifests/cold"
 HOT_FOLDER, WARM_FOLDER, COLD_FOLDER = "segments/hot", "segments/warm", "segments/cold"
 ROLLUP_FOLDER = "segments/rollups"
 BUCKET_DAYS = 30
@@ -188,7 +188,7 @@ def _aged(aged: str, n_dropped: int) -> dict[str, Any]:
 M = TypeVar("M", Manifest, ColdManifest)
 
 
-def manifest_path(key: int, number: int, folder: str = FOLDER) -> str:
+def manifest_path(key: int, number: int, folder: str = WARM_MANIFESTS) -> str:
     """``manifests/warm/<day>/<version>.json``, or that of another folder."""
     return f"{folder}/{key:06d}/{number:06d}.json"
 
@@ -204,13 +204,13 @@ def hot_number(name: str) -> tuple[int, int]:
     return int(incarnation), int(file.removesuffix(".parquet"))
 
 
-def list_manifests(disk: Disk, folder: str = FOLDER) -> dict[int, list[int]]:
+def list_manifests(disk: Disk, folder: str = WARM_MANIFESTS) -> dict[int, list[int]]:
     """Versions of each partition, oldest first."""
     return versions_of(disk.list(folder))
 
 
 def versions_of(paths: Sequence[str]) -> dict[int, list[int]]:
-    """The same of the paths below a folder of manifests."""
+    """Versions of each partition, oldest first, of the paths below a folder of manifests."""
     out: dict[int, list[int]] = {}
     for path in paths:
         parts = path.removesuffix(".json").split("/")

@@ -429,6 +429,10 @@ def nearest_path(directory: SensorDirectory, pattern: str) -> str:
 def _check(start_ns: int, end_ns: int, every_ns: int | None, agg: Sequence[str], limit: int | None) -> None:
     if start_ns >= end_ns:
         raise ConfigError(f"the span is empty: it ends at {end_ns} ns, not after its start at {start_ns} ns")
+    if start_ns < -(2**63) or end_ns >= 2**63:
+        raise ConfigError(
+            f"the span from {start_ns} to {end_ns} ns reaches beyond what 64 bits hold: 1677 to 2262"
+        )
     for name in agg:
         if name not in QUERY_AGGREGATES:
             raise ConfigError(f"unknown aggregate {name!r}{nearest(name, list(QUERY_AGGREGATES))}", "agg")

@@ -206,7 +206,7 @@ class SegmentReader:
 
 
 def _taken(rows: RowHeaders, row: npt.NDArray[np.int32]) -> RowHeaders:
-    """The rows at `row`, which rises; what lies together, as those of a group mostly do, is not copied."""
+    """The rows at `row`, which rises; those of a group mostly lie together, and are copied faster then."""
     first, last = int(row[0]), int(row[-1]) + 1
     if last - first != len(row):
         return rows.take(row)
@@ -215,7 +215,7 @@ def _taken(rows: RowHeaders, row: npt.NDArray[np.int32]) -> RowHeaders:
 
 def _match(cached: _Cached, groups: U64) -> tuple[npt.NDArray[np.int32], I64]:
     """(row, index in `groups`) of every row of these groups: by the shorter of the two lists."""
-    if len(groups) == 1:  # as for most queries
+    if len(groups) == 1:
         one = int(cached.groups.searchsorted(groups[0]))
         is_there = one < len(cached.groups) and cached.groups[one] == groups[0]
         found = cached.order[cached.start[one] : cached.start[one + 1]] if is_there else cached.order[:0]

@@ -20,8 +20,6 @@ Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
-_FIRST = np.zeros(1, np.int64)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SensorSamples:
@@ -51,7 +49,7 @@ class Runs:
     def add(self, ts_ns: I64, values: Array, quality: U8 | None, of: tuple[I64, I64, I64]) -> None:
         """Add runs, one behind the other; ``of`` are the length, sensor and rank of each. Of two versions the higher rank wins."""
         length, sensor, rank = [np.ascontiguousarray(one, np.int64) for one in of]
-        start = _FIRST if length.size == 1 else np.cumsum(length) - length
+        start = np.zeros(1, np.int64) if length.size == 1 else np.cumsum(length) - length
         if not length.all():
             filled = length > 0
             start, length, sensor, rank = start[filled], length[filled], sensor[filled], rank[filled]
@@ -104,7 +102,7 @@ def _of_one(part: _Part, dtype: np.dtype[Any], span: tuple[int, int]) -> SensorS
     ts_ns, quality = part.ts_ns, part.quality
     if not (ts_ns[1:] > ts_ns[:-1]).all() or (quality is not None and (quality >= Quality.ABSENT).any()):
         return None
-    first, last = ts_ns.searchsorted(span).tolist()
+    first, last = ts_ns.searchsorted(np.array(span, np.int64)).tolist()
     marks = np.zeros(last - first, np.uint8) if quality is None else np.ascontiguousarray(quality[first:last])
     values = np.ascontiguousarray(part.values[first:last].astype(dtype, copy=False))
     start: I64 = np.array([0, last - first] if last > first else [0])

@@ -212,12 +212,11 @@ class RowHeaders:
         return len(self.group)
 
     def take(self, index: Array | slice) -> RowHeaders:
-        """The rows at `index`."""
+        """A copy of the rows at `index`."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
-        taken: dict[str, Any] = {n: None if a is None else a[index] for n, a in arrays.items()}
-        return RowHeaders(
-            **taken, codecs=self.codecs, statistics={k: v[index] for k, v in self.statistics.items()}
-        )
+        taken: dict[str, Any] = {n: None if a is None else _copied(a, index) for n, a in arrays.items()}
+        statistics = {name: _copied(values, index) for name, values in self.statistics.items()}
+        return RowHeaders(**taken, codecs=self.codecs, statistics=statistics)
 
     @property
     def size_bytes(self) -> int:
@@ -227,6 +226,10 @@ class RowHeaders:
 
 
 _ARRAYS = tuple(name for name in RowHeaders.__slots__ if name not in ("codecs", "statistics"))
+
+
+def _copied(array: Array, index: Array | slice) -> Array:
+    return array[index].copy() if isinstance(index, slice) else array[index]
 
 
 class SegmentFile:

@@ -14,6 +14,7 @@ from headrace.store.manifests import (
     BUCKET_DAYS,
     COLD_FOLDER,
     COLD_MANIFESTS,
+    WARM_MANIFESTS,
     ColdManifest,
     Manifest,
     hot_path,
@@ -22,7 +23,6 @@ from headrace.store.manifests import (
     read_manifest,
     versions_of,
 )
-from headrace.store.manifests import FOLDER as DAYS
 from headrace.store.segment import open_segment
 
 _TRIES = 8
@@ -183,7 +183,8 @@ class ViewLoader:
         self._commits = CommitView()
         self._days: dict[int, tuple[int, Manifest, str]] = {}
         self._cold: dict[int, tuple[int, ColdManifest | None, str]] = {}
-        self._listed: dict[str, list[str]] = {}  # manifests, by folder, as of the last look
+        self._listed: dict[str, list[str]] = {}  # names of manifests, by folder, of which all is loaded
+        self._has_news = False  # something was loaded that the view has not
         self._view = StoreView()
         self._parts: tuple[Manifest | ColdManifest | None, ...] = ()
 
@@ -193,17 +194,20 @@ class ViewLoader:
         Commits first, then days, then the cold tier: what is newer than what was read before it only repeats that.
         """
         for _ in range(_TRIES):
-            before, self._commits = self._commits, load_commits(self._disk, self._commits, self._recover)
+            self._commits = load_commits(self._disk, self._commits, self._recover)
             try:
-                is_new = [
-                    self._look_into(DAYS, self._load_days),
-                    self._look_into(COLD_MANIFESTS, self._load_cold),
-                ]
-                if self._commits is before and not any(is_new):  # as for most queries
-                    return self._view
+                self._look_into(WARM_MANIFESTS, self._load_days)
+                self._look_into(COLD_MANIFESTS, self._load_cold)
                 break
             except NotFound:  # replaced while we looked
                 continue
+        if self._has_news or self._view.commits is not self._commits:
+            self._renew()
+            self._has_news = False
+        return self._view
+
+    def _renew(self) -> None:
+        """Make a view of what was loaded, if it differs from the present one."""
         damaged = (
             *self._commits.damaged,
             *(s for _, _, s in (*self._days.values(), *self._cold.values()) if s),
@@ -213,20 +217,18 @@ class ViewLoader:
             cold = {b: m for b, (_, m, _) in self._cold.items() if m is not None}
             days = _in_force({d: m for d, (_, m, _) in self._days.items()}, cold)
             self._view, self._parts = StoreView(self._commits, days, damaged, cold), parts
-        return self._view
 
     def _is_known(self, parts: tuple[Manifest | ColdManifest | None, ...], damaged: tuple[str, ...]) -> bool:
         same = len(parts) == len(self._parts) and all(a is b for a, b in zip(parts, self._parts, strict=True))
         return same and self._view.commits is self._commits and self._view.damaged == damaged
 
-    def _look_into(self, folder: str, load: Callable[[dict[int, list[int]]], None]) -> bool:
-        """Load what a folder of manifests has, if that is not what it had; whether it was."""
+    def _look_into(self, folder: str, load: Callable[[dict[int, list[int]]], None]) -> None:
+        """Load what a folder of manifests has, if its names are others than at the last look."""
         paths = self._disk.list(folder)
-        if paths == self._listed.get(folder):
-            return False
-        load(versions_of(paths))
-        self._listed[folder] = paths
-        return True
+        if paths != self._listed.get(folder):
+            self._has_news = True  # whatever comes of it: a part of it may be loaded
+            load(versions_of(paths))
+            self._listed[folder] = paths
 
     def _load_days(self, listed: dict[int, list[int]]) -> None:
         known_of = {day: found[0] for day, found in self._days.items()}

@@ -20,6 +20,7 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 NOWHERE = -1
 _PLAIN = Grid.plain(1)
+_PLAIN.terms.flags.writeable = False
 _SORTED_BY_NUMPY_MAX = 1_000
 
 
@@ -78,6 +79,8 @@ def distinct(numbers: Array) -> list[int]:
 
 def _path_order(paths: npt.NDArray[np.object_]) -> I64:
     """Indices that sort paths; by Arrow where there are many, which is ten times as fast."""
+    if len(paths) < 2:
+        return np.zeros(len(paths), np.int64)
     if len(paths) < _SORTED_BY_NUMPY_MAX:
         return np.argsort(paths, kind="stable")
     import pyarrow as pa
@@ -104,11 +107,10 @@ class Wanted:
         self.directory = directory
         self.is_raw = is_raw
         self.n = len(selection)
-        self.slot, self.column = selection.slot, selection.column
-        self.paths: npt.NDArray[np.object_] = directory.sensor_paths(self.slot, self.column)
-        if self.n > 1:
-            order = _path_order(self.paths)
-            self.paths, self.slot, self.column = self.paths[order], self.slot[order], self.column[order]
+        paths = directory.sensor_paths(selection.slot, selection.column)
+        order = _path_order(paths)
+        self.paths: npt.NDArray[np.object_] = paths[order]
+        self.slot, self.column = selection.slot[order], selection.column[order]
         others = [] if is_raw else self._other_layouts(series)
         if self.n == 1 and not others:  # as most queries: all that follows is known
             self._index_one()
@@ -278,7 +280,7 @@ class Wanted:
 
     def elements(self, column: npt.NDArray[np.int32], place: I64) -> I64:
         """Index in `columns` and `sensor` of rows that hold one column; `NOWHERE` where it is not self."""
-        if self.columns.size == 1:  # as for most queries
+        if self.columns.size == 1:
             return np.where((column == self.columns) & (place >= 0), 0, NOWHERE)
         out = np.full(len(place), NOWHERE, np.int64)
         single = np.flatnonzero((column >= 0) & (place >= 0))
@@ -314,11 +316,12 @@ class Wanted:
 
     def _of_columns(self, ask: Callable[[Column], Any]) -> npt.NDArray[np.object_]:
         """Something of each sensor's column."""
+        out = np.empty(self.n, np.object_)
         if self.n == 1:
             column = self.directory.layout(int(self.slot[0])).columns[int(self.column[0])]
-            return np.array([ask(column)], np.object_)
+            out[0] = ask(column)
+            return out
         layout_index = self.directory.layout_index[self.slot]
-        out = np.empty(self.n, np.object_)
         for index in np.unique(layout_index).tolist():
             mine = layout_index == index
             known = np.empty(self.directory.layouts[index].width, np.object_)

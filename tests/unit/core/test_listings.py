@@ -133,16 +133,58 @@ def test_a_folder_that_goes_while_it_is_listed(tmp_path, hands, monkeypatch):
     assert listings.list(str(tmp_path)) == ["b/2"]
 
 
-def test_few_folders_are_remembered(tmp_path, hands, reads):
+def test_few_folders_are_remembered_of_which_each_query_asks_for_some(tmp_path, hands, reads):
     listings = Listings(hands)
-    for number in range(40):
+    put(tmp_path, "often/a")
+    often = str(tmp_path / "often")
+    settled(listings, hands, often)
+    for number in range(70):
         put(tmp_path, f"{number}/a")
-        assert settled(listings, hands, str(tmp_path / str(number))) == ["a"]
+        assert listings.list(str(tmp_path / str(number))) == ["a"]
+        reads.clear()
+        listings.list(often)
+        assert not reads
+    assert len(listings._known) == 64
+
+
+def test_many_names_are_not_remembered(tmp_path, hands, reads, monkeypatch):
+    monkeypatch.setattr(module, "_NAMES_MAX", 2)
+    put(tmp_path, "a", "b", "c")
+    listings = Listings(hands)
+    settled(listings, hands, str(tmp_path))
     reads.clear()
-    listings.list(str(tmp_path / "39"))
-    assert not reads
-    listings.list(str(tmp_path / "0"))
+    assert listings.list(str(tmp_path)) == ["a", "b", "c"]
     assert reads
+
+
+def test_names_are_trusted_for_half_a_minute_at_most(tmp_path, hands, monkeypatch):
+    """There are file systems whose folders never change their times."""
+    monkeypatch.setattr(module, "_stamp", lambda fd: (0, 0, 0, 0))
+    put(tmp_path, "a")
+    listings = Listings(hands)
+    settled(listings, hands, str(tmp_path))
+    put(tmp_path, "b")
+    assert listings.list(str(tmp_path)) == ["a"]
+    hands.now += 30 * NS
+    assert listings.list(str(tmp_path)) == ["a", "b"]
+
+
+def test_names_that_took_long_to_read(tmp_path, hands, monkeypatch):
+    """What changes in the last folder while another is read slowly, in the same step of the file system's times."""
+    put(tmp_path, "a/1", "b/1")
+    monkeypatch.setattr(module, "_stamp", lambda fd: (0, os.fstat(fd).st_ino, 0, 0))
+    real = os.scandir
+
+    def scandir(fd):
+        hands.now += 4 * NS
+        return real(fd)
+
+    monkeypatch.setattr(module.os, "scandir", scandir)
+    listings = Listings(hands)
+    assert listings.list(str(tmp_path)) == ["a/1", "b/1"]
+    assert listings.list(str(tmp_path)) == ["a/1", "b/1"]
+    put(tmp_path, "b/2")
+    assert listings.list(str(tmp_path)) == ["a/1", "b/1", "b/2"]
 
 
 def test_errors_are_raised_and_no_folder_stays_open(tmp_path, hands):

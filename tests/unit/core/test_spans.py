@@ -50,6 +50,12 @@ def test_times_that_are_none(text):
         parse_time_ns(text, UTC)
 
 
+@pytest.mark.parametrize("text", ["2300-01-01", "1600-01-01", "2262-04-12", "1677-09-21"])
+def test_times_that_no_sample_can_have(text):
+    with pytest.raises(ConfigError, match="from 1677-09-22 to 2262-04-11"):
+        parse_time_ns(text, UTC)
+
+
 def test_spans():
     now = MARCH + 86_400 * S
     assert parse_range(now, UTC, last="1h") == TimeRange(now - 3_600 * S, now)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from headrace.core.clock import VirtualClock
 from headrace.core.disk import LocalDisk
-from headrace.core.errors import ConfigError, NotFound
+from headrace.core.errors import ConfigError, NotFound, StorageError
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Kind, Layout
 from headrace.core.quality import Quality
@@ -229,6 +229,65 @@ def test_rows_outside_the_span_are_not_read(rig, plant):
 def test_what_can_not_be_asked(filled, call, says):
     with pytest.raises(ConfigError, match=says):
         filled.store.query(*call)
+
+
+@pytest.mark.parametrize("span", [(NOON, 2**63), (-(2**63) - 1, NOON), (NOON, 2**64 + 5)])
+def test_a_span_beyond_what_64_bits_hold(filled, span):
+    with pytest.raises(ConfigError, match="1677 to 2262"):
+        filled.store.query("**", *span)
+    assert len(filled.store.query("leon/line1/pressure", -(2**63), 2**63 - 1, tail=filled.tail)) == 2
+
+
+def test_an_answer_is_the_askers_own(rig, plant):
+    """Also where headers give it: they are kept for the next query."""
+    rig.add(plant.frames(plant.lone, 0, [1.5, 2.5]))
+    rig.add(plant.frames(plant.meter, 0, [1, 2]))
+    rig.flush()
+    rig.compact()
+    for _ in range(2):
+        for agg in ((), ("first", "last", "min", "max")):
+            found = rig.store.query("leon/line1/pressure", *SPAN, agg=agg)
+            for name, values in found.columns.items():
+                if name != "quality":
+                    assert set(values.tolist()) <= {1.5, 2.5}
+                    values += 1
+            found.ts_ns[:] = 0
+
+
+class _Flaky:
+    """A disk that can't list a folder once."""
+
+    def __init__(self, disk):
+        self._disk = disk
+        self.refused = ""
+
+    def __getattr__(self, name):
+        return getattr(self._disk, name)
+
+    def list(self, folder):
+        if folder == self.refused:
+            self.refused = ""
+            raise StorageError(f"can't list {folder}: too many open files")
+        return self._disk.list(folder)
+
+
+@pytest.mark.parametrize("folder", ["commits", "manifests/warm", "manifests/cold"])
+@pytest.mark.parametrize("news", ["a commit", "a compaction"])
+def test_a_listing_that_failed_hides_nothing_from_the_next_query(rig, plant, folder, news):
+    disk = _Flaky(rig.disk)
+    store = Store.open(disk, plant.directory, rig.clock)
+    rig.add(plant.frames(plant.lone, 0, [1.5, 2.5]))
+    rig.flush()
+    if news == "a compaction":
+        assert len(store.query("leon/line1/pressure", *SPAN)) == 2
+        for _ in range(3):  # old segments are gone after a time
+            rig.compact()
+    disk.refused = folder
+    with pytest.raises(StorageError, match="too many open files"):
+        store.query("leon/line1/pressure", *SPAN)
+    for _ in range(2):
+        found = store.query("leon/line1/pressure", *SPAN)
+        assert (len(found), found.missing) == (2, ())
 
 
 def test_a_limit_of_nothing(filled):
