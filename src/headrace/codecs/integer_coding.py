@@ -52,11 +52,16 @@ _SMALL, _SMALL_BAND = 5.0, 1.4
 _FEW_SHARE = 0.25  # of numbers that are new: pco may win where few come again and again
 # Bits a number and share of wild differences from which it may win too.
 _WILD_FROM, _WILD_SHARE = 10.0, 0.0015
+# Of so many numbers and bits each their differences are counted; how many may differ, and the bits that each of those costs.
+_STEPPED_FROM, _STEPPED_BITS, _STEPPED_SHARE = 512, 1.5, 0.9
+_DIFFERENT_MAX, _DIFFERENT_BITS = 256, 12.0
+_SLOT_BITS = 9
 PALETTE_MAX = 32
 """Different numbers of a palette: more are not coded better than by how large they are."""
 
 _U = np.uint64
 _0, _8 = _U(0), _U(8)
+_MIX = _U(0x9E3779B97F4A7C15)
 
 # Where in the room: coefficients, levels and their counts, what is found, the usual difference, how many numbers the window is
 # for, what was seen, floats; behind them, each as long as the numbers, what is left of a prediction, windowed numbers, numbers
@@ -263,6 +268,44 @@ def _put_predicted(room: I64, n: Int, work: U64, out: U8) -> Int:
     return at + _put_direct(left.view(np.uint64), work, out[at:])
 
 
+@step
+def is_stepped(numbers: I64, size: Int, table: I64) -> bool:
+    """Whether pco may make a body of `size` bytes a good deal shorter, as few differences come again and again.
+
+    A counter that grows by what was packed, times of what is polled at two intervals: few steps, far apart. What goes by
+    their size alone spells out the lower digits of the large ones; pco has a code for each. ``table: int64[1024]`` is room.
+    """
+    n = numbers.size
+    if n < _STEPPED_FROM or size * 8 < n * _STEPPED_BITS:
+        return False
+    return bool(_stepped_bits(numbers, table) < size * 8 * _STEPPED_SHARE)
+
+
+@step
+def _stepped_bits(numbers: I64, table: I64) -> float:
+    """Bits of differences that are coded by how often each comes; infinite where more than 256 differ."""
+    n, n_slots, n_different = numbers.size, 1 << _SLOT_BITS, 0
+    steps, counts = table[:n_slots], table[n_slots:]
+    for slot in range(n_slots):
+        counts[slot] = 0
+    for i in range(1, n):
+        by = numbers[i] - numbers[i - 1]
+        at: Int = np.int64(_U(by) * _MIX >> _U(64 - _SLOT_BITS))
+        while counts[at] > 0 and steps[at] != by:
+            at = (at + 1) % n_slots
+        if counts[at] == 0:
+            n_different += 1
+            if n_different > _DIFFERENT_MAX:
+                return math.inf
+            steps[at] = by
+        counts[at] += 1
+    bits = _DIFFERENT_BITS * n_different
+    for slot in range(n_slots):
+        if counts[slot] > 0:
+            bits += np.float64(counts[slot]) * math.log2(np.float64(n - 1) / np.float64(counts[slot]))
+    return bits
+
+
 @glue
 def _put_best(numbers: I64, what: Int, work: U64, room: I64, best: U8, trial: U8) -> tuple[Int, bool]:
     """By the order, or the predictor, that is estimated to be the shortest; and whether pco might be shorter."""
@@ -297,7 +340,9 @@ def _put_best(numbers: I64, what: Int, work: U64, room: I64, best: U8, trial: U8
         size = _shorter(best, size, trial, _put_palette(numbers, work, room, size, trial))
     wild = each > _WILD_FROM and found[WILD] > n * _WILD_SHARE
     few = new < n * _FEW_SHARE and each > math.log2(np.float64(new + 1)) + 1.0
-    return size, bool(n >= _PCO_FROM and is_examined and not is_same and (wild or few))
+    if n < _PCO_FROM or not is_examined or is_same:
+        return size, False
+    return size, bool(wild or few or is_stepped(numbers, size, room[_SEEN:_FLOATS]))
 
 
 @step

@@ -46,7 +46,7 @@ def encode_integers(numbers: I64) -> bytes:
 
     body, at, left = written(numbers, INTEGERS)
     assert body is not None
-    return body if left is None else body[:at] + min(body[at:], encode_pco(left), key=len)
+    return body if left is None else body[:at] + min(body[at:], _coded_pco(left), key=len)
 
 
 def encode_sparse(numbers: I64) -> bytes | None:
@@ -119,8 +119,8 @@ def read_pco(body: bytes, numbers: I64) -> bool:
     return bool(body[:1] == _PCO and progress.n_processed == numbers.size and progress.finished)
 
 
-def encode_pco(numbers: I64) -> bytes:
-    """A body of coder 1, of the numbers or of their differences: what pco finds by itself for integers, in two thirds of the time."""
+def _coded_pco(numbers: I64) -> bytes:
+    """Of the numbers, and of their differences: what pco finds by itself for integers, in two thirds of the time."""
     from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
 
     bodies = []

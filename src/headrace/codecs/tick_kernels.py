@@ -18,8 +18,8 @@ from headrace.codecs.bits import (
     unzigzag,
     zigzag,
 )
-from headrace.codecs.compiled import Int, entry, glue, step
-from headrace.codecs.integer_coding import F64, INTEGERS, SPARSE, encode
+from headrace.codecs.compiled import Int, entry, glue
+from headrace.codecs.integer_coding import F64, INTEGERS, SPARSE, encode, is_stepped
 from headrace.codecs.integer_kernels import DAMAGED, SOUND
 from headrace.codecs.integer_kernels import decode as decode_integers
 from headrace.codecs.model import WORDS_AT
@@ -37,10 +37,6 @@ GAPS = 64
 """Of numbers whose gaps differ by more there is no line."""
 _LINE_FROM, _LINE_TO = 16, 1 << 50
 _MOSTLY = 0.75  # so many equal gaps are coded by where the others lie
-_DIFFERENT_MAX, _SLOT_BITS = 256, 9
-_SLOTS = 1 << _SLOT_BITS
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-_FEW_FROM, _FEW_BITS, _FEW_SHARE = 512, 1, 0.9
 
 
 @lean_kernel
@@ -161,43 +157,6 @@ def _put_line(number: I64, work: U64, left: I64, out: U8, at: Int) -> Int:
     return at + 12
 
 
-@step
-def _gap_bits(number: I64, table: I64) -> float:
-    """How many bits gaps take where each is coded by how often it comes; infinite where more than 256 differ."""
-    n, n_different = number.size, 0
-    gaps, counts = table[:_SLOTS], table[_SLOTS : 2 * _SLOTS]
-    for slot in range(_SLOTS):
-        counts[slot] = 0
-    for i in range(1, n):
-        gap = number[i] - number[i - 1]
-        at: Int = np.int64(np.uint64(gap) * _MIX >> np.uint64(64 - _SLOT_BITS))
-        while counts[at] > 0 and gaps[at] != gap:
-            at = (at + 1) % _SLOTS
-        if counts[at] == 0:
-            n_different += 1
-            if n_different > _DIFFERENT_MAX:
-                return math.inf
-            gaps[at] = gap
-        counts[at] += 1
-    bits = 0.0
-    for slot in range(_SLOTS):
-        if counts[slot] > 0:
-            bits += np.float64(counts[slot]) * math.log2(np.float64(n - 1) / np.float64(counts[slot]))
-    return bits
-
-
-@lean_kernel
-def has_few_gaps(number: I64, size: Int, table: I64) -> bool:
-    """Whether pco, which has a code for each gap, may make a body of `size` bytes a good deal shorter; ``table: int64[1024]`` is room.
-
-    Times of what is polled at one interval and told of when it changes, or at two intervals by turns: gaps far apart of
-    which there are few. What follows their size alone has to spell out the lower digits of the large ones.
-    """
-    if number.size < _FEW_FROM or size * 8 < number.size * _FEW_BITS:
-        return False
-    return bool(_gap_bits(number, table) < size * 8 * _FEW_SHARE)
-
-
 @entry
 def pack_ticks(ts_ns: I64, work: U64, rooms: tuple[I64, I64], outs: tuple[U8, U8], out: U8) -> Int:
     """The size of a body of ``ts_ns: int64[n]``, n at least 1, decoded and compared; 0 where it takes other means.
@@ -228,7 +187,7 @@ def pack_ticks(ts_ns: I64, work: U64, rooms: tuple[I64, I64], outs: tuple[U8, U8
         coded = number if after == at else left[:n]
         at = after
         size, _, pco = encode(coded, np.int64(INTEGERS), work, room, outs)
-    if pco or has_few_gaps(number, size, long[n:]):
+    if pco or (out[0] == ON_LINE and is_stepped(number, size, left[: 2 * n])):
         return np.int64(0)
     for i in range(size):
         out[at + i] = outs[0][i]

@@ -35,22 +35,19 @@ class TicksTime(SeriesCodec):
 
     def _packed(self, ts_ns: I64) -> bytes:
         """Of times too far apart for the kernel, or that pco may make shorter."""
-        from headrace.codecs.integers import encode_integers, encode_pco, encode_sparse
+        from headrace.codecs.integers import encode_integers, encode_sparse
         from headrace.codecs.packing import put_signed
 
         start = ts_ns[0] if ts_ns.size else np.int64(0)
         number, tick = _counted(ts_ns, start)
         head = put_signed(int(start)) + put_signed(tick)
         sparse = encode_sparse(number)
+        plain = bytes([_PLAIN]) + head + (sparse or encode_integers(number))
         line = None if sparse else _line_of(number)
         if line is None:
-            body = bytes([_PLAIN]) + head + (sparse or encode_integers(number))
-        else:
-            left = number - _on_line(number.size, *line)
-            body = bytes([_ON_LINE]) + head + _LINE.pack(*line) + encode_integers(left)
-        if not _has_few_gaps(number, len(body)):
-            return body
-        return min(body, bytes([_PLAIN]) + head + encode_pco(number), key=len)
+            return plain
+        left = number - _on_line(number.size, *line)
+        return min(bytes([_ON_LINE]) + head + _LINE.pack(*line) + encode_integers(left), plain, key=len)
 
     def unpack(self, body: bytes, n: int) -> I64:
         """Decode n times."""
@@ -118,14 +115,6 @@ def _kernels() -> tuple[Any, Any, Any]:
     from headrace.codecs.tick_kernels import decode_ticks
 
     return decode_ticks, scratch_for, wrapping
-
-
-def _has_few_gaps(number: I64, size: int) -> bool:
-    from headrace.codecs.compiled import wrapping
-    from headrace.codecs.tick_kernels import has_few_gaps
-
-    with wrapping():
-        return bool(has_few_gaps(number, size, np.empty(1024, np.int64)))
 
 
 def _line_of(number: I64) -> tuple[float, float] | None:

@@ -44,6 +44,7 @@ NUMBERS = {
     "palette": RANDOM.choice([-7_001, 0, 3_333, 9_999], 900),
     "levels": RANDOM.choice(RANDOM.integers(-9_999, 9_999, 60), 900),
     "wild": np.where(np.arange(900) % 50 == 0, 10**9, WALK[:900]),
+    "packs": np.cumsum(RANDOM.choice([0, 6, 12, 25, 144], 2_000)),
     "few": np.array([3, 1, 2]),
     "limits": np.array([-(2**63), 2**63 - 1, 0, -1, 1] * 20),
 }
@@ -89,6 +90,7 @@ def test_any_numbers_come_back(numbers):
         ("hum", CENTRED),
         ("palette", PALETTE),
         ("levels", PCO),
+        ("packs", PCO),
         ("gaps", SPARSE),
         ("steps", STEPS),
         ("constant", SAME),
