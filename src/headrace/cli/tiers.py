@@ -142,11 +142,8 @@ def _explained(one: dict[str, Any]) -> str:
     if one["lossless_because"]:
         pairs.append(("never lossy", one["lossless_because"]))
     if "bound" in one:
-        eps = (
-            f", {one['eps']:g}"
-            if one.get("eps") is not None
-            else ", the range is fixed when it first gets cold"
-        )
+        unknown = ", the range is fixed when it first gets cold" if one["bound"].startswith("range") else ""
+        eps = unknown if one.get("eps") is None else f", {one['eps']:g}"
         pairs.append(("bound", one["bound"] + eps))
     pairs += [(f"kept {tier}", _kept(found)) for tier, found in one.get("kept", {}).items()]
     dates = [f"from {n['from'][:10]} {n['stage']}" for n in one["next"]]

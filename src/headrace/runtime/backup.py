@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import xxhash
+
 from headrace.core.clock import Clock
 from headrace.core.disk import Buffer, Disk, LocalDisk
 from headrace.core.errors import ConfigError, CorruptionError, NotFound, Unreachable
@@ -46,6 +48,8 @@ from headrace.store.view import StoreView, ViewLoader
 _MANIFESTS, _REJECTS, _SEGMENTS = "manifests", "rejects", "segments"
 _ONCE = (COMMITS, _MANIFESTS, _SEGMENTS, STATE_FOLDER, DIRECTORY, _REJECTS)
 """Folders whose files are written once; a view says which of them count."""
+_NAMED = re.compile(rf"{_SEGMENTS}/.*-([0-9a-f]{{16}})\.parquet")
+"""Segments with the XXH3 of their content in their name: all but hot ones."""
 _JOURNAL_OBJECT = re.compile(rf"{JOURNAL}/\d{{8}}/\d{{8}}\.hrj")
 _TRIES = 32
 _ALWAYS = 2**63
@@ -249,6 +253,7 @@ class Backup:
         known = self._before.files.get(path)
         if known is None or not self._is_there(known):
             data = self._source.read(path)
+            self._check(path, data)
             one = CataloguedFile(path, len(data), content_digest(data))
             self._copy(one, data)
             return one
@@ -259,6 +264,13 @@ class Backup:
         elif self._sizes[path] != known.size_bytes:
             self._changed(path)
         return known
+
+    def _check(self, path: str, data: memoryview) -> None:
+        """Tell of a segment that is not what its name says; what there is of it is copied all the same."""
+        named = _NAMED.fullmatch(path)
+        if named is not None and named[1] != xxhash.xxh3_64_hexdigest(data):
+            text = "its content has another checksum than its name; headrace store verify says what is lost"
+            self.report.problems.append(f"damaged in the store: {path}: {text}")
 
     def _compare(self, known: CataloguedFile, data: memoryview) -> None:
         """Commits name everything else: where they are the same, so is the store."""

@@ -50,7 +50,8 @@ def verify_folder(disk: Disk, tell: Tell = lambda i, n, name: None) -> Verificat
 
 def _sealed(disk: Disk) -> Iterator[Harm]:
     """Commits, manifests and the rollups' notes whose checksum or content is wrong."""
-    for path in [*disk.list(COMMITS), *disk.list(WARM_MANIFESTS.partition("/")[0]), *disk.list(STATE_FILE)]:
+    manifests = WARM_MANIFESTS.partition("/")[0]
+    for path in [*disk.list(COMMITS), *disk.list(manifests), *disk.list(ROLLUPS)]:
         if not path.endswith(".json"):
             continue
         try:

@@ -90,7 +90,8 @@ class Aged:
 class _Work:
     """A partition's rows, and what becomes of each.
 
-    ``action``: KEEP, RECODE or DROP; ``eps``: the bound in engineering units, 0 for lossless; ``block``: samples of a chunk.
+    ``action``: KEEP, RECODE or DROP; ``eps``: the bound in engineering units, 0 for lossless; ``share``: of each value, which
+    counts instead where it is not 0; ``block``: samples of a chunk.
     ``dropped``: series of which only rollups are left.
     """
 
@@ -100,6 +101,7 @@ class _Work:
     columns: list[Column]
     action: npt.NDArray[np.int8]
     eps: npt.NDArray[np.float64]
+    share: npt.NDArray[np.float64]
     block: I64
     dropped: set[Series]
 
@@ -209,7 +211,7 @@ class Ager:
             mask = np.zeros(len(work.rows), np.bool_)
             mask[row] = True
             (table,) = work.rows.tables(mask)
-            choice = self._choice_of(str(work.rows.paths[work.rows.path[row]]))
+            choice = self._choice(work, row)
             tried = tried_row(table, float(work.eps[row]), abs(work.columns[row].scale), choice)
             before += int(work.rows.n_bytes[row])
             after += tried[0]
@@ -250,7 +252,7 @@ class Ager:
         action[stage == TierStage.DELETED] = DROP
         wanted = ~rows.is_text & (stage == TierStage.ROLLUPS)
         dropped = self._decide_rollups(view, step, (rows, wanted), action, done)
-        eps = np.zeros(len(rows))
+        eps = share = np.zeros(len(rows))
         block = np.array([one.cold_block for one in fates], np.int64)[rows.path]
         if step.is_cold:
             # Samples that rollups can't stand for stay cold until they are deleted.
@@ -260,11 +262,12 @@ class Ager:
             n_known = len(ranges)
             bounds = RowBounds(rows, columns, [one.bound for one in fates], ranges)
             eps = bounds.of(np.flatnonzero(lossy), self._clock.now_ns())
+            share = bounds.shares(np.flatnonzero(lossy))
             if fixes and len(ranges) > n_known:
                 save_ranges(self._store.disk, ranges)
-            action[cold & self._gains(rows, eps, block)] = RECODE
+            action[cold & self._gains(rows, np.maximum(eps, share * (rows.bound == 0.0)), block)] = RECODE
         done.n_dropped = int(rows.n_samples[action == DROP].sum())
-        return _Work(step, rows, slots, columns, action, eps, block, dropped)
+        return _Work(step, rows, slots, columns, action, eps, share, block, dropped)
 
     def fates(self, step: Step, rows: PartitionRows) -> list[TierFate]:
         """What becomes of each path."""
@@ -354,6 +357,11 @@ class Ager:
         """Whether values may be coded by those of a sibling: where nothing is said about their codec."""
         return self._choice_of(path).is_free
 
+    def _choice(self, work: _Work, row: int) -> CodecChoice:
+        """What is said about the codec of a row's values, and the share of each that it may be off."""
+        choice = self._choice_of(str(work.rows.paths[work.rows.path[row]]))
+        return replace(choice, share=float(work.share[row]) * _ROUNDED) if work.share[row] else choice
+
     def _recoded_lossless(self, work: _Work, mine: Bools, done: Aged) -> list[pa.Table]:
         """Long chunks of what was measured, one table for each length of chunks."""
         rows, out = work.rows, []
@@ -382,7 +390,7 @@ class Ager:
             order = [row_of[int(s) << 16 | int(c)] for s, c in zip(wanted.slot, wanted.column, strict=True)]
             scale = np.array([abs(work.columns[row].scale) for row in order])
             eps = work.eps[order] / scale * _ROUNDED
-            choices = [self._choice_of(path) for path in wanted.paths.tolist()]
+            choices = [self._choice(work, row) for row in order]
             out.append(own_times(merged.encode(self._pace, ChunkRules(block, eps, choices))))
             done.n_recoded += len(merged.samples)
         return out
@@ -399,7 +407,7 @@ class Ager:
             (table,) = work.rows.tables(some)
             order = [i for _, i in sorted(of_group)]
             scales = [abs(work.columns[i].scale) for i in order]
-            choices = [self._choice_of(str(path)) for path in work.rows.paths[work.rows.path[order]]]
+            choices = [self._choice(work, row) for row in order]
             out.append(recoded(table, work.eps[order], scales, choices))
             done.n_recoded += int(work.rows.n_samples[order].sum())
             self._pace.tick(int(work.rows.n_bytes[order].sum()))

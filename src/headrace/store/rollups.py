@@ -268,8 +268,9 @@ class Rollups:
             if writer is None:
                 levels = list(self._levels)
                 writer = pq.ParquetWriter(
-                    sink, table.schema, compression="zstd", use_dictionary=["path", *levels], version="2.6"
-                )
+                    sink, table.schema, compression="zstd", use_dictionary=["path", *levels], version="2.6",
+                    write_page_checksum=True,
+                )  # fmt: skip
             writer.write_table(table)
             report.n_rows += len(table)
         if writer is None:
@@ -331,7 +332,7 @@ def forget_rollups(disk: Disk, span: tuple[int, int], is_gone: Callable[[list[st
             elif gone.any():
                 sink = pa.BufferOutputStream()
                 left = table.filter(pa.array(~gone))
-                pq.write_table(left, sink, compression="zstd", version="2.6")
+                pq.write_table(left, sink, compression="zstd", version="2.6", write_page_checksum=True)
                 disk.replace(path, memoryview(sink.getvalue()))
     return n
 

@@ -49,6 +49,23 @@ class RowBounds:
         eps[chosen] = least[rows.path[chosen]]
         return eps
 
+    def shares(self, chosen: I64) -> npt.NDArray[np.float64]:
+        """How far each value of the chosen rows may be off, as a share of it: instead of a bound by the smallest one, 0 where there is a zero.
+
+        0 where another bound counts, and of values that are no floats, or have an offset: a share of those is none of what is stored.
+        """
+        share = np.zeros(len(self._rows))
+        for row in chosen.tolist():
+            bound = self._bounds[int(self._rows.path[row])]
+            if (
+                bound is not None
+                and bound.value
+                and self._rows.is_float[row]
+                and not self._columns[row].offset
+            ):
+                share[row] = bound.value
+        return share
+
     def _eps(self, row: int) -> float:
         rows = self._rows
         bound: Any = self._bounds[int(rows.path[row])]

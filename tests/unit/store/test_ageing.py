@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headrace.codecs.choice import ANY, CodecChoice
+from headrace.core.disk import LocalDisk
 from headrace.core.errors import Closed
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Kind, Layout
@@ -22,7 +23,7 @@ from headrace.store.compactor import Compactor
 from headrace.store.decoding import Decoding
 from headrace.store.pace import Pace
 from headrace.store.ranges import load_ranges
-from headrace.store.rollups import FOLDER, Rollups
+from headrace.store.rollups import FOLDER, STATE_FILE, Rollups
 from headrace.store.segment import SegmentFile
 from headrace.store.tiers import TierRules
 from headrace.store.verify import verify_store
@@ -570,6 +571,46 @@ def test_a_bound_that_is_widened_is_kept_against_the_original(line):
     assert n == 0  # what was tried is not tried again
 
 
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_share_of_each_value_is_kept_of_small_ones_too(line, zeros):
+    """Over decades, and where a pump stands still: what is off by a share of the smallest value would be lossless then."""
+    flow = line.directory.define(
+        "leon/line1/flow", Layout("f64", (Column("rate"), Column("level", offset=4.0)))
+    )
+    rig = start(line, default=DEFAULT | {"bound": {"value": 0.01}})
+    ts_ns = line.times(FIRST, 30)
+    random = np.random.default_rng(4)
+    rate = 10.0 ** (2 * np.sin(np.arange(len(ts_ns)) / 90) + 0.1 * random.normal(size=len(ts_ns)))
+    rate *= random.choice([-1.0, 1.0], len(ts_ns))
+    rate[::7] *= not zeros
+    slot = np.full(len(ts_ns), flow, np.uint32)
+    values = np.stack([rate, np.abs(rate) + 1.0], axis=1)
+    rig.add(FrameBatch.dense(slot, ts_ns, values, None, arrival_ns=int(ts_ns[0])))
+    rig.flush()
+    for day in (31, 61, 63):
+        rig.clock.set_ns((FIRST + day) * DAY)
+        assert work(rig) == []
+    rows = headers(rig, "/rate")
+    assert {codec_name(row["value_codec"]) for row in rows} == {"relative"}
+    error = np.abs(ask(rig, "leon/line1/flow/rate", FIRST, 30).columns["value"] - rate)
+    assert (error <= 0.01 * np.abs(rate)).all()
+    assert error.max() <= max(row["max_error"] for row in rows) <= 0.01 * np.abs(rate).max()
+    assert sum(row["n_bytes"] for row in rows) < 0.3 * 8 * len(rate)
+    level = ask(rig, "leon/line1/flow/level", FIRST, 30).columns["value"]
+    assert (np.abs(level - (values[:, 1] + 4.0)) <= 0.01 * (values[:, 1] + 4.0)).all()
+    assert verify_store(rig.disk, rig.store).is_sound
+    rig.rules = line.rules(default=DEFAULT | {"bound": {"absolute": 5.0}})
+    rig.start()
+    assert work(rig) == []
+    error = np.abs(ask(rig, "leon/line1/flow/rate", FIRST, 30).columns["value"] - rate)
+    assert (
+        0.01 * np.abs(rate).min()
+        < error.max()
+        <= max(row["max_error"] for row in headers(rig, "/rate"))
+        <= 5.0
+    )
+
+
 def test_what_is_said_of_codecs_holds_at_every_step(line):
     said = {"temp": CodecChoice("seasonal"), "power": CodecChoice(forbid=frozenset({"quantise", "seasonal"}))}
     rig = month(line, default=DEFAULT)
@@ -662,6 +703,37 @@ def test_verify_names_damaged_files_of_what_is_old(line, folder):
         rig.disk.replace(victim, sound)
     rig.store.reader.forget({victim})
     assert verify_store(rig.disk, rig.store).harms == []
+
+
+def test_damaged_rollups_are_named_and_sound_ones_are_not(line, tmp_path):
+    rig = start(line, LocalDisk(tmp_path / "store"))
+    line.feed(rig, FIRST, 2)
+    rig.clock.set_ns((FIRST + 3) * DAY)
+    assert work(rig) == []
+    parts = [name for name in rig.disk.list(FOLDER) if name.endswith(".parquet")]
+
+    def harmed():
+        return [one.name for one in verify_folder(rig.disk).harms if one.name != "journal"]
+
+    assert harmed() == []
+    n_told = 0
+    for name in parts:
+        sound = bytes(rig.disk.read(name))
+        table = pq.read_table(pa.BufferReader(sound))
+        for at in range(8, len(sound), 397):
+            damaged = bytearray(sound)
+            damaged[at] ^= 0x10
+            rig.disk.replace(name, bytes(damaged))
+            if harmed() == [name]:
+                n_told += 1
+            else:  # where the head of a page says something that nobody reads
+                assert pq.read_table(pa.BufferReader(bytes(damaged))).equals(table)
+        rig.disk.replace(name, sound)
+    assert n_told > 5
+    state = bytearray(rig.disk.read(STATE_FILE))
+    state[-9] ^= 1
+    rig.disk.replace(STATE_FILE, bytes(state))
+    assert harmed() == [STATE_FILE]
 
 
 def test_a_manifest_of_old_days_that_is_none_is_told(line):
