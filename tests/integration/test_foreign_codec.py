@@ -19,6 +19,7 @@ from headrace.store import warm
 from headrace.store.query import Store
 from headrace.store.result import QueryResult
 from headrace.store.segment import SegmentFile
+from headrace.store.verify import verify_store
 from headrace.store.warm import choose_values
 from headrace.testing.stores import StoreRig
 
@@ -76,7 +77,10 @@ def test_a_store_writes_with_it_and_needs_it_to_read(
             registry.VALUE_CODECS._foreign.clear()
             warm._value_codec.cache_clear()
         (said,) = answer().missing
-        assert "was written by the codec 'zlib_planes'; install the package that adds it" in said
+        sentence = "was written by the codec 'zlib_planes'; install the package that adds it"
+        assert f"samples of plant/noise {sentence}" in said
+        (harm,) = verify_store(rig.disk, Store.open(tmp_path, None, rig.clock)).harms
+        assert f"(plant/noise): it {sentence}" in harm.sentence
     finally:
         registry.foreign_value_codecs.cache_clear()
 

@@ -84,7 +84,10 @@ class TierBound(Section):
         default=None, description="a share of the sensor's range, which is fixed when it first gets cold"
     )
     absolute: Amount | None = Field(default=None, description="in the sensor's unit")
-    value: Share | None = Field(default=None, description="a share of the smallest value of each chunk")
+    value: Share | None = Field(
+        default=None,
+        description="a share of each value; of registers, and where there is an offset, of the smallest in each chunk",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -160,14 +160,14 @@ class Decoding:
                 sound.append(row)
                 parts.append(part)
                 continue
-            group, name = self.wanted.groups[found.group_index[row]], found.file_of(row).info.name
+            path, name = self._path_of(int(found.group_index[row])), found.file_of(row).info.name
             what = "is damaged; restore the segment from a backup"
             unknown = unknown_codec(one.codecs)
             if unknown:
                 what = f"was written by the codec {unknown!r}; install the package that adds it"
             elif self._siblings.problem(found, row):
                 what = f"can't be read: {self._siblings.problem(found, row)}"
-            sentence = f"segment {name}: a row of {int(found.rows.n_samples[row]):,} samples of group {int(group):016x} {what}"
+            sentence = f"segment {name}: a row of {int(found.rows.n_samples[row]):,} samples of {path} {what}"
             if sentence not in self.damaged:
                 self.damaged.append(sentence)
             self.bad_segments.add(name)
@@ -177,6 +177,11 @@ class Decoding:
         quality = np.concatenate([np.zeros(p[1].shape, np.uint8) if p[2] is None else p[2] for p in parts])
         joined = tuple(np.concatenate([p[i] for p in parts]) for i in (0, 1, 3))
         return np.array(sound, np.int64), (joined[0], joined[1], quality, joined[2])
+
+    def _path_of(self, group: int) -> str:
+        """The path of a group, by its index in the selection: of a device, or of a lone sensor."""
+        wanted = self.wanted
+        return str(wanted.directory.paths[int(wanted.slot[wanted.first_sensor_of_group[group]])])
 
     # --- the tail ------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from headrace.store.runs import SensorSamples
 from headrace.store.schema import BLOCK, ROLLUP
 from headrace.store.segment import RowHeaders, SegmentFile
 from headrace.store.view import StoreView
+from headrace.store.warm import unknown_codec
 
 Array = npt.NDArray[Any]
 Tell = Callable[[int, int, str], None]
@@ -118,13 +119,19 @@ def verify_segment_rows(disk: Disk, info: SegmentInfo, found: Verification) -> N
         for row in range(len(rows)):
             problem = _row_problem(file, (rows, row), grid, float(errors[row]), others)
             if problem:
-                name = f"row {row} of row group {group} (group {int(rows.group[row]):016x})"
+                name = f"row {row} of row group {group} ({_whose(file, group, row)})"
                 found.harms.append(Harm(info.name, f"{name}: {problem}"))
     if (n_rows, n_samples) != (info.n_rows, info.n_samples):
         text = f"it has {n_rows:,} rows of {n_samples:,} samples, what names it says {info.n_rows:,} of {info.n_samples:,}"
         found.harms.append(Harm(info.name, text))
     found.n_rows += n_rows
     found.n_samples += 0 if info.name.startswith(ROLLUP_FOLDER) else n_samples
+
+
+def _whose(file: SegmentFile, group: int, row: int) -> str:
+    """The path of a row's sensor; hot rows have those of their group by its id."""
+    table = file.row_group(group, ("path",))
+    return f"group {int(file.headers(group).group[row]):016x}" if table is None else str(table["path"][row])
 
 
 def _grids(file: SegmentFile, group: int) -> Grid | None:
@@ -160,6 +167,8 @@ def _row_problem(
     data, _ = file.payloads(rows.offset[row : row + 1], rows.n_bytes[row : row + 1])
     dtype = numpy_dtype(DTYPES[int(rows.dtype[row])])
     codecs = rows.codecs[int(rows.codec[row])]
+    if codecs[1] != ROLLUP and unknown_codec(codecs):
+        return f"it was written by the codec {unknown_codec(codecs)!r}; install the package that adds it"
     try:
         if codecs[1] == ROLLUP:
             return rollup_problem(rows, row, data.tobytes())
