@@ -12,12 +12,13 @@ from headrace.cli.series_views import check_svg, comparison, shown, write_pictur
 from headrace.cli.target import find_target, target_option
 from headrace.cli.teaching import TaughtCommand
 from headrace.core.clock import NS
+from headrace.core.errors import ConfigError, NotFound, Unreachable
 
 if TYPE_CHECKING:
-    from headrace.codecs.base import I64, Array
     from headrace.codecs.choice import CodecChoice
     from headrace.codecs.features import Features
     from headrace.runtime.codec_trials import CodecTrials, Trial
+    from headrace.runtime.sensor_series import SensorSeries
 
 _SUFFIXES = (".parquet", ".csv")
 _RAW_BYTES = 16
@@ -76,7 +77,8 @@ def explain(what: str, target: str | None, last: str, plot: Path | None, as_json
 
     check_svg(plot)
     bound = None if keys["bound_text"] is None else Bound.from_text(keys["bound_text"])
-    name, ts_ns, values, choice = _read(what, target, last)
+    series, choice = _read(what, target, last)
+    name, ts_ns, values = series.path, series.ts_ns, series.values
     choice = _steered(choice, keys["use"], keys["forbid"], keys["weight"])
     trials = CodecTrials(ts_ns, values, bound, choice, keys["block"], keys["chunks"])
     of_values, of_times = trials.of_values(), trials.of_times()
@@ -87,6 +89,7 @@ def explain(what: str, target: str | None, last: str, plot: Path | None, as_json
         "chunks": trials.n_chunks,
         "chunks_tried": len(trials.parts),
         "samples_tried": trials.n_samples,
+        "left_out": series.left_out,
         "size_bytes": trials.size_bytes,
         "ratio": _RAW_BYTES * trials.n_samples / trials.size_bytes,
         "why": trials.why(of_values),
@@ -102,20 +105,26 @@ def explain(what: str, target: str | None, last: str, plot: Path | None, as_json
     click.echo(_text(facts, features, of_values, of_times))
 
 
-def _read(what: str, target: str | None, last: str) -> tuple[str, I64, Array, CodecChoice]:
-    """Name, times, values, and what the plant file says about the codecs."""
+def _read(what: str, target: str | None, last: str) -> tuple[SensorSeries, CodecChoice]:
+    """The series, and what the plant file says about the codecs."""
     from headrace.codecs.choice import ANY
     from headrace.runtime.codec_choice import CodecChoices
     from headrace.runtime.reader import StoreReader
-    from headrace.runtime.sensor_series import read_sensor
+    from headrace.runtime.sensor_series import SensorSeries, read_sensor
     from headrace.runtime.series_files import read_series
 
     if what.lower().endswith(_SUFFIXES):
-        return (Path(what).name, *read_series(Path(what)), ANY)
-    where = find_target(target)
-    path, ts_ns, values = read_sensor(StoreReader(where.open_disk(), where.zone), what, last)
+        return SensorSeries(Path(what).name, *read_series(Path(what))), ANY
+    try:
+        where = find_target(target)
+        series = read_sensor(StoreReader(where.open_disk(), where.zone), what, last)
+    except (NotFound, Unreachable) as e:
+        if not Path(what).is_file():
+            raise
+        # A sensor may be called as a file is, so that only now it shows that the file was meant.
+        raise ConfigError(f"{what} is neither .parquet nor .csv; and as a sensor: {e}") from e
     choices = CodecChoices({} if where.config is None else where.config.codecs)
-    return path, ts_ns, values, choices.of(path)
+    return series, choices.of(series.path)
 
 
 def _steered(
@@ -138,6 +147,7 @@ def _text(facts: dict[str, Any], features: Features, of_values: list[Trial], of_
     tried = "" if facts["chunks"] == facts["chunks_tried"] else f", of them tried {facts['chunks_tried']}"
     pairs = [
         ("series", f"{facts['what']}, {features.n:,} x {features.dtype}"),
+        *([("left out", _left_out_text(facts["left_out"]))] if facts["left_out"] else []),
         ("values", _values_text(features)),
         ("times", _times_text(features)),
         ("bound", _bound_text(facts)),
@@ -147,6 +157,11 @@ def _text(facts: dict[str, Any], features: Features, of_values: list[Trial], of_
     ]
     parts = [output.fields(pairs), _table("codec of values", of_values), _table("codec of times", of_times)]
     return "\n\n".join(parts)
+
+
+def _left_out_text(left_out: dict[str, int]) -> str:
+    kinds = ", ".join(f"{n:,} of {kind}" for kind, n in left_out.items())
+    return f"{sum(left_out.values()):,} samples of other types or grids: {kinds}"
 
 
 def _values_text(features: Features) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,16 +224,13 @@ def suggest(
     gives that ratio.
     """
     from headrace.codecs.loss import measure
-    from headrace.codecs.registry import value_codec
     from headrace.runtime.bound_search import BoundSearch
     from headrace.runtime.series_files import read_series
 
     if (target_ratio is None) == (max_rmse is None):
         raise click.UsageError("give --target-ratio or --max-rmse, and not both")
 
-    def make(eps: float) -> Any:
-        return value_codec({"name": name, "eps": eps})
-
+    make = partial(_lossy_codec, name)
     make(1.0)  # an unknown codec, or one without a bound, is told before the file is read
     ts_ns, values = read_series(file)
     search = BoundSearch(ts_ns, values, make, block)
@@ -243,6 +241,21 @@ def suggest(
         output.emit_json(facts | {"loss": loss.to_dict()})
         return
     click.echo(_suggestion(facts, loss))
+
+
+def _lossy_codec(name: str, eps: float) -> Any:
+    """The codec with that bound; one without such a bound is told as that, not by a setting it does not know."""
+    from headrace.codecs.registry import VALUE_CODECS, keeps_eps, names_with_eps, value_codec
+
+    try:
+        return value_codec({"name": name, "eps": eps})
+    except ConfigError as e:
+        if name not in VALUE_CODECS or keeps_eps(VALUE_CODECS.load(name)):
+            raise
+        known = ", ".join(names_with_eps())
+        raise ConfigError(
+            f"codec {name!r} has no bound in the values' unit; those that have one: {known}"
+        ) from e
 
 
 def _facts(search: BoundSearch, found: BoundTrial) -> dict[str, Any]:
@@ -259,6 +272,7 @@ def _facts(search: BoundSearch, found: BoundTrial) -> dict[str, Any]:
         "time_bytes": search.time_bytes,
         "blocks": search.n_blocks,
         "blocks_lossless": found.n_blocks_lossless,
+        "blocks_not_finite": found.n_blocks_not_finite,
         "trials": search.n_trials,
     }
 
@@ -266,11 +280,9 @@ def _facts(search: BoundSearch, found: BoundTrial) -> dict[str, Any]:
 def _suggestion(facts: dict[str, Any], loss: Loss) -> str:
     share = facts["share_of_range"]
     of_range = f", {share * 100:.3g} % of the range" if share else ""
-    bound = (
-        f"{facts['eps']:g}{of_range}"
-        if facts["eps"]
-        else "none: it is small enough, or smaller, without loss"
-    )
+    bound = f"{facts['eps']:g}{of_range}" if facts["eps"] else f"none: {_why_none(facts)}"
+    not_finite = facts["blocks_not_finite"]
+    with_gaps = f", {not_finite:,} for values that are not finite" if not_finite else ""
     pairs = [
         ("bound", bound),
         ("codec", facts["codec"]),
@@ -280,10 +292,19 @@ def _suggestion(facts: dict[str, Any], loss: Loss) -> str:
             f"{output.size(facts['bytes'])}, {facts['bytes_per_sample']:.3g} bytes a sample, of them "
             f"{facts['time_bytes'] / facts['samples']:.3g} for times",
         ),
-        ("blocks", f"{facts['blocks']:,}, of them {facts['blocks_lossless']:,} lossless"),
+        ("blocks", f"{facts['blocks']:,}, of them {facts['blocks_lossless']:,} lossless{with_gaps}"),
         ("largest error", shown(loss.max_abs)),
         ("RMSE", shown(loss.rmse)),
         ("PSNR, dB", shown(loss.psnr_db)),
         ("trials", str(facts["trials"])),
     ]
     return output.fields(pairs)
+
+
+def _why_none(facts: dict[str, Any]) -> str:
+    """Why a series has no bound; what keeps its blocks lossless first."""
+    n, blocks = facts["blocks_not_finite"], facts["blocks"]
+    if not n:
+        return "it is small enough, or smaller, without loss"
+    kept = f"values that are not finite keep {n:,} of {blocks:,} blocks lossless"
+    return kept if n == blocks else f"{kept}, and the others are smaller without loss"

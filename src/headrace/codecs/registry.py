@@ -73,6 +73,18 @@ def _has(part: type, setting: str) -> bool:
     return setting in getattr(part, "__dataclass_fields__", {})
 
 
+def names_with_eps() -> list[str]:
+    """Names of the codecs of values that keep a bound `eps`; one that can't be loaded is passed over."""
+    found = []
+    for name in VALUE_CODECS.names():
+        try:
+            if keeps_eps(VALUE_CODECS.load(name)):
+                found.append(name)
+        except PluginError:
+            continue
+    return found
+
+
 @cache
 def foreign_value_codecs() -> tuple[ValueCodec, ...]:
     """Lossless codecs of installed packages, with the settings they have by themselves: what chunks are tried with.

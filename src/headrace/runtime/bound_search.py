@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,13 +37,15 @@ class BoundTrial:
     Parameters
     ----------
     eps : the bound, in the sensor's unit; 0 is lossless. size_bytes : of times and values. n_blocks_lossless : blocks
-        that are smaller without loss, or that the codec can't hold. decoded : T[n], what comes back.
+        that are smaller without loss, or that the codec can't hold. decoded : T[n], what comes back. n_blocks_not_finite : of
+        the lossless blocks those that the codec refused and that have NaN or infinities, which no bound can be kept of.
     """
 
     eps: float
     size_bytes: int
     n_blocks_lossless: int
     decoded: Array
+    n_blocks_not_finite: int = 0
 
     @property
     def ratio(self) -> float:
@@ -55,6 +57,7 @@ class _Block(NamedTuple):
     values: Array
     time_bytes: int
     lossless_bytes: int
+    is_finite: bool
 
 
 class BoundSearch:
@@ -114,20 +117,21 @@ class BoundSearch:
         """
         self.n_trials += 1
         codec = self._make(eps)
-        decoded, size_bytes, n_lossless = [], 0, 0
+        decoded, size_bytes, n_lossless, n_not_finite = [], 0, 0, 0
         for block in self._blocks:
-            coded = _encode(codec, block)
-            if coded is None:
+            coded = _pack(codec, block)
+            if coded is None or block.time_bytes + len(coded) >= block.lossless_bytes:
                 decoded.append(block.values)
                 size_bytes += block.lossless_bytes
                 n_lossless += 1
+                n_not_finite += coded is None and not block.is_finite
                 continue
             back = codec.unpack(coded, block.values.size, block.values.dtype)
             if not keeps_bound(back, block.values, eps):
                 raise PluginError(f"codec {codec.name!r} breaks its bound of {eps:g}; don't use it")
             decoded.append(back)
             size_bytes += block.time_bytes + len(coded)
-        return BoundTrial(eps, size_bytes, n_lossless, np.concatenate(decoded))
+        return BoundTrial(eps, size_bytes, n_lossless, np.concatenate(decoded), n_not_finite)
 
     def for_ratio(self, target: float) -> BoundTrial:
         """The smallest bound found whose ratio is at least `target`; the lossless trial where none is needed.
@@ -142,8 +146,8 @@ class BoundSearch:
         best = self.attempt(_eps(self._top())) if self.range > 0 else exact
         if best.ratio < target:
             raise NotFound(
-                f"no bound reaches a ratio of {target:g}: the largest is {best.ratio:.3g}, where the values are all but "
-                f"gone; times alone take {self.time_bytes / self._values.size:.3g} bytes a sample"
+                f"no bound reaches a ratio of {target:g}: the largest is {best.ratio:.3g}, {self._limit(best)}; "
+                f"times alone take {self.time_bytes / self._values.size:.3g} bytes a sample"
             )
         lower, upper = max(_LOWEST, self._top() - _DEEPEST), self._top()
         while upper - lower > 1:
@@ -169,7 +173,16 @@ class BoundSearch:
                 lower, best = middle, trial
             else:
                 upper = middle
-        return self.lossless() if best.n_blocks_lossless == self.n_blocks else best
+        if best.n_blocks_lossless < self.n_blocks:
+            return best
+        return replace(self.lossless(), n_blocks_not_finite=best.n_blocks_not_finite)
+
+    def _limit(self, widest: BoundTrial) -> str:
+        """Why a bound as large as the range makes a series no smaller."""
+        n = widest.n_blocks_not_finite if widest.eps else sum(not block.is_finite for block in self._blocks)
+        if not n:
+            return "where the values are all but gone"
+        return f"since values that are not finite keep {n:,} of {self.n_blocks:,} blocks lossless"
 
     def _top(self) -> int:
         """Step of a bound at which nothing of the values needs to be left."""
@@ -189,15 +202,13 @@ def _steps_below(value: float) -> int:
 
 def _block(ts_ns: I64, values: Array) -> _Block:
     nothing = np.zeros(values.size, np.uint8)
-    return _Block(
-        values, len(encode_chunk(ts_ns, nothing, None)[0]), len(encode_chunk(ts_ns, values, None)[0])
-    )
+    time_bytes, lossless_bytes = (len(encode_chunk(ts_ns, v, None)[0]) for v in (nothing, values))
+    return _Block(values, time_bytes, lossless_bytes, bool(np.isfinite(values).all()))
 
 
-def _encode(codec: LossyCodec, block: _Block) -> bytes | None:
-    """The values with the codec, where that is worth its loss."""
+def _pack(codec: LossyCodec, block: _Block) -> bytes | None:
+    """The values with the codec, where it can hold them."""
     try:
-        coded = codec.pack(block.values)
+        return codec.pack(block.values)
     except Unfit:
         return None
-    return coded if block.time_bytes + len(coded) < block.lossless_bytes else None

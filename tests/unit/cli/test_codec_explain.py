@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from xml.etree import ElementTree
 
@@ -13,6 +14,7 @@ import pytest
 from headrace.cli.exits import Exit
 from headrace.cli.main import run_command
 from headrace.codecs.registry import TIME_CODECS, VALUE_CODECS
+from headrace.runtime import sensor_series
 from headrace.testing.tables import import_table, long_table
 
 NS = 1_000_000_000
@@ -147,6 +149,42 @@ def test_a_sensor_of_a_store(folder, capfd):
     assert other["values"][0]["name"] != "pco"
     short = document(capfd, SENSOR, "--last", "15m")
     assert 0 < short["samples_tried"] < 1_500
+
+
+def test_a_sensor_whose_device_got_more_sensors_is_there_as_a_whole(folder, capfd):
+    table = long_table(0, 600)
+    import_table(folder, table, "one")
+    import_table(folder, _renamed(long_table(600, 60), "pressure"), "two")
+    found = document(capfd, SENSOR, "-t", "store")
+    assert (found["samples_tried"], found["left_out"]) == (600, {})
+    import_table(folder, long_table(700, 60), "three")
+    found = document(capfd, SENSOR, "-t", "store")
+    assert (found["samples_tried"], found["left_out"]) == (660, {})
+
+
+def _renamed(table, name):
+    paths = [path.replace("temperature", name) for path in table["path"].to_pylist()]
+    return table.set_column(table.column_names.index("path"), "path", pa.array(paths))
+
+
+def test_what_was_left_out_is_told(folder, capfd, monkeypatch):
+    import_table(folder, long_table(0, 100))
+    real = sensor_series.read_sensor
+    some = {"f32": 1_000, "u16 x 0.1": 20}
+    monkeypatch.setattr(
+        sensor_series, "read_sensor", lambda *args: dataclasses.replace(real(*args), left_out=some)
+    )
+    _, out, _ = run(capfd, SENSOR, "-t", "store")
+    assert "1,020 samples of other types or grids: 1,000 of f32, 20 of u16 x 0.1" in out
+
+
+@pytest.mark.parametrize("place", [(), ("-t", "store")])
+def test_a_file_of_another_kind_is_told(folder, capfd, place):
+    import_table(folder, long_table(0, 5))
+    (folder / "text.txt").write_text("5")
+    code, _, err = run(capfd, "text.txt", *place)
+    assert code == Exit.CONFIG
+    assert "text.txt is neither .parquet nor .csv" in err
 
 
 @pytest.mark.parametrize(

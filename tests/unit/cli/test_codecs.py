@@ -225,7 +225,24 @@ def test_suggestions_that_can_not_be_made(series, rounding, capfd, arguments, co
     assert text in err
 
 
-def test_codecs_without_a_bound_are_told(series, capfd):
-    code, _, err = run(capfd, "suggest", "a.parquet", "--max-rmse", "1", "--codec", "pco")
+@pytest.mark.parametrize("name", ["pco", "origin", "relative"])
+def test_codecs_without_a_bound_are_told(series, capfd, name):
+    code, _, err = run(capfd, "suggest", "a.parquet", "--max-rmse", "1", "--codec", name)
     assert code == Exit.CONFIG
-    assert "codec 'pco' can't have settings" in err
+    assert f"codec {name!r} has no bound in the values' unit; those that have one: " in err
+    known = err.split("have one: ")[1].strip().split(", ")
+    assert {"quantise", "swinging_door"} <= set(known)
+    assert not {"pco", "origin", "relative"} & set(known)
+
+
+def test_values_that_are_not_finite_are_the_reason_where_they_are(series, capfd):
+    series("gap.parquet", np.where(np.arange(4_000) == 1_500, np.nan, WAVE))
+    code, _, err = run(capfd, "suggest", "gap.parquet", "--target-ratio", "20")
+    assert code == Exit.FAILED
+    assert "values that are not finite keep 1 of 1 blocks lossless" in err
+    assert "all but gone" not in err
+    _, out, _ = run(capfd, "suggest", "gap.parquet", "--max-rmse", "0.05")
+    assert "none: values that are not finite keep 1 of 1 blocks lossless" in out
+    assert "small enough" not in out
+    _, out, _ = run(capfd, "suggest", "gap.parquet", "--max-rmse", "0.05", "--block", "1000")
+    assert "4, of them 1 lossless, 1 for values that are not finite" in out
