@@ -107,6 +107,23 @@ def test_a_dry_run_says_what_would_be_saved_and_does_nothing(cwd, capsys):
     assert "Nothing is due." in run(capsys, "tiers", "run", "--dry-run")[1]
 
 
+def test_a_dry_run_says_what_becomes_of_days_that_are_hot(cwd, capsys):
+    rule = '[tiers.default]\nmatch = "**"\nafter = { cold = "10d", rollups = "20d", delete = "30d" }\n'
+    (cwd / "plant.toml").write_text(NO_TIERS + rule, encoding="utf-8")
+    facts = json.loads(run(capsys, "tiers", "run", "--dry-run", "--json")[1])
+    assert facts.keys() == {"compaction", "due"}
+    found, (lost,) = facts["compaction"], facts["compaction"]["then"]
+    assert (found["samples"], lost["stage"], lost["days"]) == (2 * N, "deleted", found["days"])
+    for command in (("status",), ("run", "--dry-run")):
+        out = run(capsys, "tiers", *command)[1]
+        assert f"To compact: {found['days']} days from 2026-03-02 on, 12,000 samples, " in out
+        assert f"{found['days']} lose their 12,000 samples then: older than 30d" in out
+        assert "Nothing is due." not in out
+    done = json.loads(run(capsys, "tiers", "run", "--json")[1])
+    assert (done["compacted"], done["aged"], done["dropped"]) == (found["days"], len(facts["due"]), 2 * N)
+    assert "Nothing is due." in run(capsys, "tiers", "status")[1]
+
+
 def test_explain_says_who_governs_and_why(cwd, capsys):
     _, out, _ = run(capsys, "tiers", "explain", SENSOR.replace("temperature", "power"), "--json")
     (one,) = json.loads(out)

@@ -57,7 +57,8 @@ def _view(where: Target) -> TiersView:
 def status(target: str | None, as_json: bool) -> None:
     """What each rule holds, in which tier, how small and how exact; and what is due, with what it would save.
 
-    Ratios compare with 16 bytes a sample. What something would save is tried on some of its rows. Reads the store,
+    Ratios compare with 16 bytes a sample. What something would save is tried on some of its rows, once they are
+    compacted; of days that are not yet, it says what a run will do to them. Reads the store,
     a folder or a bucket, whether an engine runs or not.
     """
     facts = _view(find_target(target)).status()
@@ -81,23 +82,48 @@ def _screen(facts: dict[str, Any]) -> str:
     text = [output.table(("rule", "tier", "samples", "size", "ratio", "max error"), rows, (2, 3, 4, 5))]
     for rule in facts["rules"]:
         text += ["", f"{rule['name'] or '(none)'}  {rule['match']}", *(f"  {one}" for one in rule["says"])]
-    text += ["", _due(facts["due"])]
+    text += ["", _due(facts)]
     return "\n".join(text)
 
 
-def _due(due: list[dict[str, Any]]) -> str:
+def _due(facts: dict[str, Any]) -> str:
+    texts = [_compaction(facts["compaction"]), _ageing(facts["due"])]
+    return "\n\n".join(one for one in texts if one) or "Nothing is due."
+
+
+def _compaction(found: dict[str, Any]) -> str:
+    """Days that are compacted before anything ages, and what becomes of them; "" for none."""
+    if not found["days"]:
+        return ""
+    text = [
+        f"To compact: {found['days']:,} days from {found['from'][:10]} on, {output.count(found['samples'])} samples, "
+        f"{output.size(found['bytes'])} in hot segments; what that saves is not estimated.",
+        *(f"  {one['says']}" for one in found["then"]),
+        *(f"  {one}" for one in found["problems"]),
+    ]
+    return "\n".join(text)
+
+
+def _ageing(due: list[dict[str, Any]]) -> str:
     if not due:
-        return "Nothing is due."
+        return ""
     rows = [
         [
             one["partition"], output.count(one.get("samples", 0)), output.size(one.get("bytes", 0)),
-            output.size(max(0, one.get("saves", 0))), f"{one.get('max_error', 0.0):.4g}", one["reason"],
+            *_foretold(one), one["reason"],
         ]
         for one in due
     ]  # fmt: skip
     text = output.table(("due", "samples", "size", "would save", "max error", "why"), rows, (1, 2, 3, 4))
     problems = [f"{one['partition']}: {p}" for one in due for p in one.get("problems", ())]
     return "\n".join([text, *problems])
+
+
+def _foretold(one: dict[str, Any]) -> tuple[str, str]:
+    """What a partition would save, with which error: unknown as long as days of it are hot."""
+    if one.get("days_to_compact"):
+        return "-", "-"
+    return output.size(max(0, one.get("saves", 0))), f"{one.get('max_error', 0.0):.4g}"
 
 
 @tiers.command(
@@ -178,7 +204,8 @@ def run(dry_run: bool, target: str | None, as_json: bool) -> int:
     view = _view(where)
     if dry_run:
         facts = view.status()
-        output.emit_json({"due": facts["due"]}) if as_json else click.echo(_due(facts["due"]))
+        due = {name: facts[name] for name in ("compaction", "due")}
+        output.emit_json(due) if as_json else click.echo(_due(due))
         return Exit.DONE
     from headrace.runtime.compaction import compact_now
     from headrace.sim.faults import VARIABLE, fault_points

@@ -208,7 +208,7 @@ class Plant:
             store, self._clock, faults=self._faults, incarnation=host.journal.recovery.incarnation,
             choice_of=CodecChoices(self.config.codecs).of, rules=rules, policy=policy,
         )  # fmt: skip
-        self._tiers = TiersView(store, rules, self._clock, compactor.holdings)
+        self._tiers = TiersView(store, rules, self._clock, compactor.holdings, policy)
         return BackgroundCompaction(
             compactor,
             lambda text: self._event("store.compaction", text, {}),
@@ -219,7 +219,7 @@ class Plant:
     def tiers(self) -> dict[str, Any]:
         """What the tiers' rules hold, and what is due, JSON-ready; reads headers, so ask it from a thread."""
         return (
-            {"rules": [], "due": [], "damaged": []}
+            {"rules": [], "compaction": None, "due": [], "damaged": []}
             if self._tiers is None
             else self._tiers.status(tries=False)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.core.clock import NS, Clock
@@ -11,14 +11,16 @@ from headrace.core.errors import CorruptionError, NotFound
 from headrace.core.faults import FaultPoints
 from headrace.core.sensors import Selection
 from headrace.runtime.times import rfc3339
+from headrace.runtime.waiting_days import STAGE_WORDS, WaitingDays
 from headrace.store.ageing import Ager
+from headrace.store.compactor import CompactionPolicy
 from headrace.store.holdings import Holdings, cold_ratio
 from headrace.store.kept import kept_of
 from headrace.store.pace import Pace
 from headrace.store.partition_rows import never_lossy
 from headrace.store.query import Store
 from headrace.store.ranges import load_ranges
-from headrace.store.tiers import STAGE_KEYS, Holding, Step, TierRules, TierStage, describe, plan
+from headrace.store.tiers import STAGE_KEYS, Holding, Step, TierRules, describe, plan
 from headrace.store.view import StoreView
 
 RAW_BYTES = 16
@@ -34,13 +36,14 @@ class TiersView:
 
     Parameters
     ----------
-    holdings : remembers what files hold, where it is asked again and again.
+    holdings : remembers what files hold, where it is asked again and again. policy : of the runs that it speaks of.
     """
 
     store: Store
     rules: TierRules
     clock: Clock
     holdings: Holdings
+    policy: CompactionPolicy = field(default_factory=CompactionPolicy)
 
     @classmethod
     def of(cls, store: Store, rules: TierRules, clock: Clock) -> TiersView:
@@ -48,20 +51,22 @@ class TiersView:
         return cls(store, rules, clock, Holdings(store, rules))
 
     def status(self, *, tries: bool = True) -> dict[str, Any]:
-        """What each rule holds, and what is due. `tries`: say what that would save, from trials of some rows."""
+        """What each rule holds, and what a run would do: days to compact, then partitions that are due.
+
+        `tries`: say what those would save, from trials of some rows. Partitions with days that are to be compacted have no trials.
+        """
         view = self.store.refresh()
         found = self.holdings.of(view)
+        now_ns = self.clock.now_ns()
+        waiting = WaitingDays.of(view, self.holdings, self.rules, self.policy, now_ns)
+        steps = plan(waiting.view, self.rules, now_ns, self.holdings.early(view, now_ns))
         names = [*self.rules.sections, *sorted({h.rule for h in found} - self.rules.sections.keys())]
         return {
             "rules": [self._rule(name, found) for name in names],
-            "due": [self._due(view, step, tries) for step in self.steps(view)],
+            "compaction": waiting.facts(steps, self.rules, now_ns),
+            "due": [self._due(view, waiting, step, tries) for step in steps],
             "damaged": list(view.damaged),
         }
-
-    def steps(self, view: StoreView) -> list[Step]:
-        """What is due, oldest first."""
-        now_ns = self.clock.now_ns()
-        return plan(view, self.rules, now_ns, self.holdings.early(view, now_ns))
 
     def _rule(self, name: str, found: Sequence[Holding]) -> dict[str, Any]:
         mine = [one for one in found if one.rule == name]
@@ -80,10 +85,12 @@ class TiersView:
             "tiers": {tier: _tier([one for one in mine if one.tier == tier]) for tier in _TIERS},
         }
 
-    def _due(self, view: StoreView, step: Step, tries: bool) -> dict[str, Any]:
+    def _due(self, view: StoreView, waiting: WaitingDays, step: Step, tries: bool) -> dict[str, Any]:
         out: dict[str, Any] = {
             "partition": step.name, "from": rfc3339(step.start_ns), "to": rfc3339(step.end_ns), "reason": step.reason,
         }  # fmt: skip
+        if waiting.among(step):
+            return out | waiting.partition(step)
         if not tries:
             return out
         ager = Ager(
@@ -164,7 +171,9 @@ class TiersView:
         ages = [(stage, getattr(after, key)) for stage, key in STAGE_KEYS.items()]
         now_ns = self.clock.now_ns()
         return [
-            {"stage": _word(stage), "from": rfc3339(now_ns + age)} for stage, age in ages if age is not None
+            {"stage": STAGE_WORDS[stage], "from": rfc3339(now_ns + age)}
+            for stage, age in ages
+            if age is not None
         ]
 
 
@@ -180,10 +189,6 @@ def _tier(mine: Sequence[Holding]) -> dict[str, Any]:
 
 def _ratio(n_samples: int, size_bytes: int) -> float:
     return round(n_samples * RAW_BYTES / size_bytes, 2) if size_bytes else 0.0
-
-
-def _word(stage: TierStage) -> str:
-    return {TierStage.COLD: "cold", TierStage.ROLLUPS: "only rollups", TierStage.DELETED: "deleted"}[stage]
 
 
 def _until(until_ns: int) -> str | None:

@@ -11,7 +11,7 @@ way still finds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -27,6 +27,7 @@ from headrace.core.faults import FaultPoints
 from headrace.core.sensors import Selection
 from headrace.store.ageing import Ager
 from headrace.store.commits import SegmentInfo
+from headrace.store.due_days import DueDays
 from headrace.store.grouping import DAY_NS
 from headrace.store.holdings import Holdings
 from headrace.store.manifests import (
@@ -97,6 +98,13 @@ class CompactionReport:
     n_aged: int = 0
     n_dropped: int = 0
     problems: list[str] = field(default_factory=list)
+    _names_read: set[str] = field(default_factory=set, repr=False)
+
+    def read(self, infos: Iterable[SegmentInfo]) -> None:
+        """Count bytes of what a day was made of; a hot segment of several days is read for each, and counted once."""
+        new = {info.name: info.size_bytes for info in infos if info.name not in self._names_read}
+        self.bytes_before += sum(new.values())
+        self._names_read |= new.keys()
 
 
 class Compactor:
@@ -143,22 +151,22 @@ class Compactor:
             # What such a commit held may come back from a backup: it must not count as compacted.
             report.problems += view.commits.damaged
             return report
-        hot_by_day = _hot_by_day(view)
-        for day, manifest in view.manifests.items():
-            if not manifest.is_whole and self._is_over(day):
-                hot_by_day.setdefault(day, [])
-        due = [day for day, hot in sorted(hot_by_day.items()) if force or self._is_due(view, day, hot)]
+        due = self._due_days.of(view, force)
         # What has fallen behind is made up for without a rest: many hot segments cost more than a busy core.
         self._policy.pace.is_behind = len(due) > 1
-        for day in due:
+        for day, hot in due.items():
             try:
-                self._compact(view, day, hot_by_day[day], report)
+                self._compact(view, day, hot, report)
             except (CorruptionError, NotFound) as e:
                 report.problems.append(f"day {_date(day)} stays as it is: {e}")
         self._policy.pace.is_behind = False
         self._age(report)
         self._clean(report)
         return report
+
+    @property
+    def _due_days(self) -> DueDays:
+        return DueDays(self.rules, self._policy, self._clock.now_ns())
 
     def _owned_view(self) -> StoreView:
         view = self._store.refresh()
@@ -207,41 +215,17 @@ class Compactor:
             choice_of=self._choice_of,
         )
 
-    def _is_due(self, view: StoreView, day: int, hot: list[SegmentInfo]) -> bool:
-        if len(hot) >= self._policy.n_hot_max:
-            return True
-        manifest = view.manifests.get(day)
-        if manifest is None or not manifest.is_whole or not self._is_over(day):
-            return self._is_over(day)
-        return self._clock.now_ns() >= manifest.published_ns + self._policy.late_every_s * NS
-
-    def _is_over(self, day: int) -> bool:
-        asked_ns = self.rules.warm_after_ns
-        min_age_ns = int(self._policy.min_age_s * NS) if asked_ns is None else asked_ns
-        return self._clock.now_ns() >= (day + 1) * DAY_NS + min_age_ns
-
-    def _adds(self, before: Manifest, hot: list[SegmentInfo], is_over: bool) -> bool:
-        """Whether the hot rows get files of their own beside the ones that are there.
-
-        So they do while the day lasts, and where little comes late to a day that was merged.
-        """
-        if not is_over or before.alone:  # rollups of samples that are gone can't be made anew
-            return True
-        n_before = sum(f.n_samples for f in before.files)
-        n_new = sum(f.n_samples for f in hot)
-        return before.is_whole and len(before.files) < self._policy.n_files_max and n_new * 10 < n_before
-
     # --- one day -------------------------------------------------------------------------------------
 
     def _compact(self, view: StoreView, day: int, hot: list[SegmentInfo], report: CompactionReport) -> None:
         before = view.manifests.get(day, Manifest(day))
-        is_over = self._is_over(day)
-        is_added = self._adds(before, hot, is_over)
+        due_days = self._due_days
+        is_over, is_added = due_days.is_over(day), due_days.adds(before, hot)
         sources = [Source(f, False, (day,)) for f in hot]
         if not is_added:
             sources += [Source(f, True) for f in before.files]
         number = before.number + 1
-        whole = before.is_whole if is_added else is_over
+        whole = due_days.is_whole(before, hot)
         # A day that lasts is written again: until then its chunks' headers have to do. What comes to a day that is cold is
         # not in the rollups that went along with that.
         taken = view.cold.get(day // BUCKET_DAYS)
@@ -274,7 +258,7 @@ class Compactor:
             raise CorruptionError(f"{manifest.name} was written by another compactor; run one only")
         report.n_partitions += 1
         report.n_samples += sum(f.n_samples for f in new)
-        report.bytes_before += sum(s.info.size_bytes for s in sources)
+        report.read(source.info for source in sources)
         report.bytes_after += sum(f.size_bytes for f in new)
 
     def _files(
@@ -459,16 +443,6 @@ def _by_partition(names: list[str]) -> dict[int, set[str]]:
         key = name.split("/")[-2]
         if key.lstrip("-").isdigit():
             out.setdefault(int(key), set()).add(name)
-    return out
-
-
-def _hot_by_day(view: StoreView) -> dict[int, list[SegmentInfo]]:
-    out: dict[int, list[SegmentInfo]] = {}
-    for info in view.commits.segments:
-        for day in view.days_left(info):
-            if day in view.manifests and info.name in view.manifests[day].left_out:
-                continue  # damaged: it stays beside the warm files
-            out.setdefault(day, []).append(info)
     return out
 
 

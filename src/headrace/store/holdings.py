@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,14 @@ _ERRORS = ("bound", "max_error", "rmse")
 _FILES_MAX = 20_000
 
 
+class HotKey(NamedTuple):
+    """Samples of one day whose sensors obey the same rule, "" for none, and are under the same holds."""
+
+    day: int
+    rule: str
+    holds: tuple[str, ...]
+
+
 class Holdings:
     """Counts a store by rule; what a file holds is read once, as files never change.
 
@@ -29,7 +37,8 @@ class Holdings:
     def __init__(self, store: Store, rules: TierRules) -> None:
         self._store, self._rules = store, rules
         self._known: dict[str, list[Holding]] = {}
-        self._columns: dict[int, dict[str, int]] = {}
+        self._known_hot: dict[str, dict[HotKey, float]] = {}
+        self._columns: dict[int, dict[tuple[str, tuple[str, ...]], int]] = {}
         self._n_slots, self._slot_of = 0, dict[int, int]()
 
     def of(self, view: StoreView) -> list[Holding]:
@@ -44,6 +53,7 @@ class Holdings:
         names = {s.name for infos in view.segments.values() for s in infos}
         if len(self._known) > _FILES_MAX:
             self._known = {name: one for name, one in self._known.items() if name in names}
+            self._known_hot = {name: one for name, one in self._known_hot.items() if name in names}
         return sorted(found.values(), key=lambda one: (one.rule, one.tier, one.key or 0))
 
     def early(self, view: StoreView, now_ns: int) -> dict[tuple[bool, int], dict[str, TierStage]]:
@@ -64,7 +74,7 @@ class Holdings:
         return self._known[info.name]
 
     def _rule(self, path: str) -> str:
-        return self._rules.fate(path, 0, 0, {}).rule
+        return self._rules.obeyed(path)[0] or ""
 
     def _rows(self, info: SegmentInfo) -> Iterable[Holding]:
         """Of a file of single sensors: payloads, and their share of the rest."""
@@ -100,17 +110,34 @@ class Holdings:
             share = round(info.size_bytes * size / max(1, payloads))
             yield Holding(rule, "cold" if is_cold else "warm", key, n, share, largest, rmse)
 
-    def _hot(self, info: SegmentInfo) -> Iterable[Holding]:
-        """Of a hot segment, whose rows are groups: each column has the same share of its group's row."""
+    def hot_days(self, info: SegmentInfo) -> dict[HotKey, float]:
+        """Samples of a hot segment, whose rows are groups: each column has the same share of its group's row.
+
+        Raises
+        ------
+        CorruptionError, NotFound : the segment is damaged or gone.
+        """
+        if info.name in self._known_hot:
+            return self._known_hot[info.name]
         slots = self._slots()
-        sums: dict[str, float] = {}
+        sums: dict[HotKey, float] = {}
         for rows in self._store.reader.all_headers(info):
-            for group, n in zip(rows.group.tolist(), rows.n_samples.tolist(), strict=True):
+            days = (rows.t_min // DAY_NS).tolist()  # a hot row never goes over midnight
+            for day, group, n in zip(days, rows.group.tolist(), rows.n_samples.tolist(), strict=True):
                 if group not in slots:
                     continue
-                rules = self._rules_of(slots[group])
-                for rule, n_columns in rules.items():
-                    sums[rule] = sums.get(rule, 0.0) + n * n_columns / sum(rules.values())
+                obeyed = self._obeyed(slots[group])
+                for of, n_columns in obeyed.items():
+                    key = HotKey(day, *of)
+                    sums[key] = sums.get(key, 0.0) + n * n_columns / sum(obeyed.values())
+        self._known_hot[info.name] = sums
+        return sums
+
+    def _hot(self, info: SegmentInfo) -> Iterable[Holding]:
+        """Of a hot segment."""
+        sums: dict[str, float] = {}
+        for key, n in self.hot_days(info).items():
+            sums[key.rule] = sums.get(key.rule, 0.0) + n
         for rule, samples in sums.items():
             yield Holding(
                 rule, "hot", None, round(samples), round(info.size_bytes * samples / max(1, info.n_samples))
@@ -124,14 +151,14 @@ class Holdings:
             self._slot_of = {int(g): s for s, g in enumerate(group_id.tolist())}
         return self._slot_of
 
-    def _rules_of(self, slot: int) -> dict[str, int]:
-        """How many columns of a slot obey each rule."""
+    def _obeyed(self, slot: int) -> dict[tuple[str, tuple[str, ...]], int]:
+        """How many columns of a slot obey each rule, under which holds."""
         if slot not in self._columns:
             directory = self._store.directory
-            found: dict[str, int] = {}
+            found: dict[tuple[str, tuple[str, ...]], int] = {}
             for column in range(int(directory.width[slot])):
-                rule = self._rule(directory.sensor_path(slot, column))
-                found[rule] = found.get(rule, 0) + 1
+                rule, holds = self._rules.obeyed(directory.sensor_path(slot, column))
+                found[rule or "", holds] = found.get((rule or "", holds), 0) + 1
             self._columns[slot] = found
         return self._columns[slot]
 

@@ -108,15 +108,29 @@ class TierRules:
 
     def fate(self, path: str, age_ns: int, now_ns: int, early: Mapping[str, TierStage]) -> TierFate:
         """What becomes of a sensor's samples that are all at least so old; `early`: stages a size asks for, by rule."""
+        rule, holds = self.obeyed(path)
+        return self.fate_of(rule, holds, age_ns, now_ns, early)
+
+    def obeyed(self, path: str) -> tuple[str | None, tuple[str, ...]]:
+        """The rule that governs a sensor, None for none, and the holds on it."""
         known = self._known.get(path)
         if known is None:
             if len(self._known) > _KNOWN_MAX:
                 self._known.clear()
             found = self.governance(path)
             known = self._known[path] = (found.rule, found.holds)
-        rule, holds = known
-        held = self._is_held(holds, now_ns)
-        return self._fate(rule, held, age_ns, early)
+        return known
+
+    def fate_of(
+        self,
+        rule: str | None,
+        holds: Iterable[str],
+        age_ns: int,
+        now_ns: int,
+        early: Mapping[str, TierStage],
+    ) -> TierFate:
+        """`fate` of the sensors that obey a rule and are under some holds."""
+        return self._fate(rule, self._is_held(holds, now_ns), age_ns, early)
 
     def _fate(self, rule: str | None, held: bool, age_ns: int, early: Mapping[str, TierStage]) -> TierFate:
         if rule is None:

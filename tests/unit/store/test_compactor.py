@@ -197,6 +197,18 @@ def test_days_are_partitions_of_their_own(rig, plant):
     assert list(list_manifests(rig.disk)) == [20_000, 20_001]
 
 
+def test_bytes_of_a_segment_of_several_days_count_once_in_a_run(rig, plant):
+    for day in range(4):
+        rig.add(plant.frames(plant.lone, 0, [1.0, 2.0], start_ns=NOON + day * DAY))
+    rig.flush()
+    (info,) = rig.commits.view.segments
+    assert len(info.days) == 4
+    report = rig.compact()
+    assert (report.n_partitions, report.bytes_before) == (4, info.size_bytes)
+    files = [file for manifest in rig.store.refresh().manifests.values() for file in manifest.files]
+    assert report.bytes_after == sum(file.size_bytes for file in files)
+
+
 # --- what is left behind -----------------------------------------------------------------------------
 
 
