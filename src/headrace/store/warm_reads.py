@@ -57,9 +57,11 @@ def decode_chunks(
     ------
     CorruptionError : one of them is damaged.
     """
-    at = np.zeros(len(chunks.n_frames) + 1, np.int64)
-    chunks.n_frames.cumsum(out=at[1:])
-    ts_ns = np.empty(int(at[-1]), np.int64)
+    n = chunks.n_frames.size
+    at = np.empty(n + 1, np.int64)
+    at[0] = 0
+    np.add.accumulate(chunks.n_frames, out=at[1:])
+    ts_ns = np.empty(int(at[n]), np.int64)
     given = {g: times_of(g) for g in chunks.shared.tolist()} if chunks.shared.size else {}
     for g, times in given.items():
         if times is None or len(times) != chunks.n_frames[g]:
@@ -69,9 +71,9 @@ def decode_chunks(
     alone: list[tuple[slice, Array]] = []
     quality = None
     g = 0
-    while g < len(chunks.n_frames):
+    while g < n:
         g = g if together is None else together.decode_from(g)
-        if g == len(chunks.n_frames):
+        if g == n:
             break
         here = slice(int(at[g]), int(at[g + 1]))
         ts_ns[here], part, marks = _decode_one(chunks, g, given.get(g), siblings_of(g))
@@ -106,14 +108,17 @@ class _Together:
         self._decode = kernels.decode_chunks
         self._chunks = chunks
         self._out = np.empty(ts_ns.size)
-        self._rooms = _rooms_for(int(chunks.n_frames.max(initial=0)))
+        n = ts_ns.size if ts_ns.size <= _FEW_NUMBERS else int(chunks.n_frames.max())
+        self._rooms = _rooms_for(n)
         how = np.empty(chunks.n_frames.size, np.uint8)
         how.fill(kernels.EVEN if chunks.codecs[0] == EVEN else kernels.TICKS)
         if chunks.shared.size:
             how[chunks.shared] = kernels.GIVEN
         work = scratch_for(_largest(chunks.starts))
-        payload = chunks.payload[:]
-        payload.flags.writeable = False  # the kernel is compiled for such
+        payload = chunks.payload
+        if payload.flags.writeable:  # the kernel is compiled for others
+            payload = payload[:]
+            payload.flags.writeable = False
         headers = chunks.starts, chunks.first, chunks.last, at, how
         self._given = payload, headers, type_mark(chunks.dtype), (work, self._rooms), (ts_ns, self._out)
 
@@ -139,7 +144,7 @@ class _Together:
             return (self._out if dtype.kind == "f" else self._out.view(np.int64)).astype(dtype)
 
 
-_FEW_BYTES = 1 << 16
+_FEW_BYTES = _FEW_NUMBERS = 1 << 16
 _own = threading.local()
 
 
