@@ -273,7 +273,7 @@ def is_stepped(numbers: I64, size: Int, table: I64) -> bool:
     """Whether pco may make a body of `size` bytes a good deal shorter, as few differences come again and again.
 
     A counter that grows by what was packed, times of what is polled at two intervals: few steps, far apart. What goes by
-    their size alone spells out the lower digits of the large ones; pco has a code for each. ``table: int64[1024]`` is room.
+    their size alone spells out the lower digits of the large ones; pco has a code for each. ``table: int64[1024]``, or more, is room.
     """
     n = numbers.size
     if n < _STEPPED_FROM or size * 8 < n * _STEPPED_BITS:

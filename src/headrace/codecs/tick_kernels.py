@@ -187,7 +187,7 @@ def pack_ticks(ts_ns: I64, work: U64, rooms: tuple[I64, I64], outs: tuple[U8, U8
         coded = number if after == at else left[:n]
         at = after
         size, _, pco = encode(coded, np.int64(INTEGERS), work, room, outs)
-    if pco or (out[0] == ON_LINE and is_stepped(number, size, left[: 2 * n])):
+    if pco or (out[0] == ON_LINE and is_stepped(number, size, long[n:])):
         return np.int64(0)
     for i in range(size):
         out[at + i] = outs[0][i]

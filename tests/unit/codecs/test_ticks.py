@@ -25,6 +25,7 @@ TIMES = {
         350,
     ),
     "few gaps": (START + np.cumsum(RANDOM.choice([1, 2, 5, 10, 30], AT.size)) * NS, 420),
+    "few gaps, a short run": (START + np.cumsum(RANDOM.choice([1, 2, 5, 10, 30], 600)) * NS, 300),
 }
 
 
