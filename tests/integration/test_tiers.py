@@ -124,6 +124,17 @@ def test_a_dry_run_says_what_becomes_of_days_that_are_hot(cwd, capsys):
     assert "Nothing is due." in run(capsys, "tiers", "status")[1]
 
 
+def test_status_says_which_rule_is_above_its_size_and_why_it_stays_so(cwd, capsys):
+    (cwd / "plant.toml").write_text(PLANT.replace("bound =", 'size = "1kB"\nbound ='), encoding="utf-8")
+    assert run(capsys, "tiers", "run")[0] == Exit.DONE
+    rules = {rule["name"]: rule for rule in json.loads(run(capsys, "tiers", "status", "--json")[1])["rules"]}
+    assert rules["default"]["over_bytes"] == rules["default"]["bytes"] - 1_000
+    assert rules["power"]["over_bytes"] == 0
+    out = run(capsys, "tiers", "status")[1]
+    assert "  what is cold stays for any size: after has neither rollups nor delete\n  now " in out
+    assert out.count("above its size") == 1
+
+
 def test_explain_says_who_governs_and_why(cwd, capsys):
     _, out, _ = run(capsys, "tiers", "explain", SENSOR.replace("temperature", "power"), "--json")
     (one,) = json.loads(out)

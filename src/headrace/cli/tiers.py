@@ -82,6 +82,8 @@ def _screen(facts: dict[str, Any]) -> str:
     text = [output.table(("rule", "tier", "samples", "size", "ratio", "max error"), rows, (2, 3, 4, 5))]
     for rule in facts["rules"]:
         text += ["", f"{rule['name'] or '(none)'}  {rule['match']}", *(f"  {one}" for one in rule["says"])]
+        if rule["over_bytes"]:
+            text.append(f"  now {output.size(rule['over_bytes'])} above its size")
     text += ["", _due(facts)]
     return "\n".join(text)
 

@@ -78,6 +78,7 @@ class TiersView:
             "says": describe(self.rules, name) if section else ["no rule matches: samples stay warm"],
             "samples": n,
             "bytes": size,
+            "over_bytes": max(0, size - section.size) if section and section.size is not None else 0,
             "ratio": _ratio(n, size),
             "max_error": max((one.max_error for one in mine), default=0.0),
             "rmse": max((one.rmse for one in mine), default=0.0),

@@ -1,9 +1,11 @@
+import importlib.util
+
 import numba
 import numpy as np
 import pytest
 from numba.core.caching import IndexDataCacheFile
 
-from headrace.core.kernels import CacheFiles, cached, inlined, kernel
+from headrace.core.kernels import CacheFiles, LoadedLibrary, cached, inlined, kernel
 
 
 @inlined
@@ -84,3 +86,53 @@ def test_what_is_not_compiled_has_no_cache():
         return 1
 
     assert cached(plain, plain) is plain
+
+
+KERNELS = """
+import numpy as np
+from headrace.core.kernels import kernel
+
+@kernel
+def doubled(values):
+    out = np.empty(values.size)
+    for i in range(values.size):
+        out[i] = 2 * values[i]
+    return out
+
+@kernel
+def total(values):
+    return doubled(values).sum()
+"""
+
+
+def module_of(file):
+    """A module of its own from a file, as another process has it."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def library_of(dispatcher):
+    (compiled,) = dispatcher.overloads.values()
+    return compiled.library
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_code_of_another_process_is_run_and_compiled_into_what_calls_it(tmp_path):
+    file, values = tmp_path / "kernels_of_a_test.py", np.arange(5.0)
+    file.write_text(KERNELS)
+    first, second, third = (module_of(file) for _ in range(3))
+    assert first.doubled(values).tolist() == [0, 2, 4, 6, 8]
+    assert not isinstance(library_of(first.doubled), LoadedLibrary)
+
+    assert second.doubled(values).tolist() == [0, 2, 4, 6, 8]
+    loaded = library_of(second.doubled)
+    assert isinstance(loaded, LoadedLibrary)
+    assert loaded._bitcode, "not parsed as long as nobody compiles against it"
+    assert second.total(values) == 20.0
+    assert not loaded._bitcode
+
+    assert third.total(values) == 20.0
+    assert isinstance(library_of(third.total), LoadedLibrary)
+    assert not third.doubled.overloads, "what it calls is in its own code"
