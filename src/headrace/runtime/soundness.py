@@ -159,7 +159,7 @@ def _tables(disk: Disk) -> Iterator[Harm]:
             try:
                 file = pq.ParquetFile(pa.BufferReader(disk.read(path)), page_checksum_verification=True)
                 for group in range(file.num_row_groups):
-                    file.read_row_group(group)
+                    file.read_row_group(group, use_threads=False)
             except NotFound:
                 continue
             except (OSError, pa.ArrowException) as e:

@@ -102,6 +102,10 @@ def doubled(values):
 @kernel
 def total(values):
     return doubled(values).sum()
+
+@kernel
+def last(values):
+    return doubled(values)[-1]
 """
 
 
@@ -132,6 +136,7 @@ def test_code_of_another_process_is_run_and_compiled_into_what_calls_it(tmp_path
     assert loaded._bitcode, "not parsed as long as nobody compiles against it"
     assert second.total(values) == 20.0
     assert not loaded._bitcode
+    assert second.last(values) == 8.0, "it is parsed once"
 
     assert third.total(values) == 20.0
     assert isinstance(library_of(third.total), LoadedLibrary)
