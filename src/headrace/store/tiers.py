@@ -345,7 +345,7 @@ def _units(mine: list[Holding], now_ns: int) -> dict[int, tuple[bool, int]]:
     return out
 
 
-def gives_up(section: TierSection) -> bool:
+def _gives_up(section: TierSection) -> bool:
     """Whether a rule ever lets go of samples, so that its size holds in the end."""
     return section.after.rollups is not None or section.after.delete is not None
 
@@ -368,7 +368,7 @@ def describe(rules: TierRules, name: str) -> list[str]:
         texts.append(f"after {format_duration(after.delete)} deleted")
     if section.size is not None:
         texts.append(f"above {section.size:,} bytes the oldest samples go that way early")
-        if not gives_up(section):
+        if not _gives_up(section):
             texts.append("what is cold stays for any size: after has neither rollups nor delete")
     if section.held_until_ns >= 2**63 - 1:
         texts.append("held: nothing is deleted or made lossy")
