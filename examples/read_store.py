@@ -85,8 +85,7 @@ def model(b, n, head):  # how large numbers are by rANS over a model that learns
 def centred(b, n):  # linear prediction around a centre
     order, shift = b.read(2)
     c, centre = np.frombuffer(b.read(2 * order), "<i2").astype("i8")[::-1], signed(b)
-    y = integers(b, n)
-    y[:order] = np.cumsum(y[:order])
+    y[:order] = np.cumsum((y := integers(b, n))[:order])
     for i in range(order, n):
         y[i] += c @ y[i - order : i] >> shift
     return y + centre
@@ -142,10 +141,11 @@ def rle(b, _, dtype):  # runs: of which value, and how long
     return np.repeat(known[np.cumsum([0, *integers(b, runs - 1) + 1]) % n_known], lengths)
 
 
-def ticks(b, n, span):  # nearly all of them on a line
-    has_line, start, tick = b.read(1)[0], span[0] + signed(b), signed(b)
-    ((step, offset),) = np.frombuffer(b.read(12), "<f8,<f4").tolist() if has_line else [(0.0, 0.0)]
-    return start + tick * (np.floor(np.arange(n) * step + (offset + 0.5)).astype("i8") + integers(b, n))
+def ticks(b, n, span):  # from the first, beside a line, or by how much they rise
+    how, start, tick = b.read(1)[0], span[0] + signed(b), signed(b)
+    ((step, offset),) = np.frombuffer(b.read(12), "<f8,<f4").tolist() if how == 1 else [(0.0, 0.0)]
+    k = np.cumsum([0, *integers(b, n - 1)]) if how == 2 else integers(b, n)
+    return start + tick * (np.floor(np.arange(n) * step + (offset + 0.5)).astype("i8") + k)
 
 
 # fmt: off

@@ -50,7 +50,9 @@ def series() -> dict[str, tuple[Layout, Any, Any]]:
     rng, i = np.random.default_rng(0), np.arange(N)
     regular, walk = T0 + i * NS, np.cumsum(rng.integers(-3, 4, N))
     plain, grid = (Column(""),), (Column("", scale=0.1, offset=-40.0),)
+    polled = T0 + np.cumsum(rng.choice([1_000, 7_003, 20_011], N)) * 10**6
     return {
+        "polled": (Layout("i32", plain), polled, 3 * i),
         "fixed": (Layout("f64", plain), regular, np.full(N, 2.5)),
         "random": (Layout("i64", plain), regular, np.frombuffer(rng.bytes(8 * N), np.int64)),
         "walk": (Layout("u16", grid), regular, 600 + np.clip(walk, -500, 500)),

@@ -269,14 +269,15 @@ def _put_predicted(room: I64, n: Int, work: U64, out: U8) -> Int:
 
 
 @step
-def is_stepped(numbers: I64, size: Int, table: I64) -> bool:
-    """Whether pco may make a body of `size` bytes a good deal shorter, as few differences come again and again.
+def is_stepped(numbers: I64, size: Int, from_bits: float, table: I64) -> bool:
+    """Whether a code for each difference makes a body of `size` bytes a good deal shorter, as few come again and again.
 
     A counter that grows by what was packed, times of what is polled at two intervals: few steps, far apart. What goes by
-    their size alone spells out the lower digits of the large ones; pco has a code for each. ``table: int64[1024]``, or more, is room.
+    their size alone spells out the lower digits of the large ones; pco has a code for each. Bodies of fewer than `from_bits`
+    a number are not looked at. ``table: int64[1024]``, or more, is room.
     """
     n = numbers.size
-    if n < _STEPPED_FROM or size * 8 < n * _STEPPED_BITS:
+    if n < _STEPPED_FROM or size * 8 < n * from_bits:
         return False
     return bool(_stepped_bits(numbers, table) < size * 8 * _STEPPED_SHARE)
 
@@ -342,7 +343,7 @@ def _put_best(numbers: I64, what: Int, work: U64, room: I64, best: U8, trial: U8
     few = new < n * _FEW_SHARE and each > math.log2(np.float64(new + 1)) + 1.0
     if n < _PCO_FROM or not is_examined or is_same:
         return size, False
-    return size, bool(wild or few or is_stepped(numbers, size, room[_SEEN:_FLOATS]))
+    return size, bool(wild or few or is_stepped(numbers, size, _STEPPED_BITS, room[_SEEN:_FLOATS]))
 
 
 @step

@@ -29,13 +29,14 @@ from headrace.core.kernels import lean_kernel
 _SPREAD_MAX = 1 << 61
 _STEP_AT = WORDS_AT - 2
 _FURTHEST = 2.0**62
-PLAIN, ON_LINE = 0, 1
+PLAIN, ON_LINE, BY_GAPS = 0, 1, 2
 """First bytes of bodies."""
 HEAD_MAX = 1 + 10 + 10 + 12
 """Bytes before the integers, at most."""
 GAPS = 64
 """Of numbers whose gaps differ by more there is no line."""
 _LINE_FROM, _LINE_TO = 16, 1 << 50
+_STEPPED_BITS = 0.5  # a time, from which on a table of gaps may be shorter
 _MOSTLY = 0.75  # so many equal gaps are coded by where the others lie
 
 
@@ -72,16 +73,21 @@ def _decoded(data: U8, work: U64, places: I64, out: I64) -> tuple[Int, np.uint64
     tick, pos = get_varint(data, pos, end)
     on_line = end > 0 and data[0] == ON_LINE
     start, tick = unzigzag(start), unzigzag(tick)
-    if pos == NO_POSITION or data[0] > 1 or (on_line and pos + 12 > end):
+    by_gaps = np.int64(end > 0 and data[0] == BY_GAPS)
+    if pos == NO_POSITION or data[0] > 2 or (on_line and pos + 12 > end) or by_gaps > out.size:
         return DAMAGED, start, tick, pos
     if on_line:
         work[_STEP_AT] = get_fixed(data, pos, np.int64(8))
         work[_STEP_AT + 1] = widened(get_fixed(data, pos + 8, np.int64(4)))
         pos += 12
-    found = decode_integers(data, pos, work, places, out)
+    found = decode_integers(data, pos, work, places, out[by_gaps:])
     if found != SOUND:
         return found, start, tick, pos
     x = out.view(np.uint64)
+    if by_gaps:
+        x[0] = np.uint64(0)
+        for i in range(1, x.size):
+            x[i] += x[i - 1]
     if on_line:
         line = work[_STEP_AT : _STEP_AT + 2].view(np.float64)
         step, offset = line[0], line[1] + 0.5
@@ -116,7 +122,9 @@ def line_of(number: I64, counts: I64, line: F64) -> bool:
     for i in range(2, n):
         gap = number[i] - number[i - 1]
         least, most = min(least, gap), max(most, gap)
-    if most - least > GAPS:
+    if np.uint64(most - least) > np.uint64(
+        GAPS
+    ):  # unsigned: of times from end to end they differ by more than 2**63
         return False
     for gap in range(GAPS + 1):
         counts[gap] = 0
@@ -187,7 +195,7 @@ def pack_ticks(ts_ns: I64, work: U64, rooms: tuple[I64, I64], outs: tuple[U8, U8
         coded = number if after == at else left[:n]
         at = after
         size, _, pco = encode(coded, np.int64(INTEGERS), work, room, outs)
-    if pco or (out[0] == ON_LINE and is_stepped(number, size, long[n:])):
+    if pco or is_stepped(number, size, _STEPPED_BITS, long[n:]):
         return np.int64(0)
     for i in range(size):
         out[at + i] = outs[0][i]

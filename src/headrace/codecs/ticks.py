@@ -14,7 +14,8 @@ from headrace.core.errors import CorruptionError
 
 _LINE = struct.Struct("<df")
 _SOUND, _ELSEWHERE = 0, 2  # of `headrace.codecs.integer_kernels`, which is loaded late
-_PLAIN, _ON_LINE = 0, 1
+_PLAIN, _ON_LINE, _GAPS = 0, 1, 2
+_GAPS_FROM = 64  # fewer times have no use for a table of gaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,14 @@ class TicksTime(SeriesCodec):
     """``t0 + tick * k[i]``, where k is coded as integers, or what it is beyond ``floor(i * step + offset + 0.5)``.
 
     Milliseconds in nanoseconds waste 20 bits a time unless divided out first; a clock of 12 kHz, cut to whole
-    nanoseconds, wastes one or two unless its line is known; gaps of which there are few, far apart, have a code each in
-    pco's integers. The body is a flag, t0 and the tick as signed varints, step and offset as
-    float64 and float32 where the flag says so, and the integers (`headrace.codecs.integers`).
+    nanoseconds, wastes one or two unless its line is known; gaps of which there are few, far apart, are told once. The
+    body is a flag, t0 and the tick as signed varints, and as the flag says
+
+    0. k;
+    1. step and offset of the line as float64 and float32, k less the line;
+    2. by how much k rises, from the second time on,
+
+    as integers (`headrace.codecs.integers`).
     """
 
     name: ClassVar[str] = "ticks"
@@ -42,12 +48,13 @@ class TicksTime(SeriesCodec):
         number, tick = _counted(ts_ns, start)
         head = put_signed(int(start)) + put_signed(tick)
         sparse = encode_sparse(number)
-        plain = bytes([_PLAIN]) + head + (sparse or encode_integers(number))
+        bodies = [bytes([_PLAIN]) + head + (sparse or encode_integers(number))]
         line = None if sparse else _line_of(number)
-        if line is None:
-            return plain
-        left = number - _on_line(number.size, *line)
-        return min(bytes([_ON_LINE]) + head + _LINE.pack(*line) + encode_integers(left), plain, key=len)
+        if line is not None:
+            left = number - _on_line(number.size, *line)
+            bodies.append(bytes([_ON_LINE]) + head + _LINE.pack(*line) + encode_integers(left))
+        gaps = _packed_gaps(ts_ns)
+        return min([*bodies, gaps] if gaps else bodies, key=len)
 
     def unpack(self, body: bytes, n: int) -> I64:
         """Decode n times."""
@@ -65,13 +72,15 @@ class TicksTime(SeriesCodec):
     def _from_pco(self, body: bytes, n: int, start: int, tick: int, at: int) -> I64:
         from headrace.codecs.integers import decode_integers
 
-        line = _LINE.unpack_from(body, at - _LINE.size) if body[0] == _ON_LINE else None
+        are_gaps = body[0] == _GAPS
         try:
-            number = decode_integers(body[at:], n)
+            number = decode_integers(body[at:], n - are_gaps)
         except CorruptionError as e:
             raise self.damaged(str(e)) from e
-        if line is not None:
-            number = number + _on_line(n, *line)
+        if are_gaps:
+            number = np.cumsum(np.append(0, number))
+        elif body[0] == _ON_LINE:
+            number = number + _on_line(n, *_LINE.unpack_from(body, at - _LINE.size))
         times: I64 = np.uint64(start).astype(np.int64) + np.uint64(tick).astype(np.int64) * number
         return times
 
@@ -91,6 +100,19 @@ def packed_ticks(ts_ns: I64) -> bytes:
     with wrapping():
         size = tick_kernels.pack_ticks(ts_ns, scratch_for(24 * n), (room, long), outs, out)
     return out[:size].tobytes()
+
+
+def _packed_gaps(ts_ns: I64) -> bytes | None:
+    """A body of the gaps between times; None where too many are different."""
+    from headrace.codecs.integers import encode_palette
+    from headrace.codecs.packing import put_signed
+
+    if ts_ns.size < _GAPS_FROM:
+        return None
+    gaps = np.diff(ts_ns)
+    tick = max(int(np.gcd.reduce(gaps)), 1)
+    palette = encode_palette(gaps // tick)
+    return palette and bytes([_GAPS]) + put_signed(int(ts_ns[0])) + put_signed(tick) + palette
 
 
 def _counted(ts_ns: I64, start: np.int64) -> tuple[I64, int]:

@@ -26,6 +26,13 @@ TIMES = {
     ),
     "few gaps": (START + np.cumsum(RANDOM.choice([1, 2, 5, 10, 30], AT.size)) * NS, 420),
     "few gaps, a short run": (START + np.cumsum(RANDOM.choice([1, 2, 5, 10, 30], 600)) * NS, 300),
+    "two gaps, a line between": (START + np.cumsum(RANDOM.choice([3, 3, 3, 4], 1_400)) * NS, 200),
+    "forty gaps, far apart": (
+        START + np.cumsum(RANDOM.choice(RANDOM.integers(2**40, size=40), AT.size)),
+        1_000,
+    ),
+    "from end to end": (np.cumsum(RANDOM.choice([2**60, 2**62, -(2**63)], AT.size)), 260),
+    "back and forth, further than fits": (AT[:1_023] % 2 * (2**62 + 1) + AT[:1_023] // 2, 220),
 }
 
 
