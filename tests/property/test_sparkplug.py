@@ -380,7 +380,7 @@ def test_the_scanner_reads_as_the_reference_reads(datas, takes_transient):
 
 
 def is_skipped(metric):
-    """bdSeq, and the command that has alias 90, or what would be a part of it."""
+    """bdSeq, and the command that has alias 90, with all that would be a part of it."""
     key = metric.alias if metric.name is None else metric.name
     return key == 90 or (key == "bdSeq" and metric.field != 18)
 

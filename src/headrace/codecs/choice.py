@@ -141,9 +141,10 @@ def proven(values: Array, codec: ValueCodec, reach: Reach) -> bytes | None:
     """
     body = codec.pack(values)
     decoded = codec.unpack(body, values.size, values.dtype)
-    if not is_lossy(type(codec)):
-        return body if same_bits(decoded, values) else None
-    return body if reach.kept(decoded, values) else None
+    # A share of nothing but zeros is nothing: not even the signs of zeros may be lost then.
+    if is_lossy(type(codec)) and bound_of(codec, values) > 0.0:
+        return body if reach.kept(decoded, values) else None
+    return body if same_bits(decoded, values) else None
 
 
 def steered(values: Array, choice: CodecChoice, reach: Reach) -> ChosenValues:

@@ -93,7 +93,7 @@ def _keys_of(loc: Loc, data: Any, kind: str) -> Loc:
     at = data
     for i, part in enumerate(loc):
         there = isinstance(at, Mapping | list) and (
-            part in at if isinstance(at, Mapping) else isinstance(part, int)
+            part in at if isinstance(at, Mapping) else isinstance(part, int) and part < len(at)
         )
         if there:
             at = at[part]

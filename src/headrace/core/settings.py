@@ -65,7 +65,7 @@ def _kind(value: Any) -> Any:
     known = {k.name.lower(): k for k in Kind}
     if isinstance(value, Kind):
         return value
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ValueError(f"{value!r} is not one of {', '.join(known)}{nearest(str(value), list(known))}")
     return known[value]
 

@@ -48,6 +48,14 @@ class Branch(Protocol):
         ...
 
 
+class Order(Stage, Protocol):
+    """What puts a shard's frames in order."""
+
+    def turns(self, batch: FrameBatch) -> list[FrameBatch]:
+        """Parts of a batch that are to be stepped through, and kept, one after the other."""
+        ...
+
+
 class Shard:
     """One shard.
 
@@ -56,11 +64,15 @@ class Shard:
     number : which one. order : the stage that puts frames in order; branches : one for each pipeline.
     """
 
-    def __init__(self, number: int, order: Stage, branches: dict[str, Branch]) -> None:
+    def __init__(self, number: int, order: Order, branches: dict[str, Branch]) -> None:
         self.number = number
         self._order = order
         self._branches = branches
         self.now_ns = 0
+
+    def turns(self, record: FrameBatch) -> list[FrameBatch]:
+        """Parts of a record to `step` through one after the other, what one gives kept before the next: nearly always the whole."""
+        return self._order.turns(record)
 
     def step(self, records: Sequence[FrameBatch | Tick]) -> StepResult:
         """Take records in journal order; everything that follows from them."""

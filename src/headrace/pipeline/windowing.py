@@ -337,15 +337,24 @@ class Window:
         `batch` holds the frames of groups in the window from `start_ns`, each in time order, in the source's own
         type.
         """
-        fresh = type(self)(self._operator, self._context)
+        fresh = self._anew()
         fresh.process(batch, StepResult())
-        rows = np.arange(fresh._map.n)
-        out = fresh._rows.output(len(rows))
-        close_rows(rows, out, fresh._rows.state)
+        out = fresh._close_all(start_ns)
         # Of sensors that have samples, but no usable one any more, earlier results are taken back.
         seen = _columns_seen(batch, fresh._map.rows(batch.slot), out[12].shape)
         make = fresh._dense if seen is None else fresh._sparse
         result.revised += make(out, Quality.BAD, seen)
+
+    def _anew(self) -> Window:
+        """One that has seen nothing and will see the frames of one window."""
+        return type(self)(self._operator, self._context)
+
+    def _close_all(self, start_ns: int) -> tuple[Array, ...]:
+        """The window from `start_ns` of every row."""
+        rows = np.arange(self._map.n)
+        out = self._rows.output(len(rows))
+        close_rows(rows, out, self._rows.state)
+        return out
 
     def has_passed(self, slot: int, start_ns: int) -> bool:
         """Whether the window of a group that starts at `start_ns` is over."""

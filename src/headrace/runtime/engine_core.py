@@ -150,10 +150,12 @@ class EngineCore:
     def _step(self, held: _Held, seq: int, record: FrameBatch | Tick) -> None:
         if seq <= held.state_seq:
             return
-        result = held.shard.step((record,))
-        if seq <= held.flushed_seq:
-            return  # a replay: what follows from this record is stored already, only the state is not
-        self._keep(held, seq, result)
+        for part in (record,) if isinstance(record, Tick) else held.shard.turns(record):
+            result = held.shard.step((part,))
+            if (
+                seq > held.flushed_seq
+            ):  # else a replay: what follows from it is stored already, only the state is not
+                self._keep(held, seq, result)
 
     def _keep(self, held: _Held, seq: int, result: StepResult) -> None:
         counters, buffer = self._counting, held.buffer

@@ -18,8 +18,8 @@ from headrace.core.errors import CorruptionError, HeadraceError, NotFound
 from headrace.ingest.journal_reader import Damage, list_objects, read_records
 from headrace.ingest.rejects_log import FOLDER as REJECTS
 from headrace.store.commits import FOLDER as COMMITS
-from headrace.store.commits import Commit, list_commits, read_state, unsealed_json
-from headrace.store.manifests import COLD_MANIFESTS, WARM_MANIFESTS, ColdManifest, Manifest
+from headrace.store.commits import list_commits, read_commit, read_state, unsealed_json
+from headrace.store.manifests import COLD_MANIFESTS, WARM_MANIFESTS, ColdManifest, Manifest, read_version
 from headrace.store.query import Store
 from headrace.store.rollups import FOLDER as ROLLUPS
 from headrace.store.rollups import STATE_FILE
@@ -55,13 +55,14 @@ def _sealed(disk: Disk) -> Iterator[Harm]:
         if not path.endswith(".json"):
             continue
         try:
-            data = unsealed_json(disk.read(path), path)
             if path.startswith(COMMITS):
-                Commit.from_dict(data)
+                read_commit(disk, path)
             elif path.startswith(WARM_MANIFESTS):
-                Manifest.from_dict(data)
+                read_version(disk, Manifest, path)
             elif path.startswith(COLD_MANIFESTS):
-                ColdManifest.from_dict(data)
+                read_version(disk, ColdManifest, path)
+            else:
+                unsealed_json(disk.read(path), path)
         except NotFound:
             continue
         except CorruptionError as e:
@@ -77,7 +78,7 @@ def _gaps(disk: Disk) -> Iterator[Harm]:
             continue
         try:
             path = f"{COMMITS}/{after[0]:08d}/{after[1]:08d}.json"
-            if Commit.from_dict(unsealed_json(disk.read(path), path)).base is not None:
+            if read_commit(disk, path).base is not None:
                 continue  # those before it were let go of
         except (NotFound, CorruptionError):
             continue

@@ -272,7 +272,7 @@ def _load(disk: Disk, view: CommitView, recover: Recover) -> CommitView:
     for key in reversed(new):
         path = commit_path(*key)
         try:
-            commit = Commit.from_dict(unsealed_json(disk.read(path), path))
+            commit = read_commit(disk, path)
         except CorruptionError as e:
             commits.append(_rebuilt(disk, key, recover, str(e)))
             continue
@@ -285,6 +285,14 @@ def _load(disk: Disk, view: CommitView, recover: Recover) -> CommitView:
         else:
             view = replace(view, damaged=(*view.damaged, one))
     return replace(view, last=max(view.last, new[-1])) if new else view
+
+
+def read_commit(disk: Disk, path: str) -> Commit:
+    """One object of the log. Raises `CorruptionError`, also where it is another's."""
+    commit = Commit.from_dict(unsealed_json(disk.read(path), path))
+    if commit.name != path:
+        raise CorruptionError(f"{path} is damaged: it holds {commit.name}; restore it from a backup")
+    return commit
 
 
 def _rebuilt(disk: Disk, key: tuple[int, int], recover: Recover, sentence: str) -> Commit | str:
@@ -469,7 +477,7 @@ class CommitLog:
     def _read_back(self, name: str) -> Commit | None:
         """The commit of that name; None where there is none. Raises `StorageError`."""
         try:
-            return Commit.from_dict(unsealed_json(self._disk.read(name), name))
+            return read_commit(self._disk, name)
         except NotFound:
             return None
 

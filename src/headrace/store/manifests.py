@@ -234,11 +234,19 @@ def read_cold_manifest(disk: Disk, bucket: int, numbers: list[int]) -> tuple[Col
     return _newest(disk, ColdManifest, [manifest_path(bucket, number, COLD_MANIFESTS) for number in numbers])
 
 
+def read_version(disk: Disk, kind: type[M], path: str) -> M:
+    """One version. Raises `CorruptionError`, also where it is another's, and `NotFound`."""
+    found = kind.from_dict(unsealed_json(disk.read(path), path))
+    if found.name != path:
+        raise CorruptionError(f"{path} is damaged: it holds {found.name}; restore it from a backup")
+    return found
+
+
 def _newest(disk: Disk, kind: type[M], paths: list[str]) -> tuple[M, str]:
     sentence = ""
     for path in reversed(paths):
         try:
-            return kind.from_dict(unsealed_json(disk.read(path), path)), sentence
+            return read_version(disk, kind, path), sentence
         except CorruptionError as e:
             sentence = sentence or str(e)
     if not sentence:

@@ -95,7 +95,8 @@ class PlainEngine:
         for shard in self.shards:
             first, last = int(start[shard.number]), int(start[shard.number + 1])
             if first < last:
-                self._keep(shard, shard.step((ordered.slice(first, last),)))
+                for part in shard.turns(ordered.slice(first, last)):
+                    self._keep(shard, shard.step((part,)))
 
     def tick(self, now_ns: int) -> None:
         """Let time go on."""

@@ -83,6 +83,13 @@ def test_a_share_of_each_value():
     assert steered(values, CodecChoice(use="quantise"), Reach(share=0.01)).codec.name != "quantise"
 
 
+def test_a_share_of_nothing_keeps_the_signs_of_zeros():
+    values = np.array([0.0, -0.0] * 10)
+    chosen = steered(values, CodecChoice(use="relative"), Reach(share=0.5))
+    assert back(chosen, values).tobytes() == values.tobytes()
+    assert bound_of(chosen.codec, values) == 0.0
+
+
 def test_what_is_forbidden_is_not_taken():
     free = steered(WALK, CodecChoice(weight=0.0, forbid=frozenset({"seasonal"})), LOSSLESS)
     without = steered(WALK, CodecChoice(forbid=frozenset({free.codec.name})), LOSSLESS)
@@ -138,7 +145,7 @@ choices = st.one_of(
 )
 reaches = st.one_of(
     st.just(LOSSLESS),
-    st.builds(Reach, eps=st.floats(5e-324, 1e300)),
+    st.builds(lambda eps: Reach(eps=eps), st.floats(5e-324, 1e300)),
     st.builds(lambda share: Reach(share=share), st.floats(1e-9, 0.99)),
 )
 arrays = st.one_of(

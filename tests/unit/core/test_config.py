@@ -271,6 +271,8 @@ def test_all_problems_are_told_at_once(file):
             "[profiles.oven.t]\naddress = 'a'\nkind = 'discret'", "profiles.oven.t.kind",
             "'discret' is not one of analog, discrete, counter, event, waveform; did you mean 'discrete'?",
         ),
+        ("[profiles.oven.t]\naddress = 'a'\nkind = ['event']", "profiles.oven.t.kind", "['event'] is not one of analog, discrete, counter, event, waveform; did you mean 'event'?"),
+        ("[profiles.oven.t]\naddress = 'a'\nlimits = [0]", "profiles.oven.t.limits[1]", "is missing"),
         ("[profiles.oven.t]\naddress = 'a'\nlimits = ['0', 1]", "profiles.oven.t.limits[0]", "'0' is not a number"),
         ("[adapters.a]\nprotokol = 'x'", "adapters.a.protocol", "is missing; it says which adapter it is: 'modbus', 'mqtt', ..."),
         ("[adapters.a]\nprotocol = true", "adapters.a.protocol", "True is not text"),

@@ -57,6 +57,30 @@ def test_frames_above_their_groups_mark_are_accepted_others_are_late() -> None:
     assert [(b.slot.tolist(), b.ts_ns.tolist()) for b in result.late] == [([0, 1], [6, 8])]
 
 
+def timed(slots: list[int], times: list[int], value_times: list[int]) -> FrameBatch:
+    n = len(slots)
+    return FrameBatch.sparse(
+        np.array(slots, np.uint32), np.array(times), np.zeros(n), np.arange(n + 1), np.zeros(n, np.uint16),
+        value_ts_ns=np.array(value_times),
+    )  # fmt: skip
+
+
+def test_a_new_frame_with_a_time_that_a_late_one_before_it_has_is_for_the_next_turn() -> None:
+    directory = SensorDirectory(0)
+    directory.define_many(["a", "b"], LAYOUTS[0])
+    old = directory.define("c", LAYOUTS[0])
+    directory.define("c", LAYOUTS[1])
+    shard = shard_of(directory)
+    shard.step([frames([0, 1, old], [9, 9, 9])])
+    batch = timed(
+        [0, 1, 0, 1, 0, 0, 0, 3, 3], [8, 10, 10, 11, 7, 10, 12, 9, 10], [8, 9, 8, 9, 7, 10, 10, 9, 9]
+    )
+    parts = [(p.slot.tolist(), p.ts_ns.tolist()) for p in shard.turns(batch)]
+    assert parts == [([0, 1, 1, 3], [8, 10, 11, 9]), ([0, 0, 0, 3], [10, 7, 10, 10]), ([0], [12])]
+    assert shard.turns(batch.slice(1, 4))[0].n_frames == 3
+    assert len(shard.turns(frames([0, 0], [8, 10]))) == 1
+
+
 def test_a_batch_that_is_late_as_a_whole_is_not_accepted() -> None:
     directory = SensorDirectory(0)
     directory.define("a", LAYOUTS[0])

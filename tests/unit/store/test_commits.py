@@ -159,6 +159,16 @@ def test_a_damaged_commit_is_told_and_the_others_count(disk, log):
     assert "commits/00000001/00000002.json is damaged" in view.damaged[0]
 
 
+def test_a_commit_under_the_name_of_another_is_damage(disk, log):
+    for m in (1, 2):
+        log.publish(info(m), {})
+    disk.put_if_absent(commit_path(1, 3), disk.read(commit_path(1, 1)))
+    view = load_commits(disk)
+    assert [s.t_min_ns for s in view.segments] == [1, 2]
+    assert view.last == (1, 3)
+    assert "00000003.json is damaged: it holds commits/00000001/00000001.json" in view.damaged[0]
+
+
 def test_a_put_whose_answer_was_lost_counts(disk, log, monkeypatch):
     put = disk.put_if_absent
 

@@ -27,6 +27,7 @@ from headrace.adapters.payloads.columns import joined
 from headrace.adapters.payloads.density import by_width
 from headrace.adapters.payloads.keys import EXACT_MAX, DeviceGroups
 from headrace.adapters.payloads.sparkplug import (
+    CONTROL,
     DTYPE_OF,
     RANGES,
     TEMPLATE,
@@ -238,13 +239,13 @@ class NodeMetricDecoder:
     def _leaves(
         self, space: MetricSpace, metric: SparkplugMetric
     ) -> Iterable[tuple[SparkplugMetric, str | None]]:
-        """A metric and its name; of a template its members, of a definition none."""
+        """A metric and its name; of a template its members, of a definition and of a command none."""
         name = metric.name
         if name is None and metric.alias is not None and metric.alias in space.by_alias:
             name = space.by_alias[metric.alias].name
         if metric.field != TEMPLATE:
             return [(metric, name)]
-        if metric.value.is_definition:
+        if metric.value.is_definition or (name is not None and name.startswith(CONTROL)):
             return []
         leaves: list[tuple[SparkplugMetric, str | None]] = []
         for member in metric.value.metrics:
@@ -262,7 +263,9 @@ class NodeMetricDecoder:
             self.unknown[space] = None
         if known is None:
             self.unknown[space] = None
-            what = f"alias {metric.alias}" if name is None else f"metric {name!r:.60}"
+            what = f"metric {name!r:.60}"
+            if name is None:
+                what = "a metric without a name" if metric.alias is None else f"alias {metric.alias}"
             return MetricRefusal(RejectCode.UNKNOWN_TAG, f"{what} is not known: no birth has named it yet")
         if known.target == scanner.SKIPPED:
             return None

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.core.clock import NO_TIME
-from headrace.core.frames import FrameBatch
+from headrace.core.frames import FrameBatch, Shape
 from headrace.core.kernels import kernel
 from headrace.core.sensors import SensorDirectory
 from headrace.pipeline.base import StepResult
@@ -37,6 +37,34 @@ def _mark(slot: Array, local: Array, first: Array, ts_ns: Array, high: Array, is
             is_new[f] = False
             n_late += 1
     return n_late
+
+
+@kernel
+def _find_turns(
+    order: Array, group: Array, ts_ns: Array, high: Array, start: Array, times: Array, turn: Array
+) -> int:
+    """``turn: int64[F]`` says in which turn of its group a frame is taken; the last one. See `Deduplicate.turns`.
+
+    ``order: int64[F]`` are the frames by group, ``times`` those of values.
+    """
+    last_turn = 0
+    mark, late_to, now = np.int64(0), np.int64(NO_TIME), 0
+    for k in range(len(order)):
+        f = order[k]
+        if k == 0 or group[f] != group[order[k - 1]]:
+            mark, late_to, now = high[group[f]], np.int64(NO_TIME), 0
+        is_new = ts_ns[f] > mark
+        for v in range(start[f], start[f + 1]):
+            if is_new and times[v] <= late_to:
+                now += 1
+                late_to = np.int64(NO_TIME)
+        for v in range(start[f], start[f + 1]):
+            if not is_new:
+                late_to = max(late_to, times[v])
+        mark = max(mark, ts_ns[f])
+        turn[f] = now
+        last_turn = max(last_turn, now)
+    return last_turn
 
 
 class Deduplicate:
@@ -69,6 +97,29 @@ class Deduplicate:
         for slot in (first + np.flatnonzero(mine)).tolist():
             self._first[directory.local[slot]] = self._first[directory.local[directory.previous[slot]]]
         self._n_slots = n_slots
+
+    def turns(self, batch: FrameBatch) -> list[FrameBatch]:
+        """Parts of a batch to take one after the other, so that of values at the same time the last one counts.
+
+        Of one part new frames are kept before late ones. Where values have times of their own, a frame may be late and hold
+        a value at the time of one that a newer frame after it has: that one is for the next part. Other batches are
+        one part.
+        """
+        if batch.n_frames < 2 or (batch.value_ts_ns is None and batch.shape is not Shape.WAVE):
+            return [batch]
+        assert batch.start is not None
+        if self._n_slots < self._directory.n_slots:
+            self._grow(self._directory.n_slots)
+        group = self._directory.local[batch.slot]
+        if len(self._first):
+            group = self._first[group]
+        order, turn = np.argsort(group, kind="stable"), np.empty(batch.n_frames, np.int64)
+        last = _find_turns(order, group, batch.ts_ns, self._high, batch.start, batch.value_times(), turn)
+        if last == 0:
+            return [batch]
+        by_turn = np.argsort(turn, kind="stable")
+        ends = np.cumsum(np.bincount(turn))
+        return [batch.take(some) for some in np.split(by_turn, ends[:-1])]
 
     def process(self, batch: FrameBatch, result: StepResult) -> FrameBatch | None:
         """New frames, in the order they came; the others go to ``result.late``."""

@@ -12,7 +12,7 @@ windows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,7 @@ class Sliding(Window):
 
     def __init__(self, operator: SlidingOperator, context: Context) -> None:
         super().__init__(operator, context)
-        self._whole = replace(operator, every=operator.size)
+        self._sliding = operator
         self._ring = _Ring(context.layout, self._size_ns // self._every_ns)
 
     def _row(self, slot: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
@@ -231,15 +231,8 @@ class Sliding(Window):
                 ring.panes[0][r, k] = pane_ns
             ring.panes[3][r, k] |= DIRTY
 
-    def recompute(self, batch: FrameBatch, start_ns: int, result: StepResult) -> None:
-        """One window of each group from all its stored frames: a tumbling one, with times moved to its start."""
-        shift_ns = start_ns % self._size_ns
-        moved = batch.with_(ts_ns=batch.ts_ns - shift_ns)
-        if batch.value_ts_ns is not None:
-            moved = moved.with_(value_ts_ns=batch.value_ts_ns - shift_ns)
-        found = StepResult()
-        Window(self._whole, self._context).recompute(moved, start_ns - shift_ns, found)
-        result.revised += [b.with_(ts_ns=b.ts_ns + shift_ns) for b in found.revised]
+    def _anew(self) -> Window:
+        return _Panes(self._sliding, self._context)
 
     def has_passed(self, slot: int, start_ns: int) -> bool:
         """Whether the window of a group that starts at `start_ns` is over."""
@@ -297,3 +290,22 @@ class Sliding(Window):
         windows, ring = unpack_parts(data)
         super().restore(windows)
         self._ring.restore(ring)
+
+
+class _Panes(Sliding):
+    """Panes of one window, told of as a whole: sums are put together as those of the first version were, bit for bit."""
+
+    def _emit(self, out: tuple[Array, ...], result: StepResult) -> None:
+        put_panes(out, self._every_ns, self._ring.panes)
+
+    def _close_all(self, start_ns: int) -> tuple[Array, ...]:
+        put_panes(super()._close_all(start_ns), self._every_ns, self._ring.panes)
+        rows = np.arange(self._map.n)
+        out, merged = self._rows.output(len(rows)), self._rows.output(len(rows))
+        end_ns = np.full(len(rows), start_ns + self._size_ns)
+        n = merge_panes(rows, end_ns, self._every_ns, merged, self._ring.panes)
+        for a, b in zip(out, merged, strict=True):  # rows that nothing was heard of are left out there
+            a[:] = 0
+            a[merged[0][:n]] = b[:n]
+        out[0][:], out[1][:] = rows, start_ns
+        return out

@@ -245,7 +245,11 @@ def test_what_the_scanner_leaves_aside_the_reference_takes():
         (b"\x12\x04\x10\x00\x65\x00", "malformed", "it ends inside a field"),
         (b"\x12\x02\x10\xff", "malformed", "it ends inside an integer"),
         (b"\x12\x04\x10\x00\x7a\x05", "malformed", "it ends inside a field"),
-        (b"\x12\x02\x50\x01", "unknown-tag", "alias None is not known: no birth has named it yet"),
+        (
+            b"\x12\x02\x50\x01",
+            "unknown-tag",
+            "a metric without a name is not known: no birth has named it yet",
+        ),
         ([report(9, D.DOUBLE, 1.0)], "unknown-tag", "alias 9 is not known: no birth has named it yet"),
         ([report(2**63, D.DOUBLE, 1.0)], "unknown-tag", "alias 9223372036854775808 is not known"),
         ([SparkplugValue(1.0, D.DOUBLE, "zz", names_type=False)], "unknown-tag", "metric 'zz' is not known"),
@@ -345,8 +349,11 @@ def test_templates_are_their_members():
     samples, rejects = desk.take(("data", wrap(2, part)), ("data", wrap(2, nameless)))
     assert samples == {"leon/tank/Motor.RPM": [(ARRIVAL_NS / MS, 1_500, 0)]}
     assert [(str(r.code), r.n_samples) for r in rejects] == [("unknown-tag", 2)]
+    assert "metric 'Motor.' is not known" in rejects[0].detail
     _, (reject,) = desk.take(("data", wrap(2, template(rpm, alias=99))))
     assert str(reject.code) == "unknown-tag"
+    command = wrap(2, template(member(b"", None, whole(10, 1)), whole(10, 1), name=b"Node Control/Rebirth"))
+    assert desk.take(("data", command)) == ({}, [])
     null = wrap(2, whole(2, 5) + b"\x38\x01")
     _, (reject,) = desk.take(("data", null))
     assert "TEMPLATE are not taken" in reject.detail
