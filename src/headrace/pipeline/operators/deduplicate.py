@@ -40,6 +40,19 @@ def _mark(slot: Array, local: Array, first: Array, ts_ns: Array, high: Array, is
 
 
 @kernel
+def _has_late(group: Array, ts_ns: Array, high: Array, before: Array) -> bool:
+    """Whether any frame is not above its group's mark; marks are as they were afterwards. ``before: int64[F]`` is room."""
+    n = 0
+    while n < len(group) and ts_ns[n] > high[group[n]]:
+        before[n] = high[group[n]]
+        high[group[n]] = ts_ns[n]
+        n += 1
+    for f in range(n - 1, -1, -1):
+        high[group[f]] = before[f]
+    return n < len(group)
+
+
+@kernel
 def _find_turns(
     order: Array, group: Array, ts_ns: Array, high: Array, start: Array, times: Array, turn: Array
 ) -> int:
@@ -113,7 +126,10 @@ class Deduplicate:
         group = self._directory.local[batch.slot]
         if len(self._first):
             group = self._first[group]
-        order, turn = np.argsort(group, kind="stable"), np.empty(batch.n_frames, np.int64)
+        turn = np.empty(batch.n_frames, np.int64)
+        if not _has_late(group, batch.ts_ns, self._high, turn):
+            return [batch]
+        order = np.argsort(group, kind="stable")
         last = _find_turns(order, group, batch.ts_ns, self._high, batch.start, batch.value_times(), turn)
         if last == 0:
             return [batch]
