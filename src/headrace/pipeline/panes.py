@@ -90,6 +90,19 @@ def merge_panes(
 
 
 @kernel
+def fold_panes(panes: tuple[Array, ...], rows: Array, out: tuple[Array, ...]) -> None:
+    """Add panes to the windows at the output places ``rows: int64[K]``; of each place in the order of time.
+
+    ``panes`` are closed windows as a ring of one row has them: heard, loose, flags[1, K], then by column.
+    """
+    for k in range(len(rows)):
+        out[2][rows[k]] += panes[1][0, k]
+        out[4][rows[k]] += panes[2][0, k]
+        out[5][rows[k]] |= panes[3][0, k]
+        _merge(0, k, rows[k], out, panes)
+
+
+@kernel
 def _merge(r: int, k: int, i: int, out: tuple[Array, ...], ring: tuple[Array, ...]) -> None:
     """Add one pane to the window at output place `i`; panes come in the order of time."""
     for j in range(ring[4].shape[2]):

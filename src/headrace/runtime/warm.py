@@ -155,7 +155,7 @@ def _warm_intake(dtypes: tuple[str, ...]) -> None:
 
 
 def _batches(slots: np.ndarray[tuple[int, ...], np.dtype[np.uint32]], dtype: str) -> list[FrameBatch]:
-    """Good frames, frames with a bad value, sparse frames, and the next window."""
+    """Good frames, frames with a bad value, sparse frames, values with times of their own, and the next window; some are late."""
     values = np.arange(4).reshape(2, 2).astype(numpy_dtype(dtype))
     quality = np.array([[0, Quality.BAD], [0, 0]], np.uint8)
 
@@ -165,9 +165,13 @@ def _batches(slots: np.ndarray[tuple[int, ...], np.dtype[np.uint32]], dtype: str
     sparse = FrameBatch.sparse(
         slots, at(2), values.reshape(-1), np.array([0, 2, 4]), np.array([0, 1, 0, 1], np.uint16)
     )
+    own_times = np.repeat(at(2), 2)
+    rate = np.full(2, 1), np.full(2, 10)
     return [
         FrameBatch.dense(slots, at(0), values),
         FrameBatch.dense(slots, at(1), values, quality),
         sparse,
+        sparse.with_(value_ts_ns=own_times),
+        FrameBatch.wave(slots, at(2), values.reshape(-1), np.array([0, 2, 4]), rate),
         FrameBatch.dense(slots, at(60), values),
     ]

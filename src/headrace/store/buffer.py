@@ -96,10 +96,9 @@ class HotBuffer:
         """Take in accepted or derived frames of journal record `seq`."""
         if not batch.n_frames:
             return
-        if self._late and (self._has_value_times or batch.value_ts_ns is not None):
+        if (self._late or self._returned) and (self._has_value_times or batch.value_ts_ns is not None):
             # Values may have other times than their frames: a late one may be older than what comes now.
-            samples = flatten(batch, self._directory, self._series)
-            self._supersede(self._comparer.status(samples, self._late_logs())[1])
+            self._replace(batch, self._late_logs())
         with self._lock:
             for key in _keys_of(batch):
                 logs = self._logs.setdefault(key, [])
@@ -145,6 +144,11 @@ class HotBuffer:
                     late.append(seq, samples, settled, arrival_ns)
                     return
 
+    def _replace(self, batch: FrameBatch, late: list[FrameLog]) -> None:
+        """Drop late samples that accepted ones, which came after them, replace."""
+        samples = flatten(batch, self._directory, self._series)
+        self._supersede(self._comparer.status(samples, late)[1])
+
     def _supersede(self, others: list[Known], kept: npt.NDArray[np.bool_] | None = None) -> None:
         """Drop late versions that a newer one replaces, so that a flush holds one version of each.
 
@@ -166,10 +170,10 @@ class HotBuffer:
         with self._lock:
             past = [*self._taken, *self._returned]
             past.sort(key=lambda taken: -taken.seq)
-            late = [*self._late.values(), *(one for taken in past for one in taken.late)]
-            current = [log for logs in self._logs.values() for log in reversed(logs)]
-            accepted = [*current, *(log for taken in past for log in reversed(taken.logs))]
-            logs = [*(one.log for one in late), *accepted]
+            logs = [one.log for one in self._late.values()]
+            logs += [log for some in self._logs.values() for log in reversed(some)]
+            for taken in past:
+                logs += [*(one.log for one in taken.late), *reversed(taken.logs)]
             self._comparer.keep(logs)
         return logs
 
@@ -181,6 +185,11 @@ class HotBuffer:
         It stays visible to `frames` until `release`. All records up to `seq` must have been stepped through
         the shard.
         """
+        late_again = [one.log for taken in self._returned for one in taken.late]
+        if late_again and self._has_value_times:
+            # What came while the flush that failed was under way has not been compared with them.
+            for log in self._current():
+                self._replace(log.batch(), late_again)
         with self._lock:
             logs: list[FrameLog] = [log for taken in self._returned for log in taken.logs]
             late: list[LateLog] = [one for taken in self._returned for one in taken.late]

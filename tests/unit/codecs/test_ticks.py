@@ -64,6 +64,12 @@ def test_few_gaps_come_back_and_take_what_their_shares_say(gaps, n, tick, seed):
         assert len(payload) <= 1.15 * bits / 8 + 9 * len(counts) + 80
 
 
+def test_times_that_go_round_the_clock_of_64_bits_have_no_line():
+    gaps = np.full(64, 2**58) + np.random.default_rng(0).integers(0, 64, 64)
+    ts_ns = np.append(0, np.cumsum(gaps))
+    assert np.array_equal(TicksTime().decode(TicksTime().encode(ts_ns), ts_ns.size), ts_ns)
+
+
 @settings(deadline=None, max_examples=60)
 @given(hnp.arrays(np.int64, st.integers(0, 100), elements=st.integers(-(2**63), 2**63 - 1)))
 def test_any_times_come_back(ts_ns):

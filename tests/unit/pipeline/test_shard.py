@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xxhash
 
+from headrace.core.clock import NO_TIME
 from headrace.core.errors import CorruptionError
 from headrace.core.frames import FrameBatch
 from headrace.core.layouts import Column, Layout
@@ -57,11 +58,14 @@ def test_frames_above_their_groups_mark_are_accepted_others_are_late() -> None:
     assert [(b.slot.tolist(), b.ts_ns.tolist()) for b in result.late] == [([0, 1], [6, 8])]
 
 
-def timed(slots: list[int], times: list[int], value_times: list[int]) -> FrameBatch:
+def timed(
+    slots: list[int], times: list[int], value_times: list[int], values: list[int] | None = None
+) -> FrameBatch:
+    """Frames of one value each, all different where none are given."""
     n = len(slots)
     return FrameBatch.sparse(
-        np.array(slots, np.uint32), np.array(times), np.zeros(n), np.arange(n + 1), np.zeros(n, np.uint16),
-        value_ts_ns=np.array(value_times),
+        np.array(slots, np.uint32), np.array(times), np.array(values or range(n), np.float64), np.arange(n + 1),
+        np.zeros(n, np.uint16), value_ts_ns=np.array(value_times),
     )  # fmt: skip
 
 
@@ -79,6 +83,20 @@ def test_a_new_frame_with_a_time_that_a_late_one_before_it_has_is_for_the_next_t
     assert parts == [([0, 1, 1, 3], [8, 10, 11, 9]), ([0, 0, 0, 3], [10, 7, 10, 10]), ([0], [12])]
     assert shard.turns(batch.slice(1, 4))[0].n_frames == 3
     assert len(shard.turns(frames([0, 0], [8, 10]))) == 1
+
+
+def test_duplicates_and_other_times_need_no_turn_of_their_own() -> None:
+    directory = SensorDirectory(0)
+    directory.define("a", LAYOUTS[0])
+    old, new = directory.define("b", LAYOUTS[0]), directory.define("b", LAYOUTS[1])
+    shard = shard_of(directory)
+    assert len(shard.turns(timed([0] * 5, [1, 1, 2, 2, 3], [1, 1, 1, 1, 1], [7] * 5))) == 1
+    assert len(shard.turns(timed([0] * 5, [1, 1, 2, 2, 3], [1, 1, 1, 1, 1], [7, 7, 8, 7, 7]))) == 2
+    assert len(shard.turns(timed([0] * 4, [9, 1, 10, 2], [9, 1, 2, 3]))) == 1
+    # Which columns of two layouts are of one sensor is not looked at.
+    assert len(shard.turns(timed([old, old, new], [9, 8, 10], [9, 8, 8], [7] * 3))) == 2
+    never = timed([0, 0], [10, 5], [NO_TIME, NO_TIME])
+    assert [part.n_frames for part in shard.turns(never)] == [2]
 
 
 def test_a_batch_that_is_late_as_a_whole_is_not_accepted() -> None:

@@ -25,7 +25,7 @@ from headrace.core.paths import parse_duration_ns
 from headrace.pipeline.base import BACK, NEW, StepResult
 from headrace.pipeline.operators.base import Context
 from headrace.pipeline.packing import pack, pack_parts, unpack, unpack_parts
-from headrace.pipeline.panes import merge_panes, put_panes
+from headrace.pipeline.panes import fold_panes, merge_panes, put_panes
 from headrace.pipeline.rows import UNKNOWN
 from headrace.pipeline.windowing import Window, Windowed, same_grid
 from headrace.pipeline.windows import DIRTY, ELSEWHERE, EMPTY, close_rows, move_on
@@ -295,17 +295,24 @@ class Sliding(Window):
 class _Panes(Sliding):
     """Panes of one window, told of as a whole: sums are put together as those of the first version were, bit for bit."""
 
+    def __init__(self, operator: SlidingOperator, context: Context) -> None:
+        super().__init__(operator, context)
+        self._window = self._rows.output(0)
+
+    def _row(self, slot: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        row = Window._row(self, slot)  # which needs no ring
+        n = self._map.n
+        if len(self._window[0]) < n:
+            self._window = self._rows.output(n)
+            for a in self._window:
+                a[:] = 0
+        return row
+
     def _emit(self, out: tuple[Array, ...], result: StepResult) -> None:
-        put_panes(out, self._every_ns, self._ring.panes)
+        rows, start_ns, heard, _, *rest = out
+        fold_panes(tuple(a[None] for a in (start_ns, heard, *rest)), rows, self._window)
 
     def _close_all(self, start_ns: int) -> tuple[Array, ...]:
-        put_panes(super()._close_all(start_ns), self._every_ns, self._ring.panes)
-        rows = np.arange(self._map.n)
-        out, merged = self._rows.output(len(rows)), self._rows.output(len(rows))
-        end_ns = np.full(len(rows), start_ns + self._size_ns)
-        n = merge_panes(rows, end_ns, self._every_ns, merged, self._ring.panes)
-        for a, b in zip(out, merged, strict=True):  # rows that nothing was heard of are left out there
-            a[:] = 0
-            a[merged[0][:n]] = b[:n]
-        out[0][:], out[1][:] = rows, start_ns
-        return out
+        self._emit(super()._close_all(start_ns), StepResult())
+        self._window[0][:], self._window[1][:] = np.arange(self._map.n), start_ns
+        return self._window
