@@ -64,14 +64,17 @@ def warm_kernels(
     _warm_intake(dtypes)
     directory = SensorDirectory(shard_bits=0)
     flows = [Flow(spec, directory) for spec in (_WARM, *_own(specs))]
-    core = EngineCore(directory, flows, [0], lambda slots, start_ns, end_ns: {})
+    stored: dict[int, FrameBatch] = {}
+    core = EngineCore(directory, flows, [0], lambda slots, *_: {s: stored[s] for s in slots if s in stored})
     seq = 0
     for dtype in dtypes:
         layout = Layout(dtype, (Column("a"), Column("b")))
         slots = directory.define_many([f"warm/{dtype}/one", f"warm/{dtype}/two"], layout)
         for flow in flows:
             flow.extend()
-        for batch in _batches(slots, dtype):
+        batches = _batches(slots, dtype)
+        stored |= {slot: batches[0].slice(i, i + 1) for i, slot in enumerate(slots.tolist())}
+        for batch in batches:
             core.process(seq, batch)
             seq += 1
     core.process(seq, Tick(_START_NS + 600 * NS))
