@@ -54,7 +54,9 @@ _FEW_SHARE = 0.25  # of numbers that are new: pco may win where few come again a
 _WILD_FROM, _WILD_SHARE = 10.0, 0.0015
 # Of so many numbers and bits each their differences are counted; how many may differ, and the bits that each of those costs.
 _STEPPED_FROM, _STEPPED_BITS, _STEPPED_SHARE = 512, 1.5, 0.9
-_DIFFERENT_MAX, _DIFFERENT_BITS = 256, 12.0
+DIFFERENT_MAX = 256
+"""Different numbers, or differences, that have a code each."""
+_DIFFERENT_BITS = 12.0
 _SLOT_BITS = 9
 PALETTE_MAX = 32
 """Different numbers of a palette: more are not coded better than by how large they are."""
@@ -296,7 +298,7 @@ def _stepped_bits(numbers: I64, table: I64) -> float:
             at = (at + 1) % n_slots
         if counts[at] == 0:
             n_different += 1
-            if n_different > _DIFFERENT_MAX:
+            if n_different > DIFFERENT_MAX:
                 return math.inf
             steps[at] = by
         counts[at] += 1

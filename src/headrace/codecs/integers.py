@@ -37,8 +37,6 @@ I64 = npt.NDArray[np.int64]
 
 LEVEL = 8
 """Of pcodec, in every tier: what higher ones gain is in docs/compression.md, next to nothing."""
-PALETTE_MAX = 256
-"""Different numbers that `encode_palette` tells."""
 _PALETTE, _PCO, _STEPS, _SPARSE = b"\0", b"\1", b"\4", b"\5"
 
 
@@ -60,10 +58,11 @@ def encode_sparse(numbers: I64) -> bytes | None:
 
 def encode_palette(numbers: I64) -> bytes | None:
     """A body of numbers of which few are different, however far apart; None of others."""
+    from headrace.codecs.integer_coding import DIFFERENT_MAX
     from headrace.codecs.packing import put_sized, put_varint
 
     known, which, counts = np.unique(numbers, return_inverse=True, return_counts=True)
-    if known.size > PALETTE_MAX:
+    if known.size > DIFFERENT_MAX:
         return None
     order = np.argsort(-counts, kind="stable")
     place = np.argsort(order)[which]

@@ -36,7 +36,7 @@ HEAD_MAX = 1 + 10 + 10 + 12
 GAPS = 64
 """Of numbers whose gaps differ by more there is no line."""
 _LINE_FROM, _LINE_TO = 16, 1 << 50
-_STEPPED_BITS = 0.5  # a time, from which on a table of gaps may be shorter
+_GAPS_BITS = 0.5  # a time, from which on a table of gaps may be shorter
 _MOSTLY = 0.75  # so many equal gaps are coded by where the others lie
 
 
@@ -122,9 +122,8 @@ def line_of(number: I64, counts: I64, line: F64) -> bool:
     for i in range(2, n):
         gap = number[i] - number[i - 1]
         least, most = min(least, gap), max(most, gap)
-    if np.uint64(most - least) > np.uint64(
-        GAPS
-    ):  # unsigned: of times from end to end they differ by more than 2**63
+    # Unsigned: gaps of times from end to end differ by more than 2**63.
+    if np.uint64(most - least) > np.uint64(GAPS):
         return False
     for gap in range(GAPS + 1):
         counts[gap] = 0
@@ -196,7 +195,7 @@ def pack_ticks(ts_ns: I64, work: U64, rooms: tuple[I64, I64], outs: tuple[U8, U8
         coded = number if after == at else left[:n]
         at = after
         size, _, pco = encode(coded, np.int64(INTEGERS), work, room, outs)
-    if pco or is_stepped(number, size, _STEPPED_BITS, long[n:]):
+    if pco or is_stepped(number, size, _GAPS_BITS, long[n:]):
         return np.int64(0)
     for i in range(size):
         out[at + i] = outs[0][i]

@@ -14,7 +14,7 @@ from headrace.core.errors import CorruptionError
 
 _LINE = struct.Struct("<df")
 _SOUND, _ELSEWHERE = 0, 2  # of `headrace.codecs.integer_kernels`, which is loaded late
-_PLAIN, _ON_LINE, _GAPS = 0, 1, 2
+_PLAIN, _ON_LINE, _BY_GAPS = 0, 1, 2
 _GAPS_FROM = 64  # fewer times have no use for a table of gaps
 
 
@@ -72,7 +72,7 @@ class TicksTime(SeriesCodec):
     def _from_pco(self, body: bytes, n: int, start: int, tick: int, at: int) -> I64:
         from headrace.codecs.integers import decode_integers
 
-        are_gaps = body[0] == _GAPS
+        are_gaps = body[0] == _BY_GAPS
         try:
             number = decode_integers(body[at:], n - are_gaps)
         except CorruptionError as e:
@@ -112,7 +112,7 @@ def _packed_gaps(ts_ns: I64) -> bytes | None:
     gaps = np.diff(ts_ns)
     tick = max(int(np.gcd.reduce(gaps)), 1)
     palette = encode_palette(gaps // tick)
-    return palette and bytes([_GAPS]) + put_signed(int(ts_ns[0])) + put_signed(tick) + palette
+    return palette and bytes([_BY_GAPS]) + put_signed(int(ts_ns[0])) + put_signed(tick) + palette
 
 
 def _counted(ts_ns: I64, start: np.int64) -> tuple[I64, int]:
