@@ -218,6 +218,7 @@ async def test_a_peer_that_takes_connections_and_says_nothing_costs_the_others_n
     async def serve(reader, writer):
         await reader.read()
         writer.close()
+        await writer.wait_closed()
 
     mute = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = mute.sockets[0].getsockname()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable
 from unittest import SkipTest
@@ -25,6 +26,7 @@ class Doorkeeper:
         self.came_ns: list[tuple[int, str]] = []
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
+        self._is_open = False
 
     def addresses(self, n: int) -> list[tuple[str, int]]:
         """`n` of its addresses, which need no file descriptors of their own."""
@@ -37,21 +39,28 @@ class Doorkeeper:
 
     async def start(self) -> None:
         """Open, at the same port each time."""
+        self._is_open = True
         self._server = await asyncio.start_server(self._serve, "0.0.0.0", self.port, backlog=4_096)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Close, and let everybody go."""
+        self._is_open = False
         if self._server is not None:
             self._server.close()
             for writer in self._writers:
                 writer.transport.abort()
+            for writer in self._writers:
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
             await self._server.wait_closed()
             self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.came_ns.append((monotonic_ns(), writer.get_extra_info("sockname")[0]))
         self._writers.append(writer)
+        if not self._is_open:  # it came while we closed
+            writer.transport.abort()
 
 
 async def check_slow_device_delays_no_other(rig: AdapterRig) -> None:

@@ -1,6 +1,7 @@
 """Modbus TCP on the wire, against a peer that follows a script."""
 
 import asyncio
+import contextlib
 import errno
 import socket
 import struct
@@ -23,6 +24,7 @@ class Peer:
         self.script = script
         self.requests = []
         self.lost = []
+        self.tasks = []
 
     async def __aenter__(self):
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
@@ -35,9 +37,13 @@ class Peer:
     async def __aexit__(self, *error):
         self.transport.close()
         self.server.close()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
         await self.server.wait_closed()
 
     async def serve(self, reader, writer):
+        self.tasks.append(asyncio.current_task())
         try:
             while head := await reader.read(7):
                 transaction, _, length, unit = HEADER.unpack(head)
@@ -48,10 +54,12 @@ class Peer:
                     writer.write(chunk)
                     await writer.drain()
                     await asyncio.sleep(0)
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     def ask(self, unit=1, timeout_s=1.0):
         return self.transport.request(unit, READ, timeout_s)

@@ -44,6 +44,9 @@ class Script:
         self.server.close()
         for writer in self.writers:
             writer.close()
+        for writer in self.writers:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
         await self.server.wait_closed()
 
     async def serve(self, reader, writer):
