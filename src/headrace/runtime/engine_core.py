@@ -152,9 +152,8 @@ class EngineCore:
             return
         for part in (record,) if isinstance(record, Tick) else held.shard.turns(record):
             result = held.shard.step((part,))
-            if (
-                seq > held.flushed_seq
-            ):  # else a replay: what follows from it is stored already, only the state is not
+            # Else a replay: what follows from this record is stored already, only the state is not.
+            if seq > held.flushed_seq:
                 self._keep(held, seq, result)
 
     def _keep(self, held: _Held, seq: int, result: StepResult) -> None:
